@@ -29,6 +29,7 @@ from noetl_worker.models import Claimed, Envelope, JsonValue, Outcome
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.phases import Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.ends import ends_of
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.rules import BATCH, SINGLE
 from noetl_worker.plane.rust.event_ids import event_ids_of
@@ -125,14 +126,14 @@ class LocalRun:
         self._registry = registry or registry_of(settings)
         identity = Identity(settings)
         outbox = Outbox("off", Path(), max_rows=1, max_bytes=1)
-        ids = event_ids_of(settings, identity.unique)
+        ends = ends_of(event_ids_of(settings, identity.unique))
         self._services = WorkerServices(
             settings,
             identity,
             self._registry,
             InFlight(),
             InProgress(settings.ack_wait_s),
-            Emitter(ids, outbox),
+            Emitter(ends, outbox),
             Slots(settings.max_concurrent),
         )
 

@@ -40,12 +40,15 @@ from noetl_worker.observability.tracing import TracedTransport
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
+from noetl_worker.plane.ends import ends_of
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.plane_watch import PlaneWatch
+from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.plane.rust.event_ids import event_ids_of
 from noetl_worker.readings import PULSE_S, Readings
 from noetl_worker.recovery.adoption import Adoption
+from noetl_worker.recovery.resending import Resending
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.settings.settings import Settings
@@ -98,6 +101,7 @@ class Worker:
             max_bytes=settings.outbox_max_bytes,
         )
         self._adoption: Adoption | None = None
+        self._resending: Resending | None = None
         self.connection: Connection | None = None
         """To NATS, and below what pulls over it: once the worker has started so far."""
         self.puller: Puller | None = None
@@ -160,9 +164,10 @@ class Worker:
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
-            emitter = self.deliveries.emitter = Emitter(
-                event_ids_of(settings, self.identity.unique), self.outbox, self.stopping
-            )
+            batches = RecentBatches()
+            ends = ends_of(event_ids_of(settings, self.identity.unique), batches)
+            emitter = self.deliveries.emitter = Emitter(ends, self.outbox, self.stopping)
+            self._resending = Resending(batches.lost, emitter)
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again
             executor = self._executor(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
@@ -174,8 +179,10 @@ class Worker:
             self.health.set_ready(False, "stopped")
             if self._adoption is not None:
                 await self._adoption.stop()
+            if self._resending is not None:
+                await self._resending.stop()
             if self.deliveries.emitter is not None:
-                await self.deliveries.emitter.watch.stop()
+                await self.deliveries.emitter.stop()
             self.outbox.close()
             await keepalive.stop()
             await self.registry.aclose()

@@ -37,6 +37,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.ends import ends_of
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.rust.event_ids import EventIds
 from noetl_worker.report.emitter import Emitter
@@ -336,7 +337,7 @@ class Stage:
         self.directory = outbox
         self._looked_at: dict[Path, bytes] = {}
         self.outbox = Outbox("always", outbox, max_rows=100, max_bytes=1_000_000)
-        emitter = Emitter(EventIds(1), self.outbox)
+        emitter = Emitter(ends_of(EventIds(1)), self.outbox)
         services = WorkerServices(ours, Identity(ours), self.registry, InFlight(), Alive(), emitter, Slots(4))  # type: ignore[arg-type]
         self.execution = Executor(self.client, services)
         self.dead_letters: list[bytes] = []

@@ -21,8 +21,10 @@ from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import HeldByOther, Outcome, OutcomeKind, Report
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.python.recent_batches import RecentBatches
+from noetl_worker.plane.python.rules import PythonRules
 from noetl_worker.plane.rust.event_ids import EventIds
-from noetl_worker.recovery.recent_batches import RecentBatches
+from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.report import emitter
 from noetl_worker.report.events import CommandEvents
 
@@ -93,8 +95,8 @@ def _never_nak(delivery: Delivery, delay_s: float) -> Any:
     return _say_nothing()
 
 
-def _fail_at_once(answer: Any, **_: Any) -> emitter.SendStatus:
-    return emitter.SendStatus.ACCEPTED if 200 <= answer.status < 300 else emitter.SendStatus.REFUSED
+def _fail_at_once(rules: Any, answer: Any, **_: Any) -> SendStatus:
+    return SendStatus.ACCEPTED if 200 <= answer.status < 300 else SendStatus.REFUSED
 
 
 def _row_without_result(event_set: EventSet) -> tuple[bytes, bytes | None]:
@@ -135,7 +137,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
     "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send_without_limit", _within_the_limit),
     "accepted_batches_are_not_remembered": lambda: mock.patch.object(RecentBatches, "accepted", _take_no_note),
-    "a_passing_trouble_fails_the_command": lambda: mock.patch.object(emitter, "judge", _fail_at_once),
+    "a_passing_trouble_fails_the_command": lambda: mock.patch.object(PythonRules, "judge", _fail_at_once),
 }
 
 

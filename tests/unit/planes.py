@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from noetl_worker.models import Command, Dialect, Envelope
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.ends import ends_of
+from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.plane.rust.event_ids import EventIds
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.settings.settings import Settings, load_settings
@@ -98,11 +100,11 @@ class Hurried(Stopping):
         return await super().sleep(min(seconds, 0.001), until=until)
 
 
-def emitter(directory: Path | None = None, when: str = "on_failure") -> Emitter:
+def emitter(directory: Path | None = None, when: str = "on_failure", batches: RecentBatches | None = None) -> Emitter:
     """With an outbox in `directory`; without one, nothing is kept."""
     where = directory or Path("no outbox")
     outbox = Outbox(when if directory else "off", where, max_rows=100, max_bytes=1_000_000)
-    return Emitter(EventIds(1), outbox, Hurried())
+    return Emitter(ends_of(EventIds(1), batches), outbox, Hurried())
 
 
 def rows_on_disk(directory: Path) -> int:

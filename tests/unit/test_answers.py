@@ -15,7 +15,7 @@ from noetl_worker.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floo
 from noetl_worker.plane.client import ControlPlaneClient, refusal
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.patience import is_passing
-from noetl_worker.report.emitter import SendStatus, judge
+from noetl_worker.plane.send_status import SendStatus, judge
 from unit.planes import ScriptedTransport, answer, settings
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
@@ -39,7 +39,7 @@ def test_every_number_that_a_server_can_send_has_a_meaning() -> None:
 def test_claim_event_and_other_requests_agree_about_a_status() -> None:
     for status in (*range(100, 200), *range(202, 404), *range(405, 409), *range(410, 600), 999):
         said, means = answer(status, {"detail": "x"}), row(status)
-        claim, how = read_claim(said, Dialect.PYTHON), judge(said, first_try=True)
+        claim, how = read_claim(said, Dialect.PYTHON), judge(said)
         is_again = means in (Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED)
         assert is_passing(refusal("x", said)) is is_again, status
         assert (how is SendStatus.PASSING) is is_again, status
@@ -52,9 +52,9 @@ def test_claim_event_and_other_requests_agree_about_a_status() -> None:
 
 def test_only_what_the_plane_says_of_a_set_refuses_it() -> None:
     statuses = range(300, 600)
-    refused = {one for one in statuses if judge(answer(one, {"detail": "x"}), first_try=True) is SendStatus.REFUSED}
+    refused = {one for one in statuses if judge(answer(one, {"detail": "x"})) is SendStatus.REFUSED}
     assert refused == {400, 409, 413, 422}
-    assert all(judge(answer(one, b"<html>"), first_try=True) is not SendStatus.REFUSED for one in statuses)
+    assert all(judge(answer(one, b"<html>")) is not SendStatus.REFUSED for one in statuses)
 
 
 @pytest.mark.parametrize("status", [200, 404, 408, 429, 500, 503])

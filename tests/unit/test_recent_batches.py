@@ -14,7 +14,8 @@ import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition, Report
 from noetl_worker.observability import metrics
-from noetl_worker.recovery.recent_batches import CHECK_S, MAX_BYTES, OVERDUE_S, RecentBatches
+from noetl_worker.plane.python.recent_batches import CHECK_S, MAX_BYTES, OVERDUE_S, RecentBatches
+from noetl_worker.recovery.resending import Resending
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
@@ -75,8 +76,9 @@ async def checked(
 ) -> ScriptedTransport:
     """Tell the ends of some commands; then the plane is away for a request, and is asked what became of them."""
     at, transport = plane(script)
-    telling = emitter()
-    recent = RecentBatches(telling, most_bytes=most_bytes)
+    recent = RecentBatches(most_bytes=most_bytes)
+    telling = emitter(batches=recent)
+    resending = Resending(recent.lost, telling)
     for _ in range(commands):
         events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
         events.start()
@@ -88,6 +90,7 @@ async def checked(
         transport.script = script
     await asyncio.sleep(checks * (CHECK_S + 1.0))
     await recent.stop()
+    await resending.stop()
     return transport
 
 
@@ -270,12 +273,14 @@ async def test_plane_that_is_still_away_is_asked_again_later() -> None:
         return said(method, path, body)
 
     at, _ = plane(script)
-    telling = emitter()
-    recent = RecentBatches(telling)
+    recent = RecentBatches()
+    telling = emitter(batches=recent)
+    resending = Resending(recent.lost, telling)
     events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
     await events.finish(OK, Ours())
     await asyncio.sleep(2 * (CHECK_S + 1.0))
     await recent.stop()
+    await resending.stop()
     assert said.sent_again(1) == [["step.exit"]]
 
 
@@ -335,25 +340,29 @@ async def test_execution_that_the_plane_cannot_show_does_not_hide_the_others() -
         return answer(404, {"detail": "Execution not found"}) if path.startswith(other) else said(method, path, body)
 
     at, _ = plane(script)
-    telling = emitter()
-    recent = RecentBatches(telling)
+    recent = RecentBatches()
+    telling = emitter(batches=recent)
+    resending = Resending(recent.lost, telling)
     for one in (replace(command(), execution_id=others), command()):
         said.batches.clear()  # the batch of each has the same number
         await CommandEvents(one, at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
     await asyncio.sleep(CHECK_S + 1.0)
     await recent.stop()
+    await resending.stop()
     assert said.sent_again(1) == [["step.exit"]]
 
 
 async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:
     before = metrics.BATCHES_NOT_WATCHED.own.value
     at, _ = plane(Restarted())
-    telling = emitter()
-    recent = RecentBatches(telling, most_bytes=20_000)
+    recent = RecentBatches(most_bytes=20_000)
+    telling = emitter(batches=recent)
+    resending = Resending(recent.lost, telling)
     for _ in range(9):
         events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
         await events.finish(OK, Ours())
     await recent.stop()
+    await resending.stop()
     assert 9 - (metrics.BATCHES_NOT_WATCHED.own.value - before) in (3, 4)
 
 
@@ -366,17 +375,12 @@ async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
 
     said = Restarted("batch.accepted")
     at, _ = plane(script)
-    telling = emitter()
-    recent = RecentBatches(telling, many_bytes=1)  # it asks at once
-    accepted, stops = telling.on_accepted, []
-
-    def stopped_meanwhile(*given: Any) -> None:
-        stops.append(asyncio.ensure_future(recent.stop()))
-        accepted(*given)
-
-    telling.on_accepted = stopped_meanwhile
+    recent = RecentBatches(many_bytes=1)  # it asks at once
+    telling = emitter(batches=recent)
+    resending = Resending(recent.lost, telling)
     await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
-    await stops[0]
+    await recent.stop()
+    await resending.stop()
     await asyncio.sleep(10 * CHECK_S)
     assert asked_for == ["/api/events/batch"]
 
@@ -395,13 +399,15 @@ async def told_many(said: Any, commands: int) -> tuple[ScriptedTransport, float]
     """The ends of some commands, each of which is more than may wait for the next check; what was not watched."""
     before = metrics.BATCHES_NOT_WATCHED.own.value
     at, transport = plane(said)
-    telling = emitter()
-    recent = RecentBatches(telling, most_bytes=4 * 5_000, many_bytes=1)
+    recent = RecentBatches(most_bytes=4 * 5_000, many_bytes=1)
+    telling = emitter(batches=recent)
+    resending = Resending(recent.lost, telling)
     for _ in range(commands):
         await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
         for _ in range(20):  # the check has its answers at once
             await asyncio.sleep(0)
     await recent.stop()
+    await resending.stop()
     return transport, metrics.BATCHES_NOT_WATCHED.own.value - before
 
 

@@ -14,8 +14,10 @@ import virtual_time
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefused
 from noetl_worker.models import AlreadyFinished, CaseDecision, Dialect, FitRules, LoopPosition, ToolResult
 from noetl_worker.plane import patience
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.report import results
-from noetl_worker.report.emitter import LATE_S, SendStatus, judge
+from noetl_worker.report.emitter import LATE_S
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import After, Hurried, Ours, answer, batch_status, command, emitter, plane
@@ -261,7 +263,7 @@ async def test_503_that_says_that_a_batch_came_into_no_queue_is_enough_for_a_res
 
 @pytest.mark.parametrize("detail", [{"code": "ack_timeout"}, {"code": "queue_unavailable", "request_id": "7"}, "busy"])
 async def test_any_other_503_passes(detail: Any) -> None:
-    assert judge(answer(503, {"detail": detail}), first_try=True) is SendStatus.PASSING
+    assert RULES[Dialect.PYTHON].judge(answer(503, {"detail": detail})) is SendStatus.PASSING
 
 
 async def test_duplicate_is_not_accepted_on_the_word_of_a_proxy() -> None:
@@ -303,4 +305,4 @@ async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(tmp_path:
 
 def test_500_that_wraps_a_passing_503_is_passing() -> None:
     wrapped = answer(500, {"detail": "503: {'code': 'db_unavailable', 'message': 'retry shortly'}"})
-    assert judge(wrapped, first_try=True) is SendStatus.PASSING
+    assert RULES[Dialect.PYTHON].judge(wrapped) is SendStatus.PASSING

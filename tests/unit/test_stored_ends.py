@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,9 @@ from structlog.testing import capture_logs
 
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent
 from noetl_worker.models import AlreadyFinished, LoopPosition, Report
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.python.recent_batches import RecentBatches
+from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.report.events import CommandEvents
 from unit.planes import Answer, answer, batch_status, command, emitter, plane
 
@@ -72,13 +76,24 @@ class Over:
         raise ClaimLost(AlreadyFinished("claim: 409 already_terminal"))
 
 
+class Remembered(RecentBatches):
+    """Those that would be asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Any] = []
+
+    def accepted(self, plane: Plane, end: PendingEnd, answer: Mapping[str, Any]) -> None:
+        self.batches.append(answer.get("request_id"))
+
+
 async def report(said: Restarting, loop: LoopPosition | None = None) -> list[Any]:
     """Report one end; gives the batches that are remembered as accepted."""
     at, _ = plane(said)
-    ours, remembered = emitter(), []
-    ours.on_accepted = lambda _plane, _set, body: remembered.append(body.get("request_id"))
+    remembered = Remembered()
+    ours = emitter(batches=remembered)
     await CommandEvents(command(loop=loop), at, "w-1", ours, hold_s=5.0).finish(OK, Over())
-    return remembered
+    return remembered.batches
 
 
 ENDS = ["call.done", "step.exit", "command.completed"]

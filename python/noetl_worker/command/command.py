@@ -12,17 +12,17 @@ from functools import partial
 from typing import Any, Final
 
 from noetl_worker import json_text
-from noetl_worker.command.referred_results import as_python_plane, with_referred_results
+from noetl_worker.command.referred_results import with_referred_results
 from noetl_worker.errors import ConfigurationError, DocumentError
 from noetl_worker.marks import ALL, Marks
 from noetl_worker.models import Command, Envelope, JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.plane.python.store import PACKED, has_packed, unpacked
+from noetl_worker.plane.python.store import has_packed
 from noetl_worker.plane.rules import DialectRules
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import REDACTED, check_given, mark_redacted
-from noetl_worker.templates.template import PlainText, WithFallback, has_template
+from noetl_worker.templates.template import PlainText, has_template
 
 __all__ = ["bare_command", "hydrate", "is_reference"]
 
@@ -34,11 +34,8 @@ _MAX_TRIES: Final = 20
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """A reference may point to a reference; a longer chain is a loop."""
-_PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
-"""Names in a claim of the Python plane that are no step's result."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
-_LOOP_SIZE: Final = "__loop_collection_size"
 _MARKS: Final = (("{{", "}}"), ("{%", "%}"))
 
 
@@ -111,7 +108,7 @@ async def hydrate(
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
         variables = await with_referred_results(variables, [config, given], cases, command.kind, plane, redacted)
-    named = partial(_names, variables, of_step, plane.rules)
+    named = partial(plane.rules.names.of_templates, variables, of_step)
     variables = await finished_off_loop(named) if has_packed(variables) else named()
     if "action" not in variables:
         variables["action"] = command.kind
@@ -192,26 +189,6 @@ def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRul
     return {**own, **step} if rules.step_input_wins else {**step, **own}
 
 
-def _names(variables: dict[str, Any], of_step: Mapping[str, Any], rules: DialectRules) -> dict[str, Any]:
-    """What templates may name. On the Rust plane `ctx`, and `workload` where it is missing, are a copy of all names.
-
-    The Rust plane's claim has them flat only. The Python plane's `iter` lacks the size of the loop.
-    """
-    if rules.names_are_flat:
-        flat = dict(variables)
-        return {"workload": flat, **variables, "ctx": flat}
-    names = variables
-    for name in variables:
-        value = variables[name]
-        if type(value) is dict and "context" in value and name not in _PLANES_OWN:
-            names = dict(variables) if names is variables else names
-            whole = unpacked(value) if PACKED in value else None  # the plane has resolved the reference
-            names[name] = _with_full_result(value) if whole is None else as_python_plane(json_text.loads(whole), value)
-    if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
-        names = {**names, "iter": {"_total": of_step[_LOOP_SIZE], **names["iter"]}}
-    return names
-
-
 def _texts_with_templates(variables: Mapping[str, Any]) -> list[str]:
     """Texts of earlier steps and of the workload that look like templates, the longest first."""
     found, waiting = set(), [*variables.values()]
@@ -252,22 +229,6 @@ def _is_of_data(text: str, data: Sequence[str]) -> bool:
 def _has_closed_marks(text: str) -> bool:
     """Not a pattern: from each mark on it would look through the rest of a text that closes none."""
     return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
-
-
-def _with_full_result(value: JsonValue) -> JsonValue:
-    """An earlier step's result, which the Python plane hands to a list-valued tool as its scalars and `context`.
-
-    A name that is missing is looked for there, and `data` is the result's own or the step itself: as a single tool of
-    that plane reads it (recorded: view-*, list-reads-*).
-    """
-    context = value.get("context") if isinstance(value, dict) else None
-    if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:
-        return value
-    behind = dict(context)
-    step = WithFallback(value, behind)
-    own = context.get("data")
-    behind["data"] = WithFallback(own, step) if isinstance(own, dict) else context.get("data", step)
-    return step
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:

@@ -9,48 +9,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.models import JsonValue
 from noetl_worker.plane.client import Plane
+from noetl_worker.plane.names import STEPS, Referred, fields_of
 from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.plane.rules import DialectRules
 from noetl_worker.templates.paths import Path, names_in, paths_in
 from noetl_worker.templates.redacted import REDACTED, mark_redacted
-from noetl_worker.templates.template import WithFallback, has_template
+from noetl_worker.templates.template import has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 
-__all__ = ["as_python_plane", "with_referred_results"]
+__all__ = ["with_referred_results"]
 
 _MAX_TRIES: Final = 20
 _MAX_BYTES: Final = MAX_BODY_BYTES
 """Of all results that one command fetches: as much as one answer may have."""
 _KEPT_TEXT_BYTES: Final = 500
 """A longer text of a preview may be the beginning of one."""
-_LOCATORS: Final = ("_ref", "_store", "_uri")
-_POINTERS: Final = frozenset({*_LOCATORS, "ref", "reference"})
+_POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
 """Fields that say where the result is: whoever reads them wants no more."""
-_STEPS: Final = "steps"
 _COPIES: Final = ("ctx", "workload")
 """Names that hold copies of the others."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
 """How code of `python` gets at the command's variables; a script of `rhai` has them all as its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Referred:
-    name: str
-    ref: str
-    reference: Mapping[str, JsonValue]
-    size: int
-    """In bytes, as far as the claim says it."""
-    summary: Mapping[str, JsonValue]
-    """What the claim has under the step's name."""
-    record: Mapping[str, JsonValue]
-    """What it has under `steps`, on the Rust plane."""
 
 
 async def with_referred_results(
@@ -73,7 +57,7 @@ async def with_referred_results(
     Raises:
         ToolError: a result cannot be fetched, or they are too large together. It names the step.
     """
-    referred = _referred(variables, plane.rules)
+    referred = plane.rules.names.referred(variables)
     if not referred:
         return variables
     names = _needed(_texts([fields, list(cases)], kind), referred, variables)
@@ -88,44 +72,15 @@ async def with_referred_results(
             _check_size(needed, size)
             if plane.rules.redacts_results and REDACTED.encode() in packed:
                 redacted += mark_redacted(found, earlier.name)
-        _put(filled, earlier, stored[earlier.ref], plane.rules)
+        plane.rules.names.put(filled, earlier, stored[earlier.ref])
     return filled
-
-
-# ── what the claim refers to ────────────────────────────────────────────────────────────────────
-
-
-def _referred(variables: Mapping[str, Any], rules: DialectRules) -> dict[str, _Referred]:
-    records = _object(variables.get(_STEPS)) if rules.has_step_records else {}
-    found: dict[str, _Referred] = {}
-    for name in {**records, **variables}:
-        summary, record = _object(variables.get(name)), _object(records.get(name))
-        reference = _object(_object(_object(record.get("context")).get("result")).get("reference"))
-        if not reference:
-            reference = _own_reference(summary, rules)
-        ref = reference.get("ref")
-        if isinstance(ref, str) and ref.startswith("noetl://"):
-            size = _object(reference.get("meta")).get("bytes")
-            found[name] = _Referred(name, ref, reference, size if isinstance(size, int) else 0, summary, record)
-    return found
-
-
-def _own_reference(value: Mapping[str, JsonValue], rules: DialectRules) -> Mapping[str, JsonValue]:
-    """The reference in a value itself; nothing for one that the Python plane has put the full result beside."""
-    if rules.has_step_records:
-        return {"ref": value["_ref"]} if "_ref" in value and "_store" in value else {}
-    has_result = "data" in value and isinstance(value.get("_ref"), dict)
-    if has_result or not value.keys() >= {"status", "context"}:
-        return {}
-    # Of a list of tasks that was cut, what is no plain value is in `context` alone.
-    return _object(value.get("reference")) or _object(_object(value["context"]).get("reference"))
 
 
 # ── what the command reads ──────────────────────────────────────────────────────────────────────
 
 
 def _needed(
-    texts: Iterator[tuple[str, str | None]], referred: Mapping[str, _Referred], variables: Mapping[str, Any]
+    texts: Iterator[tuple[str, str | None]], referred: Mapping[str, Referred], variables: Mapping[str, Any]
 ) -> set[str]:
     found: set[str] = set()
     for text, of_kind in texts:
@@ -158,37 +113,37 @@ def _texts(value: JsonValue, kind: str) -> Iterator[tuple[str, str | None]]:
 def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
     """The left sides of conditions: a bare one is a variable's name."""
     for case in cases:
-        conditions = _object(case).get("when")
+        conditions = fields_of(case).get("when")
         for condition in conditions if isinstance(conditions, list) else []:
-            left = _object(condition).get("left")
+            left = fields_of(condition).get("left")
             if isinstance(left, str):
                 yield left
 
 
-def _needed_by_code(code: str, kind: str, referred: Mapping[str, _Referred]) -> set[str]:
+def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> set[str]:
     if kind != "rhai" and not (kind == "python" and _CODE_READS_NAMES.search(code)):
         return set()
     return names_in(code, referred)
 
 
-def _needed_by_path(path: Path, referred: Mapping[str, _Referred], variables: Mapping[str, Any]) -> set[str]:
+def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
     """The results that a path needs; all of them where it takes a name that holds them as a whole."""
     head, rest = path[0], path[1:]
     held = _held_by(str(head), referred, variables)
     if held and not rest:
         return held
-    if held and head != _STEPS and rest[0] == _STEPS:
+    if held and head != STEPS and rest[0] == STEPS:
         return _needed_by_path(rest, referred, variables)
     name, fields = (str(rest[0]), rest[1:]) if held else (str(head), rest)
     if name not in (held or referred):
         return set()
     earlier = referred[name]
-    return set() if _has(earlier.record if head == _STEPS else earlier.summary, fields) else {name}
+    return set() if _has(earlier.record if head == STEPS else earlier.summary, fields) else {name}
 
 
-def _held_by(head: str, referred: Mapping[str, _Referred], variables: Mapping[str, Any]) -> set[str]:
+def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
     """The results that are below a name: the planes, or `command.py`, have copies of all names there."""
-    if head == _STEPS:
+    if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:
         return set()
@@ -200,7 +155,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
     """Whether a preview has what the full result has at a path: no list, no object, no long text."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
-    if path and path[0] in _object(summary.get("data")):
+    if path and path[0] in fields_of(summary.get("data")):
         return False  # the result's own field hides the preview's
     at: JsonValue = summary
     for key in path:
@@ -218,7 +173,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
 # ── fetching and putting ────────────────────────────────────────────────────────────────────────
 
 
-def _check_size(needed: list[_Referred], size: int) -> None:
+def _check_size(needed: list[Referred], size: int) -> None:
     if size > _MAX_BYTES:
         names = ", ".join(sorted(earlier.name for earlier in needed))
         raise ToolError(
@@ -228,7 +183,7 @@ def _check_size(needed: list[_Referred], size: int) -> None:
         )
 
 
-async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, bytes]:
+async def _resolved(earlier: Referred, plane: Plane) -> tuple[JsonValue, bytes]:
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
@@ -242,59 +197,3 @@ async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, bytes]
     if found is None:
         raise ToolError(f"{what} is not in the result store ({earlier.ref}): run the step again", kind="client_error")
     return found, packed
-
-
-def _put(variables: dict[str, Any], earlier: _Referred, stored: JsonValue, rules: DialectRules) -> None:
-    """Set the step's name, wherever the claim has it."""
-    if not rules.has_step_records:
-        value = as_python_plane(stored, earlier.summary)
-        for copy in _COPIES:
-            held = variables.get(copy)
-            if isinstance(held, dict) and earlier.name in held:
-                variables[copy] = {**held, earlier.name: value}
-    else:
-        value = _as_rust_plane(stored, earlier.summary)
-        if earlier.record:
-            record = WithFallback(_spliced(earlier.record, stored), value)
-            variables[_STEPS] = {**variables[_STEPS], earlier.name: record}
-    variables[earlier.name] = value
-
-
-def as_python_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """As the plane hands out a result that it has just resolved (recorded: result-reference-claim-2)."""
-    rows = {"rows": stored} if isinstance(stored, list) else {}
-    return WithFallback({"data": stored, **rows, **_object(stored)}, {**summary, "context": stored})
-
-
-def _as_rust_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """As the plane hands out a result that it keeps in full: the data's fields, and the data again under `data`.
-
-    Of a sequence the tasks' fields stand beside its labels too. One with a single task looks like an
-    object in an object, and is taken for a sequence, as the published worker does.
-    """
-    data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
-    locators = {name: summary[name] for name in _LOCATORS if name in summary}
-    if not isinstance(data, dict):
-        return WithFallback({**locators, "data": data}, summary)
-    of_tasks: dict[str, Any] = {}
-    if all(isinstance(task, dict) for task in data.values()):
-        for task in data.values():
-            of_tasks.update(task)
-    if len(data) == 1:
-        data = {**data, **of_tasks}
-    return WithFallback(
-        {**locators, "data": WithFallback(data, of_tasks), **data},
-        {**summary, **of_tasks},
-    )
-
-
-def _spliced(record: Mapping[str, Any], stored: JsonValue) -> dict[str, Any]:
-    """A step's record with the full result where it has the preview, and without the reference."""
-    context = _object(record.get("context"))
-    result = {key: item for key, item in _object(context.get("result")).items() if key != "reference"}
-    full = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}
-    return {**record, "context": {**context, "result": {**result, "context": full}}}
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from noetl_worker import json_text
@@ -208,6 +208,10 @@ class EventSet:
         report.error, report.error_kind, report.exit = text, "resource", None
         self.parts = self.rules.parts(report, with_start=self.with_start)
         self.part = self.parts[self.sent]
+
+    def again(self, sent: int) -> EventSet:
+        """As it was before the plane took the request of this number."""
+        return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 
     @property
     def can_be_rescued(self) -> bool:

@@ -28,7 +28,7 @@ from noetl_worker.plane.answers import MEANING, Meaning, retry_after_s
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.health import PlaneHealth, read_health
-from noetl_worker.plane.python.rules import BatchState
+from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.python.store import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on, restored
 from noetl_worker.plane.rules import stored_name
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers

@@ -22,6 +22,9 @@ from noetl_worker.models import (
     ToolResult,
     Upload,
 )
+from noetl_worker.plane.names import Names
+from noetl_worker.plane.send_status import SendStatus
+from noetl_worker.transport.transport import Response
 
 __all__ = [
     "BATCH",
@@ -30,6 +33,7 @@ __all__ = [
     "DialectRules",
     "Ending",
     "Part",
+    "PendingEnd",
     "Post",
     "Subject",
     "ToolForm",
@@ -110,6 +114,34 @@ class Ending(Subject, Protocol):
     def own_id(self) -> int: ...
     @property
     def with_start(self) -> bool: ...
+
+
+class PendingEnd(Ending, Protocol):
+    """An end whose requests are being sent."""
+
+    own_id: int
+    was_tried: bool
+
+    @property
+    def event_id(self) -> int: ...
+    @property
+    def part(self) -> Part: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def above(self) -> int: ...
+    @property
+    def has_own_id(self) -> bool: ...
+    @property
+    def issues_commands(self) -> bool: ...
+    @property
+    def can_be_rescued(self) -> bool: ...
+    def accepted(self, answer: JsonValue) -> None: ...
+    def rescue(self, batch: str) -> None: ...
+    def again(self, sent: int) -> PendingEnd: ...
+    def who(self) -> dict[str, object]: ...
 
 
 class Post(NamedTuple):
@@ -200,10 +232,8 @@ class DialectRules(Protocol):
 
     step_input_wins: bool
     """Whether the step's input wins over the tool's own, key by key."""
-    names_are_flat: bool
-    """Whether `ctx`, and `workload` where it is missing, are a copy of all names."""
-    has_step_records: bool
-    """Whether earlier results are referred to by records under `steps`."""
+    names: Names
+    """What the claim has under the names of earlier steps."""
     ids_are_text: bool
     """Whether templates see an execution's id as text."""
 
@@ -279,6 +309,15 @@ class DialectRules(Protocol):
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
         """The requests of an end, in the order in which they must be accepted."""
+        ...
+
+    def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
+        """What the answer to a request of events means.
+
+        Args:
+            first_try: whether it was not sent before.
+            has_own_id: whether it carried an event id of ours.
+        """
         ...
 
     def names_result(self, report: Report) -> bool:

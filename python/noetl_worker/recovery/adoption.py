@@ -22,7 +22,6 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import OutboxRow
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.recovery.recent_batches import RecentBatches
 from noetl_worker.report.emitter import Emitter
 
 __all__ = ["Adoption"]
@@ -44,8 +43,6 @@ class Adoption:
         """By the place they have to go to: one that is down must not hold up the others."""
         self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._recent = RecentBatches(emitter)
-        """What was reported and may be lost by the plane is reported again, as what a dead process left."""
 
     def look(self) -> None:
         """Adopt the sets of processes that are dead by now, and begin to send them."""
@@ -61,7 +58,6 @@ class Adoption:
 
     async def stop(self) -> None:
         """What is not reported yet stays in the outbox, for the next worker."""
-        await self._recent.stop()
         for waiting in self._waiting.values():
             for _, flight in waiting:
                 flight.close()

@@ -1,7 +1,7 @@
 """Stage 7b: a set of terminal events, sent until the plane has accepted it.
 
-What one answer means is the table `judge`. While a set is refused it is in the outbox, and it leaves its slot:
-what is on disk needs no place among what runs. A set that is late is sent only when its command is still ours.
+What an answer means the plane's rules decide (`judge`). While a set is refused it is in the outbox, and it leaves its
+slot: what is on disk needs no place among what runs. A set that is late is sent only when its command is still ours.
 """
 
 from __future__ import annotations
@@ -9,39 +9,35 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final
 
 import structlog
 
 from noetl_worker import backoff, json_text
-from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, TransportError
-from noetl_worker.models import AlreadyFinished, Upload
+from noetl_worker.errors import ClaimLost, Interrupted, NotSent, TransportError
+from noetl_worker.models import AlreadyFinished, Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
-from noetl_worker.plane.client import Plane, json_body, refusal
-from noetl_worker.plane.patience import STORE_UNCERTAIN_S, Uncertainty, until_it_passes
-from noetl_worker.plane.python.rules import unqueued_batch
-from noetl_worker.plane.rust.event_ids import EventIds
+from noetl_worker.plane.answers import MEANING, Meaning, floor_s, retry_after_s
+from noetl_worker.plane.client import Plane, refusal
+from noetl_worker.plane.ends import Ends
+from noetl_worker.plane.patience import STORE_UNCERTAIN_S
+from noetl_worker.plane.send_status import NOT_CLEAR, SendStatus
 from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.report.batch_events import BatchEvents
-from noetl_worker.report.execution_watch import ExecutionWatch, is_stored
+from noetl_worker.report.sending import Ownership, Sending
 from noetl_worker.report.started_clock import StartedClock
+from noetl_worker.report.storing import try_to_store
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
 from noetl_worker.transport.transport import Response
 
-__all__ = ["NOT_RESCUED_ADVICE", "Emitter", "Ownership", "SendStatus", "judge"]
+__all__ = ["Emitter"]
 
 log = structlog.get_logger("noetl_worker.events")
-_REFUSALS: Final = frozenset({400, 409, 413, 422})
-"""Of what is refused, all that a plane says about a set; any other is a route that is missing, or somebody between."""
 LATE_S: Final = 30.0
 """After so long without an accepted event the plane may have given the claim away (protocol/claim.md#leases: a stale
 holder)."""
@@ -51,116 +47,16 @@ SLOW_END_S: Final = 0.5
 """A plane that takes longer over an end is issuing commands: what waits for that belongs on disk and needs no slot."""
 
 
-NOT_RESCUED_ADVICE: Final = (
-    "the control plane has stored the end of this command and never processes it. It is not sent again: for an item of "
-    "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
-    "execution, and start it again if it stays RUNNING"
-)
-
-
-class SendStatus(Enum):
-    ACCEPTED = "accepted"
-    PASSING = "passing"
-    """Try again for as long as it takes."""
-    UNCERTAIN = "uncertain"
-    """Try again some times: it may pass, or be our mistake."""
-    REFUSED = "refused"
-    """The same body will never be accepted."""
-    NEW_ID = "new_id"
-    """Our event id is taken by another event."""
-    LOST = "lost"
-    """Stored, and never to be processed: a rescue has to be sent."""
-
-
-def judge(answer: Response, *, first_try: bool, has_own_id: bool = False) -> SendStatus:
-    """What one answer to an event request means (protocol/events.md).
-
-    `has_own_id`: the request carried an event id of ours (a single event of the Rust plane).
-    """
-    status, is_the_planes = answer.status, type(answer.json()) is dict
-    means = MEANING[status]
-    if means is Meaning.ACCEPTED:
-        return SendStatus.ACCEPTED if is_the_planes else SendStatus.UNCERTAIN
-    if means in PASSES:
-        return SendStatus.LOST if status == 503 and unqueued_batch(answer.json()) else SendStatus.PASSING
-    if means is Meaning.UNCERTAIN:
-        if has_own_id and b"duplicate key" in answer.body:
-            # On a retry it is our own event that was stored before the answer was lost.
-            return SendStatus.NEW_ID if first_try else SendStatus.ACCEPTED
-        # The single route of the Python plane wraps a passing 503 into a 500 (protocol/events.md#python-plane).
-        return (
-            SendStatus.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else SendStatus.UNCERTAIN
-        )
-    # A page of a proxy, or a route that is missing while the plane is replaced, says nothing about the set.
-    return SendStatus.REFUSED if is_the_planes and status in _REFUSALS else SendStatus.UNCERTAIN
-
-
-class Ownership(Protocol):
-    """Whether a command whose outcome is late is still ours."""
-
-    def is_uncertain(self, now: float) -> bool:
-        """The delivery or the claim may have passed to another worker."""
-        ...
-
-    async def confirm(self) -> None:
-        """Ask the plane. Raises ClaimLost when somebody else has the command, or it is over."""
-        ...
-
-
-@dataclass(slots=True)
-class _Sending:
-    """How the sending of one set goes."""
-
-    known_until: float
-    """Monotonic time until which the command is known to be ours."""
-    outside: Callable[[], AbstractContextManager[None]] | None = None
-    """How it leaves its slot; None: it has none, and no delivery is answered when the set is accepted."""
-    left: AbstractContextManager[None] | None = None
-    """Entered once it has left it."""
-    tries: int = 0
-    uncertainty: Uncertainty = field(default_factory=Uncertainty)
-
-    @property
-    def is_inside(self) -> bool:
-        return self.outside is not None and self.left is None
-
-    def leave(self) -> None:
-        """Give up the slot, once, whichever of its requests have to wait."""
-        if self.outside is not None and self.left is None:
-            self.left = self.outside()
-            self.left.__enter__()
-
-    def come_back(self) -> None:
-        left, self.left = self.left, None
-        if left is not None:
-            left.__exit__(None, None, None)
-
-    def count(self, how: SendStatus) -> None:
-        self.tries += 1
-        if how in (SendStatus.UNCERTAIN, SendStatus.NEW_ID):
-            self.uncertainty.add()
-        else:  # a plane that is down says nothing about the set, and its time does not count as uncertainty
-            self.uncertainty.settle()
-
-    def settle(self) -> None:
-        """A request was accepted; the next one begins anew."""
-        self.tries = 0
-        self.uncertainty.settle()
-
-
 class Emitter:
     """Sends sets. One per worker; `deliver` is called concurrently."""
 
-    def __init__(self, ids: EventIds, outbox: Outbox, stopping: Stopping | None = None) -> None:
-        self.ids = ids
+    def __init__(self, ends: Mapping[Dialect, Ends], outbox: Outbox, stopping: Stopping | None = None) -> None:
+        self.ends = ends
         self.outbox = outbox
         self.stopping: Final = stopping or Stopping()
         self.started: Final = StartedClock()
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
         """Keys of the sets that are sent, and who waits for each."""
-        self.watch: Final = ExecutionWatch()
-        self.on_accepted: Callable[[Plane, EventSet, Any], None] = lambda plane, event_set, answer: None
-        """Called with what the Python plane has accepted, and its answer."""
         self.issuing: Final[dict[str, bool]] = {}
         """Sets whose end is with a plane that issues the next commands; whether a delivery is answered with it."""
 
@@ -189,7 +85,7 @@ class Emitter:
             self._sending[key] = []
             now = time.monotonic()
             is_uncertain = is_second or ownership.is_uncertain(now)
-            sending = _Sending(-math.inf if is_uncertain else now + LATE_S, outside)
+            sending = Sending(-math.inf if is_uncertain else now + LATE_S, outside)
             try:
                 await self._deliver(plane, event_set, ownership, sending, now)
             finally:
@@ -201,28 +97,25 @@ class Emitter:
             self.outbox.keep(event_set)
             raise
         except ClaimLost as lost:
-            self._not_reported(plane, event_set, lost)
+            metrics.OUTCOMES_DROPPED.inc()
+            log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
             raise
+
+    async def stop(self) -> None:
+        """End what is asked of the planes beside the sending."""
+        for ends in self.ends.values():
+            await ends.stop()
 
     async def _turn(self, key: str) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sending[key].append(place)
         await place
 
-    def _not_reported(self, plane: Plane, event_set: EventSet, lost: ClaimLost) -> None:
-        """The plane says that the command is another's, or over."""
-        if isinstance(lost.claim, AlreadyFinished) and event_set.issues_commands and event_set.was_tried:
-            log.info("outcome_already_stored", **event_set.who())  # our own event, whose answer was lost
-            self.watch.look_at(plane, event_set)
-            return
-        metrics.OUTCOMES_DROPPED.inc()
-        log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
-
     async def _deliver(
-        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: _Sending, now: float
+        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: Sending, now: float
     ) -> None:
-        if event_set.part.has_own_id:
-            self._arm(event_set)
+        ends = self.ends[event_set.dialect]
+        ends.arm(event_set)
         if self.outbox.writes_first:
             self.outbox.keep(event_set)
         try:
@@ -236,7 +129,7 @@ class Emitter:
                 if sending.tries:
                     sending.settle()
                 if event_set.is_open:
-                    self._arm(event_set)
+                    ends.arm(event_set)
                 self.outbox.accepted(event_set)
         except Interrupted:
             raise
@@ -244,13 +137,8 @@ class Emitter:
             self.outbox.drop(event_set)
             raise
 
-    def _arm(self, event_set: EventSet) -> None:
-        """Give the next event its id, before it is kept."""
-        if event_set.is_open and event_set.has_own_id and not event_set.own_id:
-            event_set.own_id = self.ids.above(event_set.above)
-
     async def _send(
-        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: _Sending, now: float
+        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: Sending, now: float
     ) -> None:
         while True:
             upload = event_set.report.upload
@@ -258,7 +146,7 @@ class Emitter:
             known_s = sending.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
             if (is_late or not gate.has_room()) and sending.is_inside:  # it would wait there in memory alone
-                self._set_aside(event_set, sending)
+                self._keep(event_set, sending)
             if is_late:
                 await self._confirm(plane, event_set, ownership)
                 if not event_set.is_open:
@@ -272,7 +160,7 @@ class Emitter:
                     return
                 answer, how, reason = await self._try(plane, event_set, body, patience_s, sending)
             else:
-                answer, how, reason = await self._try_to_store(plane, event_set, upload, patience_s)
+                answer, how, reason = await try_to_store(plane, event_set, upload, patience_s)
             if how is SendStatus.ACCEPTED and answer is not None:
                 event_set.accepted(answer.json())
                 return
@@ -295,9 +183,9 @@ class Emitter:
             if ownership.is_uncertain(now):  # somebody else may have ended it while we waited
                 sending.known_until = -math.inf
 
-    async def _wait(self, event_set: EventSet, sending: _Sending, answer: Response | None, reason: str) -> None:
+    async def _wait(self, event_set: EventSet, sending: Sending, answer: Response | None, reason: str) -> None:
         """Until the next try; Interrupted where there is none any more."""
-        self._set_aside(event_set, sending)
+        self._keep(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
         delay_s = self._delay_s(sending.tries, answer)
         tries, next_try_s = sending.tries, round(delay_s, 2)
@@ -307,50 +195,22 @@ class Emitter:
         await self.stopping.sleep(delay_s)
 
     async def _confirm(self, plane: Plane, event_set: EventSet, ownership: Ownership) -> None:
-        """Ask whose the command is. Where it is over by our own events, whose answer was lost, nothing is left to be
-        sent, or a rescue (Python plane). Raises ClaimLost where it is not ours."""
+        """Ask whose the command is. Raises ClaimLost where it is not ours, and not over by our own events."""
         try:
             await ownership.confirm()
         except ClaimLost as lost:
-            may_be_ours = event_set.was_tried and event_set.rules.forgets_batches
-            if not may_be_ours or not isinstance(lost.claim, AlreadyFinished):
+            may_be_ours = event_set.was_tried and isinstance(lost.claim, AlreadyFinished)
+            if not may_be_ours or not await self.ends[event_set.dialect].is_stored(plane, event_set):
                 raise
-            events = BatchEvents(plane, event_set.execution_id)
-            try:
-                batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, event_set))
-            except ControlPlaneError as error:
-                log.warning("batch_state_unknown", **event_set.who(), error=str(error))
-                raise lost from error
-            if batch is None:
-                raise
-            log.info("outcome_already_stored", **event_set.who(), batch=batch)
-            await self._look_after(plane, event_set, batch)
 
-    async def _look_after(self, plane: Plane, event_set: EventSet, batch: str) -> None:
-        """A batch that is stored, and may never be processed."""
-        try:
-            state = await until_it_passes("the state of a batch", partial(plane.batch_state, batch))
-        except ControlPlaneError as error:  # forgotten since, it may be: that is found out with the other recent ones
-            log.warning("batch_state_unknown", **event_set.who(), error=str(error))
-            state = None
-        if state is None or not state.was_never_processed:
-            self.on_accepted(plane, event_set, {"request_id": batch})
-        elif event_set.can_be_rescued:
-            log.warning("batch_rescued", **event_set.who())
-            event_set.rescue(batch)
-            return
-        else:
-            log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
-        event_set.accepted(None)
-
-    def _set_aside(self, event_set: EventSet, sending: _Sending) -> None:
+    def _keep(self, event_set: EventSet, sending: Sending) -> None:
         """What has to wait belongs on disk, and needs no slot there."""
         # A result waits as it is: it may be large, and it was written at its first refusal.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.keep(event_set):
             sending.leave()
 
-    async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: _Sending) -> None:
+    async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
         """Go on without the result where it is its size that was refused; raises ServerRefused."""
         limit = event_set.rules.batch_limit(answer.body)
         if limit is not None:
@@ -369,13 +229,13 @@ class Emitter:
         return True
 
     async def _post_end(
-        self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, sending: _Sending
+        self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, sending: Sending
     ) -> Response:
         part = event_set.part
         slow: asyncio.TimerHandle | None = None
 
         def is_slow() -> None:
-            self._set_aside(event_set, sending)
+            self._keep(event_set, sending)
             sending.leave()  # on disk or not: its work is done
 
         def sent() -> None:
@@ -391,7 +251,7 @@ class Emitter:
                 slow.cancel()
 
     async def _try(
-        self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: _Sending
+        self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
     ) -> tuple[Response | None, SendStatus, str]:
         """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
@@ -405,30 +265,13 @@ class Emitter:
             return None, SendStatus.PASSING, str(error)
         except TransportError as error:
             return None, SendStatus.PASSING, str(error)
-        how, body = judge(answer, first_try=first_try, has_own_id=part.has_own_id), answer.json()
-        is_again = type(body) is dict and "duplicate" in body and body["duplicate"] is True
-        if how is SendStatus.NEW_ID or (answer.status == 202 and is_again):
-            how = await self._looked_into(plane, event_set, body, how)
-        if how is SendStatus.ACCEPTED:
-            if not answer.status < 300 and part.issues_commands:
-                self.watch.look_at(plane, event_set)
-        elif how is SendStatus.NEW_ID:
-            event_set.own_id, event_set.was_tried = self.ids.above(event_set.own_id), False
-        if how is SendStatus.LOST:
-            if not event_set.can_be_rescued:  # nothing of it brings an execution on
-                log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
-                return answer, SendStatus.ACCEPTED, ""
-            log.warning("batch_rescued", **event_set.who())
-            event_set.rescue(unqueued_batch(body) or str(body.get("request_id")))
-            return (
-                answer,
-                SendStatus.PASSING,
-                "its events are stored, and were never processed: step.exit is sent again",
-            )
+        ends = self.ends[event_set.dialect]
+        how = plane.rules.judge(answer, first_try=first_try, has_own_id=part.has_own_id)
+        if how in NOT_CLEAR:
+            how = await ends.look_into(plane, event_set, answer, how)
         if how is not SendStatus.ACCEPTED:
             return answer, how, str(refusal(part.path, answer))
-        if event_set.rules.forgets_batches:
-            self.on_accepted(plane, event_set, body)
+        ends.accepted(plane, event_set, answer)
         return answer, how, ""
 
     @staticmethod
@@ -439,56 +282,6 @@ class Emitter:
             log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a failure of the command")
             metrics.EVENT_EMIT_FAILED.inc()
         event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))
-
-    @staticmethod
-    async def _try_to_store(
-        plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
-    ) -> tuple[Response | None, SendStatus, str]:
-        """As `_try`, for a result that goes to the result store.
-
-        The Python plane may still be at a PUT that had no answer, and a second one would hold up everybody for as long
-        again (protocol/results.md#redaction): it is not repeated.
-        """
-        execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
-        if event_set.was_tried and may_still_run:
-            return None, SendStatus.REFUSED, "it was sent before, and the control plane may still be at it"
-        event_set.was_tried = True
-        try:
-            answer = await plane.store_result(
-                execution_id, upload.name, upload.data, source_step=upload.source_step, patience_s=patience_s
-            )
-        except NotSent as error:
-            event_set.was_tried = False
-            return None, SendStatus.PASSING, str(error)
-        except TransportError as error:
-            return None, SendStatus.REFUSED if may_still_run else SendStatus.PASSING, str(error)
-        event_set.was_tried = answer.status in CUT_BY_A_PROXY
-        if event_set.was_tried and may_still_run:
-            return answer, SendStatus.REFUSED, str(refusal("PUT result", answer))
-        how, body = judge(answer, first_try=True), json_body(answer)
-        fields = body if isinstance(body, dict) else {}
-        if how is SendStatus.ACCEPTED and not isinstance(fields.get("ref"), str):
-            how = SendStatus.UNCERTAIN  # not the store's answer: the result is nowhere yet
-        # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
-        has_no_store = answer.status == 404 and "not found" in str(fields.get("detail", fields.get("error"))).lower()
-        if how is SendStatus.UNCERTAIN and (answer.status == 413 or has_no_store):
-            how = SendStatus.REFUSED
-        return answer, how, str(refusal("PUT result", answer))
-
-    async def _looked_into(self, plane: Plane, event_set: EventSet, body: Any, how: SendStatus) -> SendStatus:
-        """What the plane's events add to its answer: a taken id can be our own (a proxy has sent the request twice, and
-        the second was answered first), and the Python plane can hold the rows and never process them. That it says with
-        a 503, or, when that answer was lost, with "duplicate" to the same key (protocol/batches.md#rescue).
-        """
-        if how is SendStatus.NEW_ID:
-            return SendStatus.ACCEPTED if await is_stored(plane, event_set) else how
-        ask = partial(plane.batch_state, str(body.get("request_id")))
-        try:  # what is late is sent again, and is a duplicate then: its state is waited for before it is accepted
-            state = await until_it_passes("the state of a batch", ask)
-        except ControlPlaneError as error:
-            log.warning("batch_state_unknown", **event_set.who(), error=str(error))
-            return how
-        return SendStatus.LOST if state.was_never_processed else how
 
     @staticmethod
     def _delay_s(tries: int, answer: Response | None) -> float:

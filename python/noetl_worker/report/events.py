@@ -22,7 +22,9 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.python.store import IN_MEMORY
-from noetl_worker.report.emitter import Emitter, Ownership, SendStatus, judge
+from noetl_worker.plane.send_status import SendStatus
+from noetl_worker.report.emitter import Emitter
+from noetl_worker.report.sending import Ownership
 
 __all__ = ["CommandEvents"]
 
@@ -114,7 +116,7 @@ class CommandEvents:
         except TransportError as error:
             log.warning("started_not_sent", **self._who(), error=str(error))
             return
-        if judge(answer, first_try=True) is SendStatus.ACCEPTED:
+        if self._plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
             self._is_held = False
         else:
             log.warning("started_refused", **self._who(), error=str(refusal("command.started", answer)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from noetl_worker import engine, json_text
 from noetl_worker.models import (
@@ -28,6 +28,9 @@ from noetl_worker.models import (
     ToolStatus,
     Upload,
 )
+from noetl_worker.plane.names import Names
+from noetl_worker.plane.python.batch_state import unqueued_batch
+from noetl_worker.plane.python.names import PythonNames
 from noetl_worker.plane.python.store import (
     IN_MEMORY,
     has_unbroken_text,
@@ -46,8 +49,10 @@ from noetl_worker.plane.rules import (
     preview_of,
     unique,
 )
+from noetl_worker.plane.send_status import SendStatus, judge
+from noetl_worker.transport.transport import Response
 
-__all__ = ["BatchState", "PythonRules", "payload_of_result", "unqueued_batch"]
+__all__ = ["PythonRules", "payload_of_result"]
 
 _CONTEXT_BYTES: Final = 102_400
 """Above this the plane drops the context of an event silently (protocol/results.md#limits). As this and all its limits,
@@ -70,10 +75,6 @@ _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
-_BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
-"""Of the plane's codes: the events were stored, and their batch never came into its queue (the first is recorded, the
-second read in its source, as `processing_error` and `processing_timeout`: after these the engine may have run). A 503
-with one of them is said by the request that waited for the queue, and waits no more."""
 _LIST_OF_TASKS: Final = ":task_sequence"
 """At the end of its step's name."""
 _CUT: Final = "_truncated"
@@ -92,46 +93,6 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
     (True, True): (Part.of(BATCH, *_START, *_FAILURE),),
 }
 """By whether the start travels with the end, and whether that is a failure."""
-
-
-class BatchState(NamedTuple):
-    """What became of a batch of events (GET /api/events/batch/{id}/status, protocol/batches.md#after-the-answer)."""
-
-    word: str
-    """accepted, processing, completed or failed."""
-    error_code: str
-    message: str
-
-    @classmethod
-    def read(cls, answer: Mapping[str, Any]) -> BatchState:
-        return cls(str(answer.get("state")), str(answer.get("error_code") or ""), str(answer.get("message") or ""))
-
-    @property
-    def is_over(self) -> bool:
-        return self.word in ("completed", "failed")
-
-    @property
-    def was_never_processed(self) -> bool:
-        """And never will be, whatever is sent again under its key."""
-        return self.word == "failed" and self.error_code in _BEFORE_THE_QUEUE
-
-    @property
-    def has_failed(self) -> bool:
-        """In the plane's engine, where it has begun with it: what it has done by then is not known."""
-        return self.word == "failed" and not self.was_never_processed
-
-
-def unqueued_batch(refused: JsonValue) -> str | None:
-    """The batch that the body of a 503 says is stored and never to be processed.
-
-    The plane notes that as the batch's state as well, but not where its database is down (read in its source): the
-    state then stays `accepted` for ever, and the same key is answered as a duplicate.
-    """
-    detail = refused.get("detail") if isinstance(refused, dict) else None
-    if not isinstance(detail, dict) or detail.get("code") not in _BEFORE_THE_QUEUE:
-        return None
-    batch = detail.get("request_id")
-    return batch if isinstance(batch, str) else None
 
 
 class PythonRules:
@@ -164,8 +125,7 @@ class PythonRules:
     makes_bare_stream = True
     copies_have_text_ids = True
     step_input_wins = True  # recorded: step-input
-    names_are_flat = False
-    has_step_records = False
+    names: Names = PythonNames()
     ids_are_text = True
     error_fails_command = True
     inlines_unstored_results = True
@@ -279,6 +239,19 @@ class PythonRules:
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
         return _PARTS[with_start, report.error is not None]
+
+    def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
+        del first_try, has_own_id
+        body = answer.json()
+        if answer.status == 202 and type(body) is dict:
+            is_again = "duplicate" in body and body["duplicate"] is True
+            return SendStatus.DUPLICATE if is_again else SendStatus.ACCEPTED
+        if answer.status == 503 and unqueued_batch(body):
+            return SendStatus.LOST
+        how = judge(answer)
+        # The single route wraps a passing 503 into a 500 (protocol/events.md#python-plane).
+        is_wrapped = answer.status >= 500 and (b"db_unavailable" in answer.body or b"503:" in answer.body)
+        return SendStatus.PASSING if how is SendStatus.UNCERTAIN and is_wrapped else how
 
     def names_result(self, report: Report) -> bool:
         return True

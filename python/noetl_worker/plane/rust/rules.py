@@ -26,6 +26,8 @@ from noetl_worker.models import (
     ToolStatus,
     Upload,
 )
+from noetl_worker.plane.answers import MEANING, Meaning
+from noetl_worker.plane.names import Names
 from noetl_worker.plane.rules import (
     BATCH,
     SINGLE,
@@ -36,6 +38,9 @@ from noetl_worker.plane.rules import (
     ToolForm,
     preview_of,
 )
+from noetl_worker.plane.rust.names import RustNames
+from noetl_worker.plane.send_status import SendStatus, judge
+from noetl_worker.transport.transport import Response
 
 __all__ = ["RustRules"]
 
@@ -85,8 +90,7 @@ class RustRules:
     makes_bare_stream = False
     copies_have_text_ids = False
     step_input_wins = False
-    names_are_flat = True
-    has_step_records = True
+    names: Names = RustNames()
     ids_are_text = False
     error_fails_command = False  # protocol/events.md#rust-plane
     inlines_unstored_results = False
@@ -173,6 +177,12 @@ class RustRules:
         if report.error is not None:
             return _FAILURE[with_start]
         return _SUCCESS[with_start] if report.exit is None else _EXIT[with_start]
+
+    def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
+        if has_own_id and MEANING[answer.status] is Meaning.UNCERTAIN and b"duplicate key" in answer.body:
+            # On a retry it is our own event that was stored before the answer was lost.
+            return SendStatus.NEW_ID if first_try else SendStatus.ACCEPTED
+        return judge(answer)
 
     def names_result(self, report: Report) -> bool:
         return report.error is None  # a failure has its text alone

@@ -16,10 +16,9 @@ import structlog
 
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.observability import metrics
-from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing, until_it_passes
-from noetl_worker.plane.rules import ENDS
+from noetl_worker.plane.rules import ENDS, PendingEnd
 from noetl_worker.process import event_loop
 
 __all__ = ["STANDING_STILL_S", "ExecutionWatch", "is_stored"]
@@ -34,12 +33,12 @@ class ExecutionWatch:
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Task[None]] = {}
 
-    def look_at(self, plane: Plane, event_set: EventSet) -> None:
+    def look_at(self, plane: Plane, end: PendingEnd) -> None:
         """The plane has the end of this command, and may have dropped what follows from it."""
-        if event_set.execution_id not in self._watched:
-            watching = asyncio.ensure_future(self._watch(plane, event_set.execution_id, event_set.who()))
-            self._watched[event_set.execution_id] = watching
-            watching.add_done_callback(lambda _: self._watched.pop(event_set.execution_id, None))
+        if end.execution_id not in self._watched:
+            watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.who()))
+            self._watched[end.execution_id] = watching
+            watching.add_done_callback(lambda _: self._watched.pop(end.execution_id, None))
 
     async def stop(self) -> None:
         await event_loop.end(*self._watched.values())
@@ -68,16 +67,16 @@ class ExecutionWatch:
             await asyncio.sleep(STANDING_STILL_S)
 
 
-async def is_stored(plane: Plane, event_set: EventSet) -> bool:
+async def is_stored(plane: Plane, end: PendingEnd) -> bool:
     """Whether the event with the id of this set is its own end; not, where the plane does not say so."""
-    ask = partial(plane.execution_detail, event_set.execution_id)
+    ask = partial(plane.execution_detail, end.execution_id)
     try:
         execution = await until_it_passes("the events of an execution", ask)
     except ControlPlaneError as error:
-        log.warning("execution_check_failed", **event_set.who(), error=str(error))
+        log.warning("execution_check_failed", **end.who(), error=str(error))
         return False
-    ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == event_set.own_id}
-    return str(_context(ours.get(event_set.last_event, {})).get("command_id")) == str(event_set.command_id)
+    ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == end.own_id}
+    return str(_context(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)
 
 
 _ADVICE: Final = (

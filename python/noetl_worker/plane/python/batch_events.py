@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane
+from noetl_worker.plane.rules import PendingEnd
 
 __all__ = ["BatchEvents"]
 
@@ -32,14 +32,14 @@ class BatchEvents:
         # A batch's id is below those of its events.
         return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
 
-    async def batch_of(self, event_set: EventSet) -> str | None:
+    async def batch_of(self, end: PendingEnd) -> str | None:
         """The batch that has the end of this claim; None: there is none, or the answer does not go back so far."""
-        ends, _ = await self._newest(event_set.part.last)
-        claim = {"command_id": str(event_set.command_id), "worker_id": event_set.worker_id}
-        for end in ends:
-            if {name: str(_context(end).get(name)) for name in claim} == claim:
+        stored, _ = await self._newest(end.part.last)
+        claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
+        for event in stored:
+            if {name: str(_context(event).get(name)) for name in claim} == claim:
                 batches, _ = await self._newest("batch.accepted")
-                holders = [one for one in map(_context, batches) if end["event_id"] in (one.get("event_ids") or ())]
+                holders = [one for one in map(_context, batches) if event["event_id"] in (one.get("event_ids") or ())]
                 return str(holders[0].get("request_id")) if holders else None
         return None
 

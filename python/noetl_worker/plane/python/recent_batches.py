@@ -14,23 +14,21 @@ import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from noetl_worker.command.handover import ClaimedOnce
-from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ServerRefused
+from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.observability import metrics
-from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing
-from noetl_worker.plane.python.rules import BatchState
+from noetl_worker.plane.python.batch_events import BatchEvents
+from noetl_worker.plane.python.batch_state import BatchState
+from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.process import event_loop
-from noetl_worker.report.batch_events import BatchEvents
-from noetl_worker.report.emitter import NOT_RESCUED_ADVICE, Emitter
 
-__all__ = ["CHECK_S", "OVERDUE_S", "RecentBatches"]
+__all__ = ["CHECK_S", "NOT_RESCUED_ADVICE", "OVERDUE_S", "LostEnd", "RecentBatches"]
 
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
@@ -45,6 +43,11 @@ MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
 _UNSEEN: Final = -1
 """Outages of the plane before a batch that it had already: it may have been down in between."""
+NOT_RESCUED_ADVICE: Final = (
+    "the control plane has stored the end of this command and never processes it. It is not sent again: for an item of "
+    "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
+    "execution, and start it again if it stays RUNNING"
+)
 _LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _FULL_ADVICE: Final = (
     "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
@@ -59,7 +62,7 @@ class _Accepted:
 
     batch: str
     plane: Plane
-    event_set: EventSet
+    end: PendingEnd
     sent: int
     """Of its requests, which one this was."""
     outages: int
@@ -72,26 +75,34 @@ class _Accepted:
         return self.seen_at is not None and time.monotonic() - self.seen_at > OVERDUE_S
 
     def who(self) -> dict[str, object]:
-        return {**self.event_set.who(), "batch": self.batch}
+        return {**self.end.who(), "batch": self.batch}
 
-    def set_again(self) -> EventSet:
+    def again(self) -> PendingEnd:
         """As it was before the plane took this request."""
-        is_rescue = self.event_set.rescues is not None
-        return replace(self.event_set, sent=self.sent, own_id=0, was_tried=False, is_rescue=is_rescue)
+        return self.end.again(self.sent)
+
+
+class LostEnd(NamedTuple):
+    """An end that the plane does not have, or never processes: it is to be sent again."""
+
+    plane: Plane
+    end: PendingEnd
+    batch: str
 
 
 class RecentBatches:
     """One for the worker: what its emitter has had accepted.
+
+    `lost` is what has to be sent again (recovery/resending.py).
 
     Args:
         most_bytes: what is remembered at most.
         many_bytes: so much since the last check, and the plane is asked at once.
     """
 
-    def __init__(self, emitter: Emitter, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
-        self._emitter = emitter
+    def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
         self._most_bytes, self._many_bytes = most_bytes, many_bytes
-        emitter.on_accepted = self.accepted
+        self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
         self._recent: deque[_Accepted] = deque()
         self._bytes = 0
         self._ask_above: float = many_bytes
@@ -99,14 +110,14 @@ class RecentBatches:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def accepted(self, plane: Plane, event_set: EventSet, answer: Mapping[str, Any]) -> None:
+    def accepted(self, plane: Plane, end: PendingEnd, answer: Mapping[str, Any]) -> None:
         """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
         if "request_id" not in answer:
             return
         batch = answer["request_id"]
         outages = _UNSEEN if "duplicate" in answer and answer["duplicate"] is True else plane.gate.outages
-        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, outages))
-        self._bytes += event_set.size + _BYTES_BESIDE
+        self._recent.append(_Accepted(batch, plane, end, end.sent, outages))
+        self._bytes += end.size + _BYTES_BESIDE
         while self._bytes > self._most_bytes:
             self._forget(self._recent.popleft())
         if self._timer is None:
@@ -115,14 +126,14 @@ class RecentBatches:
             self._begin()
 
     def _forget(self, oldest: _Accepted) -> None:
-        self._bytes -= oldest.event_set.size + _BYTES_BESIDE
+        self._bytes -= oldest.end.size + _BYTES_BESIDE
         metrics.BATCHES_NOT_WATCHED.inc()
         if not self._has_logged_full:  # once a check: there may be thousands
             self._has_logged_full = True
             log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
 
     async def stop(self) -> None:
-        """What is being sent again is in the outbox by then, if the plane has not taken it."""
+        """What it knows is forgotten."""
         self._keep(())
         await event_loop.end(*self._tasks)
         if self._timer is not None:
@@ -169,7 +180,7 @@ class RecentBatches:
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
         self._recent = deque(batches)
-        self._bytes = sum([accepted.event_set.size for accepted in batches]) + len(batches) * _BYTES_BESIDE
+        self._bytes = sum([accepted.end.size for accepted in batches]) + len(batches) * _BYTES_BESIDE
 
     async def _settle(self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted]) -> None:
         """Add those that need not be asked about again, each as soon as that is known: what is rescued here must not be
@@ -181,7 +192,7 @@ class RecentBatches:
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
         for accepted in batches:
-            by_execution[accepted.event_set.execution_id].append(accepted)
+            by_execution[accepted.end.execution_id].append(accepted)
         for execution_id, of_execution in by_execution.items():
             events = BatchEvents(plane, execution_id)
             try:
@@ -208,7 +219,7 @@ class RecentBatches:
             return False
         for accepted, state in over.items():
             if state.word == "failed":
-                await self._is_settled(accepted, BatchEvents(accepted.plane, accepted.event_set.execution_id))
+                await self._is_settled(accepted, BatchEvents(accepted.plane, accepted.end.execution_id))
                 settled.add(accepted)  # at once: the next question may fail, and a rescue is sent once
         settled.update(batches[: at[len(over) - 1] + 1] if over else ())
         return True
@@ -234,26 +245,19 @@ class RecentBatches:
                 return True
             if not is_stored:
                 log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
-                self._run(self._again(accepted, accepted.set_again()))
+                self._lost(accepted, accepted.again())
                 return True
-        if accepted.event_set.can_be_rescued:
+        if accepted.end.can_be_rescued:
             log.warning("batch_rescued", **accepted.who())
-            again = accepted.set_again()
+            again = accepted.again()
             again.rescue(accepted.batch)
-            self._run(self._again(accepted, again))
+            self._lost(accepted, again)
         else:
             log.error("batch_not_rescued", **accepted.who(), advice=NOT_RESCUED_ADVICE)
         return True
 
-    async def _again(self, accepted: _Accepted, event_set: EventSet) -> None:
-        """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
-        ownership = ClaimedOnce.asked_first(accepted.plane, event_set.event_id, event_set.worker_id)
-        try:
-            await self._emitter.deliver(accepted.plane, event_set, ownership)
-        except (ClaimLost, Interrupted):
-            pass  # the emitter has logged it, or has left it to the next worker
-        except ControlPlaneError as error:
-            log.error("batch_not_rescued", **accepted.who(), advice=_LOOK_ADVICE, reason=str(error))
+    def _lost(self, accepted: _Accepted, end: PendingEnd) -> None:
+        self.lost.put_nowait(LostEnd(accepted.plane, end, accepted.batch))
 
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"

@@ -1,0 +1,49 @@
+"""What each plane makes of the ends of commands that it is sent: what the emitter asks beside the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from noetl_worker.models import Dialect
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.python.ends import PythonEnds
+from noetl_worker.plane.python.recent_batches import RecentBatches
+from noetl_worker.plane.rules import PendingEnd
+from noetl_worker.plane.rust.ends import RustEnds
+from noetl_worker.plane.rust.event_ids import EventIds
+from noetl_worker.plane.send_status import SendStatus
+from noetl_worker.transport.transport import Response
+
+__all__ = ["Ends", "ends_of"]
+
+
+class Ends(Protocol):
+    """Those of one plane; one object for a worker, called concurrently."""
+
+    dialect: Dialect
+
+    def arm(self, end: PendingEnd) -> None:
+        """Give the next event its id, where the plane takes it from us."""
+        ...
+
+    async def look_into(self, plane: Plane, end: PendingEnd, answer: Response, how: SendStatus) -> SendStatus:
+        """What an answer means that is in NOT_CLEAR, by the plane's own records: ACCEPTED, PASSING or UNCERTAIN."""
+        ...
+
+    def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
+        """The plane has taken the next request of this end."""
+        ...
+
+    async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
+        """Whether a command that is over, says the plane, is over by this end, whose request had no answer. Then
+        nothing is left to be sent of it, or what brings it on."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+def ends_of(ids: EventIds, batches: RecentBatches | None = None) -> Mapping[Dialect, Ends]:
+    """Those of a worker whose events have these ids."""
+    both: tuple[Ends, ...] = (PythonEnds(batches or RecentBatches()), RustEnds(ids))
+    return {ends.dialect: ends for ends in both}

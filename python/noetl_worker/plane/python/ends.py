@@ -1,0 +1,90 @@
+"""Ends of commands on the Python plane: it stores batches that it may never process (protocol/batches.md#rescue)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models import Dialect
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.python.batch_events import BatchEvents
+from noetl_worker.plane.python.batch_state import BatchState, unqueued_batch
+from noetl_worker.plane.python.recent_batches import NOT_RESCUED_ADVICE, RecentBatches
+from noetl_worker.plane.rules import PendingEnd
+from noetl_worker.plane.send_status import SendStatus
+from noetl_worker.transport.transport import Response
+
+__all__ = ["PythonEnds"]
+
+log = structlog.get_logger("noetl_worker.events")
+
+
+class PythonEnds:
+    """See `ends.Ends`."""
+
+    dialect = Dialect.PYTHON
+
+    def __init__(self, batches: RecentBatches) -> None:
+        self._batches: Final = batches
+
+    def arm(self, end: PendingEnd) -> None:
+        pass  # the plane makes the ids
+
+    async def look_into(self, plane: Plane, end: PendingEnd, answer: Response, how: SendStatus) -> SendStatus:
+        """The plane can hold the rows and never process them. That it says with a 503, or, when that answer was lost,
+        with "duplicate" to the same key: its state is waited for before it is accepted."""
+        body = answer.json()
+        if how is SendStatus.DUPLICATE:
+            state = await _state(plane, end, str(body.get("request_id")))
+            if state is None or not state.was_never_processed:
+                return SendStatus.ACCEPTED
+        if not _rescue(end, unqueued_batch(body) or str(body.get("request_id"))):
+            return SendStatus.ACCEPTED
+        return SendStatus.PASSING
+
+    def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
+        self._batches.accepted(plane, end, answer.json())
+
+    async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
+        events = BatchEvents(plane, end.execution_id)
+        try:
+            batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, end))
+        except ControlPlaneError as error:
+            log.warning("batch_state_unknown", **end.who(), error=str(error))
+            return False
+        if batch is None:
+            return False
+        log.info("outcome_already_stored", **end.who(), batch=batch)
+        state = await _state(plane, end, batch)
+        if state is None or not state.was_never_processed:  # forgotten since, it may be: RecentBatches finds out
+            self._batches.accepted(plane, end, {"request_id": batch})
+        elif _rescue(end, batch):
+            return True
+        end.accepted(None)
+        return True
+
+    async def stop(self) -> None:
+        await self._batches.stop()
+
+
+async def _state(plane: Plane, end: PendingEnd, batch: str) -> BatchState | None:
+    """None where the plane does not say it."""
+    try:
+        return await until_it_passes("the state of a batch", partial(plane.batch_state, batch))
+    except ControlPlaneError as error:
+        log.warning("batch_state_unknown", **end.who(), error=str(error))
+        return None
+
+
+def _rescue(end: PendingEnd, batch: str) -> bool:
+    """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
+    if not end.can_be_rescued:
+        log.error("batch_not_rescued", **end.who(), advice=NOT_RESCUED_ADVICE)
+        return False
+    log.warning("batch_rescued", **end.who())
+    end.rescue(batch)
+    return True
