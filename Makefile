@@ -117,8 +117,8 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
 	$(if $(filter .venv-demo,$(DEMO_VENV)),NOETL_WORKER_ENGINE=python )$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
 
-docs: $(STAMP) ## docs/tools.md from the tools' config models and guides
-	$(BIN)/noetl-worker tools --markdown > docs/tools.md
+docs: $(STAMP) ## docs/tools from the tools' config models and guides
+	$(BIN)/noetl-worker tools --markdown docs/tools
 
 picture: $(STAMP) ## docs/live-view.svg, from a run of the demo
 	$(BIN)/python docs/record_live_view.py

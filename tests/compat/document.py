@@ -39,8 +39,8 @@ runs makes it not ready (`plane_left_nats`).
 The job on macOS runs, on the engine in Python: the unit tests, the engine's tests, the worker as a process, the kinds
 `shell` and `python`, and the demo. On Windows take the Windows Subsystem for Linux, which is Linux.
 
-[migration.md](migration.md) has the variables and metrics of the published workers, [tools.md](tools.md) the fields of
-each kind.
+[migration.md](migration.md) has the variables and metrics of the published workers, [tools/](tools/README.md) the
+fields of each kind.
 """
 
 _OF_THE_SOURCE: Final = """

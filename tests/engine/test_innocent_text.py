@@ -80,7 +80,7 @@ def corpus() -> Iterator[JsonValue]:
     """What planes and workers were recorded to say, and the project's own pages."""
     for sample in sorted(SAMPLES.rglob("*.jsonl")):
         yield from map(json.loads, sample.read_text(encoding="utf-8").splitlines()[:200])
-    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]):
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]):
         yield page.read_text(encoding="utf-8").splitlines()
 
 

@@ -52,8 +52,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry = root / "python/noetl_worker/tools/kinds/built_in.py"
     before, start, after = registry.read_text(encoding="utf-8").partition("BUILT_IN: Final[Mapping[str, str]] = {\n")
     registry.write_text(f'{before}{start}    "greet": _TOOLS + "greet:GreetTool",\n{after}', encoding="utf-8")
-    assert "`make docs` writes `docs/tools.md`" in WALK
-    (root / "docs/tools.md").write_text(python(root, "-m", "noetl_worker", "tools", "--markdown"), encoding="utf-8")
+    assert "`make docs` writes `docs/tools`" in WALK
+    python(root, "-m", "noetl_worker", "tools", "--markdown", "docs/tools")
     return root
 
 
@@ -84,7 +84,7 @@ def test_kind_is_listed_described_and_run(copy: Path) -> None:
     assert "Greets somebody." in python(copy, "-m", "noetl_worker", "tools", "greet")
     ran = python(copy, "-m", "noetl_worker", "exec", "greet", "--config", '{"whom": "ada"}', "--json")
     assert "hello ada" in json.dumps(json.loads(ran))
-    assert "## greet" in (copy / "docs/tools.md").read_text(encoding="utf-8")
+    assert "# greet" in (copy / "docs/tools/greet.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.pages

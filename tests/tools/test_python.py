@@ -239,7 +239,7 @@ async def test_forked_child_that_runs_on_does_not_spoil_the_answer() -> None:
 
 
 async def test_process_that_dies_is_a_failure_of_the_process() -> None:
-    """docs/tools.md: kind process, which may be tried again if it died."""
+    """docs/tools: kind process, which may be tried again if it died."""
     result = await python("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
     assert result.error is not None
     assert (result.error.kind, result.error.retryable, result.error.code) == ("process", True, "-11")

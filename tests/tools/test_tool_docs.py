@@ -1,4 +1,4 @@
-"""docs/tools.md, the guides it is made of, and `noetl-worker tools`."""
+"""docs/tools, the guides its pages are made of, and `noetl-worker tools`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from noetl_worker.cli import app_for
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.docs.description import describe_kind
 from noetl_worker.tools.docs.guide import guide_of, parse_guide
-from noetl_worker.tools.docs.reference import reference_markdown
+from noetl_worker.tools.docs.reference import reference_pages, write_pages
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.kinds import requirements
@@ -40,13 +40,30 @@ def command(*arguments: str) -> Any:
     return CliRunner().invoke(app_for(["tools"]), ["tools", *arguments])
 
 
-# ── docs/tools.md ───────────────────────────────────────────────────────────────────────────────
+# ── docs/tools ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_page_is_what_the_models_and_guides_give() -> None:
-    page = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
-    made = reference_markdown(map(REGISTRY.get, KINDS))
-    assert page == made, "docs/tools.md is not what `make docs` gives"
+def pages_in(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+
+def test_pages_are_what_the_models_and_guides_give_and_no_others() -> None:
+    made = reference_pages(map(REGISTRY.get, KINDS))
+    assert made.keys() == {"README.md", *(f"{kind}.md" for kind in KINDS)}
+    assert pages_in(ROOT / "docs" / "tools") == made, "docs/tools is not what `make docs` gives"
+
+
+def test_page_of_a_kind_that_is_gone_goes_too(tmp_path: Path) -> None:
+    write_pages(tmp_path, map(REGISTRY.get, KINDS))
+    write_pages(tmp_path, [REGISTRY.get("noop")])
+    assert pages_in(tmp_path).keys() == {"README.md", "noop.md"}
+
+
+def test_page_that_somebody_wrote_is_neither_replaced_nor_deleted(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Mine\n", encoding="utf-8")
+    ended = command("--markdown", str(tmp_path))
+    assert (ended.exit_code, pages_in(tmp_path)) == (2, {"README.md": "# Mine\n"})
+    assert "README.md, written by hand: name another directory" in ended.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -243,6 +260,9 @@ def test_schema_of_a_playbook_knows_every_kind() -> None:
     assert set(KINDS) <= set(schema["$defs"]["tool"]["properties"]["kind"]["enum"])
 
 
-def test_markdown_of_one_kind_or_of_the_page() -> None:
-    assert command("--markdown").stdout == reference_markdown(map(REGISTRY.get, KINDS))
-    assert "## noop" in command("noop", "--markdown").stdout
+def test_pages_are_written_of_all_kinds_at_once(tmp_path: Path) -> None:
+    assert command("--markdown", str(tmp_path / "new")).exit_code == 0
+    assert pages_in(tmp_path / "new") == reference_pages(map(REGISTRY.get, KINDS))
+    ended = command("noop", "--markdown", str(tmp_path / "one"))
+    assert (ended.exit_code, (tmp_path / "one").exists()) == (2, False)
+    assert "leave out noop" in ended.stderr

@@ -16,7 +16,7 @@ from noetl_worker.settings.settings import SETTINGS
 ROOT = Path(__file__, "../../..").resolve()
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/tools/*.md"))
     if path.name != "CHANGELOG.md"  # which names what was, too
 )
 SETTABLE = {name for line in SETTINGS for name in (*line.names, line.file_variable)}

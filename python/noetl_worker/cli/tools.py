@@ -1,8 +1,9 @@
-"""`noetl-worker tools`: the kinds of this installation, what one of them takes, JSON Schemas, and docs/tools.md."""
+"""`noetl-worker tools`: the kinds of this installation, what one of them takes, JSON Schemas, and docs/tools."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,12 +26,16 @@ def tools(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="With --schema: unknown fields do not validate.")] = False,
     playbook: Annotated[bool, typer.Option("--playbook", help="With --schema: one for a playbook file.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/tools.md: built-in kinds only.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write docs/tools there: a page for each built-in kind.")
+    ] = None,
 ) -> None:
     """List the tool kinds of this installation, or show what one takes."""
     try:
-        registry = _registry(markdown)
+        registry = _registry(plugins=markdown is None)
         chosen = [registry.get(name) for name in ([kind] if kind else registry.kinds_that_run())]
+        if markdown:
+            _write_pages(markdown, chosen, kind)
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(2) from None
@@ -38,10 +43,8 @@ def tools(
         typer.echo(f"noetl-worker tools: {error}", err=True)
         raise typer.Exit(2) from None
     if markdown:
-        from noetl_worker.tools.docs.reference import reference_markdown
-
-        typer.echo(reference_markdown(chosen), nl=False)
-    elif schema and playbook:
+        return
+    if schema and playbook:
         from noetl_worker.tools.docs.playbook_schema import playbook_schema
 
         typer.echo(json.dumps(playbook_schema(chosen, strict=strict), indent=2, default=str))
@@ -53,13 +56,21 @@ def tools(
         _print_list(registry, chosen)
 
 
-def _registry(markdown: bool) -> Registry:
-    """The tools as the worker has them with these settings; for the page, which is everybody's, the built-in ones."""
+def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None:
+    from noetl_worker.tools.docs.reference import write_pages
+
+    if kind:
+        raise ConfigurationError(f"--markdown writes the pages of all kinds: leave out {kind}")
+    write_pages(folder, tools)
+
+
+def _registry(*, plugins: bool) -> Registry:
+    """The tools as the worker has them with these settings; for the pages, which are everybody's, the built-in ones."""
     from noetl_worker.command.tool_rules import registry_of
     from noetl_worker.settings.settings import load_settings
     from noetl_worker.tools.registry import Registry
 
-    return Registry(plugins=False) if markdown else registry_of(load_settings())
+    return registry_of(load_settings()) if plugins else Registry(plugins=False)
 
 
 def _print_schemas(chosen: list[Tool[Any]], *, strict: bool, by_kind: bool) -> None:

@@ -1,4 +1,4 @@
-"""docs/tools.md, made from the config models, the guides and the table of failures."""
+"""docs/tools: a page a kind and their index, made from the config models, the guides and the table of failures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind
 from noetl_worker.tools.docs.guide import Guide, guide_of
@@ -16,20 +18,39 @@ from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.fields import WORKER_FIELDS
 from noetl_worker.tools.kinds.elsewhere import INSTEAD
 
-__all__ = ["default_text", "reference_markdown"]
+__all__ = ["default_text", "reference_pages", "write_pages"]
 
-_FIRST_PART: Final = "guides/every_kind.md"
+_INDEX: Final = "guides/every_kind.md"
+_MADE: Final = "<!-- Made by `make docs`"
 
 
-def reference_markdown(tools: Iterable[Tool[Any]]) -> str:
-    """The page, kinds in the order given."""
+def write_pages(folder: Path, tools: Iterable[Tool[Any]]) -> None:
+    """The pages and no others; raises ConfigurationError where a page was not made here."""
+    pages = reference_pages(tools)
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sorted(folder.glob("*.md"))
+    written = [file.name for file in there if not file.read_text(encoding="utf-8").startswith(_MADE)]
+    if written:
+        raise ConfigurationError(f"{folder} has {', '.join(written)}, written by hand: name another directory")
+    for file in there:
+        file.unlink()
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def reference_pages(tools: Iterable[Tool[Any]]) -> dict[str, str]:
+    """File name -> text: README.md has what all kinds share."""
     described = [(describe_kind(tool), guide_of(tool)) for tool in tools]
-    first = (importlib.resources.files("noetl_worker.tools.docs") / _FIRST_PART).read_text(encoding="utf-8")
-    parts = {"contents": _contents(described), "error_kinds": _error_kinds(), "worker_fields": _worker_fields()}
+    index = (importlib.resources.files("noetl_worker.tools.docs") / _INDEX).read_text(encoding="utf-8")
+    parts = {
+        "contents": _contents(kind for kind, _ in described),
+        "error_kinds": _error_kinds(),
+        "worker_fields": _worker_fields(),
+        "elsewhere": "\n".join(_item(f"`{kind}`: {instead}") for kind, instead in INSTEAD.items()),
+    }
     for name, text in parts.items():
-        first = first.replace(f"{{{name}}}", text)
-    sections = [_section(kind, guide) for kind, guide in described]
-    return "\n".join([first, *sections, _elsewhere()]).rstrip() + "\n"
+        index = index.replace(f"{{{name}}}", text)
+    return {"README.md": index} | {f"{kind.kind}.md": _page(kind, guide) for kind, guide in described}
 
 
 def default_text(field: FieldDescription) -> str:
@@ -41,10 +62,10 @@ def default_text(field: FieldDescription) -> str:
     return json.dumps(field.default, default=str)
 
 
-def _contents(described: list[tuple[KindDescription, Guide]]) -> str:
+def _contents(described: Iterable[KindDescription]) -> str:
     items = []
-    for kind, _ in described:
-        names = ", ".join([f"[`{kind.kind}`](#{kind.kind})", *(f"`{alias}`" for alias in kind.aliases)])
+    for kind in described:
+        names = ", ".join([f"[`{kind.kind}`]({kind.kind}.md)", *(f"`{alias}`" for alias in kind.aliases)])
         items.append(_item(f"{names}: {kind.summary}"))
     return "\n".join(items)
 
@@ -53,17 +74,12 @@ def _error_kinds() -> str:
     return "\n".join(f"| `{name}` | {kind.meaning} | {kind.retryable} |" for name, kind in ERROR_KINDS.items())
 
 
-def _elsewhere() -> str:
-    items = [_item(f"`{kind}`: {instead}") for kind, instead in INSTEAD.items()]
-    return "\n".join(["## Kinds that are not run here", "", "What to write instead:", "", *items]) + "\n"
-
-
 def _worker_fields() -> str:
-    return _filled(f"- {', '.join(f'`{name}`' for name in WORKER_FIELDS)}")
+    return _filled(f"  {', '.join(f'`{name}`' for name in WORKER_FIELDS)}.")
 
 
-def _section(kind: KindDescription, guide: Guide) -> str:
-    parts = [f"## {kind.kind}", _reflowed(kind.text)]
+def _page(kind: KindDescription, guide: Guide) -> str:
+    parts = [f"{_MADE} from the config model and the guide of the kind. -->", f"# {kind.kind}", _reflowed(kind.text)]
     if kind.aliases:
         parts.append("Also: " + ", ".join(f"`{alias}`" for alias in kind.aliases) + ".")
     if guide.example:
@@ -71,18 +87,19 @@ def _section(kind: KindDescription, guide: Guide) -> str:
     parts.append(_fields(kind.fields) if kind.fields else "")
     result = guide.result or kind.result
     if result:
-        parts.append(f"**Result.**\n\n{result}")
+        parts.append(f"## Result\n\n{result}")
     if guide.errors:
         listed = "\n".join(_item(f"`{name}`: {when}") for name, when in guide.errors.items())
-        parts.append(f"**Failures.**\n\n{listed}")
+        parts.append(f"## Failures\n\n{listed}")
     if guide.traps:
-        parts.append(f"**Worth knowing.**\n\n{guide.traps}")
+        parts.append(f"## Worth knowing\n\n{guide.traps}")
+    parts.append("What every kind shares: [Tools](README.md).")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _fields(fields: Iterable[FieldDescription]) -> str:
     """A list: in a terminal a table with sentences and types in it is too wide."""
-    return "\n".join(["**Fields.**", "", *map(_field, fields)])
+    return "\n".join(["## Fields", "", *map(_field, fields)])
 
 
 def _field(field: FieldDescription) -> str:
