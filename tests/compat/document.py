@@ -1,23 +1,38 @@
-"""docs/compatibility.md, made of the tables beside it."""
+"""docs/compatibility.md, and the pages of each playbook beside the recordings, made of the tables there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
-from compat.live_table import LiveTable, live_section
-from compat.plane_results import plane_section
+from compat.live_table import COUNTS, LiveTable, live_counts, live_page, results
+from compat.plane_results import plane_counts, plane_page
 from compat.values_replay import not_compared
 from compat.values_run import names
-from compat.values_table import CLAIMS, PLANES, VALUES, Table, document_of
+from compat.values_table import CLAIMS, PLANES, TITLES, VALUES, Table, claims_page, counts_of, recorded_page
 from noetl_worker.plane.health import SERVED
+
+PAGE: Final = VALUES.parents[3] / "docs" / "compatibility.md"
+_ENTRY: Final = "../tests/compat/values"
+
+_OF_THE_SOURCE: Final = """
+## Of the Rust plane's source alone
+
+No playbook shows these: what the published worker does is read in its source.
+
+- Kind container: theirs is over when the Job is made, and the platform's k8s-watcher reports the Job's end as that of
+  the step. Ours waits for the Job and reports its end. Its Jobs have labels of their own (`noetl-worker.execution-id`):
+  the watcher selects `noetl.execution-id`, and would report them a second time.
+- Kind postgres: without `auth`, `host` and `connection_string` theirs connects to localhost; ours refuses the task.
+"""
 
 _PLANES: Final = f"""\
 # Compatibility
 
-Served are {SERVED}.
-The worker asks the plane which one it is at its start; `noetl-worker doctor` shows its version. A plane that no longer
-sends commands over NATS refuses the start with the versions that are served; one that becomes such while the worker
-runs makes it not ready (`plane_left_nats`).
+Served are {SERVED}. The worker asks the plane which one it is;
+`noetl-worker doctor` shows its version. With a plane that no longer sends commands over NATS the worker does not start,
+and names the versions that are served. If a plane stops sending later, the worker is not ready (`plane_left_nats`).
 
 | | Python plane | Rust plane |
 |---|---|---|
@@ -28,34 +43,82 @@ runs makes it not ready (`plane_left_nats`).
 | id that claims | `WORKER_ID` and a suffix for each process | `WORKER_ID` itself: set it |
 | a command of a worker that was killed | another worker takes it after the lease | the same `WORKER_ID` takes it |
 
-## Platforms
-
-| | what works | shown by |
+| platform | what works | shown by |
 |---|---|---|
 | Linux, glibc or musl | everything | every check |
 | macOS | `run`, `dev` and the tool kinds; of the [isolation](security.md) of commands the limits only | a job of CI |
-| Windows | the pure wheel installs; `run` and `dev` refuse with a message and exit code 3 | unit tests |
+| Windows | the pure wheel installs; `run` and `dev` refuse (exit code 3). Use WSL, which is Linux | unit tests |
 
-The job on macOS runs, on the engine in Python: the unit tests, the engine's tests, the worker as a process, the kinds
-`shell` and `python`, and the demo. On Windows take the Windows Subsystem for Linux, which is Linux.
+That job uses the engine in Python: unit and engine tests, the worker as a process, `shell`, `python`, the demo.
 
-[migration.md](migration.md) has the variables and metrics of the published workers, [tools/](tools/README.md) the
-fields of each kind.
+Variables and metrics of the published workers: [migration.md](migration.md). Fields of each kind:
+[tools/](tools/README.md).
+
+## Differences that matter
+
+Each name leads to its reason, and to the playbook that it breaks, in
+[recorded.md]({_ENTRY}/recorded.md) or [live.md]({_ENTRY}/live.md).
+
+* Timeouts that a step sets are applied: `timeouts`, `http-timeout`.
+* A template that does not parse is an error. What is missing below a missing name is empty, null in `set`:
+  `template-errors`, `missing-empty`.
+* Data is never rendered or parsed again; text prints values as JSON: `text-stays-text`, `text-as-json`.
+* `set` keeps types, works in a task, and its `ctx.` names leave the list of tasks: `types-kept`, `task-set`,
+  `ctx-leaves`.
+* A failed step says kind, code and whether a retry may help, without id, trace or duration: `error-shape`,
+  `error-fields`.
+* What a tool raises reaches the rules of its list of tasks: `rules-after-errors`.
+* Rules that make no sense are refused before the first task; a condition holds as its value does: `rule-refused`,
+  `unknown-verb`, `value-truth`.
+* A child that is waited for gives its data, and fails its step if it fails: `child-data`, `child-fails`.
+* SQL texts are one transaction, with dates as text and NaN kept: `one-transaction`, `sql-types`, `sql-no-rows`.
+* `shell` runs a text as one process and keeps its output as printed: `shell-process`, `last-newline`.
+* `python` without a result gives what it printed; each value has a JSON form: `python-output`, `python-values`.
+* `ducklake` is a lake, not DuckDB by another name: `ducklake-lake`.
+* `container` waits for its Job and reports its end; theirs is over when the Job is made.
+* What fails or is lost there works here: `works-here`, `stored-results`, `list-result`, `transfer-auth`.
+
+## How it is measured
+
+Small playbooks, one behaviour each, were run with the published workers on their real planes. Every value, outcome and
+event is compared. `make test` compares with the recordings, `make compat-values` and `make compat` on a real Rust
+plane. The claims of `noetl-worker dev` are compared too: [claims.md]({_ENTRY}/claims.md).
+
+| compared | playbooks | equal | differ, with a reason | open | each |
+|---|---|---|---|---|---|
 """
 
-_OF_THE_SOURCE: Final = """
-## Of the Rust plane's source alone
 
-No playbook of the tables above shows these: what the published worker does is read in its source.
+def pages() -> dict[Path, str]:
+    """File -> text: the page for people, and those that have each playbook."""
+    playbooks = names()
+    recorded, claims = Table.load(VALUES), Table.load(CLAIMS)
+    beside = {
+        "recorded.md": recorded_page(recorded, playbooks),
+        "claims.md": claims_page(claims, playbooks, {one: not_compared(one) for one in PLANES}),
+        "live.md": (*live_page(LiveTable.load()), *_OF_THE_SOURCE.rstrip().split("\n")),
+        "plane.md": plane_page(),
+    }
+    made = {VALUES.parent / name: "\n".join(lines) + "\n" for name, lines in beside.items()}
+    rows = "\n".join(f"| {' | '.join(map(str, row))} |" for row in _measured(recorded, playbooks))
+    return {PAGE: f"{_PLANES}{rows}\n", **made}
 
-- Kind container: theirs is over when the Job is made, and the platform's k8s-watcher reports the Job's end as that of
-  the step. Ours waits for the Job and reports its end. Its Jobs have labels of their own (`noetl-worker.execution-id`):
-  the watcher selects `noetl.execution-id`, and would report them a second time.
-- Kind postgres: without `auth`, `host` and `connection_string` theirs connects to localhost; ours refuses the task.
-"""
+
+def write_pages() -> None:
+    for file, text in pages().items():
+        file.write_text(text, encoding="utf-8")
 
 
-def document() -> str:
-    recorded = document_of(Table.load(VALUES), Table.load(CLAIMS), names(), {one: not_compared(one) for one in PLANES})
-    live = live_section(LiveTable.load())
-    return "\n".join((_PLANES, *recorded, *live, *_OF_THE_SOURCE.rstrip().split("\n"), *plane_section())) + "\n"
+def _measured(recorded: Table, playbooks: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    """Of each comparison: what, how many, equal, explained, open, and where each playbook is."""
+    for plane in PLANES:
+        yield f"with recordings, {TITLES[plane]} plane", *counts_of(recorded, plane, playbooks), _link("recorded.md")
+    total, *counts, refused = live_counts()
+    yield "live with the published Rust worker", total - refused, *counts, _link("live.md")
+    drawn = results()[-1]
+    yield "the same, random playbooks", drawn["random"], *(drawn[key] for key in COUNTS), _link("live.md")
+    yield "how an execution ends on a real Rust plane", *plane_counts(), _link("plane.md")
+
+
+def _link(name: str) -> str:
+    return f"[{name}]({_ENTRY}/{name})"

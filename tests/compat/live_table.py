@@ -107,15 +107,20 @@ def write_results(found: Sequence[Both], table: LiveTable, explored: Explored, s
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def live_section(table: LiveTable) -> Iterator[str]:
-    """Of docs/compatibility.md: what the last `make compat-values` gave."""
-    *playbooks, drawn = results()
+def live_counts() -> tuple[int, int, int, int, int]:
+    """How many named playbooks there are, are equal, differ for a reason, are open, and are refused by the plane."""
+    *playbooks, _ = results()
     differing = [one for one in playbooks if one["why"]]
-    unsettled = [one for one in differing if OPEN in one["why"]]
+    unsettled = sum(OPEN in one["why"] for one in differing)
     refused = sum(is_refused(one) for one in playbooks)
-    equal, explained = len(playbooks) - refused - len(differing), len(differing) - len(unsettled)
-    yield ""
-    yield "## Both workers live on the real Rust plane"
+    return len(playbooks), len(playbooks) - refused - len(differing), len(differing) - unsettled, unsettled, refused
+
+
+def live_page(table: LiveTable) -> Iterator[str]:
+    """What the last `make compat-values` gave."""
+    *playbooks, drawn = results()
+    total, *rest = live_counts()
+    yield "# Both workers live on the real Rust plane"
     yield ""
     yield "`make compat-values` runs the same playbooks, those of `tests/compat/values/live` and random ones through"
     yield "the published Rust worker and through this one, each on a real plane of its own, and compares the order and"
@@ -124,7 +129,7 @@ def live_section(table: LiveTable) -> Iterator[str]:
     yield ""
     yield "| playbooks | equal | differ, each for a reason | open | refused by the plane |"
     yield "|---|---|---|---|---|"
-    yield f"| {len(playbooks)} named | {equal} | {explained} | {len(unsettled)} | {refused} |"
+    yield f"| {total} named | " + " | ".join(map(str, rest)) + " |"
     counts = " | ".join(str(drawn[key]) for key in COUNTS)
     yield f"| {drawn['random']} random (seed {drawn['seed']}) | {counts} | |"
     yield ""

@@ -3,7 +3,7 @@
 The recorded playbooks, those of `values/live/`, and random ones. Order and shape of the events and every value are
 compared; what differs has a line with its reason in differences.yaml (also seen beside the development plane) or in
 live.yaml (seen here alone), or the exit status is 1. `--write` also writes what came of it to `values/live.jsonl` and
-docs/compatibility.md.
+tests/compat/values/live.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compat import published_worker, real_plane
-from compat.document import document
+from compat.document import write_pages
 from compat.live_pair import Both, Pair, pair
 from compat.live_table import LIVE_FOLDER, RESULTS, LiveTable, live_names, write_results
 from compat.random_pairs import Explored, Explorer
@@ -29,7 +29,6 @@ from compat.random_playbooks import Playbook, text_of
 from compat.values_compare import differences
 from compat.values_run import CHILDREN, names, playbook_text, recorded
 from compat.values_server import values_server
-from compat.values_table import DOCUMENT
 from noetl_worker.models import Dialect
 
 
@@ -114,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     show_random(explored, table, options.seed)
     if options.write:
         write_results(found, table, explored, options.seed)
-        DOCUMENT.write_text(document(), encoding="utf-8")
+        write_pages()
     is_new = any(table.unexplained(one.name, one.lines) for one in found)
     return 1 if is_new or explored.new else 0
 

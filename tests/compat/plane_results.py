@@ -20,10 +20,16 @@ def write_results(version: str, rows: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def plane_section(file: Path = RESULTS) -> Iterator[str]:
-    """Of docs/compatibility.md."""
-    yield ""
-    yield "## This worker on the real Rust plane"
+def plane_counts() -> tuple[int, int, int, int]:
+    """How many playbooks there are, end as with the published worker, as expected otherwise, and not as expected."""
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["playbooks"]
+    as_expected = sum(row["ours"] == row["expected"] for row in rows)
+    equal = sum(row["ours"] == row["expected"] == row["published"] for row in rows)
+    return len(rows), equal, as_expected - equal, len(rows) - as_expected
+
+
+def plane_page(file: Path = RESULTS) -> Iterator[str]:
+    yield "# This worker on the real Rust plane"
     yield ""
     if not file.exists():
         yield "`make compat` has not been run since it writes this table."

@@ -2,7 +2,7 @@
 
 Installs the server into `.compat/` once (minutes), starts Postgres, NATS and it on free loopback ports, runs every
 playbook of `playbooks/rust` through our worker, and prints what came of each beside what the published pair does.
-`--write` also writes that to `values/plane.json` and docs/compatibility.md.
+`--write` also writes that to `values/plane.json`, its page beside it and docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -217,13 +217,12 @@ async def go(*, is_written: bool = False) -> int:
 
 def write(ended: list[Ended]) -> None:
     sys.path.insert(0, str(HERE.parent))
-    from compat.document import document
+    from compat.document import write_pages
     from compat.plane_results import write_results
-    from compat.values_table import DOCUMENT
 
     kept = ("playbook", "published", "expected", "ours")
     write_results(VERSION, [{name: getattr(one, name) for name in kept} for one in ended])
-    DOCUMENT.write_text(document(), encoding="utf-8")
+    write_pages()
 
 
 async def run_all(client: httpx.AsyncClient, url: str) -> list[Ended]:

@@ -1,4 +1,4 @@
-"""The table of `make compat` in docs/compatibility.md."""
+"""The page of `make compat`: tests/compat/values/plane.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compat import plane_results, real_plane
-from compat.plane_results import PLAYBOOKS, RESULTS, plane_section
+from compat.plane_results import PLAYBOOKS, RESULTS, plane_page
 
 
 def test_what_is_written_is_shown_and_what_is_not_as_expected_is_marked(
@@ -17,7 +17,7 @@ def test_what_is_written_is_shown_and_what_is_not_as_expected_is_marked(
     monkeypatch.setattr(plane_results, "RESULTS", tmp_path / "plane.json")
     good = {"playbook": "a", "published": "FAILED", "expected": "COMPLETED", "ours": "COMPLETED"}
     plane_results.write_results("3.54.0", [good, {**good, "playbook": "b", "ours": "RUNNING"}])
-    lines = list(plane_section(tmp_path / "plane.json"))
+    lines = list(plane_page(tmp_path / "plane.json"))
     assert "3.54.0. As expected: 1 of 2." in lines
     assert lines[-2:] == [
         "| a | FAILED | COMPLETED | COMPLETED | works-here |",
@@ -26,7 +26,7 @@ def test_what_is_written_is_shown_and_what_is_not_as_expected_is_marked(
 
 
 def test_before_the_first_run_it_says_so(tmp_path: Path) -> None:
-    assert list(plane_section(tmp_path / "none.json"))[-1].endswith("has not been run since it writes this table.")
+    assert list(plane_page(tmp_path / "none.json"))[-1].endswith("has not been run since it writes this table.")
 
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="make compat was not run yet")

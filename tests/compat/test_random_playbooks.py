@@ -13,7 +13,7 @@ pytest.importorskip("psycopg")
 pytest.importorskip("hypothesis")
 from compat.event_shapes import shape_differences
 from compat.live_pair import Both, in_their_order
-from compat.live_table import LiveTable, live_names, live_section, results
+from compat.live_table import LiveTable, live_names, live_page, results
 from compat.random_pairs import Explorer, signature
 from compat.random_playbooks import Playbook
 from compat.values_run import names
@@ -91,7 +91,7 @@ def test_what_the_plane_refuses_is_not_counted_as_equal() -> None:
     refused = sum(row["ours"] == "refused" for row in rows)
     equal = sum(not row["why"] for row in rows) - refused
     assert refused > 0
-    line = next(line for line in live_section(LiveTable.load()) if " named | " in line)
+    line = next(line for line in live_page(LiveTable.load()) if " named | " in line)
     assert line.split(" | ")[1::3] == [str(equal), f"{refused} |"]
 
 

