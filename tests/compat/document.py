@@ -49,7 +49,7 @@ and names the versions that are served. If a plane stops sending later, the work
 | macOS | `run`, `dev` and the tool kinds; of the [isolation](security.md) of commands the limits only | a job of CI |
 | Windows | the pure wheel installs; `run` and `dev` refuse (exit code 3). Use WSL, which is Linux | unit tests |
 
-That job uses the engine in Python: unit and engine tests, the worker as a process, `shell`, `python`, the demo.
+The macOS job uses the engine in Python: unit and engine tests, the worker as a process, `shell`, `python`, the demo.
 
 Variables and metrics of the published workers: [migration.md](migration.md). Fields of each kind:
 [tools/](tools/README.md).
