@@ -71,14 +71,23 @@ def section(start: str) -> str:
     return PAGE.partition(f"\n{start}\n")[2].partition("\n## ")[0]
 
 
-def rows(text: str = PAGE) -> list[tuple[list[str], str]]:
-    """(the names of theirs, what stands beside them)"""
-    found = re.findall(r"^\| ([^|]*`[^|]*) \| ([^|]*) \|$", text, re.M)
-    return [(re.findall(r"`([A-Za-z][A-Za-z0-9_]+)", theirs), here) for theirs, here in found]
+def rows(text: str = PAGE) -> list[tuple[str, str]]:
+    """(theirs, what stands for it here), of the tables and of the lists, which say it the other way round."""
+    tables = re.findall(r"^\| ([^|]*`[^|]*) \| ([^|]*) \|$", text, re.M)
+    lists = re.findall(r"^\* ((?:The same|Not |None|`noetl_)[^:]*): (.*?)(?=\n\* |\n\n|\Z)", text, re.M | re.DOTALL)
+    return [*tables, *((theirs, here) for here, theirs in lists)]
+
+
+def names_in(theirs: str) -> list[str]:
+    return re.findall(r"`([A-Za-z][A-Za-z0-9_]+)", theirs)
+
+
+def is_same(row: tuple[str, str]) -> bool:
+    return row[1].lower().startswith("the same")
 
 
 def metrics_of(worker: str) -> str:
-    return section("## Metrics").partition(f"| of the {worker} worker | here |")[2].partition("\n\n")[0]
+    return section("## Metrics").partition(f"### Of the {worker} worker\n")[2].partition("\n### ")[0]
 
 
 @pytest.mark.parametrize(
@@ -92,13 +101,13 @@ def metrics_of(worker: str) -> str:
     ids=["variables of the Rust worker", "of the Python worker", "metrics of the Rust worker", "of the Python worker"],
 )
 def test_each_of_theirs_has_its_line(text: str, theirs: str) -> None:
-    named = [name for names, _ in rows(text) for name in names]
+    named = [name for row in rows(text) for name in names_in(row[0])]
     assert sorted(set(theirs.split()) - set(named)) == []
     assert len(named) == len(set(named)), "one of them has two lines"
 
 
 def test_variable_that_is_said_to_be_the_same_is_a_setting() -> None:
-    same = [name for names, here in rows() if here.startswith("the same") for name in names if name.isupper()]
+    same = [name for row in rows() if is_same(row) for name in names_in(row[0]) if name.isupper()]
     assert len(same) > 30
     assert set(same) <= KNOWN
 
@@ -127,8 +136,7 @@ def named_metrics(text: str) -> list[tuple[str, set[str]]]:
 
 
 def test_metric_that_is_said_to_be_the_same_has_their_labels() -> None:
-    lines = [line.split(" | ") for line in metrics_of("Rust").splitlines() if " | the same" in line]
-    same = [named for theirs, here in lines if "without a label" not in here for named in named_metrics(theirs)]
+    same = [named for row in rows(metrics_of("Rust")) if is_same(row) for named in named_metrics(row[0])]
     assert len(same) > 10
     there = series()
     assert [name for name, labels in same if name not in there or labels - there[name]] == []
