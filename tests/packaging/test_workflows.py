@@ -172,6 +172,18 @@ def test_wheels_are_tried_on_each_interpreter_that_the_project_names() -> None:
     assert (ROOT / "examples/demo.yaml").is_file()
 
 
+def test_version_is_chosen_by_hand_and_has_its_section_in_the_changelog() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (step,) = (one for one in steps(ROOT / ".github/workflows/version.yml") if one.get("id") == "version")
+    assert '"## [$next]" CHANGELOG.md ||' in step["run"]
+    assert set(re.findall(r"semantic-release version .*", step["run"])) == {
+        'semantic-release version --print "--$LEVEL")',
+        'semantic-release version "--$LEVEL" --no-changelog --no-vcs-release',
+    }, "no commit's subject decides"
+
+
 def test_nothing_is_published_that_was_not_checked() -> None:
     release = jobs(ROOT / ".github/workflows/release.yml")
     assert set(release["check"]["needs"]) == {"smoke", "supply-chain"}

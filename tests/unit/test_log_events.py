@@ -1,4 +1,4 @@
-"""Names of log events: operators search for them. Two words at least; the CHANGELOG has the old ones."""
+"""Names of log events: operators search for them. Two words at least; the CHANGELOG has those that were renamed."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_names_are_a_noun_and_what_became_of_it() -> None:
     assert {name for name in names() if NOT_WORDS & set(name.split("_"))} == set()
 
 
-def test_changelog_has_the_old_names_and_the_new_ones() -> None:
-    table = CHANGELOG.read_text(encoding="utf-8").partition("### Log events\n")[2].partition("\n### ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", table, re.MULTILINE)
-    assert rows
-    assert {new for _, new in rows} <= names()
-    assert {old for old, _ in rows} & names() == set()
+def test_log_event_that_the_changelog_renames_has_its_new_name() -> None:
+    """As in: - Log event `old_name` is now `new_name`."""
+    unreleased = CHANGELOG.read_text(encoding="utf-8").partition("## [Unreleased]\n")[2].partition("\n## ")[0]
+    renamed = re.findall(r"^- Log event `(\w+)` is now `(\w+)`", unreleased, re.MULTILINE)
+    assert {new for _, new in renamed} <= names()
+    assert {old for old, _ in renamed} & names() == set()
 
 
 def test_no_field_has_the_name_of_one_that_each_line_has() -> None:
