@@ -123,7 +123,7 @@ docs: $(STAMP) ## docs/tools from the tools' config models and guides
 picture: $(STAMP) ## docs/live-view.svg, from a run of the demo
 	$(BIN)/python docs/record_live_view.py
 
-values: $(STAMP) ## the recorded value playbooks through our worker: brings their table of differences and its document up to date
+values: $(STAMP) ## the recorded value playbooks through our worker: brings their table of differences and its pages up to date
 	$(BIN)/python tests/compat/values_table.py --write
 
 counts: $(STAMP) ## what a command costs, counted: calls, requests, instructions; and the tests of the benchmarks
