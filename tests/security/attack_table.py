@@ -26,10 +26,8 @@ AS_NOBODY = (
 BOTH = {"user", "worker"}
 """Parameters of a test by which it runs as root and as nobody itself."""
 INTRODUCTION = """
-The tests run as the user who runs the suite. Where that is root, those with "root, nobody" run as both, as far as
-`setpriv` and an interpreter that nobody may start are there; "root" or "nobody" alone is what only that one can do.
-"any" is where the user plays no part: what is attacked is text, or a connection, within one process (encodings,
-templates, patterns, addresses, requests, settings).
+Where root runs the suite, *root, nobody* are tried as both users, as far as `setpriv` is there. *root* or *nobody* is
+what only that user can do; for *any* the user plays no part.
 """
 ALONE = {
     "test_fork_bomb_ends_at_the_limit_and_the_next_command_runs": "root",  # who else may make a cgroup?
@@ -60,18 +58,22 @@ def users_of(file: str, test: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def rows_of(file: Path) -> list[str]:
+    """The attacks of one file; none if it has none."""
     module = ast.parse(file.read_text(encoding="utf-8"))
-    title = (ast.get_docstring(module) or file.stem).splitlines()[0]
-    rows = ["", *wrapped(f"**{title}** (`tests/security/{file.name}`)", ""), ""]
+    attacks = []
     for node in module.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            said = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-            shown = node.name.removeprefix("test_").replace("_", " ")
-            shown = f"Shown: {shown} ({users_of(file.name, node)})."
-            if said and not said.startswith(NO_ATTACK):
-                rows += [*wrapped(f"- {said}", "  "), *wrapped(f"  {shown}", "  ")]
-            else:
-                rows += wrapped(f"- {shown}", "  ")
+            said = " ".join((ast.get_docstring(node) or NO_ATTACK).split("\n\n")[0].split())
+            if not said.startswith(NO_ATTACK):
+                attacks.append((said, users_of(file.name, node)))
+    if not attacks:
+        return []
+    title = (ast.get_docstring(module) or file.stem).splitlines()[0]
+    users = {users for _, users in attacks}
+    by_all = f"; {users.pop()}" if len(users) == 1 else ""
+    rows = ["", *wrapped(f"**{title}** (`tests/security/{file.name}`{by_all})", ""), ""]
+    for said, users_of_one in attacks:
+        rows += wrapped(f"- {said}" if by_all else f"- {said} ({users_of_one})", "  ")
     return rows
 
 

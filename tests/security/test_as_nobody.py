@@ -1,4 +1,4 @@
-"""Attacks that the worker's user matters for, once more as nobody: the tests of these files, run under another user."""
+"""Attacks for which the worker's user matters, run once more as nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/security.md says what the tests here show."""
+"""docs/security.md has every attack of the tests here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Door 3: a server chooses the text encoding of its answer, and with it what the worker's loop does for how long."""
+"""A server chooses the encoding of its answer, and so the work of the loop."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ async def test_charset_off_the_list_is_utf8_with_a_note(charset: str) -> None:
 
 
 async def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:
+    """`charset=punycode` and others of Python's slow codecs."""
     before = len(encodings._cache)  # type: ignore[attr-defined]
     names = [f"made-up-{number}" for number in range(50)]
     assert [codec_of(name) for name in names] == [None] * 50
@@ -93,6 +94,7 @@ def test_text_read_by_pieces_is_the_text_read_at_once(codec: str) -> None:
 
 @pytest.mark.parametrize(("size", "off_loop"), [(10, 0), (LARGE, 1)])
 async def test_large_answer_is_decoded_off_the_loop(size: int, off_loop: int) -> None:
+    """An answer whose size alone blocks the loop."""
     threads = Threads()
     transport = answering(b"a" * size, content_type="text/plain; charset=windows-1252")
     data = await run("http", HttpTool(transport), url="http://a.test/")
@@ -103,6 +105,7 @@ async def test_large_answer_is_decoded_off_the_loop(size: int, off_loop: int) ->
 @pytest.mark.parametrize(("size", "off_loop"), [(10, 0), (LARGE, 1)])
 @pytest.mark.parametrize("as_stream", [False, True])
 async def test_large_mcp_answer_is_parsed_off_the_loop(as_stream: bool, size: int, off_loop: int) -> None:
+    """The same from an MCP server."""
     threads = Threads()
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -128,6 +131,7 @@ async def test_large_mcp_answer_is_parsed_off_the_loop(as_stream: bool, size: in
     ids=["small", "large", "unpacks to much"],
 )
 async def test_artifact_that_is_large_or_unpacks_to_much_is_read_off_the_loop(body: bytes, off_loop: int) -> None:
+    """An artifact that unpacks to many times its size."""
     threads = Threads()
     data = await run("artifact", ArtifactTool(answering(body)), uri="http://a.test/x")
     assert data["sha256"] == hashlib.sha256(body).hexdigest()
@@ -142,6 +146,7 @@ def packed(request: pytest.FixtureRequest) -> tuple[str, bytes]:
 
 
 async def test_packed_answer_is_unpacked_in_steps_between_which_others_run(packed: tuple[str, bytes]) -> None:
+    """A compressed answer that takes long to unpack."""
     coding, contents = packed
 
     async def turns_during(work: Awaitable[Any]) -> tuple[Any, int]:

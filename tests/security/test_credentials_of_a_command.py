@@ -1,4 +1,4 @@
-"""Door 11: where the credentials of a command can be read by others."""
+"""Others read the credentials of a command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def python(user: str, level: str, code: str, **credentials: dict[str, Any]) -> d
 
 @pytest.mark.parametrize("user", USERS)
 def test_password_of_postgres_is_in_no_environment(user: str) -> None:
-    """A program that Python code starts has the password in `/proc/PID/environ`, whatever program it is."""
+    """A program of Python code has the password in `/proc/PID/environ`."""
     code = (
         "inherited = subprocess.run(['env'], capture_output=True).stdout.decode()\n"
         "result = [os.environ.get('PGPASSWORD'), reads('PGPASSFILE'), inherited]"
@@ -48,7 +48,7 @@ def test_password_of_postgres_is_in_no_environment(user: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 def test_key_of_google_is_in_no_directory(user: str) -> None:
-    """Another command lists the temporary directory and reads the key file there."""
+    """Another command finds the key file in the temporary directory."""
     code = (
         f"found = [open(path).read() for path in glob.glob('{tempfile.gettempdir()}/noetl-*/google-*.json')]\n"
         "result = [json.loads(reads('GOOGLE_APPLICATION_CREDENTIALS')[0]), found]"

@@ -1,4 +1,4 @@
-"""Doors 3 and 9: JSON of which CPython makes many times its size, and answers that no command gives by itself."""
+"""JSON that takes many times its size in memory, and malformed answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ os._exit(0)
 def test_json_whose_values_would_take_the_memory_is_refused_before_any_is_made(
     read: Callable[[bytes | str], Any], data: bytes | str
 ) -> None:
-    """62 MB of `[],[],...` became 2.2 GB of lists, and held the loop for 5 s."""
+    """62 MB of `[],[],...`: 2.2 GB, and 5 s of the loop."""
     tracemalloc.start()
     try:
         with pytest.raises(DocumentError, match=r"would take .* MiB of memory, over 512: pass on") as error:
@@ -59,6 +59,7 @@ def test_json_of_few_values_is_read_whatever_its_size() -> None:
 
 
 async def test_result_that_would_take_the_memory_fails_its_command() -> None:
+    """The same as a command's result."""
     code = OWN_ANSWER.format(data="b'{\"result\": [' + b'[],' * 5_000_000 + b'[]]}'")
     ended = await _run("python", code)
     assert ended == ("python", ended[1])
@@ -67,6 +68,7 @@ async def test_result_that_would_take_the_memory_fails_its_command() -> None:
 
 
 def test_claim_that_would_take_the_memory_is_refused_with_its_size() -> None:
+    """The same as a claim's answer."""
     outcome = read_claim(Response(200, {}, b'{"context": ' + DENSE + b"}"), Dialect.PYTHON)
     assert isinstance(outcome, ClaimRefused)
     assert "would take" in str(outcome)
@@ -74,20 +76,21 @@ def test_claim_that_would_take_the_memory_is_refused_with_its_size() -> None:
 
 @pytest.mark.parametrize("error", ['{"type": "E"}', '{"message": "m"}', "{}", '"text"', "[1]", "7"])
 async def test_answer_with_an_error_of_no_known_form_is_said_to_be_unreadable(error: str) -> None:
-    """An answer without `message` was a KeyError of unknown kind, and an error that is a text a success."""
+    """Errors without `message`, or as plain text."""
     kind, message = await _run("python", OWN_ANSWER.format(data=f"b'{{\"error\": {error}}}'"))
     assert kind == "process"
     assert "without a result that can be read" in message
 
 
 async def test_answer_that_is_nested_too_deeply_is_said_to_be_unreadable() -> None:
+    """An answer nested too deeply."""
     kind, message = await _run("python", OWN_ANSWER.format(data="b'{\"result\": ' + b'[' * 5000 + b']' * 5000 + b'}'"))
     assert kind == "process"
     assert "without a result that can be read" in message
 
 
 async def test_result_of_rhai_that_is_nested_too_deeply_is_named() -> None:
-    """It was a RecursionError of unknown kind."""
+    """A `rhai` result nested too deeply."""
     kind, message = await _run("rhai", "let x = []; for i in 0..5000 { x = [x]; } x")
     assert kind == "resource"
     assert "nest values as deep" in message

@@ -1,4 +1,4 @@
-"""Door 6: whoever reaches the probe port, or uses up the machine's descriptors and processes, fails no command."""
+"""Probe connections or a lack of descriptors fail commands."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def closed_by_server(reader: asyncio.StreamReader) -> None:
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /livez HTTP/1.1\r\nX: "], ids=["nothing", "a byte", "a half"])
 @pytest.mark.parametrize("after", [0, 1], ids=["at once", "after an answer"])
 async def test_connection_that_asks_for_nothing_is_closed(sent: bytes, after: int) -> None:
-    """Connections to the probe port that never ask, or ask by a byte now and then."""
+    """Probe connections that never ask, or a byte at a time."""
     async with probe_port(600.0 if after else 0.05) as (port, made):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(after):
@@ -76,6 +76,7 @@ async def test_connection_that_asks_for_nothing_is_closed(sent: bytes, after: in
 
 
 async def test_connections_are_bounded_and_a_probe_that_asks_at_once_is_heard() -> None:
+    """More connections than the probe port takes."""
     async with probe_port(600.0) as (port, _):  # nothing is closed for its age here
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS + 10)]
         await asyncio.gather(*(closed_by_server(reader) for reader, _ in silent[:10]))

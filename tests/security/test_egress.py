@@ -1,4 +1,4 @@
-"""Door 12: a playbook's address that leads to the cloud's metadata, or to another place that the operator denies."""
+"""A playbook's address leads to the metadata service or another denied place."""
 
 from __future__ import annotations
 
@@ -165,6 +165,7 @@ def test_each_kind_is_tested_here_or_opens_no_connection_by_url() -> None:
 def test_no_tool_connects_to_the_metadata_service(
     resolve: Resolve, kind: str, config: dict[str, Any], host: str
 ) -> None:
+    """Each kind is given the address of the metadata service."""
     needs_its_package(kind, config)
     there = ["169.254.169.254"]
     resolve({"metadata.test": there, "2852039166": there, "0xa9fea9fe": there})
@@ -181,7 +182,7 @@ FOLLOWS = {0, 3, 5, *range(7, 12), 14}
 
 @pytest.mark.parametrize("number", range(len(CALLS)), ids=IDS)
 def test_redirect_to_a_denied_address_is_not_followed(server: ToolServer, number: int) -> None:
-    """A server that is allowed answers with the address of the metadata service."""
+    """An allowed server redirects to the metadata service."""
     egress.deny(["127.0.0.2"])
     kind, config = CALLS[number]
     needs_its_package(kind, config)
@@ -206,7 +207,7 @@ def told_by(kind: str, config: dict[str, Any]) -> str:
 def test_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_used(
     server: ToolServer, resolve: Resolve, kind: str, config: dict[str, Any]
 ) -> None:
-    """A name that is an allowed address when it is checked, and another one when it is connected to."""
+    """A name resolves to an allowed address first, then to another."""
     needs_its_package(kind, config)
     asked = resolve({"rebinding.test": ["127.0.0.1"], "elsewhere.test": ["127.0.0.1"]})
     server.routes[f"/echo{JOBS}"] = lambda seen: Answer(404, b"")
@@ -277,7 +278,7 @@ SPELLINGS = ["169.254.169.254", "2852039166", "0xa9fea9fe", "0XA9FEA9FE", "0xa9.
 def test_no_spelling_of_a_denied_address_is_asked_of_a_proxy(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch, kind: str, host: str
 ) -> None:
-    """An address written as a number, in hex, octal or with parts left out, which the proxy's resolver reads."""
+    """The address as a number, in hex, octal or shortened, by proxy."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy"):
@@ -337,7 +338,7 @@ def said_by_rhai(code: str) -> str:
     "call", [CALL, 'http_get_auth("{url}", "t")', 'http_post("{url}", #{})', 'http_delete("{url}")']
 )
 def test_script_of_rhai_does_not_connect_to_the_metadata_service(host: str, call: str) -> None:
-    """A script within the worker asks for the machine's identity."""
+    """A `rhai` script asks for the machine's identity."""
     said = said_by_rhai(call.replace("{url}", f"http://{host}/latest"))
     assert said.startswith("the worker does not connect to ")
     assert said.endswith("its NOETL_WORKER_EGRESS_DENY has link-local")
@@ -345,7 +346,7 @@ def test_script_of_rhai_does_not_connect_to_the_metadata_service(host: str, call
 
 @pytest.mark.rust
 def test_redirect_of_a_rhai_script_to_a_denied_address_is_not_followed(server: ToolServer) -> None:
-    """The same by a server that is allowed."""
+    """The same by a redirect."""
     egress.deny(["127.0.0.2"])
     server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"})
     assert "does not connect to 127.0.0.2" in said_by_rhai(CALL.replace("{url}", server.url("/away")))
@@ -354,6 +355,7 @@ def test_redirect_of_a_rhai_script_to_a_denied_address_is_not_followed(server: T
 
 @pytest.mark.rust
 def test_rhai_checks_what_a_name_resolves_to(server: ToolServer) -> None:
+    """The same by a name."""
     egress.deny(["loopback"])
     assert "does not connect to localhost (" in said_by_rhai(
         CALL.replace("{url}", server.url("/echo", host="localhost"))

@@ -1,4 +1,4 @@
-"""Door 11: which files of the worker's machine a playbook can name."""
+"""A playbook names files of the worker's machine."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ async def read_by_each_kind(file: str) -> list[str]:
 
 @pytest.mark.parametrize("file", ["/proc/self/environ", "/proc/self/../self/mem", "/sys/kernel/notes", OURS])
 async def test_kernels_and_workers_files_are_no_artifact_upload_or_certificate(file: str) -> None:
-    """An artifact, a file of a request or a certificate that is /proc/self/environ, or the outbox."""
+    """/proc/self/environ or the outbox as artifact, upload or certificate."""
     assert all("not a file for playbooks" in said for said in await read_by_each_kind(there(file)))
 
 
 async def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(inside: Path) -> None:
-    """A file beside the directories that NOETL_WORKER_FILE_ROOTS names, through a link in them too."""
+    """Files outside of NOETL_WORKER_FILE_ROOTS, also through a link."""
     for file in (inside.parent / "secret.csv", inside / "link.csv", inside / ".." / "secret.csv"):
         assert all("is outside NOETL_WORKER_FILE_ROOTS=" in said for said in await read_by_each_kind(str(file)))
     assert path_of(str(inside / "a.csv")) == inside / "a.csv"
@@ -110,13 +110,13 @@ def test_root_of_artifacts_narrows_the_roots_of_all(inside: Path, monkeypatch: p
     ],
 )
 def test_sql_that_names_a_file_of_the_kernel_or_the_worker_is_refused(sql: str) -> None:
-    """DuckDB runs inside of the worker: `read_text('/proc/self/environ')` is the worker reading itself."""
+    """`read_text('/proc/self/environ')` in DuckDB."""
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
         query(there(sql))
 
 
 def test_parameters_and_databases_are_looked_at_too() -> None:
-    """The file comes as a parameter, or as the database."""
+    """The file as a parameter, or as the database."""
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
         query("SELECT * FROM read_text(?)", params=["/proc/self/environ"])
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
@@ -139,7 +139,7 @@ def test_parameters_and_databases_are_looked_at_too() -> None:
     ],
 )
 async def test_sql_cannot_reach_the_kernel_s_files_by_another_name(sql: str, tmp_path: Path) -> None:
-    """SQL puts the name of `/proc/self/environ` together, or finds it through a link."""
+    """SQL builds the name, or finds it through a link."""
     (tmp_path / "link").symlink_to("/proc/self/environ")
     (tmp_path / "directory").symlink_to("/proc")
     (tmp_path / "up").symlink_to("/tmp")
@@ -201,7 +201,7 @@ def test_other_texts_with_slashes_are_texts(tmp_path: Path) -> None:
     ],
 )
 def test_sql_reaches_nothing_outside_of_the_roots(inside: Path, sql: str) -> None:
-    """SQL puts the name of a file together, follows a link, or tries to take the limit away."""
+    """With roots: built names, links, settings that lift the limit."""
     with pytest.raises(ToolError):
         query(sql.format(root=inside, out=inside.parent))
     assert sorted(path.name for path in inside.parent.iterdir()) == ["inside", "secret.csv"]
@@ -257,7 +257,7 @@ def test_duckdb_that_cannot_keep_to_the_roots_is_not_used(inside: Path, monkeypa
     ],
 )
 def test_sql_does_not_switch_a_log_on_that_ends_the_worker(sql: str) -> None:
-    """DuckDB calls abort() for a log in a file that it cannot write, when the database is closed."""
+    """A DuckDB log that cannot be written: abort()."""
     with pytest.raises(ConfigurationError, match="is not for playbooks: DuckDB ends the whole worker"):
         query(f"{sql}; SELECT 1")
 
@@ -304,7 +304,7 @@ def needs_duckdb(kind: str) -> None:
 def test_no_kind_opens_a_file_of_the_kernel_or_the_worker(
     tmp_path: Path, kind: str, config: dict[str, Any], file: str
 ) -> None:
-    """A database, a catalog, a lake's directory or a script that is /proc/self/environ, or in the outbox."""
+    """/proc/self/environ or the outbox as database, catalog, lake or script."""
     (tmp_path / "a.csv").write_text("x\n1\n")
     needs_duckdb(kind)
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
@@ -313,7 +313,7 @@ def test_no_kind_opens_a_file_of_the_kernel_or_the_worker(
 
 @each_place
 def test_no_kind_opens_a_file_outside_of_the_roots(inside: Path, kind: str, config: dict[str, Any]) -> None:
-    """The same beside the directories that NOETL_WORKER_FILE_ROOTS names, through a link too."""
+    """The same outside of the roots, also through a link."""
     needs_duckdb(kind)
     for file in (inside.parent / "secret.csv", inside / "link.csv"):
         with pytest.raises(ConfigurationError, match="is outside NOETL_WORKER_FILE_ROOTS="):
@@ -321,7 +321,7 @@ def test_no_kind_opens_a_file_outside_of_the_roots(inside: Path, kind: str, conf
 
 
 def test_lake_with_roots_is_in_them(inside: Path) -> None:
-    """The Parquet files of a lake at an address that DuckDB connects to by itself."""
+    """A lake's files at an address that DuckDB opens itself."""
     with pytest.raises(ConfigurationError, match=r"'s3://b/x' is an address; with NOETL_WORKER_FILE_ROOTS"):
         run_tool("ducklake", placed({**LAKE, "data_path": "s3://b/x"}, root=inside))
 
@@ -372,7 +372,7 @@ NAMED = "PUT file:///proc/self/environ @~"
 def test_sql_of_snowflake_has_its_connector_open_no_file(
     query: str, params: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Snowflake's connector runs inside of the worker, and reads and writes the files that PUT and GET name."""
+    """PUT and GET open files in Snowflake's connector."""
     needs_duckdb("transfer")
     account = FakeSnowflake()
     account.install(monkeypatch)
@@ -395,7 +395,7 @@ def test_sql_of_snowflake_has_its_connector_open_no_file(
     ],
 )
 def test_address_of_postgres_writes_no_file_and_sends_none(more: str, said: str, tmp_path: Path) -> None:
-    """libpq appends keys of TLS to a file, or sends what it finds in one to a server of the playbook's."""
+    """libpq writes TLS keys to a file, or sends a file."""
     pytest.importorskip("psycopg")
     given = there(more).format(place=tmp_path)
     with pytest.raises(ConfigurationError, match=said):

@@ -1,4 +1,4 @@
-"""Door 6: what a tool has done is reported, also where no thread is left to work on its result."""
+"""No thread is left to report what a tool has done."""
 
 from __future__ import annotations
 
@@ -126,13 +126,13 @@ def found() -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_large_answer_to_a_request_that_was_sent_is_read(kind: str) -> None:
-    """An answer is too large to be read on the loop, and the user's processes and threads are used up by others."""
+    """A large answer arrives when no thread can be started."""
     assert found()["under"][kind] == {"said": "success", "requests": REQUESTS[kind]}
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_large_result_is_reported(dialect: Dialect) -> None:
-    """The same, with the result of any kind."""
+    """The same with a result of any kind."""
     assert found()["under"][f"report to {dialect.value}"] == {"said": "success"}
 
 
@@ -143,6 +143,6 @@ def test_scratch_directory_is_removed() -> None:
 
 @pytest.mark.parametrize(("transport", "error"), [("on_loop", "NotSent"), ("httpx", "MaybeProcessed")])
 def test_event_is_sent_again_where_the_name_of_the_plane_cannot_be_looked_up(transport: str, error: str) -> None:
-    """Outcomes are reported over a new connection while no thread is left: each was dropped."""
+    """The plane's name cannot be looked up for lack of threads."""
     said = found()["under"][transport]["said"]
     assert (said.partition(":")[0], said.endswith("can't start new thread")) == (error, True)

@@ -1,4 +1,4 @@
-"""Door 1: a trusted control plane that floods its answers, and the commands of another one."""
+"""A trusted control plane floods its answers."""
 
 from __future__ import annotations
 

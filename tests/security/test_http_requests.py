@@ -1,4 +1,4 @@
-"""Door 10: what a playbook can have an HTTP request carry, and where it can have a secret of the worker sent to."""
+"""A playbook smuggles HTTP, or sends secrets of the worker elsewhere."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def server() -> Iterator[ToolServer]:
 
 @pytest.mark.parametrize("spelling", ["Transfer-Encoding", "transfer-encoding", "TRANSFER-ENCODING"])
 def test_transfer_encoding_beside_a_length_is_refused(server: ToolServer, spelling: str) -> None:
+    """Transfer-Encoding beside Content-Length."""
     config = {"url": server.url("/echo"), "method": "POST", "body": "0\r\n\r\nGET /inner HTTP/1.1\r\n\r\n"}
     with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
         run_tool("http", {**config, "headers": {spelling: "chunked"}})
@@ -44,6 +45,7 @@ def test_transfer_encoding_beside_a_length_is_refused(server: ToolServer, spelli
 def test_transfer_encoding_is_refused_by_the_other_kinds_too(
     server: ToolServer, kind: str, config: dict[str, Any]
 ) -> None:
+    """The same in other kinds."""
     placed = {name: server.url("/echo") if value == "{url}" else value for name, value in config.items()}
     with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
         run_tool(kind, placed)
@@ -67,6 +69,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_secret_without_named_hosts_is_sent_nowhere(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret whose hosts are not named."""
     monkeypatch.setenv("NOETL_SECRET_WEATHER", "sunny-key")
     with pytest.raises(CredentialError, match="set NOETL_SECRET_WEATHER_HOSTS for the worker"):
         ask(server.url("/echo"))
@@ -92,6 +95,7 @@ def test_secret_is_sent_to_its_named_hosts(server: ToolServer, named: pytest.Mon
     ],
 )  # fmt: skip
 def test_secret_leaves_for_no_other_host(named: pytest.MonkeyPatch, attack: dict[str, Any]) -> None:
+    """A secret for another host: URL, user part, proxy, Host header."""
     with pytest.raises(
         CredentialError, match=r"NOETL_SECRET_WEATHER may not be sent to 'evil\.test'|'weather\.test\.e"
     ):
@@ -99,6 +103,7 @@ def test_secret_leaves_for_no_other_host(named: pytest.MonkeyPatch, attack: dict
 
 
 def test_page_that_leads_elsewhere_gets_no_secret(server: ToolServer, named: pytest.MonkeyPatch) -> None:
+    """The next page is on another host."""
     named.setenv("NOETL_SECRET_WEATHER_HOSTS", "localhost")
     server.routes["/first"] = lambda seen: Answer(200, b'{"next": "%s"}' % server.url("/echo").encode())
     pages = {"on_success": {"while": True, "next_call": {"url": "{{ response.next }}"}, "collect": {"path": ""}}}
@@ -118,11 +123,13 @@ def test_page_that_leads_elsewhere_gets_no_secret(server: ToolServer, named: pyt
 def test_other_kinds_send_the_secret_to_its_hosts_only(
     named: pytest.MonkeyPatch, kind: str, config: dict[str, Any]
 ) -> None:
+    """The secret in `mcp`, `artifact` and a script's source."""
     with pytest.raises(CredentialError, match=r"may not be sent to 'evil\.test'"):
         run_tool(kind, {**config, **({} if kind == "python" else {"auth": SECRET})})
 
 
 def test_secret_with_named_hosts_is_not_handed_to_tasks_either(named: pytest.MonkeyPatch) -> None:
+    """A task asks for the value of a secret with hosts."""
     with pytest.raises(ToolError, match="is for the hosts of the worker's NOETL_SECRET_WEATHER_HOSTS only"):
         run_tool("secrets", {"name": "weather"})
     named.setenv("NOETL_SECRET_WEATHER_HOSTS", "*")
@@ -163,7 +170,7 @@ OWN = {"type": "gcp_adc"}
 def test_own_google_identity_of_the_worker_leaves_for_no_other_host(
     identity: ToolServer, kind: str, config: dict[str, Any]
 ) -> None:
-    """A playbook has a token of the worker's service account sent to a server of its own."""
+    """A token of the worker's service account for a playbook's server."""
 
     def placed(value: Any) -> Any:
         if isinstance(value, dict):
@@ -186,6 +193,7 @@ def test_own_google_identity_is_sent_to_its_named_hosts(identity: ToolServer, mo
 
 @pytest.mark.parametrize("grant", ["password", "refresh_token", "authorization_code", "", 7])
 def test_grant_that_is_not_known_is_refused(server: ToolServer, grant: Any) -> None:
+    """An unknown OAuth grant."""
     auth = {"type": "oauth2", "token_url": server.url("/token"), "client_id": "me", "client_secret": "hush-hush"}
     for given in (auth, {"credential": "kept"}):
         values = {**given, "grant_type": grant}
@@ -200,6 +208,7 @@ def test_grant_that_is_not_known_is_refused(server: ToolServer, grant: Any) -> N
 
 
 def test_dead_letter_keeps_no_credential_of_a_header() -> None:
+    """A credential in a header of a dead letter."""
     credentials = {
         "Authorization": "Bearer aaa-1",
         "proxy-authorization": "Basic aaa-2",

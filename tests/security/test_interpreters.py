@@ -1,4 +1,4 @@
-"""Door 11: a program of an author's own that a step names as its Python interpreter."""
+"""A step names a program of its own as Python interpreter."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def said(outcome: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("user", USERS)
 def test_interpreter_that_the_operator_has_not_named_is_not_started(author: Author, user: str) -> None:
-    """`python: ./program`, or an environment with a `.pth` file: it is the process that commands come from."""
+    """`python: ./program`, or an environment with a `.pth` file."""
     for environment in ({}, {"NOETL_WORKER_PYTHONS": "/no/such:/usr"}):
         outcomes = run_as(user, "basic", [("python", step) for step in author.steps()], environment=environment)
         assert all("NOETL_WORKER_PYTHONS does not name it" in said(one) for one in outcomes), outcomes
@@ -103,7 +103,7 @@ def test_interpreter_that_the_operator_has_not_named_is_not_started(author: Auth
 
 @pytest.mark.parametrize("user", USERS)
 def test_link_to_an_environment_that_is_named_makes_no_other_one_of_it(author: Author, user: str) -> None:
-    """`/tmp/x/bin` is a link to the named environment's `bin`, and `/tmp/x/pyvenv.cfg` the author's own."""
+    """A link to a named environment beside another `pyvenv.cfg`."""
     environment = {"NOETL_WORKER_PYTHONS": str(author.environment)}
     _, named, linked, _ = run_as(user, "basic", [("python", one) for one in author.steps()], environment=environment)
     assert named["data"] == linked["data"] == str(author.environment)
@@ -112,7 +112,7 @@ def test_link_to_an_environment_that_is_named_makes_no_other_one_of_it(author: A
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("step", range(4))
 def test_interpreter_that_is_named_is_confined_before_it_starts(author: Author, step: int, user: str) -> None:
-    """It has rights and no limits until it takes them from itself, and leaves what it likes."""
+    """A named one that keeps its rights and leaves processes."""
     named = f"{author.program}:{author.environment}"
     [outcome] = run_as(
         user,
@@ -178,7 +178,7 @@ def test_program_that_is_no_interpreter_fails_its_command(user: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 def test_interpreter_cannot_say_that_the_machine_has_nothing_left(author: Author, user: str) -> None:
-    """Its command would be returned for ever, and its worker take fewer and fewer."""
+    """It claims a shortage, to be returned for ever."""
     author.program.write_text("""#!/bin/sh\nprintf '{"error": "[Errno 11] nothing left"}' >&3\n""")
     config = {"code": "result = 1", "python": str(author.program)}
     [outcome] = run_as(user, "basic", [("python", config)], environment={"NOETL_WORKER_PYTHONS": "*"})
@@ -209,7 +209,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("user", USERS)
 async def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(author: Author, user: str) -> None:
-    """It reads the worker's password in `/proc/PPID/mem`, and outlives its command and a killed worker."""
+    """It reads `/proc/PPID/mem` and outlives its worker."""
     with TemporaryFile() as log:
         async with house(worker=False) as home:
             worker = await worker_of(home, user, "basic", log, NOETL_WORKER_PYTHONS=str(author.environment))

@@ -1,4 +1,4 @@
-"""Door 11: a command that takes from its worker what the worker needs, by limits of its processes."""
+"""A command lowers the limits of its worker's processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ result = [status, resource.prlimit(pid, 7)[0]]
 
 @pytest.mark.parametrize("user", USERS)
 async def test_command_cannot_lower_the_limits_of_its_worker(user: str) -> None:
-    """`prlimit --nofile=20` makes the worker deaf, `--as=1000000` fails every later command."""
+    """`prlimit` on the worker: `--nofile=20`, `--as=1000000`."""
     with TemporaryFile() as log:
         async with house(worker=False) as home:
             worker = await worker_of(home, user, "basic", log)
@@ -79,7 +79,7 @@ async def test_command_cannot_lower_the_limits_of_its_worker(user: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 def test_command_cannot_lower_the_limits_of_the_processes_above_it(user: str) -> None:
-    """Those of the process that commands come from are inherited by every later command."""
+    """The same on the processes that later commands come from."""
     code = f"{LOWERS}{ABOVE}\npids = [os.getppid(), above(os.getppid())]\n"
     code += f"result = [[lowered(pid, limit) for limit in {LIMITS}] for pid in pids]"
     shell = {"command": "prlimit --pid $PPID --nofile=20:20 || ulimit -n"}
@@ -93,7 +93,7 @@ def test_command_cannot_lower_the_limits_of_the_processes_above_it(user: str) ->
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="has calls of 32 bits")
 @pytest.mark.parametrize("user", USERS)
 def test_other_numbers_of_the_call_are_no_way_around(user: str) -> None:
-    """The same call as programs of 32 bits make it, and as those of the x32 kind."""
+    """The call by its 32-bit and x32 numbers."""
     code = f"{LOWERS}\npid = os.getppid()\nother = by_number(pid, 7)\n{BY_32_BITS}\nresult.append(other)"
     status, soft, other = run_one(user, "basic", "python", {"code": code})["data"]
     assert status in (1, -11)  # EPERM

@@ -1,4 +1,4 @@
-"""Door 3: what playbooks name by long texts does not stay in the worker's memory when their commands are over."""
+"""Long texts of playbooks stay in memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def in_postgres(key: str) -> None:
     ids=["keys of a workload", "keys of a result", "fields of an address", "warnings", "names in code"],
 )
 def test_long_text_of_a_playbook_does_not_stay(use: Callable[[str], Any]) -> None:
-    """Keys of 300 kB in 24 workloads stayed in caches that counted entries: up to 346 MB."""
+    """Keys of 300 kB fill caches that count entries: 346 MB."""
     use("x" * 10)
     gc.collect()
     tracemalloc.start()

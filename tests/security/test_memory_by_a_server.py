@@ -1,4 +1,4 @@
-"""Door 3: a server that a command asks sends without end, or one thing of any size: what is read of it is bounded."""
+"""A server that a command asks sends without end."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", FLOODS)
 async def test_nats_server_is_read_within_the_budget_of_a_command(name: str, call: str) -> None:
-    """A `MSG` of 100 GB, a line or messages without end: all of it was kept, until the worker was killed."""
+    """A NATS message of 100 GB, endless lines or messages."""
     kind, config = CALLS[call]
     async with hostile(FLOODS[name]) as server:
         with suppress(ToolError):  # or the first message is the answer
@@ -129,7 +129,7 @@ async def test_command_says_that_its_nats_server_sent_too_much() -> None:
 
 
 async def test_nats_server_is_not_read_on_when_its_command_has_ended() -> None:
-    """The command times out within a message; the rest of it, and all that follows, comes then."""
+    """The rest arrives after the command timed out."""
     has_timed_out = asyncio.Event()
 
     def late(server: Server) -> Speak:
@@ -240,7 +240,7 @@ class Postgres:
 @pytest.mark.parametrize("name", ["value", "rows", "notice"])
 @pytest.mark.parametrize("params", [[], [1]], ids=["text", "parameters"])
 async def test_postgres_server_is_read_within_a_budget(params: list[int], name: str) -> None:
-    """A value of 1 GB, rows of 16 MB, or a notice without end: libpq keeps them whole, `max_rows` counts no bytes."""
+    """Postgres values of 1 GB, rows of 16 MB, endless notices."""
     floods = {
         "value": lambda: without_end(ROWS + value(1 << 30)),
         "rows": large_rows,
@@ -255,7 +255,7 @@ async def test_postgres_server_is_read_within_a_budget(params: list[int], name: 
 
 
 async def test_postgres_server_is_read_within_a_budget_while_it_is_connected_to() -> None:
-    """It greets without end."""
+    """An endless greeting."""
     server = Postgres(lambda query: None, lambda: without_end(HELLO + framed(b"N", b"", 1 << 30)))
     with pytest.raises(ToolError, match="the server sends more than 64 MiB at once"):
         await server.run("select 1")
@@ -264,7 +264,7 @@ async def test_postgres_server_is_read_within_a_budget_while_it_is_connected_to(
 
 
 async def test_postgres_connection_that_is_flooded_between_two_commands_is_closed() -> None:
-    """The answer to the reset of a connection, which the next command reads."""
+    """A flood at a connection's reset, before the next command."""
     server = Postgres(lambda query: without_end(ROWS + value(1 << 30)) if b"CLOSE ALL" in query else iter([ONE_ROW]))
     registry = Registry(plugins=False)
     async with server.address() as address:
@@ -301,7 +301,7 @@ def flooding_thread(listening: socket.socket, sent: list[int]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts what comes")
 async def test_postgres_server_that_sends_faster_than_libpq_returns_is_cut_off() -> None:
-    """libpq reads on while there is something: of 1 GB from the same machine, up to all of it in one call."""
+    """1 GB from the same machine in one libpq call."""
     pytest.importorskip("psycopg")
     sent: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -1,4 +1,4 @@
-"""Door 5: a script of `rhai` whose values are too many or too deep ends by itself, and not with its worker."""
+"""A `rhai` script takes all memory or the stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ATTACKS = {
 @pytest.mark.parametrize("level", ["off", "basic"])
 @pytest.mark.parametrize("user", USERS)
 def test_values_without_end_end_their_script_and_the_next_one_runs(user: str, level: str) -> None:
-    """Closures 50,000 deep (SIGSEGV), variables of 16 MB, one call that makes 256 TB: the worker ended."""
+    """Closures 50,000 deep, variables of 16 MB, a value of 256 TB."""
     pytest.importorskip("noetl_worker._core")
     commands = [("rhai", {"code": code}) for code in (*ATTACKS.values(), "1")]
     *attacks, next_one = run_as(user, level, commands)

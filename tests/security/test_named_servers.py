@@ -1,4 +1,4 @@
-"""Doors 1 and 2: who may publish to NATS names the server of a command; no worker runs what a stranger answers."""
+"""Whoever publishes to NATS names the server of a command."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def contacted(transport: ScriptedTransport) -> set[str]:
 async def test_command_of_a_server_that_no_setting_names_is_claimed_at_the_configured_one(
     dialect: Dialect, url: str
 ) -> None:
-    """A notification names a server of its own, or one that looks like the configured one."""
+    """A notification names its own server, or a lookalike."""
     outcome, transport = await ran(dialect, url)
     assert contacted(transport) == {""}
     assert outcome is not None
@@ -77,7 +77,7 @@ async def test_trusted_server_is_asked_itself_and_gets_the_token(url: str) -> No
 @pytest.mark.parametrize("url", FORGED)
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_followed_stranger_never_gets_the_token(dialect: Dialect, url: str) -> None:
-    """A server that is followed (NOETL_WORKER_FOLLOW_SERVERS=any) waits for the worker's bearer token."""
+    """A followed server (NOETL_WORKER_FOLLOW_SERVERS=any) waits for the bearer token."""
     variables = {"NOETL_WORKER_FOLLOW_SERVERS": "any", "NOETL_INTERNAL_API_TOKEN": "t0ken"}
     _, transport = await ran(dialect, url, **variables)
     own = url.startswith(f"{URL}/")  # a path of the configured server is claimed there: the token goes where it says
@@ -86,7 +86,7 @@ async def test_followed_stranger_never_gets_the_token(dialect: Dialect, url: str
 
 
 async def test_outcome_on_disk_is_sent_to_no_server_that_the_settings_do_not_name(tmp_path: Path) -> None:
-    """A row of an outbox names a stranger's server."""
+    """An outbox row names a stranger's server."""
     report = Report(status="success", context=None)
     dead = emitter(tmp_path)
     dead.outbox.keep(EventSet(7, 1, "c-7", "start", "dead", "http://evil.test", Dialect.PYTHON, report))
@@ -122,7 +122,7 @@ def test_each_server_that_is_not_named_is_logged_once_with_the_line_to_add_and_c
 
 @pytest.mark.parametrize("url", ["nonsense", "http://a\nlevel=error", "x" * 10_000])
 def test_name_that_is_no_url_is_logged_on_one_line_and_proposed_nowhere(url: str) -> None:
-    """A server name that writes a line of its own into the log."""
+    """A server name with a log line of its own."""
     with capture_logs() as logs:
         Servers(settings()).to_ask(url)
     [line] = logs
@@ -156,7 +156,7 @@ async def two_planes(dialect: Dialect = Dialect.PYTHON) -> AsyncIterator[tuple[H
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_shell_command_of_a_stranger_does_not_run(dialect: Dialect, tmp_path: Path) -> None:
-    """Whoever may publish to NATS has a shell command run here."""
+    """A publisher to NATS has a shell command run."""
     trace = tmp_path / "ran"
     async with two_planes(dialect) as (home, stranger):
         await home.start_worker()
@@ -185,7 +185,7 @@ async def test_settings_that_let_another_server_in(setting: str, tmp_path: Path)
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dialect: Dialect) -> None:
-    """A trusted server answers 401 to fifteen commands, and all others wait."""
+    """A trusted server answers 401, and others wait."""
     async with two_planes(dialect) as (home, other):
         worker = await home.start_worker(NOETL_WORKER_TRUSTED_SERVERS=other.url)
         other.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
@@ -205,7 +205,7 @@ async def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dia
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("where", ["its claim", "its events"])
 async def test_refusal_is_reported_to_the_plane_it_came_from(where: str, dialect: Dialect) -> None:
-    """The configured plane stops the pulling; another one is paused by itself, and only until its time is over."""
+    """The same: which plane is paused, and for how long."""
 
     async def paused_by(url: str) -> tuple[list[str], float]:
         stopped: list[str] = []

@@ -1,4 +1,4 @@
-"""Door 11: one database file under several names, and two tenants in one DuckDB."""
+"""One database file under several names, two tenants in one DuckDB."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_each_name_of_a_file_is_that_file(name: str, there: Path) -> None:
 
 
 async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path) -> None:
-    """B has a file open for a while, A opens it under another name with a secret: B would use A's token."""
+    """Another name for an open file, to use its secrets."""
     os.mkfifo(pipe := there / "pipe")
 
     def command(name: str, text: str) -> asyncio.Future[Any]:
@@ -80,7 +80,7 @@ async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path
 
 @pytest.mark.parametrize("is_read", [False, True])
 def test_what_takes_no_turn_shares_no_database_either(is_read: bool, there: Path) -> None:
-    """A transfer opens a file while a command has it open: it would share its DuckDB, with all secrets."""
+    """A transfer opens a file that a command has open."""
     file, duckdb, given_up = f"{there}/x.duckdb", library(), threading.Event()
     given_up.set()
     b = opened(duckdb, Opening("b", database=file), threading.Event())
@@ -97,7 +97,7 @@ def test_what_takes_no_turn_shares_no_database_either(is_read: bool, there: Path
     ["FILE://{there}/x", "File:{there}/x", "duckdb:{there}/x", "sqlite:{there}/x", "md:x", "a:x", "~root/x", ":x"],
 )
 def test_what_duckdb_may_take_for_something_else_is_refused(name: str, there: Path) -> None:
-    """A name that DuckDB reads in a way of its own, as the kind of a database or another user's home."""
+    """A name that DuckDB reads as a database kind or home."""
     for kind, config in (
         ("duckdb", {"database": name, "query": "SELECT 1"}),
         ("transfer", {"source": {"type": "duckdb", "database": name, "query": "SELECT 1"}, "target": TARGET}),
@@ -108,14 +108,14 @@ def test_what_duckdb_may_take_for_something_else_is_refused(name: str, there: Pa
 
 
 def test_null_in_a_name_is_refused(there: Path) -> None:
-    """`own/file` with a null and a harmless rest: DuckDB reads as far as the null."""
+    """A null within the name, where DuckDB stops reading."""
     with pytest.raises(ConfigurationError, match=r"write /a/path"):
         query(f"{there}/x.duckdb\0y", "SELECT 1")
 
 
 @pytest.mark.parametrize("made", ["pipe", "directory", "device"])
 def test_database_is_a_regular_file(made: str, there: Path) -> None:
-    """A pipe as a database: its thread would wait for ever, and who reads another file for it."""
+    """A pipe as a database."""
     name = there / "x.duckdb"
     if made == "pipe":
         os.mkfifo(name)
@@ -129,7 +129,7 @@ def test_database_is_a_regular_file(made: str, there: Path) -> None:
 
 
 def test_file_of_another_execution_is_refused_under_each_name(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database of execution 7, named by execution 8."""
+    """The database of another execution."""
     monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
     monkeypatch.setenv("NOETL_DATA_DIR", str(there))
     run_tool("duckdb", {"query": "CREATE TABLE t (i INT)"}, execution_id=7)

@@ -1,4 +1,4 @@
-"""Door 8: what lies in the outbox is reported in the worker's name; what another user put there is not taken over."""
+"""Another user puts outcomes into the outbox, or reads them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def shared() -> Iterator[Path]:
 @pytest.mark.parametrize("worker", [0, NOBODY], ids=["root", "nobody"])
 @pytest.mark.parametrize("how", ["its own directory", "a directory of the worker's", "behind a link"])
 def test_row_that_another_user_put_there_is_not_taken_over(how: str, worker: int, shared: Path) -> None:
-    """Another user makes the outbox's directory first, or writes into one that is open, or behind a link."""
+    """Another user makes the directory first, opens it, or links it."""
     directory, row = shared / "outbox", event_set().packed()[0].decode()
     if how == "a directory of the worker's":
         directory.mkdir()
@@ -157,7 +157,7 @@ def test_row_that_another_user_put_there_is_not_taken_over(how: str, worker: int
 @needs_users
 @pytest.mark.parametrize("worker", [0, NOBODY], ids=["root", "nobody"])
 def test_file_of_another_user_in_a_directory_of_ones_own_is_not_taken_over(worker: int, shared: Path) -> None:
-    """It was open to others once, and another user left a file there."""
+    """A file left while the directory was open."""
     directory = shared / "outbox"
     directory.mkdir()
     directory.chmod(0o777)
@@ -171,7 +171,7 @@ def test_file_of_another_user_in_a_directory_of_ones_own_is_not_taken_over(worke
 
 @needs_users
 def test_whole_outbox_of_another_user_is_not_taken_over_by_root(shared: Path) -> None:
-    """Another user makes the directory, its key and rows that are signed with it: root could read all of them."""
+    """A whole outbox with its key, before root."""
     directory = shared / "outbox"
     assert "kept True" in run_as(STRANGER, LEAVE, str(directory), event_set().packed()[0].decode())
     assert "adopted 1 loaded 1" in run_as(STRANGER, ADOPT, str(directory))
@@ -181,7 +181,7 @@ def test_whole_outbox_of_another_user_is_not_taken_over_by_root(shared: Path) ->
 @needs_users
 @pytest.mark.parametrize("worker", [0, NOBODY], ids=["root", "nobody"])
 def test_link_of_another_user_to_a_directory_of_the_workers_is_not_followed(worker: int, shared: Path) -> None:
-    """Another user makes a link in the outbox's place, which leads to a directory of the worker's own."""
+    """A link in the outbox's place to a worker's directory."""
     own, link = shared / "own", shared / "outbox"
     left_behind(own)
     for path in (own, *own.iterdir()):
@@ -207,6 +207,7 @@ def test_row_of_the_same_user_is_taken_over(worker: int, shared: Path) -> None:
 
 
 def test_directory_that_others_may_write_is_refused_once_with_what_to_do(tmp_path: Path) -> None:
+    """A directory that others may write."""
     left_behind(tmp_path)
     tmp_path.chmod(0o770)
     ours = box(tmp_path)
@@ -238,6 +239,7 @@ def test_files_are_for_their_user_alone_whatever_the_umask(tmp_path: Path) -> No
 @pytest.mark.parametrize("mode", [0o640, 0o602])
 @pytest.mark.parametrize("ending", [".lock", ".sqlite3", ".key"])
 def test_file_that_others_can_get_at_is_not_taken_over_and_stays(ending: str, mode: int, tmp_path: Path) -> None:
+    """A file that others may read or write."""
     left_behind(tmp_path)
     [found] = tmp_path.glob(f"*{ending}")
     found.chmod(mode)
@@ -268,7 +270,7 @@ def changed(path: Path, statement: str, *values: object) -> None:
 def test_row_that_was_changed_or_never_signed_is_not_sent_and_left_beside(
     statement: str, value: object, tmp_path: Path
 ) -> None:
-    """A row is changed, or put in by another hand."""
+    """A row is changed, or added unsigned."""
     changed(left_behind(tmp_path), statement, value)
     assert loaded(tmp_path) == []
     assert len(list(tmp_path.glob("*.unreadable"))) == 1
@@ -290,7 +292,7 @@ def test_rows_of_the_version_before_are_sent_once_more(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_version_before_that_others_could_write_are_not_sent(tmp_path: Path) -> None:
-    """Others may write to the files of the version before."""
+    """Others may write files of the version before."""
     left_by_the_version_before(tmp_path, mode=0o666)
     assert loaded(tmp_path) == []
 
@@ -354,7 +356,7 @@ async def test_rescue_on_disk_is_sent_when_the_plane_confirms_it(tmp_path: Path)
     "state", ["completed", "processing", "accepted", "failed processing_error", answer(404, {"detail": "not found"})]
 )
 async def test_rescue_on_disk_that_the_plane_does_not_confirm_asks_its_claim(state: object, tmp_path: Path) -> None:
-    """A row says that it may be sent without asking whose its command is."""
+    """A row says that its claim need not be asked."""
     assert await told(tmp_path, state) == [STATE, CLAIM, STORED]
 
 

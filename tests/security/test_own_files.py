@@ -1,4 +1,4 @@
-"""Door 11: the worker's own files, its outbox and its secrets, however a playbook comes to name them."""
+"""A playbook names the worker's own files, outbox and secrets."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def query(settings: Settings, sql: str) -> Any:
 
 @pytest.mark.parametrize("name", OWN)
 async def test_own_files_are_no_artifact_upload_or_certificate(settings: Settings, place: Path, name: str) -> None:
-    """An artifact, a file of a request or a certificate that is the worker's own key, or a file with its password."""
+    """The worker's key or password file as artifact, upload or certificate."""
     await data_of(settings, "noop", {})
     assert all("not a file for playbooks" in said for said in await read_by_each_kind(str(place / "worker" / name)))
 
@@ -99,7 +99,7 @@ async def test_sql_that_names_an_own_file_is_refused(settings: Settings, place: 
 async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
     settings: Settings, place: Path, name: str
 ) -> None:
-    """SQL puts the name of one together."""
+    """SQL builds the name."""
     with pytest.raises(ToolError, match="Permission denied"):
         await query(settings, f"SELECT * FROM read_blob('{place}/wor' || 'ker/{name}')")
 
@@ -119,7 +119,7 @@ async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
     ],
 )
 async def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path, sql: str) -> None:
-    """Through a link, a file that the worker has open, or the disk as it is."""
+    """Through a link, an open file, or the disk itself."""
     key = place / "worker" / "outbox" / "outbox.key"
     with key.open("rb") as opened, pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
         await query(settings, sql.format(place=place, opened=opened.fileno()))
@@ -156,7 +156,7 @@ async def test_other_kinds_that_have_a_duckdb_reach_none_either(
 
 @needs_landlock
 async def test_link_to_a_descriptor_is_refused_as_it_is_written(settings: Settings) -> None:
-    """A file that has no name any more, or never had one, is open in the worker."""
+    """A link to the descriptor of a file without a name."""
     file = os.memfd_create("credential", 0)
     try:
         for name in (f"/proc/self/fd/{file}", f"/dev/fd/{file}"):

@@ -1,4 +1,4 @@
-"""Door 3: data that makes a regular expression of the worker's own take time that grows with its square."""
+"""Data makes a regular expression of the worker take quadratic time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_square(pattern: re.Pattern[str], use: str, parts: tuple[str, str, str]) -
 
 
 def test_time_of_no_pattern_grows_with_the_square_of_its_text() -> None:
-    """A text of repeated pieces of the pattern: 120 kB of `{{ ` in rendered data held the loop for 23 s."""
+    """120 kB of `{{ ` in rendered data: 23 s."""
     found = []
     for pattern, (where, uses) in own_patterns().items():
         for use in sorted(uses):

@@ -1,4 +1,4 @@
-"""Door 11: a file that a step names, and that is none: opening it waits for somebody else."""
+"""A step names a file that blocks whoever opens it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def steps_that_open(file: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def test_named_pipes_hold_up_no_other_command(tmp_path: Path) -> None:
-    """A named pipe as each file that a step can name, in a worker with its defaults: the loop would wait for ever."""
+    """A named pipe as each file that a step can name."""
     pytest.importorskip("duckdb")
     pytest.importorskip("psycopg")
     os.mkfifo(pipe := tmp_path / "pipe.sql")
@@ -65,7 +65,7 @@ async def test_named_pipes_hold_up_no_other_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("made", ["pipe", "directory", "socket"])
 async def test_only_regular_files_are_opened(made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe, a directory or a socket as a file that a step names, and as a secret in a file."""
+    """A pipe, directory or socket as a file or a secret."""
     pytest.importorskip("psycopg")
     monkeypatch.setenv("NOETL_SECRETS_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -85,7 +85,7 @@ async def test_only_regular_files_are_opened(made: str, tmp_path: Path, monkeypa
 
 
 def test_certificates_are_bounded(tmp_path: Path) -> None:
-    """A certificate of gigabytes: OpenSSL keeps what it reads."""
+    """A certificate of gigabytes."""
     with (tmp_path / "large.pem").open("wb") as file:
         file.truncate(5 << 20)
     for name in ("ca_file", "client_cert"):
@@ -94,7 +94,7 @@ def test_certificates_are_bounded(tmp_path: Path) -> None:
 
 
 async def test_upload_is_read_off_the_loop(tmp_path: Path) -> None:
-    """A file on a file system that does not answer: who reads it on the loop stands still with all other commands."""
+    """A file on a file system that does not answer."""
     (tmp_path / "file").write_bytes(b"x" * 200_000)
     read_here: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""Door 11: a command that forks without end, where a cgroup can be made for the commands of a worker."""
+"""A command forks without end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def group_of_commands() -> Iterator[None]:
 
 @pytest.mark.usefixtures("group_of_commands")
 def test_fork_bomb_ends_at_the_limit_and_the_next_command_runs() -> None:
-    """A command starts processes until the machine has none left for the worker, or for anybody."""
+    """A fork bomb."""
     bomb, after = run_as("root", "basic", [("python", {"code": FORKS}), ("shell", {"cmd": "echo next"})], processes=50)
     assert 20 < bomb["data"]["started"] < 50
     assert "Resource temporarily unavailable" in bomb["data"]["said"]

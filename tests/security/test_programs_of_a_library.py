@@ -1,4 +1,4 @@
-"""Door 11: what a library in the worker would start because a command wrote so into the worker's home."""
+"""A library in the worker starts a program that a command left."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def profile(home: Path, file: str, text: str) -> Path:
     ],
 )
 async def test_program_of_an_aws_profile_in_the_home_is_not_run(home: Path, file: str, text: str) -> None:
-    """A command writes a program into `~/.aws`, and waits for the worker to open an s3:// address."""
+    """A program in `~/.aws`, started when `s3://` is opened."""
     profile(home, file, text)
     with pytest.raises(ConfigurationError, match=r"credential_process.*AWS_CONFIG_FILE"):
         await signed_headers(OPEN)

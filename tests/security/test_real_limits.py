@@ -1,4 +1,4 @@
-"""Door 6: the kernel's own limits, not calls that stand in for it: a kind that meets one has its command returned.
+"""The kernel refuses processes or memory, by its own limits.
 
 No limit of a process gives ENFILE (the whole system's table of files) or refuses a fork for want of memory: these two
 are shown by calls that raise them (test_resource_shortage.py).
@@ -126,8 +126,8 @@ def outcomes_under(user: str, limit: str) -> dict[str, Any]:
 
 @pytest.mark.skipif(USERS == ("root",), reason="no count of processes binds root")
 @pytest.mark.parametrize("name", KINDS)
-def test_kind_is_returned_where_the_user_has_no_process_left(name: str) -> None:
-    """The user's processes and threads are used up by others (RLIMIT_NPROC)."""
+def test_kind_is_given_back_where_the_user_has_no_process_left(name: str) -> None:
+    """Others use up processes and threads (RLIMIT_NPROC)."""
     if library := LIBRARY.get(KINDS[name][0]):
         pytest.importorskip(library)
     found = outcomes_under(USERS[-1], "processes")
@@ -137,8 +137,8 @@ def test_kind_is_returned_where_the_user_has_no_process_left(name: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in BY_FORK])
-def test_kind_is_returned_where_no_memory_is_left_for_a_thread(name: str, user: str) -> None:
-    """The worker's memory is used up by others (RLIMIT_AS)."""
+def test_kind_is_given_back_where_no_memory_is_left_for_a_thread(name: str, user: str) -> None:
+    """Others use up the worker's memory (RLIMIT_AS)."""
     if library := LIBRARY.get(KINDS[name][0]):
         pytest.importorskip(library)
     found = outcomes_under(user, "memory")
@@ -146,6 +146,6 @@ def test_kind_is_returned_where_no_memory_is_left_for_a_thread(name: str, user: 
 
 
 def test_memory_that_is_not_to_be_had_is_a_shortage(tmp_path: Path) -> None:
-    """The kernel refuses the memory itself."""
+    """The kernel refuses memory."""
     with pytest.raises(ResourceShortage, match="no room: MemoryError"), before_any_effect("no room"):
         bytearray(sys.maxsize // 4)

@@ -1,4 +1,4 @@
-"""Door 6: a machine without descriptors, processes or memory gives back a command that has had no effect."""
+"""The machine has no descriptor, process or memory for a command."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def writing(effects: Path) -> dict[str, RawCommand]:
 
 
 @pytest.mark.parametrize("kind", ["shell", "python", "sequence"])
-async def test_command_that_finds_no_descriptor_is_returned_and_runs_once(kind: str, tmp_path: Path) -> None:
-    """The descriptors are used up: a kind finds none when it is loaded."""
+async def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(kind: str, tmp_path: Path) -> None:
+    """No descriptor to load a kind."""
     effects = tmp_path / "effects"
     command = writing(effects)[kind]
     await returned_once([command], [RawCommand("noop", {})], without_descriptors, Dialect.PYTHON, tmp_path)
@@ -114,7 +114,7 @@ async def test_command_that_finds_no_descriptor_is_returned_and_runs_once(kind: 
 async def test_command_of_a_warm_kind_that_finds_no_descriptor_is_returned_and_runs_once(
     dialect: Dialect, tmp_path: Path
 ) -> None:
-    """The descriptors are used up: a warm kind finds none when it starts something."""
+    """No descriptor for a warm kind to start something."""
     effects = tmp_path / "effects"
     commands = writing(effects)
     harmless = [RawCommand("python", {"code": "result = 1"}), RawCommand("shell", {"command": ":"})]
@@ -128,7 +128,7 @@ async def test_command_of_a_warm_kind_that_finds_no_descriptor_is_returned_and_r
 async def test_command_that_is_refused_a_process_or_a_thread_is_returned_and_runs_once(
     kind: str, dialect: Dialect, tmp_path: Path
 ) -> None:
-    """The user's count of processes and threads is used up."""
+    """No process or thread."""
     if kind == "duckdb":
         pytest.importorskip(kind)
     effects = tmp_path / "effects"
@@ -143,7 +143,8 @@ async def test_command_that_is_refused_a_process_or_a_thread_is_returned_and_run
     assert effects.read_text().strip() == "x"
 
 
-async def test_http_request_that_cannot_connect_is_returned_before_it_was_sent(tmp_path: Path) -> None:
+async def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:
+    """No descriptor for an HTTP connection."""
     async with house(worker=False) as home, worker_process(home, tmp_path, **SOON) as worker:
         get = {"url": f"{home.plane.url}/api/health"}
         [warm] = await home.plane.create_commands([RawCommand("http", {"url": "http://127.0.0.1:9/"})])
@@ -194,7 +195,7 @@ asyncio.run(go())
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
 def test_refused_fork_is_a_shortage() -> None:
-    """The user's count of processes is used up."""
+    """No process for a fork."""
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
     path = os.pathsep.join([str(SOURCE), *filter(None, sys.path)])
     done = subprocess.run(
@@ -295,6 +296,7 @@ def failing(number: int) -> Any:
 
 @pytest.mark.parametrize("number", [*NOTHING_LEFT, errno.ENOENT])
 async def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to start a program."""
     monkeypatch.setattr(subprocess, "Popen", failing(number))
     before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(ToolError) as caught:

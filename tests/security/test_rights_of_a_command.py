@@ -1,4 +1,4 @@
-"""Door 11: what a command's processes may not do, whoever they are."""
+"""Processes of a command use rights and memory that they should not have."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def status_of(user: str, level: str, kind: str) -> dict[str, str]:
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("kind", ["shell", "python"])
 def test_command_has_no_capability_to_read_other_processes(user: str, kind: str) -> None:
-    """Root reads any memory with CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON or CAP_BPF."""
+    """Root reads memory by CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON or CAP_BPF."""
     status = status_of(user, "basic", kind)
     sets = ["CapInh", "CapPrm", "CapEff", "CapAmb", *(["CapBnd"] if user == "root" else [])]
     for name in sets:
@@ -63,7 +63,7 @@ def test_command_has_no_capability_to_read_other_processes(user: str, kind: str)
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("kind", ["shell", "python"])
 def test_command_gains_no_rights_by_starting_a_program(user: str, kind: str) -> None:
-    """A set-user-ID program (sudo, su, one of the command's own) gives back what was taken."""
+    """A set-user-ID program (sudo, su) restores rights."""
     assert status_of(user, "basic", kind)["NoNewPrivs"].strip() == "1"
     assert status_of(user, "off", kind)["NoNewPrivs"].strip() == "0"
 
@@ -71,7 +71,7 @@ def test_command_gains_no_rights_by_starting_a_program(user: str, kind: str) -> 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("kind", ["shell", "python"])
 def test_command_writes_no_core_and_is_killed_first_for_memory(user: str, kind: str) -> None:
-    """A crash leaves credentials in a core file; a command that takes all memory has the worker killed for it."""
+    """A core file has credentials; a memory hog has its worker killed."""
     assert outcomes(user, "basic")[kind][1]["stdout"].split() == ["0", "0", "1000"]
 
 
@@ -88,7 +88,7 @@ def test_worker_itself_is_not_killed_first_for_memory(user: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 def test_file_that_grows_without_end_ends_its_program(user: str) -> None:
-    """A program fills the worker's disk."""
+    """A program fills the disk."""
     outcome = run_one(
         user, "basic", "shell", {"command": "head -c 4194304 /dev/zero > f; stat -c %s f"}, file_bytes=1 << 20
     )
@@ -97,7 +97,7 @@ def test_file_that_grows_without_end_ends_its_program(user: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 def test_descriptors_and_memory_of_a_process_have_a_limit(user: str) -> None:
-    """A program takes all memory or all open files of the machine."""
+    """A program takes all memory or open files."""
     code = "import resource as r\nresult = [r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_DATA)]"
     outcome = run_one(user, "basic", "python", {"code": code}, descriptors=128, memory_bytes=1 << 30)
     assert outcome["data"] == [[128, 128], [1 << 30, 1 << 30]]
@@ -138,7 +138,7 @@ async def limit_of_duckdb(*before: str, **config: str) -> object:
 
 
 async def test_duckdb_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen `duckdb` commands at once, each of which may have 80 % of the machine, have the worker killed."""
+    """Sixteen `duckdb` commands take 80 % of the memory each."""
     assert await limit_of_duckdb() == "100.0 MiB"
     assert await limit_of_duckdb(memory_limit="50MiB") == "50.0 MiB"
     monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
@@ -157,21 +157,21 @@ async def test_duckdb_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatc
     ],
 )
 async def test_sql_does_not_take_more_memory_than_its_share(statement: str, caplog: pytest.LogCaptureFixture) -> None:
-    """SQL sets another memory limit for the DuckDB that runs inside of the worker."""
+    """SQL raises DuckDB's memory limit."""
     with caplog.at_level(logging.WARNING):
         assert await limit_of_duckdb(statement) == "100.0 MiB"
     assert "above the 100.0 MiB that a command may have here" in caplog.text
 
 
 async def test_step_does_not_take_more_memory_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step asks for a memory limit above what the worker gives."""
+    """A step raises it."""
     assert await limit_of_duckdb(memory_limit="300MiB") == "100.0 MiB"
     monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
     assert await limit_of_duckdb(memory_limit="300MiB") == "200.0 MiB"
 
 
 async def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> None:
-    """A transfer has a DuckDB at each of its ends."""
+    """A transfer has two DuckDBs."""
     pytest.importorskip("duckdb")
     registry = Registry(plugins=False, confinement=SHARE)
     config = {

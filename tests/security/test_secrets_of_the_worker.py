@@ -1,4 +1,4 @@
-"""Door 11: what a command can read of its worker, and of another command."""
+"""A command reads its worker, or another command."""
 
 from __future__ import annotations
 
@@ -129,14 +129,14 @@ def attacked(user: str, level: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("user", USERS)
 def test_command_cannot_read_the_environment_of_its_worker(user: str) -> None:
-    """`cat /proc/PID/environ` of the worker shows its NATS password and its token."""
+    """`cat /proc/PID/environ` shows NATS password and token."""
     assert SECRET in attacked(user, "off")["environ"]
     assert attacked(user, "basic")["environ"] == "PermissionError"
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_environment_block_of_the_worker_has_no_secret_for_anybody(user: str) -> None:
-    """Who may read every process (a debugger, an agent of the node) finds the token in the worker's environment."""
+    """A debugger or agent of the node reads it."""
     if user == "own":
         pytest.skip("only root may read the block of a process that is not dumpable")
     block = attacked(user, "basic")["block"]
@@ -176,19 +176,19 @@ def test_file_that_carries_the_environment_to_the_new_start_cannot_be_changed(mo
 
 @pytest.mark.parametrize("user", USERS)
 def test_command_cannot_read_the_memory_of_its_worker(user: str) -> None:
-    """`/proc/PID/mem` of the worker has everything it knows, the credentials of other commands too."""
+    """`/proc/PID/mem` of the worker."""
     assert attacked(user, "basic")["memory"] == "PermissionError"
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_command_cannot_trace_its_worker(user: str) -> None:
-    """ptrace reads the worker's memory and makes it do anything."""
+    """ptrace of the worker."""
     assert attacked(user, "basic")["traced"] == "PermissionError"
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_command_cannot_take_a_descriptor_of_its_worker(user: str) -> None:
-    """pidfd_getfd takes the worker's own connections, logged in to NATS and to the control plane."""
+    """pidfd_getfd takes its connections."""
     assert attacked(user, "basic")["descriptor"] == "PermissionError"
 
 
@@ -239,7 +239,7 @@ def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str
 
 @pytest.mark.parametrize("user", USERS)
 def test_command_cannot_read_the_memory_of_another_python_command(user: str) -> None:
-    """The credentials of a `python` command that runs beside one are in its memory."""
+    """The memory of another `python` command."""
     place = f"/tmp/noetl-two-commands-{uuid.uuid4().hex}"
     victim = f"""
 import os, pathlib, time
@@ -275,7 +275,7 @@ def above(pid):
 
 @pytest.mark.parametrize("user", USERS)
 def test_command_cannot_read_or_trace_the_processes_above_it(user: str) -> None:
-    """The process above a command, and the one that all commands come from, have the credentials of the next ones."""
+    """The memory of the processes above commands."""
     steps = ["pid = os.getpid()\n" + "pid = above(pid)\n" * generations for generations in (1, 2)]
     commands = [("python", {"code": f"import os\n{ABOVE}\n{one}\n{READS_THE_WORKER}"}) for one in steps]
     got = [outcome["data"] for outcome in run_as(user, "basic", commands)]
@@ -299,7 +299,7 @@ def test_variables_that_stay_are_named(name: str, stays: bool, monkeypatch: pyte
 
 
 def test_every_process_is_given_its_environment() -> None:
-    """A program that is started without an environment of its own inherits the worker's."""
+    """A program inherits the worker's environment."""
     package, starts = Path(noetl_worker.__file__).parent, ("Popen", "create_subprocess_exec", "create_subprocess_shell")
     wrong = [
         f"{path.name}:{node.lineno}"

@@ -1,4 +1,4 @@
-"""Door 6: a kind that finds no descriptor before it has had any effect has its command returned."""
+"""A kind finds no descriptor or thread before it has any effect."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def without_descriptors() -> Iterator[None]:
 async def test_kind_that_finds_no_descriptor_has_its_command_returned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The descriptors are used up by others; before, this was the command's final failure."""
+    """Others use up the descriptors."""
     kind, config = CONFIGS[name]
     for library in {"postgres": ["psycopg"], "duckdb": ["duckdb"], "transfer": ["duckdb", "psycopg"]}.get(kind, []):
         pytest.importorskip(library)
@@ -168,7 +168,7 @@ THREADED: dict[str, tuple[str, dict[str, Any]]] = {
 async def test_kind_that_is_refused_a_thread_has_its_command_returned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The user's processes and threads are used up by others."""
+    """Others use up processes and threads."""
     pytest.importorskip("duckdb")
     account = FakeSnowflake()
     account.install(monkeypatch)

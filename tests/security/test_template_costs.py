@@ -1,4 +1,4 @@
-"""A template does not hold up the loop or take the memory: whatever it calls is charged before it runs."""
+"""A template blocks the loop or takes the memory."""
 
 from __future__ import annotations
 
@@ -214,6 +214,7 @@ def memory_of(expression: str) -> int:
 
 
 def test_everything_that_is_offered_has_a_cost_and_nothing_else_is_offered() -> None:
+    """A filter or method without a cost."""
     assert set(LENIENT.filters) == {*FILTER_COSTS, "_counted"}
     assert set(LENIENT.tests) == set(TEST_COSTS)
     for value, kind in (("'x'", str), ("m", dict), ("[1]", list), ("n", int), ("f", float), ("'x'.encode()", bytes)):
@@ -231,7 +232,10 @@ def is_slow(took_s: float, limit_s: float) -> bool:
 @pytest.mark.skipif(not HOLDS_TIMES, reason="a time: make faults")
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_call_of_a_template_holds_up_the_loop(group: str) -> None:
-    """Judged beside plain Python in the same thread, since a second means nothing on a busy machine."""
+    """Each filter and method with the most costly arguments.
+
+    Judged beside plain Python in the same thread, since a second means nothing on a busy machine.
+    """
     limit_s = limit()
     suspects = [expression for expression in GROUPS[group] if is_slow(rendering(expression).taken_s, limit_s)]
     slow = [expression for expression in suspects if all(is_slow(taken(expression), limit_s) for _ in range(LOOKS))]
@@ -241,7 +245,7 @@ def test_no_call_of_a_template_holds_up_the_loop(group: str) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_call_of_a_template_takes_the_memory(group: str) -> None:
-    """The same calls, and the most that they have at one time."""
+    """The same for their memory."""
     # To trace is slow: what does not let the process grow is not traced.
     suspects = [expression for expression in GROUPS[group] if rendering(expression).grown > MAX_MEMORY / 4]
     found = [(expression, size) for expression in suspects if (size := memory_of(expression)) >= MAX_MEMORY]
@@ -271,7 +275,7 @@ def test_each_name_is_really_called() -> None:
 )
 @pytest.mark.parametrize("name", ["'punycode'", "'PUNY_CODE'", "'idna'", "'unicode_escape'", "'hex'", "text", "1"])
 def test_encoding_whose_time_grows_with_the_square_is_refused(call: str, name: str) -> None:
-    """`encode().decode('punycode')` of 900 kB holds the loop for two minutes."""
+    """`decode('punycode')` of 900 kB: two minutes."""
     with pytest.raises(
         TemplateError, match=r"the encodings of a template are utf-8, .*: take another in a python step"
     ):
@@ -295,12 +299,14 @@ def test_encodings_of_text_are_read_and_written() -> None:
     ],
 )
 def test_one_budget_is_for_all_of_a_rendering(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many calls, each below the limit."""
     monkeypatch.setattr(limits, "MAX_TIME_S", 1_000.0)
     with pytest.raises(TemplateError, match=OVER):
         template.render([text], values())
 
 
 def test_one_budget_is_for_all_texts_of_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in many texts."""
     monkeypatch.setattr(limits, "MAX_TIME_S", 1_000.0)
     with pytest.raises(TemplateError, match=OVER):
         template.render(["{% for i in range(9999) %}{% endfor %}"] * 1000, {})

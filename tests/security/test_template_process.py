@@ -1,4 +1,4 @@
-"""Door 9: a Python command stops the process that all Python commands come from."""
+"""A Python command stops the process that Python commands come from."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def commands() -> Commands:
 
 
 async def test_command_that_stops_the_template_process_fails_and_the_next_one_runs(commands: Commands) -> None:
+    """A command stops its parent (without isolation)."""
     first = await commands.template()
     with pytest.raises(ToolError, match="did not answer and was replaced") as caught:
         await commands.run(STOPS_ITS_PARENT)
@@ -96,7 +97,7 @@ result = 1
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
 async def test_command_under_isolation_stops_its_own_supervisor_alone() -> None:
-    """A command stops its parent: with isolation that is a process of its own, and nobody else's command fails."""
+    """The same with isolation."""
     commands = Commands(Confinement("basic"), start_s=5.0)
     code = "import time\ntime.sleep(1.5)\nresult = 'there'"
     both = await asyncio.gather(commands.run(STOPS_ITS_PARENT), commands.run(code), return_exceptions=True)
@@ -109,7 +110,7 @@ async def test_command_under_isolation_stops_its_own_supervisor_alone() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
 async def test_command_under_isolation_stops_the_process_that_supervisors_come_from() -> None:
-    """A command stops its parent's parent: the next commands get another one."""
+    """It stops its parent's parent."""
 
     async def body() -> list[ToolResult]:
         commands = Commands(Confinement("basic"))
@@ -123,7 +124,7 @@ async def test_command_under_isolation_stops_the_process_that_supervisors_come_f
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
 async def test_supervisor_that_its_command_stopped_ends_with_the_worker(tmp_path: Path) -> None:
-    """A command stops its parent, and the worker ends meanwhile: nothing is left of the command or of its parent."""
+    """It stops its parent while the worker ends."""
     commands, told = Commands(Confinement("basic")), tmp_path / "told"
     code = f"""
 import os, pathlib, signal, subprocess

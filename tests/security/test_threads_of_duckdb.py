@@ -1,4 +1,4 @@
-"""Door 6: SQL that takes the threads of DuckDB in this worker and never gives them back."""
+"""SQL keeps DuckDB's threads for ever."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS = 32
 
 
 async def test_sql_that_waits_for_a_pipe_does_not_hold_up_other_commands(tmp_path: Path) -> None:
-    """A named pipe that nobody writes to: opening it never ends, and no interrupt is heard there."""
+    """SQL opens a named pipe that nobody writes to."""
     pytest.importorskip("duckdb")
     pipe, registry = tmp_path / "pipe", Registry(plugins=False)
     os.mkfifo(pipe)
@@ -45,7 +45,7 @@ async def test_sql_that_waits_for_a_pipe_does_not_hold_up_other_commands(tmp_pat
 
 
 async def test_worker_whose_sql_waits_for_a_pipe_ends_when_it_is_stopped(tmp_path: Path) -> None:
-    """The same: DuckDB's own exit function waits for its statements, and the worker for that."""
+    """The same, when the worker stops."""
     pytest.importorskip("duckdb")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -1,4 +1,4 @@
-"""Door 11: what a command has started ends with it, in whatever session it is."""
+"""Processes outlive their command."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def survivors() -> object:
 
 @pytest.mark.parametrize("user", USERS)
 def test_child_in_a_session_of_its_own_ends_with_its_shell_command(user: str) -> None:
-    """`setsid program &` lives on after its command, and reads what later commands are given."""
+    """`setsid program &`."""
     pid = int(run_one(user, "basic", "shell", {"command": IN_ITS_OWN_SESSION})["stdout"])
     assert not alive(pid)  # at the very answer: the next command may start now
 
@@ -55,13 +55,13 @@ def test_child_in_a_session_of_its_own_ends_with_its_shell_command(user: str) ->
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("code", [FORKED_TWICE, UNDOES_THE_SUPERVISION])
 def test_child_that_was_forked_twice_ends_with_its_python_command(user: str, code: str) -> None:
-    """A daemon (two forks, sessions of its own, no open pipe) lives on after its Python code."""
+    """A daemon of Python code, forked twice."""
     assert not alive(run_one(user, "basic", "python", {"code": code})["data"])
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_child_ends_although_the_process_above_its_command_was_killed(user: str) -> None:
-    """`kill -9 $PPID` ends what would end the child that the command leaves."""
+    """`kill -9 $PPID` before the child is left."""
     file = f"/tmp/noetl-left-{uuid.uuid4().hex}"
     outcome = run_as(
         user,

@@ -1,4 +1,4 @@
-"""Doors 10 and 12: an installed package that would become a built-in tool, and kinds that a worker does not run."""
+"""A package replaces a built-in tool, a playbook runs a denied kind."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_plugin_does_not_become_a_built_in_kind_by_itself(installed: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """An installed package registers `http`, or `shell` as an alias."""
     installed(Stolen)
     with caplog.at_level(logging.WARNING):
         tools = registry()
@@ -95,6 +96,7 @@ def test_plugin_that_is_allowed_to_replaces_a_built_in_kind(installed: Any) -> N
     ],
 )
 def test_refused_kind_is_an_error_that_names_the_setting(variables: dict[str, str], said: str) -> None:
+    """A denied kind, also in a list of tasks."""
     tools = registry(**variables)
     with pytest.raises(ConfigurationError, match=said):
         run_tool("shell", {"cmd": "true"}, registry=tools)
@@ -115,7 +117,7 @@ def test_kinds_that_are_not_refused_run_and_aliases_count_as_their_kind() -> Non
 
 
 def test_kind_that_another_kind_runs_is_refused_too(tmp_path: Path) -> None:
-    """A transfer's source is a request, a workbook's entry any kind: neither is a way around."""
+    """A denied kind as a transfer's source or a workbook's entry."""
     tools = registry(KINDS_DENY="http,shell")
     source = {"type": "http", "url": "http://127.0.0.1:1/"}
     target = {"type": "duckdb", "database": str(tmp_path / "t.db"), "table": "t"}

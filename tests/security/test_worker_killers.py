@@ -1,4 +1,4 @@
-"""Door 5: a command that ends each worker it runs in."""
+"""A command ends each worker it runs in."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def kill_when_not_alive(worker: WorkerProcess, probe: Probe | None) -> Non
 async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(
     dialect: Dialect, tmp_path: Path
 ) -> None:
-    """`kill -9 $PPID` ends worker after worker, and with each the commands that run beside it."""
+    """`kill -9 $PPID` in worker after worker."""
     await killed_until_told(dialect, tmp_path, RawCommand("shell", {"command": "sleep 0.3; kill -9 $PPID"}))
 
 
@@ -121,7 +121,7 @@ async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_be
 async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_beside_it_run(
     dialect: Dialect, tmp_path: Path
 ) -> None:
-    """A command that stops the loop before its tool runs: `/livez` says so, and worker after worker is killed."""
+    """A command blocks the loop until `/livez` has the worker killed."""
     (tmp_path / "stops_the_loop.py").write_text(STOPS_THE_LOOP)
     install(tmp_path, "stops", "stops_the_loop:Stops")
     await killed_until_told(dialect, tmp_path, RawCommand("stops", {}), Probe(unused_port()), str(tmp_path))
@@ -225,7 +225,7 @@ async def test_worker_without_permission_warns_once_with_the_line_to_add_and_run
 
 
 async def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> None:
-    """The plane publishes a dead worker's command again: as often as it ends a worker, its message is a new one."""
+    """The plane publishes such a command again, as a new message."""
     async with house(worker=False) as home, overheard(home.nats.url) as said:
         [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
         client = await nats.connect(home.nats.url)
