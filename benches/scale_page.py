@@ -13,7 +13,7 @@ __all__ = ["DOCUMENT", "FIGURES", "document", "keep", "load"]
 
 FIGURES: Final = Path(__file__).with_name("scale.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs/scale.md"
-POOLS: Final = (10, 100, 1000)
+POOLS: Final = (10, 1000)
 COMMAND_S: Final = 10.0
 """How long a command of the model runs."""
 ACK_PENDING: Final = 1000
@@ -23,94 +23,85 @@ CORE_US: Final = 1e6
 INTRODUCTION: Final = """\
 # Scale
 
-How many workers one durable, one plane and one database carry, on paper: what was measured for one command and one
-worker, times as many. Written by `make scale` (`benches/bench_scale.py`, `benches/bench_plane.py`); other machines
-give other times, the counts stay. Measured on {when}, load average before the run {load:.2g}:
-{machine}.
+How many workers a durable, a plane and a database carry: what one command and one worker cost, multiplied. Written by
+`make scale`; other machines give other times, the counts stay.
+
+Measured on {when}, load average {load:.2g}: {machine}.
 """
 
 SHOWN: Final = """\
 ## What was shown
 
-| | figure | by |
-| --- | --- | --- |
-| {commands:,} no-op commands, {workers} worker processes | {ended:,} ended, {ended_twice} twice, {claims:,} claims | `make scale` |
-| share of one worker, mean {mean:,.0f} | {least:,} to {most:,}: {beside:.0%} beside the mean at most | `make scale` |
-| rate, everything on this one machine | {commands_per_s:,.0f} commands/s | `make scale` |
-| KEDA's lag, 10 commands of which 4 run | 10 until they end, 0 when idle | [F26](reliability-figures.md#f26) |
-| NATS cluster of three, the leader's node killed under load | none lost | [F9](reliability-figures.md#f9) |
+| | figure |
+| --- | --- |
+| {commands:,} no-op commands, {workers} worker processes | {ended:,} ended, {ended_twice} twice, {claims:,} claims |
+| share of one worker, mean {mean:,.0f} | {least:,} to {most:,}: {beside:.0%} off at most (20% fails) |
+| rate, everything on this machine | {commands_per_s:,.0f} commands/s |
+| KEDA's lag, 10 commands of which 4 run | 10 until they end, 0 when idle: [F26](reliability-figures.md#f26) |
+| NATS cluster of three, the leader killed under load | none lost: [F9](reliability-figures.md#f9) |
 
-`make scale` fails when a command is lost or ends twice, or a share is more than 20 % beside the mean. KEDA's lag is
-pending + ack pending of `/jsz`: a command counts until its worker has acknowledged it, so that no pod that works is
-taken for idle.
-"""  # noqa: E501 - a row of a table is one line
+KEDA's lag is pending + ack pending: a command counts until it is acknowledged, so no working pod is stopped.
+"""
 
 NATS_UNITS: Final = {
-    "pull": "pull request that finds nothing, with its answer",
+    "pull": "empty pull request and its answer",
     "published": "command published",
-    "delivered": "command delivered, with its share of a pull request for 16",
+    "delivered": "command delivered, with 1/16 of a pull request",
     "in_progress": "in progress",
     "ack": "ack",
 }
 PLANE_UNITS: Final = {
-    "begun": "execution begun, its first command issued",
+    "begun": "execution begun",
     "claim": "claim",
-    "batch of 2": "batch of the events of a start and a result",
-    "command.completed": "`command.completed`, in which the next command is issued",
-    "heartbeat": "heartbeat of a worker",
-    "question": "question whether an execution was cancelled",
+    "batch of 2": "batch of start and result",
+    "command.completed": "`command.completed`, next command issued",
+    "heartbeat": "heartbeat",
+    "question": "question about cancellation",
 }
 UNITS: Final = """\
 ## What one costs
 
-Messages are those of NATS in both directions, bytes those of their headers and payloads, and of HTTP requests and
-answers with their heads.
+Bytes are of both directions, with heads.
 
 {traffic}
-A no-op command is a delivery, an acknowledgement and {pulls:.2f} of a pull request; a claim ({claim:,.0f} bytes) and
-a batch ({batch:,.0f}). An idle worker pulls every 30 s, hears from NATS every 5 s, reads the durable's lag every 5 s,
-and reports to the plane every 15 s. A running command is reported to NATS every 10 s, and asks the plane
-every 5 s whether its execution was cancelled.
+A no-op command is a delivery, an ack, {pulls:.2f} pull requests, a claim ({claim:,.0f} bytes) and a batch
+({batch:,.0f}). An idle worker pulls every 30 s, reads the lag every 5 s and reports to the plane every 15 s. A running
+command reports to NATS every 10 s and asks every 5 s whether its execution was cancelled.
 
-{cpu}
-The same of NATS, for one message of a kind. *Together*: 500 at once, as on a busy server. *Alone*: one every 0.5 ms;
-the server sleeps in between, and most of it is waking up.
+CPU of one no-op command: {cpu}.
+
+*Together*: 500 at once. *Alone*: one every 0.5 ms, most of it the server's waking up.
 
 {nats}
-And of the Rust plane with its Postgres, asked one by one with the worker's own requests; what they take for nothing
-({rest_us:,.0f} µs a second) is taken off.
-
-{plane}"""
+CPU of the Rust plane with its Postgres, above what they take idle ({rest_us:,.0f} µs a second):
+{plane}.
+"""
 
 POOL: Final = """\
 ## What a pool costs
 
-Workers of {slots} slots. Idle: there is nothing to do. Full: every slot has a command that runs for {command_s:g} s.
-Cores are CPU seconds a second: of NATS, of the Rust plane with its Postgres (of an idle worker its heartbeats), of
-the workers. NATS at idle is at most that: what the server takes for itself is in it.
+Workers of {slots} slots, idle, or full of commands that run for {command_s:g} s. Cores are CPU seconds a second;
+*plane* is the Rust plane with its Postgres.
 """
 
-WALLS: Final = """\
-## Where the first wall is, and what moves it
+LIMITS: Final = """\
+## Which limit comes first
 
-1. **The limits of the durable.** `max_ack_pending` is {ack_pending:,} where nobody says otherwise: {full_pool} full
-   workers of {slots} slots; all others stand idle (`noetl_worker_nats_consumer_ack_pending_full` is 1, and it is
-   logged). Set `NOETL_WORKER_MAX_ACK_PENDING` above workers x slots and run `noetl-worker nats ensure --apply`; the
-   chart sets twice the slots of `keda.maxReplicas` pods, at least 1,000. One
-   durable keeps {open_pulls} pull requests open: of {sent:,} that were sent, {refused} were refused. Of more idle
-   workers than that some are refused, and ask again within 5 s. A pool of its own (`NATS_FILTER_SUBJECT`,
-   `NATS_CONSUMER`) has its own durable.
-2. **The plane and its Postgres.** A command takes {plane_ms:.1f} ms of their CPU, {plane_times:.0f} times what it
-   takes the worker: {plane_rate:,.0f} commands a second for a core, whoever runs them. More workers do not move that.
-   More replicas of the plane and a larger Postgres do; so do fewer and longer commands.
-3. **Questions whether an execution was cancelled** take {check_us:.0f} µs there; those of {check_even:,.0f} running
-   commands are a core. `NOETL_WORKER_CANCELLATION_POLL_S` makes them rarer.
-4. **NATS** is last: {nats_us:.0f} µs a command, {nats_rate:,.0f} commands a second for a core, with one server and a
-   stream in memory. A stream on disk with three replicas costs more, and was not measured.
+1. **The durable.** `max_ack_pending` is {ack_pending:,} by default: {full_pool} full workers of {slots} slots. All
+   others then wait (`noetl_worker_nats_consumer_ack_pending_full` is 1). Set `NOETL_WORKER_MAX_ACK_PENDING` above
+   workers x slots and run `noetl-worker nats ensure --apply`; the chart sets it. A durable holds {open_pulls} pull
+   requests: of {sent:,} sent, {refused} were refused and tried again within 5 s. A pool of its own
+   (`NATS_FILTER_SUBJECT`, `NATS_CONSUMER`) has its own durable.
+2. **The plane and its Postgres.** A command takes {plane_ms:.1f} ms of their CPU, {plane_times:.0f} times the worker's:
+   {plane_rate:,.0f} commands a second for a core. More workers do not help; more replicas, a larger Postgres, or fewer
+   and longer commands do.
+3. **Questions about cancellation** take {check_us:.0f} µs: {check_even:,.0f} running commands fill a core.
+   `NOETL_WORKER_CANCELLATION_POLL_S` makes them rarer.
+4. **NATS**: {nats_us:.0f} µs a command, {nats_rate:,.0f} commands a second for a core, with one server and a stream in
+   memory. A stream on disk with replicas costs more and was not measured.
 
-A plane at its wall is kept alive by the gate: when its answers slow down, workers ask less at the same time. The
-Python plane was not measured here: it answers a batch before it has worked it off, so its answers do not show its
-rate.
+When a plane slows down, workers ask less (its gate). The Python plane was not measured: it answers a batch before it
+processes it.
 """
 
 
@@ -134,7 +125,7 @@ def document(found: Mapping[str, Any]) -> str:
     )
     shown = SHOWN.format(**load, mean=load["commands"] / load["workers"], beside=load["beside_the_mean"])
     plane_us = plane["plane_cpu_us"] + plane["postgres_cpu_us"]
-    walls = WALLS.format(
+    limits = LIMITS.format(
         ack_pending=ACK_PENDING,
         full_pool=ACK_PENDING // found["slots"],
         slots=found["slots"],
@@ -150,7 +141,7 @@ def document(found: Mapping[str, Any]) -> str:
         nats_rate=CORE_US / load["nats_cpu_us"],
     )
     pool = POOL.format(slots=found["slots"], command_s=COMMAND_S)
-    return "\n".join([introduction, shown, _units(found), pool, _pools(found), walls])
+    return "\n".join([introduction, shown, _units(found), pool, _pools(found), limits])
 
 
 def held_rates(found: Mapping[str, Any]) -> dict[str, float]:
@@ -184,17 +175,17 @@ def _units(found: Mapping[str, Any]) -> str:
         [what, *(f"{one[name]:{form}}" for name, form in zip(one, (".3g", ",.0f", ".3g", ",.0f"), strict=True))]
         for what, one in rows
     ]
-    cpu = [
-        ["NATS", f"{load['nats_cpu_us']:,.0f}"],
-        [f"worker ({load['workers']} processes on this machine)", f"{load['worker_cpu_us']:,.0f}"],
-        [f"Rust plane {plane['version']}, a step of an execution of {plane['steps']}", f"{plane['plane_cpu_us']:,.0f}"],
-        ["its Postgres (without fsync)", f"{plane['postgres_cpu_us']:,.0f}"],
-    ]
+    cpu = {
+        "NATS": load["nats_cpu_us"],
+        f"worker ({load['workers']} processes on this machine)": load["worker_cpu_us"],
+        f"Rust plane {plane['version']} (a step of {plane['steps']})": plane["plane_cpu_us"],
+        "its Postgres (without fsync)": plane["postgres_cpu_us"],
+    }
     return UNITS.format(
         traffic=_table(["", "NATS messages", "bytes", "plane requests", "bytes"], lines),
         pulls=load["nats_messages"] - 2,
         **{name: load["request_bytes"][name] for name in ("claim", "batch")},
-        cpu=_table(["CPU of one no-op command", "µs"], cpu),
+        cpu=",\n".join(f"{what} {us:,.0f} µs" for what, us in cpu.items()),
         nats=_table(
             ["CPU of NATS for one", "together, µs", "alone, µs"],
             (
@@ -203,10 +194,7 @@ def _units(found: Mapping[str, Any]) -> str:
             ),
         ),
         rest_us=plane["units"]["rest_us_a_second"],
-        plane=_table(
-            ["CPU of plane and Postgres for one", "µs"],
-            ([what, f"{plane['units'][name]:,.0f}"] for name, what in PLANE_UNITS.items()),
-        ),
+        plane=",\n".join(f"{what} {plane['units'][name]:,.0f} µs" for name, what in PLANE_UNITS.items()),
     )
 
 
