@@ -16,14 +16,11 @@ DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md
 
 _HEAD: Final = """# Performance
 
-Written by `make performance` (`benches/bench_worker.py`) from one run of all scenarios. A real nats-server, a stub of
-the Python control plane and the worker are processes of their own on one machine, and share its cores with the load:
-rates are those of all of them together, CPU is that of the worker and of all that it starts, user and system. The
-*yardstick* (`benches/yardstick.py`) is the least that a worker in Python can do: pull, claim, one batch of five
-events, ack, without a check, a tool, a keepalive or a retry. Worker and yardstick take turns in the same run; shown
-are the best rate and the least CPU of all rounds. No time on this page is a promise: other machines give other times.
-What is held by a gate (`make bench`, limits in `benches/gates.toml`) is what can be counted, and the CPU in terms of
-the yardstick's.
+Written by `make performance`. A nats-server, a stub of the Python plane and the worker share one machine: rates are of
+all together, CPU (user and system) is the worker's with all it starts. The *yardstick* (`benches/yardstick.py`) is the
+least that a Python worker can do: pull, claim, one batch of five events, ack, without checks, tools, keepalive or
+retries. Both take turns; the best rate and the least CPU of all rounds are shown. Other machines give other times. Only
+counts, and the CPU in terms of the yardstick's, are held by a gate (`make bench`, `benches/gates.toml`).
 """
 _COUNTS: Final = {
     "requests": "requests to the plane",
@@ -40,19 +37,19 @@ _GROWTH: Final = {
 }
 _BESIDE: Final = ("yardstick's CPU", "ratio")
 _PACKAGES: Final = {
-    "transport": "two requests over HTTP/1.1, on the loop: heads, deadlines, sizes, connections taken and kept",
-    "claim": "the claim's answer read, and what is in it looked for: templates, references, secrets",
-    "command": "its references resolved, its input bound, one tool, cases",
-    "report": "the result fitted and redacted, the events, their answer judged",
-    "outbox": "the events of a command as a set, until they are accepted",
+    "transport": "two HTTP/1.1 requests: heads, deadlines, sizes, connections",
+    "claim": "the claim's answer, its templates, references and secrets",
+    "command": "references, input, one tool, cases",
+    "report": "the result fitted and redacted, events, their answer",
+    "outbox": "the events as a set, until they are accepted",
     "deliveries": "the deliveries that the worker holds",
     "recovery": "batches remembered",
-    "plane": "how much the plane takes now (gate), the events in its dialect",
-    "delivery": "decoding, what is in flight and finished, keepalive, settlement",
-    "python": "the standard library, and constructors that dataclasses generate",
+    "plane": "the gate, the events in its dialect",
+    "delivery": "decoding, in flight and finished, keepalive, settlement",
+    "python": "standard library, constructors of dataclasses",
     "nats": "nats-py",
-    "tools": "the tool's config checked, its limits, its run",
-    "jetstream": "pulls, and what a message says of itself",
+    "tools": "the tool's config, limits, run",
+    "jetstream": "pulls, metadata of a message",
     "json_text": "JSON read and written",
     "observability": "metrics",
     "execution": "the stages in their order",
@@ -61,16 +58,14 @@ _PACKAGES: Final = {
     "slots": "how many run",
 }
 _PEERS_NOTE: Final = (
-    "FastStream and taskiq do for a command what the yardstick does, with the yardstick's own HTTP client and on "
-    "uvloop (`benches/peers/`): what they take above it is how they receive a message, hand it over and acknowledge "
-    "it. What the worker does beside that has no counterpart in them: claims, an ack_wait that is renewed, outcomes "
-    "that outlive an outage, limits, redaction. Without compiled packages there is Python alone: the Python engine, "
-    "asyncio's loop, the standard library's JSON, h11."
+    "FastStream and taskiq do what the yardstick does, with its HTTP client and on uvloop (`benches/peers/`); the rest "
+    "is how they receive, hand over and acknowledge a message. They have no claims, renewed ack_wait, outbox, limits "
+    "or redaction. Without compiled packages there is the Python engine, asyncio's loop, the standard library's JSON "
+    "and h11."
 )
 _REMEMBERED: Final = """A worker remembers the
-commands that it finished for two to four ack_waits: a message that comes again is answered without a claim. That is
-about 110 bytes a command: 16 to 32 MB at 2,400 commands/s and an ack_wait of 30 s. The runs on this page are too short
-to show it."""
+commands that it finished for two to four ack_waits, to answer repeated messages without a claim: 110 bytes each, 16 to
+32 MB at 2,400 commands/s and an ack_wait of 30 s. These runs are too short to show it."""
 
 
 def load() -> dict[str, Any]:
@@ -106,7 +101,7 @@ def document(found: Mapping[str, Any]) -> str:
             "result",
             tables["result"],
             lambda row: _bytes(row["result_bytes"]),
-            "A noop's result comes with its claim, so that the claim grows by as much.",
+            "A noop's result comes with its claim, which grows too.",
         ),
         *_kinds(tables["kinds"]),
         *_traces(found.get("traces")),
@@ -153,19 +148,17 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
     return [
         "## One no-op command",
         "",
-        f"{scenario['slots']} slots, the plane answers at once. Counts are per command, inside of the process, with "
-        "its events in one batch.",
+        f"{scenario['slots']} slots, the plane answers at once. Counts are per command, with one batch of events.",
         "",
         *_table(["", "worker", "yardstick"], ([name, _number(a), _number(b)] for name, a, b in sides)),
         "",
         f"CPU in terms of the yardstick's: **{_number(row['cpu_to_yardstick'])}**. Idle, the worker takes "
-        f"{_number(worker['idle_cpu_percent'])} % of a core. From the start of its process to its first claim: "
-        f"{_number(min(first_claims))} ms, the best of {len(first_claims)} starts.",
+        f"{_number(worker['idle_cpu_percent'])} % of a core. Its first claim comes "
+        f"{_number(min(first_claims))} ms after its start, the best of {len(first_claims)}.",
         "",
-        "From the notification to the start of the tool, of a plug-in's tool that reports its start, at half of the "
-        f"rate that it reaches ({_number(start['commands_per_s'])} commands/s): {_quantiles(start)}; the yardstick's, "
-        f"which is there when it has read the claim: {_quantiles(yardstick['tool_start_ms'])}. The round with the "
-        "least p99 of each.",
+        "From notification to tool start (a plug-in's), at half of the greatest rate "
+        f"({_number(start['commands_per_s'])} commands/s): {_quantiles(start)}. The yardstick's, to the claim's "
+        f"answer: {_quantiles(yardstick['tool_start_ms'])}. Of each the round with the least p99.",
         "",
         *_packages(counts["worker"]["calls_by_package"], counts["yardstick"]["calls"]),
     ]
@@ -190,8 +183,8 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "## By rate",
         "",
-        "No-op commands, 128 slots, the plane answers at once; the time to the start of the tool as above. What comes "
-        "alone costs more, for the yardstick too: each message and answer wakes a process, and finds its caches cold.",
+        "No-op commands, 128 slots, the plane answers at once. A command that comes alone costs more, the yardstick "
+        "too: each message wakes a process with cold caches.",
         "",
         *_table(
             ["commands/s", "CPU, µs", "of a core", "to the start", "yardstick's CPU", "yardstick's start", "ratio"],
@@ -206,12 +199,12 @@ def _packages(calls: Mapping[str, float], of_yardstick: float) -> list[str]:
     rows = [[f"`{name}`", _PACKAGES[name], _number(calls[name])] for name in ordered if name in _PACKAGES]
     rest = sum(calls[name] for name in ordered if name not in _PACKAGES)
     return [
-        "Where the worker makes its calls, those of builtins at who calls them:",
+        "Where the calls are made, those of builtins by their caller:",
         "",
         *_table(["package", "what for", "calls"], [*rows, ["others", "", _number(rest)]]),
         "",
-        f"The yardstick makes {_number(of_yardstick)}. The others are the rules of [delivery](delivery.md) and "
-        "[security](security.md): none is left out for a command that does nothing.",
+        f"The yardstick makes {_number(of_yardstick)}. The others serve [delivery](delivery.md) and "
+        "[security](security.md), and hold for a no-op too.",
         "",
     ]
 
@@ -221,11 +214,11 @@ def _recorded(row: Mapping[str, Any], calls: float) -> list[str]:
     return [
         "## Claims of a real plane",
         "",
-        "The claim above is a small one. These are the claims that a Python plane gave to playbooks of its users, 2 kB "
-        "on average: three of four have an address, a key, a password or a template in them, which the worker looks "
-        f"for. Each with a noop in place of its tool: **{_number(worker['cpu_us'])} µs** of CPU, {_number(calls)} "
-        f"calls, {_number(worker['commands_per_s'])} commands/s; {_number(row['cpu_to_yardstick'])} times the "
-        "yardstick's CPU.",
+        "Claims that a Python plane gave to playbooks of its users, 2 kB on average; three of four have an address, a "
+        "key, a password or a template, which the worker looks for. Each with a noop for its tool: "
+        f"**{_number(worker['cpu_us'])} µs** of CPU, {_number(calls)} calls, "
+        f"{_number(worker['commands_per_s'])} commands/s; {_number(row['cpu_to_yardstick'])} times the yardstick's "
+        "CPU.",
         "",
     ]
 
@@ -261,8 +254,7 @@ def _processes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         f"`run --processes`, no-op commands, {scenario['slots']} slots each, an answer after "
         f"{_number(scenario['delay_ms'])} ms. Two do **{faster:.2f} x** the commands of one, at {dearer:.2f} x the CPU "
-        "for each; RSS counts what they share twice. The load, NATS and the plane are behind them in priority, as they "
-        "would be on machines of their own.",
+        "for each; RSS counts shared memory twice. Load, NATS and plane have a lower priority.",
         "",
         *_table(
             ["processes", "commands/s", "CPU, µs", "RSS, MB"],
@@ -284,8 +276,8 @@ def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
         "",
         f"No-op commands, {rows[0]['scenario']['slots']} slots. A command took "
         f"**{_number(on)} µs** of CPU with traces on, every command sampled out, "
-        f"and {_number(off)} µs without: the least of {rows[0]['scenario']['rounds']} runs in turns. What is held by "
-        "a gate is the count of calls.",
+        f"and {_number(off)} µs without: the least of {rows[0]['scenario']['rounds']} runs in turns. The gate counts "
+        "calls.",
         "",
     ]
 
@@ -305,8 +297,8 @@ def _peers(found: Mapping[str, Any]) -> list[str]:
     return [
         "## Beside others",
         "",
-        f"In a run of its own ({measured_on(found)}, as above), on one nats-server and in turns: no-op commands, "
-        f"{found['slots']} slots, the plane answers at once.",
+        f"In a run of its own ({measured_on(found)}), in turns: no-op commands, {found['slots']} slots, the plane "
+        "answers at once.",
         "",
         *_table(
             ["", *columns.values()],
@@ -315,8 +307,8 @@ def _peers(found: Mapping[str, Any]) -> list[str]:
         "",
         _PEERS_NOTE,
         "",
-        f"Ours and the published worker, {found['kind_slots']} slots: `python` is one line, `shell` is `true`. The "
-        "published one starts an interpreter for each `python` command, and confines none.",
+        f"Beside the published worker, {found['kind_slots']} slots: `python` is one line, `shell` is `true`. That one "
+        "starts an interpreter for each `python` command, and confines none.",
         "",
         *_table(
             ["kind", "", "commands/s", "CPU, ms"],
@@ -364,7 +356,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "## Kinds that start processes",
         "",
-        "`python`: one line, warm; `shell`: `true`. CPU is that of the worker and of every process that it starts.",
+        "`python`: one line, warm; `shell`: `true`.",
         "",
         *_table(["kind", "slots", "commands/s", "CPU, ms", "notification to the code's start"], map(row_of, rows)),
         "",
@@ -374,15 +366,14 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 PROCESS_COSTS: Final = (
-    "What they are made of, measured apart, at their least: a `python` command is a fork of an interpreter with 170",
-    "mappings and 17 MB, and its end: 0.6 ms, a third of it for asyncio, which is loaded before since its import takes",
-    "40 ms. About 290 pages are copied for what it writes to, 3 µs each: 0.9 ms. The process above it takes 0.2 ms,",
-    "the tool in the worker 0.4 ms. Of a `shell` command, 1 ms is the start and the end of `sh`. Most of that,",
-    "0.65 ms, is its C library: glibc asks some 80 times what the processor is (CPUID), and in a virtual machine the",
-    "host answers, in 8 µs each here; a program without a C library is started and ended in 80 µs. A directory that a",
-    "command leaves as it was made is kept for the next one. The removal of another is waited for: 0.5 to 4 ms on",
-    "the machine above, whose TMPDIR is on a file system that discards what it frees (`mount -o discard`); 2 µs on a",
-    "tmpfs.",
+    "Measured apart, at their least:",
+    "",
+    "* `python`: 0.6 ms for fork and end of an interpreter (170 mappings, 17 MB; a third is asyncio, loaded before),",
+    "  0.9 ms for 290 copied pages, 0.2 ms for the process above it, 0.4 ms for the tool.",
+    "* `shell`: 1 ms for `sh`. Of this glibc takes 0.65 ms in a virtual machine (80 CPUID calls); a program without C",
+    "  library takes 80 µs.",
+    "* A directory that was left unchanged is used again. To remove one takes 0.5 to 4 ms here, where TMPDIR discards",
+    "  what it frees (`mount -o discard`), and 2 µs on a tmpfs.",
 )
 """Not of the page's own runs: counted with perf and /proc."""
 
