@@ -138,17 +138,17 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
 }
 SHORT: Final[dict[str, tuple[str, str]]] = {
     "F1": ("SIGTERM with 50 commands in flight", "none lost, none twice, exit 0 a second after the last"),
-    "F2": ("SIGTERM, a command longer than the drain", "given back, exit 4; a peer runs it to its end"),
+    "F2": ("SIGTERM, a command longer than the drain", "returned, exit 4; a peer runs it to its end"),
     "F3": ("a second and a third signal", "the second cancels in 1 s, the third exits at once"),
     "F4": ("SIGKILL, the same WORKER_ID starts again", "runs again within ack_wait + 1 s, reported once"),
     "F5": ("SIGKILL, the others have another id", "never acknowledged without an outcome"),
     "F6": ("nats-server restarts under load", "connected in 2 s, at work 1 s later, none lost"),
-    "F7": ("NATS is a black hole", "found within two pings, not ready, back within 2 s"),
+    "F7": ("NATS does not answer", "found within two pings, not ready, back within 2 s"),
     "F8": ("the durable is deleted", "found in 1 s or at the next pull, made again"),
     "F9": ("stream purged or deleted, leaders change", "no crash, none lost, pulling again"),
     "F10": ("a dead peer holds all of max_ack_pending", "a gauge and a warning; goes on within ack_wait + 1 s"),
     "F11": ("the ack is lost", "acknowledged at the next delivery, not run again"),
-    "F12": ("the worker stands still (SIGSTOP)", "reports nothing that is another's"),
+    "F12": ("the worker is stopped (SIGSTOP)", "reports nothing that is another's"),
     "F13": ("the event loop is blocked for 10 s", "no second delivery; liveness 503 after 5 s"),
     "F14": ("the control plane answers 503 and 429", "two requests a second at most, all reported after"),
     "F15": ("the control plane hangs, answers are lost", "one terminal row for each command"),
@@ -239,11 +239,10 @@ def write() -> None:
 
 _OVERVIEW: Final = """# Reliability
 
-No outcome is lost when something fails: a message is acknowledged only after the control plane has accepted the
-command's outcome, and is delivered again until then. Each line is a fault that `tests/faults` causes, and what is
-promised then; the link leads to the promise in full, what was measured, and the test.
+No outcome is lost: a message is acknowledged only after the control plane has accepted its outcome, and delivered again
+until then. `tests/faults` causes each fault. The links lead to the whole promise, the figures and the test.
 
-| fault | what happens | what is kept |
+| fault | what happens | what is promised |
 |---|---|---|
 """
 _HEAD: Final = """# Reliability: every figure
