@@ -31,7 +31,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "F2": (
         "SIGTERM, a command longer than the drain",
-        "stopped and given back, no command.failed, exit 4 within drain + 3 s, a peer runs it to its one end",
+        "stopped and returned, no command.failed, exit 4 within drain + 3 s, a peer runs it to its one end",
     ),
     "F3": ("a second and a third signal", "the second cancels: exit 4 in 1 s; the third exits 130 at once"),
     "F4": (
@@ -40,7 +40,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "F5": (
         "SIGKILL, the others have another id",
-        "409 is given back with growing delay, never acked; who may take it takes it",
+        "409 is returned with growing delay, never acked; who may take it takes it",
     ),
     "F6": (
         "nats-server restarts under 500 commands/s (SIGTERM, SIGKILL)",

@@ -121,7 +121,7 @@ async def returned_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Issu
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-async def test_f27_refused_claim_is_given_back_sooner_than_a_granted_one_is_done_with(
+async def test_f27_refused_claim_is_returned_sooner_than_a_granted_one_is_done_with(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
     async with scene(tmp_path, dialect) as home:

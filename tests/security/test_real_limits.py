@@ -126,7 +126,7 @@ def outcomes_under(user: str, limit: str) -> dict[str, Any]:
 
 @pytest.mark.skipif(USERS == ("root",), reason="no count of processes binds root")
 @pytest.mark.parametrize("name", KINDS)
-def test_kind_is_given_back_where_the_user_has_no_process_left(name: str) -> None:
+def test_kind_is_returned_where_the_user_has_no_process_left(name: str) -> None:
     """Others use up processes and threads (RLIMIT_NPROC)."""
     if library := LIBRARY.get(KINDS[name][0]):
         pytest.importorskip(library)
@@ -137,7 +137,7 @@ def test_kind_is_given_back_where_the_user_has_no_process_left(name: str) -> Non
 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in BY_FORK])
-def test_kind_is_given_back_where_no_memory_is_left_for_a_thread(name: str, user: str) -> None:
+def test_kind_is_returned_where_no_memory_is_left_for_a_thread(name: str, user: str) -> None:
     """Others use up the worker's memory (RLIMIT_AS)."""
     if library := LIBRARY.get(KINDS[name][0]):
         pytest.importorskip(library)

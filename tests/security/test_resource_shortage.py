@@ -102,7 +102,7 @@ def writing(effects: Path) -> dict[str, RawCommand]:
 
 
 @pytest.mark.parametrize("kind", ["shell", "python", "sequence"])
-async def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(kind: str, tmp_path: Path) -> None:
+async def test_command_that_finds_no_descriptor_is_returned_and_runs_once(kind: str, tmp_path: Path) -> None:
     """No descriptor to load a kind."""
     effects = tmp_path / "effects"
     command = writing(effects)[kind]
@@ -143,7 +143,7 @@ async def test_command_that_is_refused_a_process_or_a_thread_is_returned_and_run
     assert effects.read_text().strip() == "x"
 
 
-async def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:
+async def test_http_request_that_cannot_connect_is_returned_before_it_was_sent(tmp_path: Path) -> None:
     """No descriptor for an HTTP connection."""
     async with house(worker=False) as home, worker_process(home, tmp_path, **SOON) as worker:
         get = {"url": f"{home.plane.url}/api/health"}
