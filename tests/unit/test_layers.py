@@ -231,6 +231,12 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
     assert [path.name for path in sources() if path.stem in banned] == []
 
 
+def test_no_class_name_stands_twice() -> None:
+    """Twins of the two engines share theirs; `_core.pyi` has those of the compiled one."""
+    named = Counter(node.name for path in sources() for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef))
+    assert {name: times for name, times in named.items() if times > 1} == {}
+
+
 def test_files_and_functions_stay_readable() -> None:
     long = []
     for path in sources():

@@ -27,7 +27,7 @@ from noetl_worker.settings.settings import Settings
 __all__ = [
     "DEFAULT_STREAM",
     "ENSURE",
-    "DeadLetters",
+    "DeadLetterStream",
     "Durable",
     "Found",
     "Look",
@@ -84,7 +84,7 @@ class Durable:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetters:
+class DeadLetterStream:
     """The stream that keeps dead letters, as it is."""
 
     stream: str
@@ -99,7 +99,7 @@ class Found:
     durable: str
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
-    dead_letters: DeadLetters | None = None
+    dead_letters: DeadLetterStream | None = None
     """None: no dead letter has been kept yet; the first one makes the stream."""
 
 
@@ -175,10 +175,10 @@ async def find(client: Client, settings: Settings) -> Found:
     return replace(await _find_commands(client, settings), dead_letters=await _find_dead_letters(client, settings))
 
 
-async def _find_dead_letters(client: Client, settings: Settings) -> DeadLetters | None:
+async def _find_dead_letters(client: Client, settings: Settings) -> DeadLetterStream | None:
     stream = await stream_of(client, settings.dead_letter_subject)
     info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
-    return DeadLetters(str(stream), info["config"]) if info is not None else None
+    return DeadLetterStream(str(stream), info["config"]) if info is not None else None
 
 
 async def _find_commands(client: Client, settings: Settings) -> Found:
@@ -294,7 +294,7 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
     return done
 
 
-async def _apply_to_dead_letters(client: Client, dead_letters: DeadLetters, settings: Settings) -> list[str]:
+async def _apply_to_dead_letters(client: Client, dead_letters: DeadLetterStream, settings: Settings) -> list[str]:
     changes = _changes(dead_letter_rows(dead_letters.config, settings.dead_letter_subject))
     if changes:
         await ask(client, f"STREAM.UPDATE.{dead_letters.stream}", patched(dead_letters.config, _together(changes)))
