@@ -117,17 +117,19 @@ def _probe_address(settings: Settings) -> str | None:
 
 
 async def _supervise(settings: Settings, flags: Mapping[str, str | None]) -> int:
-    from noetl_worker.supervisor.probes import serve
+    from noetl_worker.observability.probe_server import ProbeServer
+    from noetl_worker.supervisor.probes import pages_of_all
     from noetl_worker.supervisor.supervisor import Supervisor
 
     supervisor = Supervisor(settings, flags)
     supervisor.handle_signals()
     _calm_the_collector()
-    stop_serving = await serve(supervisor, settings) if settings.metrics_bind else None
+    server = ProbeServer(pages_of_all(supervisor), debug_token=settings.debug_token.reveal())
+    if settings.metrics_bind:
+        await server.open(settings.metrics_bind)
     with announced(directory_of(settings.outbox_dir), _probe_address(settings)):
         code = await supervisor.run()
-    if stop_serving is not None:
-        await stop_serving()
+    await server.close()
     return code
 
 

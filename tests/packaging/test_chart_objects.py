@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chart import VARIANTS, containers, one, rendered
-from noetl_worker.observability.probes import Health, probe_app
+from noetl_worker.observability.probes import Health, pages_of
 
 WORKLOADS = ("StatefulSet", "Deployment")
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -153,7 +153,7 @@ def test_ports_that_are_named_are_the_one_that_the_worker_serves(variant: str) -
 
 
 def test_probes_ask_for_what_is_served() -> None:
-    served = {route.path for route in probe_app(Health()).routes}  # type: ignore[attr-defined]
+    served = set(pages_of(Health()))
     asked = {name: probe["path"] for name, probe in probes(worker(rendered({}))).items()}
     assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     assert {*asked.values(), "/metrics"} <= served

@@ -10,17 +10,15 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 
 from integration.house import house
-from integration.processes import Probe, environment, until, worker_process
+from integration.processes import Probe, environment, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.observability.probe_connections import MAX_CONNECTIONS, ProbeConnection
-from noetl_worker.observability.probes import Health, probe_app
+from noetl_worker.observability.probe_server import MAX_CONNECTIONS, MAX_HEAD_BYTES, ProbeServer
+from noetl_worker.observability.probes import Health, pages_of
 from patience import PATIENCE_S
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -29,62 +27,80 @@ HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def probe_port(answered_within_s: float) -> AsyncIterator[tuple[int, Any]]:
-    """Its number, and the class of its connections."""
-    made: Any = type("Connection", (ProbeConnection,), {"answered_within_s": answered_within_s})
-    config = uvicorn.Config(probe_app(Health()), http=made, log_level="error", lifespan="off")
-    server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+async def probe_port(answered_within_s: float) -> AsyncIterator[int]:
+    server = ProbeServer(pages_of(Health()), answered_within_s=answered_within_s)
+    await server.open("127.0.0.1:0")
     try:
-        await until(lambda: server.started, "serving")
-        yield listener.getsockname()[1], made
+        yield server.port
     finally:
-        server.should_exit = True
-        await serving
+        await server.close()
 
 
-async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    writer.write(HEALTHZ)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    await reader.readexactly(int(length.partition(b":")[2]))
-    return head.startswith(b"HTTP/1.1 200")
-
-
-async def closed_by_server(reader: asyncio.StreamReader) -> None:
-    """Returns when the other side has ended the connection."""
+async def all_from(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the other side has ended the connection."""
+    received = b""
     try:
-        while await reader.read(65536):
-            pass
+        while part := await reader.read(65536):
+            received += part
     except ConnectionError:
-        return
+        pass
+    return received
+
+
+async def told(port: int, sent: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    received = await all_from(reader)
+    writer.close()
+    return received
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /livez HTTP/1.1\r\nX: "], ids=["nothing", "a byte", "a half"])
-@pytest.mark.parametrize("after", [0, 1], ids=["at once", "after an answer"])
-async def test_connection_that_asks_for_nothing_is_closed(sent: bytes, after: int) -> None:
-    """Probe connections that never ask, or a byte at a time."""
-    async with probe_port(600.0 if after else 0.05) as (port, made):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(after):
-            assert await answered(reader, writer)
-            made.answered_within_s = 0.05  # after the next answer
-            assert await answered(reader, writer)
-        writer.write(sent)
-        await closed_by_server(reader)
-        writer.close()
+async def test_connection_that_asks_for_nothing_is_closed(sent: bytes) -> None:
+    """Connections to the probe port that never ask, or ask by a byte now and then."""
+    async with probe_port(0.05) as port:
+        assert await told(port, sent) == b""
+
+
+async def test_head_without_an_end_is_not_kept() -> None:
+    """A request to the probe port whose head never ends, to take the worker's memory."""
+    async with probe_port(600.0) as port:
+        assert await told(port, b"GET /livez HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES) == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (HEALTHZ, 200),
+        (HEALTHZ * 2, 200),
+        (HEALTHZ.replace(b"healthz", b"livez?verbose=1"), 200),
+        (HEALTHZ.replace(b"HTTP/1.1", b"HTTP/1.0"), 200),
+        (HEALTHZ.replace(b"GET", b"POST"), 405),
+        (HEALTHZ.replace(b"healthz", b""), 404),
+        (b"\r\n\r\n", 400),
+        (b"\xff\x00 HTTP/1.\r\n\r\n", 400),
+        (b"*1\r\n$4\r\nPING\r\n\r\n", 400),
+    ],
+)
+async def test_every_head_has_one_answer_and_the_connection_ends(sent: bytes, status: int) -> None:
+    async with probe_port(600.0) as port:
+        received = await told(port, sent)
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert head.startswith(f"HTTP/1.1 {status} ".encode())
+        assert f"content-length: {len(body)}".encode() in head
+        told_to_head = await told(port, HEALTHZ.replace(b"GET", b"HEAD"))
+        assert (told_to_head[:15], told_to_head[-4:]) == (b"HTTP/1.1 200 OK", b"\r\n\r\n")
 
 
 async def test_connections_are_bounded_and_a_probe_that_asks_at_once_is_heard() -> None:
-    """More connections than the probe port takes."""
-    async with probe_port(600.0) as (port, _):  # nothing is closed for its age here
+    async with probe_port(600.0) as port:  # nothing is closed for its age here
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS + 10)]
-        await asyncio.gather(*(closed_by_server(reader) for reader, _ in silent[:10]))
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        assert await answered(reader, writer)
-        assert await answered(reader, writer)  # and so is its next question
-        await closed_by_server(silent[10][0])
-        for _, one in [*silent, (reader, writer)]:
+        await asyncio.gather(*(all_from(reader) for reader, _ in silent[:10]))
+        assert (await told(port, HEALTHZ)).startswith(b"HTTP/1.1 200")
+        await all_from(silent[10][0])
+        assert (await told(port, HEALTHZ)).startswith(b"HTTP/1.1 200")
+        for _, one in silent:
             one.close()
 
 

@@ -269,6 +269,13 @@ def test_which_plane_it_is_decides_in_the_files_of_the_dialects_alone() -> None:
     assert found == []
 
 
+def test_server_library_is_the_development_planes_alone() -> None:
+    """It is in the extra `local`: a worker is installed without it."""
+    servers = {"starlette", "uvicorn"}
+    found = {own(path) for path in sources() if servers & {package(module) for module in imports(path)}}
+    assert {package(module) for module in found} == {"dev"}
+
+
 def test_importing_the_package_loads_no_tool_and_no_server() -> None:
     code = (
         "import noetl_worker, sys; print([m for m in sys.modules if m.split('.')[0] in ('httpx','nats','starlette')])"

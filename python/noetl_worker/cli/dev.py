@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from noetl_worker.cli.system import require_posix
+from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.process import event_loop
@@ -57,7 +57,8 @@ def dev(
     require_posix()
     configure_logging(log_level, "auto")
     try:
-        from noetl_worker.dev.session import run_playbook
+        with with_extra_local():
+            from noetl_worker.dev.session import run_playbook
 
         overrides = dict(parse_override(text) for text in set_ or ())
         session = run_playbook(

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import require_posix
+from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import DocumentError, NoetlWorkerError, SettingsError
 from noetl_worker.models import Dialect, Envelope, JsonValue
 from noetl_worker.process import event_loop
@@ -159,6 +159,7 @@ def json_argument(name: str, text: str) -> JsonValue:
 
     Raises:
         DocumentError: neither; names the argument and the place.
+        PlaybookError: files are read as YAML, which is not installed.
     """
     if not text.startswith("@"):
         from noetl_worker import json_text
@@ -167,7 +168,8 @@ def json_argument(name: str, text: str) -> JsonValue:
             return json_text.loads(text)
         except DocumentError as error:
             raise DocumentError(error.code, f"{name}: {error}. Write JSON, or @FILE") from None
-    import yaml
+    with with_extra_local():
+        import yaml
 
     file = text[1:]
     try:
@@ -191,6 +193,7 @@ def _mapping(name: str, text: str) -> dict[str, JsonValue]:
 def _credentials(given: list[str]) -> dict[str, Any]:
     if not given:  # files are read as YAML
         return {}
-    from noetl_worker.dev.credential_files import given_credential
+    with with_extra_local():
+        from noetl_worker.dev.credential_files import given_credential
 
     return {given.name: given.body() for given in map(given_credential, given)}

@@ -1,13 +1,17 @@
-"""Where a worker runs at all."""
+"""Where a worker runs at all, and what a command needs beside the plain install."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import typer
 
-__all__ = ["require_posix"]
+from noetl_worker.errors import PlaybookError
+
+__all__ = ["require_posix", "with_extra_local"]
 
 _IS_POSIX: Final = os.name == "posix"
 
@@ -23,3 +27,12 @@ def require_posix() -> None:
             err=True,
         )
         raise typer.Exit(EXIT_CANNOT_START)
+
+
+@contextmanager
+def with_extra_local() -> Iterator[None]:
+    """For imports of what only the extra `local` installs. Raises PlaybookError that names it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PlaybookError(f'{error.name} is not installed: pip install "noetl-worker[local]"') from error

@@ -8,33 +8,29 @@ a second connection in a second thread, 1.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import nats
 import structlog
 
-from noetl_worker.errors import ControlPlaneError, NoetlWorkerError, SettingsError
+from noetl_worker.errors import ControlPlaneError, NoetlWorkerError
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.delivery import IN_PROGRESS
 from noetl_worker.observability import metrics
-from noetl_worker.observability.probes import Health, probe_app
+from noetl_worker.observability.probe_server import ProbeServer
+from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.registration import Registration
 from noetl_worker.process import event_loop
-from noetl_worker.process.handed_down import listening_socket
 from noetl_worker.settings.settings import Settings
 from noetl_worker.stopping import KEEPALIVE_S
 from noetl_worker.transport.opening import open_transport
-
-if TYPE_CHECKING:
-    import uvicorn
 
 __all__ = ["InProgress", "Keepalive"]
 
@@ -175,7 +171,10 @@ class Keepalive:
             self._stop.set()
         connection = await connect(self._settings, f"noetl-worker keepalive {self._identity.unique}", attempts=3)
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
-        server, serving = await self._serve_probes()
+        server = ProbeServer(pages_of(self._health), debug_token=self._settings.debug_token.reveal())
+        if self._settings.metrics_bind:
+            await server.open(self._settings.metrics_bind)
+            self.probes_port = server.port
         registry = asyncio.create_task(self._registry(client))
         beats = asyncio.create_task(self.in_progress.extend_until(self._stop, connection, self._settings))
         self._up.set_result(None)
@@ -191,9 +190,7 @@ class Keepalive:
             registration = await _result_at_end(registry)
             if registration is not None:
                 await _deregister(registration)
-            if server is not None and serving is not None:
-                server.should_exit = True
-                await asyncio.wait([serving], timeout=2)
+            await server.close()
             await connection.close()
             await client.close()
 
@@ -219,33 +216,6 @@ class Keepalive:
         name = self._identity.name_for(plane.dialect)
         registration = Registration(plane, self._settings, name, version=self._version, engine=self._engine)
         return registration if await registration.register() else None
-
-    async def _serve_probes(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:
-        if not self._settings.metrics_bind:
-            return None, None
-        import uvicorn  # with its like a tenth of a start: while the main loop waits for its own connection
-
-        from noetl_worker.observability.probe_connections import MAX_CONNECTIONS, ProbeConnection
-
-        host, _, port = self._settings.metrics_bind.rpartition(":")
-        config = uvicorn.Config(
-            probe_app(self._health, debug_token=self._settings.debug_token.reveal()),
-            http=ProbeConnection,
-            backlog=MAX_CONNECTIONS,  # asyncio accepts as many in one go, before the first can be dropped
-            log_level="error",
-            access_log=False,
-            lifespan="off",
-        )
-        server = uvicorn.Server(config)
-        try:
-            sockets = [listening_socket() or socket.create_server((host, int(port)))]
-        except OSError as error:
-            raise SettingsError(
-                "WORKER_METRICS_BIND", self._settings.metrics_bind, f"a free address ({error}); empty switches it off"
-            ) from error
-        self.probes_port = sockets[0].getsockname()[1]
-        log.info("probes_listening", host=host, port=self.probes_port)
-        return server, asyncio.create_task(server.serve(sockets=sockets))
 
 
 async def _deregister(registration: Registration) -> None:

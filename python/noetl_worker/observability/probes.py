@@ -7,21 +7,16 @@ Liveness is progress, not an open port: a worker once hung for 22 hours behind a
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from noetl_worker.observability import metrics
+from noetl_worker.observability.probe_server import Page
 
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-
-__all__ = ["Health", "is_let_in", "probe_app"]
+__all__ = ["Health", "pages_of"]
 
 BLOCKED_AFTER_S: Final = 5.0
 """A loop that has not turned for this long is reported as blocked."""
@@ -58,56 +53,23 @@ class Health:
         return None
 
 
-def probe_app(health: Health, *, debug_token: str = "") -> Starlette:
-    """The ASGI app with the five routes; /debug is for this machine, and for who has the token.
-
-    Its library is loaded for who serves it: `Health` is the worker's, too.
-    """
-    from starlette.applications import Starlette
-    from starlette.responses import JSONResponse, Response
-    from starlette.routing import Route
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def livez(_: Request) -> Response:
+def pages_of(health: Health) -> dict[str, Page]:
+    async def livez() -> tuple[int, Mapping[str, Any]]:
         trouble = health.trouble()
         body = {"status": "ok" if trouble is None else "failing", "reason": trouble, "loop_lag_s": health.loop_lag_s()}
-        return JSONResponse(body, status_code=200 if trouble is None else 503)
+        return 200 if trouble is None else 503, body
 
-    async def readyz(_: Request) -> Response:
+    async def readyz() -> tuple[int, Mapping[str, Any]]:
         trouble = health.trouble()
         ready = health.ready and trouble is None
-        return JSONResponse({"ready": ready, "reason": trouble or health.reason}, status_code=200 if ready else 503)
+        return 200 if ready else 503, {"ready": ready, "reason": trouble or health.reason}
 
-    async def metrics_text(_: Request) -> Response:
+    async def metrics_text() -> tuple[int, bytes]:
         metrics.LOOP_LAG.set(health.loop_lag_s())
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return 200, metrics.exposition()
 
-    async def inflight(request: Request) -> Response:
-        if not is_let_in(request, debug_token):
-            advice = "from this machine only, or with NOETL_WORKER_DEBUG_TOKEN as a bearer token"
-            return JSONResponse({"error": advice}, status_code=403)
+    async def inflight() -> tuple[int, Mapping[str, Any]]:
         state = {"ready": health.ready, "reason": health.trouble() or health.reason, "loop_lag_s": health.loop_lag_s()}
-        return JSONResponse({**state, **(health.in_flight() if health.in_flight is not None else {})})
+        return 200, {**state, **(health.in_flight() if health.in_flight is not None else {})}
 
-    return Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics_text),
-            Route("/debug/inflight", inflight),
-        ]
-    )
-
-
-def is_let_in(request: Request, token: str) -> bool:
-    """By the peer's address, never by a header that says where a request came from."""
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if token and hmac.compare_digest(given.encode(), token.encode()):
-        return True
-    try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    return {"/livez": livez, "/readyz": readyz, "/metrics": metrics_text, "/debug/inflight": inflight}

@@ -3,79 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
-from noetl_worker.errors import SettingsError
-from noetl_worker.observability.probes import is_let_in
+from noetl_worker.observability.probe_server import Page
 from noetl_worker.observability.sums import summed
-from noetl_worker.settings.settings import Settings
 from noetl_worker.supervisor.supervisor import Supervisor, WorkerProcess
 
 if TYPE_CHECKING:
     import httpx
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
 
-__all__ = ["serve"]
+__all__ = ["pages_of_all"]
 
 _TIMEOUT_S: Final = 2.0
-log = structlog.get_logger("noetl_worker.supervisor")
 
 
-async def serve(supervisor: Supervisor, settings: Settings) -> Callable[[], Any]:
-    """Serve until the function that is returned is called.
-
-    Raises:
-        SettingsError: the address is taken.
-    """
-    import uvicorn
-
-    from noetl_worker.observability.probe_connections import MAX_CONNECTIONS, ProbeConnection
-
-    host, _, port = settings.metrics_bind.rpartition(":")
-    try:
-        listening = socket.create_server((host, int(port)))
-    except OSError as error:
-        raise SettingsError(
-            "WORKER_METRICS_BIND", settings.metrics_bind, f"a free address ({error}); empty switches it off"
-        ) from error
-    log.info("probes_listening", host=host, port=listening.getsockname()[1])
-    app = _app(supervisor, settings.debug_token.reveal())
-    config = uvicorn.Config(
-        app, http=ProbeConnection, backlog=MAX_CONNECTIONS, log_level="error", access_log=False, lifespan="off"
-    )
-
-    class ProbeServer(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            """It takes none: it would stop answering at the first one, and raise it again, which is the second one."""
-            yield
-
-    server = ProbeServer(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-
-    async def stop() -> None:
-        server.should_exit = True
-        await asyncio.wait([serving], timeout=2)
-
-    return stop
-
-
-def _app(supervisor: Supervisor, debug_token: str) -> Starlette:
-    from starlette.applications import Starlette
-    from starlette.responses import JSONResponse, PlainTextResponse
-    from starlette.routing import Route
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def livez(_: Request) -> Response:
+def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
+    async def livez() -> tuple[int, Mapping[str, Any]]:
         """A worker that died is being started again: that is no reason to start all of them anew."""
         answers = await _asked(supervisor, "/livez")
         failing = {
@@ -84,33 +28,22 @@ def _app(supervisor: Supervisor, debug_token: str) -> Starlette:
             if answer is not None and not _is_ok(answer)
         }
         body = {"status": "failing" if failing else "ok", "processes": failing}
-        return JSONResponse(body, status_code=503 if failing else 200)
+        return 503 if failing else 200, body
 
-    async def readyz(_: Request) -> Response:
+    async def readyz() -> tuple[int, Mapping[str, Any]]:
         answers = await _asked(supervisor, "/readyz")
         waiting = {str(worker.number): _text_of(answer) for worker, answer in answers if not _is_ok(answer)}
-        body = {"ready": not waiting, "processes": waiting}
-        return JSONResponse(body, status_code=503 if waiting else 200)
+        return 503 if waiting else 200, {"ready": not waiting, "processes": waiting}
 
-    async def metrics(_: Request) -> Response:
+    async def metrics() -> tuple[int, bytes]:
         answers = [answer.text for _, answer in await _asked(supervisor, "/metrics") if _is_ok(answer) and answer]
-        return PlainTextResponse(summed([*answers, _own(supervisor)]))
+        return 200, summed([*answers, _own(supervisor)]).encode()
 
-    async def inflight(request: Request) -> Response:
-        if not is_let_in(request, debug_token):
-            advice = "from this machine only, or with NOETL_WORKER_DEBUG_TOKEN as a bearer token"
-            return JSONResponse({"error": advice}, status_code=403)
+    async def inflight() -> tuple[int, Mapping[str, Any]]:
         answers = await _asked(supervisor, "/debug/inflight")
-        return JSONResponse({"processes": [answer.json() for _, answer in answers if answer and _is_ok(answer)]})
+        return 200, {"processes": [answer.json() for _, answer in answers if answer and _is_ok(answer)]}
 
-    routes = {
-        "/healthz": healthz,
-        "/livez": livez,
-        "/readyz": readyz,
-        "/metrics": metrics,
-        "/debug/inflight": inflight,
-    }
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in routes.items()])
+    return {"/livez": livez, "/readyz": readyz, "/metrics": metrics, "/debug/inflight": inflight}
 
 
 async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess, httpx.Response | None]]:

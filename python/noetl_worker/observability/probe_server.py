@@ -1,0 +1,150 @@
+"""The HTTP server of the probe port: a GET a connection, few connections, and none for long without an answer.
+
+Whoever reaches the port shares the worker's file descriptors: 1,100 idle connections made every tool end in EMFILE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, TypeAlias
+
+import structlog
+
+from noetl_worker import json_text
+from noetl_worker.errors import SettingsError
+from noetl_worker.process.handed_down import listening_socket
+
+__all__ = ["MAX_CONNECTIONS", "MAX_HEAD_BYTES", "Page", "ProbeServer"]
+
+MAX_CONNECTIONS: Final = 64
+"""Above it the oldest one makes room: a probe that asks at once is always heard."""
+MAX_HEAD_BYTES: Final = 16 * 1024
+log = structlog.get_logger("noetl_worker.probes")
+
+
+Page: TypeAlias = Callable[[], Awaitable[tuple[int, Mapping[str, Any] | bytes]]]
+"""Its status, and what is sent as JSON or, where it is bytes, as the text of metrics."""
+
+
+async def _serves() -> tuple[int, Mapping[str, Any]]:
+    return 200, {"status": "ok"}
+
+
+class ProbeServer:
+    """Serves pages, each by its path. Those under /debug/ are for this machine, and for who has the token."""
+
+    def __init__(self, pages: Mapping[str, Page], *, debug_token: str = "", answered_within_s: float = 5.0) -> None:
+        """A connection is closed after `answered_within_s`: a probe and a scrape take milliseconds."""
+        self.answered_within_s: Final = answered_within_s
+        self.connections: Final[dict[asyncio.Transport, None]] = {}
+        """Those that are open, the oldest first."""
+        self.port = 0
+        self._pages: Final = {"/healthz": _serves, **pages}
+        self._debug_token = debug_token
+        self._server: asyncio.Server | None = None
+
+    async def open(self, bind: str) -> None:
+        """Listen at `bind`, or on the socket that the supervisor handed down.
+
+        Raises:
+            SettingsError: the address is taken.
+        """
+        host, _, port = bind.rpartition(":")
+        try:
+            listening = listening_socket() or socket.create_server((host, int(port)))
+        except OSError as error:
+            advice = f"a free address ({error}); empty switches it off"
+            raise SettingsError("WORKER_METRICS_BIND", bind, advice) from error
+        # asyncio accepts as many as the backlog in one go, before the first can be dropped
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _ProbeConnection(self), sock=listening, backlog=MAX_CONNECTIONS
+        )
+        self.port = listening.getsockname()[1]
+        log.info("probes_listening", host=host, port=self.port)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for transport in list(self.connections):
+                transport.abort()
+            await self._server.wait_closed()
+
+    async def respond(self, head: bytes, peer: str) -> bytes:
+        """The whole answer to a request with this head, from this address."""
+        request_line, *lines = head.decode("latin-1").split("\r\n")
+        method, _, target = request_line.rpartition(" HTTP/1.")[0].partition(" ")
+        path = target.partition("?")[0]
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body: Mapping[str, Any] | bytes
+        if not path:
+            status, body = 400, {"error": "no HTTP request"}
+        elif path not in self._pages:
+            status, body = 404, {"error": f"there are {', '.join(self._pages)}"}
+        elif method not in ("GET", "HEAD"):
+            status, body = 405, {"error": "GET or HEAD"}
+        elif path.startswith("/debug/") and not self._is_admitted(peer, headers.get("authorization", "")):
+            advice = "from this machine only, or with NOETL_WORKER_DEBUG_TOKEN as a bearer token"
+            status, body = 403, {"error": advice}
+        else:
+            status, body = await self._pages[path]()
+        content = body if isinstance(body, bytes) else json_text.dumps(body)
+        kind = "text/plain; version=0.0.4; charset=utf-8" if content is body else "application/json"
+        answer = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {kind}\r\n"
+            f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        )
+        return answer.encode() + (b"" if method == "HEAD" else content)
+
+    def _is_admitted(self, peer: str, authorization: str) -> bool:
+        """By the peer's address, never by a header that says where a request came from."""
+        given = authorization.removeprefix("Bearer ")
+        if self._debug_token and hmac.compare_digest(given.encode(), self._debug_token.encode()):
+            return True
+        try:
+            return ipaddress.ip_address(peer).is_loopback
+        except ValueError:
+            return False
+
+
+class _ProbeConnection(asyncio.Protocol):
+    def __init__(self, server: ProbeServer) -> None:
+        self._server = server
+        self._head = b""
+        self._answering: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        # not `close`: who does not read would hold it open
+        self._deadline = asyncio.get_running_loop().call_later(self._server.answered_within_s, transport.abort)
+        connections = self._server.connections
+        connections[transport] = None
+        if len(connections) > MAX_CONNECTIONS:
+            oldest = next(iter(connections))
+            del connections[oldest]  # it no longer counts; asyncio closes it in its next turn
+            oldest.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._answering is not None:
+            return
+        self._head += data
+        head, end, _ = self._head.partition(b"\r\n\r\n")
+        if end:
+            self._answering = asyncio.get_running_loop().create_task(self._answer(head))
+        elif len(head) > MAX_HEAD_BYTES:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        self._server.connections.pop(self._transport, None)
+
+    async def _answer(self, head: bytes) -> None:
+        try:
+            peer = self._transport.get_extra_info("peername")  # None: it is gone already
+            self._transport.write(await self._server.respond(head, peer[0] if peer else ""))
+        finally:
+            self._transport.close()
