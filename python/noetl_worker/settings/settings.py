@@ -57,9 +57,9 @@ class Settings(ToolSettings):
     http_transport: str = setting(
         "NOETL_WORKER_HTTP_TRANSPORT",
         "auto",
-        values.choice("auto", "on_loop", "httpx", "pyreqwest"),
+        values.choice("auto", "on_loop", "httpx"),
         source="ours",
-        help="HTTP client below the control-plane calls; auto: on_loop (pyreqwest is no longer used and means auto)",
+        help="HTTP client below the control-plane calls; auto: on_loop",
     )
     trusted_servers: tuple[str, ...] = setting(
         "NOETL_WORKER_TRUSTED_SERVERS",
