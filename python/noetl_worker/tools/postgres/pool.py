@@ -1,9 +1,9 @@
 """Open connections to Postgres, kept between commands: one pool for each address.
 
-Not psycopg_pool: it connects in the background and reports a wrong password or a refused connection as "no connection
-within 30 s", and it resets a connection in a task that the next command waits for. Here the command itself connects
-and sees the server's words, and the reset is one text sent when a command is over, whose answer is read when the next
-one begins: by then it has arrived.
+Not psycopg_pool: it connects in tasks of its own and reports a wrong password or a refused connection as "no connection
+within the timeout", and goes on trying it; and it resets a connection in a task that the next command waits for
+(docs/decisions.md has the figures). Here the command itself connects and sees the server's words, and the reset is one
+text sent when a command is over, whose answer is read when the next one begins: by then it has arrived.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import hashlib
 import secrets
 import select
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,14 +40,6 @@ _RESET: Final = (
 """DISCARD ALL in its parts: by itself it may not stand in one text with the session's settings, which follow."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    max_size: int
-    max_idle_s: float
-    max_age_s: float
-    ping_after_s: float
-
-
 class ConnectionPools:
     """The pools of one worker.
 
@@ -65,18 +59,26 @@ class ConnectionPools:
         ping_after_s: float = 20.0,
     ) -> None:
         self.max_size: Final = max_size
-        self._limits = _Limits(max_size, max_idle_s, max_age_s, ping_after_s)
+        self.max_idle_s: Final = max_idle_s
+        self.max_age_s: Final = max_age_s
+        self.ping_after_s: Final = ping_after_s
         self._pools: dict[bytes, _Pool] = {}
         self._salt = secrets.token_bytes(16)
         self._reaper: asyncio.TimerHandle | None = None
 
-    def connection(self, conninfo: str, session: str = "") -> _Use:
+    @asynccontextmanager
+    async def connection(self, conninfo: str, session: str = "") -> AsyncIterator[Any]:
         """`async with` a connection for one command; `session`: SET statements that hold during it.
 
         Nothing of a command reaches the next one: a connection that is left inside a transaction is closed, any
         other is reset. Raises what `connect` raises.
         """
-        return _Use(self._pool(conninfo), session)
+        pool = self._pool(conninfo)
+        member = await pool.take(session)
+        try:
+            yield member.connection
+        finally:
+            pool.release(member)
 
     async def aclose(self) -> None:
         """Close every idle connection; one that is in use is closed when it is returned."""
@@ -93,19 +95,19 @@ class ConnectionPools:
         key = hashlib.blake2b(conninfo.encode(), key=self._salt).digest()
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(conninfo, loop, self._limits)
+            pool = self._pools[key] = _Pool(conninfo, loop, self)
         if self._reaper is None:
-            self._reaper = loop.call_later(self._limits.max_idle_s / 2, self._reap)
+            self._reaper = loop.call_later(self.max_idle_s / 2, self._reap)
         return pool
 
     def _reap(self) -> None:
         for key, pool in list(self._pools.items()):
-            pool.close_idle(self._limits.max_idle_s)
+            pool.close_idle(self.max_idle_s)
             if pool.is_empty():
                 del self._pools[key]
         self._reaper = None
         if self._pools:
-            self._reaper = asyncio.get_running_loop().call_later(self._limits.max_idle_s / 2, self._reap)
+            self._reaper = asyncio.get_running_loop().call_later(self.max_idle_s / 2, self._reap)
 
     def _discard_all(self) -> None:
         if self._reaper is not None:
@@ -125,27 +127,10 @@ class _Member:
     idle_since: float = 0.0
 
 
-class _Use:
-    """One command's use of a connection."""
-
-    __slots__ = ("_member", "_pool", "_session")
-
-    def __init__(self, pool: _Pool, session: str) -> None:
-        self._pool = pool
-        self._session = session
-
-    async def __aenter__(self) -> Any:
-        self._member = await self._pool.take(self._session)
-        return self._member.connection
-
-    async def __aexit__(self, *failure: object) -> None:
-        self._pool.release(self._member)
-
-
 class _Pool:
     """The connections to one address: at most `max_size`, used ones first."""
 
-    def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: _Limits) -> None:
+    def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: ConnectionPools) -> None:
         self.loop = loop
         self.idle: list[_Member] = []
         self.in_use = 0
