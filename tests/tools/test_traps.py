@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from noetl_worker.command.dispatch import failure_of
+from noetl_worker.command.failure import failure_of
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.noop import NoopTool

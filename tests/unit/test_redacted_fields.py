@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.command.command import hydrate
-from noetl_worker.command.dispatch import CallLimits, Dispatch, failure_of
+from noetl_worker.command.dispatch import CallLimits, Dispatch
+from noetl_worker.command.failure import failure_of
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Dialect
 from noetl_worker.slots import Slots

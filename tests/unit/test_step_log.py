@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from noetl_worker.command.dispatch import failure_of
+from noetl_worker.command.failure import failure_of
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ClaimLost, ToolError
 from noetl_worker.models import AlreadyFinished, Dialect, HeldByOther, OutcomeKind

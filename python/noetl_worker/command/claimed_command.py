@@ -11,7 +11,8 @@ import structlog
 
 from noetl_worker.command import case_actions, handover
 from noetl_worker.command.command import bare_command, hydrate
-from noetl_worker.command.dispatch import CallLimits, Dispatch, failure_of
+from noetl_worker.command.dispatch import CallLimits, Dispatch
+from noetl_worker.command.failure import failure_of
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.in_flight import InFlight

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from jinja2 import TemplateError, nodes
 
+from noetl_worker.models import JsonValue
 from noetl_worker.templates.sandbox import LENIENT
 
-__all__ = ["Path", "names_in", "paths_in"]
+__all__ = ["Path", "names_in", "paths_in", "places_in_code"]
 
 _WORD: Final = re.compile(r"\w+")
+_FIRST_NAME: Final = re.compile(r"[.\[]")
+"""What ends it in a place."""
 
 Path: TypeAlias = tuple[str | int, ...]
 """A name, then keys and indexes that are written out: `a.b[0]`. It ends where one is computed, or at a slice."""
@@ -48,3 +51,23 @@ def names_in(code: str, names: Iterable[str]) -> set[str]:
     """Which of the names are in the code. No pattern of each, which would go through it, and be kept, once a name."""
     words = set(_WORD.findall(code))
     return {name for name in names if name in words or (not _WORD.fullmatch(name) and name in code)}
+
+
+def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
+    """Those of the places that the code in a tool's config, or in those of its tasks, may read."""
+    code = " ".join(_codes_in(config))
+    names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
+    in_code = names_in(code, names.values())
+    return [place for place, name in names.items() if name in in_code]
+
+
+def _codes_in(config: JsonValue) -> Iterator[str]:
+    waiting: list[JsonValue] = [config]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [inner for inner in item.values() if isinstance(inner, (dict, list))]
+            if isinstance(item.get("code"), str):
+                yield item["code"]
+        elif isinstance(item, list):
+            waiting += item

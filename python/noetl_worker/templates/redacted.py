@@ -15,7 +15,7 @@ from typing import Any, Final
 from noetl_worker.errors import ToolError
 from noetl_worker.models import JsonValue
 
-__all__ = ["REDACTED", "RedactedText", "RedactedValue", "check_given", "check_read", "codes_in", "mark_redacted"]
+__all__ = ["REDACTED", "RedactedText", "RedactedValue", "check_given", "check_read", "mark_redacted"]
 
 REDACTED: Final = "[REDACTED]"
 _OF_ANSWERS: Final = frozenset({"set-cookie", "www-authenticate", "set_cookie", "www_authenticate"})
@@ -100,19 +100,6 @@ def check_given(value: JsonValue, places: Sequence[str] = ()) -> None:
             raise RedactedValue(_reason([item.place]))
         elif places and isinstance(item, str) and REDACTED in item:
             raise RedactedValue(_reason(places))
-
-
-def codes_in(config: JsonValue) -> Iterator[str]:
-    """The code in a tool's config, or in those of its tasks."""
-    waiting: list[JsonValue] = [config]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            waiting += [inner for inner in item.values() if isinstance(inner, (dict, list))]
-            if isinstance(item.get("code"), str):
-                yield item["code"]
-        elif isinstance(item, list):
-            waiting += item
 
 
 def _reason(places: Sequence[str]) -> str:

@@ -65,11 +65,11 @@ class PreparedTool:
     """The config's own alone; None where it has none."""
 
     def limit(self, default_s: float, hard_s: float) -> None:
-        """Give the call the timeout of a worker: its own, else the default or what it needs more."""
+        """Give the call, and its context, the timeout of a worker: its own, else the default or what it needs more."""
         if (limit_s := self.own_timeout_s) is None:
             needed = getattr(self.tool, "time_needed", None)
             limit_s = max(default_s, needed(self.config)) if needed is not None else default_s
-        self.timeout_s = min(limit_s, hard_s)
+        self.timeout_s = self.context.timeout_s = min(limit_s, hard_s)
 
     async def run(self) -> ToolResult:
         """Run it once. Raises ToolError, or whatever a plug-in raises; `duration_ms` is always set."""

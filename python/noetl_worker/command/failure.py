@@ -1,0 +1,36 @@
+"""What an exception after the claim is reported as."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import ToolResult
+
+__all__ = ["failure_of"]
+
+_REPEATED_CHARS: Final = 4
+"""A cause as long as this that is part of an earlier text adds nothing to it; a shorter one may by chance."""
+
+
+def failure_of(error: BaseException) -> ToolResult:
+    """The failure that an exception after the claim is reported as: type, message and cause chain (T-19)."""
+    chain: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        text = str(current)
+        named = isinstance(current, ToolError)
+        if not any(
+            len(text) >= _REPEATED_CHARS and text in earlier for earlier in chain
+        ):  # "X; caused by ValueError: X"
+            chain.append(
+                text if named and text else f"{type(current).__name__}: {text}" if text else type(current).__name__
+            )
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    message = "; caused by ".join(dict.fromkeys(chain))
+    if isinstance(error, ToolError):
+        return ToolResult.failure(message, kind=error.kind, retryable=error.retryable, code=error.code)
+    details: dict[str, Any] = {"code": type(error).__name__}
+    return ToolResult.failure(message, kind="unknown", **details)

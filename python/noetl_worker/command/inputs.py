@@ -1,0 +1,161 @@
+"""What a tool is given: its config with all of the command's input, and the values that its templates see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
+from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.models import Command, JsonValue
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.templates import template
+from noetl_worker.templates.redacted import check_given
+
+__all__ = ["Inputs", "Render", "Values", "checked"]
+
+Render = Callable[..., JsonValue]
+_BOTH_INPUTS: Final = ("args", "input")
+_Given = tuple[str, JsonValue]
+"""(the field, its value)"""
+
+
+@dataclass(slots=True)  # not frozen, as ToolContext
+class Values:
+    """What the templates of one call see."""
+
+    variables: Mapping[str, JsonValue]
+    input: Mapping[str, JsonValue]
+    render: Render
+
+
+class Inputs:
+    """Of one command."""
+
+    def __init__(
+        self,
+        command: Command,
+        credentials: CommandCredentials,
+        *,
+        worker_id: str,
+        undefined_is_error: bool,
+        fields_of: Callable[[str], frozenset[str]],
+    ) -> None:
+        self._command, self._credentials, self._worker_id = command, credentials, worker_id
+        self._undefined_is_error, self._fields_of = undefined_is_error, fields_of
+        self._rules = RULES[command.dialect]
+
+    async def of(
+        self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
+    ) -> tuple[Mapping[str, JsonValue], Values]:
+        """The config with all of the command's input, rendered, and the values to render the rest of it with."""
+        has_templates = self._command.marks.templates
+        templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
+        # A template in the input sees the values beside it, no template: it would find its own text.
+        plain = (
+            {name: value for name, value in given.items() if not template.has_template(value)}
+            if has_templates
+            else given
+        )
+        values = await self._values(plain, templates)
+        in_spec, as_text = self._inputs_of(config)
+        if not has_templates and not in_spec and not as_text:
+            return ({**config, "input": given} if given else config), values
+        inputs = self._merged(in_spec, as_text, given, values.variables)
+        if in_spec or as_text or len(plain) < len(given):
+            config = self._without_inputs(config)
+            values = await self._values(inputs, templates)
+        if inputs:
+            config = {**config, "input": inputs}
+            values.render = _with_rendered(inputs, values.render)
+        return config, values
+
+    async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> Values:
+        """`given`: the input that templates see; `templates`: where some may be."""
+        command, strict = self._command, self._undefined_is_error
+        variables: dict[str, JsonValue] = {
+            # The input has been rendered by the plane; what is in braces there now is data (or had no value).
+            **command.variables,
+            **given,
+            # Metadata wins over variables of the same name (protocol/command.md#names). The id is a number on one
+            # plane.
+            "execution_id": str(command.execution_id) if self._rules.ids_are_text else command.execution_id,
+            "step": command.step,
+            "server_url": command.server_url,
+            "worker_id": self._worker_id,
+            "command_id": command.command_id,
+        }
+        names = keychain_names_in(templates) if templates is not None else None
+        if names or (names is not None and "keychain" not in variables):
+            variables["keychain"] = await self._credentials.keychain_names(names)
+
+        def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+            return template.render(value, {**variables, **extra} if extra else variables, strict=strict)
+
+        return Values(variables, given, checked(render, command.redacted) if command.redacted else render)
+
+    def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The config, and what it has under `spec`, without what `_merged` has taken from it."""
+        left = {name: value for name, value in config.items() if name not in _BOTH_INPUTS or self._is_own(name)}
+        spec = left.get("spec")
+        return {**left, "spec": self._without_inputs(spec)} if isinstance(spec, Mapping) else left
+
+    def _is_own(self, name: str) -> bool:
+        """Whether `args` is no other spelling of `input`, but a field of the tool, as a container's."""
+        return name == "args" and name in self._fields_of(self._command.kind)
+
+    def _inputs_of(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
+        """Inputs that the config still has: objects under `spec`, and one text at the top that is to give an object."""
+        if "args" not in config and "input" not in config and "spec" not in config:
+            return [], []
+        names = [name for name in _BOTH_INPUTS if not self._is_own(name)]
+        spec = config.get("spec")
+        below: Mapping[str, JsonValue] = spec if isinstance(spec, Mapping) else {}
+        in_spec = [(name, below[name]) for name in names if isinstance(below.get(name), Mapping)]
+        return in_spec, [(name, config[name]) for name in names if isinstance(config.get(name), str)]
+
+    def _merged(
+        self,
+        in_spec: Sequence[_Given],
+        as_text: Sequence[_Given],
+        given: Mapping[str, JsonValue],
+        variables: Mapping[str, JsonValue],
+    ) -> dict[str, JsonValue]:
+        """All inputs, rendered, as one. Which one wins is the plane's, as with objects (`command._input`)."""
+        kind, commands = self._command.kind, [("input", given)]
+        above = [*as_text, *commands] if self._rules.step_input_wins else [*commands, *as_text]
+        merged: dict[str, JsonValue] = {}
+        for name, value in [*in_spec, *above]:
+            try:
+                values = self._rendered(value, variables)
+            except TemplateError as error:
+                raise TemplateError(f"{kind}: field {name!r}: {error}") from error
+            if values is not None and not isinstance(values, Mapping):
+                raise ConfigurationError(f"{kind}: field {name!r} must be an object, not {type(values).__name__}")
+            merged.update(values or {})
+        return merged
+
+    def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
+        """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
+        missing = self._rules.tools.missing_value if isinstance(value, Mapping) else None
+        rendered = template.render(value, variables, strict=self._undefined_is_error, undefined=missing)
+        if self._command.redacted:
+            check_given(rendered, self._command.redacted)
+        return rendered
+
+
+def checked(render: Render, redacted: Sequence[str]) -> Render:
+    """For commands with values that the plane has taken out: what is rendered has none in it, or raises."""
+
+    def render_and_check(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        rendered = render(value, extra)
+        check_given(rendered, redacted)
+        return rendered
+
+    return render_and_check
+
+
+def _with_rendered(done: Mapping[str, JsonValue], render: Render) -> Render:
+    """`done` is what it is, data: it is not rendered a second time."""
+    return lambda value, extra=None: value if value is done else render(value, extra)

@@ -1,0 +1,81 @@
+"""The control plane as the tool of a command sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from noetl_worker import json_text
+from noetl_worker.errors import ToolError
+from noetl_worker.models import Command, FitRules, JsonValue, SecretTexts
+from noetl_worker.plane.client import Plane
+from noetl_worker.secrets import redaction
+from noetl_worker.templates.redacted import REDACTED, mark_redacted
+
+__all__ = ["ToolPlane"]
+
+_MOST_PLACES: Final = 10
+_STORED_ADVICE: Final = (
+    "the control plane took these for secrets when it stored the result: name the fields otherwise, or keep the result "
+    "in a file or an object store (artifact)"
+)
+
+
+class ToolPlane:
+    """The control-plane calls a tool may make (tools/contract.py, ToolControlPlane).
+
+    What the plane is given to keep leaves without the command's secrets.
+    """
+
+    def __init__(
+        self, plane: Plane, command: Command, known: Callable[[], SecretTexts], log: Callable[[], Any]
+    ) -> None:
+        self._plane = plane
+        self._command = command
+        self._known = known
+        self._log = log
+        self.execution_status: Final = plane.execution_status
+        self.execution_detail: Final = plane.execution_detail
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        return await self._plane.execute_playbook(self._safe(body))
+
+    async def playbook(self) -> Mapping[str, JsonValue]:
+        catalog_id = self._command.catalog_id
+        if catalog_id is None:
+            raise ToolError("the command carries no catalog_id: its playbook cannot be looked up", kind="parse")
+        found = (await self._plane.catalog_entry(catalog_id)).get("payload")
+        if not isinstance(found, Mapping):
+            raise ToolError(f"the catalog's entry {catalog_id} has no playbook in it", kind="parse")
+        return found
+
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
+        safe = await asyncio.to_thread(redaction.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
+        return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        found, packed = await self._plane.stored_result(ref)
+        may_be_redacted = self._plane.rules.redacts_results and REDACTED.encode() in packed
+        if may_be_redacted and (places := mark_redacted(found, "")):
+            fields = {"places": places[:_MOST_PLACES], "advice": _STORED_ADVICE}
+            self._log().warning("stored_result_redacted_by_plane", ref=ref, **fields)
+        return found
+
+    async def get_var(self, name: str) -> JsonValue:
+        return await self._plane.get_var(self._command.execution_id, name)
+
+    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
+        await self._plane.set_vars(self._command.execution_id, self._safe(variables), self._command.step)
+
+    def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        given = json_text.plain(body)
+        safe: Mapping[str, JsonValue] = redaction.without_known(given, self._known())
+        if safe != given:
+            advice = "pass the credential's alias on, not its value"
+            self._log().warning("secret_not_passed_on", fields=sorted(_differing(given, safe)), advice=advice)
+        return safe
+
+
+def _differing(given: Mapping[str, JsonValue], safe: Mapping[str, JsonValue]) -> set[str]:
+    return {name for name in safe if name not in given or given[name] != safe[name]}
