@@ -9,40 +9,23 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.secrets import redaction
-from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.rhai import RhaiConfig, RhaiTool
 
 
-def context(timeout_s: float | None = 30.0, **variables: Any) -> ToolContext:
-    absent = cast(Any, None)
-    return ToolContext(
-        execution_id=7,
-        command_id="c1",
-        step="s1",
-        kind="rhai",
-        server_url="http://srv",
-        worker_id="w1",
-        attempt=1,
-        timeout_s=timeout_s,
-        variables=variables,
-        input={},
-        stop=Stop(),
-        logger=absent,
-        control_plane=absent,
-        render=absent,
-        credential=absent,
-        run_tool=absent,
-        report_progress=absent,
-    )
+def context(timeout_s: float | None = 30.0, dialect: Dialect = Dialect.RUST, **variables: Any) -> ToolContext:
+    made = tool_context(dialect=dialect, execution_id=7, step="s1", server_url="http://srv", timeout_s=timeout_s)
+    made.values.variables = variables
+    return made
 
 
 async def run(
@@ -119,7 +102,7 @@ async def test_variable_of_the_command_hides_an_argument_on_the_rust_plane(
     """Seen live (rhai-same-name): in a list of tasks the argument counts there too. The map `args` always has it."""
     names = {**of_a_task, "who": "argument", "ctx": {"who": "workload"}}
     config = RhaiConfig(code="[who, args.who, step]", input={"who": "argument", "step": "x"})
-    result = await run_in(replace(context(**names), dialect=dialect), config)
+    result = await run_in(context(dialect=dialect, **names), config)
     assert result.data == [who, "argument", "s1"]
 
 

@@ -101,9 +101,9 @@ async def received(plan: Plan, config: LeakConfig, context: ToolContext) -> str:
     source = plan.source
     if source.startswith("credential:"):
         assert config.auth is not None
-        return str((await context.credential(config.auth))[source.partition(":")[2]])
+        return str((await context.secrets.credential(config.auth))[source.partition(":")[2]])
     if source == "keep_secret":
-        context.keep_secret(plan.secret)
+        context.secrets.keep(plan.secret)
         return plan.secret
     value = {
         "inline": config.password,
@@ -111,7 +111,7 @@ async def received(plan: Plan, config: LeakConfig, context: ToolContext) -> str:
         "template": config.note,
         "header": config.headers.get("X-Api-Key"),
         "bearer": str(config.headers.get("Authorization")).removeprefix("Bearer "),
-        "workload": context.variables.get("workload", {}).get("db_password"),
+        "workload": context.values.variables.get("workload", {}).get("db_password"),
         "input": config.input.get("client_secret"),
     }[source]
     return str(value)
@@ -217,15 +217,15 @@ async def logged_in_thread(secret: str, context: ToolContext, result: dict[str, 
 
 
 async def progress(secret: str, context: ToolContext, result: dict[str, Any]) -> None:
-    context.report_progress({"row": secret, "list": [f"x{secret}x"]})
+    context.worker.report_progress({"row": secret, "list": [f"x{secret}x"]})
 
 
 async def set_vars(secret: str, context: ToolContext, result: dict[str, Any]) -> None:
-    await context.control_plane.set_vars({"v": {"a": [secret]}, "w": f"{secret}!"})
+    await context.worker.control_plane.set_vars({"v": {"a": [secret]}, "w": f"{secret}!"})
 
 
 async def put_result(secret: str, context: ToolContext, result: dict[str, Any]) -> None:
-    await context.control_plane.put_result("own", json.dumps({"a": secret}).encode(), source_step="start")
+    await context.worker.control_plane.put_result("own", json.dumps({"a": secret}).encode(), source_step="start")
 
 
 async def large(secret: str, context: ToolContext, result: dict[str, Any]) -> None:

@@ -239,7 +239,7 @@ class Leaves:
 
     async def run(self, config: Nothing, context: ToolContext) -> ToolResult:
         self._left.append(contextvars.copy_context())
-        return ToolResult.success(dict(context.trace_headers()))
+        return ToolResult.success(dict(context.worker.trace_headers()))
 
 
 async def test_what_a_command_leaves_running_is_in_no_trace_once_it_has_ended() -> None:

@@ -45,7 +45,7 @@ class SimulatedTool:
     async def run(self, config: Simulated, context: ToolContext) -> ToolResult:
         strand = STRAND.get()
         assert strand is not None, "a tool outside of every process"
-        self._on_run(strand.process, str(context.command_id))
+        self._on_run(strand.process, str(context.command.command_id))
         try:
             await asyncio.sleep(config.seconds)
         except asyncio.CancelledError:

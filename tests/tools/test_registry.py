@@ -14,7 +14,7 @@ from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import RecordedLogger, run_tool, tool_context
 from noetl_worker.tools import fields
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import CONTRACT_VERSION, ToolContext
 from noetl_worker.tools.deadline import effective_timeout
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.kinds.built_in import ALIASES
@@ -371,6 +371,23 @@ def test_broken_plugin_is_one_warning_and_an_error_for_its_kind_only(
     with pytest.raises(ConfigurationError, match=r"'bad' of some-tools 1\.0 does not load: .*has no `kind`"):
         registry.get("bad")
     assert registry.get("noop").kind == "noop"
+
+
+class LaterTool(EchoTool):
+    contract = CONTRACT_VERSION + 1
+
+
+class PresentTool(EchoTool):
+    contract = CONTRACT_VERSION
+
+
+def test_plugin_for_another_version_of_the_contract_is_refused_with_what_to_install(on_the_path: Path) -> None:
+    install(on_the_path, "echo", f"{__name__}:LaterTool")
+    with pytest.raises(ConfigurationError) as caught:
+        Registry().get("echo")
+    assert "tool 'echo' of some-tools 1.0 does not load" in str(caught.value)
+    assert "version 2 of the tool contract, this worker has 1: install a version of its package" in str(caught.value)
+    assert Registry([PresentTool()], plugins=False).get("echo").kind == "echo"
 
 
 def test_plugin_whose_import_fails_does_not_stop_the_worker(on_the_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_variable_that_is_listed_is_read(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("value", ["abc", "ab \n", "demo", "Admin@123"])
 def test_a_value_too_short_to_be_hidden_is_not_given_out(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_SECRET_DB", value)
-    error = refused({"name": "db"}, keep_secret=KnownSecrets().add)
+    error = refused({"name": "db"}, keep=KnownSecrets().add)
     assert (str(error), error.kind) == (
         "Secret 'db' is too short or too common to be told from a word, and could not be kept out of results: "
         "give it a random text of at least 12 characters",

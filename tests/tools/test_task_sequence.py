@@ -97,7 +97,7 @@ def test_names_a_task_can_use() -> None:
     )
     assert stub.calls[1].say == [1, 1, 1, "b", 1, "x", 2]
     assert stub.calls[1].input == {"local": 2}
-    assert stub.contexts[1].input == {"local": 2}
+    assert stub.contexts[1].values.input == {"local": 2}
 
 
 def test_input_is_rendered_before_any_of_its_own_names_count() -> None:
@@ -182,7 +182,7 @@ class ArgvTool:
     side_effecting: ClassVar[bool] = False
 
     async def run(self, config: ArgvConfig, context: ToolContext) -> ToolResult:
-        return ToolResult.success({"argv": list(config.args or []), "input": dict(context.input)})
+        return ToolResult.success({"argv": list(config.args or []), "input": dict(context.values.input)})
 
 
 @pytest.mark.parametrize("args", [["a", "x"], ["a", "{{ n }}"], "{{ whole }}"])

@@ -34,15 +34,17 @@ class GreetTool:
         self.is_closed = False
 
     async def run(self, config: GreetConfig, context: ToolContext) -> ToolResult:
-        secret = await context.credential(config.auth) if config.auth else {}
-        inner = await context.run_tool("noop", {"result": "{{ word }}"}, context)
+        secret = await context.secrets.credential(config.auth) if config.auth else {}
+        inner = await context.worker.run_tool("noop", {"result": "{{ word }}"}, context)
         context.logger.info("greeted", name=config.name)
-        context.report_progress({"percent": 50})
-        await context.control_plane.set_vars({"last": config.name})
-        stored = await context.control_plane.put_result("greeting", b'{"a": 1}', source_step=context.step)
-        back = await context.control_plane.resolve_result(stored["ref"])
+        context.worker.report_progress({"percent": 50})
+        await context.worker.control_plane.set_vars({"last": config.name})
+        stored = await context.worker.control_plane.put_result(
+            "greeting", b'{"a": 1}', source_step=context.command.step
+        )
+        back = await context.worker.control_plane.resolve_result(stored["ref"])
         return ToolResult.success(
-            [config.name, secret.get("token"), inner.data, context.render("{{ x }}", {"x": 1}), back]
+            [config.name, secret.get("token"), inner.data, context.values.render("{{ x }}", {"x": 1}), back]
         )
 
     async def aclose(self) -> None:
@@ -75,11 +77,14 @@ def test_unknown_credential_names_the_known_ones() -> None:
 
 async def test_inside_a_loop_with_a_context_of_ones_own() -> None:
     context = tool_context(variables={"a": 5}, execution_id=7)
-    assert ((await arun_tool("noop", {"result": "{{ a }}"}, context=context)).data, context.execution_id) == (5, 7)
+    assert ((await arun_tool("noop", {"result": "{{ a }}"}, context=context)).data, context.command.execution_id) == (
+        5,
+        7,
+    )
 
 
 def test_stop_is_a_level() -> None:
     context = tool_context()
-    assert not context.cancelled
+    assert not context.stop.is_set()
     context.stop.set("shutdown")
-    assert context.cancelled
+    assert context.stop.is_set()

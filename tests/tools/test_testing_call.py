@@ -35,19 +35,19 @@ class LeakTool:
     side_effecting: ClassVar[bool] = True
 
     async def run(self, config: LeakConfig, context: ToolContext) -> ToolResult:
-        secret = str((await context.credential(config.auth))["password"])
-        context.keep_secret("made-by-the-tool")
+        secret = str((await context.secrets.credential(config.auth))["password"])
+        context.secrets.keep("made-by-the-tool")
         basic = base64.b64encode(f"user:{secret}".encode()).decode()
         if config.how == "log":
             context.logger.info("connecting", url=f"postgresql://u:{secret}@h/d")
         elif config.how == "progress":
-            context.report_progress({"with": secret})
+            context.worker.report_progress({"with": secret})
         elif config.how == "child":
-            await context.control_plane.execute_playbook({"payload": {"key": secret}})
+            await context.worker.control_plane.execute_playbook({"payload": {"key": secret}})
         elif config.how == "stored":
-            await context.control_plane.put_result("x", secret.encode(), source_step="s")
+            await context.worker.control_plane.put_result("x", secret.encode(), source_step="s")
         elif config.how == "variable":
-            await context.control_plane.set_vars({"v": [secret]})
+            await context.worker.control_plane.set_vars({"v": [secret]})
         elif config.how == "raised":
             raise ToolError("no") from ValueError(f"refused {secret}")
         elif config.how == "own":

@@ -98,7 +98,7 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
     one = command(dialect, kind="task_sequence", config=tasks, execution_id=7)
     made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     ready = await made.prepare()
-    assert ready.context.variables["execution_id"] == known
+    assert ready.context.values.variables["execution_id"] == known
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ async def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slot
         kind = "parent"
 
         async def run(self, config: WaitConfig, context: ToolContext) -> ToolResult:
-            with context.waiting():
+            with context.worker.waiting():
                 slots.take()
                 async with slots.kind("parent"):  # a child of the same kind
                     seen.append("child")

@@ -44,7 +44,7 @@ class ActTool:
         self.act = act
 
     async def run(self, config: ActConfig, context: ToolContext) -> ToolResult:
-        await context.credential(config.auth)
+        await context.secrets.credential(config.auth)
         return await self.act(context)
 
 
@@ -104,8 +104,8 @@ async def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
 
 async def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:
     async def hands_over(context: ToolContext) -> ToolResult:
-        context.keep_secret("got-by-itself")
-        there = context.control_plane
+        context.secrets.keep("got-by-itself")
+        there = context.worker.control_plane
         await there.set_vars({"a": ["s3cr3t-value"], "auth": "svc"})
         await there.execute_playbook({"path": "p", "payload": {"t": "x got-by-itself", "pg_auth": "pg_local"}})
         await there.put_result("n", b'{"a":"s3cr3t-value","n":1}', source_step="start")

@@ -49,7 +49,7 @@ class CommandCredentials:
         self._used: set[Key] = set()
         self.known = KnownSecrets(plane.client.own_secrets)
 
-    def keep_secret(self, text: str) -> bool:
+    def keep(self, text: str) -> bool:
         """Remember a secret that a tool got by itself. False: it is too weak to be taken out of results."""
         return self.known.add(text)
 

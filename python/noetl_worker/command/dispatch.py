@@ -18,7 +18,7 @@ from noetl_worker import json_text
 from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.command.cancellation import until_cancelled
 from noetl_worker.command.credentials import CommandCredentials
-from noetl_worker.command.inputs import Inputs, Values, checked
+from noetl_worker.command.inputs import Inputs, checked
 from noetl_worker.command.tool_plane import ToolPlane
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Command, JsonValue, SecretTexts, ToolFailure, ToolResult, ToolStatus
@@ -31,7 +31,7 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.secrets import redaction
 from noetl_worker.templates.paths import places_in_code
-from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.tools.contract import Stop, ToolCommand, ToolContext, ToolValues, ToolWorker
 from noetl_worker.tools.docs.task_schema import kinds_in
 from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.scope import SHUTDOWN, CallScope
@@ -111,41 +111,32 @@ class Dispatch:
         Raises:
             ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
         """
-        known, marks = self._credentials.known, self._command.marks
+        command, known, strict = self._command, self._credentials.known, self._limits.undefined_is_error
+        config, given, marks = command.config, command.input, command.marks
         redaction.remember(known.texts)
-        await self._registry.load(self._command.kind)
-        if self._command.kind in _SEQUENCES:
-            for kind in kinds_in(self._command.config):
+        await self._registry.load(command.kind)
+        if command.kind in _SEQUENCES:
+            for kind in kinds_in(command.config):
                 await self._registry.load(kind)
-        config: Mapping[str, JsonValue] = self._command.config
-        given: Mapping[str, JsonValue] = self._command.input
         if marks.secrets:
-            known.add_inline(self._command.variables.get("workload"))
+            known.add_inline(command.variables.get("workload"))
         if marks.references:
             given = await self._credentials.resolve_references(dict(given))
             config = await self._credentials.resolve_references(dict(config))
-        inputs = Inputs(
-            self._command,
-            self._credentials,
-            worker_id=self._worker_id,
-            undefined_is_error=self._limits.undefined_is_error,
-            fields_of=self._registry.fields_of,
-        )
+        inputs = Inputs(command, self._credentials, self._worker_id, self._registry.fields_of, is_strict=strict)
         config, values = await inputs.of(config, given)
         # A template may have put anything in; else a config whose own text names no secret has none.
         may_name_secrets = marks.secrets and (marks.templates or marks_of(json_text.dumps(config)).secrets)
         if may_name_secrets:
             known.add_inline(config)
         has_secrets = may_name_secrets or marks.references or known.has_any
-        context = self._context(values)
-        prepared = self._registry.prepare(self._command.kind, config, context, has_secrets=has_secrets)
+        prepared = self._registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
         prepared.limit(self._limits.default_s, self._limits.hard_s)
         if may_name_secrets:
             known.add_inline(prepared.config)
         if prepared.warnings:
             self._warn(prepared)
-        redacted = self._command.redacted
-        if redacted and (read := places_in_code(self._command.config, redacted)):  # a template that does fails
+        if command.redacted and (read := places_in_code(command.config, command.redacted)):  # templates that do, fail
             advice = "see that the code does not read these, or let the earlier step name them otherwise"
             self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
         return prepared
@@ -192,33 +183,33 @@ class Dispatch:
             result = replace(result, exit_code=0)  # recorded (output-sql-ok): whatever its last task was
         return replace(result, data=rust_form(data))
 
-    def _context(self, values: Values) -> ToolContext:
-        command, known, limits = self._command, self._credentials.known, self._limits
+    def _context(self, values: ToolValues) -> ToolContext:
+        command, known, registry = self._command, self._credentials.known, self._registry
         return ToolContext(
-            execution_id=command.execution_id,
-            command_id=command.command_id,
-            step=command.step,
-            kind=command.kind,
-            server_url=command.server_url,
-            worker_id=self._worker_id,
-            attempt=command.attempt,
-            timeout_s=limits.hard_s,
-            variables=values.variables,
-            input=values.input,
-            stop=self._stop,
-            logger=SafeLogger(self._log, known.texts),
-            control_plane=ToolPlane(self._plane, command, known.texts, self._log),
-            render=values.render,
-            credential=self._credentials.credential,
-            run_tool=self._run_tool,
-            report_progress=self._report_progress,
-            waiting=partial(self._slots.waiting, command.kind),
-            keep_secret=self._credentials.keep_secret,
-            fields_of=self._registry.fields_of,
-            check_tool=self._registry.check,
-            dialect=command.dialect,
-            undefined_is_error=limits.undefined_is_error,
-            trace_headers=trace_headers,
+            command.kind,
+            self._limits.hard_s,
+            self._stop,
+            SafeLogger(self._log, known.texts),
+            ToolCommand(
+                command.execution_id,
+                command.command_id,
+                command.step,
+                command.attempt,
+                command.server_url,
+                self._worker_id,
+                self._rules.tools,
+            ),
+            values,
+            self._credentials,
+            ToolWorker(
+                ToolPlane(self._plane, command, known.texts, self._log),
+                self._run_tool,
+                registry.fields_of,
+                registry.check,
+                self._report_progress,
+                partial(self._slots.waiting, command.kind),
+                trace_headers,
+            ),
         )
 
     async def _run_tool(
@@ -230,7 +221,7 @@ class Dispatch:
         """
         await self._registry.load(kind)
         if self._command.redacted:
-            context = replace(context, render=checked(context.render, self._command.redacted))
+            context = context.with_render(checked(context.values.render, self._command.redacted))
         prepared = self._registry.prepare(kind, config, context)
         self._credentials.known.add_inline(prepared.config)
         self._warn(prepared)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
@@ -12,22 +11,13 @@ from noetl_worker.models import Command, JsonValue
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.templates import template
 from noetl_worker.templates.redacted import check_given
+from noetl_worker.tools.contract import Render, ToolValues
 
-__all__ = ["Inputs", "Render", "Values", "checked"]
+__all__ = ["Inputs", "checked"]
 
-Render = Callable[..., JsonValue]
 _BOTH_INPUTS: Final = ("args", "input")
 _Given = tuple[str, JsonValue]
 """(the field, its value)"""
-
-
-@dataclass(slots=True)  # not frozen, as ToolContext
-class Values:
-    """What the templates of one call see."""
-
-    variables: Mapping[str, JsonValue]
-    input: Mapping[str, JsonValue]
-    render: Render
 
 
 class Inputs:
@@ -37,18 +27,19 @@ class Inputs:
         self,
         command: Command,
         credentials: CommandCredentials,
-        *,
         worker_id: str,
-        undefined_is_error: bool,
         fields_of: Callable[[str], frozenset[str]],
+        *,
+        is_strict: bool,
     ) -> None:
+        """`fields_of`: those of a kind; `is_strict`: an undefined variable is an error."""
         self._command, self._credentials, self._worker_id = command, credentials, worker_id
-        self._undefined_is_error, self._fields_of = undefined_is_error, fields_of
+        self._fields_of, self._is_strict = fields_of, is_strict
         self._rules = RULES[command.dialect]
 
     async def of(
         self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
-    ) -> tuple[Mapping[str, JsonValue], Values]:
+    ) -> tuple[Mapping[str, JsonValue], ToolValues]:
         """The config with all of the command's input, rendered, and the values to render the rest of it with."""
         has_templates = self._command.marks.templates
         templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
@@ -71,9 +62,9 @@ class Inputs:
             values.render = _with_rendered(inputs, values.render)
         return config, values
 
-    async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> Values:
+    async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> ToolValues:
         """`given`: the input that templates see; `templates`: where some may be."""
-        command, strict = self._command, self._undefined_is_error
+        command, strict = self._command, self._is_strict
         variables: dict[str, JsonValue] = {
             # The input has been rendered by the plane; what is in braces there now is data (or had no value).
             **command.variables,
@@ -93,7 +84,7 @@ class Inputs:
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
             return template.render(value, {**variables, **extra} if extra else variables, strict=strict)
 
-        return Values(variables, given, checked(render, command.redacted) if command.redacted else render)
+        return ToolValues(variables, given, checked(render, command.redacted) if command.redacted else render, strict)
 
     def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """The config, and what it has under `spec`, without what `_merged` has taken from it."""
@@ -139,7 +130,7 @@ class Inputs:
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
         """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
         missing = self._rules.tools.missing_value if isinstance(value, Mapping) else None
-        rendered = template.render(value, variables, strict=self._undefined_is_error, undefined=missing)
+        rendered = template.render(value, variables, strict=self._is_strict, undefined=missing)
         if self._command.redacted:
             check_given(rendered, self._command.redacted)
         return rendered

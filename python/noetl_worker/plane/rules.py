@@ -6,7 +6,6 @@ import itertools
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from noetl_worker import json_text
@@ -19,6 +18,7 @@ from noetl_worker.models import (
     JsonValue,
     LoopPosition,
     Report,
+    ToolForm,
     ToolResult,
     Upload,
 )
@@ -36,7 +36,6 @@ __all__ = [
     "PendingEnd",
     "Post",
     "Subject",
-    "ToolForm",
     "preview_of",
     "stored_name",
     "unique",
@@ -150,48 +149,6 @@ class Post(NamedTuple):
     path: str
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ToolForm:
-    """What a plane's own worker gives for a tool: playbooks of that plane read it."""
-
-    success_word: str
-    """How the status of a success is printed in a rule of a policy."""
-    missing_value: JsonValue
-    """What a template gives for an undefined variable, in an input or a task."""
-    error_has_status_code: bool
-    """Whether `output.error` of an HTTP answer has it too."""
-    not_of_http: frozenset[str]
-    """Fields of an HTTP answer that it does not give."""
-    field_list_is_json: bool
-    """Whether a list in `params` or `form` (kind http) is sent as one JSON text, or its field for each item."""
-    main_first: bool
-    """Whether a function `main` counts before a variable `result` (kind python)."""
-    reads_input_again: bool
-    """Whether code (kind python) is given the object or list that a text of its input prints, and any other text
-    without its last line break."""
-    variables_hide_arguments: bool
-    """Whether a script (kind rhai) sees a variable of the command in place of an argument of the same name."""
-    says_no_result: bool
-    """Whether code that leaves no result (kind python) is reported with a status and a message."""
-    has_return_code: bool
-    """Whether a shell's exit code is `returncode`, with all commands and their time beside it."""
-    sql_has_message: bool
-    """Whether SQL answers with a status and a message, and the rows that a write changed are its `row_count`."""
-    numbers_statements: bool
-    """Whether DuckDB gives each statement's rows under a number."""
-    noop_names_step: bool
-    child_is_its_status: bool
-    """Whether a child execution is given as its status document, or as the value it left."""
-    start_takes_trace: bool
-    """Whether the start of a child has a field `trace`, which the notifications of its commands carry
-    (protocol/notification.md#message)."""
-    sequence_is_flat: bool
-    """Whether the tasks of a sequence stand by their labels alone, those that failed too."""
-    bare_rule_holds: bool
-    """Whether a rule of a policy with an action and neither `when` nor `else` holds always, or never
-    (protocol/tasks.md#policies)."""
 
 
 class DialectRules(Protocol):

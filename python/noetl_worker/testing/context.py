@@ -7,12 +7,15 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import CredentialError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models import Dialect, JsonValue, ToolResult
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.rust.rules import RustRules
 from noetl_worker.templates import template
-from noetl_worker.tools.contract import Stop, Tool, ToolContext
+from noetl_worker.tools.contract import Stop, Tool, ToolCommand, ToolContext, ToolValues, ToolWorker
 from noetl_worker.tools.registry import Registry
 
 __all__ = ["MemoryControlPlane", "RecordedLogger", "arun_tool", "run_tool", "tool_context"]
@@ -88,6 +91,12 @@ class RecordedLogger:
         self._log.log(logging.getLevelName(level.upper()), "%s %s", event, fields)
 
 
+@dataclass(slots=True)
+class _MemorySecrets:
+    credential: Callable[[str], Awaitable[Mapping[str, JsonValue]]]
+    keep: Callable[[str], bool | None]
+
+
 _METADATA: Final[tuple[str, ...]] = ("execution_id", "step", "server_url", "worker_id", "command_id")
 """Templates see these too, as in the worker."""
 
@@ -99,26 +108,23 @@ def tool_context(
     control_plane: MemoryControlPlane | None = None,
     registry: Registry | None = None,
     secrets: set[str] | None = None,
+    dialect: Dialect = RustRules.dialect,
     **overrides: Any,
 ) -> ToolContext:
     """A ToolContext with everything in memory.
 
     Args:
         variables: what templates and user code can name.
-        credentials: alias -> data, as `context.credential` gives it ({"type": "bearer", "token": ...}).
+        credentials: alias -> data, as `context.secrets.credential` gives it ({"type": "bearer", "token": ...}).
         control_plane: to look into afterwards; a fresh one otherwise.
-        registry: for `context.run_tool`; the built-in tools otherwise.
-        secrets: filled with what the tool hands to `context.keep_secret`.
-        overrides: any other field of ToolContext (execution_id, step, timeout_s, input, logger, stop, ...).
+        registry: for `context.worker.run_tool`; the built-in tools otherwise.
+        secrets: filled with what the tool hands to `context.secrets.keep`.
+        dialect: of the plane that issued the command.
+        overrides: any other field of ToolContext or of its groups (execution_id, step, timeout_s, input, logger, ...).
 
     Raises:
-        TypeError: an override that is no field of ToolContext; names the ones there are.
+        TypeError: an override that is no such field; names the ones there are.
     """
-    fields = sorted(field.name for field in dataclasses.fields(ToolContext))
-    odd = sorted(overrides.keys() - set(fields))
-    if odd:
-        known = ", ".join(fields)
-        raise TypeError(f"{odd[0]!r} is no field of ToolContext and no argument of tool_context; fields: {known}")
     metadata = {name: overrides[name] for name in _METADATA if name in overrides}
     scope: dict[str, JsonValue] = {**(variables or {}), **metadata}
     tools = registry or Registry(plugins=False)
@@ -129,29 +135,29 @@ def tool_context(
     def forget(progress: Mapping[str, JsonValue]) -> None:
         del progress
 
-    context = ToolContext(
-        execution_id=42,
-        command_id="42:step:1",
-        step="step",
+    in_memory = _MemorySecrets(_credentials(credentials or {}), (set() if secrets is None else secrets).add)
+    made = ToolContext(
         kind="test",
-        server_url="http://127.0.0.1:8082",
-        worker_id="worker-test",
-        attempt=1,
         timeout_s=None,
-        variables=scope,
-        input={},
         stop=Stop(),
         logger=RecordedLogger(),
-        control_plane=control_plane or MemoryControlPlane(),
-        render=render,
-        credential=_credentials(credentials or {}),
-        run_tool=tools.run_tool,
-        fields_of=tools.fields_of,
-        check_tool=tools.check,
-        report_progress=forget,
-        keep_secret=(set() if secrets is None else secrets).add,
+        command=ToolCommand(
+            42, "42:step:1", "step", 1, "http://127.0.0.1:8082", "worker-test", form=RULES[dialect].tools
+        ),
+        values=ToolValues(scope, {}, render),
+        secrets=in_memory,
+        worker=ToolWorker(
+            control_plane or MemoryControlPlane(), tools.run_tool, tools.fields_of, tools.check, report_progress=forget
+        ),
     )
-    return dataclasses.replace(context, **overrides)
+    groups: tuple[Any, ...] = (made, made.command, made.values, in_memory, made.worker)
+    holders = {field.name: group for group in groups for field in dataclasses.fields(group)}
+    for name, value in overrides.items():
+        if name not in holders:
+            known = ", ".join(sorted(holders))
+            raise TypeError(f"{name!r} is no field of ToolContext and no argument of tool_context; fields: {known}")
+        setattr(holders[name], name, value)
+    return made
 
 
 def _credentials(

@@ -35,7 +35,7 @@ class ToolCall:
     progress: tuple[Mapping[str, JsonValue], ...]
     control_plane: MemoryControlPlane
     secrets: SecretTexts
-    """Texts that must not leave, in every form they may have: the credentials' and what `keep_secret` was given."""
+    """Texts that must not leave, in every form they may have: the credentials' and what `keep` was given."""
 
     @property
     def succeeded(self) -> bool:
@@ -130,7 +130,7 @@ async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **c
     plane = context.setdefault("control_plane", MemoryControlPlane())
     progress: list[Mapping[str, JsonValue]] = []
     context.setdefault("report_progress", progress.append)
-    context.setdefault("keep_secret", secrets.add)
+    context.setdefault("keep", secrets.add)
     registry = context.pop("registry", None) or Registry([] if isinstance(tool, str) else [tool], plugins=False)
     kind = tool if isinstance(tool, str) else tool.kind
     made = tool_context(registry=registry, kind=kind, **context)

@@ -8,30 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from noetl_worker.models import CommandId, Dialect, JsonValue, ToolResult
-from noetl_worker.plane.dialects import RULES
-from noetl_worker.plane.rules import ToolForm
-from noetl_worker.plane.rust.rules import RustRules
+from noetl_worker.models import CommandId, JsonValue, ToolForm, ToolResult
 
-__all__ = ["Stop", "Tool", "ToolContext", "ToolControlPlane", "ToolForm", "ToolLogger"]
+__all__ = [
+    "CONTRACT_VERSION",
+    "Render",
+    "Stop",
+    "Tool",
+    "ToolCommand",
+    "ToolContext",
+    "ToolControlPlane",
+    "ToolForm",
+    "ToolLogger",
+    "ToolSecrets",
+    "ToolValues",
+    "ToolWorker",
+]
+
+CONTRACT_VERSION: Final = 1
+"""Of what is in this file. A tool names the one that it is written for (`contract`), and is refused by another."""
+Render: TypeAlias = Callable[..., JsonValue]
 
 ConfigT = TypeVar("ConfigT", contravariant=True)
 T = TypeVar("T")
-
-
-def _no_fields(kind: str) -> frozenset[str]:
-    return frozenset()
-
-
-def _unchecked(kind: str, config: Mapping[str, JsonValue], context: ToolContext) -> None:
-    """A context without other tools in it."""
-
-
-def _not_kept(text: str) -> None:
-    """Where nothing leaves the process (a tool under test), there is nothing to take a secret out of."""
 
 
 def _no_trace() -> Mapping[str, str]:
@@ -79,65 +81,66 @@ class Stop:
         return self.reason is not None
 
 
-@dataclass(slots=True)  # not frozen: its making is a tenth of the time of a fast command
-class ToolContext:
-    """One tool call's view of the worker; a tool changes nothing of it.
+class ToolSecrets(Protocol):
+    """Secrets that a tool asks for, and those that it has found."""
 
-    `render` renders a JSON value against the variables (plus `extra`); values put in are never scanned again.
-    `credential` resolves an alias to its data ({"host": ..., "password": ...}) or raises CredentialError.
-    `run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences; the context is this
-    one, or `dataclasses.replace` of it with other variables and `render`.
-    `timeout_s` is the time left for the command, None when unlimited; the worker cancels the task when it
-    is over, so a tool only has to clean up in `finally` (kill its process group, roll back).
-    """
+    def credential(self, alias: str, /) -> Awaitable[Mapping[str, JsonValue]]:
+        """The data of a credential alias ({"host": ..., "password": ...}), or CredentialError."""
+
+    def keep(self, text: str, /) -> bool | None:
+        """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password):
+        from then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave
+        is known already. False: the text is too short or too common to be distinguished from data, and stays in
+        results."""
+
+
+@dataclass(slots=True)  # not frozen, as ToolContext
+class ToolCommand:
+    """Which command it is, the same for each task of a list."""
 
     execution_id: int
     command_id: CommandId
     step: str
-    kind: str
+    attempt: int
     server_url: str
     worker_id: str
-    attempt: int
-    timeout_s: float | None
+    form: ToolForm
+    """What the own worker of this command's plane gives for a tool. Playbooks are written for it: where the two workers
+    give different data for the same config, a tool gives the one that this plane's playbooks read."""
+
+
+@dataclass(slots=True)  # not frozen, as ToolContext
+class ToolValues:
+    """What templates see."""
+
     variables: Mapping[str, JsonValue]
     input: Mapping[str, JsonValue]
-    stop: Stop
-    logger: ToolLogger
-    control_plane: ToolControlPlane
-    render: Callable[..., JsonValue]
-    credential: Callable[[str], Awaitable[Mapping[str, JsonValue]]]
-    run_tool: Callable[..., Awaitable[ToolResult]]
-    report_progress: Callable[[Mapping[str, JsonValue]], None]
-    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-    """`with context.waiting():` around a wait for other commands: the slot is free meanwhile. Without it, parents
-    that wait for their children fill all slots, and no child ever starts."""
-    keep_secret: Callable[[str], bool | None] = _not_kept
-    """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password): from
-    then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave is known
-    already. False: the text is too short or too common to be distinguished from data, and stays in results."""
-    fields_of: Callable[[str], frozenset[str]] = _no_fields
-    """The fields of a kind's config, for sequences: `args` is a container's own and elsewhere another spelling of
-    `input`. Raises UnknownTool."""
-    check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None] = _unchecked
-    """`check_tool(kind, config, context)` raises what `run_tool` would refuse the config with, so far as that can be
-    known without its templates: a sequence asks for each of its tasks before the first one changes anything."""
-    dialect: Dialect = RustRules.dialect
-    """Which control plane issued the command. Playbooks are written for its own worker: where the two workers give
-    different data for the same config, a tool gives the one that this plane's playbooks read."""
+    render: Render
+    """Renders a JSON value against the variables (plus `extra`); values put in are never scanned again."""
     undefined_is_error: bool = False
     """Whether `render` takes an undefined variable for an error; a tool that renders by itself keeps to it."""
 
+
+@dataclass(slots=True)  # not frozen, as ToolContext
+class ToolWorker:
+    """What the worker does for a tool."""
+
+    control_plane: ToolControlPlane
+    run_tool: Callable[..., Awaitable[ToolResult]]
+    """`run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences; the context is this
+    one, or `dataclasses.replace` of it with other values."""
+    fields_of: Callable[[str], frozenset[str]]
+    """The fields of a kind's config, for sequences: `args` is a container's own and elsewhere another spelling of
+    `input`. Raises UnknownTool."""
+    check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None]
+    """`check_tool(kind, config, context)` raises what `run_tool` would refuse the config with, so far as that can be
+    known without its templates: a sequence asks for each of its tasks before the first one changes anything."""
+    report_progress: Callable[[Mapping[str, JsonValue]], None]
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    """`with context.worker.waiting():` around a wait for other commands: the slot is free meanwhile. Without it,
+    parents that wait for their children fill all slots, and no child ever starts."""
     trace_headers: Callable[[], Mapping[str, str]] = _no_trace
     """`traceparent` and `tracestate` of the tool's span; nothing where commands are not traced."""
-
-    @property
-    def cancelled(self) -> bool:
-        return self.stop.is_set()
-
-    @property
-    def form(self) -> ToolForm:
-        """What the own worker of this command's plane gives for a tool."""
-        return RULES[self.dialect].tools
 
     def with_trace(self, headers: Mapping[str, T]) -> dict[str, T | str]:
         """These headers, and those that carry the trace on; the author's own win, whatever their case."""
@@ -148,6 +151,25 @@ class ToolContext:
     def trace_environment(self) -> dict[str, str]:
         """TRACEPARENT and TRACESTATE, as programs that know traces read them."""
         return {name.upper(): value for name, value in self.trace_headers().items()}
+
+
+@dataclass(slots=True)  # not frozen: its making, with its groups, is a tenth of the time of a fast command
+class ToolContext:
+    """One tool call's view of the worker; a tool changes nothing of it."""
+
+    kind: str
+    timeout_s: float | None
+    """The time left for the command, None when unlimited; the worker cancels the task when it is over, so a tool only
+    has to clean up in `finally` (kill its process group, roll back)."""
+    stop: Stop
+    logger: ToolLogger
+    command: ToolCommand
+    values: ToolValues
+    secrets: ToolSecrets
+    worker: ToolWorker
+
+    def with_render(self, render: Render) -> ToolContext:
+        return replace(self, values=replace(self.values, render=render))
 
 
 @runtime_checkable
@@ -162,7 +184,8 @@ class Tool(Protocol[ConfigT]):
     runs (a sequence renders its own tasks one by one). `side_effecting`: False only when running twice changes nothing
     outside.
 
-    Not needed, but used where a tool has them: `inline = True` says that `run` waits for nothing and takes no time: it
+    Not needed, but used where a tool has them: `contract = 1` is the CONTRACT_VERSION that it is written for, and where
+    the worker has another the tool is refused; `inline = True` says that `run` waits for nothing and takes no time: it
     is awaited as it is, with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls;
     `check(config, context)` raises ConfigurationError for what a decoded config asks of other tools;
     `time_needed(config)` gives the seconds that a config without a timeout needs at least, over the worker's default;

@@ -35,7 +35,7 @@ class NoopTool:
     async def run(self, config: NoopConfig, context: ToolContext) -> ToolResult:
         if config.result is not None:
             return ToolResult.success(config.result)
-        if not context.form.noop_names_step:
+        if not context.command.form.noop_names_step:
             return ToolResult.success({"status": "ok", "message": config.message or "noop"})
         fields = {"message": config.message} if config.message else {}
-        return ToolResult.success({"status": "noop", "step": context.step, **fields})
+        return ToolResult.success({"status": "noop", "step": context.command.step, **fields})

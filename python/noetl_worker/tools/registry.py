@@ -15,13 +15,13 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError, UnknownTool
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools import fields
-from noetl_worker.tools.contract import Stop, Tool, ToolContext
+from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
 from noetl_worker.tools.kinds import requirements
 from noetl_worker.tools.kinds.built_in import ALIASES, BUILT_IN
@@ -63,12 +63,15 @@ class PreparedTool:
     warnings: tuple[str, ...] = ()
     own_timeout_s: float | None = None
     """The config's own alone; None where it has none."""
+    needed_s: float = 0.0
+    """What it needs at least where it has none."""
+    is_inline: bool = False
+    """Whether the tool says that it waits for nothing: it needs no task of its own."""
 
     def limit(self, default_s: float, hard_s: float) -> None:
         """Give the call, and its context, the timeout of a worker: its own, else the default or what it needs more."""
         if (limit_s := self.own_timeout_s) is None:
-            needed = getattr(self.tool, "time_needed", None)
-            limit_s = max(default_s, needed(self.config)) if needed is not None else default_s
+            limit_s = default_s if self.needed_s <= default_s else self.needed_s
         self.timeout_s = self.context.timeout_s = min(limit_s, hard_s)
 
     async def run(self) -> ToolResult:
@@ -88,11 +91,6 @@ class PreparedTool:
         if isinstance(result, ToolResult):
             return result
         raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether the tool says that it waits for nothing: it needs no task of its own."""
-        return bool(getattr(self.tool, "inline", False))
 
     async def run_in_time(self) -> ToolResult:
         """Run it inside of another tool; a while after its timeout it is interrupted, and the result says timeout.
@@ -120,6 +118,14 @@ class _InnerStop(Stop):
     @reason.setter
     def reason(self, value: str | None) -> None:
         self._own = value
+
+
+class _Given(NamedTuple):
+    """A tool, and what it says of itself: read once, not for each call."""
+
+    tool: Tool[Any]
+    is_inline: bool
+    has_check: bool
 
 
 class Registry:
@@ -150,7 +156,7 @@ class Registry:
         self._strict = strict
         self._plain = PlainConfigs()
         self._tools: dict[str, Tool[Any]] = {}
-        self._given: dict[str, Tool[Any]] = {}  # what `get` found, and the rules let through
+        self._given: dict[str, _Given] = {}  # what was found, and the rules let through
         if plugins:
             for point in entry_points(group=ENTRY_POINT_GROUP):
                 self._load_plugin(point)
@@ -192,13 +198,16 @@ class Registry:
             UnknownTool: lists the kinds there are.
             ConfigurationError: the kind is refused (`limit`), or its plug-in does not load.
         """
+        return self._get(kind).tool
+
+    def _get(self, kind: str) -> _Given:
         if kind in self._given:
             return self._given[kind]
         if (refusal := self._rules.refusal(self._own_name(kind))) is not None:
             raise ConfigurationError(refusal)
         tool = self._tools[kind] if kind in self._tools else self._built_in(ALIASES.get(kind, kind))
-        self._given[kind] = tool
-        return tool
+        given = self._given[kind] = _Given(tool, bool(getattr(tool, "inline", False)), hasattr(tool, "check"))
+        return given
 
     async def load(self, kind: str) -> None:
         """Import a kind that was not used yet, in a thread: with its library it would hold the loop up for 0.2 s."""
@@ -223,15 +232,16 @@ class Registry:
             ConfigurationError: a missing field, one of another type, or (strict) an unknown one.
             TemplateError: names the field.
         """
-        tool = self.get(kind)
-        key = None if has_secrets or hasattr(tool, "check") else self._plain.key(kind, raw_config)
+        tool, is_inline, has_check = self._get(kind)
+        key = None if has_secrets or has_check else self._plain.key(kind, raw_config)
         checked = self._plain.get(key) if key is not None else None
         if checked is None:
             checked = self._checked(kind, tool, raw_config, context)
             if key is not None:
                 self._plain.keep(key, checked)
         timeout_s = time_left(checked.timeout_s, context)
-        return PreparedTool(kind, tool, checked.config, context, timeout_s, checked.warnings, checked.timeout_s)
+        config, warnings, own_timeout_s, needed_s = checked
+        return PreparedTool(kind, tool, config, context, timeout_s, warnings, own_timeout_s, needed_s, is_inline)
 
     def _checked(
         self,
@@ -267,7 +277,8 @@ class Registry:
             warnings += ignored(config)
         if warnings and self._strict:
             raise ConfigurationError("; ".join(warnings))
-        return Checked(config, tuple(warnings), raw["timeout"])
+        needed = getattr(tool, "time_needed", None)
+        return Checked(config, tuple(warnings), raw["timeout"], 0.0 if needed is None else needed(config))
 
     def fields_of(self, kind: str) -> frozenset[str]:
         """The fields of a kind's config, by their own names. Raises UnknownTool."""
@@ -364,6 +375,12 @@ def _names(tool: Tool[Any]) -> tuple[str, ...]:
     kind, model = getattr(tool, "kind", None), getattr(tool, "config_model", None)
     if not isinstance(kind, str) or not kind:
         raise ConfigurationError(f"{tool!r} is no tool: it has no `kind`")
+    if (contract := getattr(tool, "contract", CONTRACT_VERSION)) != CONTRACT_VERSION:
+        raise ConfigurationError(
+            f"tool {kind!r} is written for version {contract!r} of the tool contract, this worker has "
+            f"{CONTRACT_VERSION}: install a version of its package that is written for {CONTRACT_VERSION}, or a "
+            f"noetl-worker that has {contract!r}"
+        )
     if not dataclasses.is_dataclass(model) or not isinstance(model, type):
         raise ConfigurationError(f"tool {kind!r}: `config_model` must be a dataclass, not {model!r}")
     if not inspect.iscoroutinefunction(getattr(tool, "run", None)):
@@ -412,7 +429,7 @@ def _with_timeout(
     in_spec_too = {name: spec[name] for name in TIMEOUTS if name in spec}
     if in_spec_too:
         times["spec"] = in_spec_too
-    rendered = context.render(times) if times else {}
+    rendered = context.values.render(times) if times else {}
     timeout_s = effective_timeout(kind, rendered) if times else None
     own = fields.names_of(tool.config_model)
     lifted = _lifted(raw, spec, tool)
@@ -453,7 +470,7 @@ def _rendered(
     rendered: dict[str, JsonValue] = {}
     for name, value in given.items():
         try:
-            rendered[name] = value if name in raw_fields else context.render(value)
+            rendered[name] = value if name in raw_fields else context.values.render(value)
         except TemplateError as error:
             raise TemplateError(f"{kind}: field {name!r}: {error}") from error
     return rendered

@@ -137,8 +137,8 @@ class RhaiTool:
             **{name: {} for name in ("variables", "libs", "auth", "secret_files")},
             "code": _IN_PROCESS,
             "input": given,
-            "execution_id": str(context.execution_id),
-            "step": context.step,
+            "execution_id": str(context.command.execution_id),
+            "step": context.command.step,
             "env": self._environment,
             "cwd": _PACKAGES,  # and found there: nothing of the worker is loaded in the template
             "main_first": False,
@@ -187,15 +187,16 @@ def _check_native() -> None:
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
     """Name what a script sees; later ones win: variables, each argument, what hides an argument, then the maps."""
-    variables = dict(context.variables)
+    variables = dict(context.values.variables)
     names: dict[str, JsonValue] = {**variables, **config.input}
-    if context.form.variables_hide_arguments and "_task" not in variables:  # a task's input is a variable itself
+    form = context.command.form
+    if form.variables_hide_arguments and "_task" not in variables:  # a task's input is a variable itself
         names |= _without_arguments(variables)
     return {
         **{name: value for name, value in names.items() if _IDENTIFIER.fullmatch(name)},
-        "execution_id": context.execution_id,
-        "step": context.step,
-        "server_url": context.server_url,
+        "execution_id": context.command.execution_id,
+        "step": context.command.step,
+        "server_url": context.command.server_url,
         "workload": variables.get("workload", {}),
         "vars": variables,
         "args": dict(config.input),

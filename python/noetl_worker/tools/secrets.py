@@ -164,14 +164,14 @@ def _hidden(name: str, content: bytes, context: ToolContext) -> str:
         value = content.decode()
     except UnicodeDecodeError:
         value = base64.b64encode(content).decode()
-    if context.keep_secret(value) is False:
+    if context.secrets.keep(value) is False:
         raise ToolError(
             f"Secret {name!r} is too short or too common to be told from a word, and could not be kept out of "
             "results: give it a random text of at least 12 characters",
             kind="resource",
         )
     if value != value.strip():
-        context.keep_secret(value.strip())
+        context.secrets.keep(value.strip())
     return value
 
 
@@ -241,7 +241,7 @@ def _no_name(name: str) -> str:
 
 
 async def _project(auth: str | Mapping[str, Any] | None, context: ToolContext) -> str | None:
-    found: Mapping[str, Any] = await context.credential(auth) if isinstance(auth, str) else auth or {}
+    found: Mapping[str, Any] = await context.secrets.credential(auth) if isinstance(auth, str) else auth or {}
     project = found.get("project_id") or os.environ.get("GOOGLE_CLOUD_PROJECT")
     return str(project) if project else None
 

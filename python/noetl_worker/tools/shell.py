@@ -101,7 +101,7 @@ class ShellTool:
         commands = [config.command] if isinstance(config.command, str) else config.command
         timeout_s = time_left(config.timeout, context)
         async with self._scratch.directory() as scratch:
-            own = {**context.trace_environment(), **process.environment_text(config.env)}
+            own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
             env = {**self._environment, "TMPDIR": scratch, **own}
             program = self._program(config.shell, env["PATH"])
             if program is None:
@@ -109,7 +109,7 @@ class ShellTool:
             kills = process.oom_kills(self._memory_events)
             runs = await _run_in_order(self._runner, program, commands, config, env, scratch, timeout_s)
             is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
-        data = _data(commands, runs, config, context.form)
+        data = _data(commands, runs, config, context.command.form)
         return _result(runs, data, timeout_s=timeout_s, is_oom=is_oom)
 
     def _program(self, shell: str, path: str) -> str | None:

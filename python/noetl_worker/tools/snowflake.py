@@ -238,7 +238,7 @@ async def connection_settings(
     except ValueError as error:
         raise ConfigurationError(f"{kind}: {error}") from None
     for secret in (*_secrets_of(settings), settings.get("private_key_passphrase", "")):
-        context.keep_secret(secret)
+        context.secrets.keep(secret)
     if "private_key" in settings:
         settings["private_key"] = _der(kind, settings["private_key"], settings.pop("private_key_passphrase", None))
     parameters: dict[str, Any] = {"ABORT_DETACHED_QUERY": True, "QUERY_TAG": "noetl-worker"}

@@ -23,7 +23,7 @@ from noetl_worker.models import JsonValue, RaisedFailure, ToolFailure, ToolResul
 from noetl_worker.templates import template
 from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.tools import policy
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolValues
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
 
@@ -151,7 +151,7 @@ class TaskSequenceTool:
             if task.rules:
                 continue
             own, given = _own_and_given(task, context)
-            context.check_tool(task.kind, {**own, **dict(given)}, context)
+            context.worker.check_tool(task.kind, {**own, **dict(given)}, context)
 
     def time_needed(self, config: TaskSequenceConfig) -> float:
         """What the tasks' own timeouts come to: a sequence without one must not end them earlier."""
@@ -188,7 +188,7 @@ class SequenceProgress:
     started: float = field(default_factory=lambda: time.monotonic())
 
     def __post_init__(self) -> None:
-        variables = self.context.variables
+        self.form, variables = self.context.command.form, self.context.values.variables
         self.scope: dict[str, JsonValue] = dict(variables)
         for name in ("ctx", "iter"):
             value = variables.get(name)
@@ -209,13 +209,10 @@ class SequenceProgress:
         result = await self.run_task(task, attempt)
         self.keep(task, result)
         result = self.assign_tasks_own(task, result, attempt)
-        outcome = policy.outcome_of(result, attempt, self.context.form)
+        outcome = policy.outcome_of(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
         _, action = policy.choose(
-            task.rules,
-            lambda value: self.render(value, seen),
-            lambda reason: self.warn(task, reason),
-            self.context.form,
+            task.rules, lambda value: self.render(value, seen), lambda reason: self.warn(task, reason), self.form
         )
         try:
             self.assign(action.set if action is not None else {}, seen, is_rules=True)
@@ -230,18 +227,17 @@ class SequenceProgress:
         try:
             own, given = _own_and_given(task, self.context)
             local = {name: value for entry in given for name, value in self.local(task, *entry).items()}
-            scope, strict = {**self.scope, **local}, self.context.undefined_is_error
+            scope, strict = {**self.scope, **local}, self.context.values.undefined_is_error
 
             def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
                 if value is local:  # rendered above: its values are data now
                     return local
                 return template.render(value, {**scope, **extra} if extra else scope, strict=strict)
 
-            context = dataclasses.replace(
-                self.context, kind=task.kind, variables=scope, input=local, render=render, timeout_s=self.time_left()
-            )
+            values = ToolValues(scope, local, render, strict)
+            context = dataclasses.replace(self.context, kind=task.kind, values=values, timeout_s=self.time_left())
             config = {**own, "input": local} if local else own
-            return self.joined(await self.context.run_tool(task.kind, config, context))
+            return self.joined(await self.context.worker.run_tool(task.kind, config, context))
         except ToolError as error:
             if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done: not for the rules
                 raise
@@ -266,7 +262,7 @@ class SequenceProgress:
     def keep(self, task: Task, result: ToolResult) -> None:
         """Show the task's data to the ones after it; of one that failed on the Rust plane only (policy-continue)."""
         self.last, data = result, result.data
-        is_flat = self.context.form.sequence_is_flat
+        is_flat = self.form.sequence_is_flat
         if result.status is not ToolStatus.SUCCESS and not is_flat:
             return
         self.results[task.label] = self.previous = data
@@ -278,7 +274,7 @@ class SequenceProgress:
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
         """Apply the task's `set`; a template in it that fails is the task's failure, for the rules to see."""
-        outcome = policy.outcome_of(result, attempt, self.context.form)
+        outcome = policy.outcome_of(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
             self.assign(task.set, seen, is_rules=False)
@@ -300,7 +296,7 @@ class SequenceProgress:
             self.updates[name] = value
         scope, *path = name.split(".")
         _nest(self.scope, [scope, *path], value)
-        if self.context.form.sequence_is_flat and scope in ("ctx", "iter") and len(path) == 1:
+        if self.form.sequence_is_flat and scope in ("ctx", "iter") and len(path) == 1:
             self.scope[path[0]] = value  # recorded (set-task-ctx, set-task-iter): names are flat there
 
     async def follow(self, task: Task, action: policy.Action | None, result: ToolResult) -> None:
@@ -357,7 +353,7 @@ class SequenceProgress:
     def result(self) -> ToolResult:
         last = self.last or ToolResult.success()
         output: dict[str, Any] = {"stdout": last.stdout, "stderr": last.stderr, "exit_code": last.exit_code}
-        if self.context.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are reported, printed or not
+        if self.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are reported, printed or not
             output.update(stdout=last.stdout or "", stderr=last.stderr or "")
         if self.end == "timeout":
             timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0)
@@ -401,8 +397,8 @@ class SequenceProgress:
 
     def render(self, value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         scope = {**self.scope, **extra} if extra else self.scope
-        missing = self.context.form.missing_value
-        return template.render(value, scope, strict=self.context.undefined_is_error, undefined=missing)
+        missing = self.form.missing_value
+        return template.render(value, scope, strict=self.context.values.undefined_is_error, undefined=missing)
 
     def warn(self, task: Task, reason: str) -> None:
         self.context.logger.warning("policy_rule", task=task.label, problem=reason)
@@ -420,7 +416,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
         ConfigurationError: `args` that are neither a field of the tool nor an input.
     """
     own, given = task.config, [("input", task.input)]
-    if task.args is not None and "args" in context.fields_of(task.kind):
+    if task.args is not None and "args" in context.worker.fields_of(task.kind):
         own = {**own, "args": task.args}
     else:
         if not has_template(task.args):

@@ -58,6 +58,7 @@ class WebhookTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"type": "event", "payload": "data"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
+    contract: ClassVar[int] = 1
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
@@ -106,11 +107,11 @@ class WebhookTool:
 async def _key(config: WebhookConfig, context: ToolContext) -> bytes | None:
     if config.auth is None:
         return None
-    data = await context.credential(config.auth) if isinstance(config.auth, str) else config.auth
+    data = await context.secrets.credential(config.auth) if isinstance(config.auth, str) else config.auth
     secret = data.get("secret")
     if not isinstance(secret, str) or not secret:
         raise ConfigurationError('webhook: the credential has no \'secret\'; register it as {"secret": "whsec_..."}')
-    context.keep_secret(secret)  # one that stands in the config itself, too
+    context.secrets.keep(secret)  # one that stands in the config itself, too
     try:
         return key_of(secret)
     except ValueError as error:
@@ -119,7 +120,7 @@ async def _key(config: WebhookConfig, context: ToolContext) -> bytes | None:
 
 def _message_id(config: WebhookConfig, context: ToolContext) -> str:
     """The same in every try of a command; different for two events that one command sends."""
-    told = json.dumps([str(context.command_id), config.url, config.event, config.data], sort_keys=True)
+    told = json.dumps([str(context.command.command_id), config.url, config.event, config.data], sort_keys=True)
     return "msg_" + hashlib.sha256(told.encode()).hexdigest()[:24]
 
 

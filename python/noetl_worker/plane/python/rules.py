@@ -24,6 +24,7 @@ from noetl_worker.models import (
     LoopPosition,
     Report,
     RetryLater,
+    ToolForm,
     ToolResult,
     ToolStatus,
     Upload,
@@ -45,7 +46,6 @@ from noetl_worker.plane.rules import (
     Part,
     Post,
     Subject,
-    ToolForm,
     preview_of,
     unique,
 )

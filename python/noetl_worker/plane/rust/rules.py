@@ -22,6 +22,7 @@ from noetl_worker.models import (
     LoopPosition,
     Report,
     RetryLater,
+    ToolForm,
     ToolResult,
     ToolStatus,
     Upload,
@@ -35,7 +36,6 @@ from noetl_worker.plane.rules import (
     Part,
     Post,
     Subject,
-    ToolForm,
     preview_of,
 )
 from noetl_worker.plane.rust.names import RustNames

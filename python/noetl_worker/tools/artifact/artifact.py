@@ -293,9 +293,9 @@ async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, Jso
 async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
     text = dumps(config.data)
     _bounded(config, len(text))
-    name = config.name or context.step
+    name = config.name or context.command.step
     try:
-        stored = await context.control_plane.put_result(name, text, source_step=context.step)
+        stored = await context.worker.control_plane.put_result(name, text, source_step=context.command.step)
     except ControlPlaneError as error:
         kind = "connection" if error.is_retryable else "server_error"
         raise ToolError(f"the result {name!r} cannot be stored: {error}", kind=kind, retryable=True) from error

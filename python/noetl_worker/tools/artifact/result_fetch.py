@@ -90,7 +90,7 @@ def reference_of(value: JsonValue) -> str:
 async def resolve(reference: str, context: ToolContext) -> JsonValue:
     """The stored JSON. Raises ToolError: not_found, auth, server_error or connection."""
     try:
-        return await context.control_plane.resolve_result(reference)
+        return await context.worker.control_plane.resolve_result(reference)
     except ServerRefused as error:
         if error.status == 404:
             text = f"no result at {reference}: it was never stored, or it has expired"

@@ -99,6 +99,6 @@ async def _credential(auth: str | Mapping[str, Any] | None, context: ToolContext
     if auth is None:
         return {}
     if isinstance(auth, str):
-        return await context.credential(auth)
+        return await context.secrets.credential(auth)
     alias = auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
-    return await context.credential(str(alias)) if alias else auth
+    return await context.secrets.credential(str(alias)) if alias else auth

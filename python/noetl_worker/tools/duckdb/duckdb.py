@@ -135,7 +135,7 @@ class DuckdbTool:
     async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
         opening = Opening(
             kind=self.kind,
-            database=placement().database(config.database, context.execution_id),
+            database=placement().database(config.database, context.command.execution_id),
             read_only=config.read_only,
             memory_limit=config.memory_limit,
             memory_bytes=self._memory_bytes,
@@ -150,7 +150,7 @@ class DuckdbTool:
 
         def body(duckdb: Any, connection: Any, work: Work[dict[str, JsonValue]]) -> dict[str, JsonValue]:
             run_script(duckdb, connection, work, batch, text, config.params)
-            return _data(batch, context.form)
+            return _data(batch, context.command.form)
 
         return await run_opened(self._threads, opening, body, time_left(config.timeout, context))
 

@@ -170,7 +170,7 @@ def _catalog(
         kind, address = server
         values = {**(from_auth.values if from_auth else {}), **address}
         if values.get("PASSWORD"):
-            context.keep_secret(values["PASSWORD"])
+            context.secrets.keep(values["PASSWORD"])
         return f"{kind}:", DuckdbSecret(_CATALOG_SECRET, kind, kind, values)
     if given:
         kind = "sqlite:" if given.startswith("sqlite:") else ""

@@ -126,7 +126,7 @@ async def _secret(kind: str, name: str, auth: Any, context: ToolContext) -> Duck
     _check_form(kind, name, auth)
     made = _made(kind, name, await credential_data(kind, auth, context))
     for option in _HIDDEN & made.values.keys():
-        context.keep_secret(made.values[option])
+        context.secrets.keep(made.values[option])
     return made
 
 

@@ -40,7 +40,7 @@ _SCHEMES: Final = frozenset({"bearer", "basic", "token", "apikey"})
 
 
 class Authorizer:
-    """Turns `auth` into an Authorization; everything secret in it is handed to `context.keep_secret`."""
+    """Turns `auth` into an Authorization; everything secret in it is handed to `context.secrets.keep`."""
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
@@ -80,7 +80,7 @@ class Authorizer:
             _one_line(value, kind)
             scheme, _, rest = value.partition(" ")
             # Also what only looks encoded: Basic. Of another text the first word is no scheme, but part of the secret.
-            context.keep_secret(rest if rest and scheme.lower() in _SCHEMES else value)
+            context.secrets.keep(rest if rest and scheme.lower() in _SCHEMES else value)
         return made
 
     async def token(self, alias: str, context: ToolContext, destination: Destination | None = None) -> str:
@@ -96,7 +96,7 @@ class Authorizer:
     ) -> dict[str, JsonValue]:
         """The object itself, over the data of the credential it names."""
         if isinstance(auth, str):
-            return dict(await context.credential(auth))
+            return dict(await context.secrets.credential(auth))
         own = {name: value for name, value in auth.items() if value is not None}
         source = own.get("source")
         if own.get("provider") == "secret_manager":
@@ -107,18 +107,18 @@ class Authorizer:
         alias = _alias(own)
         if alias is None:
             return own
-        found = dict(await context.credential(str(alias)))
+        found = dict(await context.secrets.credential(str(alias)))
         rest = {name: value for name, value in own.items() if name not in (*_ALIAS_KEYS, "source")}
         return {**found, **rest}
 
     async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
         """{"key": "projects/...", "oauth_credential": alias}: the secret's text as the token."""
         alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
-        google = dict(await context.credential(str(alias))) if alias else {}
+        google = dict(await context.secrets.credential(str(alias))) if alias else {}
         access = await self.tokens.google(google)
-        context.keep_secret(access)
+        context.secrets.keep(access)
         secret = await self.tokens.google_secret(name, access)
-        context.keep_secret(secret)
+        context.secrets.keep(secret)
         return {"type": own.get("type") or "bearer", "header": own.get("header"), "token": secret}
 
 
@@ -172,7 +172,7 @@ def _worker_secret(name: str, context: ToolContext, destination: Destination | N
     if not value:
         raise CredentialError(f"http: auth: the worker's environment has no {variable}")
     check_destination(variable, destination)
-    context.keep_secret(value)
+    context.secrets.keep(value)
     return value
 
 

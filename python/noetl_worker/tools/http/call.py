@@ -99,7 +99,7 @@ class HttpCall:
     def _rule_for(self, facts: http_retry.Facts, tries: int) -> http_retry.RetryRule | None:
         context = self._context
         for rule in self._plan.rules:
-            if http_retry.holds(rule, facts, context.render, context.logger.debug):
+            if http_retry.holds(rule, facts, context.values.render, context.logger.debug):
                 return rule if tries < rule.attempts else None
         return None
 
@@ -107,7 +107,7 @@ class HttpCall:
         """Wait as the rule or the server's Retry-After says; False, at once, when the time left is too short."""
         delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
         left = self._left()
-        if self._context.cancelled:
+        if self._context.stop.is_set():
             return False
         if left is not None and delay >= left:
             self._context.logger.info("http_retry_given_up", delay_s=round(delay, 3), left_s=round(left, 3))
@@ -144,7 +144,7 @@ class HttpCall:
                 return _page_failure(f"page {number}: {error}")
             last = {**result.data, "data": gathered, "body": gathered, "pages": number}
             more = http_retry.RetryRule(when=pages.condition)
-            if not http_retry.holds(more, facts, self._context.render, self._context.logger.debug):
+            if not http_retry.holds(more, facts, self._context.values.render, self._context.logger.debug):
                 break
             config = self._next(config, pages, facts)
         else:
@@ -153,7 +153,7 @@ class HttpCall:
 
     def _next(self, config: HttpConfig, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpConfig:
         """The request of the next page: `params` and `headers` over the ones before, other fields in their place."""
-        rendered = self._context.render(pages.next_call, facts.names)
+        rendered = self._context.values.render(pages.next_call, facts.names)
         changes: dict[str, Any] = {}
         for name, value in _object(rendered).items():
             if name in ("url", "endpoint"):
@@ -202,8 +202,8 @@ class HttpCall:
         started = time.monotonic()
         async with self._clients.lease(config.options(), to=config.url) as client:
             with ExitStack() as files:
-                headers = self._context.with_trace(self._headers)
-                as_json = self._context.form.field_list_is_json
+                headers = self._context.worker.with_trace(self._headers)
+                as_json = self._context.command.form.field_list_is_json
                 built = partial(build, client, config, headers, authorization, files, lists_are_json=as_json)
                 request = await finished_off_loop(built) if config.files else built()
                 try:
@@ -241,10 +241,10 @@ class HttpCall:
             try:
                 if isinstance(value, str) and "{{" in value:
                     for expression in _TOKEN_CALL.findall(value):
-                        alias = str(self._context.render("{{ " + expression + " }}"))
+                        alias = str(self._context.values.render("{{ " + expression + " }}"))
                         tokens[alias] = await self._authorizer.token(alias, self._context, destination)
                     value = _TOKEN_CALL.sub(rf"{_TOKENS_NAME}[\1]", value) if tokens else value
-                render = self._context.render
+                render = self._context.values.render
                 rendered[name] = render(value, {_TOKENS_NAME: tokens}) if tokens else render(value)
             except TemplateError as error:
                 raise TemplateError(f"http: field 'headers': {name}: {error}") from error

@@ -133,7 +133,7 @@ class HttpTool:
 
     async def run(self, config: HttpConfig, context: ToolContext) -> ToolResult:
         result = await HttpCall(config, context, self._clients, self._authorizer).run()
-        return in_plane_form(result, context.form)
+        return in_plane_form(result, context.command.form)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -21,6 +21,8 @@ class Checked(NamedTuple):
     config: Any
     warnings: tuple[str, ...]
     timeout_s: float | None
+    needed_s: float
+    """Without a timeout of its own it is given at least so long."""
 
 
 class PlainConfigs(dict[tuple[str, bytes], Checked]):

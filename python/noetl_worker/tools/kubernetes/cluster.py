@@ -98,7 +98,7 @@ async def place_of(
             f"{kind}: the worker runs in no Kubernetes cluster (or without a service account): give 'auth' with the "
             "alias of a credential with url and token, or run the program with the shell or python tool"
         )
-    context.keep_secret(token)
+    context.secrets.keep(token)
     shown_host = f"[{host}]" if ":" in host else host
     options = ClientOptions(ca_file=str(service_account / "ca.crt"), is_own=True)
     return ClusterAddress(f"https://{shown_host}:{port}", token, options)

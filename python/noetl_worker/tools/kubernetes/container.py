@@ -199,7 +199,7 @@ class ContainerTool:
             return ToolResult.success({**data, "state": "created"})
         watch = _JobWatch(cluster, name, context)
         try:
-            with context.waiting():
+            with context.worker.waiting():
                 state, reason, message = await asyncio.wait_for(watch.end(self._first_poll_s), timeout_s)
             logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
         except (asyncio.TimeoutError, TimeoutError):

@@ -158,10 +158,10 @@ def job_name(context: ToolContext) -> str:
     A command that is run again after a crash has the same name, and finds its Job. A task of a sequence may run
     several times within one command, so its name is new each time.
     """
-    is_task = "_task" in context.variables
-    identity = uuid4().hex if is_task else f"{context.command_id}:{context.attempt}"
-    slug = re.sub(r"[^a-z0-9]+", "-", context.step.lower())[:20].strip("-") or "step"
-    return f"noetl-container-{slug}-{context.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
+    command = context.command
+    identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
+    slug = re.sub(r"[^a-z0-9]+", "-", command.step.lower())[:20].strip("-") or "step"
+    return f"noetl-container-{slug}-{command.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
 
 def labels_of(kind: str, context: ToolContext) -> dict[str, JsonValue]:
@@ -170,10 +170,11 @@ def labels_of(kind: str, context: ToolContext) -> dict[str, JsonValue]:
     differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read in
     its source, noetl/ops) posts a second `call.done` for the step; here the command itself reports the Job's end.
     """
-    step = _NOT_IN_LABELS.sub("-", context.step).lstrip("-._")[:63].rstrip("-._")  # begins and ends with a letter
+    # It begins and ends with a letter or a digit.
+    step = _NOT_IN_LABELS.sub("-", context.command.step).lstrip("-._")[:63].rstrip("-._")
     return {
         "app.kubernetes.io/managed-by": "noetl-worker",
-        "noetl-worker.execution-id": str(context.execution_id),
+        "noetl-worker.execution-id": str(context.command.execution_id),
         "noetl-worker.step-name": step or "step",
         "noetl-worker.tool-kind": kind,
     }

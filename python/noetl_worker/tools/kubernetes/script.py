@@ -104,13 +104,13 @@ class ScriptTool:
             place = await place_of(config.auth, context, self._service_account, kind="script")
         if not code.strip():
             raise ConfigurationError("script: the script is empty")
-        given = {**context.input, **config.input}
+        given = {**context.values.input, **config.input}
         objects = manifests(job_name(context), job, code, given, context)
         run = _JobRun(Cluster(self._clients, place, job.namespace), job, context)
         await run.start(*objects)
         timeout_s = min(time_left(config.timeout, context) or job.timeout, job.timeout)
         try:
-            with context.waiting(), anyio.fail_after(timeout_s):
+            with context.worker.waiting(), anyio.fail_after(timeout_s):
                 ended = await run.wait_for_end(self._poll_s)
             return run.result(ended, await run.output())
         except TimeoutError:

@@ -78,8 +78,9 @@ def job_name(context: ToolContext) -> str:
 
     A task of a sequence may run several times within one command: there it is new each time.
     """
-    identity = uuid4().hex if "_task" in context.variables else f"{context.command_id}:{context.attempt}"
-    return f"noetl-script-{context.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    command = context.command
+    identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
+    return f"noetl-script-{command.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def manifests(

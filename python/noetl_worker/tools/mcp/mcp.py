@@ -143,7 +143,7 @@ class McpTool:
         with before_any_effect("no room to fetch the credential"):
             permit = await self._authorizer.authorize(config.auth, context, Destination(str(endpoint), config.headers))
         headers = {name: str(value) for name, value in config.headers.items() if value is not None}
-        headers = {**context.with_trace(headers), **permit.headers}
+        headers = {**context.worker.with_trace(headers), **permit.headers}
         endpoint = endpoint.copy_merge_params(dict(permit.params)) if permit.params else endpoint
         about: dict[str, JsonValue] = {"server": server, "endpoint": shown(endpoint), "method": config.method}
         timeout_s = time_left(config.timeout or _default_timeout_s(), context) or DEFAULT_TIMEOUT_S

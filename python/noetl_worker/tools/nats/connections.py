@@ -108,7 +108,7 @@ async def address_of(kind: str, login: Login, context: ToolContext) -> Address:
     for server in servers:
         _check(kind, server)
         if password := _password_of(server):
-            context.keep_secret(password)
+            context.secrets.keep(password)
     creds = values["creds"]
     if creds is not None and not all(mark in str(creds) for mark in _CREDS_MARKS):
         # nats-py reads such a text for ever, looking for its mark
@@ -120,9 +120,9 @@ async def _credential(auth: str | Mapping[str, JsonValue] | None, context: ToolC
     if auth is None:
         return {}
     if isinstance(auth, str):
-        return await context.credential(auth)
+        return await context.secrets.credential(auth)
     alias = _alias(auth)
-    return {**await context.credential(str(alias)), **auth} if alias else auth
+    return {**await context.secrets.credential(str(alias)), **auth} if alias else auth
 
 
 def _alias(auth: Mapping[str, JsonValue]) -> JsonValue:

@@ -245,7 +245,7 @@ class NatsTool:
     async def _call(self, address: Address, config: NatsConfig, context: ToolContext) -> Mapping[str, JsonValue]:
         _, operate = _OPERATIONS[config.operation]
         if "headers" in _OPTIONAL.get(config.operation, ()):
-            config = replace(config, headers=context.with_trace(config.headers))
+            config = replace(config, headers=context.worker.with_trace(config.headers))
         async with spoken(self._connections, address, config.operation) as client:
             found: Mapping[str, JsonValue] = await operate(client, config)
         if config.operation == "publish" and (refusal := self._connections.refusal(address, config.subject)):

@@ -73,11 +73,11 @@ async def result_of(
         NotShown: it may have left one.
         ToolError: the result store does not have what the child's event refers to.
     """
-    if context.form.child_is_its_status and not _is_left_out(status, step):
+    if context.command.form.child_is_its_status and not _is_left_out(status, step):
         found = _variables(status)
         return dict(found) if step is None else found[step]
-    detail = await ask(lambda: context.control_plane.execution_detail(execution_id))
-    if context.form.child_is_its_status:
+    detail = await ask(lambda: context.worker.control_plane.execution_detail(execution_id))
+    if context.command.form.child_is_its_status:
         return await _resolved(str(step), _reference(detail, str(step)), context, ask)
     done = _last_call(detail, step)
     return await _value(done, context, ask)
@@ -169,7 +169,7 @@ async def _value(call: _Call, context: ToolContext, ask: Ask) -> JsonValue:
 
 async def _resolved(step: str, ref: str, context: ToolContext, ask: Ask) -> JsonValue:
     try:
-        stored: JsonValue = await ask(lambda: context.control_plane.resolve_result(ref))
+        stored: JsonValue = await ask(lambda: context.worker.control_plane.resolve_result(ref))
     except ToolError as error:  # what stands in the event is a preview, and no result
         text = f"the result of the child's step {step!r} cannot be had from {ref}: {error}"
         raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error

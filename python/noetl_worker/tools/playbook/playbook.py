@@ -97,31 +97,31 @@ class PlaybookTool:
         }
         if not (config.return_result or config.step):
             # As the plane's own worker: on the Python plane the answer is under `data`, its status is the call's.
-            if context.form.child_is_its_status:
+            if context.command.form.child_is_its_status:
                 data.update(status="success", data=dict(started))
             return ToolResult.success(data)
         if execution_id is None:
             raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
         limit = time_left(config.timeout, context) or _WAIT_S
         try:
-            with context.waiting():
+            with context.worker.waiting():
                 return await asyncio.wait_for(_outcome(int(execution_id), data, config, context), limit)
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(limit, data=data)
 
 
 async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
-    payload = {**config.payload, **(config.input or context.input)}  # empty is not present: trap 27
+    payload = {**config.payload, **(config.input or context.values.input)}  # empty is not present: trap 27
     body: dict[str, JsonValue] = {"path": config.path} if config.path else {"catalog_id": config.catalog_id}
     if config.version is not None:
         body["version"] = config.version
     body["payload"] = payload
-    body["parent_execution_id"] = config.parent_execution_id or context.execution_id
-    if context.form.start_takes_trace and (trace := context.trace_headers()):
+    body["parent_execution_id"] = config.parent_execution_id or context.command.execution_id
+    if context.command.form.start_takes_trace and (trace := context.worker.trace_headers()):
         body["trace"] = dict(trace)
     name = config.path or config.catalog_id
     try:
-        return await context.control_plane.execute_playbook(body)
+        return await context.worker.control_plane.execute_playbook(body)
     except ServerRefused as error:
         kind = "not_found" if error.status == 404 else "client_error" if error.status < 500 else "server_error"
         text = f"Failed to start child playbook {name!r}: {error.status} {excerpt(error.body, 500)}"
@@ -158,7 +158,7 @@ async def _outcome(
         except NotShown:
             return _not_shown(execution_id, status, started, config, context)
         await asyncio.sleep(min(config.pause_s, max(0.0, until - now())))
-    if context.form.child_is_its_status:
+    if context.command.form.child_is_its_status:
         return ToolResult.success({**_shown(status, started, context), "result": value})
     # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
     return ToolResult.success({**value, "status": value.get("status", status)} if isinstance(value, dict) else value)
@@ -170,7 +170,7 @@ async def _child_end(
     """The status answer of the ended child."""
     before: Mapping[str, JsonValue] | None = None
     while True:
-        status: Mapping[str, JsonValue] = await ask(lambda: context.control_plane.execution_status(execution_id))
+        status: Mapping[str, JsonValue] = await ask(lambda: context.worker.control_plane.execution_status(execution_id))
         if has_ended(status, before, config.step):
             return status
         before = status
@@ -197,7 +197,7 @@ def _failure(
     A returned failure completes the step there, and the playbook would go on with nothing in the place of the value;
     that plane's worker raises too.
     """
-    if config.return_result and not context.form.child_is_its_status:
+    if config.return_result and not context.command.form.child_is_its_status:
         raise ToolError(text, kind=kind)
     return ToolResult.failure(text, kind=kind, data=data)
 
@@ -239,7 +239,7 @@ def _beside(
     Its fields are the step's on the Python plane, as its worker gives them; on the Rust plane they are under `status`.
     """
     data = {**started, "async": False}
-    if not context.form.child_is_its_status:
+    if not context.command.form.child_is_its_status:
         return {**data, "status": dict(status)}
     variables = status.get("variables")
     found = variables if isinstance(variables, dict) else {}

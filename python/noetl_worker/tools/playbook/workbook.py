@@ -59,32 +59,29 @@ class WorkbookTool:
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)
         kind, tool = _tool_of(config.entry, entry)
-        has_args = "args" in context.fields_of(kind)  # a container's arguments, no other spelling of `input`
+        has_args = "args" in context.worker.fields_of(kind)  # a container's arguments, no other spelling of `input`
         inputs = ("input",) if has_args else ("args", "input")
         own = {key: value for at in (entry, tool) for name in inputs for key, value in _object(at, name).items()}
-        local = {**{name: context.render(value) for name, value in own.items()}, **config.input}
+        local = {**{name: context.values.render(value) for name, value in own.items()}, **config.input}
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
             if value is local:  # rendered: its values are data now
                 return local
-            return context.render(value, {**local, **(extra or {})})
+            return context.values.render(value, {**local, **(extra or {})})
 
-        inner = dataclasses.replace(
-            context,
-            kind=kind,
-            variables={**context.variables, **local},
-            input=local,
-            render=render,
-            timeout_s=time_left(config.timeout, context),
+        values = dataclasses.replace(
+            context.values, variables={**context.values.variables, **local}, input=local, render=render
         )
+        timeout_s = time_left(config.timeout, context)
+        inner = dataclasses.replace(context, kind=kind, values=values, timeout_s=timeout_s)
         others = _BESIDE_A_KIND if tool is entry else _BOTH_INPUTS
         fields = {name: value for name, value in tool.items() if name not in others or (has_args and name == "args")}
-        return await context.run_tool(kind, {**fields, "input": local} if local else fields, inner)
+        return await context.worker.run_tool(kind, {**fields, "input": local} if local else fields, inner)
 
 
 async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
     try:
-        return await context.control_plane.playbook()
+        return await context.worker.control_plane.playbook()
     except ServerRefused as error:
         kind, _ = kind_of(error.status)
         text = f"workbook: the catalog does not give the playbook: {error}"

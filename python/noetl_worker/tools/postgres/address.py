@@ -160,7 +160,7 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
     if files:
         await finished_off_loop(lambda: _check_regular(files))
     if password:
-        context.keep_secret(password)
+        context.secrets.keep(password)
     return assembled
 
 
@@ -204,7 +204,7 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
     if auth is None:
         return {}
     if isinstance(auth, str):
-        return dict(await context.credential(auth))
+        return dict(await context.secrets.credential(auth))
     try:
         auth = _single(auth)
     except ValueError as error:
@@ -213,7 +213,7 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
     if not alias:
         return dict(auth)
     rest = {name: value for name, value in auth.items() if name not in ("credential", "source", "key")}
-    return {**await context.credential(str(alias)), **rest}
+    return {**await context.secrets.credential(str(alias)), **rest}
 
 
 def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:

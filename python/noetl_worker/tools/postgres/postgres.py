@@ -149,7 +149,7 @@ class PostgresTool:
             ran = await asyncio.wait_for(self._run(address, text, config, timeout_s), timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(timeout_s or 0.0)
-        return ran if isinstance(ran, ToolResult) else ToolResult.success(_data(ran, context.form))
+        return ran if isinstance(ran, ToolResult) else ToolResult.success(_data(ran, context.command.form))
 
     async def aclose(self) -> None:
         """Close the idle connections."""

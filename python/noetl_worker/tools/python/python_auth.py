@@ -75,7 +75,8 @@ async def granted(
     grant = Granted()
     for name, entry in _entries(auth).items():
         alias, service = _alias(name, entry)
-        data = dict(await context.credential(alias)) if alias else {k: v for k, v in entry.items() if k != "service"}
+        own = {key: value for key, value in entry.items() if key != "service"}
+        data = dict(await context.secrets.credential(alias)) if alias else own
         grant.data[name] = data
         service = service or str(data.get("type") or "")
         _grant(grant, service, data, name, None if by_descriptor else directory)

@@ -158,7 +158,7 @@ class PythonTool:
             except AnswerTooLong as error:
                 raise ToolError(f"the result of the Python code is {error}", kind="python") from error
         is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
-        return _result(run, timeout_s, config, context.form, out_of_memory=is_oom)
+        return _result(run, timeout_s, config, context.command.form, out_of_memory=is_oom)
 
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
@@ -175,23 +175,23 @@ def _request(
     rights: Granted,
     environment: Mapping[str, str],
 ) -> dict[str, JsonValue]:
-    own = {**context.trace_environment(), **process.environment_text(config.env)}
+    own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
     env = {**environment, "TMPDIR": scratch, **_python_path(own), **rights.env, **own}
     return {
         "code": code,
-        "input": {**context.input, **config.input},
+        "input": {**context.values.input, **config.input},
         "libs": _libs(config.libs),
-        "execution_id": str(context.execution_id),
-        "step": context.step,
+        "execution_id": str(context.command.execution_id),
+        "step": context.command.step,
         "env": dict(env),
         "cwd": _directory(config.cwd) or scratch,
         "auth": rights.data,
         "secret_files": {name: text for name, text in rights.files.items() if name not in own},
-        "main_first": context.form.main_first,
-        "reads_input_again": context.form.reads_input_again,
+        "main_first": context.command.form.main_first,
+        "reads_input_again": context.command.form.reads_input_again,
         "memory_mb": config.memory_mb,
         # A plane's render context can be megabytes: it travels only to code that can look at it.
-        "variables": dict(context.variables) if _READS_CONTEXT.search(code) else {},
+        "variables": dict(context.values.variables) if _READS_CONTEXT.search(code) else {},
     }
 
 

@@ -45,7 +45,7 @@ async def sql_of(kind: str, config: _Config, sources: Sources, context: ToolCont
     given = check_sql(kind, config)
     if given is not None or config.script is None:
         return given or ""
-    text = context.render(await sources.of_script(config.script, context))
+    text = context.values.render(await sources.of_script(config.script, context))
     if not isinstance(text, str) or not text.strip():
         raise ConfigurationError(f"{kind}: the script {_name(config.script)!r} has no statement")
     return text

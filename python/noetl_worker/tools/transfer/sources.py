@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -256,9 +255,9 @@ async def _http(
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         """Data that holds `{{` is not a template: what is rendered already stays."""
-        return value if any(value is item for item in ready) else context.render(value, extra)
+        return value if any(value is item for item in ready) else context.values.render(value, extra)
 
-    result = await context.run_tool("http", config, dataclasses.replace(context, render=render))
+    result = await context.worker.run_tool("http", config, context.with_render(render))
     if context.stop.is_set():
         raise asyncio.CancelledError  # its answer was there at that moment: it counts no more
     if result.status is not ToolStatus.SUCCESS:
@@ -286,7 +285,7 @@ async def _http(
 def inert(context: ToolContext) -> ToolContext:
     """A context for a source that a template gave as a whole: nothing in it is one."""
 
-    return dataclasses.replace(context, render=lambda value, extra=None: value)
+    return context.with_render(lambda value, extra=None: value)
 
 
 def _at_path(payload: JsonValue, path: str | None) -> JsonValue:

@@ -121,7 +121,8 @@ class TransferConfig:
         """
         if self.ends[0] is not None:
             return self.ends[0]
-        given = context.render(self.source) if isinstance(self.source, str) else rendered(self.source, context.render)
+        render = context.values.render
+        given = render(self.source) if isinstance(self.source, str) else rendered(self.source, render)
         if not isinstance(given, Mapping):
             raise ConfigurationError(f"transfer: field 'source' must be an object, not {type(given).__name__}")
         try:
