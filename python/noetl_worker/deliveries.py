@@ -52,11 +52,10 @@ class Living(Protocol):
 class Deliveries:
     """One for the worker."""
 
-    def __init__(self, slots: Slots, stopping: Stopping, drain_timeout_s: float) -> None:
-        self._slots, self._stopping, self._drain_timeout_s = slots, stopping, drain_timeout_s
+    def __init__(self, slots: Slots, stopping: Stopping, drain_timeout_s: float, emitter: Emitter) -> None:
+        """`emitter`: knows which ends are with a plane that issues commands meanwhile."""
+        self._slots, self._stopping, self._drain_timeout_s, self._emitter = slots, stopping, drain_timeout_s, emitter
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
-        self.emitter: Emitter | None = None
-        """Knows which ends are with a plane that issues commands meanwhile."""
         self.settled: Final[Counter[str]] = Counter()
         """How many ended in which way."""
         self.logs_debug: Final = debug_is_on()
@@ -122,7 +121,7 @@ class Deliveries:
 
     def _issuing(self) -> list[bool]:
         """The ends that are with a plane which issues commands meanwhile; whether a delivery waits for each."""
-        return list(self.emitter.issuing.values()) if self.emitter is not None else []
+        return list(self._emitter.issuing.values())
 
     def running(self) -> set[asyncio.Task[None]]:
         return {task for task in self.tasks if not task.done()}

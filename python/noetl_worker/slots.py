@@ -37,6 +37,8 @@ class Slots:
         limits: kind -> most commands of it at the same time.
         costs: kind -> slots that one command takes, 1 unless named; more than `size` counts as all of them.
         rate: most commands that are taken in a second, with a burst of one second; 0 is no limit.
+        ceiling: how many slots the control plane lets us fill (its gate); never below one.
+        on_free: called when one is free again.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class Slots:
         limits: Mapping[str, int] = _NOTHING,
         costs: Mapping[str, int] = _NOTHING,
         rate: float = 0.0,
+        ceiling: Callable[[], int] | None = None,
+        on_free: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
     ) -> None:
         self.size: Final = size
@@ -57,9 +61,8 @@ class Slots:
         self._queue: list[_Waiter] = []
         self._is_starved = False
         self._rate = _Rate(rate, clock) if rate else None
-        self.on_free: Callable[[], None] = lambda: None
-        self.ceiling: Callable[[], int] = lambda: size
-        """How many slots the control plane lets us fill (its gate); never below one."""
+        self.ceiling: Final = ceiling or (lambda: size)
+        self._on_free = on_free
 
     @property
     def used(self) -> int:
@@ -83,7 +86,7 @@ class Slots:
             return 0
         room = min(self.size, max(1, self.ceiling())) - self._used
         if room > 0 and self._rate is not None:
-            return min(room, self._rate.available(self.on_free))
+            return min(room, self._rate.available(self._on_free))
         return room
 
     def take(self) -> None:
@@ -95,7 +98,7 @@ class Slots:
         self._used -= slots
         if self._queue:
             self._admit()
-        self.on_free()
+        self._on_free()
 
     @contextmanager
     def waiting(self, kind: str | None = None) -> Iterator[None]:
@@ -140,7 +143,7 @@ class Slots:
         self._admit()
         try:
             if not place.admitted.done():
-                self.on_free()
+                self._on_free()
                 await place.admitted
         except asyncio.CancelledError:
             self._leave(place)
@@ -187,7 +190,7 @@ class _Rate:
         self._counted_at = clock()
         self._alarm: asyncio.TimerHandle | None = None
 
-    def available(self, wake: Callable[[], None]) -> int:
+    def available(self, wake: Callable[[], object]) -> int:
         """Whole commands that may be taken now; `wake` is called when there is one again."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._counted_at) * self._per_second)
@@ -196,7 +199,7 @@ class _Rate:
             self._alarm = asyncio.get_running_loop().call_later((1 - self._left) / self._per_second, self._ring, wake)
         return int(self._left)
 
-    def _ring(self, wake: Callable[[], None]) -> None:
+    def _ring(self, wake: Callable[[], object]) -> None:
         self._alarm = None
         wake()
 

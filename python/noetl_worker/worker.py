@@ -46,6 +46,7 @@ from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.plane_watch import PlaneWatch
 from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.plane.rust.event_ids import event_ids_of
+from noetl_worker.plane.servers import Servers
 from noetl_worker.readings import PULSE_S, Readings
 from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.recovery.resending import Resending
@@ -73,33 +74,47 @@ log = structlog.get_logger("noetl_worker")
 class Worker:
     """One worker process. `run()` returns its exit code."""
 
-    def __init__(self, settings: Settings, *, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        registry: Registry | None = None,
+        identity: Identity | None = None,
+        traces: DeliveryTraces | None = None,
+    ) -> None:
+        """`traces`: None: nothing is traced."""
         engine.require(settings.engine)
         self.settings = settings
-        self.traces: DeliveryTraces | None = None
-        """Set it before `run`; None: nothing is traced."""
-        self.identity = Identity(settings)
-        self.health = Health()
+        self._traces = traces
+        self.identity = identity or Identity(settings)
+        self.health = Health(puller_progress=self._pulled_at)
         self.in_flight = InFlight(2 * settings.ack_wait_s)
         self.registry = registry or registry_of(settings)
         self.ready = asyncio.Event()
         self.stopping = Stopping()
         self._stops_asked = 0
+        self._machine = Gate(settings.max_concurrent)
+        """How many commands this machine has room for: it halves when there is no descriptor or process left."""
+        self._servers = Servers(settings)
+        self._freed = asyncio.Event()
         self.slots = Slots(
             settings.max_concurrent,
             limits=settings.kind_limits,
             costs=settings.slot_costs,
             rate=settings.rate_limit,
+            ceiling=self._ceiling,
+            on_free=self._freed.set,
         )
-        self._machine = Gate(settings.max_concurrent)
-        """How many commands this machine has room for: it halves when there is no descriptor or process left."""
-        self.deliveries: Final = Deliveries(self.slots, self.stopping, settings.drain_timeout_s)
         self.outbox = Outbox(
             settings.outbox,
             directory_of(settings.outbox_dir),
             max_rows=settings.outbox_max_rows,
             max_bytes=settings.outbox_max_bytes,
         )
+        self._batches = RecentBatches()
+        ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
+        self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
+        self.deliveries: Final = Deliveries(self.slots, self.stopping, settings.drain_timeout_s, self.emitter)
         self._adoption: Adoption | None = None
         self._resending: Resending | None = None
         self.connection: Connection | None = None
@@ -142,14 +157,15 @@ class Worker:
         # An end that the plane issues commands in holds its connection outside of its slot.
         connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
         transport = open_transport(settings, max_connections=connections)
-        client = ControlPlaneClient(transport if self.traces is None else TracedTransport(transport), settings)
-        self.slots.ceiling = lambda: math.ceil(
-            settings.max_concurrent * min(client.servers.open_share(), self._machine.open_share())
+        client = ControlPlaneClient(
+            transport if self._traces is None else TracedTransport(transport),
+            settings,
+            servers=self._servers,
+            on_auth_refused=self._pause_for_auth,
         )
         pulse = asyncio.ensure_future(
-            self._pulse(Readings(self.slots, self.outbox, client.servers, self.deliveries.tasks))
+            self._pulse(Readings(self.slots, self.outbox, self._servers, self.deliveries.tasks))
         )
-        client.on_auth_refused = self._pause_for_auth
         self._warn_if_any_server_is_followed()
         try:
             connection = self.connection = await self.stopping.unless_stopped(
@@ -164,16 +180,12 @@ class Worker:
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
-            batches = RecentBatches()
-            ends = ends_of(event_ids_of(settings, self.identity.unique), batches)
-            emitter = self.deliveries.emitter = Emitter(ends, self.outbox, self.stopping)
-            self._resending = Resending(batches.lost, emitter)
-            self._adoption = Adoption(client, emitter, self.in_flight)
+            self._resending = Resending(self._batches.lost, self.emitter)
+            self._adoption = Adoption(client, self.emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again
-            executor = self._executor(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
+            executor = self._executor(client, keepalive, StartNotes(connection, self.identity.unique))
             self._warn_of_stream(durable, plane)
             puller = self.puller = self._make_puller(connection, durable, executor, plane)
-            self.slots.on_free = puller.wake
             return await self._work(connection, durable, puller, plane, keepalive)
         finally:
             self.health.set_ready(False, "stopped")
@@ -181,8 +193,7 @@ class Worker:
                 await self._adoption.stop()
             if self._resending is not None:
                 await self._resending.stop()
-            if self.deliveries.emitter is not None:
-                await self.deliveries.emitter.stop()
+            await self.emitter.stop()
             self.outbox.close()
             await keepalive.stop()
             await self.registry.aclose()
@@ -211,12 +222,12 @@ class Worker:
             window=lambda: 0 if self.outbox.is_full else self.slots.window(),
             deliver=partial(self.deliveries.deliver, executor=executor, settle=settle),
             ensure=ensure,
+            wake=self._freed,
         )
 
     async def _work(
         self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
     ) -> int:
-        self.health.puller_progress = lambda: puller.last_progress
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
         metrics.TOOLS.announce(self.registry.kinds())
         log_what_is_not_confined(self.settings)
@@ -250,6 +261,14 @@ class Worker:
         }
 
     # ── around it ──
+
+    def _ceiling(self) -> int:
+        share = min(self._servers.open_share(), self._machine.open_share())
+        return math.ceil(self.settings.max_concurrent * share)
+
+    def _pulled_at(self) -> float:
+        """When the pull loop last turned; now, while there is none."""
+        return self.puller.last_progress if self.puller is not None else time.monotonic()
 
     async def _reach_control_plane(self, client: ControlPlaneClient) -> Plane | None:
         """Wait until the configured plane answers; None when a stop comes first.
@@ -359,19 +378,17 @@ class Worker:
             readings.take()
             await asyncio.sleep(PULSE_S)
 
-    def _executor(
-        self, client: ControlPlaneClient, keepalive: Keepalive, emitter: Emitter, starts: StartNotes
-    ) -> Executor:
+    def _executor(self, client: ControlPlaneClient, keepalive: Keepalive, starts: StartNotes) -> Executor:
         services = WorkerServices(
             self.settings,
             self.identity,
             self.registry,
             self.in_flight,
             keepalive.in_progress,
-            emitter,
+            self.emitter,
             self.slots,
             machine=self._machine,
             starts=starts,
             logs_acks=self.deliveries.logs_debug,
         )
-        return Executor(client, services, Pools(self.settings), self.traces)
+        return Executor(client, services, Pools(self.settings), self._traces)

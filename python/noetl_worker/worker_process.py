@@ -134,14 +134,16 @@ async def _supervise(settings: Settings, flags: Mapping[str, str | None]) -> int
 
 
 async def _work(settings: Settings) -> NoReturn:
+    from noetl_worker.plane.identity import Identity
     from noetl_worker.worker import Worker
 
-    worker = Worker(settings)
-    provider = provider_of(os.environ, worker_id=worker.identity.unique)
+    identity, traces = Identity(settings), None
+    provider = provider_of(os.environ, worker_id=identity.unique)
     if provider is not None:
         from noetl_worker.command.trace import DeliveryTraces
 
-        worker.traces = DeliveryTraces(provider, settings, worker.identity.unique)
+        traces = DeliveryTraces(provider, settings, identity.unique)
+    worker = Worker(settings, identity=identity, traces=traces)
     worker.handle_signals()
     _calm_the_collector()
     try:

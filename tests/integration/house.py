@@ -16,6 +16,7 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
+from noetl_worker.plane.identity import Identity
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.worker import Worker
 from patience import PATIENCE_S, until
@@ -49,11 +50,13 @@ class House:
             "NOETL_WORKER_OUTBOX_DIR": self.outbox.name,
             **variables,
         }
-        worker = Worker(load_settings(environment))
+        settings, traces = load_settings(environment), None
+        identity = Identity(settings)
         if tracer_provider is not None:
             from noetl_worker.command.trace import DeliveryTraces
 
-            worker.traces = DeliveryTraces(tracer_provider, worker.settings, worker.identity.unique)
+            traces = DeliveryTraces(tracer_provider, settings, identity.unique)
+        worker = Worker(settings, identity=identity, traces=traces)
         running = asyncio.ensure_future(worker.run())
         ready = asyncio.ensure_future(worker.ready.wait())
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -217,8 +218,10 @@ async def test_refusal_is_reported_to_the_plane_it_came_from(where: str, dialect
             return usual(method, path, body)
 
         transport = ScriptedTransport(refused_once)
-        whole = execution(transport, dialect, Beats(), NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
-        whole.client.on_auth_refused = lambda: stopped.append(url)
+        made = execution(transport, dialect, Beats(), NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
+        ours = made.services.settings
+        client = ControlPlaneClient(transport, ours, on_auth_refused=lambda: stopped.append(url))
+        whole = dataclasses.replace(made, client=client)
         await whole.run(delivery(dialect, server_url=url))
         left_s = whole.client.servers.pause_left_s(url)
         return stopped, left_s

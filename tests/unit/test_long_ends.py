@@ -102,9 +102,9 @@ async def test_end_has_no_limit_and_no_place_at_the_gate_and_its_slowness_counts
 
 @pytest.mark.parametrize("is_on_disk", [True, False])
 async def test_slow_end_leaves_its_slot_on_disk_or_not(is_on_disk: bool, tmp_path: Path) -> None:
-    slots, ours, transport, freed = Slots(1), emitter(tmp_path if is_on_disk else None), Held(), asyncio.Event()
+    ours, transport, freed = emitter(tmp_path if is_on_disk else None), Held(), asyncio.Event()
+    slots = Slots(1, on_free=freed.set)
     slots.take()
-    slots.on_free = freed.set
     _, _, telling = told_by(transport, ours, slots=slots)
     await freed.wait()
     assert slots.free() == 1
@@ -166,13 +166,11 @@ class Draining:
 
     def __init__(self) -> None:
         self.worker = Worker(settings(NOETL_WORKER_DRAIN_TIMEOUT_S="0"))
-        self.worker.deliveries.emitter = emitter()
         self.is_alive = True
         self.over = asyncio.Event()
 
     async def drain(self) -> bool:
-        ours = self.worker.deliveries.emitter
-        assert ours is not None
+        ours = self.worker.emitter
         ours.issuing["w-1/7"] = True
 
         async def handle() -> None:

@@ -164,8 +164,7 @@ async def test_command_that_waits_leaves_its_place_in_its_kind_to_another() -> N
 
 
 def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() -> None:
-    slots = Slots(8)
-    slots.ceiling = lambda: 0
+    slots = Slots(8, ceiling=lambda: 0)
     assert slots.window() == 1
     slots.take()
     assert slots.window() == 0
@@ -174,9 +173,8 @@ def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() ->
 
 async def test_rate_bounds_how_many_are_pulled_and_wakes_the_puller_when_there_is_one_more() -> None:
     now = [100.0]
-    slots = Slots(100, rate=20.0, clock=lambda: now[0])
     woken = asyncio.Event()
-    slots.on_free = woken.set
+    slots = Slots(100, rate=20.0, clock=lambda: now[0], on_free=woken.set)
     assert slots.window() == 20
     for _ in range(20):
         slots.take()

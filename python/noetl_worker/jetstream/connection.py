@@ -42,15 +42,15 @@ log = structlog.get_logger("noetl_worker.jetstream")
 class Connection:
     """A NATS client plus who wants to know when it comes and goes."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, read_tls: Callable[[], dict[str, Any]] = dict) -> None:
+        """`read_tls`: the TLS options as the files say now."""
         self.name = name
         self.client: Client = Client()
         self.on_disconnected: list[Callable[[], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
         self.last_error: Exception | None = None
         """The last one nats-py reported: its own first connect ends in "no servers" and keeps the cause from us."""
-        self.read_tls: Callable[[], dict[str, Any]] = dict
-        """The TLS options as the files say now."""
+        self._read_tls = read_tls
         self._is_up = False
         self._closing = False
 
@@ -82,7 +82,7 @@ class Connection:
     def _renew_tls(self) -> None:
         """Certificates and CA bundles are replaced while we run: the next attempt goes by what is there then."""
         try:
-            self.client.options.update(self.read_tls())
+            self.client.options.update(self._read_tls())
         except OSError as error:  # half written, an ssl.SSLError too: the attempt after the next reads it again
             log.warning("tls_files_unreadable", connection=self.name, error=describe(error))
 
@@ -155,8 +155,7 @@ async def connect(settings: Settings, name: str, *, attempts: int | None = None)
     Raises:
         JetStreamError: the server refused the login, or `attempts` are used up; the text says what to set.
     """
-    connection = Connection(name)
-    connection.read_tls = partial(_tls, settings)
+    connection = Connection(name, partial(_tls, settings))
     tried = 0
     while True:
         tried += 1

@@ -89,6 +89,7 @@ class Puller:
         window: how many messages can be run right now (free slots).
         deliver: called for each delivery, on the loop; must not block.
         ensure: checks the durable again after the server reported that it is gone.
+        wake: set when a slot became free, to look whether to pull.
     """
 
     def __init__(
@@ -99,15 +100,14 @@ class Puller:
         window: Callable[[], int],
         deliver: Callable[[Delivery], None],
         ensure: Callable[[], Awaitable[Durable]],
+        wake: asyncio.Event | None = None,
     ) -> None:
         self._connection = connection
         self._durable = durable
         self._window = window
         self._deliver = deliver
         self._ensure = ensure
-        self._wake = asyncio.Event()
-        self.wake: Final = self._wake.set
-        """A slot became free: look whether to pull."""
+        self._wake = wake or asyncio.Event()
         self._pulls: dict[str, int] = {}
         """Open pull requests: reply subject -> messages still to come."""
         self._counter = 0

@@ -55,18 +55,23 @@ _SLOWEST_BYTES_PER_S: Final = 1_000_000
 class ControlPlaneClient:
     """The transport, the bearer token and the timeouts; hands out `Plane`s and knows each server's dialect."""
 
-    def __init__(self, transport: Transport, settings: Settings) -> None:
-        self.transport = transport
-        self._settings = settings
+    def __init__(
+        self,
+        transport: Transport,
+        settings: Settings,
+        *,
+        servers: Servers | None = None,
+        on_auth_refused: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_auth_refused`: called when the configured plane refuses the credentials."""
+        self.transport, self._settings, self._on_auth_refused = transport, settings, on_auth_refused
         self._headers: dict[str, str] = {"content-type": _JSON}
         self._trusted_headers = dict(self._headers)
         if settings.internal_api_token:
             self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
         self.own_secrets: Final = settings.secrets()
         """What a tool can find in this process's environment, and must not disclose."""
-        self.servers: Final = Servers(settings)
-        self.on_auth_refused: Callable[[], None] = lambda: None
-        """Called when the configured plane refuses the credentials."""
+        self.servers: Final = servers or Servers(settings)
         self._planes: dict[str, Plane] = {}
         self.credential_cache: Final = CredentialCache(ttl_s=settings.credential_ttl_s)
         """Here, because what the plane gives depends on the identity it is asked with."""
@@ -98,7 +103,7 @@ class ControlPlaneClient:
     def auth_refused(self, url: str) -> None:
         """This plane answers 401 or 403. The configured one stops the pulling, another one is left alone."""
         if url == self.servers.configured:
-            self.on_auth_refused()
+            self._on_auth_refused()
         else:
             self.servers.pause(url)
 
