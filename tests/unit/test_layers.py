@@ -215,7 +215,6 @@ def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
         "tools.fields",
         "tools.policy",
         "tools.task_sequence",
-        "tools.contract",
     }
     own_ways = {"tools.rhai": ["_core"], "tools.nats": ["jetstream.client"]}
     wrong: list[str] = []
