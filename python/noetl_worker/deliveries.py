@@ -13,13 +13,13 @@ import structlog
 from noetl_worker.delivery import acknowledge
 from noetl_worker.executor import Executor
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.models import Outcome
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import debug_is_on
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.process import event_loop
 from noetl_worker.readings import PULSE_S
 from noetl_worker.report.emitter import Emitter
+from noetl_worker.settlement import Outcome
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import REPORT_S, TOOL_S, StopLevel, Stopping
 

@@ -14,7 +14,7 @@ from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import Found, find
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.message_search import Search, StoredMessage, below, newest
-from noetl_worker.models import Envelope
+from noetl_worker.models.notification import Envelope
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import addresses_here
 from noetl_worker.outbox.reading import look_into

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
-    from noetl_worker.models import AlreadyFinished, ClaimRefused, HeldByOther, NotFound
+    from noetl_worker.models.claim import AlreadyFinished, ClaimRefused, HeldByOther, NotFound
 
 __all__ = [
     "AuthRefused",

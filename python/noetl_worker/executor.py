@@ -21,10 +21,12 @@ from noetl_worker.delivery.in_flight import Seen
 from noetl_worker.delivery.pools import Pools
 from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.models import AuthRefusedClaim, Claimed, ClaimOutcome, Envelope, Outcome, RetryLater
+from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, RetryLater
+from noetl_worker.models.notification import Envelope
 from noetl_worker.observability import metrics
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.settlement import Outcome
 
 if TYPE_CHECKING:
     from noetl_worker.command.trace import DeliveryTraces

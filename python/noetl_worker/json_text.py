@@ -21,7 +21,7 @@ from enum import Enum
 from typing import Any, Final
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 orjson: Any
 try:

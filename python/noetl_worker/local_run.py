@@ -25,7 +25,9 @@ from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.errors import ToolError
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.models import Claimed, Envelope, JsonValue, Outcome
+from noetl_worker.models.claim import Claimed
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.phases import Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
@@ -36,6 +38,7 @@ from noetl_worker.plane.rust.event_ids import event_ids_of
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.settings import Settings
+from noetl_worker.settlement import Outcome
 from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Body, Response

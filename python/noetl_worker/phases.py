@@ -21,7 +21,9 @@ from typing import Any, Protocol
 
 from noetl_worker import stopping
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.models import Command, Envelope, Outcome
+from noetl_worker.models.command import Command
+from noetl_worker.models.notification import Envelope
+from noetl_worker.settlement import Outcome
 
 __all__ = ["Phase", "Progress", "Stages"]
 

@@ -19,11 +19,12 @@ from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.command import hydrate
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.executor import Executor
-from noetl_worker.models import Dialect, Envelope, Report, Settlement
+from noetl_worker.models import Dialect, Envelope, Report
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.registration import Registration
 from noetl_worker.report.events import CommandEvents
+from noetl_worker.settlement import Settlement
 from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from unit.planes import URL, Ours, ScriptedTransport, answer, emitter, settings

@@ -24,8 +24,9 @@ from integration.processes import WorkerProcess, until, worker_process
 from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import ResourceShortage, ToolError
-from noetl_worker.models import Dialect, Outcome, Settlement, ToolResult
+from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.plane.gate import Gate
+from noetl_worker.settlement import Outcome, Settlement
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_runner import PythonRunner

@@ -18,7 +18,7 @@ from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS
 from noetl_worker.errors import ClaimLost
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.models import HeldByOther, Outcome, OutcomeKind, Report
+from noetl_worker.models import HeldByOther, Report
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.python.recent_batches import RecentBatches
@@ -27,6 +27,7 @@ from noetl_worker.plane.rust.event_ids import EventIds
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.report import emitter
 from noetl_worker.report.events import CommandEvents
+from noetl_worker.settlement import Outcome, OutcomeKind
 
 __all__ = ["BUGS", "with_bug"]
 

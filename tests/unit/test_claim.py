@@ -25,8 +25,8 @@ from noetl_worker.models import (
     HeldByThisWorker,
     NotFound,
     RetryLater,
-    Settlement,
 )
+from noetl_worker.settlement import Settlement
 from noetl_worker.transport.transport import Response
 from unit.planes import ENVELOPE, answer, plane
 

@@ -7,9 +7,9 @@ import pytest
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetter, DeadLetters, pack, settle_delivery
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models import ClaimRefused, NotFound, Outcome, OutcomeKind, RetryLater, Settlement
+from noetl_worker.models import ClaimRefused, NotFound, RetryLater
 from noetl_worker.observability import metrics
-from noetl_worker.settlement import SETTLED, SETTLEMENT
+from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
 
 
 class Delivery:

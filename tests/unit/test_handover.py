@@ -20,13 +20,14 @@ from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ClaimLost, NotSent
 from noetl_worker.executor import Executor
-from noetl_worker.models import Dialect, Outcome, Report, Settlement, ToolResult
+from noetl_worker.models import Dialect, Report, ToolResult
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.phases import Progress
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
 from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.report.emitter import Emitter
+from noetl_worker.settlement import Outcome, Settlement
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import StopLevel
 from noetl_worker.tools.contract import ToolContext

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 import virtual_time
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import MaybeProcessed
-from noetl_worker.models import Dialect, Report, Settlement
+from noetl_worker.models import Dialect, Report
 from noetl_worker.observability import metrics
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
@@ -22,6 +22,7 @@ from noetl_worker.plane.rust.execution_watch import ExecutionWatch
 from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.report.events import CommandEvents
+from noetl_worker.settlement import Settlement
 from noetl_worker.slots import Slots
 from noetl_worker.transport.transport import Body, Response
 from noetl_worker.worker import Worker

@@ -12,9 +12,9 @@ from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.envelope import decode_notification
 from noetl_worker.delivery.pools import Pools
 from noetl_worker.errors import SettingsError
-from noetl_worker.models import OutcomeKind, Settlement
 from noetl_worker.observability import metrics
 from noetl_worker.settings.settings import load_settings
+from noetl_worker.settlement import OutcomeKind, Settlement
 
 SAMPLES = Path(__file__, "../../compat/samples").resolve()
 POOL_SUBJECT = "noetl.commands.shared.767499259015856274"

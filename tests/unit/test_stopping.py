@@ -13,10 +13,10 @@ import pytest
 from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.executor import Executor
-from noetl_worker.models import Outcome
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
 from noetl_worker.report.emitter import Emitter
+from noetl_worker.settlement import Outcome
 from noetl_worker.worker import Worker
 from unit.planes import ScriptedTransport, answer, emitter, settings
 

@@ -14,7 +14,7 @@ import typer
 
 from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 

@@ -16,7 +16,8 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import DocumentError, NoetlWorkerError, SettingsError
-from noetl_worker.models import Dialect, Envelope, JsonValue
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 

@@ -17,7 +17,7 @@ from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from noetl_worker.local_run import LocalRun
-    from noetl_worker.models import Envelope
+    from noetl_worker.models.notification import Envelope
 
 __all__ = ["replay"]
 
@@ -76,7 +76,8 @@ async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool
     from noetl_worker import json_text
     from noetl_worker.claim.claim import read_claim
     from noetl_worker.local_run import LocalRun, WithholdingTransport
-    from noetl_worker.models import Claimed, Envelope
+    from noetl_worker.models.claim import Claimed
+    from noetl_worker.models.notification import Envelope
     from noetl_worker.transport.opening import open_transport
     from noetl_worker.transport.transport import Response
 

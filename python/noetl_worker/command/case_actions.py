@@ -13,7 +13,10 @@ import structlog
 from noetl_worker import json_text
 from noetl_worker.command import cases
 from noetl_worker.errors import ControlPlaneError, ToolError
-from noetl_worker.models import CaseDecision, Command, JsonValue, SetVar, ToolResult
+from noetl_worker.models.case import CaseDecision, SetVar
+from noetl_worker.models.command import Command
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.plane.client import Plane

@@ -16,7 +16,8 @@ from noetl_worker import engine, json_text
 from noetl_worker.engine.protocol import CompiledCases, PendingMatch
 from noetl_worker.engine.pure.case import parse_action
 from noetl_worker.errors import ConditionError, NoetlWorkerError
-from noetl_worker.models import CaseDecision, JsonValue
+from noetl_worker.models.case import CaseDecision
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["compile_cases", "match_cases", "parse_action"]
 

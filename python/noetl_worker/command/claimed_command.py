@@ -20,17 +20,12 @@ from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.errors import ClaimLost, Interrupted, ResourceShortage, ServerRefused, ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.start_notes import Start, StartNotes
-from noetl_worker.models import (
-    Claimed,
-    Command,
-    Envelope,
-    FitRules,
-    Outcome,
-    Report,
-    SecretTexts,
-    ToolResult,
-    ToolStatus,
-)
+from noetl_worker.models.claim import Claimed
+from noetl_worker.models.command import Command
+from noetl_worker.models.fit import FitRules, SecretTexts
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.report import Report
+from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import SafeLogger
 from noetl_worker.observability.step_log import Warned
@@ -43,6 +38,7 @@ from noetl_worker.report.emitter import Emitter
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.settings import Settings
+from noetl_worker.settlement import Outcome
 from noetl_worker.slots import Slots
 from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.registry import Registry

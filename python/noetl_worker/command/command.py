@@ -15,7 +15,9 @@ from noetl_worker import json_text
 from noetl_worker.command.referred_results import with_referred_results
 from noetl_worker.errors import ConfigurationError, DocumentError
 from noetl_worker.marks import ALL, Marks
-from noetl_worker.models import Command, Envelope, JsonValue
+from noetl_worker.models.command import Command
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.store import has_packed

@@ -19,7 +19,8 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
-from noetl_worker.models import Command, JsonValue
+from noetl_worker.models.command import Command
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing, until_it_passes
 from noetl_worker.secrets.credential_cache import Fetched, Key

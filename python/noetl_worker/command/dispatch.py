@@ -21,7 +21,10 @@ from noetl_worker.command.credentials import CommandCredentials
 from noetl_worker.command.inputs import Inputs, checked
 from noetl_worker.command.tool_plane import ToolPlane
 from noetl_worker.errors import ToolError
-from noetl_worker.models import Command, JsonValue, SecretTexts, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.command import Command
+from noetl_worker.models.fit import SecretTexts
+from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import SafeLogger
 from noetl_worker.observability.step_log import StepLog, Warned

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
-from noetl_worker.models import ToolResult
+from noetl_worker.models.tool_result import ToolResult
 
 __all__ = ["failure_of"]
 

@@ -18,7 +18,7 @@ from noetl_worker.claim.claim import claim_command
 from noetl_worker.delivery import acknowledge
 from noetl_worker.errors import ClaimLost, ControlPlaneError, ResourceShortage
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.models import (
+from noetl_worker.models.claim import (
     AlreadyFinished,
     AuthRefusedClaim,
     Claimed,
@@ -26,15 +26,14 @@ from noetl_worker.models import (
     HeldByOther,
     HeldByThisWorker,
     NotFound,
-    Outcome,
-    Report,
     RetryLater,
 )
+from noetl_worker.models.report import Report
 from noetl_worker.observability import metrics
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.identity import Identity
 from noetl_worker.report.events import CommandEvents
-from noetl_worker.settlement import assert_never
+from noetl_worker.settlement import Outcome, assert_never
 
 __all__ = ["ClaimedOnce", "return_claimed", "return_unstarted"]
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import ConfigurationError, TemplateError
-from noetl_worker.models import Command, JsonValue
+from noetl_worker.models.command import Command
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.templates import template
 from noetl_worker.templates.redacted import check_given

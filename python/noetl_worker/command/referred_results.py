@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.names import STEPS, Referred, fields_of
 from noetl_worker.plane.patience import until_it_passes

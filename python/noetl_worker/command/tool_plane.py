@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import ToolError
-from noetl_worker.models import Command, FitRules, JsonValue, SecretTexts
+from noetl_worker.models.command import Command
+from noetl_worker.models.fit import FitRules, SecretTexts
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.secrets import redaction
 from noetl_worker.templates.redacted import REDACTED, mark_redacted

@@ -27,7 +27,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from noetl_worker import __version__
-from noetl_worker.models import Envelope
+from noetl_worker.models.notification import Envelope
 from noetl_worker.observability.tracing import CURRENT
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.settings.settings import Settings

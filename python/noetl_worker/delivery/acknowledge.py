@@ -13,25 +13,22 @@ from typing import Final
 
 from noetl_worker import backoff
 from noetl_worker.delivery.in_flight import Seen
-from noetl_worker.models import (
+from noetl_worker.models.claim import (
     AlreadyFinished,
     AuthRefusedClaim,
     Claimed,
     ClaimOutcome,
     ClaimRefused,
-    Dialect,
-    Envelope,
     HeldByOther,
     HeldByThisWorker,
     NotFound,
-    Outcome,
-    OutcomeKind,
     RetryLater,
-    Settlement,
 )
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.answers import floor_s
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.settlement import SETTLEMENT, assert_never
+from noetl_worker.settlement import SETTLEMENT, Outcome, OutcomeKind, Settlement, assert_never
 
 __all__ = [
     "REPORTED",

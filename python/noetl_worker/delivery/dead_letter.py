@@ -19,9 +19,8 @@ import structlog
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models import Outcome, OutcomeKind, Settlement
 from noetl_worker.observability import metrics
-from noetl_worker.settlement import SETTLED, SETTLEMENT
+from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
 
 __all__ = [
     "DeadLetter",

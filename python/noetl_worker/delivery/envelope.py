@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_worker import engine
-from noetl_worker.models import Envelope
+from noetl_worker.models.notification import Envelope
 
 __all__ = ["decode_notification"]
 

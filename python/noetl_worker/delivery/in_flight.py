@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Final
 
-from noetl_worker.models import CommandId
+from noetl_worker.models.wire import CommandId
 
 __all__ = ["NO_MESSAGE", "InFlight", "Seen"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS, Snowflake
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 
 __all__ = ["Ids", "connect", "moment"]
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from noetl_worker.dev.database import Ids, connect
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["OPEN", "CommandRow", "EventLog", "LoggedEvent"]
 

@@ -20,7 +20,7 @@ from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.json_text import dumps
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["JsonView", "LineView", "StepRun", "TableView", "Timeline", "View", "view_for"]
 

@@ -40,7 +40,7 @@ from noetl_worker.dev.routes.route_table import route_table
 from noetl_worker.dev.routes.routes import Fault, RequestGate, build_app
 from noetl_worker.dev.routes.variables import Variables
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 
 __all__ = ["DevControlPlane", "RawCommand"]

@@ -16,7 +16,7 @@ from typing import Any, Final
 from noetl_worker.dev.plane import WAIT_S, DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 
 __all__ = ["SeparatePlane"]

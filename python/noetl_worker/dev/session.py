@@ -20,7 +20,7 @@ from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.tools.registry import Registry
 
 __all__ = ["WorkerFactory", "run_playbook"]

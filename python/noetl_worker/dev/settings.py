@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 
 __all__ = ["PlaneSettings"]
 

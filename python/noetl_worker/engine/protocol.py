@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
-from noetl_worker.models import CaseAction, Envelope, FitRules, FittedResult, JsonValue, SkippedCase
+from noetl_worker.models.case import CaseAction, SkippedCase
+from noetl_worker.models.fit import FitRules, FittedResult
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import JsonValue
 
 __all__ = [
     "MAX_DEPTH",

@@ -29,7 +29,7 @@ from noetl_worker.errors import JetStreamError, ToolError
 from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.connection import Connection
-from noetl_worker.models import Command
+from noetl_worker.models.command import Command
 from noetl_worker.slots import Slots
 
 __all__ = ["BUCKET", "MOST_STARTS", "Start", "StartNotes", "ensure_bucket"]

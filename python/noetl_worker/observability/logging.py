@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from noetl_worker.models import SecretTexts
+from noetl_worker.models.fit import SecretTexts
 from noetl_worker.observability.tracing import add_trace_ids
 from noetl_worker.secrets import redaction
 

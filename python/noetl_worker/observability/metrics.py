@@ -10,7 +10,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from noetl_worker.models import (
+from noetl_worker.models.claim import (
     AlreadyFinished,
     AuthRefusedClaim,
     Claimed,

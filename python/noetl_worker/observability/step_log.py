@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Final
 
-from noetl_worker.models import Command
+from noetl_worker.models.command import Command
 
 __all__ = ["StepLog", "Warned"]
 

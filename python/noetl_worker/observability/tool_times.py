@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
-from noetl_worker.models import ToolStatus
+from noetl_worker.models.tool_result import ToolStatus
 from noetl_worker.observability.series import MetricFamily, Times, buckets_of
 
 __all__ = ["STATUSES", "ToolTimes", "ended_by"]

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from noetl_worker import json_text
-from noetl_worker.models import CommandId, Dialect, Exit, JsonValue, LoopPosition, Report, Upload
+from noetl_worker.models.case import Exit
+from noetl_worker.models.command import LoopPosition
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.python.store import whole_of
 from noetl_worker.plane.rules import DialectRules, Part

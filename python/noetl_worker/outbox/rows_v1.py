@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from noetl_worker import json_text
-from noetl_worker.models import Dialect, JsonValue, LoopPosition, Report, Upload
+from noetl_worker.models.command import LoopPosition
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.python.rules import payload_of_result
 from noetl_worker.plane.rules import Part

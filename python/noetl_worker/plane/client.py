@@ -22,7 +22,7 @@ from noetl_worker.errors import (
     ServerRefused,
     TransportError,
 )
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.observability import metrics
 from noetl_worker.plane.answers import MEANING, Meaning, retry_after_s
 from noetl_worker.plane.dialects import RULES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.python.rules import PythonRules
 from noetl_worker.plane.rules import DialectRules
 from noetl_worker.plane.rust.rules import RustRules

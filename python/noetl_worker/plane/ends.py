@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.python.ends import PythonEnds
 from noetl_worker.plane.python.recent_batches import RecentBatches

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from noetl_worker.errors import PlaneWithoutNats
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.plane.dialects import RULES
 
 __all__ = ["SERVED", "PlaneHealth", "read_health"]

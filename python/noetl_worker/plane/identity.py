@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.settings.settings import Settings
 

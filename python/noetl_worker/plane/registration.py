@@ -12,7 +12,7 @@ import socket
 import structlog
 
 from noetl_worker.errors import ControlPlaneError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
 from noetl_worker.plane.client import Plane
 from noetl_worker.settings.settings import Settings

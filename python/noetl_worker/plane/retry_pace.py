@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from noetl_worker.models import Claimed, ClaimOutcome, RetryLater
+from noetl_worker.models.claim import Claimed, ClaimOutcome, RetryLater
 
 __all__ = ["RetryPace"]
 

@@ -9,19 +9,12 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from noetl_worker import json_text
-from noetl_worker.models import (
-    ClaimOutcome,
-    Command,
-    CommandId,
-    Dialect,
-    FittedResult,
-    JsonValue,
-    LoopPosition,
-    Report,
-    ToolForm,
-    ToolResult,
-    Upload,
-)
+from noetl_worker.models.claim import ClaimOutcome
+from noetl_worker.models.command import Command, LoopPosition
+from noetl_worker.models.fit import FittedResult
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.tool_result import ToolForm, ToolResult
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 from noetl_worker.plane.names import Names
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response

@@ -18,7 +18,8 @@ import structlog
 
 from noetl_worker import backoff, json_text
 from noetl_worker.errors import ClaimLost, Interrupted, NotSent, TransportError
-from noetl_worker.models import AlreadyFinished, Dialect
+from noetl_worker.models.claim import AlreadyFinished
+from noetl_worker.models.wire import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox

@@ -16,7 +16,8 @@ from typing import Final
 import structlog
 
 from noetl_worker.errors import TransportError
-from noetl_worker.models import Command, Report
+from noetl_worker.models.command import Command
+from noetl_worker.models.report import Report
 from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane, refusal

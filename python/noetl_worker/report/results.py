@@ -14,23 +14,12 @@ from typing import Final
 
 from noetl_worker import engine, json_text
 from noetl_worker.errors import DocumentError, ServerRefused
-from noetl_worker.models import (
-    CaseAction,
-    CaseDecision,
-    Command,
-    Exit,
-    Fail,
-    FitRules,
-    FittedResult,
-    JsonValue,
-    RaisedFailure,
-    Report,
-    SecretTexts,
-    SetVar,
-    ToolFailure,
-    ToolResult,
-    ToolStatus,
-)
+from noetl_worker.models.case import CaseAction, CaseDecision, Exit, Fail, SetVar
+from noetl_worker.models.command import Command
+from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
+from noetl_worker.models.report import Report
+from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.python.store import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.process.threads import finished_off_loop

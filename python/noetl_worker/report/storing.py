@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_worker.errors import NotSent, TransportError
-from noetl_worker.models import Upload
+from noetl_worker.models.report import Upload
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.answers import CUT_BY_A_PROXY
 from noetl_worker.plane.client import Plane, json_body, refusal

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from noetl_worker import json_text
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["MAX_ENTRIES", "TTL_S", "CredentialCache", "Fetched", "Key"]
 

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeAlias
 
 from noetl_worker import engine, json_text
 from noetl_worker.engine.pure.redact import MARK, MIN_SECRET_CHARS, Redactor
-from noetl_worker.models import FitRules, FittedResult, JsonValue, SecretTexts
+from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.wrapped import lines_in_document, lines_in_value
 
 __all__ = [

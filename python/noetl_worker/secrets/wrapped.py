@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Final
 
 from noetl_worker import json_text
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["lines_in_document", "lines_in_text", "lines_in_value"]
 

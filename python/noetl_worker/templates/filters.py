@@ -20,7 +20,7 @@ from jinja2.utils import pass_environment
 from markupsafe import escape as markup_escape
 
 from noetl_worker.json_text import plain
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["FILTERS", "JSON_SCALARS", "new_object", "to_text", "truthy"]
 

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from jinja2 import TemplateError, nodes
 
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.sandbox import LENIENT
 
 __all__ = ["Path", "names_in", "paths_in", "places_in_code"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["REDACTED", "RedactedText", "RedactedValue", "check_given", "check_read", "mark_redacted"]
 

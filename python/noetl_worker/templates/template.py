@@ -26,7 +26,7 @@ from jinja2.environment import Template
 from jinja2.runtime import Context, Undefined
 
 from noetl_worker.errors import CredentialError, TemplateError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.redaction import excerpt
 from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source, text_size
 from noetl_worker.templates.redacted import RedactedValue

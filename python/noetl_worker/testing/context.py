@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import CredentialError
-from noetl_worker.models import Dialect, JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.rust.rules import RustRules
 from noetl_worker.templates import template

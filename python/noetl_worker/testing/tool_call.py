@@ -11,7 +11,9 @@ from typing import Any
 
 from noetl_worker import json_text
 from noetl_worker.errors import ToolError
-from noetl_worker.models import JsonValue, SecretTexts, ToolResult
+from noetl_worker.models.fit import SecretTexts
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.secrets.redaction import redact_value
 from noetl_worker.testing.context import MemoryControlPlane, RecordedLogger, tool_context

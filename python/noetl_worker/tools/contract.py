@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from noetl_worker.models import CommandId, JsonValue, ToolForm, ToolResult
+from noetl_worker.models.tool_result import ToolForm, ToolResult
+from noetl_worker.models.wire import CommandId, JsonValue
 
 __all__ = [
     "CONTRACT_VERSION",

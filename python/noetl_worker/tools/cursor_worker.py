@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import ToolResult
+from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["CursorWorkerConfig", "CursorWorkerTool"]

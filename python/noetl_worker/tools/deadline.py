@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 

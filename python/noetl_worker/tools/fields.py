@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.redaction import excerpt, without_half_at_end, without_half_at_start
 from noetl_worker.templates.template import has_template
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from noetl_worker.models import ToolResult
+from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["NoopConfig", "NoopTool"]

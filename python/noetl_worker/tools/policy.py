@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, TemplateError
-from noetl_worker.models import JsonValue, ToolResult, ToolStatus
+from noetl_worker.models.tool_result import ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.template import has_template, truthy
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolForm

@@ -18,7 +18,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError, UnknownTool
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext

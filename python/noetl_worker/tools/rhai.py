@@ -20,7 +20,8 @@ from typing import Any, ClassVar, Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt, without_half_at_end

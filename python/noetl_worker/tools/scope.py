@@ -14,7 +14,7 @@ import structlog
 
 from noetl_worker import stopping
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
-from noetl_worker.models import ToolResult
+from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import Stop
 
 __all__ = ["CANCELLED", "SHUTDOWN", "TIMEOUT", "CallScope"]

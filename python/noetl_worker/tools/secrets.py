@@ -16,7 +16,8 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
 from noetl_worker.json_text import loads
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.file_roots import open_regular
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left

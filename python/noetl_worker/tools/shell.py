@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage
-from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt

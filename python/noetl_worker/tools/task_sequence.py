@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
-from noetl_worker.models import JsonValue, RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates import template
 from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.tools import policy

@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeAlias
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["Body", "Response", "Transport", "parts_of", "size_of"]
 

@@ -18,7 +18,7 @@ from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, escaped_size, loads
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["Item", "PayloadRefused", "PythonEvents"]
 

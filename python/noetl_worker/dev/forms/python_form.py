@@ -16,7 +16,7 @@ from noetl_worker.dev.orchestration.rendering import python_set, render_fields
 from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.errors import TemplateError
 from noetl_worker.json_text import dumps
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["PythonForm"]
 

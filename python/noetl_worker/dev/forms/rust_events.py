@@ -16,7 +16,7 @@ from noetl_worker.dev.orchestration.router import Decision, Router
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.errors import TemplateError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["RustEvents"]
 

@@ -11,7 +11,7 @@ from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.json_text import dumps
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["RustForm"]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.router import Form, StepCommand
-from noetl_worker.models import CommandId, JsonValue
+from noetl_worker.models.wire import CommandId, JsonValue
 
 __all__ = ["CommandIds", "Issued", "WireForm"]
 

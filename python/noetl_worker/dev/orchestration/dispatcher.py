@@ -14,7 +14,7 @@ from noetl_worker.dev.orchestration.router import Decision
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Dispatcher", "Publisher"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from noetl_worker.dev.orchestration.playbook import Playbook
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["CommandOutcome", "Execution", "LoopRun", "Position", "Status"]
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import yaml
 
 from noetl_worker.errors import PlaybookError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["KINDS", "Arc", "Loop", "Playbook", "Step", "known_kinds", "load_playbook", "parse_yaml"]
 

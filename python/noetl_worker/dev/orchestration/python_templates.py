@@ -18,7 +18,7 @@ from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from noetl_worker.errors import TemplateError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.costs import FILTER_COSTS, charged
 from noetl_worker.templates.sandbox import Environment
 

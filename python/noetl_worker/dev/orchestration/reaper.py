@@ -10,7 +10,7 @@ from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 
 __all__ = ["Reaper"]
 

@@ -24,7 +24,7 @@ from jinja2 import Template, TemplateSyntaxError, Undefined, nodes
 
 from noetl_worker.dev.orchestration.python_templates import python_value
 from noetl_worker.errors import TemplateError
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.templates.sandbox import LENIENT, Environment, to_text
 from noetl_worker.templates.template import render
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger", "items_of", "names_set", "write"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from noetl_worker.json_text import dumps
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["HttpAnswer", "answer", "detail", "invalid", "missing", "rust_error", "rust_refused_body"]
 

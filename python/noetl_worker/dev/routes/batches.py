@@ -25,7 +25,7 @@ from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid,
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed, escaped_size
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["Batches", "QueueFault"]
 

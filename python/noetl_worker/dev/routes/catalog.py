@@ -14,7 +14,7 @@ from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, parse
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing, rust_error
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Catalog", "CatalogEntry"]
 

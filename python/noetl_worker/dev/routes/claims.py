@@ -13,7 +13,7 @@ from noetl_worker.dev.routes.answers import invalid as refuse
 from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Claims", "claim_body"]
 

@@ -12,7 +12,7 @@ from noetl_worker.dev.database import Ids, moment
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing, rust_error
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Credentials", "Keychain"]
 

@@ -17,7 +17,7 @@ from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
 from noetl_worker.dev.routes.credentials import Keychain
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import TemplateError
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Executions"]
 

@@ -14,7 +14,7 @@ from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, rust_error
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Inspection"]
 

@@ -11,7 +11,7 @@ from noetl_worker.dev.database import Ids, moment
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["RuntimeRegistry"]
 

@@ -14,7 +14,7 @@ from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing
 from noetl_worker.dev.routes.stored_form import as_stored
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Results"]
 

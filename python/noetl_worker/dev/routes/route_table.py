@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid
 from noetl_worker.dev.routes.claims import claim_body, command_body
 from noetl_worker.dev.routes.routes import Handler, RouteCall
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 if TYPE_CHECKING:
     from noetl_worker.dev.plane import DevControlPlane

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from noetl_worker.dev.routes.answers import JSON, TEXT, HttpAnswer, detail, invalid
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads
-from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Endpoint", "Fault", "Handler", "RouteCall", "build_app"]
 

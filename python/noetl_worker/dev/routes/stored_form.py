@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["REDACTED", "as_stored"]
 

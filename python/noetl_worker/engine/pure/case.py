@@ -18,7 +18,8 @@ from noetl_worker.engine.pure.condition import (
 )
 from noetl_worker.engine.pure.document import parse
 from noetl_worker.errors import CaseError, ConditionError
-from noetl_worker.models import CaseAction, Continue, Exit, Fail, Goto, JsonValue, Retry, SetVar, SkippedCase
+from noetl_worker.models.case import CaseAction, Continue, Exit, Fail, Goto, Retry, SetVar, SkippedCase
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["Case", "CaseTable", "NeedsTemplate", "compile_cases", "parse_action"]
 

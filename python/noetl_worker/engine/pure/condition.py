@@ -14,7 +14,7 @@ from noetl_worker.engine.pure.document import encode, lookup, parse, walk
 from noetl_worker.engine.pure.regex_automaton import KEPT, Automaton
 from noetl_worker.engine.pure.regex_dialect import compile_pattern
 from noetl_worker.errors import CaseError, ConditionError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["OPERATORS", "Condition", "decide", "evaluate", "has_marks", "holds", "parse_condition"]
 

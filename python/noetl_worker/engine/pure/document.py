@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 
 from noetl_worker.engine.protocol import MAX_DEPTH, MAX_INTEGER_DIGITS
 from noetl_worker.errors import DocumentError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["encode", "lookup", "parse", "walk"]
 

@@ -8,7 +8,8 @@ from typing import Final, NoReturn
 
 from noetl_worker.engine.pure.document import encode, parse
 from noetl_worker.errors import DocumentError, NotificationError
-from noetl_worker.models import CommandId, Envelope, JsonValue
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import CommandId, JsonValue
 
 __all__ = ["decode_notification"]
 

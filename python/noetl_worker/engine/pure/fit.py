@@ -11,7 +11,8 @@ from typing import Final
 
 from noetl_worker.engine.pure.document import encode, parse
 from noetl_worker.engine.pure.redact import Redactor
-from noetl_worker.models import FitRules, FittedResult, JsonValue
+from noetl_worker.models.fit import FitRules, FittedResult
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["TEXT_BYTES", "fit_result", "preview"]
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from noetl_worker.engine.pure.secrets import MARK, MIN_SECRET_CHARS, Secrets, without_surrogates
 from noetl_worker.engine.short_keys import ByShortKey
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["MARK", "MIN_SECRET_CHARS", "Named", "Redactor", "holds_text", "named_by", "redact_text"]
 

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from noetl_worker.errors import ControlPlaneError
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.batch_events import BatchEvents

@@ -11,24 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker import engine, json_text
-from noetl_worker.models import (
-    AlreadyFinished,
-    ClaimOutcome,
-    Command,
-    Dialect,
-    FitRules,
-    FittedResult,
-    HeldByOther,
-    HeldByThisWorker,
-    JsonValue,
-    LoopPosition,
-    Report,
-    RetryLater,
-    ToolForm,
-    ToolResult,
-    ToolStatus,
-    Upload,
-)
+from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, HeldByThisWorker, RetryLater
+from noetl_worker.models.command import Command, LoopPosition
+from noetl_worker.models.fit import FitRules, FittedResult
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.plane.names import Names
 from noetl_worker.plane.python.batch_state import unqueued_batch
 from noetl_worker.plane.python.names import PythonNames

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 from noetl_worker import json_text
 from noetl_worker.errors import ControlPlaneError, NotSent, TransportError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.transport.transport import MAX_BODY_BYTES, Response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from noetl_worker.models import Dialect
+from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.plane.rust.event_ids import EventIds

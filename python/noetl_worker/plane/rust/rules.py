@@ -11,22 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker import json_text
-from noetl_worker.models import (
-    AlreadyFinished,
-    ClaimOutcome,
-    Command,
-    Dialect,
-    FittedResult,
-    HeldByOther,
-    JsonValue,
-    LoopPosition,
-    Report,
-    RetryLater,
-    ToolForm,
-    ToolResult,
-    ToolStatus,
-    Upload,
-)
+from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, RetryLater
+from noetl_worker.models.command import Command, LoopPosition
+from noetl_worker.models.fit import FittedResult
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
+from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.plane.answers import MEANING, Meaning
 from noetl_worker.plane.names import Names
 from noetl_worker.plane.rules import (

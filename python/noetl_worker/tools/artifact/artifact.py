@@ -16,7 +16,8 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads_exact
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
 from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve

@@ -9,7 +9,7 @@ from typing import Final
 
 from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads_exact
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 
 __all__ = ["MAX_RESULT_BYTES", "as_bytes", "as_headers", "as_text", "as_value"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.python.python_auth import aws_variables
 from noetl_worker.transport.url_path import url_path

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mashumaro.jsonschema import DRAFT_2020_12, build_json_schema
 
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind, field_docs

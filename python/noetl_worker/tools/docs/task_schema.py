@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.policy import BACKOFFS, VERBS
 
 __all__ = ["POLICY_SCHEMA", "TASKS_SCHEMA", "TASKS_SPELLINGS", "kinds_in"]

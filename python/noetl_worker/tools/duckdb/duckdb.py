@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Final
 import anyio
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb.files import placement, turn

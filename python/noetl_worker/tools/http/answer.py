@@ -19,7 +19,8 @@ import httpx
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads_exact
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt, without_half_at_end

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 from noetl_worker.errors import ConfigurationError, CredentialError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
 from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity

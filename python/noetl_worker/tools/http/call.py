@@ -17,7 +17,8 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
 from noetl_worker.json_text import dumps
-from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left

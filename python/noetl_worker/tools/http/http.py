@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import httpx
 
-from noetl_worker.models import ToolResult
+from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import in_plane_form

@@ -14,7 +14,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.fields import excerpt

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, TemplateError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.fields import excerpt, nearest
 from noetl_worker.tools.policy import condition_holds, parse_condition

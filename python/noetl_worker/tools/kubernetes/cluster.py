@@ -16,7 +16,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ResourceShortage, ToolError
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import without_half_at_end
 from noetl_worker.tools.http.answer import kind_of, read

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Final, Literal
 import httpx
 
 from noetl_worker.errors import ToolError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http.client import Clients

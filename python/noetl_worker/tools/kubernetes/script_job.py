@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kubernetes.container_job import (

@@ -13,7 +13,8 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, DocumentError, ResourceShortage, ToolError
 from noetl_worker.json_text import dumps, loads_exact
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
 from noetl_worker.tools.fields import excerpt

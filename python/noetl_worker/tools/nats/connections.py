@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.ending import ended

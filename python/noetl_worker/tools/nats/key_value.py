@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_text, as_value
 
 if TYPE_CHECKING:

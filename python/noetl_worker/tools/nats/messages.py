@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.json_text import dumps
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_headers, as_value
 from noetl_worker.tools.ending import ended
 

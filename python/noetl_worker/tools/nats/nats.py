@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Final, Literal
 
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import as_bytes, as_headers
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.json_text import dumps
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import as_value
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt

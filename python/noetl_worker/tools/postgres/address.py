@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import is_forbidden
 from noetl_worker.tools.contract import ToolContext

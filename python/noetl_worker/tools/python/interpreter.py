@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.command_group import remove_group
 from noetl_worker.tools.process.confinement import Confinement

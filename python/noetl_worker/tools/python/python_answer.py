@@ -10,7 +10,7 @@ from typing import Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_exchange import LENGTH, PROCESS_ID
 

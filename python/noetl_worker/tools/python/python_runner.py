@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from noetl_worker.errors import ResourceShortage, ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes

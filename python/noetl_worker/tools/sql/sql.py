@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.json_text import plain
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.transfer.ends import TransferTarget
 

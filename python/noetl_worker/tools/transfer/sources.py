@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from noetl_worker.errors import ResourceShortage, ToolError
-from noetl_worker.models import JsonValue, ToolStatus
+from noetl_worker.models.tool_result import ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb.duckdb import statement_failure as duckdb_failure

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb.duckdb import statement_failure
 from noetl_worker.tools.duckdb.paths import canonical

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.transfer.plan import TransferLimits, TransferPlan, json_text, matched, table_parts, without_json

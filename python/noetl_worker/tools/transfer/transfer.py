@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb.files import turn

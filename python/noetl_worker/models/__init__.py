@@ -1,0 +1,63 @@
+"""The frozen values that cross packages, a module for each stage: what it hands to the next one, and nothing else.
+
+Ids are Python ints (64-bit, exact) or, for `command_id`, whatever form was received: it is echoed unchanged
+(the Rust plane compares strings, the Python plane parses both).
+
+Who is outside of the worker imports from here; the package imports from the module that defines a value.
+"""
+
+from noetl_worker.models.case import CaseAction, CaseDecision, Continue, Exit, Fail, Goto, Retry, SetVar, SkippedCase
+from noetl_worker.models.claim import (
+    AlreadyFinished,
+    AuthRefusedClaim,
+    Claimed,
+    ClaimOutcome,
+    ClaimRefused,
+    HeldByOther,
+    HeldByThisWorker,
+    NotFound,
+    RetryLater,
+)
+from noetl_worker.models.command import Command, LoopPosition
+from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolForm, ToolResult, ToolStatus
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue
+
+__all__ = [
+    "AlreadyFinished",
+    "AuthRefusedClaim",
+    "CaseAction",
+    "CaseDecision",
+    "ClaimOutcome",
+    "ClaimRefused",
+    "Claimed",
+    "Command",
+    "CommandId",
+    "Continue",
+    "Dialect",
+    "Envelope",
+    "Exit",
+    "Fail",
+    "FitRules",
+    "FittedResult",
+    "Goto",
+    "HeldByOther",
+    "HeldByThisWorker",
+    "JsonValue",
+    "LoopPosition",
+    "NotFound",
+    "RaisedFailure",
+    "Report",
+    "Retry",
+    "RetryLater",
+    "SecretTexts",
+    "SetVar",
+    "SkippedCase",
+    "ToolFailure",
+    "ToolForm",
+    "ToolResult",
+    "ToolStatus",
+    "Upload",
+]

@@ -1,0 +1,64 @@
+"""What the cases of a command decide (protocol/conditions.md#cases)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from noetl_worker.models.wire import JsonValue
+
+__all__ = ["CaseAction", "CaseDecision", "Continue", "Exit", "Fail", "Goto", "Retry", "SetVar", "SkippedCase"]
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    status: str
+    data: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetVar:
+    name: str
+    value: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    delay_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    message: str
+
+
+CaseAction: TypeAlias = Continue | Exit | SetVar | Goto | Retry | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedCase:
+    """A case that did not parse; upstream drops it silently, we count it and say so."""
+
+    index: int
+    """Position in the list as written (not in the filtered one)."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseDecision:
+    """What `cases.py` found: the first match (or none) and what had to be skipped."""
+
+    index: int | None = None
+    """Position among the cases that parse, as upstream reports it; None when no case holds."""
+    action: CaseAction | None = None
+    skipped: tuple[SkippedCase, ...] = ()

@@ -1,0 +1,130 @@
+"""What a tool gives, and in which form its plane reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from noetl_worker.models.wire import JsonValue
+
+__all__ = ["RaisedFailure", "ToolFailure", "ToolForm", "ToolResult", "ToolStatus"]
+
+
+class ToolStatus(str, Enum):
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFailure:
+    """Why a tool's status is not success (taxonomy of protocol/tasks.md#results)."""
+
+    message: str
+    kind: str = "unknown"
+    retryable: bool = False
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RaisedFailure(ToolFailure):
+    """What a task of a list raised: unless its rules go on, it fails the command on each plane, as it does alone."""
+
+
+@dataclass(slots=True)  # not frozen: two are made for each command; nothing changes one
+class ToolResult:
+    """What a tool gives back; both a returned failure and a success."""
+
+    status: ToolStatus
+    data: JsonValue = None
+    error: ToolFailure | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+
+    @classmethod
+    def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
+        return cls(status=ToolStatus.SUCCESS, data=data, **fields)
+
+    @classmethod
+    def failure(
+        cls,
+        message: str,
+        *,
+        kind: str = "unknown",
+        retryable: bool = False,
+        code: str | None = None,
+        **fields: Any,
+    ) -> ToolResult:
+        error = ToolFailure(message=message, kind=kind, retryable=retryable, code=code)
+        return cls(status=ToolStatus.ERROR, error=error, **fields)
+
+    @classmethod
+    def raised(cls, message: str, **fields: Any) -> ToolResult:
+        """What a task of a list raised, with the `fields` of ToolFailure."""
+        return cls(status=ToolStatus.ERROR, error=RaisedFailure(message, **fields))
+
+    @classmethod
+    def timed_out(cls, timeout_s: float, **fields: Any) -> ToolResult:
+        error = ToolFailure(f"Execution timed out after {timeout_s:g} seconds", kind="timeout", retryable=True)
+        return cls(status=ToolStatus.TIMEOUT, error=error, **fields)
+
+    def lasting(self, duration_ms: int) -> ToolResult:
+        """The same, with how long it took."""
+        return ToolResult(self.status, self.data, self.error, self.stdout, self.stderr, self.exit_code, duration_ms)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The wire's ToolResult (protocol/tasks.md#results): `status` always, the others only when set; `error` is a
+        string."""
+        body: dict[str, JsonValue] = {"status": self.status.value}
+        if self.error is not None:
+            body["error"] = self.error.message
+        for name in ("data", "stdout", "stderr", "exit_code", "duration_ms"):
+            value = getattr(self, name)
+            if value is not None:
+                body[name] = value
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class ToolForm:
+    """What a plane's own worker gives for a tool: playbooks of that plane read it."""
+
+    success_word: str
+    """How the status of a success is printed in a rule of a policy."""
+    missing_value: JsonValue
+    """What a template gives for an undefined variable, in an input or a task."""
+    error_has_status_code: bool
+    """Whether `output.error` of an HTTP answer has it too."""
+    not_of_http: frozenset[str]
+    """Fields of an HTTP answer that it does not give."""
+    field_list_is_json: bool
+    """Whether a list in `params` or `form` (kind http) is sent as one JSON text, or its field for each item."""
+    main_first: bool
+    """Whether a function `main` counts before a variable `result` (kind python)."""
+    reads_input_again: bool
+    """Whether code (kind python) is given the object or list that a text of its input prints, and any other text
+    without its last line break."""
+    variables_hide_arguments: bool
+    """Whether a script (kind rhai) sees a variable of the command in place of an argument of the same name."""
+    says_no_result: bool
+    """Whether code that leaves no result (kind python) is reported with a status and a message."""
+    has_return_code: bool
+    """Whether a shell's exit code is `returncode`, with all commands and their time beside it."""
+    sql_has_message: bool
+    """Whether SQL answers with a status and a message, and the rows that a write changed are its `row_count`."""
+    numbers_statements: bool
+    """Whether DuckDB gives each statement's rows under a number."""
+    noop_names_step: bool
+    child_is_its_status: bool
+    """Whether a child execution is given as its status document, or as the value it left."""
+    start_takes_trace: bool
+    """Whether the start of a child has a field `trace`, which the notifications of its commands carry
+    (protocol/notification.md#message)."""
+    sequence_is_flat: bool
+    """Whether the tasks of a sequence stand by their labels alone, those that failed too."""
+    bare_rule_holds: bool
+    """Whether a rule of a policy with an action and neither `when` nor `else` holds always, or never
+    (protocol/tasks.md#policies)."""

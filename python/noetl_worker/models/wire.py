@@ -1,0 +1,20 @@
+"""The words of the wire that everything uses."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, TypeAlias
+
+__all__ = ["CommandId", "Dialect", "JsonValue"]
+
+JsonValue: TypeAlias = Any
+"""None, bool, int, float, str, list or dict with str keys: the only place where `Any` means JSON."""
+
+CommandId: TypeAlias = int | str
+
+
+class Dialect(str, Enum):
+    """Which control plane issued the command; decides the form of every event."""
+
+    PYTHON = "python"
+    RUST = "rust"
