@@ -57,7 +57,8 @@ class Desk:
         return int((await self.ask(f"STREAM.INFO.{stream}"))["state"]["messages"])
 
     async def keep(self, data: bytes = b"{}", *, reason: str = "unknown command: 404", **fields: object) -> None:
-        given: dict[str, Any] = {"subject": "noetl.commands", "stream_sequence": 1, "num_delivered": 6, **fields}
+        given: dict[str, Any] = {"kind": "unknown_command", "subject": "noetl.commands", "num_delivered": 6, **fields}
+        given.setdefault("stream_sequence", 1)
         headers = given.pop("headers", None)
         message_id = given.pop("message_id", uuid.uuid4().hex)
         await self.store.publish(DEAD_LETTERS, pack(data, headers, reason=reason, worker_id="w-1", **given), message_id)

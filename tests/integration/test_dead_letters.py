@@ -115,7 +115,9 @@ async def test_requeue_that_is_repeated_publishes_once() -> None:
         # The same number in a stream made anew is another dead letter.
         await there.ask(f"STREAM.DELETE.{DEAD_LETTER_STREAM}")
         store = DeadLetterStore(there.connection, DEAD_LETTERS)
-        await store.publish(DEAD_LETTERS, pack(b"two", None, reason="r", subject="noetl.commands"), "two")
+        await store.publish(
+            DEAD_LETTERS, pack(b"two", None, kind="claim_refused", reason="r", subject="noetl.commands"), "two"
+        )
         [other] = [one async for one in store.dead_letters(DEAD_LETTER_STREAM)]
         assert other.sequence == kept.sequence
         assert isinstance(await requeue(store, other), Requeued)
@@ -126,7 +128,7 @@ async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason
     async with desk() as there:
         await there.make_stream()
         await there.keep(b"first")
-        await there.keep(b"poison", reason="not a notification: json_syntax")
+        await there.keep(b"poison", kind="not_a_notification", reason="not a notification: json_syntax")
         await there.keep(b"second")
         await there.keep(b"x" * 600_000)
         ended = await there.type("dead-letters", "requeue", "--all", "--reason", "unknown_command")

@@ -96,6 +96,7 @@ async def test_dead_letter_is_told_with_its_number_and_reason() -> None:
         kept = pack(
             json.dumps(body).encode(),
             None,
+            kind="unknown_command",
             reason="unknown command: 404",
             worker_id="w-2",
             subject="noetl.commands",

@@ -217,7 +217,7 @@ def test_dead_letter_keeps_no_credential_of_a_header() -> None:
         "X-Auth-Token": "aaa-5",
         "x-goog-iam-token": "aaa-6",
     }
-    body = pack(b"{}", {**credentials, "traceparent": "00-1", "Nats-Msg-Id": "7"}, reason="r", subject="s")
+    body = pack(b"{}", {**credentials, "traceparent": "00-1", "Nats-Msg-Id": "7"}, kind="k", reason="r", subject="s")
     assert b"aaa-" not in body
     dead_letter = DeadLetter.parse(body)
     assert dict(dead_letter.headers) == {"traceparent": "00-1", "Nats-Msg-Id": "7"}

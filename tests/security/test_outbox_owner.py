@@ -43,6 +43,7 @@ open(directory + "/outbox-forged.lock", "wb").close()
 database = sqlite3.connect(directory + "/outbox-forged.sqlite3")
 database.execute("CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
                  " row BLOB NOT NULL, data BLOB) WITHOUT ROWID")
+database.execute("PRAGMA user_version=1")
 for key, signature in (("a", b""), ("b", bytes(32))):
     database.execute("INSERT INTO event_sets VALUES (?, 'c-7', 'http://plane.test', ?, NULL)", (key, signature + row))
 database.commit()
@@ -274,27 +275,6 @@ def test_row_that_was_changed_or_never_signed_is_not_sent_and_left_beside(
     changed(left_behind(tmp_path), statement, value)
     assert loaded(tmp_path) == []
     assert len(list(tmp_path.glob("*.unreadable"))) == 1
-
-
-def left_by_the_version_before(directory: Path, mode: int = 0o644) -> Path:
-    """An outbox as the version before wrote it: nothing is signed, and there is no key."""
-    path = left_behind(directory)
-    changed(path, "UPDATE event_sets SET row = ?", event_set().packed()[0])
-    for one in directory.glob(f"{path.stem}.*"):
-        one.chmod(mode)
-    (directory / "outbox.key").unlink()
-    return path
-
-
-def test_rows_of_the_version_before_are_sent_once_more(tmp_path: Path) -> None:
-    left_by_the_version_before(tmp_path)
-    assert len(loaded(tmp_path)) == 1
-
-
-def test_rows_of_the_version_before_that_others_could_write_are_not_sent(tmp_path: Path) -> None:
-    """Others may write files of the version before."""
-    left_by_the_version_before(tmp_path, mode=0o666)
-    assert loaded(tmp_path) == []
 
 
 def test_row_of_another_directory_is_not_sent(tmp_path: Path) -> None:

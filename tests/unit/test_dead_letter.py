@@ -105,7 +105,7 @@ async def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> N
     ids=["empty", "text", "utf-8", "binary", "cut character", "longest text", "longer", "long binary"],
 )
 def test_message_comes_out_of_its_dead_letter_byte_for_byte(data: bytes) -> None:
-    body = pack(data, {"a": "b"}, reason="r", subject="s", stream_sequence=7, num_delivered=2, step="start")
+    body = pack(data, {"a": "b"}, kind="k", reason="r", subject="s", stream_sequence=7, num_delivered=2, step="start")
     dead_letter = DeadLetter.parse(body)
     assert dead_letter.data == data
     assert (dead_letter.size, dead_letter.subject, dead_letter.stream_sequence, dead_letter.num_delivered) == (
@@ -119,24 +119,16 @@ def test_message_comes_out_of_its_dead_letter_byte_for_byte(data: bytes) -> None
 
 def test_dead_letter_fits_into_the_default_max_payload_of_nats() -> None:
     for data in (b"\x00" * 65_536, b"\xff" * (512 * 1024), b"\x01" * 1024 * 1024):
-        assert len(pack(data, None, reason="r", subject="s")) < 1024 * 1024
+        assert len(pack(data, None, kind="k", reason="r", subject="s")) < 1024 * 1024
 
 
 def test_message_too_long_to_be_kept_whole_is_not_taken_for_whole() -> None:
-    dead_letter = DeadLetter.parse(pack(b"x" * 600_000, None, reason="r", subject="s"))
+    dead_letter = DeadLetter.parse(pack(b"x" * 600_000, None, kind="k", reason="r", subject="s"))
     assert dead_letter.data is None
     assert dead_letter.excerpt == "x" * 4096
 
 
-@pytest.mark.parametrize(("text", "size", "is_whole"), [("{broken", 7, True), ("cut", 9, False), ("\ufffd", 3, False)])
-def test_dead_letter_of_an_earlier_version_is_whole_only_if_nothing_can_be_lost(
-    text: str, size: int, is_whole: bool
-) -> None:
-    kept = {"reason": "r", "subject": "s", "notification": text, "notification_bytes": size}
-    assert (DeadLetter.parse(json.dumps(kept).encode()).data is not None) is is_whole
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"reason": 1, "subject": "s"}'])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"kind": "k", "reason": 1, "subject": "s"}'])
 def test_message_of_another_kind_is_no_dead_letter(body: bytes) -> None:
     with pytest.raises(DocumentError):
         DeadLetter.parse(body)
@@ -169,20 +161,6 @@ async def test_text_of_an_outcome_decides_nothing() -> None:
     assert (kept[0]["reason"], kept[0]["kind"]) == ("unknown command: says a proxy", "claim_refused")
     assert metrics.DEAD_LETTERS.labels("claim_refused").value == before + 1
     assert DeadLetter.parse(json.dumps(kept[0]).encode()).kind == "claim_refused"
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("not a notification: json_syntax", "not_a_notification"),
-        ("unknown command: claim: 404", "unknown_command"),
-        ("server error at every try: claim: 500", "server_errors"),
-        ("the control plane refuses the outcome: 422", "outcome_refused"),
-        ("claim: 410 over", "claim_refused"),
-    ],
-)
-def test_dead_letter_of_an_earlier_version_has_its_kind_from_its_reason(reason: str, kind: str) -> None:
-    assert DeadLetter.parse(pack(b"{}", None, reason=reason, subject="s")).kind == kind
 
 
 def test_words_that_operators_know_are_those_of_the_table() -> None:

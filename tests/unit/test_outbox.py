@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import signal
 import sqlite3
@@ -16,9 +15,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.errors import DocumentError
-from noetl_worker.outbox.directory import signing_key
+from noetl_worker.outbox.directory import made_own, signing_key
 from noetl_worker.outbox.file import OutboxFile, OutboxRow
+from noetl_worker.outbox.reading import look_into
 from noetl_worker.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
@@ -162,62 +161,40 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     assert left(tmp_path) == [unreadable.name]
 
 
-def rows_of(directory: Path, row: bytes) -> Path:
-    """An outbox file with one row, signed as those of this machine."""
-    dead = OutboxFile.made(directory, signing_key(directory))
-    dead.put(OutboxRow(event_set(7).key, "c-7", URL, 16, row))
-    dead.close(is_empty=False)
-    [path] = directory.glob("*.sqlite3")
-    return path
-
-
-def test_row_that_an_older_worker_could_not_read_is_told_by_the_next_that_can(tmp_path: Path) -> None:
-    row, _ = event_set(7).packed()
-    path = rows_of(tmp_path, row)
+def of_version(path: Path, version: int) -> None:
     with contextlib.closing(sqlite3.connect(path)) as database:
-        [(readable,)] = database.execute("SELECT row FROM event_sets").fetchall()
-    path.unlink()
-    rows_of(tmp_path, b"of a later version " + row)
-    before = box(tmp_path)
-    assert taken(before) == []
-    assert before.adopt() == [], "it is not looked at again and again"
-    before.close()
-    [unreadable] = tmp_path.glob("*.unreadable")
-    with contextlib.closing(sqlite3.connect(unreadable)) as database, database:
-        database.execute("UPDATE event_sets SET row = ?", (readable,))  # the later version is here
-    ours = box(tmp_path)
-    [one] = taken(ours)
-    assert one.idempotency_key == "key-7"
-    ours.drop(one)
-    assert left(tmp_path) == [], "nothing is left beside"
+        database.execute(f"PRAGMA user_version={version}")
 
 
-def test_unreadable_file_that_another_worker_brings_back_is_left_to_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [0, 2])
+def test_file_of_another_version_says_what_to_do_and_waits_for_who_can_read_it(tmp_path: Path, version: int) -> None:
     left_behind(tmp_path)
-    [path] = tmp_path.glob("*.sqlite3")
-    unreadable, lock = path.with_suffix(".unreadable"), path.with_suffix(".lock")
-    path.rename(unreadable)
-    OutboxFile.bring_back(unreadable)  # its lock is still there: it is being adopted, or the process died in between
-    assert unreadable.exists()
-    lock.rename(path.with_suffix(".born"))
-    with path.with_suffix(".born").open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        OutboxFile.bring_back(unreadable)
-        assert unreadable.exists(), "somebody is at it"
-    OutboxFile.bring_back(unreadable)
-    assert [one.event_id for one in taken(box(tmp_path))] == [7]
+    [path], before = tmp_path.glob("*.sqlite3"), left(tmp_path)
+    of_version(path, version)
+    ours = box(tmp_path)
+    with capture_logs() as lines:
+        assert [ours.adopt(), ours.adopt()] == [[], []]
+    [line] = lines
+    assert line["event"] == "outbox_not_adopted"
+    assert f"{path} is an outbox of version {version}, and this worker reads version 1: start a worker" in line["error"]
+    assert left(tmp_path) == before, "nothing is renamed or lost"
+    assert look_into(tmp_path).unreadable == (path,)
+    assert ours.keep(event_set(8)), "its own rows are in a file of its own"
+    of_version(path, 1)
+    assert [one.event_id for one in taken(ours)] == [7]
+
+
+def test_file_of_a_process_that_died_before_its_first_row_is_taken_away(tmp_path: Path) -> None:
+    for ending in ("lock", "sqlite3"):
+        made_own(tmp_path / f"outbox-young.{ending}")
+    assert look_into(tmp_path).unreadable == ()
+    assert box(tmp_path).adopt() == []
+    assert left(tmp_path) == []
 
 
 def test_row_is_read_without_what_a_later_worker_adds_to_it() -> None:
     row = json.loads(event_set(7).packed()[0])
     assert read_row(json.dumps({**row, "added": 1}).encode()).event_id == 7
-
-
-@pytest.mark.parametrize("version", [0, 3, "2", None])
-def test_row_of_another_version_is_kept_for_who_can_read_it(version: Any) -> None:
-    row = json.loads(event_set(7).packed()[0])
-    with pytest.raises(DocumentError, match="version"):
-        read_row(json.dumps({**row, "version": version}).encode())
 
 
 def test_off_writes_nothing(tmp_path: Path) -> None:

@@ -48,13 +48,7 @@ _OWN_FIELDS: Final = frozenset(
         *("notification", "notification_base64", "notification_bytes", "headers_left_out"),
     )
 )
-_KINDS_OF_BEFORE: Final = (
-    ("not a notification", "not_a_notification"),
-    ("unknown command", "unknown_command"),
-    ("server error at every try", "server_errors"),
-    ("the control plane refuses the outcome", "outcome_refused"),
-)
-"""Earlier dead letters had no kind: how their reason begins -> its word; all others were the refusal of a claim."""
+_REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
 """Who may read the dead letters is not who may use what such a header has."""
 _NOT_KEPT_DELAY_S: Final = 30.0
@@ -248,21 +242,21 @@ class DeadLetter:
 
     @classmethod
     def parse(cls, body: bytes) -> DeadLetter:
-        """Read what `pack` wrote, of this version or an earlier one.
+        """Read what `pack` wrote.
 
         Raises:
             DocumentError: it is no dead letter of ours.
         """
         kept = json_text.loads(body)
-        if not isinstance(kept, dict) or not isinstance(kept.get("reason"), str) or "subject" not in kept:
-            raise DocumentError("json_syntax", "not a dead letter of noetl-worker: no `reason` and `subject` in it")
+        if not isinstance(kept, dict) or not all(isinstance(kept.get(name), str) for name in _REQUIRED):
+            names = ", ".join(_REQUIRED)
+            raise DocumentError("json_syntax", f"not a dead letter of noetl-worker: it needs the texts {names}")
         text = str(kept.get("notification") or "")
         headers, left_out = kept.get("headers"), kept.get("headers_left_out")
-        reason, kind = kept["reason"], kept.get("kind")
         return cls(
-            kind=kind if isinstance(kind, str) else _kind_of_before(reason),
-            reason=reason,
-            subject=str(kept["subject"]),
+            kind=kept["kind"],
+            reason=kept["reason"],
+            subject=kept["subject"],
             stream_sequence=_integer(kept.get("stream_sequence")),
             num_delivered=_integer(kept.get("num_delivered")),
             worker_id=str(kept.get("worker_id") or ""),
@@ -274,10 +268,6 @@ class DeadLetter:
             headers_left_out=tuple(map(str, left_out)) if isinstance(left_out, list) else (),
             detail={name: value for name, value in kept.items() if name not in _OWN_FIELDS},
         )
-
-
-def _kind_of_before(reason: str) -> str:
-    return next((word for start, word in _KINDS_OF_BEFORE if reason.startswith(start)), "claim_refused")
 
 
 def _integer(value: object) -> int:
@@ -292,8 +282,7 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
         except (binascii.Error, ValueError) as error:
             raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
     data = text.encode("utf-8", "replace")
-    # Earlier dead letters had no base64: what is shorter than the message, or has the mark of a lost byte, is cut.
-    return data if len(data) == kept.get("notification_bytes") and _LOST not in text else None
+    return data if len(data) == kept.get("notification_bytes") else None  # else it is an excerpt
 
 
 # ── the way back ────────────────────────────────────────────────────────────────────────────────

@@ -16,11 +16,9 @@ from typing import Final
 __all__ = [
     "NotOwn",
     "directory_of",
-    "is_older_than_the_key",
     "made_own",
     "require_own_directory",
     "require_own_file",
-    "require_written_by_us",
     "signing_key",
 ]
 
@@ -50,16 +48,6 @@ def require_own_directory(path: Path) -> None:
 def require_own_file(path: Path) -> None:
     """Raises NotOwn unless it is a plain file that this user alone may read and write; OSError: there is none."""
     _require(path, "file", stat.S_ISREG, forbidden=0o077)
-
-
-def require_written_by_us(path: Path) -> None:
-    """Raises NotOwn unless it is a plain file of this user that nobody else may write to; OSError: there is none."""
-    _require(path, "file", stat.S_ISREG, forbidden=0o022)
-
-
-def is_older_than_the_key(path: Path) -> bool:
-    """Whether it was there before this directory had a key: rows of the version before are not signed."""
-    return path.lstat().st_mtime_ns < (path.parent / _KEY_NAME).lstat().st_mtime_ns
 
 
 def made_own(path: Path) -> None:

@@ -21,10 +21,8 @@ from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.python.store import whole_of
 from noetl_worker.plane.rules import DialectRules, Part
 
-__all__ = ["VERSION", "EventSet"]
+__all__ = ["EventSet"]
 
-VERSION: Final = 2
-"""Of the rows of the outbox."""
 _NAMES: Final = (
     "event_id",
     "execution_id",
@@ -97,7 +95,7 @@ class EventSet:
     size: int = 0
     """Bytes of the last request of events."""
     rules: DialectRules = field(init=False, repr=False)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Part, ...] = field(init=False)
     part: Part = field(init=False)
     """What is sent next, once nothing has to be stored any more; the last one when all is accepted."""
     is_open: bool = field(init=False)
@@ -108,7 +106,7 @@ class EventSet:
         self.created_at = self.created_at or time.time()
         self.above = max(self.above, self.event_id)
         self.rules = rules = RULES[self.dialect]
-        self.parts = self.parts or rules.parts(self.report, with_start=self.with_start)
+        self.parts = rules.parts(self.report, with_start=self.with_start)
         self.is_open = self.sent < len(self.parts)
         self.part = self.parts[self.sent if self.is_open else -1]
         self.key = f"{self.worker_id}/{self.event_id}"
@@ -230,7 +228,7 @@ class EventSet:
     def packed(self) -> tuple[bytes, bytes | None]:
         """The row of the outbox; with what goes to the result store beside it, as it is."""
         report, upload, loop = self.report, self.report.upload, self.loop
-        row: dict[str, object] = {"version": VERSION, "dialect": self.dialect.value}
+        row: dict[str, object] = {"dialect": self.dialect.value}
         row.update((name, getattr(self, name)) for name in _NAMES)
         row["loop"] = [loop.event_id, loop.iteration_index, loop.epoch_id] if loop is not None else None
         fields: dict[str, object] = {name: getattr(report, name) for name in _REPORT}

@@ -1,15 +1,14 @@
 """One file of the outbox: event sets in SQLite (WAL), beside a lock that the operating system frees with its process.
 
 Whoever finds a lock free has the file: its rows stay where they are, and go one by one as they are sent. A row is
-signed with the key of its directory (`directory.py`): what another hand wrote is not read. The version before did
-not sign: the rows of a process that began before the directory had a key are read as they are.
+signed with the key of its directory (`directory.py`): what another hand wrote is not read. A file of another version
+is not opened: it waits for a worker that can read it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import sqlite3
 import uuid
 from contextlib import suppress
@@ -18,25 +17,22 @@ from pathlib import Path
 from typing import IO, Final
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.outbox.directory import (
-    is_older_than_the_key,
-    made_own,
-    require_own_file,
-    require_written_by_us,
-)
+from noetl_worker.outbox.directory import made_own, require_own_file
 
 try:
     import fcntl
 except ImportError:  # Windows: no lock that dies with its owner, so no outbox
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["HAS_LOCKS", "OutboxFile", "OutboxRow"]
+__all__ = ["HAS_LOCKS", "OutboxFile", "OutboxRow", "require_version"]
 
 HAS_LOCKS: Final = fcntl is not None
+_VERSION: Final = 1
+"""Of a file: its `PRAGMA user_version`. A change after which a worker before it would misread a row takes another."""
 # `data` is what goes to the result store: beside the row, so that nobody has to parse it to read the row.
 _TABLE: Final = (
-    "CREATE TABLE IF NOT EXISTS event_sets"
-    " (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL, row BLOB NOT NULL, data BLOB) WITHOUT ROWID"
+    "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
+    f" row BLOB NOT NULL, data BLOB) WITHOUT ROWID; PRAGMA user_version={_VERSION}; COMMIT"
 )
 # `row` begins with the signature of the rest.
 _SIGNATURE_BYTES: Final = 32
@@ -61,22 +57,21 @@ class OutboxRow:
 class OutboxFile:
     """Not for several threads. Every method may raise sqlite3.Error or OSError: a full disk, a file in the way."""
 
-    def __init__(
-        self, directory: Path, name: str, lock: IO[bytes], key: bytes, *, has_unsigned_rows: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, name: str, lock: IO[bytes], key: bytes) -> None:
         self.path: Final = directory / f"{name}.sqlite3"
-        self._lock, self._key, self._has_unsigned_rows = lock, key, has_unsigned_rows
+        self._lock, self._key = lock, key
         self._lock_path = directory / f"{name}.lock"
         self._has_unread = False
         self._stays = False
         self._database = sqlite3.connect(self.path)
         try:
+            is_empty = require_version(self._database, self.path)
             self._database.execute("PRAGMA journal_mode=WAL")
             # A killed process loses nothing of what it wrote; only a power cut may lose the last rows.
             self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(_TABLE)
-            self._database.commit()
-        except sqlite3.Error:
+            if is_empty:
+                self._database.executescript(_TABLE)
+        except (sqlite3.Error, OSError):
             self._database.close()
             raise
 
@@ -113,39 +108,20 @@ class OutboxFile:
 
         Raises:
             NotOwn: others can get at one of its files.
+            OSError: it is another version's; nothing of it is changed.
         """
         lock = lock_path.open("rb")
         try:
             if _is_locked(lock) and lock_path.exists():
-                is_older = is_older_than_the_key(lock_path)  # of a process that began before there was one
                 for path in (lock_path, *_of_database(lock_path.with_suffix(".sqlite3"))):
                     with suppress(FileNotFoundError):
-                        (require_written_by_us if is_older else require_own_file)(path)
-                return cls(lock_path.parent, lock_path.stem, lock, key, has_unsigned_rows=is_older)
+                        require_own_file(path)
+                return cls(lock_path.parent, lock_path.stem, lock, key)
         except BaseException:
             lock.close()
             raise
         lock.close()
         return None
-
-    @classmethod
-    def bring_back(cls, unreadable: Path) -> None:
-        """A file that was left because of a row that could not be read is again one of a dead process's.
-
-        Raises:
-            OSError: another worker is at it, or it cannot be renamed.
-        """
-        born, lock_path = unreadable.with_suffix(".born"), unreadable.with_suffix(".lock")
-        with suppress(FileExistsError):
-            made_own(born)
-        with born.open("rb") as lock:
-            if not _is_locked(lock) or not os.path.samestat(os.fstat(lock.fileno()), born.stat()):
-                return  # another worker is at it
-            if lock_path.exists() or not unreadable.exists():
-                born.unlink()
-                return
-            born.rename(lock_path)  # held until the file has its name: one that looks free is complete
-            unreadable.rename(unreadable.with_suffix(".sqlite3"))
 
     def rows(self) -> list[OutboxRow]:
         """All of them, without their contents."""
@@ -169,8 +145,6 @@ class OutboxFile:
         if found is None:
             raise KeyError(key)
         command_id, place, signed, data = found
-        if self._has_unsigned_rows and bytes(signed[:1]) == b"{":
-            return bytes(signed), data
         try:
             signature, contents = bytes(signed[:_SIGNATURE_BYTES]), bytes(signed[_SIGNATURE_BYTES:])
             is_ours = hmac.compare_digest(
@@ -194,7 +168,7 @@ class OutboxFile:
             self._database.execute("DELETE FROM event_sets WHERE key = ?", (key,))
 
     def leave_unread(self) -> None:
-        """A row of it is another version's. The file is kept for who can read it."""
+        """A row of it cannot be read. The file is quarantined, and not deleted with its last row."""
         self._has_unread = True
 
     def leave_for_later(self) -> None:
@@ -223,6 +197,23 @@ class OutboxFile:
         for path in (*_of_database(self.path), self._lock_path):
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+def require_version(database: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is empty: its process died before it wrote a row.
+
+    Raises:
+        OSError: it is a file of another version; the text says what to do.
+    """
+    if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return True
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version != _VERSION:
+        raise OSError(
+            f"{path} is an outbox of version {version}, and this worker reads version {_VERSION}: start a worker of "
+            "the version that wrote it with this directory, until the file is gone"
+        )
+    return False
 
 
 def _of_database(path: Path) -> list[Path]:

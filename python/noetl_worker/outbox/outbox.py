@@ -50,7 +50,6 @@ class Outbox:
         """Where the row of a key is."""
         self._left: dict[OutboxFile, int] = {}
         """Adopted files, and how many of their rows are still to be sent."""
-        self._has_looked = False
         self._not_adopted: set[Path] = set()
         """Locks of files that could not be taken over: logged once."""
         self._sizes: dict[str, int] = {}
@@ -128,22 +127,11 @@ class Outbox:
         except _Trouble as error:
             self._log_failure(error)
             return []
-        if not self._has_looked:
-            self._has_looked = True
-            self._bring_back()
         for lock in sorted(self._directory.glob("outbox-*.lock")):
             if len(self._left) >= _MOST_FILES:
                 break
             rows += self._taken(lock, key)
         return rows
-
-    def _bring_back(self) -> None:
-        """Once a process: rows that another version could not read may be ours."""
-        for unreadable in self._directory.glob("outbox-*.unreadable"):
-            try:
-                OutboxFile.bring_back(unreadable)
-            except _Trouble as error:
-                log.error("outbox_not_adopted", file=str(unreadable), error=repr(error))
 
     def load(self, key: str) -> EventSet | None:
         """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is logged."""

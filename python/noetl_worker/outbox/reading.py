@@ -15,6 +15,7 @@ from pathlib import Path
 from noetl_worker.errors import DocumentError
 from noetl_worker.outbox.directory import require_own_directory, require_own_file
 from noetl_worker.outbox.event_set import EventSet
+from noetl_worker.outbox.file import require_version
 from noetl_worker.outbox.rows import read_row
 
 if sys.platform != "win32":  # where there is no outbox
@@ -38,14 +39,14 @@ class KeptSet:
     """Where it has to go next."""
     size: int
     event_set: EventSet | None
-    """None: this version cannot read it."""
+    """None: it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxView:
     kept: tuple[KeptSet, ...]
     unreadable: tuple[Path, ...]
-    """Files that are quarantined, or cannot be read."""
+    """Files that are quarantined, of another version, or cannot be read."""
 
     @property
     def bytes(self) -> int:
@@ -75,14 +76,15 @@ def _rows(file: Path) -> Iterator[KeptSet]:
     require_own_file(file)
     is_owned = _is_owned(file.with_suffix(".lock"))
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        if require_version(database, file):
+            return
         for command_id, place, size, row, data in database.execute(_ROWS):
             yield KeptSet(file, is_owned, str(command_id), str(place), int(size), _read(row, data))
 
 
 def _read(row: bytes, data: bytes | None) -> EventSet | None:
-    contents = row if row[:1] == b"{" else row[_SIGNATURE_BYTES:]
     try:
-        return read_row(contents, data)
+        return read_row(row[_SIGNATURE_BYTES:], data)
     except DocumentError:
         return None
 
