@@ -113,7 +113,6 @@ class Executor:
         return acknowledge.after_claim(
             claim,
             delivery.num_delivered,
-            max_not_found=self.services.settings.max_not_found,
             message_age_s=delivery.age_s(),
             at_least_s=wait_s,
         )

@@ -128,7 +128,7 @@ class LocalRun:
         self.client: Final = ControlPlaneClient(transport, settings)
         self._registry = registry or registry_of(settings)
         identity = Identity(settings)
-        outbox = Outbox("off", Path(), max_rows=1, max_bytes=1)
+        outbox = Outbox("off", Path(), max_bytes=1)
         ends = ends_of(event_ids_of(settings, identity.unique))
         self._services = WorkerServices(
             settings,
@@ -189,7 +189,7 @@ class LocalRun:
             command,
             plane,
             worker_id=self._services.identity.name_for(plane.dialect),
-            limits=CallLimits(ours.command_timeout_s, ours.command_timeout_max_s, 0, ours.undefined == "error"),
+            limits=CallLimits(ours.command_timeout_s, 0, ours.undefined == "error"),
             slots=self._services.slots,
         )
         try:

@@ -108,7 +108,6 @@ class Worker:
         self.outbox = Outbox(
             settings.outbox,
             directory_of(settings.outbox_dir),
-            max_rows=settings.outbox_max_rows,
             max_bytes=settings.outbox_max_bytes,
         )
         self._batches = RecentBatches()

@@ -50,7 +50,7 @@ def run_process(flags: Mapping[str, str | None]) -> int:
             hide_memory(False)
         from noetl_worker.observability.logging import configure_logging
 
-        configure_logging(settings.log_level, settings.log_format)
+        configure_logging(settings.log_level, "auto")
         end_with_parent()
         raise_open_files_limit()
         if settings.processes > 1:

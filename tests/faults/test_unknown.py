@@ -25,7 +25,7 @@ NAP = RawCommand("nap", {"seconds": 0.02})
 ROUNDS = 3
 """Pairs at most; the best one counts: a busy machine spoils one, a queue that is held up spoils all."""
 SHORT_DELAYS = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1"
-"""NOETL_WORKER_MAX_NOT_FOUND (6 asks) stays as it is; for the longest delay between two asks there is no setting."""
+"""The six asks stay as they are; for the longest delay between two of them there is no setting."""
 
 
 async def publish_all(home: Scene, bodies: list[bytes]) -> None:

@@ -78,7 +78,7 @@ def test_setting_that_is_wrong_is_exit_2() -> None:
 
 
 def event_set() -> EventSet:
-    report = Report(status="success", context=None)
+    report = Report(status="success", context={"text": "x" * 1024})
     return EventSet(7, 1, "c-7", "start", "w", "http://p", Dialect.PYTHON, report)
 
 
@@ -106,7 +106,7 @@ def test_outbox_with_rows_of_a_dead_process_and_a_full_one(tmp_path: Path) -> No
     found = outbox.contents(ours)
     assert found.state is State.WARNING
     assert "1 of dead processes" in found.found
-    full = outbox.contents(settings(tmp_path, NOETL_WORKER_OUTBOX_MAX_ROWS="1"))
+    full = outbox.contents(settings(tmp_path, NOETL_WORKER_OUTBOX_MAX_BYTES="1024"))
     assert (full.state, full.found.startswith("full: ")) == (State.WRONG, True)
     again = Outbox("always", tmp_path / "outbox", max_rows=10, max_bytes=10**6)
     assert len(again.adopt()) == 1  # looking at it has taken nothing away

@@ -107,9 +107,9 @@ def test_descriptors_and_memory_of_a_process_have_a_limit(user: str) -> None:
 
 def test_settings_reach_the_processes_of_commands() -> None:
     """(no attack) NOETL_WORKER_ISOLATION and its limits are the worker's settings."""
-    worker = Worker(load_settings({"NOETL_WORKER_PROCESS_FILE_MB": "3", "NOETL_WORKER_PROCESS_MEMORY_MB": "0"}))
+    worker = Worker(load_settings({"NOETL_WORKER_PROCESS_MEMORY_MB": "0"}))
     given = worker.registry.confinement
-    assert (given.level, given.file_bytes, given.memory_bytes) == ("basic", 3 << 20, 0)
+    assert (given.level, given.file_bytes, given.descriptors, given.memory_bytes) == ("basic", 64 << 30, 16_384, 0)
     machine = Worker(load_settings({})).registry.confinement.memory_bytes
     assert 0 < machine <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -225,7 +225,7 @@ def test_what_a_system_lacks_is_logged_once_at_the_start(level: str, monkeypatch
     """(no attack) macOS has the limits alone."""
     monkeypatch.setattr(confinement, "libc", None)
     with capture_logs() as logs:
-        log_what_is_not_confined(load_settings({"NOETL_WORKER_ISOLATION": level, "NOETL_WORKER_PROCESS_COUNT": "0"}))
+        log_what_is_not_confined(load_settings({"NOETL_WORKER_ISOLATION": level}))
     lines = [line for line in logs if line["event"] == "isolation_incomplete"]
     assert len(lines) == (1 if level == "basic" else 0)
     assert all("dropped capabilities" in line["not_on_this_system"] for line in lines)

@@ -93,7 +93,7 @@ def test_every_other_status_has_its_row(status: int, kind: type, dialect: Dialec
 def test_200_that_does_not_decode_is_refused_and_becomes_a_dead_letter(body: Any) -> None:
     claim = read_claim(answer(200, body), Dialect.PYTHON)
     assert isinstance(claim, ClaimRefused)
-    outcome = acknowledge.after_claim(claim, 1, max_not_found=6)
+    outcome = acknowledge.after_claim(claim, 1)
     assert (outcome.settlement, outcome.dead_letter) == (Settlement.TERM, True)
 
 
@@ -129,15 +129,15 @@ async def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
     ],
 )
 def test_first_delivery_is_answered_by_the_table(claim: ClaimOutcome, settlement: Settlement, dead: bool) -> None:
-    outcome = acknowledge.after_claim(claim, 1, max_not_found=6)
+    outcome = acknowledge.after_claim(claim, 1)
     assert (outcome.settlement, outcome.dead_letter) == (settlement, dead)
     if settlement is Settlement.NAK:
         assert outcome.delay_s > 0
 
 
 def test_unknown_command_is_set_aside_at_the_sixth_delivery_and_not_before() -> None:
-    before = acknowledge.after_claim(NotFound("x"), 5, max_not_found=6)
-    after = acknowledge.after_claim(NotFound("x"), 6, max_not_found=6)
+    before = acknowledge.after_claim(NotFound("x"), 5)
+    after = acknowledge.after_claim(NotFound("x"), 6)
     assert before.settlement is Settlement.NAK
     assert (after.settlement, after.dead_letter) == (Settlement.TERM, True)
 
@@ -170,25 +170,25 @@ def test_server_errors_are_set_aside_before_the_stream_forgets_the_message() -> 
     claim = RetryLater("500", is_server_error=True)
     limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
     assert limit_s == 48 * 60 < MAX_AGE_S == 3600
-    young = acknowledge.after_claim(claim, 900, max_not_found=6, message_age_s=limit_s - 1)
-    old = acknowledge.after_claim(claim, 6, max_not_found=6, message_age_s=limit_s + 1)
-    first = acknowledge.after_claim(claim, 1, max_not_found=6, message_age_s=limit_s + 1)
+    young = acknowledge.after_claim(claim, 900, message_age_s=limit_s - 1)
+    old = acknowledge.after_claim(claim, 6, message_age_s=limit_s + 1)
+    first = acknowledge.after_claim(claim, 1, message_age_s=limit_s + 1)
     assert first.settlement is Settlement.NAK, "all workers were down: one error is not 'at every try'"
-    refused = acknowledge.after_claim(RetryLater("refused"), 2, max_not_found=6, message_age_s=limit_s + 1)
+    refused = acknowledge.after_claim(RetryLater("refused"), 2, message_age_s=limit_s + 1)
     assert (young.settlement, old.settlement, refused.settlement) == (Settlement.NAK, Settlement.TERM, Settlement.NAK)
     assert old.dead_letter
 
 
 def test_retry_after_is_the_floor_of_the_delay() -> None:
     for _ in range(50):
-        assert acknowledge.after_claim(RetryLater("x", 3.0), 1, max_not_found=6).delay_s >= 3.0
-        assert acknowledge.after_claim(HeldByOther("x", 2.0), 1, max_not_found=6).delay_s >= 2.0
+        assert acknowledge.after_claim(RetryLater("x", 3.0), 1).delay_s >= 3.0
+        assert acknowledge.after_claim(HeldByOther("x", 2.0), 1).delay_s >= 2.0
 
 
 def test_delays_grow_with_the_deliveries_up_to_thirty_seconds() -> None:
     assert acknowledge.MAX_DELAY_S == 30.0
     for delivery, most_s in enumerate([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0], start=1):
-        drawn = [acknowledge.after_claim(RetryLater("x"), delivery, max_not_found=6).delay_s for _ in range(300)]
+        drawn = [acknowledge.after_claim(RetryLater("x"), delivery).delay_s for _ in range(300)]
         assert most_s * 0.9 < max(drawn) <= most_s
 
 

@@ -139,8 +139,8 @@ def test_message_of_another_kind_is_no_dead_letter(body: bytes) -> None:
     [
         (acknowledge.not_a_notification("json_syntax"), "not_a_notification"),
         (acknowledge.outcome_refused("422"), "outcome_refused"),
-        (acknowledge.after_claim(NotFound("404 gone"), 6, max_not_found=6), "unknown_command"),
-        (acknowledge.after_claim(ClaimRefused("410 over"), 1, max_not_found=6), "claim_refused"),
+        (acknowledge.after_claim(NotFound("404 gone"), 6), "unknown_command"),
+        (acknowledge.after_claim(ClaimRefused("410 over"), 1), "claim_refused"),
     ],
 )
 async def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> None:
@@ -154,7 +154,7 @@ async def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) 
 
 
 async def test_text_of_an_outcome_decides_nothing() -> None:
-    misleading = acknowledge.after_claim(ClaimRefused("unknown command: says a proxy"), 1, max_not_found=6)
+    misleading = acknowledge.after_claim(ClaimRefused("unknown command: says a proxy"), 1)
     before = metrics.DEAD_LETTERS.labels("claim_refused").value
     ended, kept = await settle(misleading, Delivery())
     assert ended == "term:claim"
@@ -194,6 +194,6 @@ def test_words_that_operators_know_are_those_of_the_table() -> None:
 def test_dead_letter_of_server_errors_says_so_first() -> None:
     old_s = acknowledge.MAX_SERVER_ERROR_AGE_S + 1
     broken = RetryLater("claim: 500", is_server_error=True)
-    outcome = acknowledge.after_claim(broken, 6, max_not_found=6, message_age_s=old_s)
+    outcome = acknowledge.after_claim(broken, 6, message_age_s=old_s)
     assert (outcome.kind, outcome.settlement) == (OutcomeKind.SERVER_ERRORS, Settlement.TERM)
     assert outcome.reason == "server error at every try: claim: 500"

@@ -191,10 +191,10 @@ async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
 async def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
     config = {"seconds": "{{ missing.deeper or 0 }}"}
     script = lambda *_: answer(200, {})  # noqa: E731
-    _, result = await dispatched(config, CallLimits(3, 3, 0), script)
+    _, result = await dispatched(config, CallLimits(3, hard_s=3, cancellation_poll_s=0), script)
     assert result.data == "done"
     with pytest.raises(TemplateError, match="missing"):
-        await dispatched(config, CallLimits(3, 3, 0, undefined_is_error=True), script)
+        await dispatched(config, CallLimits(3, hard_s=3, cancellation_poll_s=0, undefined_is_error=True), script)
 
 
 async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
@@ -207,7 +207,7 @@ async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequ
 
 async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     with structlog.testing.capture_logs() as logs:
-        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], CallLimits(3, 3, 0))
+        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], CallLimits(3, hard_s=3, cancellation_poll_s=0))
     problem = "wait: unknown field 'secnods' is ignored; did you mean 'seconds'?"
     assert [(log["kind"], log["problem"]) for log in logs if log["event"] == "tool_config"] == [("wait", problem)]
 
@@ -222,8 +222,8 @@ async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     ids=["field", "input", "set"],
 )
 async def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_settings_say(task: dict[str, Any]) -> None:
-    assert (await sequenced([task], CallLimits(3, 3, 0)))[1].status is ToolStatus.SUCCESS
-    _, result = await sequenced([task], CallLimits(3, 3, 0, undefined_is_error=True))
+    assert (await sequenced([task], CallLimits(3, hard_s=3, cancellation_poll_s=0)))[1].status is ToolStatus.SUCCESS
+    _, result = await sequenced([task], CallLimits(3, hard_s=3, cancellation_poll_s=0, undefined_is_error=True))
     assert result.error is not None
     assert "nowhere" in result.error.message
 
@@ -233,11 +233,15 @@ async def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_
     policy = {"rules": [{"when": "{{ output.error.kind == 'timeout' }}", "then": {"do": "continue"}}]}
     slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 20, "spec": {"policy": policy}}
     started = time.monotonic()
-    tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(30, 30, 0))
+    tool, result = await sequenced(
+        [slow, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(30, hard_s=30, cancellation_poll_s=0)
+    )
     assert time.monotonic() - started == pytest.approx(20 + TOOL_S)
     assert (tool.stopped, tool.allowed_s) == ("timeout", 20)
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
-    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 20}], CallLimits(30, 30, 0))
+    _, result = await sequenced(
+        [{"kind": "wait", "seconds": 60, "timeout": 20}], CallLimits(30, hard_s=30, cancellation_poll_s=0)
+    )
     assert result.error is not None
     assert result.error.kind == "timeout"
 
@@ -251,7 +255,10 @@ async def test_sequence_that_succeeded_has_the_exit_code_0_on_the_rust_plane() -
 
 async def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
-    forms = [(await sequenced(tasks, CallLimits(3, 3, 0), kind))[1].data for kind in ("task_sequence", "pipeline")]
+    forms = [
+        (await sequenced(tasks, CallLimits(3, hard_s=3, cancellation_poll_s=0), kind))[1].data
+        for kind in ("task_sequence", "pipeline")
+    ]
     assert forms == [{"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}] * 2
 
 
@@ -268,7 +275,9 @@ async def test_timeout_of_a_template_counts_over_the_default(config: dict[str, A
     at, _ = plane(lambda *_: answer(200, {}))
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0, **config}, variables={"t": 5})
     registry = Registry([tool], plugins=False)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(3, 7, 0), slots=Slots(1))
+    dispatch = Dispatch(
+        registry, one, at, worker_id="w", limits=CallLimits(3, hard_s=7, cancellation_poll_s=0), slots=Slots(1)
+    )
     ready = await dispatch.prepare()
     await dispatch.run(ready)
     assert ready.timeout_s == allowed_s
@@ -292,7 +301,7 @@ async def test_timeout_of_a_task_counts_over_the_default(
     tasks: list[Any] = [{"name": "a", "kind": "wait", "seconds": 0, **given}]
     if is_nested:
         tasks = [{"name": "outer", "kind": "pipeline", "tasks": tasks}]
-    tool, _ = await sequenced(tasks, CallLimits(3, 9, 0))
+    tool, _ = await sequenced(tasks, CallLimits(3, hard_s=9, cancellation_poll_s=0))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.1)
 
 
@@ -302,7 +311,9 @@ async def test_timeout_of_a_task_counts_over_the_default(
 async def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, Any]) -> None:
     policy = {"rules": [{"when": "{{ output.error.kind == 'configuration' }}", "then": {"do": "continue"}}]}
     task = {"name": "a", "kind": "wait", "seconds": 0, "spec": {"policy": policy}, **wrong}
-    _, result = await sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(3, 3, 0))
+    _, result = await sequenced(
+        [task, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(3, hard_s=3, cancellation_poll_s=0)
+    )
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
 
 
@@ -330,7 +341,9 @@ async def ran(dialect: Dialect, **changes: Any) -> ToolResult:
     at, _ = plane(lambda *_: answer(200, {}))
     registry = Registry(plugins=False)
     one = command(dialect, **changes)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(30, 30, 0), slots=Slots(1))
+    dispatch = Dispatch(
+        registry, one, at, worker_id="w", limits=CallLimits(30, hard_s=30, cancellation_poll_s=0), slots=Slots(1)
+    )
     try:
         return await dispatch.run(await dispatch.prepare())
     finally:
@@ -379,7 +392,9 @@ async def test_input_may_name_an_entry_of_the_keychain(config: dict[str, Any], g
     whole = {"code": "result = t[::-1]", **config}
     one = command(Dialect.PYTHON, kind="python", config=whole, input=given, catalog_id="9")
     registry = Registry(plugins=False)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(30, 30, 0), slots=Slots(1))
+    dispatch = Dispatch(
+        registry, one, at, worker_id="w", limits=CallLimits(30, hard_s=30, cancellation_poll_s=0), slots=Slots(1)
+    )
     try:
         assert (await dispatch.run(await dispatch.prepare())).data == "54321-kot"
     finally:
@@ -467,6 +482,8 @@ async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(kind: str, co
     registry = Registry(plugins=False)
     for _ in range(2):
         one = command(Dialect.PYTHON, kind=kind, config=config)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(5, 5, 0), slots=Slots(1))
+        dispatch = Dispatch(
+            registry, one, at, worker_id="w", limits=CallLimits(5, hard_s=5, cancellation_poll_s=0), slots=Slots(1)
+        )
         await dispatch.run(await dispatch.prepare())
         assert threads.given == len({kind, "noop"}), "once each"

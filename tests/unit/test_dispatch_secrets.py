@@ -75,7 +75,9 @@ async def runs(*acts: Act, kind: str = "act", config: Any = None) -> tuple[Scrip
     for act in acts:
         one = command(kind=kind, config=config or {})
         tools = Registry([ActTool(act)], plugins=False)
-        dispatch = Dispatch(tools, one, at, worker_id="w", limits=CallLimits(30, 60, 0), slots=Slots(1))
+        dispatch = Dispatch(
+            tools, one, at, worker_id="w", limits=CallLimits(30, hard_s=60, cancellation_poll_s=0), slots=Slots(1)
+        )
         made.append(dispatch)
         with contextlib.suppress(ToolError):
             await dispatch.run(await dispatch.prepare())

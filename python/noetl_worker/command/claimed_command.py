@@ -71,9 +71,7 @@ class WorkerServices:
 
     def __post_init__(self) -> None:
         ours = self.settings
-        limits = CallLimits(
-            ours.command_timeout_s, ours.command_timeout_max_s, ours.cancellation_poll_s, ours.undefined == "error"
-        )
+        limits = CallLimits(ours.command_timeout_s, ours.cancellation_poll_s, ours.undefined == "error")
         object.__setattr__(self, "limits", limits)
 
 
@@ -251,8 +249,7 @@ class ClaimedCommand:
                 metrics.EVENT_EMIT_FAILED.inc()
                 await self._events.finish(results.refused_report(report, refused), self._ownership)
         except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
-            most = self._services.settings.max_not_found
-            return acknowledge.after_claim(lost.claim, self._delivery.num_delivered, max_not_found=most)
+            return acknowledge.after_claim(lost.claim, self._delivery.num_delivered)
         except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
             return acknowledge.outcome_refused(str(again))

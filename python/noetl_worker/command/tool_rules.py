@@ -23,6 +23,10 @@ __all__ = ["log_what_is_not_confined", "registry_of"]
 
 log = structlog.get_logger("noetl_worker")
 
+_MOST_FILE_BYTES: Final = 64 << 30
+_MOST_DESCRIPTORS: Final = 16_384
+_MOST_PROCESSES: Final = 8_192
+"""Generous: they keep one command from taking the machine."""
 _LEAST_SHARE: Final = 256 << 20
 """Bytes: with less, DuckDB does little."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
@@ -77,8 +81,8 @@ def log_what_is_not_confined(settings: Settings) -> None:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
     elif (files := file_roots.within_reach()) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
-    if settings.process_count and (reason := _no_group()):
-        log.info("process_limit_missing", reason=reason, setting="NOETL_WORKER_PROCESS_COUNT")
+    if reason := _no_group():
+        log.info("process_limit_missing", reason=reason)
 
 
 def _no_group() -> str:
@@ -94,10 +98,10 @@ def _confinement(settings: Settings) -> Confinement:
     memory_mb = settings.process_memory_mb
     return Confinement(
         settings.isolation,
-        file_bytes=settings.process_file_mb << 20,
-        descriptors=settings.process_descriptors,
+        file_bytes=_MOST_FILE_BYTES,
+        descriptors=_MOST_DESCRIPTORS,
         memory_bytes=memory_bytes() if memory_mb is None else memory_mb << 20,
-        processes=0 if settings.isolation == "off" or _no_group() else settings.process_count,
+        processes=0 if settings.isolation == "off" or _no_group() else _MOST_PROCESSES,
         duckdb_bytes=0 if settings.isolation == "off" else _duckdb_share(settings),
     )
 

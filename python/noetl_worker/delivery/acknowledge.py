@@ -67,11 +67,14 @@ def _is_old(num_delivered: int, message_age_s: float) -> bool:
     return message_age_s > MAX_SERVER_ERROR_AGE_S and num_delivered >= MIN_SERVER_ERRORS
 
 
+MAX_NOT_FOUND: Final = 6
+"""Deliveries of a command that the plane does not know, before it becomes a dead letter."""
+
+
 def after_claim(  # noqa: RET503 - the last row does not return
     outcome: ClaimOutcome,
     num_delivered: int,
     *,
-    max_not_found: int,
     message_age_s: float = 0.0,
     at_least_s: float = 0.0,
 ) -> Outcome:
@@ -79,7 +82,6 @@ def after_claim(  # noqa: RET503 - the last row does not return
 
     Args:
         num_delivered: JetStream's count, 1 the first time.
-        max_not_found: deliveries of an unknown command before it becomes a dead letter.
         message_age_s: how long ago it was published.
         at_least_s: shortest wait of a server error (retry_pace.py).
     """
@@ -98,7 +100,7 @@ def after_claim(  # noqa: RET503 - the last row does not return
         case AuthRefusedClaim():
             return Outcome(OutcomeKind.AUTH_REFUSED, outcome.reason, AUTH_DELAY_S)
         case NotFound():
-            if num_delivered >= max_not_found:
+            if num_delivered >= MAX_NOT_FOUND:
                 return Outcome(OutcomeKind.UNKNOWN_COMMAND, outcome.reason)
             return Outcome(OutcomeKind.NOT_FOUND, outcome.reason, _growing_s(num_delivered, 1.0))
         case ClaimRefused():

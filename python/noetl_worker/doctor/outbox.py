@@ -10,6 +10,7 @@ from typing import Final
 
 from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.outbox.directory import directory_of, require_own_directory
+from noetl_worker.outbox.outbox import MAX_ROWS
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.settings.settings import Settings
 
@@ -42,8 +43,8 @@ def directory(settings: Settings) -> Finding:
 
 def contents(settings: Settings) -> Finding:
     """Rows of living and of dead processes, against the limits at which a worker stops pulling."""
-    rows, size = settings.outbox_max_rows, settings.outbox_max_bytes
-    check, wanted = "outbox contents", f"empty in quiet times, below {rows} event sets and {size // _MIB} MiB"
+    size = settings.outbox_max_bytes
+    check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
         seen = look_into(directory_of(settings.outbox_dir))
     except OSError as error:
@@ -52,7 +53,7 @@ def contents(settings: Settings) -> Finding:
     orphans = sum(not row.is_owned for row in seen.kept)
     oldest_s = max((time.time() - row.event_set.created_at for row in seen.kept if row.event_set), default=0.0)
     found = f"{waiting} event sets, {total} bytes, {orphans} of dead processes, the oldest {oldest_s:.0f} s old"
-    if waiting >= rows or total >= size:
+    if waiting >= MAX_ROWS or total >= size:
         fix = "see why the control plane refuses them (the log's events_not_accepted; noetl-worker why COMMAND_ID)"
         return wrong(check, f"full: {found}; nothing is pulled", wanted, fix)
     if seen.unreadable:

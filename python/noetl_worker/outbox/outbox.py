@@ -21,8 +21,10 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 from noetl_worker.outbox.rows import read_row
 
-__all__ = ["Outbox"]
+__all__ = ["MAX_ROWS", "Outbox"]
 
+MAX_ROWS: Final = 10_000
+"""Of one outbox, unless its bytes are fewer: a plane that is back takes them in minutes."""
 _ROOM_AGAIN: Final = 0.9
 """A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
 _MOST_FILES: Final = 32
@@ -40,7 +42,7 @@ class Outbox:
         max_rows, max_bytes: above one of them `is_full` says so, and nothing more is taken in.
     """
 
-    def __init__(self, when: str, directory: Path, *, max_rows: int, max_bytes: int) -> None:
+    def __init__(self, when: str, directory: Path, *, max_bytes: int, max_rows: int = MAX_ROWS) -> None:
         self.writes_first: Final = when == "always"
         self._is_off = when == "off" or not HAS_LOCKS
         self._directory = directory

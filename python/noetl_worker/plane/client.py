@@ -73,7 +73,7 @@ class ControlPlaneClient:
         """What a tool can find in this process's environment, and must not disclose."""
         self.servers: Final = servers or Servers(settings)
         self._planes: dict[str, Plane] = {}
-        self.credential_cache: Final = CredentialCache(ttl_s=settings.credential_ttl_s)
+        self.credential_cache: Final = CredentialCache()
         """Here, because what the plane gives depends on the identity it is asked with."""
         self.weak_secrets: Final[set[tuple[str, str]]] = set()
         """What of them was named in a warning (`credentials.py`)."""

@@ -146,14 +146,6 @@ class NatsSettings:
         source="Python plane",
         help="the Python plane's lease of a claim: an interrupted command comes back when it is over",
     )
-    max_not_found: int = setting(
-        "NOETL_WORKER_MAX_NOT_FOUND",
-        "6",
-        values.integer(1),
-        unit="deliveries",
-        source="ours",
-        help="deliveries of a command nobody knows (claim 404) before it is a dead letter",
-    )
     dead_letter_subject: str = setting(
         "NOETL_WORKER_DEAD_LETTER_SUBJECT",
         "noetl.dead_letters",

@@ -140,14 +140,6 @@ class Settings(ToolSettings):
         source="ours: the Python plane gives a command away at 1,800 s",
         help="limit of a command that sets none",
     )
-    command_timeout_max_s: float = setting(
-        "NOETL_WORKER_COMMAND_TIMEOUT_MAX_S",
-        "86400",
-        values.seconds(0.1),
-        unit="s",
-        source="ours",
-        help="hard limit: a command that asks for more gets this",
-    )
     cancellation_poll_s: float = setting(
         "NOETL_WORKER_CANCELLATION_POLL_S",
         "5",
@@ -264,14 +256,6 @@ class Settings(ToolSettings):
         help="where http, mcp, artifact, rhai, script and token addresses may not lead: addresses, networks, "
         "link-local, metadata, loopback, private; none: anywhere",
     )
-    credential_ttl_s: float = setting(
-        "NOETL_WORKER_CREDENTIAL_TTL_S",
-        "60",
-        values.seconds(0),
-        unit="s",
-        source="ours (Python worker 300)",
-        help="how long a fetched credential is used again; 0: every command asks",
-    )
 
     # ── what commands may do ──
     isolation: str = setting(
@@ -296,30 +280,6 @@ class Settings(ToolSettings):
         source="ours",
         help="most memory (data) of one process of a command; empty: the machine's; 0: no limit",
     )
-    process_file_mb: int = setting(
-        "NOETL_WORKER_PROCESS_FILE_MB",
-        "65536",
-        values.integer(0),
-        unit="MiB",
-        source="ours",
-        help="largest file that a process of a command may write; 0: no limit",
-    )
-    process_descriptors: int = setting(
-        "NOETL_WORKER_PROCESS_DESCRIPTORS",
-        "16384",
-        values.integer(0),
-        unit="descriptors",
-        source="ours",
-        help="most open files of one process of a command; 0: the worker's own limit",
-    )
-    process_count: int = setting(
-        "NOETL_WORKER_PROCESS_COUNT",
-        "8192",
-        values.integer(0),
-        unit="processes",
-        source="ours",
-        help="most processes and threads of all commands together, where a cgroup is delegated; 0: no limit",
-    )
 
     # ── the outbox ──
     outbox: str = setting(
@@ -335,14 +295,6 @@ class Settings(ToolSettings):
         values.text,
         source="ours",
         help="directory of the outbox, shared by the workers of a machine; empty: below the temporary directory",
-    )
-    outbox_max_rows: int = setting(
-        "NOETL_WORKER_OUTBOX_MAX_ROWS",
-        "10000",
-        values.integer(1),
-        unit="event sets",
-        source="ours",
-        help="a fuller outbox stops the pulling",
     )
     outbox_max_bytes: int = setting(
         "NOETL_WORKER_OUTBOX_MAX_BYTES",
@@ -383,13 +335,6 @@ class Settings(ToolSettings):
         aliases=("NOETL_WORKER_LOG_LEVEL",),
         source="ours",
         help="least level that is logged",
-    )
-    log_format: str = setting(
-        "NOETL_WORKER_LOG_FORMAT",
-        "auto",
-        values.choice("auto", "json", "console"),
-        source="ours",
-        help="auto: console on a terminal, else one JSON object a line",
     )
 
     # ── ids ──

@@ -71,8 +71,7 @@ seccompProfile: { type: RuntimeDefault }
   "NOETL_WORKER_PROCESSES" (.Values.processes | toString)
   "NOETL_WORKER_DRAIN_TIMEOUT_S" (.Values.drainTimeoutSeconds | toString)
   "NOETL_WORKER_OUTBOX_DIR" "/var/lib/noetl-worker/outbox"
-  "WORKER_METRICS_BIND" "0.0.0.0:9090"
-  "NOETL_WORKER_LOG_FORMAT" "json") -}}
+  "WORKER_METRICS_BIND" "0.0.0.0:9090") -}}
 {{- if .Values.nats.filterSubject }}{{- $_ := set $settings "NATS_FILTER_SUBJECT" .Values.nats.filterSubject }}{{- end }}
 {{- range $name := keys $settings | sortAlpha }}
 {{- $value := get $settings $name }}
