@@ -165,7 +165,6 @@ class Worker:
         pulse = asyncio.ensure_future(
             self._pulse(Readings(self.slots, self.outbox, self._servers, self.deliveries.tasks))
         )
-        self._warn_if_any_server_is_followed()
         try:
             connection = self.connection = await self.stopping.unless_stopped(
                 connect(settings, f"noetl-worker {self.identity.unique}", attempts=5)
@@ -294,14 +293,6 @@ class Worker:
                 )
             await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=StopLevel.DRAIN)
         return None
-
-    def _warn_if_any_server_is_followed(self) -> None:
-        if self.settings.follow_servers == "any":
-            log.warning(
-                "all_servers_followed",
-                advice="NOETL_WORKER_FOLLOW_SERVERS=any: who may publish a notification runs code here. Name the "
-                "servers in NOETL_WORKER_TRUSTED_SERVERS instead",
-            )
 
     def _pause_for_auth(self) -> None:
         """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""

@@ -76,17 +76,6 @@ async def test_trusted_server_is_asked_itself_and_gets_the_token(url: str) -> No
     assert all("authorization" in headers for *_, headers in transport.sent)
 
 
-@pytest.mark.parametrize("url", FORGED)
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_followed_stranger_never_gets_the_token(dialect: Dialect, url: str) -> None:
-    """A followed server (NOETL_WORKER_FOLLOW_SERVERS=any) waits for the bearer token."""
-    variables = {"NOETL_WORKER_FOLLOW_SERVERS": "any", "NOETL_INTERNAL_API_TOKEN": "t0ken"}
-    _, transport = await ran(dialect, url, **variables)
-    own = url.startswith(f"{URL}/")  # a path of the configured server is claimed there: the token goes where it says
-    assert contacted(transport) == {"" if own else url.removeprefix(URL)}
-    assert {"authorization" in headers for *_, headers in transport.sent} == {own}
-
-
 async def test_outcome_on_disk_is_sent_to_no_server_that_the_settings_do_not_name(tmp_path: Path) -> None:
     """An outbox row names a stranger's server."""
     report = Report(status="success", context=None)
@@ -170,16 +159,14 @@ async def test_shell_command_of_a_stranger_does_not_run(dialect: Dialect, tmp_pa
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("setting", ["NOETL_WORKER_FOLLOW_SERVERS", "NOETL_WORKER_TRUSTED_SERVERS"])
-async def test_settings_that_let_another_server_in(setting: str, tmp_path: Path) -> None:
-    async with two_planes() as (home, other):
-        value = "any" if setting.endswith("FOLLOW_SERVERS") else other.url
-        async with worker_process(home, tmp_path, **{setting: value}) as worker:
-            [issued] = await other.create_commands([NOOP])
-            await until(lambda: bool(other.events_of_command(issued.event_id, "command.completed")), "told there")
-            warned = worker.logged("all_servers_followed")
-            assert [line["level"] for line in warned] == (["warning"] if value == "any" else [])
-            assert await worker.stop() == 0
+async def test_setting_that_names_another_server(tmp_path: Path) -> None:
+    async with (
+        two_planes() as (home, other),
+        worker_process(home, tmp_path, NOETL_WORKER_TRUSTED_SERVERS=other.url) as worker,
+    ):
+        [issued] = await other.create_commands([NOOP])
+        await until(lambda: bool(other.events_of_command(issued.event_id, "command.completed")), "told there")
+        assert await worker.stop() == 0
 
 
 # ── credentials that another server refuses ──

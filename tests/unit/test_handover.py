@@ -184,23 +184,6 @@ async def test_tool_that_raises_late_reports_its_start_once() -> None:
     assert terminal(transport) == ["command.failed"]
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://a b/", "http://[bad", "http://h:99999", "ftp://x/"])
-@pytest.mark.parametrize("transport", ["httpx", "on_loop"])
-async def test_followed_server_url_that_is_none_is_answered_and_never_raises(url: str, transport: str) -> None:
-    from noetl_worker.transport.opening import open_transport
-
-    real = open_transport(settings(NOETL_WORKER_HTTP_TRANSPORT=transport))
-    whole = execution(real, Dialect.PYTHON, Beats(), NOETL_WORKER_FOLLOW_SERVERS="any")
-    try:
-        outcome = await whole.run(delivery(Dialect.PYTHON, server_url=url))
-    finally:
-        await real.close()
-    assert outcome is not None
-    assert outcome.settlement is Settlement.NAK
-    assert outcome.delay_s > 0
-    assert outcome.ids["execution_id"] == ENVELOPE.execution_id
-
-
 @pytest.mark.parametrize("still_ours", [True, False])
 async def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still_ours: bool) -> None:
     claims: list[int] = []

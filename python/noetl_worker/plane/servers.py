@@ -51,7 +51,6 @@ class Servers:
         self.configured: Final = normal_url(settings.server_url)
         self._trusted = tuple(dict.fromkeys((self.configured, *map(normal_url, settings.trusted_servers))))
         self._shown = tuple((_shown(url), url) for url in self._trusted)
-        self._follows_any = settings.follow_servers == "any"
         self.full: Final = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
         self._known: dict[str, PlaneServer] = {}
         self.paused: Final[dict[str, float]] = {}
@@ -73,9 +72,6 @@ class Servers:
                 self._asked[named] = url
             return url
         metrics.SERVERS_NOT_NAMED.inc()
-        # One that only begins like a trusted URL would get the token (`https://gateway/us/../them`).
-        if self._follows_any and not self.gets_token(f"{url}/"):
-            return url
         self._log_untrusted(url)
         return self.configured
 

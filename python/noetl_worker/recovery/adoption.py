@@ -91,7 +91,7 @@ class Adoption:
 
     async def _report(self, event_set: EventSet) -> None:
         try:
-            url = self._client.servers.to_ask(event_set.server_url)  # the one who wrote it may have followed others
+            url = self._client.servers.to_ask(event_set.server_url)  # the one who wrote it may have trusted others
             plane = Plane(self._client, url, event_set.dialect)
             ownership = ClaimedOnce.asked_first(plane, event_set.event_id, event_set.worker_id)
             await _confirm_rescue(plane, event_set)

@@ -68,13 +68,6 @@ class Settings(ToolSettings):
         source="ours",
         help="other control planes that notifications may name; they get the bearer token too, comma-separated",
     )
-    follow_servers: str = setting(
-        "NOETL_WORKER_FOLLOW_SERVERS",
-        "trusted",
-        values.choice("trusted", "any"),
-        source="ours",
-        help="trusted: a notification of any other server is claimed at NOETL_SERVER_URL; any: there, without a token",
-    )
     tls_ca: str = setting("NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
     tls_client_cert: str = setting(
         "NOETL_TLS_CLIENT_CERT", "", values.text, source="Rust worker", help="client cert (PEM)"
