@@ -14,7 +14,10 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NoReturn
+
+import structlog
 
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError, WorkerBroken
 from noetl_worker.observability.tracing import end_of_traces, provider_of
@@ -23,7 +26,8 @@ from noetl_worker.outbox.probe_addresses import announced
 from noetl_worker.process import event_loop, handed_down
 from noetl_worker.process.handed_down import end_with_parent
 from noetl_worker.process.open_files import raise_open_files_limit
-from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.settings.settings import SETTINGS, Settings, load_settings
+from noetl_worker.settings.sources import unknown_names
 from noetl_worker.tools.process.confinement import hide_memory
 
 __all__ = ["EXIT_CANNOT_START", "run_process"]
@@ -51,6 +55,8 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         from noetl_worker.observability.logging import configure_logging
 
         configure_logging(settings.log_level, "auto")
+        if handed_down.PARENT not in os.environ:  # else its supervisor has said it
+            _warn_of_unknown_settings()
         end_with_parent()
         raise_open_files_limit()
         if settings.processes > 1:
@@ -63,6 +69,15 @@ def run_process(flags: Mapping[str, str | None]) -> int:
     except (JetStreamError, ControlPlaneError) as error:
         _print_error(f"cannot start: {error}")
         return EXIT_CANNOT_START
+
+
+def _warn_of_unknown_settings() -> None:
+    if unknown := unknown_names(SETTINGS, os.environ, Path(".env")):
+        structlog.get_logger("noetl_worker").warning(
+            "settings_unknown",
+            variables=unknown,
+            advice="this worker reads none of them: `noetl-worker config` lists those that it reads",
+        )
 
 
 def _print_error(text: str) -> None:

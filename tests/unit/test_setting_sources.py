@@ -19,6 +19,7 @@ from noetl_worker import engine
 from noetl_worker.errors import SettingsError
 from noetl_worker.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, load_settings, read_settings
+from noetl_worker.settings.sources import unknown_names
 from noetl_worker.worker import Worker
 from patience import PATIENCE_S
 
@@ -266,3 +267,10 @@ def test_every_variable_of_ours_that_the_code_names_is_a_setting() -> None:
         if re.fullmatch(r"(?:NOETL|WORKER|NATS)_[A-Z0-9_]*[A-Z0-9]", node.value)
     }
     assert sorted(found) == []
+
+
+def test_variable_that_is_named_as_ours_and_is_no_setting_is_found(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("NOETL_WORKER_RATE_LIMIT=50\nNOETL_WORKER_ID=pod-0\nOTHER=1\n")
+    given = {"NOETL_WORKER_DRAIN_TIMEOUT": "5", "NOETL_WORKER_DEBUG_TOKEN_FILE": "/token", "WORKER_ID": "pod-0"}
+    assert unknown_names(SETTINGS, given, dotenv) == ["NOETL_WORKER_DRAIN_TIMEOUT", "NOETL_WORKER_RATE_LIMIT"]

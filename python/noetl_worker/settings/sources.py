@@ -14,11 +14,12 @@ from noetl_worker.settings.context import context_texts
 from noetl_worker.settings.line import FILE_SUFFIX, SettingLine
 from noetl_worker.settings.tools import FAMILIES
 
-__all__ = ["ENVIRONMENT", "Given", "given_texts"]
+__all__ = ["ENVIRONMENT", "Given", "given_texts", "unknown_names"]
 
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 """An empty variable counts as unset, but for these, which it switches off."""
 ENVIRONMENT: Final = "environment"
+_OURS: Final = "NOETL_WORKER_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def given_texts(
     Raises:
         SettingsError: a file that a source names cannot be read, or contradicts another one.
     """
-    from_file = {key: value or "" for key, value in dotenv_values(dotenv).items()} if dotenv.is_file() else {}
+    from_file = _dotenv_texts(dotenv)
     explicit = {key: value for key, value in flags.items() if value is not None}
     sources = [
         _Source("flag", explicit),
@@ -82,6 +83,16 @@ def given_texts(
         file, texts = context_texts(name, environment, found)
         found |= {variable: Given(text, f"NATS context {name}", file) for variable, text in texts.items()}
     return found
+
+
+def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> list[str]:
+    """Variables that are named as ours, and are no setting: mistyped, another worker's, or of another version."""
+    known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
+    return sorted(name for name in {*environment, *_dotenv_texts(dotenv)} - known if name.startswith(_OURS))
+
+
+def _dotenv_texts(path: Path) -> dict[str, str]:
+    return {key: value or "" for key, value in dotenv_values(path).items()} if path.is_file() else {}
 
 
 def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
