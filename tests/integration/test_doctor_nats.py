@@ -153,11 +153,13 @@ async def test_stream_and_durable_are_compared_field_by_field(tmp_path: Path) ->
         )
         findings = await nats.examine(settings(tmp_path, NATS_URL=server.url))
         assert not_fine(findings) == {
-            "stream: max_age": State.WARNING,
+            "stream: other fields": State.WARNING,
             "durable: filters": State.WRONG,
             "durable: ack_wait": State.WARNING,
         }
-        assert all(one.fix == "noetl-worker nats ensure --apply" for one in findings if one.state is not State.FINE)
+        fixes = {one.check: one.fix for one in findings if one.state is not State.FINE}
+        assert fixes.pop("stream: other fields") == "noetl-worker nats ensure shows what it takes"
+        assert set(fixes.values()) == {"noetl-worker nats ensure --apply"}
 
 
 async def test_another_durable_for_the_same_commands_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -59,27 +60,21 @@ async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_du
             ack_wait=300 * 10**9,
             max_ack_pending=64,
             max_deliver=1000,
-            backoff=[10**9],
             inactive_threshold=3600 * 10**9,
-            max_expires=10**9,
-            max_batch=1,
-            headers_only=True,
-            priority_policy="overflow",
-            priority_groups=["a"],
             max_bytes=4096,
             metadata={"team": "data"},
         )
         before = await there.durable()
         assert differing(await there.type("nats", "ensure", "--json")) == {
-            "stream": ["subjects", "max_age"],
-            "durable": [
-                *("filters", "ack_wait", "max_ack_pending", "max_deliver", "backoff", "inactive_threshold"),
-                *("max_expires", "max_batch", "headers_only", "priority_policy"),
-            ],
+            "stream": ["subjects", "other fields"],
+            "durable": ["filters", "ack_wait", "max_ack_pending", "max_deliver", "other fields"],
         }
         applied = await there.type("nats", "ensure", "--apply")
-        assert applied.code == 0, applied.out + applied.err
-        assert "done: durable noetl_worker: ack_wait 1 s -> 30 s" in applied.out
+        assert applied.code == 5, "the other fields are left to the operator"
+        assert "done: durable noetl_worker: ack_wait 300 s -> 30 s" in applied.out
+        assert f"stream {STREAM}: other fields: max_age 60 s" in applied.out
+        assert f"nats stream edit {STREAM}" in applied.out
+        assert "inactive_threshold: the durable is deleted while no worker runs" in applied.out
         after = await there.durable()
         assert after["created"] == before["created"]
         assert (after["config"]["max_bytes"], after["config"]["metadata"]["team"]) == (4096, "data")
@@ -97,10 +92,32 @@ async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_
         applied = await there.type("nats", "ensure", "--apply")
         assert applied.code == 5
         assert f"nats consumer rm {STREAM} {DURABLE}" in applied.out
-        assert f"nats stream edit {STREAM} --retention limits" in applied.out
+        assert "other fields: deliver_subject push.here, ack_policy none, wanted:" in applied.out
+        assert "retention: what is published while there is no durable is lost" in applied.out
         assert "messages waiting: 1, in flight: 0" in applied.out
         after = await there.durable()
         assert (after["created"], after["config"]["deliver_subject"]) == (before["created"], "push.here")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"headers_only": True},
+        {"max_expires": 10**9},
+        {"max_batch": 1},
+        {"priority_policy": "overflow", "priority_groups": ["a"]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+async def test_durable_that_no_worker_can_pull_from_is_named_and_not_changed(fields: dict[str, Any]) -> None:
+    async with desk() as there:
+        await there.make_stream()
+        await there.make_durable(ack_wait=5 * 10**9, **fields)
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 5
+        assert f"other fields: {next(iter(fields))} " in applied.out
+        assert f"nats consumer edit {STREAM} {DURABLE}" in applied.out
+        assert (await there.durable())["config"]["ack_wait"] == 5 * 10**9
 
 
 async def test_paused_durable_is_left_to_whoever_paused_it() -> None:

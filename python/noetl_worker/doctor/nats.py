@@ -96,7 +96,7 @@ def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
     wanted = "a stream that loses no dead letter (the first one makes it)"
     if found.dead_letters is None:
         return [fine("dead letters", "no dead letter was ever kept", wanted)]
-    rows = dead_letter_rows(found.dead_letters.config, settings.dead_letter_subject)
+    rows = dead_letter_rows(found.dead_letters.config, settings)
     return [fine("dead letters", found.dead_letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
 
 

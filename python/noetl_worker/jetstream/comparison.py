@@ -1,15 +1,16 @@
-"""Stream and durable as they are against what the settings want, one row a field.
+"""Stream and durable as they are against what the settings want.
 
-What can be changed in place was tried against nats-server 2.15.1, whose source is the only list of it.
+What a setting gives has a row each, and is changed in place (tried against nats-server 2.15.1). All else that a worker
+needs, or by which messages are lost, is one row that names the fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as a_field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import Settings
@@ -33,6 +34,8 @@ PULL_EXPIRES_S: Final = 30
 MAX_PULL_BATCH: Final = 256
 """How long our pull requests stay open, and for how many messages (jetstream/puller.py); a durable must allow it."""
 SHOWN_NONE: Final = "none"
+_AS_MADE: Final = "as a worker makes it"
+_DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 _DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -40,16 +43,14 @@ class Change(str, Enum):
     """What it takes to change a field that differs."""
 
     IN_PLACE = "in place"
-    """JetStream takes it; `noetl-worker nats ensure --apply` does it."""
+    """`noetl-worker nats ensure --apply` does it."""
     BY_HAND = "by hand"
-    """JetStream would take it, but it is somebody's decision."""
-    NEW = "needs a new one"
-    """JetStream refuses to change it."""
+    """It is somebody's decision, or JetStream refuses to change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedField:
-    """One field. `have` is None where there is no such stream or durable yet."""
+    """One field, or those of one row. `have` is None where there is no such stream or durable yet."""
 
     field: str
     have: str | None
@@ -131,9 +132,51 @@ def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
 # ── compared ────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Rule(NamedTuple):
+    """A field of the one row for all that no setting gives."""
+
+    field: str
+    is_right: Callable[[Any, Settings], bool]
+    matters: str
+    is_fatal: bool = False
+
+
+def _is_unset(value: Any, _: Settings) -> bool:
+    return not value
+
+
+_OF_STREAM: Final = (
+    _Rule("retention", lambda value, _: value != "interest", "what is published while there is no durable is lost"),
+    _Rule("max_age", lambda value, _: not value or value >= MAX_AGE_S * NANOSECONDS, "a command that waits is lost"),
+    _Rule("max_msgs_per_subject", lambda value, _: (value or -1) < 0, "commands that wait on a subject are lost"),
+    _Rule("sealed", _is_unset, "it takes no command"),
+)
+_OF_DURABLE: Final = (
+    _Rule("deliver_subject", _is_unset, "it pushes, and a worker pulls", is_fatal=True),
+    _Rule("ack_policy", lambda value, _: value == "explicit", "each command is acknowledged alone", is_fatal=True),
+    _Rule(
+        "max_expires",
+        lambda value, _: not value or value >= PULL_EXPIRES_S * NANOSECONDS,
+        f"pulls of {PULL_EXPIRES_S} s are refused",
+        is_fatal=True,
+    ),
+    _Rule(
+        "max_batch",
+        lambda value, settings: not value or value >= min(settings.max_concurrent, MAX_PULL_BATCH),
+        "a pull for all slots is refused",
+        is_fatal=True,
+    ),
+    _Rule("headers_only", _is_unset, "a notification without its body is no command", is_fatal=True),
+    _Rule("priority_policy", lambda value, _: value in (None, "", "none"), "our pulls are refused", is_fatal=True),
+    _Rule("backoff", _is_unset, "it takes the place of ack_wait"),
+    _Rule("inactive_threshold", _is_unset, "the durable is deleted while no worker runs"),
+    _Rule("paused", _is_unset, "nothing is delivered"),
+)
+_OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value, _: value == "new", "full, it forgets dead letters"),)
+
+
 def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
     """The stream's fields that matter to a worker. `config` None: there is no stream."""
-    is_there = config is not None
     have = config if config is not None else {}
     subjects = [str(subject) for subject in have.get("subjects") or []]
     missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
@@ -147,59 +190,9 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
             Change.IN_PLACE,
             patch={"subjects": [subject for subject in subjects if not _is_covered(subject, missing)] + missing},
         ),
-        ComparedField(
-            "retention",
-            str(have.get("retention") or "limits"),
-            "limits or workqueue",
-            have.get("retention") != "interest",
-            "with interest, what is published while there is no durable is dropped",
-            Change.BY_HAND,
-        ),
-        *_keeping_rows(have),
+        _others(have, _OF_STREAM, settings),
     ]
-    return rows if is_there else [_absent(row) for row in rows]
-
-
-def _keeping_rows(have: Mapping[str, Any]) -> list[ComparedField]:
-    """What decides how long a command is kept for a worker."""
-    max_age = int(have.get("max_age") or 0)
-    per_subject = int(have.get("max_msgs_per_subject") or -1)
-    return [
-        ComparedField(
-            "max_age",
-            _seconds(max_age) if max_age else "unlimited",
-            f"at least {MAX_AGE_S} s",
-            not max_age or max_age >= MAX_AGE_S * NANOSECONDS,
-            "a command that waits longer is dropped before a worker has seen it",
-            Change.IN_PLACE,
-            patch={"max_age": MAX_AGE_S * NANOSECONDS},
-        ),
-        ComparedField(
-            "max_msgs_per_subject",
-            "unlimited" if per_subject < 0 else str(per_subject),
-            "unlimited",
-            per_subject < 0,
-            "commands share a subject: a limit drops those that wait",
-            Change.IN_PLACE,
-            patch={"max_msgs_per_subject": -1},
-        ),
-        ComparedField(
-            "sealed",
-            _yes(have.get("sealed")),
-            "no",
-            not have.get("sealed"),
-            "a sealed stream takes no command any more",
-            Change.NEW,
-        ),
-        ComparedField(
-            "storage",
-            str(have.get("storage") or "file"),
-            "any",
-            True,
-            "memory: a restart of NATS forgets what waits, and the plane has to publish it again",
-            Change.NEW,
-        ),
-    ]
+    return rows if config is not None else [_absent(row) for row in rows]
 
 
 def _is_covered(subject: str, others: Sequence[str]) -> bool:
@@ -207,76 +200,16 @@ def _is_covered(subject: str, others: Sequence[str]) -> bool:
     return any(covers(other, subject) for other in others)
 
 
-def dead_letter_rows(config: Mapping[str, Any], subject: str) -> list[ComparedField]:
-    """The fields of the stream of dead letters that decide whether one is lost; such a stream there is."""
-    discard = str(config.get("discard") or "old")
-    max_age, max_bytes = int(config.get("max_age") or 0), int(config.get("max_bytes") or -1)
-    is_ours_alone = list(config.get("subjects") or []) == [subject]
-    return [
-        ComparedField(
-            "discard",
-            discard,
-            "new",
-            discard == "new",
-            "full, with old it forgets dead letters to take new ones; with new it refuses, and the message is returned",
-            # What else is in a stream of somebody's own would be refused too.
-            Change.IN_PLACE if is_ours_alone else Change.BY_HAND,
-            patch={"discard": "new"},
-        ),
-        ComparedField(
-            "max_bytes",
-            "unlimited" if max_bytes < 0 else str(max_bytes),
-            "any",
-            True,
-            "how much it takes until it is full",
-            Change.BY_HAND,
-        ),
-        ComparedField(
-            "max_age",
-            _seconds(max_age) if max_age else "unlimited",
-            "any",
-            True,
-            "a dead letter that is older is gone, read or not",
-            Change.BY_HAND,
-        ),
-    ]
+def dead_letter_rows(config: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
+    """Whether the stream of dead letters, such as there is, loses one."""
+    return [_others(config, _OF_DEAD_LETTERS, settings)]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
     """The durable's fields that matter to a worker, from its consumer info. None: there is no durable."""
-    have = new_durable(settings) if info is None else info["config"]
+    have = new_durable(settings) if info is None else {**info["config"], "paused": info.get("paused")}
+    filters, ack_wait = config_filters(have), int(have.get("ack_wait") or 0)
     rows = [
-        *_deciding_rows(have, settings),
-        *_limit_rows(have, settings),
-        *_pull_rows(have, settings),
-        _paused_row(info or {}, have),
-    ]
-    return [_absent(row) for row in rows] if info is None else rows
-
-
-def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
-    """What decides which messages come, and how they are answered."""
-    filters = config_filters(have)
-    pushed_to = have.get("deliver_subject")
-    return [
-        ComparedField(
-            "mode",
-            f"push to {pushed_to}" if pushed_to else "pull",
-            "pull",
-            not pushed_to,
-            "a worker asks for as many commands as it has free slots",
-            Change.NEW,
-            is_fatal=True,
-        ),
-        ComparedField(
-            "ack_policy",
-            str(have.get("ack_policy") or SHOWN_NONE),
-            "explicit",
-            have.get("ack_policy") == "explicit",
-            "each command is acknowledged by itself, after its outcome is accepted",
-            Change.NEW,
-            is_fatal=True,
-        ),
         ComparedField(
             "filters",
             ", ".join(filters) or SHOWN_NONE,
@@ -287,22 +220,6 @@ def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[Compared
             is_fatal=True,
             patch=_filter_fields(settings.filters),
         ),
-        ComparedField(
-            "deliver_policy",
-            str(have.get("deliver_policy") or "all"),
-            "any",
-            True,
-            "counts only when the durable is made (then: all)",
-            Change.NEW,
-        ),
-    ]
-
-
-def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
-    ack_wait = int(have.get("ack_wait") or 0)
-    backoff = have.get("backoff")
-    inactive = int(have.get("inactive_threshold") or 0)
-    return [
         ComparedField(
             "ack_wait",
             _seconds(ack_wait),
@@ -324,25 +241,9 @@ def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[ComparedFie
             settings.max_deliver,
             "with a limit, a command that used it up stays undelivered and unseen",
         ),
-        ComparedField(
-            "backoff",
-            ", ".join(_seconds(int(delay)) for delay in backoff) if backoff else SHOWN_NONE,
-            SHOWN_NONE,
-            not backoff,
-            "it takes the place of ack_wait",
-            Change.IN_PLACE,
-            patch={"backoff": None},
-        ),
-        ComparedField(
-            "inactive_threshold",
-            _seconds(inactive) if inactive else SHOWN_NONE,
-            SHOWN_NONE,
-            not inactive,
-            "the durable would be deleted while no worker runs",
-            Change.IN_PLACE,
-            patch={"inactive_threshold": None},
-        ),
+        _others(have, _OF_DURABLE, settings),
     ]
+    return [_absent(row) for row in rows] if info is None else rows
 
 
 def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> ComparedField:
@@ -351,75 +252,27 @@ def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> Com
     return ComparedField(name, shown, want, value == wanted, matters, Change.IN_PLACE, patch={name: wanted})
 
 
-def _pull_rows(have: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
-    """Limits on pull requests: one below what we ask for, and every pull is refused."""
-    expires, batch = int(have.get("max_expires") or 0), int(have.get("max_batch") or 0)
-    batch_wanted = min(settings.max_concurrent, MAX_PULL_BATCH)
-    policy = str(have.get("priority_policy") or SHOWN_NONE)
-    return [
-        ComparedField(
-            "max_expires",
-            _seconds(expires) if expires else SHOWN_NONE,
-            f"none, or at least {PULL_EXPIRES_S} s",
-            not expires or expires >= PULL_EXPIRES_S * NANOSECONDS,
-            "a longer pull request, as ours, is refused",
-            Change.IN_PLACE,
-            is_fatal=True,
-            patch={"max_expires": None},
-        ),
-        ComparedField(
-            "max_batch",
-            str(batch) if batch else SHOWN_NONE,
-            f"none, or at least {batch_wanted}",
-            not batch or batch >= batch_wanted,
-            "a pull request for more, as ours with all slots free, is refused",
-            Change.IN_PLACE,
-            is_fatal=True,
-            patch={"max_batch": None},
-        ),
-        ComparedField(
-            "headers_only",
-            _yes(have.get("headers_only")),
-            "no",
-            not have.get("headers_only"),
-            "without its body a notification is no command, and would become a dead letter",
-            Change.IN_PLACE,
-            is_fatal=True,
-            patch={"headers_only": None},
-        ),
-        ComparedField(
-            "priority_policy",
-            policy,
-            SHOWN_NONE,
-            policy == SHOWN_NONE,
-            "with priority groups, a pull request that names none is refused",
-            Change.IN_PLACE,
-            is_fatal=True,
-            patch={"priority_policy": None, "priority_groups": None, "priority_timeout": None},
-        ),
-    ]
-
-
-def _paused_row(info: Mapping[str, Any], have: Mapping[str, Any]) -> ComparedField:
-    paused = bool(info.get("paused"))  # pause_until stays in the configuration when its time has passed
+def _others(have: Mapping[str, Any], rules: Sequence[_Rule], settings: Settings) -> ComparedField:
+    wrong = [rule for rule in rules if not rule.is_right(have.get(rule.field), settings)]
     return ComparedField(
-        "paused",
-        f"until {have.get('pause_until')}" if paused else "no",
-        "no",
-        not paused,
-        "a paused durable delivers nothing",
+        "other fields",
+        ", ".join(f"{rule.field} {_shown(rule.field, have.get(rule.field))}" for rule in wrong) or _AS_MADE,
+        _AS_MADE,
+        not wrong,
+        "; ".join(f"{rule.field}: {rule.matters}" for rule in wrong),
         Change.BY_HAND,
+        is_fatal=any(rule.is_fatal for rule in wrong),
     )
 
 
+def _shown(field: str, value: Any) -> str:
+    return _seconds(int(value)) if field in _DURATIONS else str(value)
+
+
 def _absent(row: ComparedField) -> ComparedField:
-    """The row of something that is not there; "any" cannot differ."""
-    return ComparedField(row.field, None, row.wanted, row.wanted == "any", row.matters, Change.IN_PLACE)
+    """The row of something that is not there."""
+    return ComparedField(row.field, None, row.wanted, False, row.matters, Change.IN_PLACE)
 
 
 def _seconds(nanoseconds: int) -> str:
     return f"{nanoseconds / NANOSECONDS:g} s"
-
-
-def _yes(value: object) -> str:
-    return "yes" if value else "no"

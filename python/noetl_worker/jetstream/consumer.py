@@ -165,7 +165,7 @@ async def _warn_of_dead_letters(client: Client, settings: Settings) -> None:
         log.warning("dead_letter_stream_unknown", subject=settings.dead_letter_subject, error=str(error))
         return
     if dead_letters is not None:
-        rows = dead_letter_rows(dead_letters.config, settings.dead_letter_subject)
+        rows = dead_letter_rows(dead_letters.config, settings)
         _warn("dead_letter_stream_differs", dead_letters.stream, rows)
 
 
@@ -220,7 +220,7 @@ async def _make_durable(client: Client, found: Found, settings: Settings) -> dic
 
 
 def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
-    """One line for each field that differs: it is used as it is."""
+    """One line for each row that differs: it is used as it is."""
     for row in rows:
         if not row.agrees:
             log.warning(
@@ -243,10 +243,9 @@ def _refusal(found: Found, row: ComparedField, settings: Settings) -> str:
             f"{start} filters {row.have}, the settings want {row.wanted}. Set NATS_FILTER_SUBJECT or NATS_CONSUMER, "
             f"or change the durable: {ENSURE} (or: nats consumer edit {found.stream} {found.durable} {flags})"
         )
-    mend = "it says how to go on" if row.change is not comparison.Change.IN_PLACE else "which changes it in place"
     return (
-        f"{start} has {row.field} {row.have}, a worker needs {row.wanted}: {row.matters}. Choose another "
-        f"NATS_CONSUMER (it will be made), or run {ENSURE}, {mend}"
+        f"{start} is none for a worker: {row.have} ({row.matters}). Choose another NATS_CONSUMER (it will be made), or "
+        f"run {ENSURE}, which says how to go on"
     )
 
 
@@ -287,18 +286,9 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
     elif changes := _changes(durable_rows(found.durable_info, settings)):
         await _update_durable(client, found, patched(found.durable_info["config"], _together(changes)))
         done += [f"durable {found.durable}: {_row_text(row)}" for row in changes]
-    if found.dead_letters is not None:
-        done += await _apply_to_dead_letters(client, found.dead_letters, settings)
     if await ensure_bucket(client):
         done.append(f"bucket {BUCKET} made")
     return done
-
-
-async def _apply_to_dead_letters(client: Client, dead_letters: DeadLetterStream, settings: Settings) -> list[str]:
-    changes = _changes(dead_letter_rows(dead_letters.config, settings.dead_letter_subject))
-    if changes:
-        await ask(client, f"STREAM.UPDATE.{dead_letters.stream}", patched(dead_letters.config, _together(changes)))
-    return [f"dead letters {dead_letters.stream}: {_row_text(row)}" for row in changes]
 
 
 async def _update_durable(client: Client, found: Found, config: Mapping[str, Any]) -> None:
@@ -310,11 +300,10 @@ async def _update_durable(client: Client, found: Found, config: Mapping[str, Any
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """What to change in place; nothing in what has to be made anew, since it may not go with the rest of it."""
+    """What to change in place; nothing where a worker cannot work anyhow, since it may not go with the rest of it."""
     differing = [row for row in rows if not row.agrees]
-    if any(row.change is comparison.Change.NEW for row in differing):
-        return []
-    return [row for row in differing if row.change is comparison.Change.IN_PLACE]
+    changes = [row for row in differing if row.change is comparison.Change.IN_PLACE]
+    return [] if any(row.is_fatal for row in differing if row not in changes) else changes
 
 
 def _together(rows: Sequence[ComparedField]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class ComparisonView:
     def dead_letters(self) -> list[ComparedField]:
         """Empty while there is no such stream: the first dead letter makes it."""
         found = self.found.dead_letters
-        return dead_letter_rows(found.config, self.settings.dead_letter_subject) if found is not None else []
+        return dead_letter_rows(found.config, self.settings) if found is not None else []
 
     @property
     def is_as_wanted(self) -> bool:
@@ -100,45 +100,28 @@ class ComparisonView:
         return lines
 
     def _advice(self, what: str, rows: Sequence[ComparedField]) -> list[str]:
-        differing = [row for row in rows if not row.agrees]
-        has_to_be_new = any(row.change is Change.NEW for row in differing)
         lines = []
-        for row in differing:
-            lines.append(f"{what}: {row.field} is {row.have}, wanted {row.wanted}")
-            lines.append(f"    {row.matters}")
-            lines.append(f"    {self._way(what, row, has_to_be_new)}")
-        return lines + (self._by_hand(what) if has_to_be_new else [])
-
-    def _way(self, what: str, row: ComparedField, has_to_be_new: bool) -> str:
-        if row.change is Change.NEW:
-            return "JetStream does not change it in what exists"
-        if row.change is Change.BY_HAND:
-            return f"left to you, since somebody decided it: {self._edit(what, row)}"
-        return "comes with the new one" if has_to_be_new else f"changed in place by {ENSURE}"
+        for row in rows:
+            if not row.agrees:
+                lines += [f"{what}: {row.field}: {row.have}, wanted: {row.wanted}", f"    {row.matters}"]
+                lines += [f"    changed in place by {ENSURE}"] if row.change is Change.IN_PLACE else self._by_hand(what)
+        return lines
 
     def _by_hand(self, what: str) -> list[str]:
         found = self.found
-        if what.startswith("stream"):
-            state = (found.stream_info or {}).get("state", {})
-            return [
-                "By hand, LOSING what is in the stream "
-                f"(messages: {state.get('messages', 0)}, durables: {state.get('consumer_count', 0)}):",
-                f"    nats stream rm {found.stream} && {ENSURE}",
-            ]
+        if not what.startswith("durable"):
+            return [f"    left to you, since somebody decided it: nats stream edit {what.rpartition(' ')[2]}"]
         info = found.durable_info or {}
         return [
-            "By hand, LOSING the durable's place "
+            f"    left to you, since somebody decided it: nats consumer edit {found.stream} {found.durable}",
+            f"    (paused: nats consumer resume {found.stream} {found.durable})",
+            "What JetStream does not change takes a new one, LOSING the durable's place "
             f"(messages waiting: {info.get('num_pending', 0)}, in flight: {info.get('num_ack_pending', 0)}):",
-            "the new one begins with the oldest message of the stream, so finished",
-            "commands come again and are dropped at their claim. Stop the pool, then",
+            "it begins with the oldest message of the stream, so finished commands come",
+            "again and are dropped at their claim. Stop the pool, then",
             f"    nats consumer rm {found.stream} {found.durable} && {ENSURE}",
             "or leave it to whoever uses it, and set another NATS_CONSUMER.",
         ]
-
-    def _edit(self, what: str, row: ComparedField) -> str:
-        if row.field == "paused":
-            return f"nats consumer resume {self.found.stream} {self.found.durable}"
-        return f"nats stream edit {what.rpartition(' ')[2]} --{row.field} {row.wanted.split()[0]}"
 
 
 def _as_json(name: str, exists: bool, rows: Sequence[ComparedField]) -> dict[str, Any]:
