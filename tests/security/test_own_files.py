@@ -38,7 +38,7 @@ FILES = {
 DIRECTORIES = ("outbox", "secrets")
 OWN = [
     *(name for name in dict.fromkeys(FILES.values()) if name not in (*DIRECTORIES, "public")),
-    *(".env", "service-token", "secrets/database", "outbox/outbox.key"),
+    *(".env", "service-token", "secrets/database", "outbox/outbox-1.sqlite3"),
 ]
 
 
@@ -108,8 +108,8 @@ async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT * FROM read_blob('{place}/data/li' || 'nk/outbox.key')",
-        "SELECT * FROM read_blob('{place}/data/..' || '/worker/outbox/outbox.key')",
+        "SELECT * FROM read_blob('{place}/data/li' || 'nk/outbox-1.sqlite3')",
+        "SELECT * FROM read_blob('{place}/data/..' || '/worker/outbox/outbox-1.sqlite3')",
         "SET VARIABLE n = '{place}/wor' || 'ker/creds'; SELECT * FROM read_text(getvariable('n'))",
         "CREATE MACRO own() AS TABLE SELECT * FROM read_text(concat('{place}/wor', 'ker/creds')); FROM own()",
         "SELECT * FROM query('SELECT * FROM read_text(''{place}/wor'' || ''ker/creds'')')",
@@ -119,9 +119,9 @@ async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
     ],
 )
 async def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path, sql: str) -> None:
-    """Through a link, an open file, or the disk itself."""
-    key = place / "worker" / "outbox" / "outbox.key"
-    with key.open("rb") as opened, pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
+    """Through a link, a file that the worker has open, or the disk as it is."""
+    file = place / "worker" / "outbox" / "outbox-1.sqlite3"
+    with file.open("rb") as opened, pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
         await query(settings, sql.format(place=place, opened=opened.fileno()))
 
 

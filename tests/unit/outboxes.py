@@ -27,8 +27,8 @@ def box(directory: Path, when: str = "on_failure", *, max_rows: int = 10, max_by
 
 
 def left(directory: Path) -> list[str]:
-    """Names of what is in the directory; its key stays for ever."""
-    return sorted(path.name for path in directory.iterdir() if path.name != "outbox.key")
+    """Names of what is in the directory."""
+    return sorted(path.name for path in directory.iterdir())
 
 
 def taken(ours: Outbox) -> list[EventSet]:

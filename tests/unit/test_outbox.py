@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.outbox.directory import made_own, signing_key
+from noetl_worker.outbox.directory import made_own
 from noetl_worker.outbox.file import OutboxFile, OutboxRow
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.outbox.rows import read_row
@@ -144,7 +144,7 @@ def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path, datab
 def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dead = OutboxFile.made(tmp_path, signing_key(tmp_path))
+    dead = OutboxFile.made(tmp_path)
     dead.put(OutboxRow(event_set(7).key, "c-7", URL, 16, event_set(7).packed()[0]))
     dead.put(OutboxRow("x", "c-8", URL, 16, b'{"not": "a set"}'))
     dead.close(is_empty=False)

@@ -1,4 +1,4 @@
-"""The directory of an outbox: used only while it is this user's alone, with the key that its rows are signed with.
+"""The directory of an outbox: used only while it is this user's alone.
 
 What lies in it is reported to the control plane in the worker's name, so nobody else may put anything there.
 """
@@ -6,12 +6,10 @@ What lies in it is reported to the control plane in the worker's name, so nobody
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 __all__ = [
     "NotOwn",
@@ -19,11 +17,7 @@ __all__ = [
     "made_own",
     "require_own_directory",
     "require_own_file",
-    "signing_key",
 ]
-
-_KEY_NAME: Final = "outbox.key"
-_KEY_BYTES: Final = 32
 
 
 def directory_of(outbox_dir: str) -> Path:
@@ -53,26 +47,6 @@ def require_own_file(path: Path) -> None:
 def made_own(path: Path) -> None:
     """A new, empty file with mode 0600. Raises FileExistsError when something has that name, a link too."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
-
-def signing_key(directory: Path) -> bytes:
-    """The key of this directory, made by whoever needs it first. It stays: the rows of dead processes need it."""
-    path = directory / _KEY_NAME
-    if not path.exists():
-        born = directory / f"{_KEY_NAME}.{secrets.token_hex(8)}"
-        made_own(born)
-        try:
-            born.write_bytes(secrets.token_bytes(_KEY_BYTES))
-            os.link(born, path)  # complete, or not there; never over the key of another process
-        except FileExistsError:
-            pass
-        finally:
-            born.unlink()
-    require_own_file(path)
-    key = path.read_bytes()
-    if len(key) != _KEY_BYTES:
-        raise OSError(f"{path} is not a key of {_KEY_BYTES} bytes: move it away, and the rows that are signed with it")
-    return key
 
 
 def _require(path: Path, what: str, is_kind: Callable[[int], bool], *, forbidden: int) -> None:

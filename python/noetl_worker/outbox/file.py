@@ -1,14 +1,11 @@
 """One file of the outbox: event sets in SQLite (WAL), beside a lock that the operating system frees with its process.
 
-Whoever finds a lock free has the file: its rows stay where they are, and go one by one as they are sent. A row is
-signed with the key of its directory (`directory.py`): what another hand wrote is not read. A file of another version
-is not opened: it waits for a worker that can read it.
+Whoever finds a lock free has the file: its rows stay where they are, and go one by one as they are sent. A file that
+another user could have written is not opened, nor one of another version: that waits for a worker that can read it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import sqlite3
 import uuid
 from contextlib import suppress
@@ -16,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from noetl_worker.errors import DocumentError
 from noetl_worker.outbox.directory import made_own, require_own_file
 
 try:
@@ -34,8 +30,6 @@ _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
     f" row BLOB NOT NULL, data BLOB) WITHOUT ROWID; PRAGMA user_version={_VERSION}; COMMIT"
 )
-# `row` begins with the signature of the rest.
-_SIGNATURE_BYTES: Final = 32
 _PUT: Final = "INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)"
 
 
@@ -57,9 +51,9 @@ class OutboxRow:
 class OutboxFile:
     """Not for several threads. Every method may raise sqlite3.Error or OSError: a full disk, a file in the way."""
 
-    def __init__(self, directory: Path, name: str, lock: IO[bytes], key: bytes) -> None:
+    def __init__(self, directory: Path, name: str, lock: IO[bytes]) -> None:
         self.path: Final = directory / f"{name}.sqlite3"
-        self._lock, self._key = lock, key
+        self._lock = lock
         self._lock_path = directory / f"{name}.lock"
         self._has_unread = False
         self._stays = False
@@ -76,11 +70,8 @@ class OutboxFile:
             raise
 
     @classmethod
-    def made(cls, directory: Path, key: bytes) -> OutboxFile:
+    def made(cls, directory: Path) -> OutboxFile:
         """A new file of this process. The lock stands before it is named: one that looks free is dead, never just born.
-
-        Args:
-            key: what its rows are signed with.
 
         Raises:
             OSError, sqlite3.Error: it cannot be made; nothing is left behind.
@@ -94,7 +85,7 @@ class OutboxFile:
                 raise OSError(f"{born} cannot be locked")
             born.rename(lock_path)
             made_own(directory / f"{name}.sqlite3")  # SQLite gives what it puts beside it the same mode
-            return cls(directory, name, lock, key)
+            return cls(directory, name, lock)
         except BaseException:
             lock.close()
             for path in (born, *_of_database(directory / f"{name}.sqlite3"), lock_path):
@@ -103,7 +94,7 @@ class OutboxFile:
             raise
 
     @classmethod
-    def of_dead(cls, lock_path: Path, key: bytes) -> OutboxFile | None:
+    def of_dead(cls, lock_path: Path) -> OutboxFile | None:
         """The file beside this lock, if its process is dead; None when it lives, or another worker was faster.
 
         Raises:
@@ -116,7 +107,7 @@ class OutboxFile:
                 for path in (lock_path, *_of_database(lock_path.with_suffix(".sqlite3"))):
                     with suppress(FileNotFoundError):
                         require_own_file(path)
-                return cls(lock_path.parent, lock_path.stem, lock, key)
+                return cls(lock_path.parent, lock_path.stem, lock)
         except BaseException:
             lock.close()
             raise
@@ -129,39 +120,21 @@ class OutboxFile:
         return [OutboxRow(*row) for row in self._database.execute(query)]
 
     def put(self, row: OutboxRow) -> None:
-        signed = self._signature(row) + row.contents
         with self._database:
-            self._database.execute(_PUT, (row.key, row.command_id, row.place, signed, row.data))
+            self._database.execute(_PUT, (row.key, row.command_id, row.place, row.contents, row.data))
 
     def get(self, key: str) -> tuple[bytes, bytes | None]:
         """The contents of a row and its data.
 
         Raises:
             KeyError: there is no such row.
-            DocumentError: it is not signed with the key of this directory.
         """
-        query = "SELECT command_id, place, row, data FROM event_sets WHERE key = ?"
+        query = "SELECT row, data FROM event_sets WHERE key = ?"
         found = self._database.execute(query, (key,)).fetchone()
         if found is None:
             raise KeyError(key)
-        command_id, place, signed, data = found
-        try:
-            signature, contents = bytes(signed[:_SIGNATURE_BYTES]), bytes(signed[_SIGNATURE_BYTES:])
-            is_ours = hmac.compare_digest(
-                signature, self._signature(OutboxRow(key, command_id, place, 0, contents, data))
-            )
-        except (TypeError, AttributeError):  # columns of other types than ours
-            is_ours = False
-        if not is_ours:
-            raise DocumentError("outbox_row", "not signed with the key of this directory: another hand wrote it")
-        return contents, data
-
-    def _signature(self, row: OutboxRow) -> bytes:
-        signing = hashlib.blake2b(digest_size=_SIGNATURE_BYTES, key=self._key)
-        for part in (row.key.encode(), row.command_id.encode(), row.place.encode(), row.contents, row.data or b""):
-            signing.update(len(part).to_bytes(8, "big"))
-            signing.update(part)
-        return signing.digest()
+        row, data = found
+        return row, data
 
     def delete(self, key: str) -> None:
         with self._database:

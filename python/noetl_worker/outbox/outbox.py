@@ -16,7 +16,7 @@ import structlog
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.observability import metrics
-from noetl_worker.outbox.directory import require_own_directory, signing_key
+from noetl_worker.outbox.directory import require_own_directory
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 from noetl_worker.outbox.rows import read_row
@@ -125,14 +125,14 @@ class Outbox:
             return []
         rows: list[OutboxRow] = []
         try:
-            key = self._own_key()
+            require_own_directory(self._directory)
         except _Trouble as error:
             self._log_failure(error)
             return []
         for lock in sorted(self._directory.glob("outbox-*.lock")):
             if len(self._left) >= _MOST_FILES:
                 break
-            rows += self._taken(lock, key)
+            rows += self._taken(lock)
         return rows
 
     def load(self, key: str) -> EventSet | None:
@@ -151,10 +151,10 @@ class Outbox:
         self._let_go(key)
         return None
 
-    def _taken(self, lock: Path, key: bytes) -> list[OutboxRow]:
+    def _taken(self, lock: Path) -> list[OutboxRow]:
         file: OutboxFile | None = None
         try:
-            file = OutboxFile.of_dead(lock, key)
+            file = OutboxFile.of_dead(lock)
             if file is None:
                 return []
             rows = [row for row in file.rows() if not self._is_reported_already(row, file)]
@@ -188,13 +188,9 @@ class Outbox:
         """The file of this process."""
         if self._own is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._own = OutboxFile.made(self._directory, self._own_key())
+            require_own_directory(self._directory)
+            self._own = OutboxFile.made(self._directory)
         return self._own
-
-    def _own_key(self) -> bytes:
-        """The key of the directory, which must be ours alone. Raises NotOwn, a kind of OSError."""
-        require_own_directory(self._directory)
-        return signing_key(self._directory)
 
     def _forget(self, key: str) -> None:
         if key not in self._sizes:

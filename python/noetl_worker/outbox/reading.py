@@ -23,7 +23,6 @@ if sys.platform != "win32":  # where there is no outbox
 
 __all__ = ["KeptSet", "OutboxView", "look_into"]
 
-_SIGNATURE_BYTES = 32
 _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row, data FROM event_sets"
 
 
@@ -84,7 +83,7 @@ def _rows(file: Path) -> Iterator[KeptSet]:
 
 def _read(row: bytes, data: bytes | None) -> EventSet | None:
     try:
-        return read_row(row[_SIGNATURE_BYTES:], data)
+        return read_row(row, data)
     except DocumentError:
         return None
 
