@@ -25,7 +25,17 @@ KEPT: Final = frozenset(
 OF_A_PERSON: Final = (
     *("NATS_", "NOETL_", "WORKER_", "LOG_LEVEL", "PORT", "HOSTNAME", "OTEL_", "TRACEPARENT", "TRACESTATE"),
     *("PG", "AWS_", "BOTO_", "GOOGLE_", "GCE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST", "KUBERNETES_", "SNOWFLAKE_"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC", "XDG_", "GLIBC_TUNABLES", "MALLOC_"),
+    *(
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "NETRC",
+        "XDG_",
+        "STATE_DIRECTORY",
+        "GLIBC_TUNABLES",
+        "MALLOC_",
+    ),
     *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TTY_", "PYTHONASYNCIODEBUG"),
 )
 """The beginnings of variables that the worker, its libraries and its terminal read."""

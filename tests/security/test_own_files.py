@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from noetl_worker.command import tool_rules
 from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.outbox.directory import directory_of
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.artifact import file_roots
@@ -214,6 +215,6 @@ def test_own_files_where_playbooks_make_files_are_named_at_the_start(
             assert [len(files) for files in reached(settings)] == [len(OWN)]
     default = load_settings({}, dotenv=Path(os.devnull))
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
-    assert reached(default) == [[f"{tempfile.gettempdir()}/noetl-worker-outbox-*"]]
+    assert reached(default) == [[str(directory_of(""))]]
     for variables in ({"NOETL_WORKER_ISOLATION": "off"}, {"NOETL_WORKER_KINDS": "shell"}):
         assert reached(load_settings(variables, dotenv=Path(os.devnull))) == []

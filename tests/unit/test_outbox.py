@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.outbox.directory import made_own
+from noetl_worker.outbox.directory import directory_of, made_own
 from noetl_worker.outbox.file import OutboxFile, OutboxRow
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.outbox.rows import read_row
@@ -247,3 +250,29 @@ def test_files_that_are_taken_over_at_a_time_are_bounded(tmp_path: Path) -> None
             ours.drop(one)
             told += 1
     assert told == 70
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/w:/var/lib/x", "XDG_STATE_HOME": "/state"}, "/var/lib/w/outbox"),
+        ({"XDG_STATE_HOME": "/state"}, "/state/noetl-worker/outbox"),
+        ({"HOME": "{home}"}, "{home}/.local/state/noetl-worker/outbox"),
+        ({"HOME": "/does/not/exist"}, "{temporary}/noetl-worker-outbox-{user}"),
+    ],
+)
+def test_directory_that_no_setting_names_is_in_the_state_of_the_service_or_the_user(
+    variables: dict[str, str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {"home": tmp_path, "temporary": tempfile.gettempdir(), "user": os.getuid()}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(**words))
+    assert directory_of("") == Path(place.format(**words))
+    assert directory_of("/named") == Path("/named")
+
+
+def test_directory_is_made_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    directory = directory_of("")
+    left_behind(directory)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700

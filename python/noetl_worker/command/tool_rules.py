@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import Final
 
 import structlog
 
 from noetl_worker.errors import SettingsError
+from noetl_worker.outbox.directory import directory_of
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools import fields
 from noetl_worker.tools.artifact import file_roots
@@ -69,8 +69,8 @@ def _own_files(settings: Settings) -> list[str]:
     """What is no playbook's business: the outbox, files with secrets of the worker's own, and what it gives by name."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
-    outbox = settings.outbox_dir or f"{tempfile.gettempdir()}/noetl-worker-outbox-*"  # known by its name there
-    return [path for path in (*settings.files_read, *keys, *identities, outbox) if path]
+    outbox = directory_of(settings.outbox_dir)
+    return [path for path in (*settings.files_read, *keys, *identities, str(outbox)) if path]
 
 
 def log_what_is_not_confined(settings: Settings) -> None:

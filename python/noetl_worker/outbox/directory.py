@@ -23,10 +23,17 @@ __all__ = [
 def directory_of(outbox_dir: str) -> Path:
     """Of the setting NOETL_WORKER_OUTBOX_DIR; the workers of a machine share it.
 
-    Empty: below the temporary directory. It survives the process; a container needs a volume to survive the container.
+    Empty: in the state directory of the service (systemd's STATE_DIRECTORY), else of the user (XDG_STATE_HOME,
+    ~/.local/state), else, for a user without a home to write to, below the temporary directory.
     """
     if outbox_dir:
         return Path(outbox_dir)
+    if service := os.environ.get("STATE_DIRECTORY"):
+        return Path(service.partition(":")[0], "outbox")
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises for a user without one
+    own = os.environ.get("XDG_STATE_HOME") or (os.access(home, os.W_OK) and f"{home}/.local/state")
+    if own:
+        return Path(own, "noetl-worker", "outbox")
     return Path(tempfile.gettempdir(), f"noetl-worker-outbox-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
 
 

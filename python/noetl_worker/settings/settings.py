@@ -287,7 +287,8 @@ class Settings(ToolSettings):
         "",
         values.text,
         source="ours",
-        help="directory of the outbox, shared by the workers of a machine; empty: below the temporary directory",
+        help="directory of the outbox, shared by the workers of a machine; empty: `outbox` in STATE_DIRECTORY, else "
+        "`noetl-worker/outbox` in XDG_STATE_HOME or ~/.local/state",
     )
     outbox_max_bytes: int = setting(
         "NOETL_WORKER_OUTBOX_MAX_BYTES",
