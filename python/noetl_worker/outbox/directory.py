@@ -30,11 +30,12 @@ def directory_of(outbox_dir: str) -> Path:
         return Path(outbox_dir)
     if service := os.environ.get("STATE_DIRECTORY"):
         return Path(service.partition(":")[0], "outbox")
+    temporary = Path(tempfile.gettempdir())
+    if not hasattr(os, "getuid"):  # Windows, where nothing is kept on disk
+        return temporary / "noetl-worker-outbox"
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises for a user without one
-    own = os.environ.get("XDG_STATE_HOME") or (os.access(home, os.W_OK) and f"{home}/.local/state")
-    if own:
-        return Path(own, "noetl-worker", "outbox")
-    return Path(tempfile.gettempdir(), f"noetl-worker-outbox-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+    state = os.environ.get("XDG_STATE_HOME") or (os.access(home, os.W_OK) and f"{home}/.local/state")
+    return Path(state, "noetl-worker/outbox") if state else temporary / f"noetl-worker-outbox-{os.getuid()}"
 
 
 class NotOwn(PermissionError):
