@@ -326,7 +326,6 @@ class Settings(ToolSettings):
         "LOG_LEVEL",
         "info",
         values.choice("debug", "info", "warning", "error"),
-        aliases=("NOETL_WORKER_LOG_LEVEL",),
         source="ours",
         help="least level that is logged",
     )
