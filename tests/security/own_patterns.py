@@ -14,7 +14,7 @@ __all__ = ["own_patterns", "texts_for"]
 ROOT = Path(noetl_worker.__file__).parent
 USES = ("search", "match", "fullmatch", "finditer", "findall", "sub", "subn", "split")
 CALLS = {f"re.{name}" for name in ("compile", *USES)}
-GIVEN_TO = {"Family": {"fullmatch"}}
+GIVEN_TO = {"NamedVariables": {"fullmatch"}}
 """Classes that are given a pattern, and what they call of it."""
 WINDOW = 3
 """Pieces of a pattern that are repeated together, at most."""
