@@ -313,6 +313,8 @@ def test_connection_string_is_read_before_the_start_and_not_shown() -> None:
         ("http", {"url": "http://h/", "auth": {"source": "credential", "key": "x"}}),
         ("http", {"url": "http://h/", "auth": {"a": {"credential": "x"}, "b": {"source": "secret", "key": "K"}}}),
         ("nats", {**PUT, "auth": {"credential": "n"}}),
+        ("postgres", {"query": "select 1", "auth": {"source": "credential", "alias": "pg"}}),
+        ("nats", {**PUT, "auth": {"mine": {"source": "credential", "alias": "n"}}}),
         ("python", {"code": "1", "auth": {"gcs": {"key": "alias", "service": "gcs"}}}),
         ("mcp", {"tool": "t"}),
         ("container", {"image": "i", "auth": {"source": "credential", "key": "k8s"}}),

@@ -92,9 +92,14 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_account")
-def test_code_from_an_s3_bucket_is_asked_for_with_the_credentials_signature(server: ToolServer) -> None:
+@pytest.mark.parametrize(
+    "named", [{"region": "eu-west-1", "auth": "aws"}, {"auth": {"credential": "aws", "region": "eu-west-1"}}]
+)
+def test_code_from_an_s3_bucket_is_asked_for_with_the_credentials_signature(
+    server: ToolServer, named: dict[str, Any]
+) -> None:
     serve(server, "/my-bucket/jobs/a%20%2Bb.py", "result = 'from s3'")
-    source = {"type": "s3", "region": "eu-west-1", "auth": "aws", "endpoint": server.url("/")}
+    source = {"type": "s3", **named, "endpoint": server.url("/")}
     aws = {"type": "aws", "access_key_id": "AKIDEXAMPLE", "secret_access_key": "s3cret-key", "session_token": "st"}
     config = {"script": {"uri": "s3://my-bucket/jobs/a +b.py", "source": source}}
     assert python(config, credentials={"aws": aws}).data == "from s3"

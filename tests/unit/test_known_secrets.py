@@ -244,3 +244,11 @@ def test_forms_of_a_secret_are_made_once_for_a_command() -> None:
     made = known.texts()
     known.add("first-one")
     assert known.texts() is made
+
+
+def test_key_beside_a_credential_that_is_null_is_a_secret_and_no_alias() -> None:
+    known = KnownSecrets()
+    known.add_inline({"auth": {"type": "api_key", "credential": None, "key": "hunter2Hunter2"}})
+    known.add_inline({"auth": {"credential": "my_credential", "key": "hunter3Hunter3"}})
+    assert "hunter2Hunter2" in known.texts().all
+    assert "hunter3Hunter3" not in known.texts().all

@@ -20,6 +20,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.file_roots import open_regular
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http.answer import kind_of, read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
@@ -242,7 +243,7 @@ def _no_name(name: str) -> str:
 
 
 async def _project(auth: str | Mapping[str, Any] | None, context: ToolContext) -> str | None:
-    found: Mapping[str, Any] = await context.secrets.credential(auth) if isinstance(auth, str) else auth or {}
+    found = await credential_data("secrets", auth, context)
     project = found.get("project_id") or os.environ.get("GOOGLE_CLOUD_PROJECT")
     return str(project) if project else None
 

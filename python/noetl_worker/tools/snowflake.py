@@ -16,8 +16,8 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data, first_given, written_data
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.postgres.address import credential_data, written_data
 from noetl_worker.tools.process.shortage import (
     before_any_effect,
     is_out_of_descriptors,
@@ -254,7 +254,8 @@ def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
     for name, spellings in _FIELDS.items():
         value = getattr(fields, name, None)
         if value is None:
-            value = next((found[key] for key in spellings if found.get(key) not in (None, "")), _DEFAULTS.get(name))
+            value = first_given(found, spellings)
+            value = _DEFAULTS.get(name) if value is None else value
         if value is not None:
             settings[name] = str(value)
     for name in ("account", "user"):

@@ -11,8 +11,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.python.python_auth import aws_variables
 from noetl_worker.transport.url_path import url_path
 
@@ -43,13 +43,13 @@ async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -
     """The address of `s3://<bucket>/<key>`.
 
     Args:
-        details: `region`, `endpoint` (of a store that is not Amazon's) and `auth` (or `credential`): an alias, or an
+        details: `region`, `endpoint` (of a store that is not Amazon's) and `auth`: an alias, or an
             object with the values. What is missing is taken from the credential, then from the AWS_* variables.
     """
     known = {name: os.environ[name] for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL") if os.environ.get(name)}
     if os.environ.get("AWS_REGION"):
         known["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"]
-    known |= aws_variables(await _credential(details.get("auth") or details.get("credential"), context))
+    known |= aws_variables(await credential_data("s3", details.get("auth"), context))
     region = str(details.get("region") or known.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION)
     parts = urlsplit(uri)
     endpoint = details.get("endpoint") or known.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
@@ -93,12 +93,3 @@ def _sign(place: S3Location) -> dict[str, str]:
     get = request.AWSRequest("GET", place.url)
     auth.S3SigV4Auth(keys, "s3", place.region).add_auth(get)
     return dict(get.headers.items())
-
-
-async def _credential(auth: str | Mapping[str, Any] | None, context: ToolContext) -> Mapping[str, JsonValue]:
-    if auth is None:
-        return {}
-    if isinstance(auth, str):
-        return await context.secrets.credential(auth)
-    alias = auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
-    return await context.secrets.credential(str(alias)) if alias else auth

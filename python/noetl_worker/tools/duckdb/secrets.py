@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.postgres.address import credential_data, written_data
+from noetl_worker.tools.credential import credential_data, first_given, written_data
 
 __all__ = ["DuckdbSecret", "check_secrets", "quoted", "secrets_of"]
 
@@ -142,12 +142,8 @@ def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:
         known = ", ".join(sorted(_TYPES))
         raise ConfigurationError(f"{kind}: auth {name!r} is of type {word!r}; DuckDB has secrets for {known}")
     duckdb_type, extension, options = _TYPES[word]
-    values = {
-        option: _text(data[field])
-        for option, fields in options.items()
-        for field in [next((field for field in fields if data.get(field) not in (None, "")), None)]
-        if field is not None
-    }
+    found = {option: first_given(data, fields) for option, fields in options.items()}
+    values = {option: _text(value) for option, value in found.items() if value is not None}
     if not values:
         wanted = ", ".join(fields[0] for fields in options.values())
         raise ConfigurationError(f"{kind}: auth {name!r} has nothing of a {word} credential in it: {wanted}")

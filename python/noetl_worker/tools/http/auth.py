@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 from noetl_worker.errors import ConfigurationError, CredentialError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue
+from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import merged_data
 from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
 from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity
 
 __all__ = ["Authorization", "Authorizer", "check_auth"]
 
-_ALIAS_KEYS: Final = ("credential", "key", "alias")
 _RESERVED: Final = frozenset(
     {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
     | {"provider", "username", "password", "header", "value", "alias", "headers"}
@@ -104,12 +105,7 @@ class Authorizer:
         if source == "secret":
             name = str(own.get("key") or own.get("secret_name"))
             return {**own, "token": _worker_secret(name, context, destination)}
-        alias = _alias(own)
-        if alias is None:
-            return own
-        found = dict(await context.secrets.credential(str(alias)))
-        rest = {name: value for name, value in own.items() if name not in (*_ALIAS_KEYS, "source")}
-        return {**found, **rest}
+        return await merged_data(own, context)
 
     async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
         """{"key": "projects/...", "oauth_credential": alias}: the secret's text as the token."""
@@ -142,7 +138,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
         raise ConfigurationError("http: auth from secret_manager needs 'key': projects/<p>/secrets/<s>")
     if not is_kept and source not in (None, "credential", "secret", "inline"):
         raise ConfigurationError(f"http: auth source {source!r} is not supported; use credential, secret or inline")
-    is_the_credential = not is_kept and source != "secret" and _alias(own) is None
+    is_the_credential = not is_kept and source != "secret" and alias_of(own) is None
     if (is_the_credential or "type" in own) and _supported(own) == "oauth2":
         check_grant(own)
 
@@ -150,12 +146,6 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
     """Whether it maps any names to objects, all of which apply."""
     return isinstance(auth, Mapping) and bool(auth) and _RESERVED.isdisjoint(auth)
-
-
-def _alias(own: Mapping[str, Any]) -> Any:
-    """The credential that an object names; None: it has the values itself."""
-    names_credential = own.get("source") == "credential" or "credential" in own
-    return next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_credential else None
 
 
 def _supported(values: Mapping[str, JsonValue]) -> str:

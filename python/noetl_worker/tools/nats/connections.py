@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +21,7 @@ from noetl_worker.errors import ConfigurationError, CredentialError, ResourceSho
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data, first_given, written_data
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
@@ -79,10 +80,9 @@ def check_login(kind: str, login: Login) -> None:
     Raises:
         ConfigurationError: no connection can come about.
     """
-    written = login.auth or {}
-    has_alias = isinstance(written, str) or _alias(written) is not None
-    url = login.url or (None if isinstance(written, str) else _first(written, _CREDENTIAL_FIELDS["url"]))
-    if not has_alias and not _servers(url):
+    written = written_data(login.auth)
+    url = login.url or first_given(written or {}, _CREDENTIAL_FIELDS["url"])
+    if written is not None and not _servers(url):
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     for server in _servers(url):
         _check(kind, server)
@@ -96,9 +96,9 @@ async def address_of(kind: str, login: Login, context: ToolContext) -> Address:
         CredentialError: the alias is not known, or its creds text is none.
     """
     with before_any_effect(f"{kind}: no room to fetch the credential"):
-        found = await _credential(login.auth, context)
+        found = await credential_data(kind, login.auth, context)
     own: dict[str, Any] = {name: getattr(login, name) for name in ("url", "user", "password", "token")}
-    values = {name: own.get(name) or _first(found, names) for name, names in _CREDENTIAL_FIELDS.items()}
+    values = {name: own.get(name) or first_given(found, names) for name, names in _CREDENTIAL_FIELDS.items()}
     url = values.pop("url")
     servers = _servers(url)
     if not servers:
@@ -114,23 +114,6 @@ async def address_of(kind: str, login: Login, context: ToolContext) -> Address:
         # nats-py reads such a text for ever, looking for its mark
         raise CredentialError(f"{kind}: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed")
     return Address(servers, **{name: None if value is None else str(value) for name, value in values.items()})
-
-
-async def _credential(auth: str | Mapping[str, JsonValue] | None, context: ToolContext) -> Mapping[str, JsonValue]:
-    if auth is None:
-        return {}
-    if isinstance(auth, str):
-        return await context.secrets.credential(auth)
-    alias = _alias(auth)
-    return {**await context.secrets.credential(str(alias)), **auth} if alias else auth
-
-
-def _alias(auth: Mapping[str, JsonValue]) -> JsonValue:
-    return auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
-
-
-def _first(found: Mapping[str, JsonValue], names: Sequence[str]) -> JsonValue:
-    return next((found[name] for name in names if found.get(name) not in (None, "", [])), None)
 
 
 def _servers(url: JsonValue) -> tuple[str, ...]:

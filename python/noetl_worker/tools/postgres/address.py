@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol
 
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import is_forbidden
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data, first_given, written_data
 
-__all__ = ["PostgresFields", "check_connection", "conninfo", "credential_data", "library", "schemas_of", "written_data"]
+__all__ = ["PostgresFields", "check_connection", "conninfo", "library", "schemas_of"]
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,
@@ -49,7 +49,6 @@ _NO_PARSE: Final = (
     "the connection string does not parse: give postgresql://USER:PASSWORD@HOST:5432/DATABASE "
     "(%-encoded where a part holds : / @ # or %), or key=value pairs"
 )
-_SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
 
 
 _SCHEMA: Final = re.compile(r'"((?:[^"]|"")+)"|([^\W\d][\w$]*)')
@@ -95,8 +94,8 @@ def check_connection(fields: PostgresFields) -> None:
             f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs them"
         )
     if written is not None:
-        address = fields.connection_string or _in_credential(written, _ADDRESS_FIELDS)
-        if not address and not fields.host and not _in_credential(written, _CREDENTIAL_FIELDS["host"]):
+        address = fields.connection_string or first_given(written, _ADDRESS_FIELDS)
+        if not address and not fields.host and not first_given(written, _CREDENTIAL_FIELDS["host"]):
             raise ValueError(_NO_CONNECTION)
     if fields.connection_string and not _parses(fields.connection_string):
         raise ValueError(_NO_PARSE)
@@ -141,14 +140,14 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
     """
     psycopg = library()
     found = await credential_data(kind, fields.auth, context)
-    address = fields.connection_string or _in_credential(found, _ADDRESS_FIELDS)
+    address = fields.connection_string or first_given(found, _ADDRESS_FIELDS)
     own = {"host": fields.host, "port": fields.port, "user": fields.user, "password": fields.password}
     own.update(dbname=fields.database, sslmode=fields.sslmode)
     given: dict[str, Any] = {}
     for name, spellings in _CREDENTIAL_FIELDS.items():
         value = own[name]
         if value is None and not fields.connection_string:
-            value = _in_credential(found, spellings)
+            value = first_given(found, spellings)
         if value is not None:
             given[name] = value
     if not address and "host" not in given:
@@ -189,58 +188,6 @@ def _check_regular(files: tuple[str, ...]) -> None:
 
 
 _assembled: Final = ByShortKey(_assemble, most=64).__getitem__
-
-
-def _in_credential(found: Mapping[str, JsonValue], spellings: tuple[str, ...]) -> Any:
-    return next((found[key] for key in spellings if found.get(key) not in (None, "")), None)
-
-
-async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> dict[str, Any]:
-    """The data of `auth`: an alias; an object that names one (protocol/tasks.md#fields); or the data itself.
-
-    {"credential": alias, ...} and {"source": "credential", "key": alias, ...}: the other fields win over the
-    credential's. {"anything": {...}} with one entry is that entry.
-    """
-    if auth is None:
-        return {}
-    if isinstance(auth, str):
-        return dict(await context.secrets.credential(auth))
-    try:
-        auth = _single(auth)
-    except ValueError as error:
-        raise ConfigurationError(f"{kind}: {error}") from None
-    alias = _alias(auth)
-    if not alias:
-        return dict(auth)
-    rest = {name: value for name, value in auth.items() if name not in ("credential", "source", "key")}
-    return {**await context.secrets.credential(str(alias)), **rest}
-
-
-def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The data that stands in the playbook itself; None where a credential is named: what it has is not known yet.
-
-    Raises:
-        ValueError: several credentials.
-    """
-    if auth is None:
-        return {}
-    if isinstance(auth, str):
-        return None
-    credential = _single(auth)
-    return None if _alias(credential) else credential
-
-
-def _single(auth: Mapping[str, Any]) -> Mapping[str, Any]:
-    nested = [value for value in auth.values() if isinstance(value, Mapping)]
-    if not nested or len(nested) != len(auth):
-        return auth
-    if len(nested) > 1:
-        raise ValueError(_SEVERAL)
-    return _single(nested[0])
-
-
-def _alias(auth: Mapping[str, Any]) -> Any:
-    return auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
 
 
 def library() -> Any:

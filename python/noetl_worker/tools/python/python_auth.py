@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, DocumentError
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue
+from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import first_given
 
 __all__ = ["Granted", "aws_variables", "check_auth", "granted"]
 
@@ -103,10 +105,11 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
-    """(the credential to fetch, the service that is named). The alias may be called `service` too, as fixtures do."""
+    """(the credential to fetch, the service that is named). Here `key` is an alias without `source` too, as fixtures
+    write it: no entry has a value under that name."""
     if not isinstance(entry, Mapping):
         raise ConfigurationError(f"python: auth: {name!r} must be an alias or an object, not {type(entry).__name__}")
-    alias = entry.get("credential") or entry.get("key")
+    alias = alias_of(entry) or entry.get("key")
     if isinstance(alias, (Mapping, list)) or (not alias and ("key" in entry or "credential" in entry)):
         raise ConfigurationError(f"python: auth: {name!r}: 'key' must be the alias of a credential")
     if entry.get("source") not in (None, "credential", "inline"):
@@ -143,12 +146,8 @@ def aws_variables(data: Mapping[str, JsonValue]) -> dict[str, str]:
 
 
 def _from_table(table: Mapping[str, tuple[str, ...]], data: Mapping[str, JsonValue]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for variable, keys in table.items():
-        value = next((data[key] for key in keys if data.get(key) not in (None, "")), None)
-        if value is not None:
-            found[variable] = str(value)
-    return found
+    found = {variable: first_given(data, names) for variable, names in table.items()}
+    return {variable: str(value) for variable, value in found.items() if value is not None}
 
 
 def _grant_google(granted: Granted, data: Mapping[str, JsonValue], name: str, directory: str | None) -> None:

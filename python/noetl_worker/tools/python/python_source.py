@@ -90,8 +90,7 @@ class Sources:
         if scheme in ("", "file"):
             return await asyncio.to_thread(_of_file, uri, self._kind)
         if scheme in ("http", "https"):
-            auth = details.get("auth") or details.get("credential")
-            authorization = await self._authorizer.authorize(auth, context, Destination(uri))
+            authorization = await self._authorizer.authorize(details.get("auth"), context, Destination(uri))
             return await self._fetched(uri, uri, authorization, details)
         if scheme == "s3":
             place = await place_of(uri, details, context)
@@ -104,7 +103,7 @@ class Sources:
         bucket, name = parts.netloc, parts.path.lstrip("/")
         emulator = os.environ.get("STORAGE_EMULATOR_HOST")
         base = _STORAGE if not emulator else emulator if "://" in emulator else f"http://{emulator}"
-        alias = details.get("auth") or details.get("credential")
+        alias = details.get("auth")
         auth = alias if alias is not None else {"type": "gcp_adc", "scopes": [_READ_ONLY]}
         authorization = (
             Authorization()
@@ -176,7 +175,7 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
         text = f"{kind}: script address {place.uri!r}: {parts.scheme}://<bucket>/<object> is needed"
         raise ConfigurationError(text)
     if parts.scheme in ("http", "https", "gs"):
-        check_auth(place.details.get("auth") or place.details.get("credential"))
+        check_auth(place.details.get("auth"))
     if parts.scheme in ("http", "https", "gs", "s3"):
         _limit_s(place.details, kind)
         _headers(place.details, kind)
@@ -204,7 +203,8 @@ def _place(script: str | Mapping[str, Any], tool: str) -> _ScriptAddress:
         uri = _below(endpoint, uri) if isinstance(uri, str) and "://" not in uri else uri or endpoint
     if not isinstance(uri, str) or kind == "inline":
         raise ConfigurationError(f"{tool}: 'script' needs 'uri', or 'source' with 'code'")
-    return _ScriptAddress(uri=uri.strip(), details=details)
+    auth = details.get("auth") or details.get("credential")
+    return _ScriptAddress(uri=uri.strip(), details={**details, "auth": auth})
 
 
 def _below(endpoint: str, path: str) -> str:
