@@ -204,6 +204,10 @@ class ServerRefused(ControlPlaneError):
         self.body: Final = body
         self.retry_after_s: Final = retry_after_s
 
+    @property
+    def is_not_found(self) -> bool:
+        return self.status == 404 and not self.is_page
+
 
 class AuthRefused(ServerRefused):
     """401 or 403: no command will succeed until the credential setting is mended."""

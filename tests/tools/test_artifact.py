@@ -155,6 +155,7 @@ def test_the_digest_a_plane_told_is_compared() -> None:
     ("error", "kind", "retryable"),
     [
         (ServerRefused("503 busy", status=503, body=""), "server_error", True),
+        (ServerRefused("404 a proxy's page", status=404, body="", is_page=True), "server_error", True),
         (ServerRefused("403 no", status=403, body=""), "auth", False),
         (ServerRefused("422 no", status=422, body=""), "client_error", False),
         (MaybeProcessed("no answer"), "connection", True),

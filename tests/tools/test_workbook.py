@@ -118,6 +118,7 @@ def test_what_cannot_be_run_is_told(config: Any, entries: Any, error: type[ToolE
     ("problem", "kind", "retryable"),
     [
         (ServerRefused("404", status=404, body='{"detail":"Catalog entry not found"}'), "not_found", False),
+        (ServerRefused("404", status=404, body="<html>", is_page=True), "server_error", True),
         (ServerRefused("403", status=403, body=""), "auth", False),
         (ServerRefused("422", status=422, body="{}"), "client_error", False),
         (ServerRefused("503", status=503, body="{}"), "server_error", True),

@@ -10,9 +10,16 @@ from typing import Final
 from noetl_worker import json_text
 from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.errors import DocumentError, MaybeProcessed, TransportError
-from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
-from noetl_worker.models.wire import Dialect, JsonValue
-from noetl_worker.plane.answers import MEANING, Meaning, is_server_error, retry_after_s
+from noetl_worker.models import (
+    AuthRefusedClaim,
+    Claimed,
+    ClaimOutcome,
+    ClaimRefused,
+    Dialect,
+    NotFound,
+    RetryLater,
+)
+from noetl_worker.plane.answers import MEANING, Meaning, is_server_error, not_found, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.settlement import assert_never
@@ -47,8 +54,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
     if status == 409:
         return RULES[dialect].read_conflict(json_body(answer), text, retry_after_s(answer))
     if status == 404:
-        # A proxy in front of a plane that is being rolled out has a 404 page too, and it says nothing of a command.
-        return NotFound(text) if _is_of_a_plane(json_body(answer)) else RetryLater(text, is_server_error=True)
+        return NotFound(text) if not_found(answer) else RetryLater(text, is_server_error=True)
     means = MEANING[status]
     match means:
         case Meaning.AUTH:
@@ -59,11 +65,6 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
             return ClaimRefused(text)
         case _:
             assert_never(means)
-
-
-def _is_of_a_plane(body: JsonValue) -> bool:
-    """{"detail": "command not found: 7"} or {"error": "command not found: 7", "status": 404}."""
-    return isinstance(body, dict) and "not found" in str(body.get("detail", body.get("error", ""))).lower()
 
 
 def _read_success(answer: Response) -> ClaimOutcome:

@@ -59,7 +59,7 @@ def replay(
         raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
         typer.echo(f"noetl-worker replay: {_refusal_text(error, event_id)}", err=True)
-        raise typer.Exit(EXIT_NO_COMMAND if error.status == 404 else EXIT_PLANE) from None
+        raise typer.Exit(EXIT_NO_COMMAND if error.is_not_found else EXIT_PLANE) from None
     except ControlPlaneError as error:
         typer.echo(f"noetl-worker replay: {error}", err=True)
         raise typer.Exit(EXIT_PLANE) from None
@@ -67,7 +67,7 @@ def replay(
 
 
 def _refusal_text(error: ServerRefused, event_id: int) -> str:
-    if error.status != 404:
+    if not error.is_not_found:
         return str(error)
     return f"the control plane knows no command of the event {event_id}: is it the id of its command.issued? ({error})"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from noetl_worker.transport.transport import Response
 
-__all__ = ["CUT_BY_A_PROXY", "MEANING", "PASSES", "Meaning", "floor_s", "is_server_error", "retry_after_s"]
+__all__ = ["CUT_BY_A_PROXY", "MEANING", "PASSES", "Meaning", "floor_s", "is_server_error", "not_found", "retry_after_s"]
 
 MAX_RETRY_AFTER_S: Final = 30.0
 """Of a Retry-After that is obeyed: a plane is asked again within the time in which a claim is known to be ours."""
@@ -63,6 +63,15 @@ def retry_after_s(answer: Response) -> float | None:
     """Retry-After in seconds; the planes send whole seconds only (protocol/claim.md#statuses)."""
     text = answer.headers.get("retry-after", "")
     return min(float(text), _MAX_HEADER_S) if text.isdecimal() else None
+
+
+def not_found(answer: Response) -> bool:
+    """Whether a 404 is the plane's own word: {"detail": "command not found: 7"}, {"error": "...", "status": 404}.
+
+    A proxy in front of a plane that is being rolled out has a 404 too, which says nothing of what was asked for.
+    """
+    body = answer.json() if answer.status == 404 else None
+    return isinstance(body, dict) and "not found" in str(body.get("detail", body.get("error", ""))).lower()
 
 
 def floor_s(header_s: float | None) -> float:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["ERROR_KINDS", "ErrorKind"]
+from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+
+__all__ = ["ERROR_KINDS", "ErrorKind", "kind_of", "plane_failure"]
 
 
 class ErrorKind(NamedTuple):
@@ -56,3 +58,24 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "db_error": ErrorKind("any other failure of a statement", "no"),
     "unknown": ErrorKind("anything else; `code` names the exception", "no"),
 }
+
+
+def kind_of(status: int) -> tuple[str, bool]:
+    """(kind of protocol/tasks.md#results, whether the same request may succeed later)."""
+    if status in (401, 403):
+        return "auth", False
+    if status == 404:
+        return "not_found", False
+    if status == 408:
+        return "timeout", True
+    if status == 429:
+        return "rate_limit", True
+    return ("server_error", True) if status >= 500 else ("client_error", False)
+
+
+def plane_failure(text: str, error: ControlPlaneError) -> ToolError:
+    """A request to the control plane that failed, as the failure of the tool that made it."""
+    if not isinstance(error, ServerRefused):
+        return ToolError(text, kind="connection", retryable=error.is_retryable)
+    kind, retryable = ("server_error", True) if error.is_page else kind_of(error.status)
+    return ToolError(text, kind=kind, retryable=retryable, code=str(error.status))

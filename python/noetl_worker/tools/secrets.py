@@ -22,7 +22,8 @@ from noetl_worker.tools.artifact.file_roots import open_regular
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.http.answer import kind_of, read
+from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts

@@ -23,8 +23,9 @@ from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
 from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import kind_of, off_loop, read
+from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination

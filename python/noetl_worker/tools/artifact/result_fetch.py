@@ -15,6 +15,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.error_kinds import plane_failure
 from noetl_worker.tools.fields import excerpt
 
 __all__ = ["RESULT_SCHEME", "ResultFetchConfig", "ResultFetchTool", "check_digest", "reference_of", "resolve"]
@@ -91,17 +92,12 @@ def reference_of(value: JsonValue) -> str:
 async def resolve(reference: str, context: ToolContext) -> JsonValue:
     """The stored JSON. Raises ToolError: not_found, auth, server_error or connection."""
     try:
-        return await context.worker.control_plane.resolve_result(reference)
-    except ServerRefused as error:
-        if error.status == 404:
-            text = f"no result at {reference}: it was never stored, or it has expired"
-            raise ToolError(text, kind="not_found", code="404") from error
-        kind = "auth" if error.status in (401, 403) else "server_error" if error.status >= 500 else "client_error"
-        text = f"the control plane does not give {reference}: {error}"
-        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
+        return await context.control_plane.resolve_result(reference)
     except ControlPlaneError as error:
-        text = f"the result {reference} cannot be fetched: {error}"
-        raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
+        is_gone = isinstance(error, ServerRefused) and error.is_not_found
+        text = f"the control plane does not give {reference}: {error}"
+        text = f"no result at {reference}: it was never stored, or it has expired" if is_gone else text
+        raise plane_failure(text, error) from error
 
 
 def check_digest(what: str, data: JsonValue, expected: str) -> None:

@@ -23,11 +23,12 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolForm
+from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http.charsets import codec_of, decoded
 from noetl_worker.tools.http.client import without_user
 
-__all__ = ["Content", "answer_result", "kind_of", "off_loop", "read", "retry_after_s"]
+__all__ = ["Content", "answer_result", "off_loop", "read", "retry_after_s"]
 
 T = TypeVar("T")
 
@@ -232,19 +233,6 @@ def _charset(response: httpx.Response, notes: list[str]) -> str:
     if codec is None:
         notes.append(f"body: the charset {excerpt(declared, 40)!r} is not one that is read here, read as UTF-8")
     return codec or "utf-8"
-
-
-def kind_of(status: int) -> tuple[str, bool]:
-    """(kind of protocol/tasks.md#results, whether the same request may succeed later)."""
-    if status in (401, 403):
-        return "auth", False
-    if status == 404:
-        return "not_found", False
-    if status == 408:
-        return "timeout", True
-    if status == 429:
-        return "rate_limit", True
-    return ("server_error", True) if status >= 500 else ("client_error", False)
 
 
 def retry_after_s(data: Any) -> float | None:

@@ -23,9 +23,10 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import Content, kind_of, read
+from noetl_worker.tools.http.answer import Content, read
 from noetl_worker.tools.http.client import ClientOptions, Clients, shown
 from noetl_worker.transport.url_path import url_path
 

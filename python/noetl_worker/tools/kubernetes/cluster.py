@@ -19,8 +19,9 @@ from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, written_data
+from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import without_half_at_end
-from noetl_worker.tools.http.answer import kind_of, read
+from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.client import ClientOptions, Clients
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 from noetl_worker.transport.url_path import url_path

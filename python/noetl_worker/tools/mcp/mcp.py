@@ -17,8 +17,9 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
+from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import kind_of, read
+from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination

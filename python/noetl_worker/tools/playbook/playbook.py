@@ -12,6 +12,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.error_kinds import plane_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.playbook.child import (
     Ask,
@@ -122,14 +123,10 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
         body["trace"] = dict(trace)
     name = config.path or config.catalog_id
     try:
-        return await context.worker.control_plane.execute_playbook(body)
-    except ServerRefused as error:
-        kind = "not_found" if error.status == 404 else "client_error" if error.status < 500 else "server_error"
-        text = f"Failed to start child playbook {name!r}: {error.status} {excerpt(error.body, 500)}"
-        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from None
-    except ControlPlaneError as error:  # the child may run already: repeating could start a second one
-        text = f"Failed to start child playbook {name!r}: {error}"
-        raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
+        return await context.control_plane.execute_playbook(body)
+    except ControlPlaneError as error:  # without an answer the child may run already: it is not asked for again
+        said = f"{error.status} {excerpt(error.body, 500)}" if isinstance(error, ServerRefused) else error
+        raise plane_failure(f"Failed to start child playbook {name!r}: {said}", error) from None
 
 
 async def _outcome(

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, ToolError
-from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.errors import ConfigurationError, ControlPlaneError
+from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.http.answer import kind_of
+from noetl_worker.tools.error_kinds import plane_failure
 
 __all__ = ["WorkbookConfig", "WorkbookTool"]
 
@@ -82,14 +81,9 @@ class WorkbookTool:
 
 async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
     try:
-        return await context.worker.control_plane.playbook()
-    except ServerRefused as error:
-        kind, _ = kind_of(error.status)
-        text = f"workbook: the catalog does not give the playbook: {error}"
-        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
+        return await context.control_plane.playbook()
     except ControlPlaneError as error:
-        text = f"workbook: the playbook cannot be read from the catalog: {error}"
-        raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
+        raise plane_failure(f"workbook: the playbook cannot be read from the catalog: {error}", error) from error
 
 
 def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:

@@ -20,7 +20,8 @@ from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.artifact.s3_object import place_of, signed_headers
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
-from noetl_worker.tools.http.answer import kind_of, off_loop, read
+from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.auth import Authorization, Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
