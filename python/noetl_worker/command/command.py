@@ -22,9 +22,10 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.store import has_packed
 from noetl_worker.plane.rules import DialectRules
+from noetl_worker.plane.spellings import INPUTS
 from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.templates.redacted import REDACTED, check_given, mark_redacted
-from noetl_worker.templates.template import PlainText, has_template
+from noetl_worker.templates.redacted import check_given, mark_stored
+from noetl_worker.templates.template import PlainText, WithFallback, has_template
 
 __all__ = ["bare_command", "hydrate", "is_reference"]
 
@@ -130,8 +131,8 @@ async def _resolved(value: JsonValue, name: str, plane: Plane, redacted: list[st
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
             value, packed = await until_it_passes(name, ask, max_tries=_MAX_TRIES)
-            if plane.rules.redacts_results and REDACTED.encode() in packed:
-                redacted += mark_redacted(value, "" if name == _NAMES else name)
+            below = "" if name == _NAMES else name
+            redacted += mark_stored(value, packed, below, redacts=plane.rules.redacts_results)
         elif isinstance(value, str) and value[:1] in ("{", "["):
             try:
                 value = json_text.loads(value)
@@ -171,7 +172,7 @@ async def _config(value: JsonValue, plane: Plane, redacted: list[str]) -> dict[s
 async def _step_input(context: Mapping[str, JsonValue], plane: Plane, redacted: list[str]) -> dict[str, Any]:
     """The step's input with the loop's bookkeeping (`__loop_*`): `context.input`, else `args`."""
     merged: dict[str, Any] = {}
-    for name in ("args", "input"):
+    for name in INPUTS:
         merged.update(await _object(context.get(name), name, plane, redacted))
     return merged
 
@@ -183,7 +184,7 @@ def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRul
     """
     step = {key: item for key, item in of_step.items() if not key.startswith(_LOOP)} if of_step else {}
     own: dict[str, Any] = {}
-    for name in ("args", "input"):
+    for name in INPUTS:
         if name in config and isinstance(config[name], dict):
             own.update(config.pop(name))
     if not own:

@@ -18,8 +18,8 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.names import STEPS, Referred, fields_of
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.templates.paths import Path, names_in, paths_in
-from noetl_worker.templates.redacted import REDACTED, mark_redacted
-from noetl_worker.templates.template import has_template
+from noetl_worker.templates.redacted import mark_stored
+from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 
 __all__ = ["with_referred_results"]
@@ -70,9 +70,8 @@ async def with_referred_results(
             found, packed = await _resolved(earlier, plane)
             stored[earlier.ref], size = found, size + len(packed)
             _check_size(needed, size)
-            if plane.rules.redacts_results and REDACTED.encode() in packed:
-                redacted += mark_redacted(found, earlier.name)
-        plane.rules.names.put(filled, earlier, stored[earlier.ref])
+            redacted += mark_stored(found, packed, earlier.name, redacts=plane.rules.redacts_results)
+        _put(filled, earlier, stored[earlier.ref], plane.rules)
     return filled
 
 

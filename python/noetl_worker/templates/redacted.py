@@ -15,7 +15,16 @@ from typing import Any, Final
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["REDACTED", "RedactedText", "RedactedValue", "check_given", "check_read", "mark_redacted"]
+__all__ = [
+    "REDACTED",
+    "RedactedText",
+    "RedactedValue",
+    "check_given",
+    "check_read",
+    "codes_in",
+    "mark_redacted",
+    "mark_stored",
+]
 
 REDACTED: Final = "[REDACTED]"
 _OF_ANSWERS: Final = frozenset({"set-cookie", "www-authenticate", "set_cookie", "www_authenticate"})
@@ -64,6 +73,11 @@ def mark_redacted(value: Any, name: str) -> list[str]:
                 if str(key).lower() not in _OF_ANSWERS:
                     found.append(at)
     return found
+
+
+def mark_stored(value: Any, packed: bytes, name: str, *, redacts: bool) -> list[str]:
+    """The same of what a store gave as `packed`; `redacts`: whether its plane's does so at all (its rules say it)."""
+    return mark_redacted(value, name) if redacts and REDACTED.encode() in packed else []
 
 
 def _members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:

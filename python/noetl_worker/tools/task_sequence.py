@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
-from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue, RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.plane.spellings import INPUTS, SEQUENCES, inputs_of
 from noetl_worker.templates import template
 from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.tools import policy
@@ -30,9 +30,7 @@ from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
 
 __all__ = ["SequenceData", "Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
 
-_BOTH_INPUTS: Final = ("input", "args")
-_SEQUENCES: Final = ("task_sequence", "pipeline")
-_NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", "input", "args"})
+_NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
     if tool.get("name") == label:  # the label, not a field of the tool
         del tool["name"]
     spec, assignments = _object(label, "spec", tool), _object(label, "set", tool)
-    below = {name: spec[name] for name in _BOTH_INPUTS if name in spec and tool.get(name) is None}
+    below = {name: spec[name] for name in INPUTS if name in spec and tool.get(name) is None}
     if not has_template(tool.get("input")):
         _object(label, "input", tool)
     given = spec.get("policy", tool.get("policy"))
@@ -416,14 +414,14 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
         UnknownTool: no such kind.
         ConfigurationError: `args` that are neither a field of the tool nor an input.
     """
-    own, given = task.config, [("input", task.input)]
-    if task.args is not None and "args" in context.worker.fields_of(task.kind):
-        own = {**own, "args": task.args}
-    else:
-        if not has_template(task.args):
-            _object(task.label, "args", {"args": task.args})
-        given.insert(0, ("args", task.args))
-    return own, [(name, value) for name, value in given if value]
+    if task.args is None:
+        return task.config, [("input", task.input)] if task.input else []
+    given = {"args": task.args, "input": task.input}
+    inputs = inputs_of(context.fields_of(task.kind))
+    if "args" in inputs and not has_template(task.args):
+        _object(task.label, "args", given)
+    own = task.config if "args" in inputs else {**task.config, "args": task.args}
+    return own, [(name, given[name]) for name in inputs if given[name]]
 
 
 def _time_of(task: Task) -> float:
@@ -435,7 +433,7 @@ def _time_of(task: Task) -> float:
     inner = next((task.config[name] for name in TASKS_SPELLINGS if isinstance(task.config.get(name), list)), None)
     try:
         own = effective_timeout(task.kind, task.config)
-        if own is None and inner and task.kind in _SEQUENCES:
+        if own is None and inner and task.kind in SEQUENCES:
             return sum(map(_time_of, parse_tasks(inner)))
     except ConfigurationError:  # reported when the task's turn comes: its rules are to hear of it
         return 0.0

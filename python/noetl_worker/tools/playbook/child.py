@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue
+from noetl_worker.plane.spellings import STEP_OF_TASKS
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["Ask", "NoSuchResult", "NotShown", "has_ended", "result_of", "state_of", "steps_without_value"]
@@ -26,8 +27,6 @@ Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 _ENDED: Final = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CANCELED": "cancelled"}
 _ENDS: Final = ("call.done", "call.error", "loop.done")
-_SEQUENCE: Final = ":task_sequence"
-"""What the Python plane adds to the name of a step that is a list of tasks."""
 
 
 class NoSuchResult(Exception):
@@ -118,7 +117,7 @@ def _variables(status: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
     ran = status.get("completed_steps")
-    return {str(name).removesuffix(_SEQUENCE) for name in ran} if isinstance(ran, list) else set()
+    return {str(name).removesuffix(STEP_OF_TASKS) for name in ran} if isinstance(ran, list) else set()
 
 
 # ── the Rust plane: the child's events ──────────────────────────────────────────────────────────

@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.plane.spellings import inputs_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import plane_failure
 
 __all__ = ["WorkbookConfig", "WorkbookTool"]
 
-_BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title", "input", "args"})
+_BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title"})
 """What an entry has that is no field of its tool, where the tool is only named."""
-_BOTH_INPUTS: Final = frozenset({"kind", "input", "args"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,7 @@ class WorkbookTool:
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)
         kind, tool = _tool_of(config.entry, entry)
-        has_args = "args" in context.worker.fields_of(kind)  # a container's arguments, no other spelling of `input`
-        inputs = ("input",) if has_args else ("args", "input")
+        inputs = inputs_of(context.fields_of(kind))
         own = {key: value for at in (entry, tool) for name in inputs for key, value in _object(at, name).items()}
         local = {**{name: context.values.render(value) for name, value in own.items()}, **config.input}
 
@@ -72,11 +71,9 @@ class WorkbookTool:
         values = dataclasses.replace(
             context.values, variables={**context.values.variables, **local}, input=local, render=render
         )
-        timeout_s = time_left(config.timeout, context)
-        inner = dataclasses.replace(context, kind=kind, values=values, timeout_s=timeout_s)
-        others = _BESIDE_A_KIND if tool is entry else _BOTH_INPUTS
-        fields = {name: value for name, value in tool.items() if name not in others or (has_args and name == "args")}
-        return await context.worker.run_tool(kind, {**fields, "input": local} if local else fields, inner)
+        others = {*inputs, *(_BESIDE_A_KIND if tool is entry else ("kind",))}
+        fields = {name: value for name, value in tool.items() if name not in others}
+        return await context.run_tool(kind, {**fields, "input": local} if local else fields, inner)
 
 
 async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
