@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from noetl_worker import backoff
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.duckdb import readers as duckdb_readers
@@ -185,7 +186,7 @@ def _confine_thread(kind: str) -> None:
 
 
 def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt: Callable[[], T]) -> T:
-    waited_s, pause_s = 0.0, _LOCK_AGAIN_S[0]
+    waited_s, tries = 0.0, 1
     while True:
         try:
             return attempt()
@@ -198,9 +199,10 @@ def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt:
                 raise ConfigurationError(missing) from error
             if not any(word in str(error).lower() for word in _LOCKED):
                 raise ToolError(text, kind="connection", retryable=True) from error
+            pause_s = backoff.delay_s(tries, *_LOCK_AGAIN_S, jitter=0.0)
             if waited_s >= _LOCK_WAIT_S or stopped.wait(pause_s):
                 raise ToolError(text, kind="db_lock", retryable=True) from error
-        waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, _LOCK_AGAIN_S[1])
+            waited_s, tries = waited_s + pause_s, tries + 1
 
 
 class Stepwise:

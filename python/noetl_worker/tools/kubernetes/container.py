@@ -10,25 +10,21 @@ from typing import Any, ClassVar, Final, Literal
 
 import httpx
 
-from noetl_worker.errors import ToolError
-from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http.client import Clients
-from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, ClusterRefusal, check_auth, place_of
+from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
 from noetl_worker.tools.kubernetes.container_job import (
-    CONTAINER_NAME,
     PodState,
     check_counts,
     check_namespace,
     check_resources,
     check_variables,
     check_volumes,
-    finished,
     manifest,
-    pod_state,
 )
+from noetl_worker.tools.kubernetes.job_run import JobRun
 from noetl_worker.tools.process.shortage import before_any_effect
 
 __all__ = ["ContainerConfig", "ContainerTool"]
@@ -182,81 +178,43 @@ class ContainerTool:
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         cluster = Cluster(self._clients, place, config.namespace)
         job = manifest(config, context, timeout_s)
-        name = str(job["metadata"]["name"])
-        try:
-            created = await cluster.create(job)
-        except asyncio.CancelledError:  # it may be there all the same
-            await _abandon(cluster, name, context)
-            raise
-        about = created["metadata"]
+        run = JobRun(self.kind, cluster, str(job["metadata"]["name"]), context)
+        about = (await run.create(job))["metadata"]
         data: dict[str, JsonValue] = {
-            "job_name": name,
+            "job_name": run.name,
             "job_uid": about.get("uid"),
             "namespace": config.namespace,
             "labels": about.get("labels") or {},
         }
-        context.logger.info("container_job", job=name, namespace=config.namespace)
         if not config.wait:
             return ToolResult.success({**data, "state": "created"})
-        watch = _JobWatch(cluster, name, context)
         try:
-            with context.worker.waiting():
-                state, reason, message = await asyncio.wait_for(watch.end(self._first_poll_s), timeout_s)
-            logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
+            with context.waiting():
+                ended = run.end(self._first_poll_s, LONGEST_POLL_S)
+                state, reason, message = await asyncio.wait_for(ended, timeout_s)
+            logs = await run.output(config.max_log_bytes) or ""
         except (asyncio.TimeoutError, TimeoutError):
             try:
-                logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
+                logs = await run.output(config.max_log_bytes) or ""
             finally:  # the output of a cluster that is slow may take longer than the command has
-                await _delete(cluster, name, context)
-            seen = {"state": "timeout", **_of_pod(watch.pod, watch.pod.reason, watch.pod.message), "logs": logs}
+                await run.delete()
+            seen = {"state": "timeout", **_of_pod(run.pod, run.pod.reason, run.pod.message), "logs": logs}
             return ToolResult.timed_out(timeout_s, data={**data, **seen}, stdout=logs)
         except asyncio.CancelledError:
-            await _abandon(cluster, name, context)
+            await run.abandon()
             raise
-        data.update(state=state, **_of_pod(watch.pod, reason, message), logs=logs)
+        data.update(state=state, **_of_pod(run.pod, reason, message), logs=logs)
+        code = run.pod.exit_code
         if state == "succeeded":
-            return ToolResult.success(data, stdout=logs, exit_code=watch.pod.exit_code or 0)
-        if watch.pod.never_starts:
-            await _delete(cluster, name, context)
-        text = _failure_text(name, watch.pod, reason, message)
-        may_pass = watch.pod.reason in _MAY_PASS
-        return ToolResult.failure(
-            text, kind="process", retryable=may_pass, data=data, stdout=logs, exit_code=watch.pod.exit_code
-        )
+            return ToolResult.success(data, stdout=logs, exit_code=code or 0)
+        if run.pod.never_starts:
+            await run.delete()
+        text, may_pass = f"container {run.failure_text(reason, message)}", run.pod.reason in _MAY_PASS
+        return ToolResult.failure(text, kind="process", retryable=may_pass, data=data, stdout=logs, exit_code=code)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._clients.aclose()
-
-
-class _JobWatch:
-    """Asks for a Job until it has ended, ever more seldom; what cannot be asked is asked again."""
-
-    def __init__(self, cluster: Cluster, name: str, context: ToolContext) -> None:
-        self._cluster, self._name, self._context = cluster, name, context
-        self.pod = PodState()
-
-    async def end(self, first_poll_s: float) -> tuple[str, str | None, str | None]:
-        """(succeeded | failed, reason, message)."""
-        pause_s = first_poll_s
-        while True:
-            try:
-                job = await self._cluster.job(self._name)
-                self.pod = pod_state(await self._cluster.pods(self._name))
-            except ToolError as error:
-                if isinstance(error, ClusterRefusal) and error.status == 404:
-                    raise ToolError(f"Job {self._name} was deleted from outside", kind="process") from error
-                if not error.retryable:
-                    raise
-                self._context.logger.warning("container_status", job=self._name, problem=str(error))
-            else:
-                ended = finished(job)
-                if ended is not None:
-                    return ended
-                if self.pod.never_starts:
-                    return "failed", self.pod.reason, self.pod.message
-            await asyncio.sleep(pause_s)
-            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
 
 
 def _of_pod(pod: PodState, reason: str | None, message: str | None) -> dict[str, JsonValue]:
@@ -268,35 +226,3 @@ def _of_pod(pod: PodState, reason: str | None, message: str | None) -> dict[str,
         "started_at": pod.started_at,
         "completed_at": pod.finished_at,
     }
-
-
-def _failure_text(name: str, pod: PodState, reason: str | None, message: str | None) -> str:
-    text = f"container Job {name} failed"
-    if pod.exit_code is not None:
-        text += f": exit code {pod.exit_code}"
-    causes = list(
-        dict.fromkeys(cause for cause in (pod.reason, pod.message, reason, message) if cause and cause != "Error")
-    )
-    return f"{text} ({'; '.join(causes)})" if causes else text
-
-
-async def _logs(cluster: Cluster, pod: PodState, max_bytes: int, context: ToolContext) -> str:
-    """The output; empty, with a warning, when it cannot be had: the outcome counts more."""
-    if pod.name is None or pod.never_starts:
-        return ""
-    try:
-        return await cluster.log(pod.name, CONTAINER_NAME, max_bytes)
-    except ToolError as error:
-        context.logger.warning("container_log", pod=pod.name, problem=str(error))
-        return ""
-
-
-async def _abandon(cluster: Cluster, name: str, context: ToolContext) -> None:
-    """What becomes of the Job of a command that is stopped."""
-    if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
-        await _delete(cluster, name, context)
-
-
-async def _delete(cluster: Cluster, name: str, context: ToolContext) -> None:
-    if (problem := await cluster.delete_whatever_comes(name)) is not None:
-        context.logger.warning("container_not_deleted", job=name, problem=problem)

@@ -12,15 +12,14 @@ from typing import Any, ClassVar, Final
 import anyio
 import httpx
 
-from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import names_of, nearest
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
-from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, PodState, finished, pod_state
+from noetl_worker.tools.kubernetes.job_run import JobRun
 from noetl_worker.tools.kubernetes.script_job import JobConfig, job_config, job_name, manifests, owned_by
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.python.python_source import Sources, check_script
@@ -107,16 +106,17 @@ class ScriptTool:
             raise ConfigurationError("script: the script is empty")
         given = {**context.values.input, **config.input}
         objects = manifests(job_name(context), job, code, given, context)
-        run = _JobRun(Cluster(self._clients, place, job.namespace), job, context)
-        await run.start(*objects)
+        cluster, started = Cluster(self._clients, place, job.namespace), time.monotonic()
+        run = JobRun(self.kind, cluster, str(objects[0]["metadata"]["name"]), context)
+        await _start(run, cluster, *objects)
         timeout_s = min(time_left(config.timeout, context) or job.timeout, job.timeout)
         try:
-            with context.worker.waiting(), anyio.fail_after(timeout_s):
-                ended = await run.wait_for_end(self._poll_s)
-            return run.result(ended, await run.output())
+            with context.waiting(), anyio.fail_after(timeout_s):
+                ended = await run.end(self._poll_s, self._poll_s)
+            return _result(run, ended, await run.output(MAX_LOG_BYTES), job, started)
         except TimeoutError:
             try:
-                data = run.data("timeout", await run.output())
+                data = _data("timeout", run, await run.output(MAX_LOG_BYTES), job, started)
             finally:  # the output of a cluster that is slow may take longer than the command has
                 await run.delete()
             return ToolResult.timed_out(timeout_s, data=data)
@@ -145,99 +145,48 @@ def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
     return {"uri": script.get("uri"), "source": source}
 
 
-class _JobRun:
-    """One Job: its objects, its end, its result."""
-
-    def __init__(self, cluster: Cluster, job: JobConfig, context: ToolContext) -> None:
-        self._cluster = cluster
-        self._job = job
-        self._context = context
-        self._name = ""
-        self._status: Mapping[str, Any] = {}
-        self._pod = PodState()
-        self._started = time.monotonic()
-
-    async def start(
-        self, job: dict[str, JsonValue], config_map: dict[str, JsonValue], secret: dict[str, JsonValue]
-    ) -> None:
-        """Create the Job, or find it, then what belongs to it: its pod waits for them. All or nothing."""
-        self._name = str(job["metadata"]["name"])
+async def _start(
+    run: JobRun,
+    cluster: Cluster,
+    job: dict[str, JsonValue],
+    config_map: dict[str, JsonValue],
+    secret: dict[str, JsonValue],
+) -> None:
+    """Create the Job, or find it, then what belongs to it: its pod waits for them. All or nothing."""
+    created = await run.create(job)
+    with before_any_effect("no room for a connection to the cluster"):  # its pod waits for these
         try:
-            created = await self._cluster.create(job)
-        except asyncio.CancelledError:  # it may be there all the same
-            await self.abandon()
+            await cluster.create_beside("configmaps", owned_by(config_map, created))
+            await cluster.create_beside("secrets", owned_by(secret, created))
+        except asyncio.CancelledError:
+            await run.abandon()
             raise
-        self._context.logger.info("script_job", job=self._name, namespace=self._job.namespace)
-        with before_any_effect("no room for a connection to the cluster"):  # its pod waits for these
-            try:
-                await self._cluster.create_beside("configmaps", owned_by(config_map, created))
-                await self._cluster.create_beside("secrets", owned_by(secret, created))
-            except asyncio.CancelledError:
-                await self.abandon()
-                raise
-            except BaseException:
-                await self.delete()
-                raise
+        except BaseException:
+            await run.delete()
+            raise
 
-    async def wait_for_end(self, poll_s: float) -> tuple[str, str | None, str | None]:
-        """(succeeded | failed, reason, message), when the Job has ended; what cannot be asked is asked again."""
-        while True:
-            try:
-                job = await self._cluster.job(self._name)
-                self._pod = pod_state(await self._cluster.pods(self._name))
-            except ToolError as error:
-                if not error.retryable:
-                    raise
-                self._context.logger.warning("script_status", job=self._name, problem=str(error))
-            else:
-                self._status = job.get("status") or {}
-                found = finished(job)
-                if found is not None:
-                    return found
-                if self._pod.never_starts:
-                    return "failed", self._pod.reason, self._pod.message
-            await asyncio.sleep(poll_s)
 
-    async def output(self) -> str | None:
-        """The log of the newest pod; None, with a warning, when it cannot be had: the outcome counts more."""
-        if self._pod.name is None or self._pod.never_starts:
-            return None
-        try:
-            return await self._cluster.log(self._pod.name, CONTAINER_NAME, MAX_LOG_BYTES)
-        except ToolError as error:
-            self._context.logger.warning("script_log", pod=self._pod.name, problem=str(error))
-            return None
+def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:
+    """What the docstring of ScriptConfig promises, without what is not known."""
+    fields: dict[str, JsonValue] = {
+        "status": status,
+        "job_name": run.name,
+        "namespace": job.namespace,
+        "execution_time": round(time.monotonic() - started, 3),
+        "succeeded": int(run.status.get("succeeded") or 0),
+        "failed": int(run.status.get("failed") or 0),
+    }
+    known = {"pod_name": run.pod.name, "exit_code": run.pod.exit_code, "output": output}
+    return {**fields, **{name: value for name, value in known.items() if value is not None}}
 
-    def data(self, status: str, output: str | None) -> dict[str, JsonValue]:
-        """What the docstring of ScriptConfig promises, without what is not known."""
-        fields: dict[str, JsonValue] = {
-            "status": status,
-            "job_name": self._name,
-            "namespace": self._job.namespace,
-            "execution_time": round(time.monotonic() - self._started, 3),
-            "succeeded": int(self._status.get("succeeded") or 0),
-            "failed": int(self._status.get("failed") or 0),
-        }
-        known = {"pod_name": self._pod.name, "exit_code": self._pod.exit_code, "output": output}
-        return {**fields, **{name: value for name, value in known.items() if value is not None}}
 
-    def result(self, ended: tuple[str, str | None, str | None], output: str | None) -> ToolResult:
-        state, reason, message = ended
-        if state == "succeeded":
-            return ToolResult.success(self.data("completed", output), stdout=output, exit_code=0)
-        code = self._pod.exit_code
-        causes = [cause for cause in (self._pod.reason, reason, message) if cause and cause != "Error"]
-        text = f"Job {self._name} failed" + (f": exit code {code}" if code is not None else "")
-        text += f" ({'; '.join(dict.fromkeys(causes))})" if causes else ""
-        word = "out_of_memory" if self._pod.reason == "OOMKilled" else None if code is None else str(code)
-        data = self.data("failed", output)
-        return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=code)
-
-    async def abandon(self) -> None:
-        """What becomes of the Job of a command that is stopped."""
-        if self._context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
-            await self.delete()
-
-    async def delete(self) -> None:
-        if (problem := await self._cluster.delete_whatever_comes(self._name)) is not None:
-            self._context.logger.warning("script_not_deleted", job=self._name, problem=problem)
+def _result(
+    run: JobRun, ended: tuple[str, str | None, str | None], output: str | None, job: JobConfig, started: float
+) -> ToolResult:
+    state, reason, message = ended
+    if state == "succeeded":
+        return ToolResult.success(_data("completed", run, output, job, started), stdout=output, exit_code=0)
+    code, text = run.pod.exit_code, run.failure_text(reason, message)
+    word = "out_of_memory" if run.pod.reason == "OOMKilled" else None if code is None else str(code)
+    data = _data("failed", run, output, job, started)
+    return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=code)

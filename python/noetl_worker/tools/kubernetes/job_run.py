@@ -1,0 +1,82 @@
+"""A Job of ours in a cluster, from its creation to its end: the same for both kinds that make one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from noetl_worker import backoff
+from noetl_worker.errors import ToolError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterRefusal
+from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, PodState, finished, pod_state
+
+__all__ = ["JobRun"]
+
+
+class JobRun:
+    """`kind`: of the tool, for its log events."""
+
+    def __init__(self, kind: str, cluster: Cluster, name: str, context: ToolContext) -> None:
+        self._kind, self._cluster, self._context, self.name = kind, cluster, context, name
+        self.status: Mapping[str, Any] = {}
+        self.pod = PodState()
+
+    async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+        """The Job as the cluster has it, made now or before."""
+        try:
+            created = await self._cluster.create(job)
+        except asyncio.CancelledError:  # it may be there all the same
+            await self.abandon()
+            raise
+        self._context.logger.info(f"{self._kind}_job", job=self.name, namespace=created["metadata"].get("namespace"))
+        return created
+
+    async def end(self, first_poll_s: float, most_poll_s: float) -> tuple[str, str | None, str | None]:
+        """(succeeded | failed, reason, message), when the Job has ended; what cannot be asked is asked again."""
+        tries = 0
+        while True:
+            try:
+                job = await self._cluster.job(self.name)
+                self.pod = pod_state(await self._cluster.pods(self.name))
+            except ToolError as error:
+                if isinstance(error, ClusterRefusal) and error.status == 404:
+                    raise ToolError(f"Job {self.name} was deleted from outside", kind="process") from error
+                if not error.retryable:
+                    raise
+                self._context.logger.warning(f"{self._kind}_status", job=self.name, problem=str(error))
+            else:
+                self.status = job.get("status") or {}
+                if (ended := finished(job)) is not None:
+                    return ended
+                if self.pod.never_starts:
+                    return "failed", self.pod.reason, self.pod.message
+            tries += 1
+            await asyncio.sleep(backoff.delay_s(tries, first_poll_s, most_poll_s, jitter=0.0))
+
+    async def output(self, max_bytes: int) -> str | None:
+        """The log of the newest pod; None, with a warning, when it cannot be had: the outcome counts more."""
+        if self.pod.name is None or self.pod.never_starts:
+            return None
+        try:
+            return await self._cluster.log(self.pod.name, CONTAINER_NAME, max_bytes)
+        except ToolError as error:
+            self._context.logger.warning(f"{self._kind}_log", pod=self.pod.name, problem=str(error))
+            return None
+
+    def failure_text(self, reason: str | None, message: str | None) -> str:
+        code = self.pod.exit_code
+        causes = [cause for cause in (self.pod.reason, self.pod.message, reason, message) if cause and cause != "Error"]
+        text = f"Job {self.name} failed" + ("" if code is None else f": exit code {code}")
+        return f"{text} ({'; '.join(dict.fromkeys(causes))})" if causes else text
+
+    async def abandon(self) -> None:
+        """What becomes of the Job of a command that is stopped."""
+        if self._context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+            await self.delete()
+
+    async def delete(self) -> None:
+        if (problem := await self._cluster.delete_whatever_comes(self.name)) is not None:
+            self._context.logger.warning(f"{self._kind}_not_deleted", job=self.name, problem=problem)
