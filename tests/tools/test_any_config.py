@@ -51,7 +51,8 @@ def test_config_of_any_form_is_taken_or_refused_with_a_tool_error(kind: str, dat
 @functools.cache
 def _fields(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     tool = REGISTRY.get(kind)
-    own = sorted({*fields.names_of(tool.config_model), *fields.spellings_of(tool.config_model, tool.field_aliases)})
+    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    own = sorted({*fields.names_of(tool.config_model), *spellings})
     return st.dictionaries(st.sampled_from([*own, "spec", "timeout", "retry", "unknown"]), VALUES, max_size=4)
 
 

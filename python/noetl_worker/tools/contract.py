@@ -177,33 +177,26 @@ class ToolContext:
 class Tool(Protocol[ConfigT]):
     """A tool kind.
 
-    `kind`: the registry key. `aliases`: other kinds that mean the same tool. `config_model`: a dataclass that
-    mashumaro can decode; field names are the canonical ones of protocol/tasks.md#fields. Its `__post_init__` raises
-    ValueError (or ConfigurationError) for whatever is seen to be wrong from the rendered values alone: the command is
-    then refused before it is reported as started. What a credential, a file or the worker's environment decides is for
-    `run`. `field_aliases`: other spelling -> canonical name. `raw_fields`: fields that are not rendered before the tool
-    runs (a sequence renders its own tasks one by one). `side_effecting`: False only when running twice changes nothing
-    outside.
+    `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode; field names are the canonical ones
+    of protocol/tasks.md#fields. Its `__post_init__` raises ValueError (or ConfigurationError) for whatever is seen to
+    be wrong from the rendered values alone: the command is then refused before it is reported as started. What a
+    credential, a file or the worker's environment decides is for `run`.
 
-    Not needed, but used where a tool has them: `contract = 1` is the CONTRACT_VERSION that it is written for, and where
-    the worker has another the tool is refused; `inline = True` says that `run` waits for nothing and takes no time: it
-    is awaited as it is, with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls;
-    `check(config, context)` raises ConfigurationError for what a decoded config asks of other tools;
-    `time_needed(config)` gives the seconds that a config without a timeout needs at least, over the worker's default;
-    `ignored(config)` gives texts about parts of a decoded config that nothing reads, reported as unknown fields are;
-    `field_schemas` (field -> JSON Schema) says more of a field than its type does; `requires` (module -> how to
-    install it) lets `noetl-worker tools` say what is missing; `imports` names those that are imported with the kind, in
-    a thread, before its first command.
+    Not needed, but used where a tool has them: `aliases`, other kinds that mean the same tool; `field_aliases`, other
+    spelling -> canonical name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its
+    own tasks one by one); `inline = True` says that `run` waits for nothing and takes no time: it is awaited as it is,
+    with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls; `check(config,
+    context)` raises ConfigurationError for what a decoded config asks of other tools; `time_needed(config)` gives the
+    seconds that a config without a timeout needs at least, over the worker's default; `ignored(config)` gives texts
+    about parts of a decoded config that nothing reads, reported as unknown fields are; `field_schemas` (field -> JSON
+    Schema) says more of a field than its type does; `requires` (module -> how to install it) lets `noetl-worker tools`
+    say what is missing; `imports` names those that are imported with the kind, in a thread, before its first command.
 
     `run` returns a ToolResult (status error for a failure the playbook may handle: an exit code, an HTTP status)
     or raises ToolError (bad config, nothing to talk to).
     """
 
     kind: ClassVar[str]
-    aliases: ClassVar[tuple[str, ...]]
     config_model: ClassVar[type]
-    field_aliases: ClassVar[Mapping[str, str]]
-    raw_fields: ClassVar[frozenset[str]]
-    side_effecting: ClassVar[bool]
 
     async def run(self, config: ConfigT, context: ToolContext) -> ToolResult: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -53,13 +52,10 @@ class CursorWorkerTool:
     """The frames' routes are in no recording of ours: to guess at them would lose rows or process them twice."""
 
     kind: ClassVar[str] = "cursor_worker"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = CursorWorkerConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset(
         {"cursor", "iterator", "tasks"}  # nothing of it is rendered only to be refused
     )
-    side_effecting: ClassVar[bool] = True
 
     async def run(self, config: CursorWorkerConfig, context: ToolContext) -> ToolResult:
         raise ConfigurationError(f"cursor_worker: {_INSTEAD}")

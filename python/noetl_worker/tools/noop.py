@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,11 +24,7 @@ class NoopConfig:
 
 class NoopTool:
     kind: ClassVar[str] = "noop"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = NoopConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = False
     inline: ClassVar[bool] = True
 
     async def run(self, config: NoopConfig, context: ToolContext) -> ToolResult:

@@ -306,13 +306,6 @@ class Registry:
             context.logger.warning("tool_config", kind=kind, problem=warning)
         return await prepared.run_in_time()
 
-    def is_side_effecting(self, kind: str) -> bool:
-        """False only for tools that say running twice changes nothing outside; unknown kinds count as True."""
-        try:
-            return bool(getattr(self.get(kind), "side_effecting", True))
-        except ConfigurationError:
-            return True
-
     async def aclose(self) -> None:
         """Close what tools keep open between calls (HTTP connections, pools, the Python template process)."""
         for tool in {id(tool): tool for tool in self._tools.values()}.values():

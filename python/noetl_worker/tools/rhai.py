@@ -85,11 +85,8 @@ class RhaiTool:
     """Runs in a process that is forked as one of `python` is; ends at the deadline and with a cancellation."""
 
     kind: ClassVar[str] = "rhai"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = RhaiConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"script": "code"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True  # it can call http_post
     native_feature: ClassVar[str] = "rhai"
     is_confined: ClassVar[bool] = True
 

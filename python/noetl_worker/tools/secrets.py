@@ -107,8 +107,6 @@ class SecretsTool:
     aliases: ClassVar[tuple[str, ...]] = ("secret_manager",)
     config_model: ClassVar[type] = SecretsConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = False
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)

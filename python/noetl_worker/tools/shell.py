@@ -75,11 +75,7 @@ class ShellConfig:
 
 class ShellTool:
     kind: ClassVar[str] = "shell"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ShellConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
     is_confined: ClassVar[bool] = True
 
     def __init__(

@@ -140,11 +140,9 @@ class SnowflakeTool:
     """A session for each command, in a thread of its own; a cancelled command closes it, which ends its statement."""
 
     kind: ClassVar[str] = "snowflake"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = SnowflakeConfig
     field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS_B64, "username": "user", "parameters": "params"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"snowflake.connector": "noetl-worker[snowflake]"}
     imports: ClassVar[tuple[str, ...]] = ("snowflake.connector",)
 

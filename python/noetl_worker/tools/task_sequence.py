@@ -131,7 +131,6 @@ class TaskSequenceTool:
     config_model: ClassVar[type] = TaskSequenceConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"tool_config": "tasks", "tool": "tasks"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
-    side_effecting: ClassVar[bool] = True
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
     def ignored(self, config: TaskSequenceConfig) -> list[str]:

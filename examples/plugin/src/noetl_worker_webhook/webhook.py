@@ -53,12 +53,8 @@ class WebhookTool:
     """One client for all calls of a worker; it keeps connections, and no cookies."""
 
     kind: ClassVar[str] = "webhook"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = WebhookConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"type": "event", "payload": "data"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
-    contract: ClassVar[int] = 1
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None

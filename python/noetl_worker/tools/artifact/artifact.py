@@ -151,11 +151,8 @@ class ArtifactTool:
     """
 
     kind: ClassVar[str] = "artifact"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ArtifactConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)

@@ -52,11 +52,8 @@ class ResultFetchTool:
     """
 
     kind: ClassVar[str] = "result_fetch"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ResultFetchConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = False
 
     def ignored(self, config: ResultFetchConfig) -> list[str]:
         """What the registry reports beside unknown fields."""

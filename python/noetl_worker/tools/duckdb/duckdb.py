@@ -113,14 +113,12 @@ class DuckdbTool:
     """A database opened for each command and closed after it, in a thread of its own."""
 
     kind: ClassVar[str] = "duckdb"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = DuckdbConfig
     field_aliases: ClassVar[Mapping[str, str]] = {
         **sql.SPELLINGS_B64,
         "parameters": "params",
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {
         "duckdb": "noetl-worker[duckdb]",
         "botocore": "noetl-worker[aws] for s3:// scripts",

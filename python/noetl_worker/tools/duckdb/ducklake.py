@@ -106,7 +106,6 @@ class DucklakeTool:
     """
 
     kind: ClassVar[str] = "ducklake"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = DucklakeConfig
     field_aliases: ClassVar[Mapping[str, str]] = {
         **sql.SPELLINGS_B64,
@@ -114,7 +113,6 @@ class DucklakeTool:
         "catalog": "catalog_connection",
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"duckdb": "noetl-worker[duckdb]"}
     imports: ClassVar[tuple[str, ...]] = ("duckdb",)
     is_confined: ClassVar[bool] = True

@@ -120,11 +120,9 @@ class HttpTool:
     """
 
     kind: ClassVar[str] = "http"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = HttpConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"verify_ssl": "verify"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"headers", "retry"})
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"google.auth": "noetl-worker[gcp] for service accounts of Google"}
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:

@@ -155,11 +155,8 @@ class ContainerTool:
     """
 
     kind: ClassVar[str] = "container"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ContainerConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"service_account_name": "service_account"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -73,11 +73,7 @@ class ScriptTool:
     """differs-from-upstream: gs:// scripts are read by the worker; the ConfigMap and the Secret belong to the Job."""
 
     kind: ClassVar[str] = "script"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ScriptConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
 
     def __init__(

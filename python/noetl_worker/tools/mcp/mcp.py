@@ -113,7 +113,6 @@ class McpTool:
     """
 
     kind: ClassVar[str] = "mcp"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = McpConfig
     field_aliases: ClassVar[Mapping[str, str]] = {
         "url": "endpoint",
@@ -122,8 +121,6 @@ class McpTool:
         "action": "method",
         "tool_name": "tool",
     }
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)

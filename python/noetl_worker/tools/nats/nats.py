@@ -200,7 +200,6 @@ class NatsTool:
     """
 
     kind: ClassVar[str] = "nats"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = NatsConfig
     field_aliases: ClassVar[Mapping[str, str]] = {
         "nats_url": "url",
@@ -214,8 +213,6 @@ class NatsTool:
         "msg_id": "message_id",
         "last_revision": "revision",
     }
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
 
     def __init__(self, connections: Connections | None = None) -> None:

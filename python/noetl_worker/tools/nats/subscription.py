@@ -132,11 +132,8 @@ class SubscriptionTool:
     """
 
     kind: ClassVar[str] = "subscription"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = SubscriptionConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"nats_url": "url", "username": "user", "ack_mode": "ack"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
 
     def __init__(self) -> None:

@@ -84,9 +84,6 @@ class PlaybookTool:
     kind: ClassVar[str] = "playbook"
     aliases: ClassVar[tuple[str, ...]] = ("playbooks",)
     config_model: ClassVar[type] = PlaybookConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     async def run(self, config: PlaybookConfig, context: ToolContext) -> ToolResult:
         started = await _start(config, context)

@@ -50,11 +50,7 @@ class WorkbookTool:
     """Result and failures are those of the entry's kind."""
 
     kind: ClassVar[str] = "workbook"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = WorkbookConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)

@@ -120,11 +120,9 @@ class PostgresTool:
     """
 
     kind: ClassVar[str] = "postgres"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = PostgresConfig
     field_aliases: ClassVar[Mapping[str, str]] = {**CONNECTION_SPELLINGS, **sql.SPELLINGS_B64, "parameters": "params"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {
         "psycopg": "noetl-worker[postgres]",
         "botocore": "noetl-worker[aws] for s3:// scripts",

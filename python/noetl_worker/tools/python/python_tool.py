@@ -116,11 +116,8 @@ class PythonConfig:
 
 class PythonTool:
     kind: ClassVar[str] = "python"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = PythonConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"code_base64": "code_b64"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
     is_confined: ClassVar[bool] = True
 

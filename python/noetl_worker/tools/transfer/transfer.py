@@ -168,7 +168,6 @@ class TransferTool:
         "columns": "mapping",
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"source"})
-    side_effecting: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {
         "duckdb": "noetl-worker[duckdb] for duckdb and files",
         "psycopg": "noetl-worker[postgres] for postgres",
