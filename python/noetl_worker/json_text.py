@@ -8,20 +8,14 @@ compares them.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import datetime
-import decimal
 import json
 import math
 import re
-import uuid
-from collections.abc import Mapping
-from enum import Enum
 from typing import Any, Final
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue
+from noetl_worker.process.plain_values import TEXTS, key_text, plain
 
 orjson: Any
 try:
@@ -36,8 +30,6 @@ _MIN_INT64: Final = -(2**63)
 """What orjson, and so what a plane that reads with it or with serde, takes for a whole number."""
 _MAX_INT_CHARS: Final = 20
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-_MAX_DEPTH: Final = 254
-"""orjson's own limit."""
 _EMBEDDED_DEPTH: Final = 8
 """What is embedded is embedded by us, in an event: not deeper than this. Deeper it is parsed, which takes longer."""
 _ESCAPE_CHARS: Final = 6
@@ -187,12 +179,15 @@ def embed(body: bytes) -> Any:
 
 
 def _is_embedded(value: Any) -> bool:
-    return isinstance(value, _Embedded) or (orjson is not None and isinstance(value, orjson.Fragment))
+    return type(value) in TEXTS
 
 
 def _embedded_bytes(value: Any) -> bytes:
     contents: bytes = value.contents if isinstance(value, _Embedded) else orjson.dumps(value)
     return contents
+
+
+TEXTS[_Embedded if orjson is None else orjson.Fragment] = lambda value: loads(_embedded_bytes(value))
 
 
 def _has_embedded(value: Any, depth: int) -> bool:
@@ -208,7 +203,7 @@ def _around_embedded(value: Any, depth: int) -> bytes:
     if _is_embedded(value):
         return _embedded_bytes(value)
     if depth and isinstance(value, dict) and _has_embedded(value, depth):
-        members = (_text(_key(key)) + b":" + _around_embedded(item, depth - 1) for key, item in value.items())
+        members = (_text(key_text(key)) + b":" + _around_embedded(item, depth - 1) for key, item in value.items())
         return b"{" + b",".join(members) + b"}"
     if depth and isinstance(value, list) and _has_embedded(value, depth):
         return b"[" + b",".join(_around_embedded(item, depth - 1) for item in value) + b"]"
@@ -224,108 +219,3 @@ def _default(value: Any) -> JsonValue:
     if converted is value:
         raise TypeError(type(value).__name__)
     return converted
-
-
-def plain(value: Any, above: tuple[int, ...] = ()) -> JsonValue:
-    """The JSON-plain form of `value`, the same as a value of the tool `python` gets (tools/python/python_values.py).
-
-    NaN and infinities -> null; Decimal and UUID -> exact text; date and time -> ISO 8601; bytes -> base64 text; set ->
-    sorted list; ints beyond 64 bits -> decimal text (up to 2**64-1 they are numbers); Enum -> its value; dataclass,
-    pydantic model -> object; numpy and pandas -> number, list or list of rows, their times -> ISO 8601 text in their
-    own unit and NaT -> null; other objects -> str().
-
-    `above` has the containers that `value` is in: one that contains itself ends there.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Enum):
-        return plain(value.value, above)
-    if isinstance(value, int):
-        return int(value) if _MIN_INT64 <= value <= _MAX_UINT64 else str(int(value))
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, str):
-        return _exact_integer(value)
-    if len(above) >= _MAX_DEPTH:
-        return "[nested too deeply]"
-    if id(value) in above:
-        return "[circular]"
-    within = (*above, id(value))
-    if isinstance(value, Mapping):
-        members: dict[str, JsonValue] = {}
-        for key, item in value.items():  # no comprehension here and below: it would be one more frame a level
-            members[_key(key)] = plain(item, within)
-        return members
-    if isinstance(value, (list, tuple)):
-        elements: list[JsonValue] = []
-        for item in value:
-            elements.append(plain(item, within))  # noqa: PERF401
-        return elements
-    return _plain_object(value, within)
-
-
-def _exact_integer(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def _key(key: Any) -> str:
-    """The text of a key: a text, a number as Python prints it, null, true, false, ISO 8601."""
-    if isinstance(key, str):
-        return _exact_integer(key)
-    if isinstance(key, Enum):
-        return _key(key.value)
-    if key is None or (isinstance(key, float) and not math.isfinite(key)):
-        return "null"
-    if isinstance(key, bool):
-        return "true" if key else "false"
-    if isinstance(key, int):
-        return str(int(key))
-    if isinstance(key, float):
-        return repr(float(key))
-    if isinstance(key, (datetime.datetime, datetime.date, datetime.time)):
-        return key.isoformat()
-    if type(key).__module__ == "numpy" and isinstance(number := plain(key), (bool, int, float)):
-        return _key(number)
-    return _exact_integer(str(key))
-
-
-def _plain_object(value: Any, within: tuple[int, ...]) -> JsonValue:
-    if isinstance(value, (set, frozenset)):  # in an order that is the same next time
-        items = [plain(item, within) for item in value]
-        return sorted(items, key=lambda item: (type(item).__name__, _sort_key(item)))
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat() if value == value else None  # the NaT of pandas
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(bytes(value)).decode()
-    if isinstance(value, (decimal.Decimal, uuid.UUID, type)):
-        return str(value)
-    if _is_embedded(value):
-        return loads(_embedded_bytes(value))
-    if dataclasses.is_dataclass(value):
-        return {each.name: plain(getattr(value, each.name), within) for each in dataclasses.fields(value)}
-    return _converted(value, within)
-
-
-def _sort_key(item: JsonValue) -> Any:
-    return item if isinstance(item, (int, float, str)) else str(item)
-
-
-def _converted(value: Any, within: tuple[int, ...]) -> JsonValue:
-    """numpy and Series, pydantic, DataFrame: by what they offer, so that none of them has to be imported."""
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
-    if kind in ("M", "m") and hasattr(value, "astype"):  # `tolist` would give nanoseconds, a number
-        return _without_nat(value.astype(str).tolist())
-    for method, arguments in (("tolist", ()), ("model_dump", ()), ("to_dict", ("records",))):
-        convert = getattr(value, method, None)
-        if callable(convert) and (method != "to_dict" or hasattr(value, "columns")):
-            made = convert(*arguments)
-            if type(made) is not type(value):
-                return plain(made, within)
-            return plain(float(value), within) if kind == "f" else str(value)  # longdouble is its own list
-    return _exact_integer(str(value))
-
-
-def _without_nat(texts: Any) -> JsonValue:
-    if isinstance(texts, list):
-        return [_without_nat(text) for text in texts]
-    return None if texts == "NaT" else str(texts)

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 
-VALUES = runpy.run_path(str(Path(json_text.__file__).with_name("tools") / "python/python_values.py"))
+VALUES = runpy.run_path(str(Path(json_text.__file__).with_name("process") / "plain_values.py"))
 HERE = datetime.timezone(datetime.timedelta(hours=5, seconds=30))
 
 

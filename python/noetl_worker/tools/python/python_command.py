@@ -33,7 +33,10 @@ TEMPLATE = vars(sys.modules["__main__"])
 EXCHANGE, CONFINEMENT = TEMPLATE["EXCHANGE"], TEMPLATE["CONFINEMENT"]
 VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("python_values", "python_code"))
 FILE_NAME = CODE["FILE_NAME"]
-plain, compile_source, result_of = VALUES["plain"], CODE["compile_source"], CODE["result_of"]
+PLAIN = TEMPLATE["read"](TEMPLATE["WORKER"], "plain_values")
+PLAIN["MAX_DEPTH"] = 201
+"""A result travels in an event, which has levels around it."""
+plain, compile_source, result_of = PLAIN["plain"], CODE["compile_source"], CODE["result_of"]
 calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]
 begin, send, receive = EXCHANGE["begin"], EXCHANGE["send"], EXCHANGE["receive"]
 SIGTERM, SIGINT, BY_DEFAULT = int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIG_DFL)
@@ -209,7 +212,7 @@ def make_scope(request: dict[str, Any]) -> dict[str, Any]:
     scope = module.__dict__
     scope["__builtins__"] = builtins
     given, variables = request["input"], request["variables"]
-    scope.update(json=json, os=os, uuid=uuid, datetime=datetime, **VALUES["LEGACY"])
+    scope.update(json=json, os=os, uuid=uuid, datetime=datetime, **VALUES["LEGACY"], make_serializable=plain)
     scope.update(execution_id=request["execution_id"], step=request["step"], auth=request.get("auth", {}))
     scope.update(auth_fds=request["auth_fds"])
     scope.update(args=given, input_data=given, variables=variables)

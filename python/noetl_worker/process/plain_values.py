@@ -1,0 +1,128 @@
+"""Any value as JSON has it: for what the worker writes, and for the result of a `python` command.
+
+Read by path into the process of a command (`tools/python/python_command.py`), which has no package: the standard
+library only, and Python 3.9.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import decimal
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+MAX_DEPTH = 254
+"""orjson's own limit."""
+TEXTS: dict[type, Callable[[Any], Any]] = {}
+"""Types that are JSON text already -> what reads them."""
+
+
+def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """The JSON-plain form of `value`.
+
+    NaN and infinities -> null; Decimal and UUID -> exact text; date and time -> ISO 8601; bytes -> base64 text; set ->
+    sorted list; ints beyond 64 bits -> decimal text (up to 2**64-1 they are numbers); Enum -> its value; dataclass,
+    pydantic model -> object; numpy and pandas -> number, list or list of rows, their times -> ISO 8601 text in their
+    own unit and NaT -> null; other objects -> str().
+
+    `above` has the containers that `value` is in: one that contains itself ends there.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value, above)
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**64 else str(int(value))
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        return _whole(value)
+    if len(above) >= MAX_DEPTH:
+        return "[nested too deeply]"
+    if id(value) in above:
+        return "[circular]"
+    within = (*above, id(value))
+    if isinstance(value, Mapping):
+        members: dict[str, Any] = {}
+        for key, item in value.items():  # no comprehension here and below: it would be one more frame a level
+            members[key_text(key)] = plain(item, within)
+        return members
+    if isinstance(value, (list, tuple)):
+        elements: list[Any] = []
+        for item in value:
+            elements.append(plain(item, within))  # noqa: PERF401
+        return elements
+    return _of_object(value, within)
+
+
+def key_text(key: Any) -> str:
+    """The text of a key: a text, a number as Python prints it, null, true, false, ISO 8601."""
+    if isinstance(key, str):
+        return _whole(key)
+    if isinstance(key, Enum):
+        return key_text(key.value)
+    if key is None or (isinstance(key, float) and not math.isfinite(key)):
+        return "null"
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int):
+        return str(int(key))
+    if isinstance(key, float):
+        return repr(float(key))
+    if isinstance(key, (datetime.datetime, datetime.date, datetime.time)):
+        return key.isoformat()
+    if type(key).__module__ == "numpy" and isinstance(number := plain(key), (bool, int, float)):
+        return key_text(number)
+    return _whole(str(key))
+
+
+def _whole(text: str) -> str:
+    """No half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _of_object(value: Any, within: tuple[int, ...]) -> Any:
+    if isinstance(value, (set, frozenset)):  # in an order that is the same next time
+        items = [plain(item, within) for item in value]
+        return sorted(items, key=lambda item: (type(item).__name__, _sort_key(item)))
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat() if value == value else None  # the NaT of pandas
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, (decimal.Decimal, uuid.UUID, type)):
+        return str(value)
+    if type(value) in TEXTS:
+        return TEXTS[type(value)](value)
+    if dataclasses.is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name), within) for each in dataclasses.fields(value)}
+    return _converted(value, within)
+
+
+def _sort_key(item: Any) -> Any:
+    return item if isinstance(item, (int, float, str)) else str(item)
+
+
+def _converted(value: Any, within: tuple[int, ...]) -> Any:
+    """numpy and Series, pydantic, DataFrame: by what they offer, so that none of them has to be imported."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in ("M", "m") and hasattr(value, "astype"):  # `tolist` would give nanoseconds, a number
+        return _without_nat(value.astype(str).tolist())
+    for method, arguments in (("tolist", ()), ("model_dump", ()), ("to_dict", ("records",))):
+        convert = getattr(value, method, None)
+        if callable(convert) and (method != "to_dict" or hasattr(value, "columns")):
+            made = convert(*arguments)
+            if type(made) is not type(value):
+                return plain(made, within)
+            return plain(float(value), within) if kind == "f" else str(value)  # longdouble is its own list
+    return _whole(str(value))
+
+
+def _without_nat(texts: Any) -> Any:
+    if isinstance(texts, list):
+        return [_without_nat(text) for text in texts]
+    return None if texts == "NaT" else str(texts)
