@@ -179,11 +179,12 @@ async def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) 
 REFUSED = """
 import asyncio, resource, sys
 from noetl_worker.errors import ResourceShortage
-from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_runner import PythonRunner
 async def go():
     runner = PythonRunner()
-    for way in (lambda: process.run_process(["true"], env={}), lambda: runner.run({"code": "result = 1"})):
+    for way in (
+        lambda: runner.run_program("/bin/true", ["true"], env={}, cwd="/"), lambda: runner.run({"code": "result = 1"})
+    ):
         try:
             await way()
             print("ran")
@@ -301,7 +302,7 @@ async def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.M
     monkeypatch.setattr(subprocess, "Popen", failing(number))
     before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(ToolError) as caught:
-        await process.run_process(["true"], env={})
+        await PythonRunner().run_program("/bin/true", ["true"], env={}, cwd="/")
     assert isinstance(caught.value, ResourceShortage) is (number in NOTHING_LEFT)
     assert set(Path("/proc/self/fd").iterdir()) <= before
 

@@ -130,6 +130,7 @@ async def test_hundred_commands_at_once_keep_to_themselves() -> None:
     contexts = [tool_context(registry=registry, variables={"n": number}) for number in range(100)]
     config = {"command": "echo {{ n }} > file; cat file"}
     results = await asyncio.gather(*(registry.run_tool("shell", config, context) for context in contexts))
+    await registry.aclose()
     assert [result.data["stdout"].strip() for result in results] == [str(number) for number in range(100)]
 
 
@@ -250,6 +251,7 @@ async def test_hundred_parallel_commands_hold_no_thread_each(tmp_path: Path) -> 
     more = threads() - before
     os.write(opener, b"\n" * 100)
     results = await asyncio.gather(*calls)
+    await registry.aclose()
     os.close(opener)
     assert (more, sum(result.exit_code == 0 for result in results)) == (0, 100)
 
@@ -287,6 +289,7 @@ async def test_no_zombies_and_no_processes_stay() -> None:
     config = {"command": "sleep 1000 & sleep 1000 >/dev/null 2>&1 & true"}
     await asyncio.gather(*(registry.run_tool("shell", config, context) for _ in range(5)))
     assert (set(children_of(os.getpid())) - before) == set()
+    await registry.aclose()
 
 
 # ── what upstream got wrong in this kind ─────────────────────────────────────────────────

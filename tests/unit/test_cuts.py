@@ -31,7 +31,7 @@ from noetl_worker.tools.http.http import HttpTool
 from noetl_worker.tools.kubernetes import cluster as container_cluster
 from noetl_worker.tools.mcp.mcp import McpTool
 from noetl_worker.tools.nats import subscription
-from noetl_worker.tools.process import process
+from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.transport.transport import Response
 from unit.planes import plane
 
@@ -209,7 +209,9 @@ async def test_output_of_a_program_is_cut_without_halves() -> None:
     """The first half ends, and the second begins, inside of the secret."""
     code = f"import sys; sys.stdout.write('x' * 40 + '{SECRET}' + 'y' * 100 + '{SECRET}' + 'z' * 40)"
     redaction.remember(lambda: FORMS)
-    shown = await process.run_process([sys.executable, "-c", code], env={}, max_output_bytes=100)
+    runner, argv = PythonRunner(), [sys.executable, "-c", code]
+    shown = await runner.run_program(sys.executable, argv, env={}, cwd="/", max_output_bytes=100)
+    await runner.aclose()
     assert shown.stdout == "x" * 40 + "[REDACTED]\n[... 118 bytes left out ...]\n[REDACTED]" + "z" * 40
 
 

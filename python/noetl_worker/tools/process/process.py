@@ -1,13 +1,14 @@
-"""Run one program in its own process group, bounded in time and in output.
+"""A program in its own process group, bounded in time and in output; a template process starts it
+(`python_template.py`).
 
-Used by the tools that start programs. What is promised, whatever the program does:
+What is promised, whatever the program does:
 
-* a timeout or a cancelled task stops the process group: SIGTERM, `grace_s` later SIGKILL;
+* a timeout or a cancelled task stops the process group: SIGTERM, GRACE_S later SIGKILL;
 * when the program ends, what it left behind in its group is killed: executions share nothing;
 * output is kept up to a limit (head and tail), never in unbounded memory;
-* a left-over process that holds the pipe open delays the answer by `drain_s` at most;
-* no thread per process: Linux pidfds, elsewhere a poll of 20 ms;
-* when the worker itself is killed, so is what it started (`watchdog`).
+* a left-over process that holds the pipe open delays the answer by DRAIN_S at most;
+* no thread per process;
+* when the worker itself is killed, so is what it started: the template notices.
 """
 
 from __future__ import annotations
@@ -17,22 +18,18 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
-from noetl_worker.errors import ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
-from noetl_worker.tools.process.shortage import before_any_effect, pipes
-from noetl_worker.tools.process.watchdog import watchdog
 
 __all__ = [
     "MAX_OUTPUT_BYTES",
@@ -44,7 +41,6 @@ __all__ = [
     "environment_text",
     "exit_text",
     "oom_kills",
-    "run_process",
     "scratch_directory",
     "supervise",
 ]
@@ -56,7 +52,6 @@ MEMORY_EVENTS: Final = "/sys/fs/cgroup/memory.events"
 GRACE_S: Final = 2.0
 DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
-_POLL_S: Final = 0.02
 _READS_AT_THE_END: Final = 8
 _QUICK_S: Final = 0.02
 """Output of a command that ends sooner is read at its end: until then a pipe holds it (64 KiB on Linux)."""
@@ -159,61 +154,7 @@ class Group(Protocol):
     def signal(self, number: int) -> None: ...
 
 
-async def run_process(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    cwd: str | os.PathLike[str] | None = None,
-    stdin: bytes | None = None,
-    timeout_s: float | None = None,
-    max_output_bytes: int = MAX_OUTPUT_BYTES,
-    grace_s: float = GRACE_S,
-    drain_s: float = DRAIN_S,
-) -> Finished:
-    """Run `argv` to its end.
-
-    Args:
-        argv: program and arguments; no shell is involved.
-        env: the complete environment, see `base_environment`.
-        stdin: fed to the program from a temporary file; None is /dev/null.
-        timeout_s: seconds; None waits for ever.
-
-    Returns:
-        Finished; after a timeout with what was printed so far.
-
-    Raises:
-        ToolError: kind `process`, the program cannot be started.
-        ResourceShortage: for want of descriptors, processes or memory.
-        CancelledError: after the group has been stopped.
-    """
-    started = time.monotonic()
-    with before_any_effect("no room for the program"):
-        group, out, err = _start(argv, env, cwd, stdin, max_output_bytes)
-    try:
-        timed_out = await supervise(group, (out, err), timeout_s=timeout_s, grace_s=grace_s, drain_s=drain_s)
-    finally:
-        exit_code = group.close()
-        out.close()
-        err.close()
-    (stdout, about_out), (stderr, about_err) = out.text("stdout"), err.text("stderr")
-    return Finished(
-        exit_code=exit_code,
-        stdout=stdout,
-        stderr=stderr,
-        timed_out=timed_out,
-        duration_ms=round((time.monotonic() - started) * 1000),
-        notes=(*about_out, *about_err),
-    )
-
-
-async def supervise(
-    group: Group,
-    captures: Sequence[Capture],
-    *,
-    timeout_s: float | None,
-    grace_s: float = GRACE_S,
-    drain_s: float = DRAIN_S,
-) -> bool:
+async def supervise(group: Group, captures: Sequence[Capture], *, timeout_s: float | None) -> bool:
     """Wait until the group's leader has ended and its output is read; True when the timeout ended it.
 
     A cancelled task stops the group first, then the cancellation goes on; a second one kills at once.
@@ -222,10 +163,10 @@ async def supervise(
     try:
         timed_out = not await _within(group.exited, timeout_s)
         if timed_out:
-            await _stop(group, grace_s)
-        await _drain(captures, drain_s)
+            await _stop(group)
+        await _drain(captures)
     except asyncio.CancelledError:
-        await _stop_although_cancelled(group, grace_s)
+        await _stop_although_cancelled(group)
         raise
     finally:
         watching.cancel()
@@ -237,16 +178,16 @@ def _watch(captures: Sequence[Capture]) -> None:
         capture.watch()
 
 
-async def _stop(group: Group, grace_s: float) -> None:
+async def _stop(group: Group) -> None:
     group.signal(signal.SIGTERM)
-    if not await _within(group.exited, grace_s):
+    if not await _within(group.exited, GRACE_S):
         group.signal(signal.SIGKILL)
         await _within(group.exited, None)
     group.signal(signal.SIGKILL)  # members that outlived their leader hold the pipes open
 
 
-async def _stop_although_cancelled(group: Group, grace_s: float) -> None:
-    stopping = asyncio.ensure_future(_stop(group, grace_s))
+async def _stop_although_cancelled(group: Group) -> None:
+    stopping = asyncio.ensure_future(_stop(group))
     try:
         await asyncio.shield(stopping)
     except asyncio.CancelledError:  # asked again: no more grace, but never leave before the group is gone
@@ -261,9 +202,9 @@ async def _within(end: asyncio.Future[Any], seconds: float | None) -> bool:
     return end.done()
 
 
-async def _drain(captures: Sequence[Capture], seconds: float) -> None:
-    """Read what is left; a grandchild may hold a pipe open for ever, so only for `seconds`."""
-    deadline = time.monotonic() + seconds
+async def _drain(captures: Sequence[Capture]) -> None:
+    """Read what is left; a grandchild may hold a pipe open for ever, so only for DRAIN_S."""
+    deadline = time.monotonic() + DRAIN_S
     for capture in captures:
         capture.read_what_is_there()  # mostly all: then nothing is to be waited for
         capture.watch()
@@ -363,93 +304,3 @@ class Capture:
         except UnicodeDecodeError as error:
             note = f"{name}: not UTF-8 at byte {error.start}, unreadable bytes replaced"
             return data.decode("utf-8", "replace"), (note,)
-
-
-class _ProcessGroup:
-    """A started program, leader of its own session. It is reaped last, so that its id stays its own."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.exited: asyncio.Future[None] = self._loop.create_future()
-        self._process = process
-        self._pidfd = -1
-        self._poll: asyncio.TimerHandle | None = None
-        try:
-            self._pidfd = os.pidfd_open(process.pid)
-        except (AttributeError, OSError):  # not Linux, or a kernel or sandbox without pidfds
-            self._poll_exit()
-        else:
-            self._loop.add_reader(self._pidfd, self._has_exited)
-
-    def signal(self, number: int) -> None:
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):  # gone already; macOS: only zombies are left
-                os.killpg(self._process.pid, number)
-
-    def close(self) -> int:
-        """Kill what is left of the group and reap its leader; its exit code."""
-        self.signal(signal.SIGKILL)
-        self._forget()
-        watchdog.release(self._process.pid)
-        return self._process.wait()
-
-    def _has_exited(self) -> None:
-        self._forget()
-        self.exited.set_result(None)
-
-    def _forget(self) -> None:
-        if self._poll is not None:
-            self._poll.cancel()
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-
-    def _poll_exit(self) -> None:
-        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is not None:
-            self.exited.set_result(None)
-        else:
-            self._poll = self._loop.call_later(_POLL_S, self._poll_exit)
-
-
-def _start(
-    argv: Sequence[str],
-    env: Mapping[str, str],
-    cwd: str | os.PathLike[str] | None,
-    stdin: bytes | None,
-    limit: int,
-) -> tuple[_ProcessGroup, Capture, Capture]:
-    watchdog.prepare()
-    (out_read, out_write), (err_read, err_write) = pipes(2)
-    fed = subprocess.DEVNULL
-    try:
-        fed = _stdin_file(stdin)
-        process = subprocess.Popen(
-            list(argv),
-            stdin=fed,
-            stdout=out_write,
-            stderr=err_write,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-        )
-        watchdog.guard(process.pid)  # before anything else: until then nothing ends it when we are killed
-    except (OSError, ValueError) as error:
-        os.close(out_read)
-        os.close(err_read)
-        raise ToolError(f"cannot start {argv[0]!r}: {error}", kind="process") from error
-    finally:
-        for fd in (out_write, err_write, *([fed] if fed >= 0 else [])):
-            os.close(fd)
-    return _ProcessGroup(process), Capture(out_read, limit), Capture(err_read, limit)
-
-
-def _stdin_file(data: bytes | None) -> int:
-    """A file descriptor to read `data` from; a file, so that no writer has to be kept alive."""
-    if data is None:
-        return subprocess.DEVNULL
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.seek(0)
-        return os.dup(file.fileno())

@@ -122,7 +122,7 @@ class PythonRunner:
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
     ) -> process.Finished:
-        """`process.run_process` with an empty standard input, below a supervisor where commands are confined.
+        """Run a program with an empty standard input, below a supervisor where commands are confined.
 
         Args:
             program: where `argv[0]` is.
@@ -131,10 +131,6 @@ class PythonRunner:
             ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
             CancelledError: after the group has been stopped.
         """
-        if not self._confinement.is_on:
-            return await process.run_process(
-                argv, env=env, cwd=cwd, timeout_s=timeout_s, max_output_bytes=max_output_bytes
-            )
         request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd}
         frame = frame_of(request)
         started = time.monotonic()
