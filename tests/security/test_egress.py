@@ -137,7 +137,6 @@ NO_URL = {
     "result_fetch": "the worker's own control plane",
     "task_sequence": "runs other kinds",
     "workbook": "runs other kinds",
-    "cursor_worker": "runs other kinds",
     "secrets": "the worker's environment, its directory of secrets, and one address of Google's",
     "nats": "a NATS login: its protocol, not HTTP",
     "subscription": "a NATS login: its protocol, not HTTP",

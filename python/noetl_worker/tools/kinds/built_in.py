@@ -30,7 +30,6 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "subscription": _TOOLS + "nats.subscription:SubscriptionTool",
     "script": _TOOLS + "kubernetes.script:ScriptTool",
     "workbook": _TOOLS + "playbook.workbook:WorkbookTool",
-    "cursor_worker": _TOOLS + "cursor_worker:CursorWorkerTool",
 }
 ALIASES: Final[Mapping[str, str]] = {
     "playbooks": "playbook",

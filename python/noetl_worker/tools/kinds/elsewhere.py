@@ -9,6 +9,10 @@ __all__ = ["INSTEAD"]
 
 INSTEAD: Final[Mapping[str, str]] = {
     "agent": "call the agent over http or mcp, or a NoETL agent with kind: playbook",
+    # The frames' routes are in no recording of ours: to guess at them would lose rows or process them twice.
+    "cursor_worker": "a cursor loop is leased frame by frame from the control plane, which only NoETL's own Python "
+    "worker does: write loop: {in: ...} on the step, read page by page in a task sequence whose rule jumps back, or "
+    "run one of NoETL's own workers for this kind",
     "gateway": "call it with the http tool",
     "gcs": "use artifact or http with a signed https:// address, or the python tool with google-cloud-storage",
     "iterator": "write loop: {in: ..., iterator: ...} on the step",
