@@ -1,14 +1,15 @@
-"""How long to wait before the next try: one formula for all of them.
-
-What a playbook asks for (`retry` of http, policy rules) has formulas of its own, which its author reads and sets.
-"""
+"""How long to wait before the next try: one formula for what the worker does by itself, one for what a playbook asks
+for."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Final
 
-__all__ = ["delay_s"]
+__all__ = ["GROWTHS", "asked_s", "delay_s"]
+
+GROWTHS: Final = ("none", "fixed", "linear", "exponential")
 
 
 def delay_s(
@@ -22,3 +23,10 @@ def delay_s(
     """
     base_s = min(most_s, first_s * 2.0 ** min(attempt - 1, 16))
     return base_s * (1 - jitter + jitter * draw())
+
+
+def asked_s(growth: str, first_s: float, tries: int, *, multiplier: float = 2.0) -> float:
+    """What a rule of a policy or a `retry` says, after so many tries: no chance in it, and no cap."""
+    if growth == "exponential":
+        return float(first_s * multiplier ** min(tries - 1, 64))
+    return first_s * {"none": 0.0, "linear": float(tries)}.get(growth, 1.0)

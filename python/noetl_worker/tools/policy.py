@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from noetl_worker import backoff
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 VERBS: Final = ("continue", "retry", "break", "jump", "fail")
-BACKOFFS: Final = ("none", "fixed", "linear", "exponential")
 _PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
 _ATTEMPTS: Final = 3
 _DELAY_S: Final = 1.0
@@ -143,11 +143,7 @@ def condition_holds(condition: JsonValue, render: Callable[[JsonValue], JsonValu
 
 def retry_delay(action: Action, retries: int) -> float:
     """Seconds before the next try; `retries` counts from 1. No jitter, no cap but the command's timeout."""
-    if action.backoff == "linear":
-        return action.delay_s * retries
-    if action.backoff == "exponential":
-        return float(action.delay_s * 2 ** min(retries - 1, 30))
-    return 0.0 if action.backoff == "none" else action.delay_s
+    return backoff.asked_s(action.backoff, action.delay_s, retries)
 
 
 def place_of(to: str | None, position: int, labels: Sequence[str]) -> int | None:
@@ -298,14 +294,14 @@ def _replaced(where: str, action: JsonValue) -> list[str]:
     """Values in whose place another one is taken."""
     if not isinstance(action, Mapping):
         return []
-    count, seconds, backoff = (action.get(name) for name in ("attempts", "delay", "backoff"))
+    count, seconds, growth = (action.get(name) for name in ("attempts", "delay", "backoff"))
     found = []
     if count is not None and _count(count) is None:
         found.append(f"{where}: 'attempts: {count}' is no whole number: {_ATTEMPTS} are taken")
     if seconds is not None and _seconds(seconds) is None:
         found.append(f"{where}: 'delay: {seconds}' is no number: {_DELAY_S:g} s is taken")
-    if backoff is not None and _backoff(action) not in BACKOFFS:
-        found.append(f"{where}: 'backoff: {backoff}' is none of {', '.join(BACKOFFS)}: fixed is taken")
+    if growth is not None and _backoff(action) not in backoff.GROWTHS:
+        found.append(f"{where}: 'backoff: {growth}' is none of {', '.join(backoff.GROWTHS)}: fixed is taken")
     return [fields.excerpt(text, 300) for text in found]
 
 

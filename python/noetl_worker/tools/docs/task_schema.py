@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.policy import BACKOFFS, VERBS
+from noetl_worker.backoff import GROWTHS
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.policy import VERBS
 
 __all__ = ["POLICY_SCHEMA", "TASKS_SCHEMA", "TASKS_SPELLINGS", "kinds_in"]
 
@@ -36,7 +37,7 @@ _ACTION: Final[Mapping[str, JsonValue]] = {
                 "do": _VERB,
                 "attempts": _COUNT,
                 "backoff": {
-                    "enum": list(BACKOFFS),
+                    "enum": list(GROWTHS),
                     "description": "How `delay` grows; absent: fixed with a `delay`, else none.",
                 },
                 "delay": _DELAY,

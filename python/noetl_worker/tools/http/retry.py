@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from noetl_worker.backoff import GROWTHS, asked_s
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.deadline import seconds
@@ -20,7 +21,6 @@ from noetl_worker.tools.policy import condition_holds, parse_condition
 __all__ = ["Facts", "Pages", "RetryPlan", "RetryRule", "delay_s", "holds", "parse"]
 
 STRATEGIES: Final = ("append", "replace", "merge")
-BACKOFFS: Final = ("none", "fixed", "linear", "exponential")
 _WAIT_KEYS: Final = frozenset(
     {"max_attempts", "attempts", "max_retries", "initial_delay", "delay", "initial_delay_ms", "max_delay"}
     | {"max_delay_ms", "backoff_multiplier", "multiplier", "backoff", "jitter"}
@@ -141,8 +141,8 @@ def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> R
     _known(value, where, keys)
     statuses, kinds = _reasons(value, where)
     backoff = str(value.get("backoff") or "exponential")
-    if backoff not in BACKOFFS:
-        raise ConfigurationError(f"http: {where}.backoff {backoff!r} is none of {', '.join(BACKOFFS)}")
+    if backoff not in GROWTHS:
+        raise ConfigurationError(f"http: {where}.backoff {backoff!r} is none of {', '.join(GROWTHS)}")
     attempts = value.get("max_attempts", value.get("attempts"))
     if attempts is None and "max_retries" in value:
         attempts = _integer(f"{where}.max_retries", value["max_retries"], 0) + 1
@@ -279,8 +279,5 @@ def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue
 
 def delay_s(rule: RetryRule, tries: int) -> float:
     """Seconds before the next try, after `tries` exchanges; jitter spreads them over half to one and a half."""
-    if rule.backoff == "none":
-        return 0.0
-    factor = {"fixed": 1.0, "linear": float(tries)}.get(rule.backoff, rule.multiplier ** min(tries - 1, 64))
-    delay = min(rule.delay_s * factor, rule.max_delay_s)
+    delay = min(asked_s(rule.backoff, rule.delay_s, tries, multiplier=rule.multiplier), rule.max_delay_s)
     return delay * random.uniform(0.5, 1.5) if rule.jitter else delay
