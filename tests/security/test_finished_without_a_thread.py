@@ -24,7 +24,8 @@ from noetl_worker.models import CaseDecision, Command, Dialect, FitRules, ToolRe
 from noetl_worker.report import results
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.process.process import scratch_directory
+from noetl_worker.tools.process.confinement import UNCONFINED
+from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.on_loop import OnLoopTransport
 from noetl_worker.transport.over_httpx import HttpxTransport
@@ -82,7 +83,7 @@ async def of_report(dialect):
     return {"said": report.status}
 
 async def of_scratch():
-    async with scratch_directory() as place:
+    async with Scratch(UNCONFINED).directory() as place:
         Path(place, "file").write_text("x")
     return {"said": "there" if Path(place).exists() else "gone"}
 

@@ -16,6 +16,8 @@ import loops
 import noetl_worker
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.process import process
+from noetl_worker.tools.process.confinement import UNCONFINED
+from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_runner import PythonRunner
 
 from .processes import members_of, open_descriptors, started, until_gone, with_time
@@ -182,7 +184,7 @@ async def test_hundred_programs_run_at_once_without_threads_or_leaked_descriptor
 
 
 async def test_scratch_directory_is_removed_with_its_content() -> None:
-    async with process.scratch_directory() as path:
+    async with Scratch(UNCONFINED).directory() as path:
         (Path(path) / "deep").mkdir()
         (Path(path) / "deep" / "file").write_text("x")
     assert not Path(path).exists()

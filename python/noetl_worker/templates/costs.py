@@ -350,10 +350,6 @@ def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -
         budget.charge(max(count, 0), 100 * max(count, 0))
 
 
-def _added(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    _each(12)(budget, value)
-
-
 def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", *_: Any, **named: Any) -> None:
     encoding = named.get("encoding", encoding)
     if not isinstance(encoding, str) or encoding.lower().replace("_", "-") not in _ENCODINGS:
@@ -364,10 +360,6 @@ def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", *_: Any, **nam
 def _formatted(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
     _printed(budget, value)
     charge_format(budget, value if isinstance(value, str) else "%" * 10, (*arguments, *named.values()))
-
-
-def _listed(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    _characters(budget, value)
 
 
 _SLOW_TEXT: Final = _text(4, per_sign=8)
@@ -396,10 +388,10 @@ FILTER_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), LAZY),
     **dict.fromkeys(("keys", "values"), _each(8, 80)),
     "items": _each(20, 80),
-    **dict.fromkeys(("list", "last", "reverse"), _listed),
+    **dict.fromkeys(("list", "last", "reverse"), _characters),
     **dict.fromkeys(("batch", "slice"), _filled),
     "groupby": _grouped,
-    "sum": _added,
+    "sum": _each(12),
     "round": _rounded,
     "trim": _strip,
     "striptags": _tags,

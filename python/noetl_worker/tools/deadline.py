@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["TIMEOUTS", "effective_timeout", "seconds", "time_left", "timeout_parts"]
+__all__ = ["TIMEOUTS", "effective_timeout", "in_time", "seconds", "time_left", "timeout_parts"]
 
 TIMEOUTS: Final = ("timeout", "timeout_seconds")
 """The names of a timeout, at the top of a config and under its `spec`."""
@@ -80,3 +81,11 @@ def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
     if timeout_s is None or left_s is None:
         return left_s if timeout_s is None else timeout_s
     return min(timeout_s, left_s)
+
+
+async def in_time(call: Awaitable[JsonValue], timeout_s: float | None) -> ToolResult:
+    """What it gives, as a success; a timeout where it takes longer."""
+    try:
+        return ToolResult.success(await asyncio.wait_for(call, timeout_s))
+    except (asyncio.TimeoutError, TimeoutError):
+        return ToolResult.timed_out(timeout_s or 0.0)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 
-__all__ = ["ERROR_KINDS", "ErrorKind", "kind_of", "plane_failure"]
+__all__ = ["ERROR_KINDS", "ErrorKind", "http_failure", "kind_of", "plane_failure"]
 
 
 class ErrorKind(NamedTuple):
@@ -73,9 +73,16 @@ def kind_of(status: int) -> tuple[str, bool]:
     return ("server_error", True) if status >= 500 else ("client_error", False)
 
 
+def http_failure(text: str, status: int) -> ToolError:
+    """An answer that is no success, where a tool has no other result of it."""
+    kind, retryable = kind_of(status)
+    return ToolError(text, kind=kind, retryable=retryable, code=str(status))
+
+
 def plane_failure(text: str, error: ControlPlaneError) -> ToolError:
     """A request to the control plane that failed, as the failure of the tool that made it."""
     if not isinstance(error, ServerRefused):
         return ToolError(text, kind="connection", retryable=error.is_retryable)
-    kind, retryable = ("server_error", True) if error.is_page else kind_of(error.status)
-    return ToolError(text, kind=kind, retryable=retryable, code=str(error.status))
+    if error.is_page:
+        return ToolError(text, kind="server_error", retryable=True, code=str(error.status))
+    return http_failure(text, error.status)

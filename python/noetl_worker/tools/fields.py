@@ -30,8 +30,8 @@ __all__ = [
     "decode",
     "describe",
     "excerpt",
+    "has_template",
     "hints_of",
-    "is_template",
     "names_of",
     "nearest",
     "spellings_of",
@@ -331,11 +331,6 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
     return _NAMES.get(hint, str(hint))
-
-
-def is_template(value: JsonValue) -> bool:
-    """Whether any text in `value` has a template in it."""
-    return has_template(value)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

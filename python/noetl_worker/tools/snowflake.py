@@ -17,7 +17,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.process.shortage import (
     before_any_effect,
     is_out_of_descriptors,
@@ -150,9 +150,7 @@ class SnowflakeTool:
         timeout_s = time_left(config.timeout, context)
         settings = await connection_settings(self.kind, config, context, timeout_s)
         try:
-            return ToolResult.success(await asyncio.wait_for(self._run(config, settings), timeout_s))
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s or 0.0)
+            return await in_time(self._run(config, settings), timeout_s)
         except ToolError as error:
             if error.kind == "timeout":
                 return ToolResult.timed_out(timeout_s or 0.0)

@@ -22,8 +22,8 @@ from noetl_worker.tools.artifact.files import absolute, path_of, read_file, writ
 from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
 from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
@@ -177,11 +177,8 @@ class ArtifactTool:
     async def run(self, config: ArtifactConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         act = self._get if config.action == "get" else self._put
-        try:
-            with before_any_effect("no room for the artifact"):  # a put without a connection or a file has put nothing
-                return ToolResult.success(await asyncio.wait_for(act(config, context), timeout_s))
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s)
+        with before_any_effect("no room for the artifact"):  # a put without a connection or a file has put nothing
+            return await in_time(act(config, context), timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -251,9 +248,7 @@ class ArtifactTool:
             text = f"{method} {place}: {type(error).__name__}: {error}"
             raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
         if not response.is_success:
-            kind, retryable = kind_of(response.status_code)
-            text = f"{method} {place}: HTTP {response.status_code}"
-            raise ToolError(text, kind=kind, retryable=retryable, code=str(response.status_code))
+            raise http_failure(f"{method} {place}: HTTP {response.status_code}", response.status_code)
         if answer.is_cut and method == "GET":
             raise ToolError(f"{place} has more than {config.max_bytes} bytes (max_bytes)", kind="resource")
         return answer.take(), response

@@ -15,7 +15,7 @@ from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import merged_data
 from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
-from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity
+from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity, need
 
 __all__ = ["Authorization", "Authorizer", "check_auth"]
 
@@ -176,24 +176,24 @@ async def _none(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Auth
 
 
 async def _bearer(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
-    return _with_token(_need(values, "bearer", "token", "access_token", "bearer_token"))
+    return _with_token(need(values, "bearer", "token", "access_token", "bearer_token"))
 
 
 async def _basic(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
-    user = _need(values, "basic", "username", "user", "login")
-    pair = f"{user}:{_need(values, 'basic', 'password')}"
+    user = need(values, "basic", "username", "user", "login")
+    pair = f"{user}:{need(values, 'basic', 'password')}"
     return Authorization({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()})
 
 
 async def _api_key(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
-    key = _need(values, "api_key", "token", "api_key", "value", "key")
+    key = need(values, "api_key", "token", "api_key", "value", "key")
     if values.get("in") == "query":
         return Authorization(params={str(values.get("param") or values.get("name") or "api_key"): key})
     return Authorization({str(values.get("header") or values.get("header_name") or "X-API-Key"): key})
 
 
 async def _header(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
-    return Authorization({_need(values, "header", "header", "name"): _need(values, "header", "value", "token")})
+    return Authorization({need(values, "header", "header", "name"): need(values, "header", "value", "token")})
 
 
 async def _headers(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
@@ -251,14 +251,6 @@ def _kind(values: Mapping[str, JsonValue]) -> str:
         return given
     guesses = {"private_key": "google", "client_secret": "oauth2", "token": "bearer", "username": "basic"}
     return next((kind for name, kind in {**guesses, "headers": "headers"}.items() if name in values), "unknown")
-
-
-def _need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, (str, int)) and str(value):
-            return str(value)
-    raise CredentialError(f"http: {kind} auth needs {names[0]!r}; the credential or `auth` object has none")
 
 
 def _one_line(value: str, kind: str) -> None:

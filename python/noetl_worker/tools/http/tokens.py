@@ -30,7 +30,7 @@ from noetl_worker.tools.http.answer import Content, read
 from noetl_worker.tools.http.client import ClientOptions, Clients, shown
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["CLOUD_PLATFORM", "SECRET_MANAGER", "Tokens", "check_grant", "is_own_identity", "secret_address"]
+__all__ = ["CLOUD_PLATFORM", "SECRET_MANAGER", "Tokens", "check_grant", "is_own_identity", "need", "secret_address"]
 
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"
@@ -80,8 +80,8 @@ class Tokens:
             ToolError: the endpoint cannot be reached.
         """
         check_grant(values)
-        url = _need(values, "oauth2", "token_url", "token_uri", "token_endpoint", "endpoint")
-        client, secret = _need(values, "oauth2", "client_id"), _need(values, "oauth2", "client_secret")
+        url = need(values, "oauth2", "token_url", "token_uri", "token_endpoint", "endpoint")
+        client, secret = need(values, "oauth2", "client_id"), need(values, "oauth2", "client_secret")
         scope = values.get("scope") or values.get("scopes")
         form = {"grant_type": "client_credentials"}
         if scope:
@@ -108,7 +108,7 @@ class Tokens:
             return await self._get(["metadata", list(scopes)], lambda: self._ask_metadata(scopes))
         if "private_key" in account:
             return await self._get([account, list(scopes)], lambda: self._ask_with_key(account, scopes))
-        form = {name: _need(account, "google", name) for name in ("refresh_token", "client_id", "client_secret")}
+        form = {name: need(account, "google", name) for name in ("refresh_token", "client_id", "client_secret")}
         uri = str(account.get("token_uri") or _GOOGLE_TOKEN_URI)
         return await self._get([uri, form], lambda: self._ask(uri, {"grant_type": "refresh_token", **form}, None))
 
@@ -227,7 +227,8 @@ def _token_of(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float | N
         return token, None
 
 
-def _need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
+def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
+    """The first of these fields that has a value. Raises CredentialError."""
     for name in names:
         value = values.get(name)
         if isinstance(value, (str, int)) and str(value):
@@ -290,7 +291,7 @@ def _assertion(account: Mapping[str, JsonValue], audience: str, scopes: tuple[st
         ) from error
     issued = int(time.time())
     claims = {
-        "iss": _need(account, "google", "client_email"),
+        "iss": need(account, "google", "client_email"),
         "scope": " ".join(scopes),
         "aud": audience,
         "iat": issued,

@@ -11,7 +11,7 @@ import httpx
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models import JsonValue
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.client import send, shown
@@ -151,9 +151,8 @@ def _plain_answer(response: httpx.Response, body: bytes, request_id: int | None,
     shown_body = " ".join(excerpt(body, 300).split()) or "(empty)"
     if response.is_success:
         raise ToolError(f"the MCP server at {place} answers no JSON-RPC: {shown_body}", kind="parse")
-    kind, retryable = kind_of(response.status_code)
     text = f"the MCP server at {place} answers HTTP {response.status_code}: {shown_body}"
-    raise ToolError(text, kind=kind, retryable=retryable, code=str(response.status_code))
+    raise http_failure(text, response.status_code)
 
 
 async def _messages(response: httpx.Response, place: str) -> AsyncIterator[Mapping[str, Any]]:

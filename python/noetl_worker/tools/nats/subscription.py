@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import as_value
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.nats.connections import Address, Connections, Login, address_of, check_login
 from noetl_worker.tools.nats.failures import spoken
@@ -152,10 +151,7 @@ class SubscriptionTool:
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
         address = await address_of("subscription", config.login, context)
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
-        try:
-            return ToolResult.success(await asyncio.wait_for(self._call(address, config), timeout_s))
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s)
+        return await in_time(self._call(address, config), timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -16,19 +16,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
-import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Protocol
 
 from noetl_worker.json_text import dumps
-from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 
 __all__ = [
@@ -41,7 +36,6 @@ __all__ = [
     "environment_text",
     "exit_text",
     "oom_kills",
-    "scratch_directory",
     "supervise",
 ]
 
@@ -112,25 +106,6 @@ def oom_kills(events: str | os.PathLike[str]) -> int | None:
     finally:
         os.close(file)
     return int(found[1]) if found else None
-
-
-@asynccontextmanager
-async def scratch_directory() -> AsyncIterator[str]:
-    """A directory that is removed afterwards with all that is in it."""
-    path = tempfile.mkdtemp(prefix="noetl-")
-    try:
-        yield path
-    finally:
-        if not _remove_empty(path):  # the usual case needs no thread
-            await asyncio.shield(finished_off_loop(partial(shutil.rmtree, path, ignore_errors=True)))
-
-
-def _remove_empty(path: str) -> bool:
-    try:
-        os.rmdir(path)  # noqa: PTH106 - for every command
-    except OSError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

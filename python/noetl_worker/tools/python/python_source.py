@@ -20,7 +20,7 @@ from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.artifact.s3_object import place_of, signed_headers
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.auth import Authorization, Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
@@ -134,10 +134,9 @@ class Sources:
             text = f"{self._kind}: script {place!r} cannot be fetched: {type(error).__name__}: {error}"
             raise ToolError(text, kind="connection", retryable=True) from error
         if not response.is_success:
-            kind, retryable = kind_of(response.status_code)
             status = response.status_code
             text = f"{self._kind}: script {place!r} cannot be fetched: HTTP {status}" + _elsewhere(response)
-            raise ToolError(text, kind=kind, retryable=retryable, code=str(status))
+            raise http_failure(text, status)
         if content.is_cut:
             raise ConfigurationError(f"{self._kind}: script {place!r} is over {MAX_CODE_BYTES >> 20} MiB")
         return await off_loop(content.size, lambda: _decoded(content.take(), place, self._kind))

@@ -143,7 +143,7 @@ class PythonTool:
         async with AsyncExitStack() as directories:
             rights = Granted()
             if config.auth is not None:
-                keys = await directories.enter_async_context(process.scratch_directory())
+                keys = await directories.enter_async_context(self._scratch.directory())
                 rights = await granted(config.auth, context, keys, by_descriptor=self._by_descriptor)
             scratch = await directories.enter_async_context(self._scratch.directory())
             request = _request(config, context, code, scratch, rights, self._environment)

@@ -204,7 +204,7 @@ def type_of(name: str, given: Mapping[str, Any]) -> str | None:
     kind = next((given[key] for key in ("type", "kind", "tool") if given.get(key)), None)
     if kind is None:
         raise ConfigurationError(f"transfer: {name}: field 'type' is missing")
-    return None if fields.is_template(kind) else _OTHER_TYPES.get(str(kind).lower(), str(kind).lower())
+    return None if fields.has_template(kind) else _OTHER_TYPES.get(str(kind).lower(), str(kind).lower())
 
 
 def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:

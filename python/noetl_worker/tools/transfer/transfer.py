@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.duckdb.files import turn
-from noetl_worker.tools.fields import is_template
+from noetl_worker.tools.fields import has_template
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.transfer import sources as transfer_sources
 from noetl_worker.tools.transfer.ends import (
@@ -87,7 +86,7 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         target = end_of("target", self.target, TransferTarget)
-        if isinstance(self.source, str) and not is_template(self.source):
+        if isinstance(self.source, str) and not has_template(self.source):
             raise ValueError("field 'source' must be an object, not text")
         kind = None if isinstance(self.source, str) else type_of("source", self.source)
         if kind is not None:
@@ -99,7 +98,7 @@ class TransferConfig:
             raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
         if target.type == "snowflake" and self.mode == "upsert" and not self.keys():
             raise ValueError("a snowflake target has no unique key to go by; give 'key' for upsert")
-        if isinstance(self.source, dict) and not is_template(self._rendered_here()):
+        if isinstance(self.source, dict) and not has_template(self._rendered_here()):
             object.__setattr__(self, "ends", (self._checked(self.source), target))
 
     def _rendered_here(self) -> dict[str, Any]:
@@ -188,10 +187,7 @@ class TransferTool:
         timeout_s = time_left(config.timeout, context)
         # it may have a DuckDB at each end
         limits = TransferLimits(timeout_s, self._duckdb_bytes // 2, is_confined=self._is_confined)
-        try:
-            return ToolResult.success(await asyncio.wait_for(self._moved(config, context, limits), timeout_s))
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s or 0.0)
+        return await in_time(self._moved(config, context, limits), timeout_s)
 
     async def _moved(
         self, config: TransferConfig, context: ToolContext, limits: TransferLimits
