@@ -14,6 +14,9 @@ from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 __all__ = ["ERROR_KINDS", "ErrorKind", "http_failure", "kind_of", "plane_failure"]
 
 
+_BAD_GATEWAY: Final = 502
+
+
 class ErrorKind(NamedTuple):
     """One kind of failure."""
 
@@ -83,6 +86,5 @@ def plane_failure(text: str, error: ControlPlaneError) -> ToolError:
     """A request to the control plane that failed, as the failure of the tool that made it."""
     if not isinstance(error, ServerRefused):
         return ToolError(text, kind="connection", retryable=error.is_retryable)
-    if error.is_page:
-        return ToolError(text, kind="server_error", retryable=True, code=str(error.status))
-    return http_failure(text, error.status)
+    kind, retryable = kind_of(_BAD_GATEWAY if error.is_page else error.status)
+    return ToolError(text, kind=kind, retryable=retryable, code=str(error.status))
