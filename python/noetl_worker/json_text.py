@@ -14,7 +14,7 @@ import re
 from typing import Any, Final
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.plain_values import TEXTS, key_text, plain
 
 orjson: Any

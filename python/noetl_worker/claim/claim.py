@@ -10,15 +10,8 @@ from typing import Final
 from noetl_worker import json_text
 from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.errors import DocumentError, MaybeProcessed, TransportError
-from noetl_worker.models import (
-    AuthRefusedClaim,
-    Claimed,
-    ClaimOutcome,
-    ClaimRefused,
-    Dialect,
-    NotFound,
-    RetryLater,
-)
+from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.answers import MEANING, Meaning, is_server_error, not_found, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
 from noetl_worker.plane.dialects import RULES

@@ -25,7 +25,7 @@ from noetl_worker.plane.rules import DialectRules
 from noetl_worker.plane.spellings import INPUTS
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import check_given, mark_stored
-from noetl_worker.templates.template import PlainText, WithFallback, has_template
+from noetl_worker.templates.template import PlainText, has_template
 
 __all__ = ["bare_command", "hydrate", "is_reference"]
 

@@ -32,12 +32,10 @@ from noetl_worker.observability.tool_times import ended_by
 from noetl_worker.observability.tracing import trace_headers
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.plane.spellings import SEQUENCES, inputs_of
+from noetl_worker.plane.spellings import SEQUENCES
 from noetl_worker.secrets import redaction
-from noetl_worker.templates import template
-from noetl_worker.templates.paths import names_in
-from noetl_worker.templates.redacted import check_given, codes_in, mark_stored
-from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.templates.paths import places_in_code
+from noetl_worker.tools.contract import Stop, ToolCommand, ToolContext, ToolValues, ToolWorker
 from noetl_worker.tools.docs.task_schema import kinds_in
 from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.scope import SHUTDOWN, CallScope
@@ -45,10 +43,6 @@ from noetl_worker.tools.task_sequence import SequenceData, python_form, rust_for
 
 __all__ = ["CallLimits", "Dispatch"]
 
-_Given = tuple[str, JsonValue]
-"""(the field, its value)"""
-_FIRST_NAME: Final = re.compile(r"[.\[]")
-"""What ends it in a place."""
 _MOST_PLACES: Final = 10
 
 
@@ -58,12 +52,12 @@ class CallLimits:
 
     default_s: float
     """For a command that sets none."""
+    hard_s: float
+    """Whatever the command sets."""
     cancellation_poll_s: float
     """Between two questions whether the execution is cancelled; 0: never asked."""
     undefined_is_error: bool = False
     """For templates."""
-    hard_s: float = 86_400.0
-    """Whatever the command sets."""
 
 
 class _Slots(Protocol):
@@ -123,9 +117,9 @@ class Dispatch:
         command, known, strict = self._command, self._credentials.known, self._limits.undefined_is_error
         config, given, marks = command.config, command.input, command.marks
         redaction.remember(known.texts)
-        await self._registry.load(self._command.kind)
-        if self._command.kind in SEQUENCES:
-            for kind in kinds_in(self._command.config):
+        await self._registry.load(command.kind)
+        if command.kind in SEQUENCES:
+            for kind in kinds_in(command.config):
                 await self._registry.load(kind)
         if marks.secrets:
             known.add_inline(command.variables.get("workload"))
@@ -149,81 +143,6 @@ class Dispatch:
             advice = "see that the code does not read these, or let the earlier step name them otherwise"
             self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
         return prepared
-
-    async def _with_input(
-        self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
-    ) -> tuple[Mapping[str, JsonValue], ToolContext]:
-        """The config with all of the command's input, rendered, and the context to run it in."""
-        has_templates = self._command.marks.templates
-        templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
-        # A template in the input sees the values beside it, no template: it would find its own text.
-        values = (
-            {name: value for name, value in given.items() if not template.has_template(value)}
-            if has_templates
-            else given
-        )
-        context = await self._context(values, templates)
-        in_spec, as_text = self._inputs_of(config)
-        if not has_templates and not in_spec and not as_text:
-            return ({**config, "input": given} if given else config), context
-        inputs = self._input(in_spec, as_text, given, context)
-        if in_spec or as_text or len(values) < len(given):
-            config = self._without_inputs(config)
-            context = await self._context(inputs, templates)
-        if inputs:
-            config, context = {**config, "input": inputs}, _with_rendered(inputs, context)
-        return config, context
-
-    def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The config, and what it has under `spec`, without what `_input` has taken from it."""
-        left = {name: value for name, value in config.items() if name not in self._inputs}
-        spec = left.get("spec")
-        return {**left, "spec": self._without_inputs(spec)} if isinstance(spec, Mapping) else left
-
-    @property
-    def _inputs(self) -> tuple[str, ...]:
-        return inputs_of(self._registry.fields_of(self._command.kind))
-
-    def _inputs_of(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Inputs that the config still has: objects under `spec`, and one text at the top that is to give an object."""
-        if "args" not in config and "input" not in config and "spec" not in config:
-            return [], []
-        names = self._inputs
-        spec = config.get("spec")
-        below: Mapping[str, JsonValue] = spec if isinstance(spec, Mapping) else {}
-        in_spec = [(name, below[name]) for name in names if isinstance(below.get(name), Mapping)]
-        return in_spec, [(name, config[name]) for name in names if isinstance(config.get(name), str)]
-
-    def _input(
-        self,
-        in_spec: Sequence[_Given],
-        as_text: Sequence[_Given],
-        given: Mapping[str, JsonValue],
-        context: ToolContext,
-    ) -> dict[str, JsonValue]:
-        """All inputs, rendered, as one. Which one wins is the plane's, as with objects (`command._input`)."""
-        commands = [("input", given)]
-        above = [*as_text, *commands] if self._rules.step_input_wins else [*commands, *as_text]
-        merged: dict[str, JsonValue] = {}
-        for name, value in [*in_spec, *above]:
-            try:
-                values = self._rendered(value, context)
-            except TemplateError as error:
-                raise TemplateError(f"{self._command.kind}: field {name!r}: {error}") from error
-            if values is not None and not isinstance(values, Mapping):
-                kind = self._command.kind
-                raise ConfigurationError(f"{kind}: field {name!r} must be an object, not {type(values).__name__}")
-            merged.update(values or {})
-        return merged
-
-    def _rendered(self, value: JsonValue, context: ToolContext) -> JsonValue:
-        """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
-        missing = self._rules.tools.missing_value if isinstance(value, Mapping) else None
-        strict = self._limits.undefined_is_error
-        rendered = template.render(value, context.variables, strict=strict, undefined=missing)
-        if self._command.redacted:
-            check_given(rendered, self._command.redacted)
-        return rendered
 
     async def run(self, prepared: PreparedTool) -> ToolResult:
         """Run the tool to its end.
@@ -328,108 +247,3 @@ class Dispatch:
 
     def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
         self._log().info("tool_progress", progress=redaction.redact_fields(progress, self.secrets))
-
-
-def _with_rendered(values: Mapping[str, JsonValue], context: ToolContext) -> ToolContext:
-    """The context with `values` as what they are, data: they are not rendered a second time."""
-
-    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        return value if value is values else context.render(value, extra)
-
-    return replace(context, render=render)
-
-
-def _checking(context: ToolContext, redacted: Sequence[str]) -> ToolContext:
-    """The context for commands with values that the plane has taken out: what it renders has none in it, or raises."""
-
-    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        rendered = context.render(value, extra)
-        check_given(rendered, redacted)
-        return rendered
-
-    return replace(context, render=render)
-
-
-class _ToolPlane:
-    """The control-plane calls a tool may make (tools/contract.py, ToolControlPlane).
-
-    What the plane is given to keep leaves without the command's secrets.
-    """
-
-    def __init__(
-        self, plane: Plane, command: Command, known: Callable[[], SecretTexts], log: Callable[[], Any]
-    ) -> None:
-        self._plane = plane
-        self._command = command
-        self._known = known
-        self._log = log
-
-    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        return await self._plane.execute_playbook(self._safe(body))
-
-    async def playbook(self) -> Mapping[str, JsonValue]:
-        catalog_id = self._command.catalog_id
-        if catalog_id is None:
-            raise ToolError("the command carries no catalog_id: its playbook cannot be looked up", kind="parse")
-        found = (await self._plane.catalog_entry(catalog_id)).get("payload")
-        if not isinstance(found, Mapping):
-            raise ToolError(f"the catalog's entry {catalog_id} has no playbook in it", kind="parse")
-        return found
-
-    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
-        return await self._plane.execution_status(execution_id)
-
-    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
-        return await self._plane.execution_detail(execution_id)
-
-    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
-        safe = await asyncio.to_thread(redaction.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
-        return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
-
-    async def resolve_result(self, ref: str) -> JsonValue:
-        found, packed = await self._plane.stored_result(ref)
-        if places := mark_stored(found, packed, "", redacts=self._plane.rules.redacts_results):
-            fields = {"places": places[:_MOST_PLACES], "advice": _STORED_ADVICE}
-            self._log().warning("stored_result_redacted_by_plane", ref=ref, **fields)
-        return found
-
-    async def get_var(self, name: str) -> JsonValue:
-        return await self._plane.get_var(self._command.execution_id, name)
-
-    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
-        await self._plane.set_vars(self._command.execution_id, self._safe(variables), self._command.step)
-
-    def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        given = json_text.plain(body)
-        safe: Mapping[str, JsonValue] = redaction.without_known(given, self._known())
-        if safe != given:
-            advice = "pass the credential's alias on, not its value"
-            self._log().warning("secret_not_passed_on", fields=sorted(_differing(given, safe)), advice=advice)
-        return safe
-
-
-def _differing(given: Mapping[str, JsonValue], safe: Mapping[str, JsonValue]) -> set[str]:
-    return {name for name in safe if name not in given or given[name] != safe[name]}
-
-
-def failure_of(error: BaseException) -> ToolResult:
-    """The failure that an exception after the claim is reported as: type, message and cause chain (T-19)."""
-    chain: list[str] = []
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        text = str(current)
-        named = isinstance(current, ToolError)
-        if not any(
-            len(text) >= _REPEATED_CHARS and text in earlier for earlier in chain
-        ):  # "X; caused by ValueError: X"
-            chain.append(
-                text if named and text else f"{type(current).__name__}: {text}" if text else type(current).__name__
-            )
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    message = "; caused by ".join(dict.fromkeys(chain))
-    if isinstance(error, ToolError):
-        return ToolResult.failure(message, kind=error.kind, retryable=error.retryable, code=error.code)
-    details: dict[str, Any] = {"code": type(error).__name__}
-    return ToolResult.failure(message, kind="unknown", **details)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.spellings import inputs_of
 from noetl_worker.templates import template
 from noetl_worker.templates.redacted import check_given
 from noetl_worker.tools.contract import Render, ToolValues
 
 __all__ = ["Inputs", "checked"]
 
-_BOTH_INPUTS: Final = ("args", "input")
 _Given = tuple[str, JsonValue]
 """(the field, its value)"""
 
@@ -89,19 +88,19 @@ class Inputs:
 
     def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """The config, and what it has under `spec`, without what `_merged` has taken from it."""
-        left = {name: value for name, value in config.items() if name not in _BOTH_INPUTS or self._is_own(name)}
+        left = {name: value for name, value in config.items() if name not in self._inputs}
         spec = left.get("spec")
         return {**left, "spec": self._without_inputs(spec)} if isinstance(spec, Mapping) else left
 
-    def _is_own(self, name: str) -> bool:
-        """Whether `args` is no other spelling of `input`, but a field of the tool, as a container's."""
-        return name == "args" and name in self._fields_of(self._command.kind)
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        return inputs_of(self._fields_of(self._command.kind))
 
     def _inputs_of(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
         """Inputs that the config still has: objects under `spec`, and one text at the top that is to give an object."""
         if "args" not in config and "input" not in config and "spec" not in config:
             return [], []
-        names = [name for name in _BOTH_INPUTS if not self._is_own(name)]
+        names = self._inputs
         spec = config.get("spec")
         below: Mapping[str, JsonValue] = spec if isinstance(spec, Mapping) else {}
         in_spec = [(name, below[name]) for name in names if isinstance(below.get(name), Mapping)]

@@ -19,7 +19,7 @@ from noetl_worker.plane.names import STEPS, Referred, fields_of
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.templates.paths import Path, names_in, paths_in
 from noetl_worker.templates.redacted import mark_stored
-from noetl_worker.templates.template import WithFallback, has_template
+from noetl_worker.templates.template import has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 
 __all__ = ["with_referred_results"]
@@ -71,7 +71,7 @@ async def with_referred_results(
             stored[earlier.ref], size = found, size + len(packed)
             _check_size(needed, size)
             redacted += mark_stored(found, packed, earlier.name, redacts=plane.rules.redacts_results)
-        _put(filled, earlier, stored[earlier.ref], plane.rules)
+        plane.rules.names.put(filled, earlier, stored[earlier.ref])
     return filled
 
 

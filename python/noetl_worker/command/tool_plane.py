@@ -13,7 +13,7 @@ from noetl_worker.models.fit import FitRules, SecretTexts
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.secrets import redaction
-from noetl_worker.templates.redacted import REDACTED, mark_redacted
+from noetl_worker.templates.redacted import mark_stored
 
 __all__ = ["ToolPlane"]
 
@@ -58,8 +58,7 @@ class ToolPlane:
 
     async def resolve_result(self, ref: str) -> JsonValue:
         found, packed = await self._plane.stored_result(ref)
-        may_be_redacted = self._plane.rules.redacts_results and REDACTED.encode() in packed
-        if may_be_redacted and (places := mark_redacted(found, "")):
+        if places := mark_stored(found, packed, "", redacts=self._plane.rules.redacts_results):
             fields = {"places": places[:_MOST_PLACES], "advice": _STORED_ADVICE}
             self._log().warning("stored_result_redacted_by_plane", ref=ref, **fields)
         return found

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 
 from noetl_worker.engine.pure.redact import DESCRIBING_WORDS, MARK, MIN_SECRET_CHARS, Named, holds_text, named_by
 from noetl_worker.engine.short_keys import ByShortKey
-from noetl_worker.models import JsonValue, SecretTexts
+from noetl_worker.models.fit import SecretTexts
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.secrets.forms import encoded_forms, lines_of, written_forms
 from noetl_worker.secrets.strength import Strength, strength_of

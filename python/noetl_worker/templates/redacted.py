@@ -21,7 +21,6 @@ __all__ = [
     "RedactedValue",
     "check_given",
     "check_read",
-    "codes_in",
     "mark_redacted",
     "mark_stored",
 ]

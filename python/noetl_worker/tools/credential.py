@@ -31,12 +31,12 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
 async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
     """The same of an object that is one credential, whatever it has inside."""
     if isinstance(auth, str):
-        return dict(await context.credential(auth))
+        return dict(await context.secrets.credential(auth))
     alias = alias_of(auth)
     if alias is None:
         return dict(auth)
     rest = {name: value for name, value in auth.items() if name not in ALIAS_FIELDS and value is not None}
-    return {**await context.credential(str(alias)), **rest}
+    return {**await context.secrets.credential(str(alias)), **rest}
 
 
 def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:

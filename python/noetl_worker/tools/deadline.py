@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
-from noetl_worker.models import JsonValue, RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.spellings import INPUTS, SEQUENCES, inputs_of
 from noetl_worker.templates import template
 from noetl_worker.templates.template import WithFallback, has_template
@@ -416,7 +417,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
     if task.args is None:
         return task.config, [("input", task.input)] if task.input else []
     given = {"args": task.args, "input": task.input}
-    inputs = inputs_of(context.fields_of(task.kind))
+    inputs = inputs_of(context.worker.fields_of(task.kind))
     if "args" in inputs and not has_template(task.args):
         _object(task.label, "args", given)
     own = task.config if "args" in inputs else {**task.config, "args": task.args}

@@ -89,7 +89,7 @@ def reference_of(value: JsonValue) -> str:
 async def resolve(reference: str, context: ToolContext) -> JsonValue:
     """The stored JSON. Raises ToolError: not_found, auth, server_error or connection."""
     try:
-        return await context.control_plane.resolve_result(reference)
+        return await context.worker.control_plane.resolve_result(reference)
     except ControlPlaneError as error:
         is_gone = isinstance(error, ServerRefused) and error.is_not_found
         text = f"the control plane does not give {reference}: {error}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from noetl_worker.backoff import GROWTHS
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.policy import VERBS
 
 __all__ = ["POLICY_SCHEMA", "TASKS_SCHEMA", "TASKS_SPELLINGS", "kinds_in"]

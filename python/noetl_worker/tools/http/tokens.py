@@ -23,7 +23,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import Content, read

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Final, Literal
 
 import httpx
 
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http.client import Clients
@@ -186,7 +187,7 @@ class ContainerTool:
         if not config.wait:
             return ToolResult.success({**data, "state": "created"})
         try:
-            with context.waiting():
+            with context.worker.waiting():
                 ended = run.end(self._first_poll_s, LONGEST_POLL_S)
                 state, reason, message = await asyncio.wait_for(ended, timeout_s)
             logs = await run.output(config.max_log_bytes) or ""

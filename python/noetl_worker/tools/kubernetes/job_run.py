@@ -8,7 +8,7 @@ from typing import Any
 
 from noetl_worker import backoff
 from noetl_worker.errors import ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterRefusal
 from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, PodState, finished, pod_state

@@ -13,7 +13,8 @@ import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import names_of, nearest
@@ -107,7 +108,7 @@ class ScriptTool:
         await _start(run, cluster, *objects)
         timeout_s = min(time_left(config.timeout, context) or job.timeout, job.timeout)
         try:
-            with context.waiting(), anyio.fail_after(timeout_s):
+            with context.worker.waiting(), anyio.fail_after(timeout_s):
                 ended = await run.end(self._poll_s, self._poll_s)
             return _result(run, ended, await run.output(MAX_LOG_BYTES), job, started)
         except TimeoutError:

@@ -10,7 +10,7 @@ import httpx
 
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads_exact
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import off_loop, read

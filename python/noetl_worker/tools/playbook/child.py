@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.spellings import STEP_OF_TASKS
 from noetl_worker.tools.contract import ToolContext
 

@@ -120,7 +120,7 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
         body["trace"] = dict(trace)
     name = config.path or config.catalog_id
     try:
-        return await context.control_plane.execute_playbook(body)
+        return await context.worker.control_plane.execute_playbook(body)
     except ControlPlaneError as error:  # without an answer the child may run already: it is not asked for again
         said = f"{error.status} {excerpt(error.body, 500)}" if isinstance(error, ServerRefused) else error
         raise plane_failure(f"Failed to start child playbook {name!r}: {said}", error) from None

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError
-from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.spellings import inputs_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
@@ -55,7 +56,7 @@ class WorkbookTool:
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)
         kind, tool = _tool_of(config.entry, entry)
-        inputs = inputs_of(context.fields_of(kind))
+        inputs = inputs_of(context.worker.fields_of(kind))
         own = {key: value for at in (entry, tool) for name in inputs for key, value in _object(at, name).items()}
         local = {**{name: context.values.render(value) for name, value in own.items()}, **config.input}
 
@@ -67,14 +68,16 @@ class WorkbookTool:
         values = dataclasses.replace(
             context.values, variables={**context.values.variables, **local}, input=local, render=render
         )
+        timeout_s = time_left(config.timeout, context)
+        inner = dataclasses.replace(context, kind=kind, values=values, timeout_s=timeout_s)
         others = {*inputs, *(_BESIDE_A_KIND if tool is entry else ("kind",))}
         fields = {name: value for name, value in tool.items() if name not in others}
-        return await context.run_tool(kind, {**fields, "input": local} if local else fields, inner)
+        return await context.worker.run_tool(kind, {**fields, "input": local} if local else fields, inner)
 
 
 async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
     try:
-        return await context.control_plane.playbook()
+        return await context.worker.control_plane.playbook()
     except ControlPlaneError as error:
         raise plane_failure(f"workbook: the playbook cannot be read from the catalog: {error}", error) from error
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, DocumentError
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models import JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import first_given
