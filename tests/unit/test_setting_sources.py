@@ -271,6 +271,6 @@ def test_every_variable_of_ours_that_the_code_names_is_a_setting() -> None:
 
 def test_variable_that_is_named_as_ours_and_is_no_setting_is_found(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
-    dotenv.write_text("NOETL_WORKER_RATE_LIMIT=50\nNOETL_WORKER_ID=pod-0\nOTHER=1\n")
+    dotenv.write_text("NOETL_WORKER_MAX_NOT_FOUND=50\nNOETL_WORKER_ID=pod-0\nOTHER=1\n")
     given = {"NOETL_WORKER_DRAIN_TIMEOUT": "5", "NOETL_WORKER_DEBUG_TOKEN_FILE": "/token", "WORKER_ID": "pod-0"}
-    assert unknown_names(SETTINGS, given, dotenv) == ["NOETL_WORKER_DRAIN_TIMEOUT", "NOETL_WORKER_RATE_LIMIT"]
+    assert unknown_names(SETTINGS, given, dotenv) == ["NOETL_WORKER_DRAIN_TIMEOUT", "NOETL_WORKER_MAX_NOT_FOUND"]

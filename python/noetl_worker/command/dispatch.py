@@ -23,6 +23,7 @@ from noetl_worker.command.tool_plane import ToolPlane
 from noetl_worker.errors import ToolError
 from noetl_worker.models.command import Command
 from noetl_worker.models.fit import SecretTexts
+from noetl_worker.models.spellings import SEQUENCES
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
@@ -32,7 +33,6 @@ from noetl_worker.observability.tool_times import ended_by
 from noetl_worker.observability.tracing import trace_headers
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.plane.spellings import SEQUENCES
 from noetl_worker.secrets import redaction
 from noetl_worker.templates.paths import places_in_code
 from noetl_worker.tools.contract import Stop, ToolCommand, ToolContext, ToolValues, ToolWorker

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.command import Command
+from noetl_worker.models.spellings import inputs_of
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.plane.spellings import inputs_of
 from noetl_worker.templates import template
 from noetl_worker.templates.redacted import check_given
 from noetl_worker.tools.contract import Render, ToolValues

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
+from noetl_worker.models.spellings import INPUTS, SEQUENCES, inputs_of
 from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.plane.spellings import INPUTS, SEQUENCES, inputs_of
 from noetl_worker.templates import template
 from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.tools import policy

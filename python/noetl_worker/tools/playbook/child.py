@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
+from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.plane.spellings import STEP_OF_TASKS
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["Ask", "NoSuchResult", "NotShown", "has_ended", "result_of", "state_of", "steps_without_value"]
