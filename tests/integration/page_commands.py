@@ -21,7 +21,7 @@ NOT_RUN: Final = {
     "noetl-worker exec postgres": "a database of the reader's; tests/integration/test_examples.py runs it",
     "make ": "runs the tests, this one among them, or takes minutes; test_demo_of_a_clone.py runs the demo",
     "helm ": "installs on a cluster; tests/packaging/test_chart_page.py renders what it would install",
-    "kubectl ": "asks a cluster; tests/packaging/test_chart_page.py looks for what it names in what is rendered",
+    "kubectl ": "asks a cluster",
     "noetl-worker completion fish": "fish is not on every machine; bash's form stands beside it and is run",
 }
 """How a command begins that is not run, and why."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import re
 import shutil
 import sys
 import types
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import noetl_worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,10 +118,6 @@ def test_requirements_follow_the_mode(backend: Any, calls: list[Any]) -> None:
     assert backend.get_requires_for_build_editable({"engine": "pure"}) == ["editables>=0.5"]
 
 
-def test_metadata_hook_is_not_offered(backend: Any) -> None:
-    assert not hasattr(backend, "prepare_metadata_for_build_wheel")
-
-
 def test_pure_editable_install_drops_a_stale_extension(
     backend: Any, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,17 +128,3 @@ def test_pure_editable_install_drops_a_stale_extension(
     monkeypatch.chdir(tmp_path)
     backend.build_editable("dist", {"engine": "pure"})
     assert [path.name for path in package.iterdir()] == ["_core.pyi"]
-
-
-def test_versions_are_equal_everywhere() -> None:
-    stated = {
-        name: re.search(r'^version = "([^"]+)"', (ROOT / name).read_text(), re.MULTILINE)
-        for name in ("pyproject.toml", "Cargo.toml")
-    }
-    assert {found and found.group(1) for found in stated.values()} == {noetl_worker.__version__}
-
-
-def test_pure_wheel_can_never_take_in_an_extension() -> None:
-    tables = (ROOT / "pyproject.toml").read_text()
-    wheel = tables.split("[tool.hatch.build.targets.wheel]")[1].split("[tool.")[0]
-    assert 'exclude = ["*.so", "*.pyd"]' in wheel

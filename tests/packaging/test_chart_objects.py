@@ -74,36 +74,6 @@ def test_keda_gets_the_keys_of_its_jetstream_scaler_and_no_others() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", WORKLOADS)
-def test_keda_scales_the_workload_between_its_bounds_and_takes_one_pod_a_minute_away(kind: str) -> None:
-    keda = {"minReplicas": 2, "maxReplicas": 7, "pollingSeconds": 5, "cooldownSeconds": 90}
-    values = {"kind": kind, "keda": {**keda, "scaleDownStabilizationSeconds": 120}}
-    spec = scaled_object(values)
-    target = workload(rendered(values))
-    assert {name: value for name, value in spec.items() if name != "triggers"} == {
-        "scaleTargetRef": {"apiVersion": target["apiVersion"], "kind": kind, "name": target["metadata"]["name"]},
-        "pollingInterval": 5,
-        "cooldownPeriod": 90,
-        "minReplicaCount": 2,
-        "maxReplicaCount": 7,
-        "advanced": {
-            "horizontalPodAutoscalerConfig": {
-                "behavior": {
-                    "scaleDown": {
-                        "stabilizationWindowSeconds": 120,
-                        "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
-                    }
-                }
-            }
-        },
-    }
-
-
-def test_keda_may_take_the_last_pod_away_as_it_comes() -> None:
-    spec = scaled_object({})
-    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 20)
-
-
 def test_prometheus_reads_a_port_and_a_path_that_are_there() -> None:
     values = {"serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}}
     documents = rendered(values)
@@ -188,11 +158,3 @@ def test_names_that_objects_give_are_those_of_objects_that_are_there(variant: st
         volumes = [volume["name"] for volume in inside["volumes"]] + [claim["metadata"]["name"] for claim in claims]
         mounted = [mount["name"] for container in containers([document]) for mount in container["volumeMounts"]]
         assert sorted(volumes) == sorted(mounted)
-
-
-def test_at_most_one_pod_is_taken_away_by_who_drains_a_node() -> None:
-    assert one(rendered({}), "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
-    assert one(rendered({"podDisruptionBudget": {"maxUnavailable": 3}}), "PodDisruptionBudget")["spec"] == {
-        "maxUnavailable": 3,
-        "selector": one(rendered({}), "PodDisruptionBudget")["spec"]["selector"],
-    }

@@ -63,27 +63,6 @@ def test_install_of_the_page_sets_what_a_worker_needs() -> None:
     assert trigger["metadata"]["natsServerMonitoringEndpoint"] == "nats.nats:8222"
 
 
-def test_secret_of_the_page_is_the_one_that_the_install_names_with_variables_of_the_worker() -> None:
-    command = words("kubectl ")
-    assert command[:6] == ["kubectl", "-n", "noetl", "create", "secret", "generic"]
-    assert command[6] == values_of(words("helm install "))["secrets"][0]["name"]
-    given = [word.removeprefix("--from-literal=").partition("=")[0] for word in command[7:]]
-    assert given == ["NATS_USER", "NATS_PASSWORD"]
-
-
-def test_notes_of_the_page_are_what_helm_prints() -> None:
-    (shown,) = re.findall(r"^```text\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
-    command = words("helm install ")
-    assert notes(values_of(command), command[2]).strip() == shown.strip()
-
-
-def test_values_that_the_page_names_for_a_cluster_without_keda_are_the_charts() -> None:
-    (text,) = re.findall(r"`(--set keda[^`]*)`", SECTION)
-    documents = rendered(values_of(shlex.split(text)))
-    assert "ScaledObject" not in {document["kind"] for document in documents}
-    assert one(documents, "StatefulSet")["spec"]["replicas"] == 3
-
-
 @pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
 @pytest.mark.parametrize(
     ("values", "without_pods"),

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import yaml
 
-from chart import CHART, VARIANTS, containers, helm_python, one, rendered
+from chart import VARIANTS, containers, helm_python, one, rendered
 from noetl_worker.settings.settings import SETTINGS
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -106,12 +105,6 @@ def test_setting_has_the_text_that_the_values_have(value: Any, wanted: str) -> N
         assert found == wanted
 
 
-def test_durable_is_made_before_what_scales_on_it() -> None:
-    job = one(rendered({}), "Job")
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["nats", "ensure", "--apply"]
-
-
 @pytest.mark.parametrize(
     ("values", "where"),
     [
@@ -157,23 +150,6 @@ def test_files_that_settings_name_reach_the_pods_and_the_job() -> None:
         assert volume in pod["volumes"]
         assert mount in pod["containers"][0]["volumeMounts"]
         assert {"name": "NOETL_TLS_CA", "value": settings["NOETL_TLS_CA"]} in pod["containers"][0]["env"]
-
-
-def test_every_group_of_values_says_what_it_is() -> None:
-    groups = (CHART / "values.yaml").read_text(encoding="utf-8").strip().split("\n\n")
-    assert [group for group in groups if not re.search(r"(^| )# ", group, re.M)] == []
-
-
-def test_chart_image_and_package_have_one_version() -> None:
-    version = cast(Any, re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M))[1]
-    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
-    assert yaml.safe_load((ROOT / "deploy/cloudbuild.yaml").read_text())["substitutions"]["_TAG"] == version
-
-
-def test_every_substitution_of_cloud_build_is_used_and_known() -> None:
-    text = (ROOT / "deploy/cloudbuild.yaml").read_text()
-    known = set(yaml.safe_load(text)["substitutions"])
-    assert set(re.findall(r"\$\{(_[A-Z]+)\}", text)) == known
 
 
 def test_dockerfile_is_clean_and_takes_the_extras_there_are() -> None:

@@ -35,16 +35,3 @@ def test_cloud_build_file_is_such_as_cloud_build_takes() -> None:
 
 def test_schema_of_the_charts_values_is_a_json_schema() -> None:
     assert check("--check-metaschema", ROOT / "deploy/helm/noetl-worker/values.schema.json") == ""
-
-
-@pytest.mark.parametrize(
-    ("schema", "text"),
-    [
-        ("vendor.github-workflows", "on: push\njobs: {one: {runs-on: ubuntu-latest, step: []}}\n"),
-        ("vendor.cloudbuild", "steps: [{id: one, name: image, argument: [a]}]\n"),
-    ],
-)
-def test_key_that_is_not_known_is_found(schema: str, text: str, tmp_path: Path) -> None:
-    file = tmp_path / "file.yaml"
-    file.write_text(text, encoding="utf-8")
-    assert check("--builtin-schema", schema, file) != ""

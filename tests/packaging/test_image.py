@@ -1,0 +1,68 @@
+"""The Dockerfile against the chart: user, outbox, and what a worker that starts again may find. `make image-test` runs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from chart import one, rendered
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
+
+
+def joined(text: str) -> list[str]:
+    """The lines with those that end in a backslash joined to the next, without comments."""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
+
+
+def final_stage() -> Iterator[tuple[str, str]]:
+    """(instruction, its words) of what becomes the image."""
+    lines = [line for line in joined(DOCKERFILE) if line]
+    start = max(number for number, line in enumerate(lines) if line.startswith("FROM "))
+    for line in lines[start:]:
+        name, _, words = line.partition(" ")
+        yield name, words
+
+
+def only(instruction: str) -> str:
+    (words,) = (words for name, words in final_stage() if name == instruction)
+    return words
+
+
+# ── the image ──
+
+
+def test_image_runs_as_the_charts_user_who_owns_the_outbox_and_is_not_root() -> None:
+    user, group = only("USER").split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    names = [name for name, _ in final_stage()]
+    assert "RUN" not in names[names.index("USER") :]  # what is installed is root's
+    (made,) = (words for name, words in final_stage() if name == "RUN" and "useradd" in words)
+    assert f"useradd --uid {user} --gid {group} " in made
+    assert f"groupadd --gid {group} " in made
+    assert "install -d -o noetl -g noetl -m 0700 /var/lib/noetl-worker" in made
+    pod = one(rendered({}), "StatefulSet")["spec"]["template"]["spec"]
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]) == (int(user), int(group))
+
+
+def test_image_keeps_its_outbox_where_the_chart_mounts_a_volume() -> None:
+    variables = dict(word.split("=", 1) for word in only("ENV").split())
+    worker = one(rendered({}), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+    (set_by_chart,) = (v["value"] for v in worker["env"] if v["name"] == "NOETL_WORKER_OUTBOX_DIR")
+    assert variables["NOETL_WORKER_OUTBOX_DIR"] == set_by_chart
+    assert any(set_by_chart.startswith(mount["mountPath"]) for mount in worker["volumeMounts"])
+
+
+def test_image_starts_nothing_that_a_command_can_have_left() -> None:
+    """A command writes to /tmp. There a worker that starts again would find its `.env`, and its interpreter modules."""
+    variables = dict(word.split("=", 1) for word in only("ENV").split())
+    assert only("WORKDIR") == "/"
+    assert {name: variables.get(name) for name in ("HOME", "PYTHONSAFEPATH", "PYTHONNOUSERSITE")} == {
+        "HOME": "/tmp",  # else that of a user without an entry is the working directory, which is read-only
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+    }
