@@ -72,20 +72,3 @@ def test_nothing_of_the_machine_is_bound_at_import() -> None:
         path.relative_to(ROOT).as_posix() for path in files for _ in bound(path.read_text(encoding="utf-8"))
     )
     assert dict(found) == {name: count for name, (count, _) in BOUND.items()}
-
-
-def test_each_form_of_binding_is_found() -> None:
-    forms = """
-NOW = time.monotonic
-HERE = Path("~/x").expanduser() if x else Path.home()
-from os import environ
-def f(now=time.time, *, where=os.environ): ...
-class A:
-    started: float = field(default_factory=time.monotonic)
-    def __init__(self, user=os.getuid()): ...
-@mark(os.environ.get("A"))
-def g(): ...
-"""
-    assert len(list(bound(forms))) == 9
-    late = "def f(now=lambda: time.monotonic()): return os.environ\nif __name__ == '__main__': time.time()"
-    assert list(bound(late)) == []

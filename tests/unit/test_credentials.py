@@ -14,7 +14,6 @@ from noetl_worker.command.credentials import CommandCredentials, keychain_names_
 from noetl_worker.errors import ConfigurationError, CredentialError, NotSent
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates import template
 from unit.planes import URL, Script, ScriptedTransport, answer, command, plane, settings
 
@@ -275,12 +274,6 @@ def test_workers_own_secrets_are_known_to_every_command() -> None:
     )
     at = Plane(ControlPlaneClient(ScriptedTransport(lambda *_: answer(200, {})), ours), URL, Dialect.PYTHON)
     assert {"nats secret", "nats-token", "api-token"} <= set(CommandCredentials(command(), at).known.texts().all)
-
-
-def test_password_before_a_very_long_list_is_known() -> None:
-    known = KnownSecrets()
-    known.add_inline({"db_password": "planted-secret", "rows": [{"a": n, "b": n} for n in range(30_000)]})
-    assert "planted-secret" in known.texts().all
 
 
 def test_names_are_found_in_templates_only() -> None:

@@ -218,28 +218,6 @@ async def test_bearer_token_goes_to_the_configured_servers_only() -> None:
     assert ["authorization" in headers for *_, headers in transport.sent] == [True, True, False, False]
 
 
-async def test_secret_reference_in_the_input_is_resolved_for_the_tool() -> None:
-    def script(method: str, path: str, body: Any) -> Any:
-        if path.startswith("/api/keychain"):
-            return answer(200, {"status": "success", "token_data": {"token": "s3cr3t-token"}})
-        if path.endswith("/claim"):
-            reference = {"$noetl_ref": {"kind": "keychain", "name": "k", "field": "token"}}
-            context = {"tool_config": {"result": "{{ pass_on }}"}, "input": {"pass_on": reference}}
-            meta = {"command_id": 5, "catalog_id": "9"}
-            return answer(
-                200, {"execution_id": 1, "node_name": "s", "action": "noop", "context": context, "meta": meta}
-            )
-        return answer(202, {"event_ids": []})
-
-    transport = ScriptedTransport(script)
-    await execution(transport, Dialect.PYTHON, Beats()).run(delivery(Dialect.PYTHON))
-    assert [path.partition("?")[0] for _, path, _, _ in transport.sent][1] == "/api/keychain/9/k"
-    done = transport.bodies("/api/events/batch")[0]["events"][2]
-    assert done["name"] == "call.done"
-    assert "s3cr3t-token" not in json.dumps(transport.bodies("/api/events/batch"))
-    assert done["payload"]["response"] == "[REDACTED]"
-
-
 # ── what a tool does to its own task ──
 
 

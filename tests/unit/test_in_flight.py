@@ -14,14 +14,6 @@ def test_finished_command_is_known_for_two_ack_waits_and_forgotten_later() -> No
         assert flight.look(7, 1) is seen, at
 
 
-def test_finished_commands_are_forgotten_after_a_pause_of_the_worker_too() -> None:
-    now = [0.0]
-    flight = InFlight(60, clock=lambda: now[0])
-    flight.finish("7")
-    now[0] = 1_000.0
-    assert flight.look("7", 1) is Seen.NEW
-
-
 def test_any_number_of_finished_commands_is_known() -> None:
     flight = InFlight(60, clock=lambda: 0.0)
     for number in range(20_000):

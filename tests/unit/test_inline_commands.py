@@ -65,17 +65,3 @@ def test_variables_that_a_page_names_are_settings(page: str) -> None:
     """docs/migration.md names those of other workers: test_migration_docs.py."""
     named = {one for span in spans(page) for one in re.findall(r"\b(?:NOETL_WORKER|WORKER|NATS)_[A-Z_]+\b", span)}
     assert sorted(named - SETTABLE) == []
-
-
-@pytest.mark.parametrize(
-    ("span", "wrong"),
-    [
-        ("make nothing", "no target nothing"),
-        ("noetl-worker examine", "no command examine"),
-        ("A=b noetl-worker nats ensure --force", "no flag --force"),
-        ("noetl-worker dead-letters list --reason x", None),
-        ("deploy/none.yaml", "no file deploy/none.yaml"),
-    ],
-)
-def test_what_is_not_there_is_found(span: str, wrong: str | None) -> None:
-    assert wrong_in(span) == wrong

@@ -224,31 +224,3 @@ def test_number_of_secrets_has_no_limit() -> None:
     known.add_inline({"rows": [{"password": f"planted-{number}"} for number in range(5_000)]})
     assert {"planted-0", "planted-4999"} <= set(known.texts().all)
     assert redact_text("planted-17 and planted-4999.", known.texts()) == "[REDACTED] and [REDACTED]."
-
-
-def test_forms_of_the_workers_own_secrets_are_made_once() -> None:
-    own = ("Bearer own-token", "own-password", "abc")
-    made = KnownSecrets(own).texts()
-    assert KnownSecrets(own).texts() is made
-    known = KnownSecrets(own)
-    known.add("of-this-command")
-    plain = {"Bearer own-token", "own-token", "own-password"}
-    assert plain <= set(made.all)
-    assert {*made.all, "of-this-command"} <= set(known.texts().all)
-    assert "of-this-command" not in made.all
-
-
-def test_forms_of_a_secret_are_made_once_for_a_command() -> None:
-    known = KnownSecrets()
-    known.add("first-one")
-    made = known.texts()
-    known.add("first-one")
-    assert known.texts() is made
-
-
-def test_key_beside_a_credential_that_is_null_is_a_secret_and_no_alias() -> None:
-    known = KnownSecrets()
-    known.add_inline({"auth": {"type": "api_key", "credential": None, "key": "hunter2Hunter2"}})
-    known.add_inline({"auth": {"credential": "my_credential", "key": "hunter3Hunter3"}})
-    assert "hunter2Hunter2" in known.texts().all
-    assert "hunter3Hunter3" not in known.texts().all

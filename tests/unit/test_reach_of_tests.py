@@ -21,7 +21,6 @@ Nodes = Sequence[ast.AST]
 
 REPLACED_ATTRIBUTES: Final = {
     "integration/test_delivery.py": (1, "a worker with real servers asks after 15 s, and their time is not virtual"),
-    "integration/test_no_secret_leaves.py": (1, "the product is broken on purpose: the stage has to find it"),
     "integration/test_pipeline.py": (2, "real servers: six deliveries take 48 minutes, and up to 30 s between them"),
     "integration/test_plane_without_nats.py": (1, "a worker with real servers asks once a minute"),
     "security/test_own_files.py": (3, "where the machine has its own token, and what its kernel can"),
@@ -44,7 +43,6 @@ OWN_RUNNERS: Final = {
     "tools/test_nats_connections.py": "a tool is used on two loops, one after the other",
     "tools/test_postgres_pool.py": "a tool is used on two loops, one after the other",
     "tools/test_python_limits.py": "the tests of the file share a tool with its processes, and so its loop",
-    "unit/test_loop_guard.py": "the guard is looked at from outside of the loop",
 }
 """Test files that run a loop themselves. All others have `async def test_...`, and anyio's plug-in runs them."""
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 from typing import Any, ClassVar
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from noetl_worker.command.failure import failure_of
@@ -211,14 +209,3 @@ async def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
     with capture_logs() as lines:
         await ended(scene)
     assert [line["outcome"] for line in lines if line["event"] == "outcome"] == ["redelivered"]
-
-
-async def test_line_of_an_outcome_is_not_made_where_debug_is_not_written() -> None:
-    class Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc]
-        def debug(self, *_: Any, **__: Any) -> None:
-            raise AssertionError("a logger is bound for a line that is not written")
-
-    structlog.configure(wrapper_class=Logger)
-    scene = Scene()
-    await ended(scene, b"{")
-    assert [one.kind for one in scene.answers.values()] == [OutcomeKind.NOT_A_NOTIFICATION]

@@ -16,6 +16,7 @@ import pytest
 
 import loops
 import virtual_time
+from compat.uncut import uncut
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ControlPlaneError, DocumentError, MaybeProcessed, NotSent
 from noetl_worker.models import CaseDecision, Dialect, Exit, Fail, FitRules, ToolResult
@@ -112,19 +113,6 @@ SAMPLES = Path(__file__).parents[1] / "compat/samples/values"
 RECORDED = [json.loads(line) for line in (SAMPLES / "large-sequences-python.jsonl").read_text("utf-8").splitlines()]
 
 
-def uncut(value: Any) -> Any:
-    """A recorded value at its length again."""
-    if isinstance(value, dict):
-        return {name: uncut(part) for name, part in value.items()}
-    if isinstance(value, list):
-        if value and (cut := re.fullmatch(r"<cut, (\d+) items>", str(value[-1]))):
-            return [uncut(value[0])] * int(cut[1])
-        return [uncut(part) for part in value]
-    if isinstance(value, str) and (cut := re.search(r"<cut, (\d+) characters>", value)):
-        return "pad " * (int(cut[1]) // 4)
-    return value
-
-
 @pytest.mark.parametrize("anyio_backend", [loops.STANDARD], ids=["python's process"])
 @pytest.mark.parametrize("exchange", RECORDED, ids=lambda exchange: exchange["name"])
 @pytest.mark.parametrize("refusals", [(), (answer(413, {"detail": "too large"}),)], ids=["stored", "not stored"])
@@ -140,10 +128,6 @@ async def test_large_task_sequence_tells_the_python_plane_its_tasks_and_what_the
     assert ("reference" in payload["result"]) is (not refusals)
     others = transport.bodies("/api/events/batch")[-1]["events"][3:]
     assert not any("response" in item["payload"] for item in others)
-
-
-async def test_large_result_of_a_single_tool_is_told_by_reference_alone() -> None:
-    assert "response" not in call_done(await tell(store_then_accept()))["payload"]
 
 
 async def test_set_whose_result_and_events_are_refused_leaves_its_slot_once(tmp_path: Path) -> None:
