@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
-from nats.js.api import ConsumerConfig
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -51,19 +49,6 @@ async def test_nats_that_is_not_there_ends_the_start_with_exit_3(tmp_path: Path)
     assert "NATS_URL" in line
     assert url.rpartition("@")[2] in line
     assert "s3cr3t" not in worker.text
-
-
-async def test_durable_with_another_filter_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    async with house(worker=False) as home:
-        client = await nats.connect(home.nats.url)
-        config = ConsumerConfig(durable_name="noetl_worker", filter_subject="noetl.commands.gpu")
-        await client.jsm().add_consumer("NOETL_COMMANDS", config)
-        await client.close()
-        worker = await refused_start(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
-        assert worker.process.returncode == 3
-        line = one_line(worker)
-        assert "nats consumer edit NOETL_COMMANDS noetl_worker --filter 'noetl.commands'" in line
-        assert "noetl.commands.gpu" in line
 
 
 async def test_nats_without_jetstream_is_named(tmp_path: Path) -> None:
@@ -164,13 +149,3 @@ async def test_action_of_a_wrong_type_is_told_as_failed() -> None:
         await home.wait_terminal(one.event_id)
         await home.wait_settled()
         assert home.terminal_events(one.event_id) == ["command.failed"]
-
-
-async def test_unknown_tool_kind_is_told_as_failed_with_the_kinds_there_are() -> None:
-    async with house() as home:
-        [one] = await home.plane.create_commands([RawCommand("teleport", {})])
-        await home.wait_terminal(one.event_id)
-        [failed] = home.plane.events_of_command(one.event_id, "command.failed")
-        told = str(failed.result) + str(failed.error) + str(failed.context)
-        assert "teleport" in told
-        assert "shell" in told

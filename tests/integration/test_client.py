@@ -10,7 +10,7 @@ import pytest
 
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.errors import CredentialError, MaybeProcessed, NotSent, ServerRefused
+from noetl_worker.errors import CredentialError, ServerRefused
 from noetl_worker.models import Dialect
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.settings.settings import load_settings
@@ -118,49 +118,3 @@ async def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
         assert caught.value.status == 404
 
     await with_plane(Dialect.PYTHON, transport, use)
-
-
-async def test_trouble_before_and_after_the_request_left_is_told_apart(transport: str) -> None:
-    import asyncio
-
-    async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(drop, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
-    try:
-        with pytest.raises(MaybeProcessed):
-            await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", PATIENCE_S)
-        server.close()
-        await server.wait_closed()
-        with pytest.raises(NotSent):
-            await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", PATIENCE_S)
-    finally:
-        await wire.close()
-
-
-async def test_trickling_answer_ends_at_the_total_deadline(transport: str) -> None:
-    """It would trickle for longer than this test lasts."""
-    import asyncio
-
-    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"x")
-                await writer.drain()
-                await asyncio.sleep(0.02)
-        except (ConnectionError, asyncio.CancelledError):
-            writer.close()
-
-    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
-    wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
-    try:
-        with pytest.raises(MaybeProcessed):
-            await wire.send("GET", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {}, None, 0.5)
-    finally:
-        await wire.close()
-        server.close()

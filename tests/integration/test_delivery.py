@@ -80,29 +80,6 @@ async def test_draining_worker_is_never_ready_again() -> None:
         assert home.terminal_events(one.event_id) == ["command.completed"]
 
 
-PARENT = """
-metadata: {name: parent, path: t/parent}
-workflow:
-  - step: start
-    tool: {kind: playbook, path: t/child, return_result: true, poll_interval: 0.05, timeout: 1000}
-"""
-CHILD = """
-metadata: {name: child, path: t/child}
-workflow:
-  - step: start
-    tool: {kind: noop}
-"""
-
-
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_playbook_that_waits_for_its_child_holds_no_slot(dialect: Dialect) -> None:
-    async with house(dialect, WORKER_MAX_CONCURRENT="1") as home:
-        home.plane.register_playbook(PARENT)
-        home.plane.register_playbook(CHILD)
-        parents = [await home.plane.execute("t/parent") for _ in range(3)]
-        assert [await home.plane.wait_ended(one) for one in parents] == ["COMPLETED"] * 3
-
-
 def reconnected(worker: Worker) -> None:
     """What a connection says when it is back."""
     assert worker.connection is not None

@@ -97,24 +97,6 @@ async def test_refused_start_names_the_command_that_mends_it(tmp_path: Path) -> 
         assert "noetl-worker nats ensure --apply" in one_line(worker)
 
 
-async def test_durable_deleted_under_a_worker_is_made_again_and_nothing_runs_twice() -> None:
-    async with house(WORKER_NATS_LAG_POLL_INTERVAL="1") as home:
-        [before] = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(before.event_id)
-        await home.wait_settled()
-        client = await nats.connect(home.nats.url)
-        try:
-            await ask(client, f"CONSUMER.DELETE.{STREAM}.{DURABLE}")
-            [after] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(after.event_id)
-            await home.wait_settled()
-            assert home.terminal_events(before.event_id) == ["command.completed"]
-            config = (await ask(client, f"CONSUMER.INFO.{STREAM}.{DURABLE}"))["config"]
-            assert config["filter_subjects"] == ["noetl.commands", "noetl.commands.>"]
-        finally:
-            await client.close()
-
-
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_stream_as_the_python_plane_makes_it_is_no_difference_there(dialect: Dialect) -> None:
     """The Rust plane makes none, and publishes below the bare subject."""

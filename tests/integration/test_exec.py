@@ -253,27 +253,3 @@ def test_credential_that_is_missing_is_named_with_the_flag_that_gives_it() -> No
     ended = typed("exec", "http", "--config", config)
     assert ended.code == 1
     assert "--credential other=FILE" in ended.err
-
-
-RAISING: dict[str, dict[str, Any]] = {
-    "rhai": {"kind": "rhai", "code": 'throw "no more"'},
-    "http": {"kind": "http", "url": "http://127.0.0.1:1/refused"},
-    "postgres": {"kind": "postgres", "command": "select 1"},
-}
-GO_ON = {"policy": {"rules": [{"else": {"then": {"do": "continue"}}}]}}
-
-
-@pytest.mark.parametrize("dialect", Dialect)
-@pytest.mark.parametrize("kind", RAISING)
-async def test_what_a_task_raised_fails_its_list_as_it_fails_the_tool_alone_unless_a_rule_goes_on(
-    kind: str, dialect: Dialect
-) -> None:
-    """Recorded on the Rust plane: error-sql-sequence, error-sql, error-http-refused; rhai throws."""
-    if kind == "rhai":
-        pytest.importorskip("noetl_worker._core")
-    task = {"name": "one", **RAISING[kind]}
-    async with local_run(dialect) as rehearsing:
-        alone = await executed(rehearsing, kind, RAISING[kind], {})
-        listed = await executed(rehearsing, "task_sequence", [task], {})
-        handled = await executed(rehearsing, "task_sequence", [{**task, "spec": GO_ON}], {})
-    assert [one["name"] for one in (alone, listed, handled)] == ["call.error", "call.error", "call.done"]

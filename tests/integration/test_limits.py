@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from integration.house import House, house
-from integration.processes import until, worker_process
+from integration.processes import until
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
@@ -98,29 +98,3 @@ async def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(
             assert not told.get("failed"), told
             await home.wait_settled()
         assert home.workers[0].slots.used == 0
-
-
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_once(
-    dialect: Dialect, tmp_path: Path
-) -> None:
-    ran, started, go = tmp_path / "ran", tmp_path / "started", tmp_path / "go"
-    script = f"touch {started}; while [ ! -e {go} ]; do sleep 0.02; done; echo x >> {ran}"
-    async with house(dialect, worker=False) as home:
-        ours = {"WORKER_ID": "stable", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_STARTED_HOLD_MS": "0"}
-        async with worker_process(home, tmp_path, "first", **ours) as first:
-            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": script})])
-            await until(lambda: is_there(started), "the tool runs")
-            await until(lambda: bool(home.plane.events_of_command(issued.event_id, "command.started")), "started")
-            async with home.plane.outage():
-                go.touch()
-                await until(lambda: home.outbox_rows() == 1, "the outcome is on disk")
-                first.process.kill()
-                await first.exit_code()
-        async with worker_process(home, tmp_path, "second", **ours) as second:
-            await home.wait_terminal(issued.event_id)
-            await second.wait_logged("adopted_outcome_reported")
-            await home.wait_settled()
-            assert home.terminal_events(issued.event_id) == ["command.completed"]
-            assert home.outbox_rows() == 0
-    assert ran.read_text() == "x\n"

@@ -145,19 +145,6 @@ def test_dashboards_and_alerts_read_only_metrics_and_labels_that_a_scrape_has(sc
         assert [(path.name, one) for query in queries for one in unknown_in(*query, scraped)] == []
 
 
-def test_query_of_what_no_scrape_has_is_found() -> None:
-    scraped = {"noetl_worker_a_total": {"outcome": {"ok"}}}
-    query = 'sum by (outcome, tool) (noetl_worker_a_total{outcome="no", kind="x", job=~"$job"}) + noetl_worker_b'
-    assert unknown_in(query, "{{outcome}} {{ $labels.step }}", scraped) == [
-        "value outcome=no of noetl_worker_a_total",
-        "label kind of noetl_worker_a_total",
-        "metric noetl_worker_b",
-        f"label step in {query!r}",
-        f"label tool in {query!r}",
-    ]
-    assert unknown_in("up == 0", "", scraped) == ["no metric of the worker in 'up == 0'"]
-
-
 def series_of(name: str, values: str, **labels: str) -> dict[str, str]:
     """Samples a minute apart, in promtool's notation."""
     written = ", ".join(f'{label}="{one}"' for label, one in {"job": "w", "instance": "i", **labels}.items())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +12,6 @@ from pathlib import Path
 import nats
 import pytest
 
-import noetl_worker
 from patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,22 +122,3 @@ def test_dependency_is_pinned_to_the_versions_that_were_tested() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'"nats-py>={lowest},<2.{above}"' in project
     assert version("nats-py").rpartition(".")[0] in TESTED
-
-
-def test_private_names_of_the_client_are_those_that_the_page_lists() -> None:
-    package = Path(noetl_worker.__file__).parent
-    files = [*sorted((package / "jetstream").glob("*.py")), package / "delivery/keepalive.py"]
-    used = {name for file in files for name in private_names(file)}
-    page = (PATCHES / "README.md").read_text(encoding="utf-8")
-    assert used == set(re.findall(r"`Client\.(_\w+)`", page))
-
-
-def private_names(file: Path) -> set[str]:
-    """Of a NATS client: what is read of `client` anywhere, and in the subclass of `self` and `super()`."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-            owner = ast.unparse(node.value)
-            if owner.endswith("client") or (file.name == "client.py" and owner in ("self", "super()")):
-                found.add(node.attr)
-    return found

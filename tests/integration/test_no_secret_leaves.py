@@ -134,21 +134,3 @@ async def test_each_place_alone(place: str, tmp_path: Path) -> None:
         assert not any(form in everything for form in forms_of(secret))
     finally:
         await stage.close()
-
-
-async def test_stage_would_notice_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same plan with a worker that knows no secrets: found in requests, log, view and letter."""
-    monkeypatch.setattr("noetl_worker.secrets.known.KnownSecrets.add", lambda self, text: None)
-
-    async def go() -> list[str]:
-        stage = Stage(Dialect.PYTHON, tmp_path)
-        try:
-            plan = Plan("Zq-nothing-hides-it", "credential:value", ("value", "logged"))
-            _, log = await stage.play(plan, "json")
-            found = found_in(stage, log, plan.secret)
-            _, log = await stage.play(Plan(plan.secret, plan.source, plan.places, refused=True), "json")
-            return found + found_in(stage, log, plan.secret)
-        finally:
-            await stage.close()
-
-    assert {line.partition(":")[0] for line in await go()} >= {"request", "log", "view"}

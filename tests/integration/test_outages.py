@@ -6,16 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration.house import CLAIM, House, house, noops
-from integration.processes import ON_DISK, SHORT_LEASES, Gate, Probe, starting_process, until, worker_process
-from integration.test_pipeline import mixed
+from integration.processes import Probe, starting_process, until, worker_process
 from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
-from noetl_worker.models import Dialect
 
 BEAT = "POST /api/worker/pool/heartbeat"
 
@@ -45,52 +41,6 @@ def unreachable(worker: Any) -> list[dict[str, Any]]:
     return found
 
 
-COUNTS = "it counts the events of hundreds of commands on its own loop; the worker is a process of its own"
-
-
-async def all_end_once(home: House, event_ids: list[int]) -> None:
-    await home.wait_terminal(*event_ids)
-    await home.wait_settled()
-    assert [len(home.terminal_events(one)) for one in event_ids] == [1] * len(event_ids)
-    for one in event_ids:
-        assert len(home.plane.events_of_command(one, "call.done", "call.error")) <= 1
-    assert await home.dead_letters() == []
-
-
-@pytest.mark.heavy_on_loop(reason=COUNTS)
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_control_plane_that_dies_and_comes_back_loses_nothing(dialect: Dialect, tmp_path: Path) -> None:
-    async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:
-        slow = [RawCommand("shell", {"command": "sleep 0.7"}) for _ in range(4)]
-        issued = await home.plane.create_commands([*slow, *(mixed(number) for number in range(100))])
-        await home.plane.wait_until(lambda: len(ended(home, issued)) >= 5)
-        async with home.plane.outage():
-            await until(lambda: "events_not_accepted" in worker.text, "events that are held back")
-        await all_end_once(home, [one.event_id for one in issued])
-        assert await worker.stop() == 0
-
-
-async def test_stop_while_the_control_plane_is_away_loses_nothing(tmp_path: Path) -> None:
-    """The outcome is known and cannot be told: the message goes back, and the command ends once elsewhere."""
-    gate = Gate(tmp_path)
-    variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
-    async with house(worker=False, plane=SHORT_LEASES) as home:
-        async with worker_process(home, tmp_path, "first", **variables) as first:
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-            await home.plane.wait_until(lambda: started(home, one.event_id))
-            async with home.plane.outage():
-                gate.open()
-                await first.wait_logged("events_not_accepted")
-                first.signal()
-                assert await first.exit_code() == 4
-            assert home.terminal_events(one.event_id) == []
-            assert await home.unsettled() == 1
-        async with worker_process(home, tmp_path, "second", **variables) as second:
-            await home.wait_terminal(one.event_id)
-            assert await second.stop() == 0
-        assert len(home.terminal_events(one.event_id)) == 1
-
-
 def started(home: House, event_id: int) -> bool:
     return bool(home.plane.events_of_command(event_id, "command.started"))
 
@@ -115,28 +65,6 @@ async def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: P
         assert await worker.exit_code() == 4
         assert await home.unsettled() == 3
         over.set()
-
-
-def ended(home: House, issued: Any) -> list[int]:
-    return [one.event_id for one in issued if home.terminal_events(one.event_id)]
-
-
-@pytest.mark.heavy_on_loop(reason=COUNTS)
-@pytest.mark.parametrize("how", ["restart", "crash"])
-async def test_nats_that_goes_away_amid_200_commands_loses_nothing(how: str, tmp_path: Path) -> None:
-    variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_MAX_CONCURRENT": "8"}
-    disk = {**ON_DISK, "reaper_interval_s": 1.0, "pending_retry_s": 2.0}  # a crash may lose what was just published
-    async with (
-        house(worker=False, plane=disk) as home,
-        worker_process(home, tmp_path, **variables) as worker,
-    ):
-        issued = await home.plane.create_commands([mixed(number) for number in range(200)])
-        await home.plane.wait_until(lambda: len(ended(home, issued)) >= 40)
-        await (home.nats.kill() if how == "crash" else home.nats.stop())
-        await home.nats.start()
-        await all_end_once(home, [one.event_id for one in issued])
-        assert worker.logged("nats_reconnected")
-        assert await worker.stop() == 0
 
 
 async def test_refused_credentials_stop_the_pull_and_let_in_again_it_goes_on(tmp_path: Path) -> None:

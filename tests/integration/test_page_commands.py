@@ -217,20 +217,3 @@ def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, monkeypatch: 
 def test_commands_that_are_not_run_are_on_a_page() -> None:
     everything = [line.text for page in pages() for line in commands_of((ROOT / page).read_text(encoding="utf-8"))]
     assert [start for start in NOT_RUN if not any(text.startswith(start) for text in everything)] == []
-
-
-def test_output_is_compared_but_for_its_dots() -> None:
-    assert shows("a ... b\n...\nend", "a 1 b\nx\ny\nend\n")
-    assert shows("...\n", "anything\nat all\n")
-    assert not shows("a ... b", "a 1 c\n")
-    assert not shows("a", "a\nmore\n")
-
-
-def test_commands_are_found_in_scripts_and_sessions() -> None:
-    page = "```sh\none \\\n  two\n# no command\nthree\n```\n\n   ```console\n   $ four\n   out\n   $ five\n   ```\n"
-    assert [(line.text, line.output) for line in commands_of(page)] == [
-        ("one two", None),
-        ("three", None),
-        ("four", "out"),
-        ("five", ""),
-    ]

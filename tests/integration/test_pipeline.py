@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
 from typing import Any
 
 import pytest
 
 import loops
-from holds import HOLDS_TIMES
 from integration.house import CLAIM, House, house
 from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
-from patience import until
 
 BIG = "result = {'rows': [{'i': i, 'text': 'x' * 100} for i in range(2000)], 'count': 2000}"
 
@@ -108,34 +105,6 @@ async def test_slow_command_reports_its_start_while_it_runs() -> None:
         assert names.count("command.started") == 1
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_worker_claims_within_a_second_of_its_start(dialect: Dialect) -> None:
-    async def go() -> float:
-        async with house(dialect, worker=False) as home:
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            started = time.monotonic()
-            await home.start_worker()
-            await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
-            return time.monotonic() - started
-
-    took_s = min([await go() for _ in range(3 if HOLDS_TIMES else 1)])
-    print(f"{dialect.value}: claims {took_s:.3f} s after its start")
-    assert took_s < 1.0 or not HOLDS_TIMES
-
-
-async def test_blocked_loop_causes_no_second_delivery_and_no_second_run() -> None:
-    """The keepalive has its own thread and connection: the main loop may stand still for longer than ack_wait."""
-    async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.3"})])
-        await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
-        time.sleep(2)  # noqa: ASYNC251 - blocks the loop on purpose: plane and worker both
-        await home.wait_terminal(one.event_id)
-        await home.wait_settled()
-        assert len(home.terminal_events(one.event_id)) == 1
-        assert home.workers[0].settled == {"ack:reported": 1}
-        assert home.plane.requests[CLAIM] == 1
-
-
 async def test_long_command_is_kept_ours_over_many_ack_waits() -> None:
     async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
         [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 4"})])
@@ -159,41 +128,10 @@ BAD_NOTIFICATIONS = [
 ]
 
 
-async def test_bytes_that_are_no_notification_become_dead_letters_and_the_worker_goes_on() -> None:
-    async with house() as home:
-        for data in BAD_NOTIFICATIONS:
-            await home.publish(data)
-        issued = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(issued[0].event_id)
-        await home.wait_settled()
-        dead_letters = await home.dead_letters()
-        assert len(dead_letters) == len(BAD_NOTIFICATIONS)
-        assert all(dead_letter["reason"].startswith("not a notification") for dead_letter in dead_letters)
-        assert home.plane.requests[CLAIM] == 1
-
-
 @pytest.fixture
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is returned comes again after half a second at most, not after up to 30 s."""
     monkeypatch.setattr(acknowledge, "MAX_DELAY_S", 0.5)
-
-
-@pytest.mark.usefixtures("short_delays")
-async def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dead_letter() -> None:
-    async with house() as home:
-        body = {
-            "execution_id": 1,
-            "event_id": 4242,
-            "command_id": 4241,
-            "step": "start",
-            "server_url": home.plane.url,
-        }
-        await home.publish(json.dumps(body).encode())
-        await home.wait_settled()
-        assert home.plane.requests[CLAIM] == 6
-        [dead_letter] = await home.dead_letters()
-        assert dead_letter["reason"].startswith("unknown command")
-        assert json.loads(dead_letter["notification"]) == body
 
 
 @pytest.mark.usefixtures("short_delays")
@@ -246,49 +184,8 @@ async def test_finished_command_that_comes_again_to_a_new_worker_is_acked_withou
         assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
 
 
-async def test_claim_held_by_another_is_returned_and_not_acked() -> None:
-    import httpx
-
-    async with house(worker=False, plane={"retry_after_s": 1}) as home:
-        [one] = await home.plane.create_commands([RawCommand("noop")])
-        async with httpx.AsyncClient(verify=False) as client:
-            claim = f"{home.plane.url}/api/commands/{one.event_id}/claim"
-            assert (await client.post(claim, json={"worker_id": "somebody"})).status_code == 200
-        worker = await home.start_worker()
-        await until(lambda: worker.settled.get("nak:held_by_other", 0) >= 1, "it is returned")
-        assert await home.unsettled() == 1
-        assert home.terminal_events(one.event_id) == []
-
-
-async def test_stop_gives_back_what_is_not_claimed_and_finishes_what_runs() -> None:
-    async with house(worker=False) as home:
-        worker = await home.start_worker(WORKER_MAX_CONCURRENT="2", NOETL_WORKER_DRAIN_TIMEOUT_S="1000")
-        issued = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1"}) for _ in range(6)])
-        await home.plane.wait_until(lambda: sum(bool(row.worker_id) for row in rows(home, issued)) == 2)
-        assert await home.stop_worker(worker) == 0
-        done = [one for one in issued if home.terminal_events(one.event_id)]
-        assert len(done) == 2
-        assert "POST /api/worker/pool/deregister" in home.plane.requests or any(
-            "deregister" in route for route in home.plane.requests
-        )
-        await home.start_worker(WORKER_MAX_CONCURRENT="8")
-        await home.wait_terminal(*(one.event_id for one in issued))
-        assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
-
-
 def rows(home: House, issued: Any) -> list[Any]:
     return [home.plane.command(one.event_id) for one in issued]
-
-
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_command_that_outlives_the_drain_is_interrupted_and_not_failed(dialect: Dialect) -> None:
-    async with house(dialect, worker=False) as home:
-        worker = await home.start_worker(NOETL_WORKER_DRAIN_TIMEOUT_S="0.3", WORKER_ID="stable")
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1000"})])
-        await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-        assert await home.stop_worker(worker) == 4
-        assert home.terminal_events(one.event_id) == []
-        assert worker.settled == {"nak:interrupted": 1}
 
 
 async def test_interrupted_command_is_told_as_failed_where_nobody_could_take_it_up_again() -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from integration.house import house
 from integration.processes import Ended, Gate, Probe, starting_process, typed, until
-from noetl_worker.cli.views.top import duration, view_of
+from noetl_worker.cli.views.top import view_of
 from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -157,30 +157,3 @@ def test_view_fits_80_columns_and_writes_nothing_to_the_terminal_but_text() -> N
     assert "NOT READY: draining" in text
     assert "29.0s" in text
     assert "... and 25 more" in text
-
-
-def test_lines_of_a_worker_say_slots_lag_gate_and_outbox() -> None:
-    look = {
-        "address": "h:1",
-        "ready": True,
-        "reason": "pulling",
-        "worker": {"worker_id": "w-1", "version": "1.2", "engine": "rust", "control_plane": "python", "up_s": 61},
-        "slots": {"used": 3, "limit": 8, "size": 16},
-        "lag": {"waiting": 7, "in_flight": 5},
-        "loop_lag_s": 0.25,
-        "gate": {"down": {"http://a": 1.0, "http://b": 0.0}, "waiting": {"http://a": 2.0, "http://b": 1.0}},
-        "outbox": {"rows": 4, "bytes": 900, "oldest_s": 75},
-        "commands": [{"phase": "running", "kind": "http", "step": "s", "deliveries": 2, "command_id": "1:s:2"}],
-    }
-    lines = [line.rstrip() for line in shown(look, width=160).splitlines()]
-    assert lines[2:4] == [
-        "slots 3 used, 8 allowed now, 16 in all   lag 7 waiting, 5 in flight in the pool   loop lag 0.25 s",
-        "gate DOWN: http://a, 3 requests wait   outbox 4 sets, 900 bytes, oldest 1m15s",
-    ]
-    assert lines[4].split() == ["for", "phase", "kind", "step", "deliveries", "command"]
-    assert lines[5].split() == ["0.0s", "running", "http", "s", "2", "1:s:2"]
-    assert "gate open, 0 requests wait" in shown({"address": "h:1"}, width=160)
-
-
-def test_durations_are_short() -> None:
-    assert [duration(one) for one in (0.04, 59.9, 61, 3700)] == ["0.0s", "59.9s", "1m01s", "1h01m"]
