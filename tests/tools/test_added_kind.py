@@ -94,13 +94,3 @@ def test_tests_of_all_kinds_hold_for_it_and_its_own_pass(copy: Path) -> None:
     ended = python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", of_others, "-rA", *tests)
     assert ended.count("[greet]") == 2
     assert " passed" in ended
-
-
-def test_walks_have_ten_lines_at_most_and_name_files_that_are_there() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    walks = re.findall(r"^## (Add [^\n]+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert len(walks) == 5
-    for title, walk in walks:
-        assert len([line for line in walk.splitlines() if line.strip()]) <= 10, title
-        for name in re.findall(r"`([\w.-]+/[\w./-]+)`", walk):
-            assert "KIND" in name or (ROOT / name).exists(), f"{title}: {name}"

@@ -364,20 +364,3 @@ def test_a_broken_config_is_told_with_its_field(kind: str, config: dict[str, Any
     with pytest.raises(ConfigurationError) as caught:
         registry.prepare(kind, config, tool_context())
     assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"uri": "file://other/x"}, "artifact: 'file://other/x' names the host 'other'; write file:///absolute/path"),
-        ({"uri": "file:x"}, "artifact: 'file:x' is no absolute path; write file:///absolute/path"),
-        (
-            {"action": "put", "data": 1, "uri": "noetl://execution/1/result/x/1"},
-            "artifact: the control plane names its references: put without 'uri', and give 'name'",
-        ),
-    ],
-)
-def test_a_place_that_cannot_be_used_is_told(config: dict[str, Any], message: str) -> None:
-    error = refused(config)
-    assert isinstance(error, ConfigurationError)
-    assert str(error) == message

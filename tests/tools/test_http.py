@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
-from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.testing import run_tool
 from noetl_worker.tools.http.http import HttpTool
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -150,15 +146,6 @@ def test_credential_spelling_of_auth_and_none() -> None:
     assert "authorization" not in sent({"auth": {"type": "none"}})["headers"]
 
 
-def test_auth_that_cannot_be_sent_is_refused() -> None:
-    with pytest.raises(CredentialError, match="'nope' is not known"):
-        call({"auth": "nope"})
-    with pytest.raises(CredentialError, match="basic auth needs 'password'"):
-        call({"auth": {"type": "basic", "username": "u"}})
-    with pytest.raises(ConfigurationError, match="'kerberos' is not supported; supported: bearer"):
-        call({"auth": {"type": "kerberos"}})
-
-
 @pytest.mark.parametrize(
     ("status", "kind", "retryable"),
     [
@@ -204,108 +191,3 @@ def test_answer_that_is_no_json_is_text() -> None:
 def test_ids_of_64_bits_are_exact() -> None:
     answer = httpx.Response(200, content=b'{"id":767527441685282836}')
     assert call({}, lambda request: answer).data["data"] == {"id": 767527441685282836}
-
-
-def test_large_answer_is_cut_and_marked() -> None:
-    answer = httpx.Response(200, content=b"x" * 5000)
-    result = call({"max_response_bytes": 1000}, lambda request: answer)
-    assert result.data["truncated"] is True
-    assert result.data["body"] == "x" * 1000 + "\n[... cut after 1000 of 5000 bytes ...]"
-
-
-async def test_cookies_are_not_carried_to_the_next_command() -> None:
-    seen = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append("cookie" in request.headers)
-        return httpx.Response(200, headers={"Set-Cookie": "session=1"})
-
-    tool = HttpTool(httpx.MockTransport(answer))
-    for _ in range(2):
-        await arun_tool_keeping(tool, {"url": "http://host/"})
-    await tool.aclose()
-    assert seen == [False, False]
-
-
-async def arun_tool_keeping(tool: HttpTool, config: dict[str, Any]) -> ToolResult:
-    from noetl_worker.testing import tool_context
-    from noetl_worker.tools.registry import Registry
-
-    registry = Registry([tool], plugins=False)
-    return await registry.run_tool("http", config, tool_context(registry=registry))
-
-
-@pytest.mark.parametrize("url", ["host/path", "ftp://host/", "http://", "http://host:port/"])
-def test_address_that_is_none_is_a_configuration_error(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be built"):
-        call({"url": url})
-
-
-def test_unknown_method_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError, match="method 'FETCH' is none of GET, POST"):
-        call({"method": "FETCH"})
-
-
-# ── real sockets ────────────────────────────────────────────────────────────────────────────────
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-async def call_server(handler: Handler, config: dict[str, Any]) -> ToolResult:
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        return await arun_tool("http", {"url": f"http://127.0.0.1:{port}/", **config})
-    finally:
-        server.close()
-
-
-def test_refused_connection_is_a_retryable_failure() -> None:
-    with pytest.raises(ToolError) as caught:
-        run_tool("http", {"url": f"http://127.0.0.1:{free_port()}/"})
-    assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("connection", True, "ConnectError")
-
-
-async def test_connection_dropped_before_the_answer_is_a_retryable_failure() -> None:
-    async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.close()
-
-    with pytest.raises(ToolError) as caught:
-        await call_server(drop, {})
-    assert (caught.value.kind, caught.value.retryable) == ("connection", True)
-
-
-async def test_trickling_body_ends_at_the_timeout() -> None:
-    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"x")
-                await writer.drain()
-                await asyncio.sleep(0.01)
-        except (ConnectionError, asyncio.CancelledError):
-            writer.close()
-
-    result = await call_server(trickle, {"timeout": 0.3})
-    assert result.status is ToolStatus.TIMEOUT
-    assert result.error is not None
-    assert (result.error.message, result.error.retryable) == ("Execution timed out after 0.3 seconds", True)
-
-
-async def test_request_on_the_wire() -> None:
-    seen: dict[str, Any] = {}
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        seen["head"] = head
-        seen["body"] = json.loads(await reader.readexactly(int(head.lower().split("content-length: ")[1].split()[0])))
-        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
-        await writer.drain()
-        writer.close()
-
-    result = await call_server(answer, {"method": "POST", "json": {"a": "é"}})
-    assert result.data["status_code"] == 201
-    assert seen["head"].startswith("POST / HTTP/1.1\r\n")
-    assert seen["body"] == {"a": "é"}

@@ -228,16 +228,6 @@ async def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
     await with_session(server, body)
 
 
-async def test_a_ttl_that_cannot_be_kept_is_a_warning(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        await session.call("kv_put", bucket=bucket, key="k", value=1, ttl=60)
-        told = [fields.get("problem") for _, _, fields in session.logger.records]
-        assert told == ["nats: field 'ttl' is ignored: kv_put does not read it"]
-
-    await with_session(server, body)
-
-
 # ── objects ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -356,14 +346,6 @@ def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message:
     with pytest.raises(ConfigurationError) as caught:
         registry.prepare("nats", config, tool_context())
     assert str(caught.value) == message
-
-
-async def test_a_header_with_a_line_break_is_refused(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        error = await session.refused("publish", subject="s", headers={"a": "x\r\nB: y"})
-        assert str(error) == "nats: header 'a' has a line break or a colon where none may be"
-
-    await with_session(server, body)
 
 
 def test_spellings_of_both_planes_are_taken() -> None:

@@ -53,11 +53,6 @@ def test_action_without_a_verb_continues_and_no_action_is_the_default_one(then: 
     assert go(tasks).data["status"] == expected
 
 
-def test_else_takes_failures_too() -> None:
-    rule = {"else": {"then": {"do": "continue"}}}
-    assert go([{"kind": "stub", "fail": True, "spec": rules(rule)}]).status is ToolStatus.SUCCESS
-
-
 @pytest.mark.parametrize(("dialect", "ran"), [(Dialect.RUST, 2), (Dialect.PYTHON, 1)])
 def test_action_without_when_and_else_never_holds_on_the_rust_plane_and_says_so(dialect: Dialect, ran: int) -> None:
     """Seen live (policy-no-when); of the Python plane's worker the source says it (protocol/tasks.md#policies)."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import loops
-from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.errors import ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.registry import Registry
@@ -245,12 +245,6 @@ async def test_process_that_dies_is_a_failure_of_the_process() -> None:
     assert (result.error.kind, result.error.retryable, result.error.code) == ("process", True, "-11")
 
 
-async def test_exit_without_code_is_a_success() -> None:
-    result = await python("import sys\nprint('x')\nsys.exit()")
-    assert result.status is ToolStatus.SUCCESS
-    assert result.data == {"stdout": "x\n", "stderr": ""}
-
-
 async def test_values_json_cannot_say_have_a_defined_form() -> None:
     code = """
 import datetime, decimal, enum, uuid
@@ -308,22 +302,6 @@ async def test_code_from_base64_script_and_file(tmp_path: Path) -> None:
     assert (await python(None, {"script": {"uri": f"file://{tmp_path}/job%20one.py"}})).data == "__main__"
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({}, "no code"),
-        ({"code": "  \n"}, "no code"),
-        ({"code_b64": "%"}, "not base64"),
-        ({"script": "/no/such/file.py"}, "cannot be read"),
-        ({"script": {"uri": "ftp://bucket/x.py"}}, r"gs:// or s3:// is needed"),
-        ({"script": {"other": 1}}, "needs 'uri'"),
-    ],
-)
-async def test_code_that_cannot_be_had_is_a_configuration_error(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        await python(None, config)
-
-
 async def test_libs_are_globals() -> None:
     assert (
         await python("result = m.floor(2.5) + len(base64.b64encode(b''))", {"libs": {"m": "math", "base64": "base64"}})
@@ -355,20 +333,6 @@ result = {
     assert data == {"cwd_is_empty": True, "leader": True, "modules": [], "stdin": "", "descriptors": True}
 
 
-async def test_commands_share_nothing() -> None:
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    spoil = "import builtins, json, os\nbuiltins.len = None\njson.dumps = None\nos.environ['X'] = '1'"
-    look = "import json, os, random\nresult = [len('ab'), json.dumps(1), 'X' in os.environ, random.random()]"
-
-    await registry.run_tool("python", {"code": spoil}, context)
-    found = [await registry.run_tool("python", {"code": look}, context) for _ in range(2)]
-    await registry.aclose()
-    first, second = [result.data for result in found]
-    assert first[:3] == [2, "1", False]
-    assert first[3] != second[3]
-
-
 async def test_timeout_keeps_output_and_kills_grandchildren(tmp_path: Path) -> None:
     code = f"""
 import os, subprocess, time
@@ -383,31 +347,6 @@ time.sleep(1000)
     assert result.stdout == "before\n"
     assert result.exit_code == -15
     assert await until_gone(int((tmp_path / "pid").read_text())) == []
-
-
-async def test_code_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    """Cancelled once it ignores the signal; a deadline could come before that on a busy machine."""
-    registry = Registry(plugins=False)
-    code = f"""
-import os, signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-open({str(tmp_path / "pid")!r}, "w").write(f"{{os.getpid()}}\\n")
-while True:
-    time.sleep(1)
-"""
-    call = asyncio.ensure_future(registry.run_tool("python", {"code": code}, tool_context(registry=registry)))
-    group = await started(tmp_path / "pid")
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert await until_gone(group) == []
-    await registry.aclose()
-
-
-async def test_left_behind_process_is_killed_at_the_end() -> None:
-    code = "import os, subprocess\nsubprocess.Popen(['sleep', '1000'])\nresult = os.getpid()"
-    group = (await python(code)).data
-    assert await until_gone(group) == []
 
 
 async def test_cancelled_call_stops_the_group(tmp_path: Path) -> None:

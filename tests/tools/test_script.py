@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
-from noetl_worker.testing import RecordedLogger, arun_tool, run_tool
-from noetl_worker.tools.contract import Stop
+from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.kubernetes.script import ScriptTool
 
 from .containers import WATCHED
@@ -189,25 +187,6 @@ def test_job_that_ran_out_of_memory_says_so(cluster: FakeCluster, tmp_path: Path
     assert result.error.code == "out_of_memory"
 
 
-def test_timeout_deletes_the_job_and_keeps_its_output(cluster: FakeCluster, tmp_path: Path) -> None:
-    cluster.polls = 10_000
-    result = script(tmp_path, {"timeout": 1.5})
-    assert result.status is ToolStatus.TIMEOUT
-    assert (result.data["status"], result.data["output"]) == ("timeout", "line 1\nline \ufffd\n")
-    assert cluster.deleted == [f"{JOBS}/{result.data['job_name']}"]
-
-
-async def test_cancelled_command_deletes_its_job(cluster: FakeCluster, tmp_path: Path) -> None:
-    cluster.polls = 10_000
-    call = asyncio.ensure_future(arun_tool(tool(tmp_path), CONFIG))
-    while "Secret" not in cluster.objects:
-        await asyncio.sleep(0)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert len(cluster.deleted) == 1
-
-
 def test_object_that_is_refused_takes_the_job_back(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.refusals[f"{CORE}/secrets"] = as_json({"kind": "Status", "message": "secrets is forbidden"}, 403)
     with pytest.raises(ToolError) as caught:
@@ -215,38 +194,6 @@ def test_object_that_is_refused_takes_the_job_back(cluster: FakeCluster, tmp_pat
     assert str(caught.value) == f"the Kubernetes API refuses POST {CORE}/secrets: HTTP 403 (secrets is forbidden)"
     assert (caught.value.kind, caught.value.code) == ("auth", "403")
     assert len(cluster.deleted) == 1
-
-
-def test_log_that_cannot_be_had_does_not_change_the_outcome(cluster: FakeCluster, tmp_path: Path) -> None:
-    cluster.server.routes[f"{CORE}/pods/pod-1/log"] = lambda seen: as_json({"message": "gone"}, 404)
-    logger = RecordedLogger()
-    result = script(tmp_path, logger=logger)
-    assert result.status is ToolStatus.SUCCESS
-    assert "output" not in result.data
-    assert [event for level, event, _ in logger.records if level == "warning"] == ["script_log"]
-
-
-def test_pod_that_never_starts_ends_the_wait(cluster: FakeCluster, tmp_path: Path) -> None:
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
-    pod = {"metadata": {"name": "pod-1"}, "status": {"containerStatuses": [{"name": "main", "state": waiting}]}}
-    cluster.server.routes[f"{CORE}/pods"] = lambda seen: as_json({"items": [pod]})
-    cluster.polls = 10_000
-    result = script(tmp_path)
-    assert result.error is not None
-    assert result.error.message == f"Job {result.data['job_name']} failed (ImagePullBackOff; no such image)"
-
-
-async def test_shutdown_leaves_the_job_for_the_next_delivery(cluster: FakeCluster, tmp_path: Path) -> None:
-    cluster.polls = 10_000
-    stop = Stop()
-    call = asyncio.ensure_future(arun_tool(tool(tmp_path), CONFIG, stop=stop))
-    while cluster.polls == 10_000:
-        await asyncio.sleep(0)
-    stop.set("shutdown")
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert cluster.deleted == []
 
 
 def test_cluster_of_a_credential(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,22 +225,10 @@ def test_script_from_a_file_and_from_an_address(cluster: FakeCluster, tmp_path: 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"script": None}, "script: field 'script' is missing"),
-        ({"script": {"type": "inline"}}, "python: 'script' needs 'uri', or 'source' with 'code'"),
-        (
-            {"script": {"type": "ftp", "uri": "ftp://b/a.py"}},
-            "python: script.source.type 'ftp' is none of inline, file, http, gcs, s3",
-        ),
-        ({"script": {"content": " "}}, "script: the script is empty"),
         (
             {"script": {"content": "#" * 1_000_001}},
             "script: the script is over 1000000 bytes, which a ConfigMap cannot hold",
         ),
-        (
-            {"job": {"backoff_limit": "many"}},
-            "script: job: field 'backoff_limit' must be a whole number, not 'many' (str)",
-        ),
-        ({"job": ["x"]}, "script: field 'job' must be an object, not list"),
     ],
 )
 def test_broken_config_is_refused_with_its_reason(

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.models import Dialect, ToolStatus
-from noetl_worker.plane.dialects import RULES
 from noetl_worker.testing import RecordedLogger
-from noetl_worker.tools.policy import Action, StatusWord, retry_delay
 from noetl_worker.tools.task_sequence import python_form, rust_form
 from tools.sequence_stub import ON_ERROR, StubTool, go, rules
 
@@ -171,21 +169,6 @@ def test_success_that_is_retried_ends_too() -> None:
     assert result.exit_code is None  # its own: no rule has made a failure of it
 
 
-@pytest.mark.parametrize(
-    ("backoff", "delays"),
-    [
-        ("none", [0, 0, 0]),
-        ("fixed", [2, 2, 2]),
-        ("linear", [2, 4, 6]),
-        ("exponential", [2, 4, 8]),
-        ("one nobody knows", [2, 2, 2]),
-    ],
-)
-def test_backoff(backoff: str, delays: list[float]) -> None:
-    action = Action(do="retry", backoff=backoff, delay_s=2.0)
-    assert [retry_delay(action, retries) for retries in (1, 2, 3)] == delays
-
-
 def test_jump_repeats_from_there_and_a_success_has_its_tries_again() -> None:
     stub = StubTool()
     again = rules(
@@ -254,16 +237,6 @@ def test_delay_over_the_time_left_tells_the_failure_at_once() -> None:
     assert result.error.message.startswith(
         "planned (task 'task_0' is not tried again: its delay of 6000 s is over the "
     )
-
-
-def test_status_word_equals_what_playbooks_write() -> None:
-    every = (ToolStatus.SUCCESS, ToolStatus.ERROR, ToolStatus.TIMEOUT)
-    ok, error, late = (StatusWord.of(status, RULES[Dialect.PYTHON].tools) for status in every)
-    assert ok == "ok" == ok == "success"
-    assert ok != "error"
-    assert error == "error" != ok
-    assert late == "error" == late == "timeout"
-    assert (str(ok), f"{error}") == ("ok", "error")
 
 
 @pytest.mark.parametrize(("dialect", "word"), [(Dialect.RUST, "success"), (Dialect.PYTHON, "ok")])

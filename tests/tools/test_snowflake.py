@@ -236,20 +236,7 @@ async def test_session_that_cannot_be_closed_is_no_error_of_the_loop(snow: FakeS
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "snowflake: field 'query' (or command, commands, sql) is missing"),
         ({"query": "  ", **SIGN_IN}, "snowflake: 'query' has no statement"),
-        (
-            {"query": "select 1", "user": "u"},
-            "snowflake: no 'account'; give it, or 'auth' with a credential of type snowflake",
-        ),
-        (
-            {"query": "select 1", "account": "a"},
-            "snowflake: no 'user'; give it, or 'auth' with a credential of type snowflake",
-        ),
-        (
-            {"query": "select 1", "account": "a", "user": "u"},
-            "snowflake: Password is required for Snowflake authentication, or a 'private_key'",
-        ),
         ({"query": "select 1", **SIGN_IN, "max_rows": 0}, "snowflake: 'max_rows' is 0: give 1 or more"),
     ],
 )

@@ -41,12 +41,6 @@ def test_script_is_taken_before_the_steps_own_sql(tmp_path: Path) -> None:
     assert duckdb(config)["rows"] == [{"origin": "script"}]
 
 
-def test_sql_from_an_http_endpoint(server: ToolServer) -> None:
-    server.routes["/sql/a.sql"] = lambda seen: Answer(200, b"select 7 as n")
-    source = {"type": "http", "endpoint": server.url("/sql/a.sql")}
-    assert duckdb({"script": {"uri": "a.sql", "source": source}})["rows"] == [{"n": 7}]
-
-
 @pytest.fixture(params=["duckdb", "postgres"])
 def sql(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Runs a config of one of the kinds that read SQL from elsewhere, and gives its data."""
@@ -121,14 +115,6 @@ def test_file_without_a_statement_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.sql").write_text("\n")
     with pytest.raises(ConfigurationError, match=r"duckdb: the script '.+a.sql' has no statement"):
         duckdb({"script": str(tmp_path / "a.sql")})
-
-
-def test_postgres_script_of_the_fixtures(postgres: Postgres, tmp_path: Path) -> None:
-    file = tmp_path / "create_test_table.sql"
-    file.write_text("create temp table s (id int, name text); insert into s values (1, 'a;b'); select * from s")
-    script = {"uri": str(file), "source": {"type": "file"}}
-    data = run_tool("postgres", {"script": script, "connection_string": postgres.uri}).data
-    assert data["rows"] == [{"id": 1, "name": "a;b"}]
 
 
 def test_values_that_a_postgres_script_does_not_take_are_refused(postgres: Postgres, tmp_path: Path) -> None:

@@ -267,32 +267,6 @@ def test_task_with_a_template_or_with_rules_is_looked_at_when_its_turn_comes() -
 # ── refused before anything runs ────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("tasks", "message"),
-    [
-        ([], "there are no tasks"),
-        (["x"], r"task\[0\] must be an object"),
-        ([{"a": {"kind": "stub"}, "b": {"kind": "stub"}}], r"task\[0\] must have exactly one labeled entry \(got 2\)"),
-        ([{"a": {"say": 1}}], "task 'a' missing required 'kind' field"),
-        ([{"name": "a"}], "task 'a' missing required 'kind' field"),
-        ([{"kind": "stub", "spec": rules({"then": {"do": "retyr"}})}], "'do: retyr' is none of continue, retry, break"),
-        ([{"kind": "stub", "spec": rules({"expr": "x", "then": {}})}], "'expr' is not supported"),
-        ([{"kind": "stub", "spec": rules({})}], "has neither 'when' nor 'else'"),
-        (
-            [{"kind": "stub", "spec": rules({"when": "output.status == 'error'", "then": "retry"})}],
-            "is no template; write it as",
-        ),
-        ([{"kind": "stub", "spec": {"policy": "retry"}}], "policy must be an object"),
-    ],
-)
-def test_what_cannot_work_is_refused_before_the_start(tasks: Any, message: str) -> None:
-    stub = StubTool()
-    registry = Registry([stub], plugins=False)
-    with pytest.raises(ConfigurationError, match=message):
-        registry.prepare("task_sequence", {"tasks": tasks}, tool_context(registry=registry))
-    assert stub.calls == []
-
-
 def test_of_a_tasks_own_set_only_ctx_leaves_the_sequence() -> None:
     assignments = {"bare": 1, "iter.i": 2, "ctx.c": 3, "other.o": 4}
     tasks = [

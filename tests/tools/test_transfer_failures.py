@@ -144,17 +144,6 @@ TARGET = {"type": "postgres", "host": "h", "table": "t"}
             {"source": {"type": "file", "path": "a.xml"}, "target": TARGET},
             "transfer: source: 'format' of 'a.xml' is not known; give csv, json or parquet",
         ),
-        (
-            {"source": {"type": "postgres", "query": "select 1"}, "target": TARGET},
-            "transfer: source: no connection; give 'auth', 'host' or 'connection_string'",
-        ),
-        (
-            {
-                "source": {"type": "duckdb", "database": "a.db", "query": "select 1"},
-                "target": {"type": "duckdb", "database": "a.db", "table": "t"},
-            },
-            "transfer: source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT",
-        ),
     ],
 )
 def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> None:

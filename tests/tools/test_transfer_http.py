@@ -66,14 +66,6 @@ def test_pages_are_asked_for_with_what_the_answers_say(service: HttpStub, file: 
     assert dict(service.requests[1].query) == {"n": "1", "cursor": "c2"}
 
 
-def test_a_rule_sees_the_failure(service: HttpStub, file: str) -> None:
-    service.answer("GET /r", status=404, times=1)
-    service.answer("GET /r", json=[{"id": 5}])
-    rule = {"max_attempts": 3, "initial_delay": 0.01, "retry_when": "{{ error.status == 404 }}"}
-    moved(file, {"type": "http", "url": f"{service.url}/r", "retry": rule})
-    assert rows(file) == [(5,)]
-
-
 def test_headers_may_have_a_token_and_variables(service: HttpStub, file: str) -> None:
     service.answer("GET /r", json=[{"id": 5}])
     headers = {"Authorization": "Bearer {{ token(alias) }}", "X-Note": "{{ note }}"}
@@ -95,15 +87,6 @@ def test_data_that_looks_like_a_template_stays(service: HttpStub, file: str) -> 
     moved(file, source, variables=variables)
     moved(file, "{{ whole }}", variables={"whole": {**source, "url": f"{service.url}/r", "json": variables["doc"]}})
     assert [request.json for request in service.requests] == [{"a": "{{ 1 + 1 }}"}] * 2
-
-
-@pytest.mark.parametrize(
-    ("body", "sent"), [({"form": {"a": 1}}, b"a=1"), ({"payload": {"a": 1}}, b'{"a":1}'), ({"body": "x"}, b"x")]
-)
-def test_bodies(service: HttpStub, file: str, body: dict[str, Any], sent: bytes) -> None:
-    service.answer("POST /r", json=[{"id": 5}])
-    assert moved(file, {"type": "http", "method": "POST", "url": f"{service.url}/r", **body}).warnings == ()
-    assert service.requests[-1].body.replace(b" ", b"") == sent
 
 
 def test_whole_source_of_a_variable(service: HttpStub, file: str) -> None:
