@@ -1,4 +1,4 @@
-"""The development plane as tests use it: bulk commands, faults, outages, batches of events."""
+"""The development plane: batches of events, what ends an execution, and what is kept."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
 
 from dev.served_plane import claim, serving
-from dev.stand_in import event, stand_in
-from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
+from dev.stand_in import event
+from noetl_worker.dev import DevControlPlane, PlaneSettings, RawCommand
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
 
-CLAIM = "POST /api/commands/{event_id}/claim"
 BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
 
 
@@ -39,43 +36,6 @@ def done(command: Issued, response: Any = None) -> list[dict[str, Any]]:
     ]
 
 
-# ── commands in bulk ────────────────────────────────────────────────────────────────────────────
-
-
-@BOTH
-async def test_two_hundred_raw_commands_run_and_end_their_execution(dialect: Dialect) -> None:
-    async with (
-        NatsServer() as server,
-        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=server.url) as plane,
-        stand_in(server.url, plane.url, dialect) as worker,
-    ):
-        issued = await plane.create_commands(RawCommand() for _ in range(200))
-        assert await plane.wait_ended(issued[0].execution_id, timeout_s=None) == "COMPLETED"
-        assert len({command["event_id"] for command in worker.claimed}) == 200
-        assert plane.requests[CLAIM] == 200
-
-
-@BOTH
-async def test_raw_command_is_claimed_as_it_was_given(dialect: Dialect) -> None:
-    async with serving(dialect=dialect) as (plane, client):
-        case = {"when": [], "then": "continue"}
-        raw = RawCommand("shell", {"command": "ls"}, input={"a": 1}, cases=[case], step="list", meta={"x": 2})
-        (issued,) = await plane.create_commands([raw])
-        answer = (await claim(client, issued)).json()
-        assert (answer["action"], answer["node_name"], answer["meta"]["x"]) == ("shell", "list", 2)
-        assert answer["context"]["cases"] == [case]
-        config = answer["context"]["tool_config"]
-        assert config["command"] == "ls"
-        given = config["args"] if dialect is Dialect.RUST else answer["context"]["input"]
-        assert given == {"a": 1}
-
-
-async def test_one_execution_each_when_asked_for() -> None:
-    async with serving() as (plane, _):
-        issued = await plane.create_commands([RawCommand()] * 3, one_execution=False)
-        assert len({one.execution_id for one in issued}) == 3
-
-
 async def test_store_in_a_file_keeps_the_events(tmp_path: Any) -> None:
     async with serving(store=tmp_path / "log.sqlite") as (plane, client):
         (issued,) = await plane.create_commands([RawCommand()])
@@ -84,64 +44,6 @@ async def test_store_in_a_file_keeps_the_events(tmp_path: Any) -> None:
     kinds = [one.event_type for one in again.events(issued.execution_id)]
     assert kinds == ["playbook.initialized", "workflow.initialized", "command.issued", "command.claimed"]
     await again.close()
-
-
-# ── faults and outages ──────────────────────────────────────────────────────────────────────────
-
-
-async def test_fault_hook_answers_instead_of_the_plane() -> None:
-    async with serving() as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-
-        def broken(request: Request) -> Response | None:
-            return HTMLResponse("<html>", 503) if request.url.path.endswith("/claim") else None
-
-        plane.fault = broken
-        assert (await claim(client, issued)).status_code == 503
-        assert (await client.get("/api/health")).json() == {"status": "ok"}
-        plane.fault = None
-        assert (await claim(client, issued)).status_code == 200
-        assert plane.requests[CLAIM] == 2
-
-
-async def test_fault_hook_may_hang() -> None:
-    async with serving() as (plane, client):
-        released = asyncio.Event()
-
-        async def hang(request: Request) -> Response | None:
-            await released.wait()
-            return None
-
-        plane.fault = hang
-        with pytest.raises(httpx.ReadTimeout):
-            await client.get("/api/health", timeout=0.05)
-        released.set()
-
-
-async def test_outage_refuses_connections_and_ends_on_the_same_port() -> None:
-    async with serving() as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        url = plane.url
-        async with plane.outage():
-            with pytest.raises(httpx.ConnectError):
-                await claim(client, issued)
-        assert plane.url == url
-        assert (await claim(client, issued)).status_code == 200
-
-
-async def test_two_starts_and_two_stops_do_no_harm() -> None:
-    async with serving() as (plane, client):
-        await plane.start()
-        assert (await client.get("/health")).status_code == 200
-        await plane.stop()
-        await plane.stop()
-
-
-async def test_waiting_in_vain_says_how_long() -> None:
-    async with serving() as (plane, _):
-        (issued,) = await plane.create_commands([RawCommand()])
-        with pytest.raises(TimeoutError, match=r"not within 0\.01 s"):
-            await plane.wait_ended(issued.execution_id, timeout_s=0.01)
 
 
 @BOTH
@@ -153,9 +55,6 @@ async def test_unknown_routes_and_methods_answer_as_the_plane(dialect: Dialect) 
             assert (nothing.json(), wrong.json()) == ({"detail": "Not Found"}, {"detail": "Method Not Allowed"})
         else:
             assert (nothing.content, wrong.content) == (b"", b"")
-
-
-# ── batches ─────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_only_the_last_actionable_event_of_a_batch_acts() -> None:
@@ -272,9 +171,6 @@ async def test_failure_is_the_end_with_its_text() -> None:
         assert plane.command(issued.event_id).status == "FAILED"
         (ended,) = plane.events(issued.execution_id, "playbook.failed")
         assert ended.error == "boom"
-
-
-# ── its end ─────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_plane_ends_while_what_it_publishes_is_under_way() -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
 from noetl_worker.errors import PlaybookError
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 HEAD = "metadata: {name: p, path: p}\n"
 
 
@@ -81,11 +78,6 @@ def test_what_is_wrong_is_one_line_that_names_step_and_field(text: str, message:
     said = str(caught.value)
     assert said == f"a.yaml: {message}" or (message.startswith("not YAML") and said.startswith("a.yaml: not YAML"))
     assert "\n" not in said
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
-def test_examples_are_in_order(path: Path) -> None:
-    assert load_playbook(path.read_text(encoding="utf-8"), source=path.name).first is not None
 
 
 def test_end_needs_no_step() -> None:

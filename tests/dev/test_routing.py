@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import yaml
 
-from dev.stand_in import StandInWorker, stand_in
+from dev.stand_in import stand_in
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.errors import TemplateError
@@ -35,9 +34,6 @@ def playbook(*steps: dict[str, Any], workload: dict[str, Any] | None = None, pat
 
 def arcs(*found: Any, mode: str = "exclusive") -> dict[str, Any]:
     return {"spec": {"mode": mode}, "arcs": list(found)}
-
-
-Check = Callable[[DevControlPlane, StandInWorker, Execution], Awaitable[None] | None]
 
 
 async def ran(

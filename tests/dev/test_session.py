@@ -18,7 +18,6 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = [path.stem for path in sorted(EXAMPLES.glob("*.yaml"))]
 
 
 async def run_file(path: Path, **given: Any) -> tuple[int, str]:
@@ -45,14 +44,6 @@ def written(folder: Path, text: str, name: str = "p.yaml") -> Path:
 
 def one_step(tool: str) -> str:
     return f"metadata: {{name: p, path: p}}\nworkflow:\n  - step: start\n    tool: {tool}\n"
-
-
-@pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
-@pytest.mark.parametrize("name", NAMES)
-async def test_example_completes(name: str, dialect: Dialect) -> None:
-    code, shown = await run_file(EXAMPLES / f"{name}.yaml", dialect=dialect)
-    assert code == 0, shown
-    assert "COMPLETED in" in shown
 
 
 async def test_failed_playbook_gives_one_and_names_step_and_error(tmp_path: Path) -> None:
