@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from compat.uncut import uncut
-from compat.values_replay import exchanges, not_compared, replay
+from compat.values_replay import not_compared, replay
 from compat.values_run import chosen, names
 from compat.values_table import CLAIMS, PLANES, Table
 
@@ -40,23 +39,3 @@ def test_playbooks_that_are_not_compared_are_known() -> None:
     children, refused = ["child", "child-fails"], ["arcs-when-bool"]
     assert not_compared("rust") == sorted([*children, *refused, "error-template", "methods", "pg-bind"])
     assert not_compared("python") == sorted([*children, *refused, "view-seq-http"])
-
-
-def test_post_that_was_cut_is_posted_as_it_was() -> None:
-    cut = [one["req"] for one in exchanges("python")["large-single"] if one.get("cut") and "req" in one]
-    response = uncut(cut[0])["events"][0]["payload"]["response"]
-    assert response == {"rows": [[i, "row " * 40] for i in range(1000)], "count": 1000, "note": "end"}
-
-
-@pytest.mark.parametrize(
-    ("value", "whole"),
-    [
-        (["a", "<cut, 3 items>"], ["a", "a", "a"]),
-        ([{"id": 0, "n": 0}, "<cut, 2 items>"], [{"id": 0, "n": 0}, {"id": 1, "n": 0}]),
-        ({"t": "pad pad <cut, 10 characters>"}, {"t": "pad pad pa"}),
-        ("Traceback (most recent<cut, 25 characters>", "Traceback (most recent..."),
-        (["<cut, 3 items> of text", 5], ["<cut, 3 items> of text", 5]),
-    ],
-)
-def test_what_was_cut_is_put_back(value: object, whole: object) -> None:
-    assert uncut(value) == whole

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -50,22 +49,6 @@ def test_values_are_the_recorded_ones_or_the_table_says_why(
 
 def test_value_is_kept_of_each_playbook_that_may_differ() -> None:
     assert ACCEPTED.keys() == {(plane, name) for plane in PLANES for name in NAMES if TABLE.why(plane, name)}
-
-
-def nulls(run: dict[str, Any]) -> dict[str, Any]:
-    """The run, had each of its steps given null."""
-    steps = {step: {**given, "value": None} for step, given in run["steps"].items()}
-    return {**run, "steps": steps}
-
-
-@pytest.mark.parametrize(("plane", "playbook"), sorted(ACCEPTED))
-def test_null_in_place_of_what_was_accepted_is_seen(plane: str, playbook: str) -> None:
-    """A line that ends in `value*` excuses any value; the value that is kept does not."""
-    kept = ACCEPTED[plane, playbook]
-    has_value = any(one.get("value") is not None for one in kept["steps"].values())
-    changed = changes(kept, nulls(kept))
-    assert any(" | null" in line for line in changed) is has_value
-    assert changes(kept, kept) == []
 
 
 @pytest.mark.parametrize("plane", PLANES)

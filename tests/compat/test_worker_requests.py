@@ -218,17 +218,6 @@ async def test_result_for_the_python_plane_has_the_recorded_keys_and_says_how_lo
     assert re.fullmatch(r"\d+h", with_all["ttl"])
 
 
-@pytest.mark.parametrize(
-    ("dialect", "paths"),
-    [(Dialect.PYTHON, ["register", "register"]), (Dialect.RUST, ["register", "heartbeat"])],
-)
-async def test_beat_is_a_registration_on_the_python_plane(dialect: Dialect, paths: list[str]) -> None:
-    sent = await calls(dialect)
-    assert [sent[name][1].rpartition("/")[2] for name in ("register", "heartbeat")] == paths
-    if dialect is Dialect.PYTHON:
-        assert sent["heartbeat"][2] == sent["register"][2]
-
-
 async def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
     recorded = [json.loads(line) for line in (SAMPLES / "rust-control-plane-cases.jsonl").read_text().splitlines()]
     by_case = {one["case"]: one for one in recorded}

@@ -75,10 +75,6 @@ def _like(recorded: Any, ours: Any) -> Any:
     return ours
 
 
-def path_of(line: str) -> str:
-    return line.partition(": ")[0]
-
-
 def _run(at: str, recorded: Mapping[str, Any], ours: Mapping[str, Any], server: str) -> Iterator[str]:
     if recorded.get("outcome") != ours.get("outcome"):
         yield _line(f"{at}outcome", recorded.get("outcome"), ours.get("outcome"))
