@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 import noetl_worker
-from noetl_worker.engine import load_engine, protocol
+from noetl_worker.engine import load_engine
 from noetl_worker.errors import EnginePanic, EngineUnavailable, SettingsError
 from patience import PATIENCE_S
 
@@ -117,36 +116,3 @@ def test_panic_is_an_exception_and_the_process_goes_on() -> None:
         "True",
     ]
     assert issubclass(EnginePanic, Exception)
-
-
-def test_engines_offer_the_calls_of_the_protocol(engine: Any) -> None:
-    calls = [name for name in vars(protocol.Engine) if not name.startswith("_")]
-    assert sorted(calls) == [
-        *("compile_cases", "decide", "decode_notification", "evaluate"),
-        *("find_marks", "fit_result", "redact_text"),
-    ]
-    assert [name for name in calls if not callable(getattr(engine, name, None))] == []
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "cases",
-        "envelope",
-        "secrets.redaction",
-        "engine",
-        "engine.protocol",
-        "engine.pure",
-        "engine.pure.case",
-        "engine.pure.condition",
-        "engine.pure.document",
-        "engine.pure.envelope",
-        "engine.pure.fit",
-        "engine.pure.redact",
-    ],
-)
-def test_public_names_are_sorted_and_exist(module: str) -> None:
-    loaded = importlib.import_module(f"noetl_worker.{module}")
-    names = list(loaded.__all__)
-    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
-    assert [name for name in names if not hasattr(loaded, name)] == []
