@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from integration.house import CLAIM, House, house, noops
+from integration.house import CLAIM, house, noops
 from integration.processes import Probe, starting_process, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 
@@ -39,10 +39,6 @@ async def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: P
 def unreachable(worker: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = worker.logged("control_plane_unreachable")
     return found
-
-
-def started(home: House, event_id: int) -> bool:
-    return bool(home.plane.events_of_command(event_id, "command.started"))
 
 
 async def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: Path) -> None:

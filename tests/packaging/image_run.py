@@ -33,8 +33,6 @@ from noetl_worker.models import Dialect  # noqa: E402
 
 IMAGE: Final = "noetl-worker:image-test"
 PROBES: Final = Probe(9090)
-GROUP: Final = 10001
-"""The chart's fsGroup: an emptyDir belongs to root and this group, and everybody may write to it."""
 RUNS: Final = ((Dialect.PYTHON, "10001:10001"), (Dialect.RUST, "23456:10001"))
 WRITES: Final = """
 id -u

@@ -1,4 +1,4 @@
-"""The Dockerfile against the chart: user, outbox, and what a worker that starts again may find. `make image-test` runs it."""
+"""The Dockerfile against the chart: user, outbox, what a restarted worker may find. `make image-test` runs it."""
 
 from __future__ import annotations
 

@@ -73,7 +73,6 @@ SMALL_FILTERS = {
 }
 """Filters of values that none of the large ones is."""
 
-TWO_VALUES = ("==", "!=", "<", "<=", ">", ">=", "in")
 TESTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("eq", "equalto", "ne", "lt", "lessthan", "le", "gt", "greaterthan", "ge", "sameas", "in"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from noetl_worker.models import Dialect
 from simulate.schedule import FAULTS_END_S, Schedule, make_schedule
 from simulate.world import World
 
-_STEP = re.compile(r"s\d")
 __all__ = ["Run", "replay_command", "run_seed"]
 
 

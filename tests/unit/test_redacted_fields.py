@@ -26,7 +26,6 @@ NAMES = {
     "links": [MARK, "https://a.test"],
 }
 """As the plane hands them out: `articles[].authors` was a list."""
-WITHOUT = {name: value for name, value in NAMES.items() if name in ("fetch",)}
 
 
 def stored(name: str) -> dict[str, Any]:
