@@ -25,3 +25,7 @@ async def serving(**given: Any) -> AsyncIterator[tuple[DevControlPlane, httpx.As
 
 async def claim(client: httpx.AsyncClient, command: Issued, worker_id: str = "w") -> httpx.Response:
     return await client.post(f"/api/commands/{command.event_id}/claim", json={"worker_id": worker_id})
+
+
+def event(step: str, name: str, payload: dict[str, Any], *, is_actionable: bool = False) -> dict[str, Any]:
+    return {"step": step, "name": name, "payload": payload, "actionable": is_actionable}

@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dev.served_plane import claim, serving
-from dev.stand_in import event
+from dev.served_plane import claim, event, serving
 from noetl_worker.dev import DevControlPlane, PlaneSettings, RawCommand
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect

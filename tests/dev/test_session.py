@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dev.stand_in import stand_in
+from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev import live_view
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.errors import PlaybookError
@@ -30,7 +30,7 @@ async def run_file(path: Path, **given: Any) -> tuple[int, str]:
         dialect=given.pop("dialect", Dialect.PYTHON),
         keep=False,
         as_json=given.pop("as_json", False),
-        worker_factory=stand_in,
+        worker_factory=worker_beside,
         console=console,
     )
     return code, shown.getvalue()
@@ -51,7 +51,7 @@ async def test_failed_playbook_gives_one_and_names_step_and_error(tmp_path: Path
     assert code == 1
     assert "failed   start" in shown
     assert "FAILED in" in shown
-    assert "  failed: start: planned" in shown
+    assert "  failed: start: ValueError: planned" in shown
 
 
 async def test_playbook_that_stands_still_ends_the_session_and_says_so(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
         dialect=Dialect.PYTHON,
         keep=True,
         as_json=False,
-        worker_factory=stand_in,
+        worker_factory=worker_beside,
         console=Console(file=shown, width=200),
     )
     task = asyncio.create_task(session)
