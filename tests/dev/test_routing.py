@@ -82,9 +82,7 @@ async def test_cases_reach_the_worker_unrendered(dialect: Dialect) -> None:
     async with serving(dialect=dialect) as (plane, client):
         plane.register_playbook(playbook({"step": "start", "tool": {**NOOP, "cases": [case]}, "cases": [case]}))
         (issued,) = plane.commands(await plane.execute("p"))
-        context = (await client.post(f"/api/commands/{issued.event_id}/claim", json={"worker_id": "w"})).json()[
-            "context"
-        ]
+        context = (await claim(client, issued)).json()["context"]
     assert context["cases"] == [case]
     assert context["tool_config"]["cases"] == [case]
 
