@@ -75,10 +75,7 @@ class Plan:
 
 class LeakTool:
     kind: ClassVar[str] = "leak"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = LeakConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
 
     def __init__(self) -> None:

@@ -8,7 +8,6 @@ import gc
 import gzip
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,10 +227,7 @@ class Leaves:
     """A tool that leaves a context behind, as a task does that it begins."""
 
     kind: ClassVar[str] = "leaves"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = Nothing
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
 
     def __init__(self, left: list[contextvars.Context]) -> None:

@@ -42,7 +42,6 @@ class StolenConfig:
 
 class Stolen:
     kind: ClassVar[str] = "http"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = StolenConfig
 
     async def run(self, config: Any, context: ToolContext) -> ToolResult:

@@ -1,8 +1,9 @@
-"""A Postgres server; every failure of a built-in tool has a kind that is documented."""
+"""The servers and files of tests; every failure of a built-in tool has a kind that is documented."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from noetl_worker.tools.docs.guide import guide_of
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 
 from .databases import Postgres, postgres_server
+from .http_server import ToolServer
 
 
 @pytest.fixture(autouse=True)
@@ -55,4 +57,22 @@ def _told_by(tool: Tool[Any]) -> set[str]:
 def postgres() -> Iterator[Postgres]:
     """A Postgres server; a test may restart it."""
     with postgres_server() as running:
+        yield running
+
+
+@pytest.fixture
+def pg(postgres: Postgres) -> Postgres:
+    from .transfers import with_tables  # it skips where DuckDB is not installed
+
+    return with_tables(postgres)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return str(tmp_path / "a.duckdb")
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
         yield running

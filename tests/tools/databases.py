@@ -94,3 +94,10 @@ def duckdb_extensions(directory: Path, *names: str) -> Path:
             pytest.skip(f"the wheel of the extension {name} is not for DuckDB {version}")
         (target / file.name).symlink_to(file)
     return directory / "extensions"
+
+
+def query(text: Any, **config: Any) -> dict[str, Any]:
+    """What DuckDB gives in a tool."""
+    data = run_tool("duckdb", {"query": text, **config}).data
+    assert isinstance(data, dict)
+    return data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,10 +28,7 @@ class StubTool:
     """Says what it is told to, fails as often as it is told to; `calls` has what it got."""
 
     kind: ClassVar[str] = "stub"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = StubConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
 
     def __init__(self) -> None:

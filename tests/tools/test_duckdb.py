@@ -18,17 +18,11 @@ from noetl_worker.tools.duckdb import secrets as duckdb_secrets
 from noetl_worker.tools.duckdb.session import Opening, Threads, Work
 from patience import PATIENCE_S
 
-from .databases import Postgres, duckdb_extensions
+from .databases import Postgres, duckdb_extensions, query
 
 pytest.importorskip("duckdb")
 
 ENDLESS = "select count(*) from range(1000000000000000) a where sin(a.range) > 0.5"
-
-
-def query(text: Any, **config: Any) -> dict[str, Any]:
-    data = run_tool("duckdb", {"query": text, **config}).data
-    assert isinstance(data, dict)
-    return data
 
 
 def test_row_count_of_a_write_is_the_number_of_rows_on_the_python_plane() -> None:

@@ -20,13 +20,9 @@ from noetl_worker.tools.duckdb import files as duckdb_files
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 
+from .databases import query
+
 pytest.importorskip("duckdb")
-
-
-def query(text: Any, **config: Any) -> dict[str, Any]:
-    data = run_tool("duckdb", {"query": text, **config}).data
-    assert isinstance(data, dict)
-    return data
 
 
 def test_database_file_keeps_and_memory_does_not(tmp_path: Path) -> None:

@@ -10,13 +10,9 @@ import pytest
 from noetl_worker.models import Dialect
 from noetl_worker.testing import run_tool
 
+from .databases import query
+
 pytest.importorskip("duckdb")
-
-
-def query(text: str, **config: Any) -> dict[str, Any]:
-    data = run_tool("duckdb", {"query": text, **config}).data
-    assert isinstance(data, dict)
-    return data
 
 
 MOMENTS: list[tuple[str, str, Any]] = [

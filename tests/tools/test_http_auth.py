@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import pwd
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.registry import Registry
 
 from .http_server import Answer, Seen, ToolServer, as_json, unused_port
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 def told(server: ToolServer, auth: Any, **context: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -17,12 +16,6 @@ from noetl_worker.testing import run_tool
 from .http_server import ToolServer
 
 URL = {"url": "http://127.0.0.1/"}
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 ADDRESS = "an address starts with http:// or https:// and a host"

@@ -7,7 +7,6 @@ import base64
 import gzip
 import socket
 import zlib
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,6 @@ from .http_server import Answer, Seen, ToolServer, unused_port
 from .processes import PeakMemory, open_descriptors
 
 PEM = Path(__file__).with_name("loopback.pem")
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 def get(server: ToolServer, path: str, **config: Any) -> ToolResult:

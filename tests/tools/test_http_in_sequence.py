@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +16,6 @@ RETRY = {
     "then": {"do": "retry", "attempts": 5, "backoff": "fixed", "delay": 0.01},
 }
 FAIL = {"when": "{{ output.status == 'error' }}", "then": {"do": "fail"}}
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 def sequence(tasks: list[dict[str, Any]], **context: Any) -> ToolResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -20,12 +19,6 @@ from noetl_worker.tools.http.retry import Pages, RetryRule
 from .http_server import ITEMS, ToolServer, as_json, unused_port
 
 QUICK = {"initial_delay": 0.01, "jitter": False}
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 def get(server: ToolServer, path: str, retry: Any, **more: Any) -> ToolResult:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ from noetl_worker.models import ToolResult
 from noetl_worker.testing import run_tool
 
 from .http_server import Answer, Seen, ToolServer, unused_port
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 def python(config: dict[str, Any], **context: Any) -> ToolResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,6 @@ from .databases import Postgres
 from .http_server import Answer, ToolServer
 
 pytest.importorskip("duckdb")
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 def duckdb(config: dict[str, Any], **context: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -175,10 +174,7 @@ class ArgvTool:
     """As the container kind: `args` is a field of its own."""
 
     kind: ClassVar[str] = "argv"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ArgvConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
 
     async def run(self, config: ArgvConfig, context: ToolContext) -> ToolResult:

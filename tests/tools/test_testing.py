@@ -24,11 +24,8 @@ class GreetTool:
     """Uses all that a tool may ask of the worker."""
 
     kind: ClassVar[str] = "greet"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = GreetConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"who": "name"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.is_closed = False

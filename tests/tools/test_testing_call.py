@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,11 +27,7 @@ class LeakTool:
     """Shows its secret in the way it is told to."""
 
     kind: ClassVar[str] = "leak"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = LeakConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     async def run(self, config: LeakConfig, context: ToolContext) -> ToolResult:
         secret = str((await context.secrets.credential(config.auth))["password"])

@@ -17,20 +17,10 @@ from noetl_worker.tools.transfer.plan import table_parts
 from patience import PATIENCE_S
 
 from .databases import Postgres
-from .transfers import OLD, filled, in_duckdb, move, of, to, with_tables
+from .transfers import OLD, filled, in_duckdb, move, of, to
 
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("psycopg")
-
-
-@pytest.fixture
-def pg(postgres: Postgres) -> Postgres:
-    return with_tables(postgres)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    return str(tmp_path / "a.duckdb")
 
 
 # ── directions ──────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,19 +13,9 @@ from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
-from .transfers import OLD, in_duckdb, move, of, to, with_tables
+from .transfers import OLD, in_duckdb, move, of, to
 
 pytest.importorskip("psycopg")
-
-
-@pytest.fixture
-def pg(postgres: Postgres) -> Postgres:
-    return with_tables(postgres)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    return str(tmp_path / "a.duckdb")
 
 
 # ── one transaction ─────────────────────────────────────────────────────────────────────────────

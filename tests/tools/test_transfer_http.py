@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +24,6 @@ duckdb = pytest.importorskip("duckdb")
 def service() -> Iterator[HttpStub]:
     with HttpStub() as running:
         yield running
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    return str(tmp_path / "a.duckdb")
 
 
 def moved(file: str, source: Any, **more: Any) -> ToolCall:
@@ -126,11 +121,8 @@ class _Meets:
     """An http tool whose answer is there at the moment of the stop."""
 
     kind: ClassVar[str] = "http"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = HttpConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"headers", "retry"})
-    side_effecting: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()

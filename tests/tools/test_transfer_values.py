@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from noetl_worker.testing import run_tool
 
 from .databases import Postgres
-from .transfers import in_duckdb, move, of, to, with_tables
+from .transfers import in_duckdb, move, of, to
 
 pytest.importorskip("psycopg")
-
-
-@pytest.fixture
-def pg(postgres: Postgres) -> Postgres:
-    return with_tables(postgres)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    return str(tmp_path / "a.duckdb")
 
 
 ODD = (

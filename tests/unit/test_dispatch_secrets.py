@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -30,10 +30,7 @@ class ActConfig:
 
 class ActTool:
     kind: ClassVar[str] = "act"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ActConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
 
     def __init__(self, act: Act) -> None:

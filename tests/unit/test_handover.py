@@ -230,11 +230,7 @@ class Odd:
     """A plug-in whose run is `do`."""
 
     kind: ClassVar[str] = "odd"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = NoConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     def __init__(self, do: Callable[[], Awaitable[None]]) -> None:
         self._do = do

@@ -164,10 +164,7 @@ class Broken:
     """A tool with a bug."""
 
     kind: ClassVar[str] = "broken"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = NoConfig
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     async def run(self, config: Any, context: Any) -> Any:
         raise ValueError("password=hunter2secret")
