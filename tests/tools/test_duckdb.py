@@ -31,20 +31,6 @@ def test_row_count_of_a_write_is_the_number_of_rows_on_the_python_plane() -> Non
     assert counts == [3 if plane is Dialect.PYTHON else 0 for plane in Dialect]
 
 
-def test_statements_have_the_python_workers_names_on_its_plane() -> None:
-    text = "create table t (i int); insert into t select * from range(7); "
-    text += "select i from t where i < 6; select 1 where 1 > 1"
-    python, rust = (run_tool("duckdb", {"query": text}, dialect=plane).data for plane in (Dialect.PYTHON, Dialect.RUST))
-    found = {key: value for key, value in python.items() if key not in rust}
-    assert found == {  # recorded: duckdb-multi
-        "executed_commands": 4,
-        "command_2_rows": 1,
-        "command_2_sample": [[7]],
-        "command_3_rows": 6,
-        "command_3_sample": [[0], [1], [2], [3], [4]],
-    }
-
-
 def test_data_is_the_last_statements() -> None:
     data = query("create table t as select * from range(3) r(i); select i, i * 2 as d from t order by i;")
     assert data["columns"] == ["i", "d"]

@@ -7,9 +7,6 @@ from unittest.mock import ANY
 
 import pytest
 
-from noetl_worker.models import Dialect
-from noetl_worker.testing import run_tool
-
 from .databases import query
 
 pytest.importorskip("duckdb")
@@ -74,11 +71,3 @@ def test_what_may_run_when_it_is_described_is_run_as_it_is() -> None:
     macro = "create macro my_query() as table select date 'infinity' as d; "
     assert query(macro + "select d from my_query()")["rows"] == [{"d": "9999-12-31"}]
     assert query(macro + "select d, 'my_query()' as s from (from my_query ())")["rows"][0]["d"] == "9999-12-31"
-
-
-def test_json_column_is_read_in_rows_and_text_under_the_name_of_the_python_planes_worker() -> None:
-    """Recorded: duckdb-json."""
-    text = """select '{"a": 1}'::json as j, ['[1]'::json] as l, 2 as n"""
-    data = run_tool("duckdb", {"query": text}, dialect=Dialect.PYTHON).data
-    assert data["rows"] == [{"j": {"a": 1}, "l": [[1]], "n": 2}]
-    assert data["command_1_sample"] == [['{"a": 1}', ["[1]"], 2]]

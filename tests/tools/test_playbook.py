@@ -39,12 +39,6 @@ def test_child_is_started_and_not_waited_for() -> None:
     assert plane.executions == {1001: {"path": "rec/child", "payload": {"who": "ada"}, "parent_execution_id": 42}}
 
 
-def test_start_has_the_python_workers_fields_on_its_plane() -> None:
-    data = run_tool("playbook", {"path": "rec/child"}, dialect=Dialect.PYTHON).data
-    answer = {"execution_id": "1001", "status": "started"}  # recorded: playbook-plain
-    assert data == {"status": "success", "execution_id": "1001", "path": "rec/child", "async": True, "data": answer}
-
-
 @pytest.mark.parametrize(
     ("config", "payload"),
     [

@@ -10,10 +10,8 @@ import pytest
 
 import virtual_time
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
-from noetl_worker.plane.dialects import RULES
 from noetl_worker.testing import RecordedLogger, arun_tool
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.policy import outcome_of
 from noetl_worker.tools.registry import Registry
 from tools.sequence_stub import ON_ERROR, StubConfig, StubTool, go, rules
 
@@ -164,12 +162,3 @@ async def test_each_retry_waits_as_the_backoff_says(then: dict[str, Any], waits:
     failing = {"kind": "stub", "fail": True, "spec": rules({"when": True, "then": {"do": "retry", **then}})}
     await arun_tool("task_sequence", [failing], registry=Registry([Timed()], plugins=False))
     assert [later - before for before, later in pairwise(tried)] == waits
-
-
-def test_output_error_has_the_status_code_on_the_python_plane() -> None:
-    """Recorded (output-http-404, output-raise)."""
-    refused = ToolResult.failure("HTTP 404", kind="not_found", data={"status_code": 404})
-    raised = ToolResult.failure("ValueError: x", kind="python")
-    codes = [outcome_of(one, 1, RULES[Dialect.PYTHON].tools)["error"]["status_code"] for one in (refused, raised)]
-    assert codes == [404, None]
-    assert "status_code" not in outcome_of(refused, 1, RULES[Dialect.RUST].tools)["error"]

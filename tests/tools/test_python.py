@@ -7,7 +7,6 @@ import base64
 import os
 import sys
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,40 +42,6 @@ async def python(code: str | None = None, config: dict[str, Any] | None = None, 
     return await registry.run_tool("python", whole, tool_context(registry=registry, kind="python", **context))
 
 
-async def test_global_result_is_the_data() -> None:
-    result = await python("result = {'text': who * count}", {"input": {"who": "ada", "count": 3}})
-    assert result.status is ToolStatus.SUCCESS
-    assert result.data == {"text": "adaadaada"}
-    assert result.exit_code == 0
-
-
-async def test_print_does_not_touch_the_result() -> None:
-    result = await python("print('log line')\nimport sys\nprint('err', file=sys.stderr)\nresult = 1")
-    assert (result.data, result.stdout, result.stderr) == (1, "log line\n", "err\n")
-
-
-async def test_without_result_the_output_is_the_data_and_the_python_plane_is_told_so() -> None:
-    """Recorded: py-print, py-none."""
-    output = {"stdout": "hi\n", "stderr": ""}
-    assert (await python("print('hi')", dialect=Dialect.RUST)).data == output
-    told = {"status": "success", "message": "Code executed without explicit result variable"}
-    assert (await python("print('hi')", dialect=Dialect.PYTHON)).data == {**told, **output}
-    assert (await python("print('hi')\nresult = None", dialect=Dialect.PYTHON)).data == output
-
-
-async def test_python_plane_input_that_prints_an_object_is_it_and_text_loses_its_last_line_break() -> None:
-    """Recorded: filters-basic, types-in-text, loop-sequential, view-shell. Nothing in it is rendered."""
-    given = {
-        "json": '{"a": [1, null]}', "printed": " [1, 'b', {'k': None}] ", "out": "one\ntwo\n\n", "crlf": "hi\r\n",
-        "number": "12", "no": "[see below]", "braces": "{{ braces }}", "inner": {"out": "hi\n", "json": "[1]"},
-    }  # fmt: skip
-    data = {"braces": "{{ 1 + 1 }}"}
-    of_plane = partial(python, "return input_data", {"input": given}, variables=data)
-    read = {"json": {"a": [1, None]}, "printed": [1, "b", {"k": None}], "out": "one\ntwo\n", "crlf": "hi"}
-    assert (await of_plane(dialect=Dialect.PYTHON)).data == {**given, **read, **data}
-    assert (await of_plane(dialect=Dialect.RUST)).data == {**given, **data}
-
-
 async def test_main_gets_its_parameters_by_name() -> None:
     code = "def main(who, seed, step, zz=3, **rest):\n    return [who, seed, step, zz, rest]"
     result = await python(code, {"input": {"who": "ada", "k": 1}}, variables={"seed": 5})
@@ -99,15 +64,6 @@ async def test_main_that_the_text_calls_itself_runs_once(call: str) -> None:
     assert (result.data, result.stdout) == (5, "ran\n")
 
 
-MAIN_AND_RESULT = "result = {'from': 'variable'}\ndef main():\n    print('ran')\n    return {'from': 'main'}\n"
-
-
-async def test_main_wins_over_a_variable_on_the_python_plane_and_the_variable_on_the_rust_plane() -> None:
-    """Recorded: py-main-result."""
-    ours = [await python(MAIN_AND_RESULT, dialect=plane) for plane in (Dialect.PYTHON, Dialect.RUST)]
-    assert [(one.data["from"], one.stdout) for one in ours] == [("main", "ran\n"), ("variable", "")]
-
-
 @pytest.mark.parametrize(
     ("code", "value"),
     [
@@ -123,12 +79,6 @@ async def test_main_runs_once_on_the_python_plane(code: str, value: Any) -> None
 
 async def test_guard_without_main_runs() -> None:
     assert (await python("def work():\n    return 5\n\nif __name__ == '__main__':\n    result = work()\n")).data == 5
-
-
-async def test_async_main_is_awaited() -> None:
-    assert (
-        await python("import asyncio\nasync def main(n):\n    await asyncio.sleep(0)\n    return n", {"args": {"n": 4}})
-    ).data == 4
 
 
 @pytest.mark.parametrize(

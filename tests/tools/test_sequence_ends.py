@@ -6,19 +6,10 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.models import Dialect, RaisedFailure, ToolStatus
+from noetl_worker.models import RaisedFailure, ToolStatus
 from tools.sequence_stub import ON_ERROR, go, rules
 
 RAISES: dict[str, Any] = {"name": "a", "kind": "stub", "crash": "tool"}
-
-
-@pytest.mark.parametrize(("dialect", "printed"), [(Dialect.RUST, ""), (Dialect.PYTHON, None)])
-def test_list_tells_what_it_printed_on_the_rust_plane_even_if_that_is_nothing(dialect: Dialect, printed: Any) -> None:
-    """Recorded there: loop-over-seq-rows (postgres), output-shell-3 (shell); the Python plane has no such fields."""
-    quiet = go([{"name": "a", "kind": "stub", "say": 1}], dialect=dialect)
-    assert (quiet.stdout, quiet.stderr) == (printed, printed)
-    loud = go([{"name": "a", "kind": "shell", "command": "echo out; echo err >&2"}], dialect=dialect)
-    assert (loud.stdout, loud.stderr) == ("out\n", "err\n")
 
 
 @pytest.mark.parametrize("crash", ["tool", "other"])

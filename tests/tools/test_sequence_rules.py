@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.models import Dialect, ToolStatus
+from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger
-from noetl_worker.tools.task_sequence import python_form, rust_form
+from noetl_worker.tools.task_sequence import python_form
 from tools.sequence_stub import ON_ERROR, StubTool, go, rules
 
 # ── rules ───────────────────────────────────────────────────────────────────────────────────────
@@ -237,31 +237,3 @@ def test_delay_over_the_time_left_tells_the_failure_at_once() -> None:
     assert result.error.message.startswith(
         "planned (task 'task_0' is not tried again: its delay of 6000 s is over the "
     )
-
-
-@pytest.mark.parametrize(("dialect", "word"), [(Dialect.RUST, "success"), (Dialect.PYTHON, "ok")])
-def test_status_that_a_rule_keeps_is_the_planes_own_word_and_both_words_hold(dialect: Dialect, word: str) -> None:
-    either = "{{ output.status == 'ok' and output.status == 'success' }}"
-    kept = rules({"when": either, "then": {"set": {"ctx.st": "{{ output.status }}"}}})
-    tasks = [{"kind": "stub", "say": 1, "spec": kept}, {"name": "b", "kind": "stub", "say": "{{ ctx.st }}"}]
-    data = go(tasks, dialect=dialect).data
-    assert (data["updates"], data["results"]["b"]) == ({"ctx.st": word}, word)
-
-
-def test_all_names_that_a_rule_sets_leave_and_bare_ones_are_the_python_planes_ctx() -> None:
-    given = {"bare": "{{ output.data }}", "iter.i": 2, "ctx.c": True}
-    data = go([{"kind": "stub", "say": 5, "spec": rules({"else": {"then": {"set": given}}})}]).data
-    assert rust_form(data)["_context_updates"] == {"bare": 5, "iter.i": 2, "ctx.c": True}
-    assert python_form(data)["ctx"] == {"bare": 5, "c": True}
-
-
-def test_failed_task_that_a_rule_lets_pass_is_seen_on_the_rust_plane_only() -> None:
-    passes = rules({"when": ON_ERROR, "then": {"do": "continue"}})
-    tasks = [
-        {"name": "a", "kind": "stub", "say": 1},
-        {"name": "f", "kind": "stub", "say": 2, "fail": True, "spec": passes},
-        {"name": "b", "kind": "stub", "say": "{{ [f is defined, _prev, results | length] }}"},
-    ]
-    python, rust = (go(tasks, dialect=dialect).data["results"] for dialect in (Dialect.PYTHON, Dialect.RUST))
-    assert python == {"a": 1, "b": [False, 1, 1]}
-    assert rust == {"a": 1, "f": {"said": 2}, "b": [True, {"said": 2}, 2]}

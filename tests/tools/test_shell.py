@@ -53,11 +53,6 @@ async def test_list_stops_at_the_first_command_that_fails() -> None:
     assert [one["returncode"] for one in result.data["commands"]] == [0, 4]
 
 
-async def test_outputs_of_a_list_have_a_line_break_between_them_on_the_python_plane() -> None:
-    result = await arun_tool("shell", {"cmds": ["echo one", "true", "echo two"]}, dialect=Dialect.PYTHON)
-    assert (result.data["stdout"], result.data["stderr"]) == ("one\n\ntwo\n", "")  # recorded: shell-cmds
-
-
 async def test_timeout_keeps_what_was_printed() -> None:
     async def run(timeout_s: float) -> tuple[float, Any]:
         return timeout_s, await arun_tool("shell", {"command": "echo before; sleep 1000", "timeout_seconds": timeout_s})

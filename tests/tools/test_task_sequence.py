@@ -55,48 +55,11 @@ def test_planes_forms_of_a_success() -> None:
     assert rust_form(data) == {"make": {"value": 5}, "_context_updates": {"ctx.made": 5}}
 
 
-@pytest.mark.parametrize(("dialect", "nothing"), [(Dialect.RUST, None), (Dialect.PYTHON, "")])
-def test_input_and_set_that_name_nothing_are_what_the_planes_worker_makes_of_it(dialect: Dialect, nothing: Any) -> None:
-    tasks = [
-        {"name": "a", "kind": "noop", "spec": rules({"else": {"then": {"set": {"ctx.x": "{{ output.data.no }}"}}}})},
-        {"name": "b", "kind": "stub", "input": {"top": "{{ nope }}", "none": "{{ none }}"}, "say": "{{ [top, none] }}"},
-        {"name": "c", "kind": "stub", "input": "{{ nope }}", "say": "{{ nope }}"},  # a tool's own field
-    ]
-    data = go(tasks, dialect=dialect).data  # recorded: undefined-list
-    assert data["results"]["b"] == [nothing, None]
-    assert data["results"].get("c") is None
-    assert data["updates"] == {"ctx.x": nothing}
-
-
 def test_planes_forms_of_a_failure() -> None:
     data = go([{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2, "fail": True}]).data
     python = python_form(data)
     assert (python["status"], python["failed_task"], python["error"]["message"]) == ("failed", "b", "planned")
     assert rust_form(data) == {"labeled_results": {"a": 1, "b": {"said": 2}}, "failed_task": 1}
-
-
-def test_names_a_task_can_use() -> None:
-    stub = StubTool()
-    say = [
-        "{{ _prev.v }}",
-        "{{ results.a.v }}",
-        "{{ a.data.v }}",
-        "{{ _task }}",
-        "{{ _attempt }}",
-        "{{ workload.w }}",
-        "{{ local }}",
-    ]
-    go(
-        [
-            {"name": "a", "kind": "stub", "say": {"v": 1}},
-            {"name": "b", "kind": "stub", "say": say, "input": {"local": "{{ a.v + 1 }}"}},
-        ],
-        stub=stub,
-        variables={"workload": {"w": "x"}},
-    )
-    assert stub.calls[1].say == [1, 1, 1, "b", 1, "x", 2]
-    assert stub.calls[1].input == {"local": 2}
-    assert stub.contexts[1].values.input == {"local": 2}
 
 
 def test_input_is_rendered_before_any_of_its_own_names_count() -> None:
@@ -263,18 +226,6 @@ def test_task_with_a_template_or_with_rules_is_looked_at_when_its_turn_comes() -
 # ── refused before anything runs ────────────────────────────────────────────────────────────────
 
 
-def test_of_a_tasks_own_set_only_ctx_leaves_the_sequence() -> None:
-    assignments = {"bare": 1, "iter.i": 2, "ctx.c": 3, "other.o": 4}
-    tasks = [
-        {"kind": "stub", "set": assignments},
-        {"name": "b", "kind": "stub", "say": "{{ [bare, iter.i, other.o] }}"},
-    ]
-    data = go(tasks).data
-    assert data["results"]["b"] == [1, 2, 4]
-    assert rust_form(data)["_context_updates"] == {"ctx.c": 3}
-    assert python_form(data)["ctx"] == {"c": 3}
-
-
 @pytest.mark.parametrize(("dialect", "flat"), [(Dialect.RUST, [1, 2]), (Dialect.PYTHON, [None, None])])
 def test_scoped_names_are_flat_too_on_the_rust_plane(dialect: Dialect, flat: list[Any]) -> None:
     tasks = [{"kind": "stub", "set": {"ctx.x": 1, "iter.y": 2}}, {"name": "b", "kind": "stub", "say": "{{ [x, y] }}"}]
@@ -291,26 +242,6 @@ def test_failed_task_that_ends_the_sequence_is_in_the_results_of_both_planes() -
 def test_iter_is_not_defined_outside_of_a_loop() -> None:
     tasks = [{"name": "a", "kind": "stub", "say": "{{ [iter is defined, iter.x is defined] }}"}]
     assert go(tasks).data["results"]["a"] == [False, False]
-
-
-def test_real_tools_in_the_recorded_sequence() -> None:
-    tasks = [
-        {
-            "name": "make",
-            "kind": "python",
-            "code": 'result = {"value": int(seed) + 1}\n',
-            "input": {"seed": "{{ workload.seed }}"},
-            "spec": rules(
-                {"when": ON_ERROR, "then": {"do": "retry", "attempts": 3, "backoff": "exponential", "delay": 1}},
-                {"else": {"then": {"do": "continue", "set": {"ctx.made": "{{ output.data.value }}"}}}},
-            ),
-        },
-        {"name": "show", "kind": "shell", "command": "echo {{ _prev.value }}"},
-    ]
-    result = run_tool("task_sequence", {"tasks": tasks}, variables={"workload": {"seed": 4}, "ctx": {"seed": 4}})
-    form = python_form(result.data)
-    assert (form["status"], form["ctx"], form["results"]["make"]) == ("ok", {"made": 5}, {"value": 5})
-    assert form["_prev"]["stdout"] == "5\n"
 
 
 # ── stops ───────────────────────────────────────────────────────────────────────────────────────

@@ -175,14 +175,6 @@ def test_text_that_is_undefined_is_what_is_asked_for() -> None:
     assert render(given, {"x": None}, undefined="") == rendered
 
 
-def test_missing_key_that_begins_with_an_underscore_is_undefined_like_any_other() -> None:
-    """A result that was not stored apart has no `_ref`."""
-    variables = {"start": {"a": 1, "_ref": "x"}, "other": {"a": 1}, "n": 5}
-    asked = ["{{ start._ref }}", "{{ other._ref is defined }}", "{{ other._ref }}", "{{ other._ref | default('d') }}"]
-    assert [render(text, variables) for text in asked] == ["x", False, None, "d"]
-    assert [render(text, variables) for text in ("{{ nope._ref }}", "{{ n._x is defined }}")] == [None, False]
-
-
 def test_containers_are_walked_and_keys_are_not() -> None:
     value = {"{{ n }}": ["{{ n }}", {"deep": "{{ s }}"}, 3, None]}
     assert render(value, VARIABLES) == {"{{ n }}": [7, {"deep": "42"}, 3, None]}
