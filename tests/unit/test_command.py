@@ -67,13 +67,6 @@ async def test_args_are_the_fallback_of_input_on_the_rust_plane() -> None:
     assert command.variables == {"a": 1, "ctx": flat, "workload": flat, "action": "python", "node_name": "start"}
 
 
-async def test_rust_plane_puts_a_copy_of_all_flat_names_under_ctx_and_keeps_the_workload() -> None:
-    names = {"n": 5, "x": 1, "workload": {"n": 1}, "start": {"a": 2}}
-    command, _ = await made(claimed({"tool_config": [], "render_context": names}), Dialect.RUST)
-    assert command.variables["ctx"] == names
-    assert command.variables["workload"] == {"n": 1}
-
-
 async def test_python_planes_earlier_step_is_looked_through_to_its_whole_result() -> None:
     whole = {"a": 1, "rows": [1, 2], "data": {"x": 5}}
     mine = {"name": "n", "context": {"other": 1}}
@@ -141,13 +134,6 @@ async def test_tasks_of_a_list_are_as_their_author_wrote_them() -> None:
     context = {"tool_config": {"tasks": [task]}, "render_context": {"workload": {"t": "{{ 1 + 1 }}"}}}
     command, _ = await made(claimed(context, action="task_sequence"))
     assert template.render(command.config["tasks"][0]["result"], {}) == 2
-
-
-async def test_iter_has_the_loops_size_on_the_python_plane_too() -> None:
-    context = {"input": {"__loop_collection_size": 3}, "render_context": {"iter": {"_index": 0}}}
-    command, _ = await made(claimed(context))
-    assert command.variables["iter"] == {"_index": 0, "_total": 3}
-    assert command.input == {}
 
 
 async def test_list_config_is_a_task_sequence() -> None:
@@ -227,18 +213,11 @@ async def test_loop_bookkeeping_is_kept_for_the_events_and_hidden_from_the_tool(
     assert command.loop == LoopPosition("e", 0, "e")
 
 
-async def test_case_is_another_spelling_of_cases() -> None:
+@pytest.mark.parametrize("spelling", ["cases", "case"])
+async def test_cases_come_from_the_context_or_from_the_tools_config(spelling: str) -> None:
     cases = [{"when": [], "then": "continue"}]
-    in_config, _ = await made(claimed({"tool_config": {"case": cases, "code": "x"}}))
-    in_context, _ = await made(claimed({"tool_config": {"code": "x"}, "case": cases}))
-    assert in_config.cases == in_context.cases == cases
-    assert in_config.config == {"code": "x"}
-
-
-async def test_cases_come_from_the_context_or_from_the_tools_config() -> None:
-    cases = [{"when": [], "then": "continue"}]
-    in_config, _ = await made(claimed({"tool_config": {"cases": cases, "code": "x"}}))
-    in_context, _ = await made(claimed({"tool_config": {"code": "x"}, "cases": cases}))
+    in_config, _ = await made(claimed({"tool_config": {spelling: cases, "code": "x"}}))
+    in_context, _ = await made(claimed({"tool_config": {"code": "x"}, spelling: cases}))
     assert in_config.cases == in_context.cases == cases
     assert in_config.config == {"code": "x"}
 
