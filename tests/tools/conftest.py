@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.tools import registry
@@ -17,6 +18,7 @@ from noetl_worker.tools.error_kinds import ERROR_KINDS
 
 from .databases import Postgres, postgres_server
 from .http_server import ToolServer
+from .nats_service import Session, client, running
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +78,16 @@ def file(tmp_path: Path) -> str:
 def server() -> Iterator[ToolServer]:
     with ToolServer() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def nats_server() -> Iterator[NatsServer]:
+    yield from running()
+
+
+@pytest.fixture
+async def session(nats_server: NatsServer) -> AsyncIterator[Session]:
+    async with client(nats_server) as connection:
+        one = Session(nats_server, connection)
+        yield one
+        await one.registry.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -116,12 +116,3 @@ class Session:
         for body in bodies:
             await context.publish(f"{name}.item", body, headers={"X-Kind": "item"})
         return name, f"{name}.item", "reader"
-
-
-async def with_session(server: NatsServer, body: Callable[[Session], Awaitable[None]]) -> None:
-    async with client(server) as connection:
-        session = Session(server, connection)
-        try:
-            await body(session)
-        finally:
-            await session.registry.aclose()

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.nats import failures as nats_failures
 from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
-from .nats_service import Session, running, with_session
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[NatsServer]:
-    yield from running()
+from .nats_service import Session
 
 
 @pytest.mark.parametrize(
@@ -47,22 +40,19 @@ def test_failure_of_the_library_says_why(name: str, description: str | None, tex
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        put = await session.call("kv_put", bucket=bucket, key="user.1", value={"name": "ada"})
-        assert put == {"status": "success", "bucket": bucket, "key": "user.1", "revision": 1}
-        got = await session.call("kv_get", bucket=bucket, key="user.1")
-        assert got == {
-            "status": "success", "bucket": bucket, "key": "user.1", "value": {"name": "ada"}, "revision": 1,
-        }  # fmt: skip
-        assert await session.call("kv_delete", bucket=bucket, key="user.1") == {
-            "status": "success", "bucket": bucket, "key": "user.1",
-        }  # fmt: skip
-        gone = await session.call("kv_get", bucket=bucket, key="user.1")
-        assert gone == {"status": "not_found", "bucket": bucket, "key": "user.1", "value": None, "revision": None}
-
-    await with_session(server, body)
+async def test_put_get_delete_as_the_recorded_playbook_does(session: Session) -> None:
+    bucket = await session.bucket()
+    put = await session.call("kv_put", bucket=bucket, key="user.1", value={"name": "ada"})
+    assert put == {"status": "success", "bucket": bucket, "key": "user.1", "revision": 1}
+    got = await session.call("kv_get", bucket=bucket, key="user.1")
+    assert got == {
+        "status": "success", "bucket": bucket, "key": "user.1", "value": {"name": "ada"}, "revision": 1,
+    }  # fmt: skip
+    assert await session.call("kv_delete", bucket=bucket, key="user.1") == {
+        "status": "success", "bucket": bucket, "key": "user.1",
+    }  # fmt: skip
+    gone = await session.call("kv_get", bucket=bucket, key="user.1")
+    assert gone == {"status": "not_found", "bucket": bucket, "key": "user.1", "value": None, "revision": None}
 
 
 @pytest.mark.parametrize(
@@ -79,103 +69,85 @@ async def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) 
         ("é", "é"),
     ],
 )
-async def test_values_are_text_or_json(server: NatsServer, stored: Any, read: Any) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        if stored is None:
-            error = await session.refused("kv_put", bucket=bucket, key="k", value=None)
-            assert str(error) == "nats: kv_put requires 'value'"
-            return
-        await session.call("kv_put", bucket=bucket, key="k", value=stored)
-        assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == read
-
-    await with_session(server, body)
+async def test_values_are_text_or_json(session: Session, stored: Any, read: Any) -> None:
+    bucket = await session.bucket()
+    if stored is None:
+        error = await session.refused("kv_put", bucket=bucket, key="k", value=None)
+        assert str(error) == "nats: kv_put requires 'value'"
+        return
+    await session.call("kv_put", bucket=bucket, key="k", value=stored)
+    assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == read
 
 
-async def test_bytes_go_in_as_base64_and_come_out_marked(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        encoded = base64.b64encode(b"\xff\x00").decode()
-        await session.call("kv_put", bucket=bucket, key="k", value=encoded, encoding="base64")
-        assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == {"base64": encoded, "size": 2}
-        error = await session.refused("kv_put", bucket=bucket, key="k", value="no base64!", encoding="base64")
-        assert str(error) == "nats: with encoding base64 the data must be base64 text"
-
-    await with_session(server, body)
+async def test_bytes_go_in_as_base64_and_come_out_marked(session: Session) -> None:
+    bucket = await session.bucket()
+    encoded = base64.b64encode(b"\xff\x00").decode()
+    await session.call("kv_put", bucket=bucket, key="k", value=encoded, encoding="base64")
+    assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == {"base64": encoded, "size": 2}
+    error = await session.refused("kv_put", bucket=bucket, key="k", value="no base64!", encoding="base64")
+    assert str(error) == "nats: with encoding base64 the data must be base64 text"
 
 
-async def test_create_and_update_refuse_another_revision(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket(history=5)
-        assert (await session.call("kv_create", bucket=bucket, key="k", value="a"))["revision"] == 1
-        again = await session.refused("kv_create", bucket=bucket, key="k", value="b")
-        assert (again.kind, again.code, again.retryable) == ("client_error", "wrong_last_sequence", False)
-        assert (await session.call("kv_update", bucket=bucket, key="k", value="c", revision=1))["revision"] == 2
-        stale = await session.refused("kv_update", bucket=bucket, key="k", value="d", revision=1)
+async def test_create_and_update_refuse_another_revision(session: Session) -> None:
+    bucket = await session.bucket(history=5)
+    assert (await session.call("kv_create", bucket=bucket, key="k", value="a"))["revision"] == 1
+    again = await session.refused("kv_create", bucket=bucket, key="k", value="b")
+    assert (again.kind, again.code, again.retryable) == ("client_error", "wrong_last_sequence", False)
+    assert (await session.call("kv_update", bucket=bucket, key="k", value="c", revision=1))["revision"] == 2
+    stale = await session.refused("kv_update", bucket=bucket, key="k", value="d", revision=1)
+    assert stale.code == "wrong_last_sequence"
+    assert str(stale).startswith("kv_update failed: wrong last sequence")
+    deleted = await session.refused("kv_delete", bucket=bucket, key="k", revision=1)
+    assert str(deleted).startswith("kv_delete failed: wrong last sequence")
+    assert (await session.call("kv_get", bucket=bucket, key="k", revision=1))["value"] == "a"
+    await session.call("kv_delete", bucket=bucket, key="k", revision=2)
+    assert (await session.call("kv_create", bucket=bucket, key="k", value="e"))["revision"] == 4
+
+
+async def test_put_with_a_revision_is_a_compare_and_set(session: Session) -> None:
+    bucket = await session.bucket()
+    assert (await session.call("kv_put", bucket=bucket, key="k", value="a", revision=0))["revision"] == 1
+    assert (await session.call("kv_put", bucket=bucket, key="k", value="b", revision=1))["revision"] == 2
+    for revision in (0, 1):
+        stale = await session.refused("kv_put", bucket=bucket, key="k", value="c", revision=revision)
         assert stale.code == "wrong_last_sequence"
-        assert str(stale).startswith("kv_update failed: wrong last sequence")
-        deleted = await session.refused("kv_delete", bucket=bucket, key="k", revision=1)
-        assert str(deleted).startswith("kv_delete failed: wrong last sequence")
-        assert (await session.call("kv_get", bucket=bucket, key="k", revision=1))["value"] == "a"
-        await session.call("kv_delete", bucket=bucket, key="k", revision=2)
-        assert (await session.call("kv_create", bucket=bucket, key="k", value="e"))["revision"] == 4
-
-    await with_session(server, body)
+    assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == "b"
 
 
-async def test_put_with_a_revision_is_a_compare_and_set(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        assert (await session.call("kv_put", bucket=bucket, key="k", value="a", revision=0))["revision"] == 1
-        assert (await session.call("kv_put", bucket=bucket, key="k", value="b", revision=1))["revision"] == 2
-        for revision in (0, 1):
-            stale = await session.refused("kv_put", bucket=bucket, key="k", value="c", revision=revision)
-            assert stale.code == "wrong_last_sequence"
-        assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == "b"
-
-    await with_session(server, body)
-
-
-async def test_keys_are_sorted_globbed_and_without_deleted_ones(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        assert await session.call("kv_keys", bucket=bucket) == {
-            "status": "success", "bucket": bucket, "keys": [], "count": 0,
-        }  # fmt: skip
-        for key in ("user.2", "user.1", "order.1", "user.3"):
-            await session.call("kv_put", bucket=bucket, key=key, value=1)
-        await session.call("kv_delete", bucket=bucket, key="user.3")
-        assert (await session.call("kv_keys", bucket=bucket))["keys"] == ["order.1", "user.1", "user.2"]
-        assert await session.call("kv_keys", bucket=bucket, pattern="user.*") == {
-            "status": "success", "bucket": bucket, "keys": ["user.1", "user.2"], "count": 2,
-        }  # fmt: skip
-
-    await with_session(server, body)
+async def test_keys_are_sorted_globbed_and_without_deleted_ones(session: Session) -> None:
+    bucket = await session.bucket()
+    assert await session.call("kv_keys", bucket=bucket) == {
+        "status": "success", "bucket": bucket, "keys": [], "count": 0,
+    }  # fmt: skip
+    for key in ("user.2", "user.1", "order.1", "user.3"):
+        await session.call("kv_put", bucket=bucket, key=key, value=1)
+    await session.call("kv_delete", bucket=bucket, key="user.3")
+    assert (await session.call("kv_keys", bucket=bucket))["keys"] == ["order.1", "user.1", "user.2"]
+    assert await session.call("kv_keys", bucket=bucket, pattern="user.*") == {
+        "status": "success", "bucket": bucket, "keys": ["user.1", "user.2"], "count": 2,
+    }  # fmt: skip
 
 
-async def test_history_has_every_revision_and_purge_removes_them(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket(history=5)
-        for value in ("a", "b"):
-            await session.call("kv_put", bucket=bucket, key="k", value=value)
-        await session.call("kv_delete", bucket=bucket, key="k")
-        entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
-        assert [(one["value"], one["revision"], one["operation"]) for one in entries] == [
-            ("a", 1, "PUT"), ("b", 2, "PUT"), (None, 3, "DELETE"),
-        ]  # fmt: skip
-        assert entries[0]["created"].startswith("20")
-        assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
-        assert await session.call("kv_purge", bucket=bucket, key="k") == {
-            "status": "success", "bucket": bucket, "key": "k",
-        }  # fmt: skip
-        entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
-        assert [one["operation"] for one in entries] == ["PURGE"]
-
-    await with_session(server, body)
+async def test_history_has_every_revision_and_purge_removes_them(session: Session) -> None:
+    bucket = await session.bucket(history=5)
+    for value in ("a", "b"):
+        await session.call("kv_put", bucket=bucket, key="k", value=value)
+    await session.call("kv_delete", bucket=bucket, key="k")
+    entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
+    assert [(one["value"], one["revision"], one["operation"]) for one in entries] == [
+        ("a", 1, "PUT"), ("b", 2, "PUT"), (None, 3, "DELETE"),
+    ]  # fmt: skip
+    assert entries[0]["created"].startswith("20")
+    assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
+    assert await session.call("kv_purge", bucket=bucket, key="k") == {
+        "status": "success", "bucket": bucket, "key": "k",
+    }  # fmt: skip
+    entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
+    assert [one["operation"] for one in entries] == ["PURGE"]
 
 
 async def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is set while the entries are on their way, and then not once more behind them."""
     from nats.js.kv import KeyValue
@@ -188,112 +160,92 @@ async def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
             return None
         return await usual(watcher, timeout) or await usual(watcher, timeout)
 
-    async def body(session: Session) -> None:
-        bucket, empty = await session.bucket(history=5), await session.bucket()
-        for key in ("a", "b", "b"):
-            await session.call("kv_put", bucket=bucket, key=key, value=1)
-        await session.call("kv_delete", bucket=bucket, key="b")
-        monkeypatch.setattr(KeyValue.KeyWatcher, "updates", updates)
-        entries = (await session.call("kv_history", bucket=bucket, key="b"))["entries"]
-        assert [one["operation"] for one in entries] == ["PUT", "PUT", "DELETE"]
-        assert (await session.call("kv_keys", bucket=bucket))["keys"] == ["a"]
-        assert (await session.call("kv_keys", bucket=empty))["keys"] == []
-        assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
-        present = await session.call("kv_watch", bucket=bucket, batch=2)
-        assert [one["key"] for one in present["entries"]] == ["a", "b"]
-        changes = await session.call("kv_watch", bucket=bucket, timeout_ms=200, updates_only=True)
-        assert (changes["count"], changes["timed_out"]) == (0, True)
-
-    await with_session(server, body)
+    bucket, empty = await session.bucket(history=5), await session.bucket()
+    for key in ("a", "b", "b"):
+        await session.call("kv_put", bucket=bucket, key=key, value=1)
+    await session.call("kv_delete", bucket=bucket, key="b")
+    monkeypatch.setattr(KeyValue.KeyWatcher, "updates", updates)
+    entries = (await session.call("kv_history", bucket=bucket, key="b"))["entries"]
+    assert [one["operation"] for one in entries] == ["PUT", "PUT", "DELETE"]
+    assert (await session.call("kv_keys", bucket=bucket))["keys"] == ["a"]
+    assert (await session.call("kv_keys", bucket=empty))["keys"] == []
+    assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
+    present = await session.call("kv_watch", bucket=bucket, batch=2)
+    assert [one["key"] for one in present["entries"]] == ["a", "b"]
+    changes = await session.call("kv_watch", bucket=bucket, timeout_ms=200, updates_only=True)
+    assert (changes["count"], changes["timed_out"]) == (0, True)
 
 
-async def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        await session.call("kv_put", bucket=bucket, key="a", value=1)
-        present = await session.call("kv_watch", bucket=bucket, batch=1)
-        assert (present["count"], present["timed_out"], present["entries"][0]["value"]) == (1, False, 1)
-        nothing = await session.call("kv_watch", bucket=bucket, timeout_ms=50, updates_only=True)
-        assert (nothing["count"], nothing["timed_out"]) == (0, True)
-        waiting = asyncio.ensure_future(
-            session.call("kv_watch", bucket=bucket, pattern="b.>", batch=1, timeout_ms=5000, updates_only=True)
-        )
-        store = await session.connection.jetstream().key_value(bucket)
-        while not waiting.done():  # the watch starts at a moment of its own
-            await store.put("a", b"2")
-            await store.put("b.1", b"3")
-            await asyncio.wait({waiting}, timeout=0.05)
-        assert [one["key"] for one in waiting.result()["entries"]] == ["b.1"]
-
-    await with_session(server, body)
+async def test_watch_ends_at_its_count_or_its_time(session: Session) -> None:
+    bucket = await session.bucket()
+    await session.call("kv_put", bucket=bucket, key="a", value=1)
+    present = await session.call("kv_watch", bucket=bucket, batch=1)
+    assert (present["count"], present["timed_out"], present["entries"][0]["value"]) == (1, False, 1)
+    nothing = await session.call("kv_watch", bucket=bucket, timeout_ms=50, updates_only=True)
+    assert (nothing["count"], nothing["timed_out"]) == (0, True)
+    waiting = asyncio.ensure_future(
+        session.call("kv_watch", bucket=bucket, pattern="b.>", batch=1, timeout_ms=5000, updates_only=True)
+    )
+    store = await session.connection.jetstream().key_value(bucket)
+    while not waiting.done():  # the watch starts at a moment of its own
+        await store.put("a", b"2")
+        await store.put("b.1", b"3")
+        await asyncio.wait({waiting}, timeout=0.05)
+    assert [one["key"] for one in waiting.result()["entries"]] == ["b.1"]
 
 
 # ── objects ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_objects_from_put_to_delete(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.store()
-        assert (await session.call("object_list", bucket=bucket))["objects"] == []
-        text = "line\n" * 60_000  # three chunks
-        put = await session.call("object_put", bucket=bucket, object="report.txt", data=text, description="d")
-        assert put["size"] == 300_000
-        got = await session.call("object_get", bucket=bucket, object="report.txt")
-        assert got == {"status": "success", "bucket": bucket, "name": "report.txt", "data": text, "size": 300_000}
-        info = await session.call("object_info", bucket=bucket, name="report.txt")
-        assert info["digest"].startswith("SHA-256=")
-        described = {"name": "report.txt", "size": 300_000, "description": "d", "chunks": 3, "digest": info["digest"]}
-        assert info == {"status": "success", "bucket": bucket, **described}
-        assert await session.call("object_list", bucket=bucket) == {
-            "status": "success", "bucket": bucket, "objects": [described], "count": 1,
-        }  # fmt: skip
-        assert await session.call("object_delete", bucket=bucket, name="report.txt") == {
-            "status": "success", "bucket": bucket, "name": "report.txt",
-        }  # fmt: skip
-        missing = await session.refused("object_get", bucket=bucket, name="report.txt")
-        assert (str(missing), missing.kind) == ("object_get failed: the object does not exist", "not_found")
-
-    await with_session(server, body)
+async def test_objects_from_put_to_delete(session: Session) -> None:
+    bucket = await session.store()
+    assert (await session.call("object_list", bucket=bucket))["objects"] == []
+    text = "line\n" * 60_000  # three chunks
+    put = await session.call("object_put", bucket=bucket, object="report.txt", data=text, description="d")
+    assert put["size"] == 300_000
+    got = await session.call("object_get", bucket=bucket, object="report.txt")
+    assert got == {"status": "success", "bucket": bucket, "name": "report.txt", "data": text, "size": 300_000}
+    info = await session.call("object_info", bucket=bucket, name="report.txt")
+    assert info["digest"].startswith("SHA-256=")
+    described = {"name": "report.txt", "size": 300_000, "description": "d", "chunks": 3, "digest": info["digest"]}
+    assert info == {"status": "success", "bucket": bucket, **described}
+    assert await session.call("object_list", bucket=bucket) == {
+        "status": "success", "bucket": bucket, "objects": [described], "count": 1,
+    }  # fmt: skip
+    assert await session.call("object_delete", bucket=bucket, name="report.txt") == {
+        "status": "success", "bucket": bucket, "name": "report.txt",
+    }  # fmt: skip
+    missing = await session.refused("object_get", bucket=bucket, name="report.txt")
+    assert (str(missing), missing.kind) == ("object_get failed: the object does not exist", "not_found")
 
 
-async def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        bucket = await session.store()
-        encoded = base64.b64encode(b"\xff\xfe").decode()
-        await session.call("object_put", bucket=bucket, object="o", data=encoded, encoding="base64")
-        assert (await session.call("object_get", bucket=bucket, object="o", encoding="base64"))["data"] == encoded
-        error = await session.refused("object_get", bucket=bucket, object="o")
-        assert (str(error), error.kind) == (
-            "object 'o' is not UTF-8 text: ask for it with encoding: base64", "parse",
-        )  # fmt: skip
-
-    await with_session(server, body)
+async def test_object_of_bytes_is_asked_for_as_base64(session: Session) -> None:
+    bucket = await session.store()
+    encoded = base64.b64encode(b"\xff\xfe").decode()
+    await session.call("object_put", bucket=bucket, object="o", data=encoded, encoding="base64")
+    assert (await session.call("object_get", bucket=bucket, object="o", encoding="base64"))["data"] == encoded
+    error = await session.refused("object_get", bucket=bucket, object="o")
+    assert (str(error), error.kind) == (
+        "object 'o' is not UTF-8 text: ask for it with encoding: base64", "parse",
+    )  # fmt: skip
 
 
-async def test_an_object_above_the_limit_is_not_read(server: NatsServer) -> None:
+async def test_an_object_above_the_limit_is_not_read(session: Session) -> None:
     most = 16 * 1024 * 1024
-
-    async def body(session: Session) -> None:
-        bucket = await session.store()
-        too_large = await session.refused("object_put", bucket=bucket, object="o", data="x" * (most + 1))
-        assert str(too_large) == f"the data of object 'o' has {most + 1} bytes; one call carries at most {most}"
-        store = await session.connection.jetstream().object_store(bucket)
-        await store.put("o", b"x" * (most + 1))
-        too_large = await session.refused("object_get", bucket=bucket, object="o")
-        assert str(too_large) == f"object 'o' has {most + 1} bytes; one call carries at most {most}"
-
-    await with_session(server, body)
+    bucket = await session.store()
+    too_large = await session.refused("object_put", bucket=bucket, object="o", data="x" * (most + 1))
+    assert str(too_large) == f"the data of object 'o' has {most + 1} bytes; one call carries at most {most}"
+    store = await session.connection.jetstream().object_store(bucket)
+    await store.put("o", b"x" * (most + 1))
+    too_large = await session.refused("object_get", bucket=bucket, object="o")
+    assert str(too_large) == f"object 'o' has {most + 1} bytes; one call carries at most {most}"
 
 
-async def test_the_tasks_label_is_not_taken_for_the_objects_name(server: NatsServer) -> None:
+async def test_the_tasks_label_is_not_taken_for_the_objects_name(session: Session) -> None:
     """`object` wins over `name`, which one plane leaves in the config as the label."""
-
-    async def body(session: Session) -> None:
-        bucket = await session.store()
-        put = await session.call("object_put", name="the_label", object="real", bucket=bucket, data="x")
-        assert put["name"] == "real"
-
-    await with_session(server, body)
+    bucket = await session.store()
+    put = await session.call("object_put", name="the_label", object="real", bucket=bucket, data="x")
+    assert put["name"] == "real"
 
 
 # ── configs ─────────────────────────────────────────────────────────────────────────────────────

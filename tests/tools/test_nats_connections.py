@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,14 +19,8 @@ from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 
-from .nats_service import Session, client, credentials, running, with_session
+from .nats_service import Session, client, credentials
 from .processes import open_descriptors, with_time
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[NatsServer]:
-    yield from running()
-
 
 # ── connections and credentials ─────────────────────────────────────────────────────────────────
 
@@ -38,25 +31,21 @@ async def number_of_next(session: Session) -> int:
         return int(connection.client_id)
 
 
-async def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> None:
+async def test_commands_of_one_credential_share_a_connection(session: Session) -> None:
     """A connection per call churned the server."""
-
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        first = await number_of_next(session)
-        calls = [session.call("kv_put", bucket=bucket, key=f"k{number}", value=number) for number in range(20)]
-        await asyncio.gather(*calls)
-        assert await number_of_next(session) == first + 2, "one for all of them, and that of the question"
-        await session.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=1.5)
-        assert await number_of_next(session) == first + 4
-
-    await with_session(server, body)
+    bucket = await session.bucket()
+    first = await number_of_next(session)
+    calls = [session.call("kv_put", bucket=bucket, key=f"k{number}", value=number) for number in range(20)]
+    await asyncio.gather(*calls)
+    assert await number_of_next(session) == first + 2, "one for all of them, and that of the question"
+    await session.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=1.5)
+    assert await number_of_next(session) == first + 4
 
 
-async def test_the_surplus_of_unused_connections_is_closed(server: NatsServer) -> None:
+async def test_the_surplus_of_unused_connections_is_closed(nats_server: NatsServer) -> None:
     connections = Connections(max_idle=1)
     made = []
-    for url in (server.url, f"{server.url}/", f"nats://localhost:{server.port}"):
+    for url in (nats_server.url, f"{nats_server.url}/", f"nats://localhost:{nats_server.port}"):
         async with connections.lease(Address((url,), "all", "p@ss/word")) as connection:
             made.append(connection)
     assert [connection.is_closed for connection in made] == [True, True, False]
@@ -64,16 +53,13 @@ async def test_the_surplus_of_unused_connections_is_closed(server: NatsServer) -
     assert made[-1].is_closed
 
 
-async def test_aclose_closes_the_connections(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        await session.call("publish", subject="s", data="x")
-        async with session.leased() as connection:
-            assert not connection.is_closed
-        await session.registry.aclose()
-        assert connection.is_closed
-        await session.call("publish", subject="s", data="x")  # and a later call makes a new one
-
-    await with_session(server, body)
+async def test_aclose_closes_the_connections(session: Session) -> None:
+    await session.call("publish", subject="s", data="x")
+    async with session.leased() as connection:
+        assert not connection.is_closed
+    await session.registry.aclose()
+    assert connection.is_closed
+    await session.call("publish", subject="s", data="x")  # and a later call makes a new one
 
 
 def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
@@ -121,13 +107,10 @@ async def test_a_lost_connection_is_made_anew() -> None:
         await registry.aclose()
 
 
-async def test_wrong_password_is_an_auth_failure_that_does_not_show_it(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        error = await session.refused("publish", subject="s", auth="nats_wrong")
-        assert (error.kind, error.retryable) == ("auth", False)
-        assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
-
-    await with_session(server, body)
+async def test_wrong_password_is_an_auth_failure_that_does_not_show_it(session: Session) -> None:
+    error = await session.refused("publish", subject="s", auth="nats_wrong")
+    assert (error.kind, error.retryable) == ("auth", False)
+    assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
 
 
 @pytest.mark.parametrize(
@@ -162,66 +145,56 @@ async def test_a_reset_during_the_login_is_asked_again_for_its_reason(
     assert len(served) == connections
 
 
-def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(server: NatsServer) -> None:
+def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(nats_server: NatsServer) -> None:
     secrets: set[str] = set()
-    url = f"nats://all:not-this@127.0.0.1:{server.port}"
+    url = f"nats://all:not-this@127.0.0.1:{nats_server.port}"
     with pytest.raises(ToolError) as caught:
         run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url}, secrets=secrets)
     assert "not-this" not in str(caught.value)
     assert secrets == {"not-this"}
 
 
-async def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        error = await with_time(
-            lambda s: session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=s),
-            lambda error: error.kind == "auth",
-        )
-        assert (error.kind, error.code) == ("auth", "permissions_violation")
-        assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
-
-    await with_session(server, body)
+async def test_a_missing_permission_is_told_and_not_only_a_timeout(session: Session) -> None:
+    error = await with_time(
+        lambda s: session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=s),
+        lambda error: error.kind == "auth",
+    )
+    assert (error.kind, error.code) == ("auth", "permissions_violation")
+    assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
 
 
-async def test_a_publish_that_is_not_permitted_is_no_success(server: NatsServer) -> None:
+async def test_a_publish_that_is_not_permitted_is_no_success(session: Session) -> None:
     """The server drops the message and says so beside; each of several commands is told of its own."""
-
-    async def body(session: Session) -> None:
-        subjects = ["closed.A", "open.b", "closed.c"]
-        calls = [session.result("publish", auth="nats_narrow", subject=one, data=1) for one in subjects]
-        refused, sent, also = await asyncio.gather(*calls, return_exceptions=True)
-        assert isinstance(sent, ToolResult)
-        for error, subject in ((refused, "closed.a"), (also, "closed.c")):
-            assert isinstance(error, ToolError)
-            assert (error.kind, error.code, error.retryable) == ("auth", "permissions_violation", False)
-            assert str(error) == f'publish failed: nats: permissions violation for publish to "{subject}"'
-
-    await with_session(server, body)
+    subjects = ["closed.A", "open.b", "closed.c"]
+    calls = [session.result("publish", auth="nats_narrow", subject=one, data=1) for one in subjects]
+    refused, sent, also = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(sent, ToolResult)
+    for error, subject in ((refused, "closed.a"), (also, "closed.c")):
+        assert isinstance(error, ToolError)
+        assert (error.kind, error.code, error.retryable) == ("auth", "permissions_violation", False)
+        assert str(error) == f'publish failed: nats: permissions violation for publish to "{subject}"'
 
 
-def test_an_unreachable_server_is_a_connection_failure(server: NatsServer) -> None:
+def test_an_unreachable_server_is_a_connection_failure(nats_server: NatsServer) -> None:
     with pytest.raises(ToolError) as caught:
         run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": "nats://127.0.0.1:1"})
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
     assert str(caught.value).startswith("cannot connect to nats://127.0.0.1:1: ")
 
 
-async def test_the_whole_call_ends_with_its_timeout(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        stream, _, consumer = await session.stream()
-        result = await session.result("js_consume", stream=stream, consumer=consumer, timeout_ms=5000, timeout=0.1)
-        assert result.status is ToolStatus.TIMEOUT
-
-    await with_session(server, body)
+async def test_the_whole_call_ends_with_its_timeout(session: Session) -> None:
+    stream, _, consumer = await session.stream()
+    result = await session.result("js_consume", stream=stream, consumer=consumer, timeout_ms=5000, timeout=0.1)
+    assert result.status is ToolStatus.TIMEOUT
 
 
-def test_credential_without_url_and_no_connection_at_all(server: NatsServer) -> None:
+def test_credential_without_url_and_no_connection_at_all(nats_server: NatsServer) -> None:
     config = {"operation": "publish", "subject": "s"}
     with pytest.raises(ConfigurationError) as missing:
         run_tool(NatsTool(), config)
     assert str(missing.value) == "nats: a connection requires 'url', or 'auth' with the alias of a credential"
     with pytest.raises(CredentialError) as incomplete:
-        run_tool(NatsTool(), {**config, "auth": "nats_no_url"}, credentials=credentials(server))
+        run_tool(NatsTool(), {**config, "auth": "nats_no_url"}, credentials=credentials(nats_server))
     assert str(incomplete.value) == "nats: the credential has no 'url'; register it again with one, or give 'url'"
 
 
@@ -233,17 +206,17 @@ def test_an_address_that_is_none_is_told_without_its_login(url: str) -> None:
     assert str(caught.value) == f"nats: url {shown!r} is none: it looks like nats://host:4222"
 
 
-def test_an_nkey_that_is_none_is_an_auth_failure_without_it(server: NatsServer) -> None:
+def test_an_nkey_that_is_none_is_an_auth_failure_without_it(nats_server: NatsServer) -> None:
     pytest.importorskip("nkeys")
-    auth = {"url": server.url, "nkey": "not a seed"}
+    auth = {"url": nats_server.url, "nkey": "not a seed"}
     with pytest.raises(ToolError) as caught:
         run_tool(NatsTool(), {"operation": "publish", "subject": "s", "auth": auth})
     assert caught.value.kind == "auth"
     assert "not a seed" not in str(caught.value)
 
 
-def test_a_creds_text_without_its_parts_is_refused(server: NatsServer) -> None:
-    aliases = {"broken": {"url": server.url, "creds": "only words"}}
+def test_a_creds_text_without_its_parts_is_refused(nats_server: NatsServer) -> None:
+    aliases = {"broken": {"url": nats_server.url, "creds": "only words"}}
     with pytest.raises(CredentialError) as caught:
         run_tool(NatsTool(), {"operation": "publish", "subject": "s", "auth": "broken"}, credentials=aliases)
     assert str(caught.value) == "nats: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed"
@@ -288,65 +261,58 @@ async def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypa
     assert calls[0].cancelled()
 
 
-async def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        await session.connection.subscribe("open.deaf")
-        await session.connection.flush()
-        await session.result("publish", auth="nats_narrow", subject="open.b", data=1)
-        narrow = Address((session.server.url,), "narrow", "narrow-word")
-        async with session.connections.lease(narrow) as connection:
-            for subject in ("shut.a", "shut.b"):
-                await connection.publish(subject, b"")
-            await connection.flush()
-        assert "shut.a" in str(session.connections.refusal(narrow, "shut.a")), "and the other one is there still"
-        late = await session.refused("request", auth="nats_narrow", subject="open.deaf", timeout_ms=200)
-        assert (late.kind, late.code) == ("timeout", "TimeoutError")
-
-    await with_session(server, body)
+async def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(session: Session) -> None:
+    await session.connection.subscribe("open.deaf")
+    await session.connection.flush()
+    await session.result("publish", auth="nats_narrow", subject="open.b", data=1)
+    narrow = Address((session.server.url,), "narrow", "narrow-word")
+    async with session.connections.lease(narrow) as connection:
+        for subject in ("shut.a", "shut.b"):
+            await connection.publish(subject, b"")
+        await connection.flush()
+    assert "shut.a" in str(session.connections.refusal(narrow, "shut.a")), "and the other one is there still"
+    late = await session.refused("request", auth="nats_narrow", subject="open.deaf", timeout_ms=200)
+    assert (late.kind, late.code) == ("timeout", "TimeoutError")
 
 
 @pytest.mark.parametrize(
     ("operation", "config"), [("kv_keys", {}), ("kv_history", {"key": "a"}), ("kv_watch", {"timeout_ms": 200})]
 )
 async def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch, operation: str, config: dict[str, Any]
+    session: Session, monkeypatch: pytest.MonkeyPatch, operation: str, config: dict[str, Any]
 ) -> None:
     """The connection is shared: it would take every change of the bucket for as long as it is open."""
+    bucket = await session.bucket()
+    await session.call("kv_put", bucket=bucket, key="a", value=1)
+    async with session.leased() as connection:
+        before = set(connection._subs)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    consumer_info = JetStreamContext.PushSubscription.consumer_info
 
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        await session.call("kv_put", bucket=bucket, key="a", value=1)
-        async with session.leased() as connection:
-            before = set(connection._subs)
-        asked, go_on = asyncio.Event(), asyncio.Event()
-        consumer_info = JetStreamContext.PushSubscription.consumer_info
+    async def slowly(subscription: Any) -> Any:
+        asked.set()
+        await go_on.wait()
+        return await consumer_info(subscription)
 
-        async def slowly(subscription: Any) -> Any:
-            asked.set()
-            await go_on.wait()
-            return await consumer_info(subscription)
-
-        monkeypatch.setattr(JetStreamContext.PushSubscription, "consumer_info", slowly)
-        call = asyncio.ensure_future(session.call(operation, bucket=bucket, **config))
-        await asked.wait()
-        call.cancel()
-        asyncio.get_running_loop().call_later(0.05, go_on.set)
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert set(connection._subs) == before
-
-    await with_session(server, body)
+    monkeypatch.setattr(JetStreamContext.PushSubscription, "consumer_info", slowly)
+    call = asyncio.ensure_future(session.call(operation, bucket=bucket, **config))
+    await asked.wait()
+    call.cancel()
+    asyncio.get_running_loop().call_later(0.05, go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert set(connection._subs) == before
 
 
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_cancellation_that_meets_the_closing_of_the_surplus_leaves_no_socket_open(
-    server: NatsServer, steps: int
+    nats_server: NatsServer, steps: int
 ) -> None:
     connections, ready, over = Connections(max_idle=0), asyncio.Event(), asyncio.Event()
     before = open_descriptors()
 
     async def operation() -> None:
-        async with connections.lease(Address((server.url,), "all", "p@ss/word")):
+        async with connections.lease(Address((nats_server.url,), "all", "p@ss/word")):
             ready.set()
             await over.wait()
 

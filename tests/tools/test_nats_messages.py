@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,115 +19,88 @@ from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 
-from .nats_service import Session, running, with_session
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[NatsServer]:
-    yield from running()
-
+from .nats_service import Session
 
 # ── messages ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        subscription = await session.connection.subscribe("greet.>")
-        await session.connection.flush()
-        data = await session.call("publish", subject="greet.ada", data={"n": 1}, headers={"X-N": 5, "X-None": None})
-        assert data == {"status": "success", "subject": "greet.ada", "size": 7}
-        message = await subscription.next_msg(timeout=PATIENCE_S)
-        assert (message.data, message.headers) == (b'{"n":1}', {"X-N": "5"})
-
-    await with_session(server, body)
+async def test_publish_reaches_a_subscriber(session: Session) -> None:
+    subscription = await session.connection.subscribe("greet.>")
+    await session.connection.flush()
+    data = await session.call("publish", subject="greet.ada", data={"n": 1}, headers={"X-N": 5, "X-None": None})
+    assert data == {"status": "success", "subject": "greet.ada", "size": 7}
+    message = await subscription.next_msg(timeout=PATIENCE_S)
+    assert (message.data, message.headers) == (b'{"n":1}', {"X-N": "5"})
 
 
-async def test_request_gets_the_answer(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        async def answer(message: Any) -> None:
-            await message.respond(b'{"got":' + message.data + b"}")
+async def test_request_gets_the_answer(session: Session) -> None:
+    async def answer(message: Any) -> None:
+        await message.respond(b'{"got":' + message.data + b"}")
 
-        await session.connection.subscribe("ask", cb=answer)
-        await session.connection.flush()
-        data = await session.call("request", subject="ask", data=[1])
-        assert data == {"status": "success", "subject": "ask", "data": {"got": [1]}, "headers": {}}
-        nobody = await session.refused("request", subject="nobody.there")
-        assert (str(nobody), nobody.kind, nobody.code) == (
-            "request failed: nobody answers requests on 'nobody.there'", "connection", "no_responders",
-        )  # fmt: skip
-
-    await with_session(server, body)
+    await session.connection.subscribe("ask", cb=answer)
+    await session.connection.flush()
+    data = await session.call("request", subject="ask", data=[1])
+    assert data == {"status": "success", "subject": "ask", "data": {"got": [1]}, "headers": {}}
+    nobody = await session.refused("request", subject="nobody.there")
+    assert (str(nobody), nobody.kind, nobody.code) == (
+        "request failed: nobody answers requests on 'nobody.there'", "connection", "no_responders",
+    )  # fmt: skip
 
 
-async def test_request_that_is_not_answered_ends_in_time(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        await session.connection.subscribe("silent")
-        await session.connection.flush()
-        error = await session.refused("request", subject="silent", timeout_ms=50)
-        assert (error.kind, error.retryable) == ("timeout", True)
-        assert str(error) == "request failed: the server did not answer in time"
-
-    await with_session(server, body)
+async def test_request_that_is_not_answered_ends_in_time(session: Session) -> None:
+    await session.connection.subscribe("silent")
+    await session.connection.flush()
+    error = await session.refused("request", subject="silent", timeout_ms=50)
+    assert (error.kind, error.retryable) == ("timeout", True)
+    assert str(error) == "request failed: the server did not answer in time"
 
 
-async def test_js_publish_is_acked_and_told_from_a_repetition(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        stream, subject, _ = await session.stream()
-        first = await session.call("js_publish", subject=subject, data="x", message_id="m1")
-        assert first == {"status": "success", "stream": stream, "seq": 1, "duplicate": False}
-        assert (await session.call("js_publish", subject=subject, data="x", message_id="m1"))["duplicate"] is True
-        lost = await session.refused("js_publish", subject="no.stream.here", data="x")
-        assert (str(lost), lost.kind) == ("js_publish failed: no stream takes messages on this subject", "not_found")
-        other = await session.refused("js_publish", subject=subject, stream="OTHER", data="x")
-        assert str(other) == "js_publish failed: expected stream does not match"
-
-    await with_session(server, body)
+async def test_js_publish_is_acked_and_told_from_a_repetition(session: Session) -> None:
+    stream, subject, _ = await session.stream()
+    first = await session.call("js_publish", subject=subject, data="x", message_id="m1")
+    assert first == {"status": "success", "stream": stream, "seq": 1, "duplicate": False}
+    assert (await session.call("js_publish", subject=subject, data="x", message_id="m1"))["duplicate"] is True
+    lost = await session.refused("js_publish", subject="no.stream.here", data="x")
+    assert (str(lost), lost.kind) == ("js_publish failed: no stream takes messages on this subject", "not_found")
+    other = await session.refused("js_publish", subject=subject, stream="OTHER", data="x")
+    assert str(other) == "js_publish failed: expected stream does not match"
 
 
-async def test_a_message_larger_than_the_server_takes_is_refused_before(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        error = await session.refused("publish", subject="s", data="x" * (1024 * 1024 + 1))
-        assert str(error) == (
-            "nats: the data has 1048577 bytes, the server takes 1048576; "
-            "put it into an object store (object_put) and publish its name"
-        )
-
-    await with_session(server, body)
+async def test_a_message_larger_than_the_server_takes_is_refused_before(session: Session) -> None:
+    error = await session.refused("publish", subject="s", data="x" * (1024 * 1024 + 1))
+    assert str(error) == (
+        "nats: the data has 1048577 bytes, the server takes 1048576; "
+        "put it into an object store (object_put) and publish its name"
+    )
 
 
-async def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        stream, subject, consumer = await session.stream(b'{"n": 1}', b"two", b"\xff")
-        data = await session.call("js_consume", stream=stream, consumer=consumer, batch=2)
-        assert (data["count"], data["acked"], data["stream"], data["consumer"]) == (2, True, stream, consumer)
-        assert data["messages"][0] == {
-            "subject": subject, "stream_seq": 1, "consumer_seq": 1, "delivered": 1, "pending": 2,
-            "data": {"n": 1}, "headers": {"X-Kind": "item"},
-        }  # fmt: skip
-        assert data["messages"][1]["data"] == "two"
-        state = await session.connection.jetstream().consumer_info(stream, consumer)
-        assert (state.num_ack_pending, state.num_pending, state.num_waiting) == (0, 1, 0)
-        rest = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
-        assert [one["data"] for one in rest["messages"]] == [{"base64": "/w==", "size": 1}]
-        empty = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
-        assert (empty["count"], empty["messages"], empty["acked"]) == (0, [], True)
-
-    await with_session(server, body)
+async def test_consume_returns_and_acks_what_it_returns_only(session: Session) -> None:
+    stream, subject, consumer = await session.stream(b'{"n": 1}', b"two", b"\xff")
+    data = await session.call("js_consume", stream=stream, consumer=consumer, batch=2)
+    assert (data["count"], data["acked"], data["stream"], data["consumer"]) == (2, True, stream, consumer)
+    assert data["messages"][0] == {
+        "subject": subject, "stream_seq": 1, "consumer_seq": 1, "delivered": 1, "pending": 2,
+        "data": {"n": 1}, "headers": {"X-Kind": "item"},
+    }  # fmt: skip
+    assert data["messages"][1]["data"] == "two"
+    state = await session.connection.jetstream().consumer_info(stream, consumer)
+    assert (state.num_ack_pending, state.num_pending, state.num_waiting) == (0, 1, 0)
+    rest = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
+    assert [one["data"] for one in rest["messages"]] == [{"base64": "/w==", "size": 1}]
+    empty = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
+    assert (empty["count"], empty["messages"], empty["acked"]) == (0, [], True)
 
 
-async def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        stream, _, consumer = await session.stream(b"a")
-        data = await session.call("js_consume", stream=stream, consumer=consumer, ack=False, timeout_ms=50)
-        assert data["acked"] is False
-        assert data["messages"][0]["ack_id"].startswith("$JS.ACK.")
-        state = await session.connection.jetstream().consumer_info(stream, consumer)
-        assert state.num_ack_pending == 1
-
-    await with_session(server, body)
+async def test_consume_without_ack_leaves_the_messages_pending(session: Session) -> None:
+    stream, _, consumer = await session.stream(b"a")
+    data = await session.call("js_consume", stream=stream, consumer=consumer, ack=False, timeout_ms=50)
+    assert data["acked"] is False
+    assert data["messages"][0]["ack_id"].startswith("$JS.ACK.")
+    state = await session.connection.jetstream().consumer_info(stream, consumer)
+    assert state.num_ack_pending == 1
 
 
-async def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_consume_gives_its_messages_back(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not to its own pull, which waits for more: the server may act on a nak before it reads on."""
 
     async def nak_and_wait(message: Msg) -> None:
@@ -137,50 +109,43 @@ async def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, m
 
     nak, connections = Msg.nak, []
     monkeypatch.setattr(Msg, "nak", nak_and_wait)
-
-    async def body(session: Session) -> None:
-        async with session.leased() as connection:
-            connections.append(connection)
-        stream, _, consumer = await session.stream(b"a")
-        running = asyncio.ensure_future(session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=5000))
-        context = session.connection.jetstream()
-        while (await context.consumer_info(stream, consumer)).num_ack_pending == 0:
-            await asyncio.sleep(0)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
-        assert [one["delivered"] for one in again["messages"]] == [2]
-
-    await with_session(server, body)
+    async with session.leased() as connection:
+        connections.append(connection)
+    stream, _, consumer = await session.stream(b"a")
+    running = asyncio.ensure_future(session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=5000))
+    context = session.connection.jetstream()
+    while (await context.consumer_info(stream, consumer)).num_ack_pending == 0:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
+    assert [one["delivered"] for one in again["messages"]] == [2]
 
 
 @pytest.mark.parametrize("steps", range(8))
 async def test_a_pull_that_is_cancelled_twice_gives_its_messages_back_all_the_same(
-    server: NatsServer, steps: int
+    session: Session, steps: int
 ) -> None:
-    async def body(session: Session) -> None:
-        stream, _, consumer = await session.stream(b"a")
-        running = asyncio.ensure_future(pull(session.connection, "poll", stream, consumer, 2, 5.0))
-        context = session.connection.jetstream()
-        while (await context.consumer_info(stream, consumer)).num_ack_pending == 0:
-            await asyncio.sleep(0)
-        subscriptions = len(session.connection._subs)
-        running.cancel()
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        running.cancel()
-        await asyncio.wait({running})
-        assert running.cancelled()
-        assert len(session.connection._subs) == subscriptions - 1
-        again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
-        assert [one["delivered"] for one in again["messages"]] == [2]
-
-    await with_session(server, body)
+    stream, _, consumer = await session.stream(b"a")
+    running = asyncio.ensure_future(pull(session.connection, "poll", stream, consumer, 2, 5.0))
+    context = session.connection.jetstream()
+    while (await context.consumer_info(stream, consumer)).num_ack_pending == 0:
+        await asyncio.sleep(0)
+    subscriptions = len(session.connection._subs)
+    running.cancel()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()
+    assert len(session.connection._subs) == subscriptions - 1
+    again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
+    assert [one["delivered"] for one in again["messages"]] == [2]
 
 
 async def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_returned(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def then_cancelled(*arguments: Any) -> list[Any]:
         messages = await pull(*arguments)
@@ -189,39 +154,32 @@ async def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_retu
         asyncio.get_running_loop().call_soon(task.cancel)
         return messages
 
-    async def body(session: Session) -> None:
-        stream, _, consumer = await session.stream(b"a")
-        config = {"stream": stream, "consumer": consumer, "batch": 1}
-        with monkeypatch.context() as patch:
-            patch.setattr(nats_messages, "pull", then_cancelled)
-            with pytest.raises(asyncio.CancelledError):
-                await session.call("js_consume", **config)
-        again = await session.call("js_consume", **config)
-        assert [one["delivered"] for one in again["messages"]] == [2]
-
-    await with_session(server, body)
+    stream, _, consumer = await session.stream(b"a")
+    config = {"stream": stream, "consumer": consumer, "batch": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(nats_messages, "pull", then_cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await session.call("js_consume", **config)
+    again = await session.call("js_consume", **config)
+    assert [one["delivered"] for one in again["messages"]] == [2]
 
 
 @pytest.mark.parametrize("steps", range(10))
-async def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(server: NatsServer, steps: int) -> None:
+async def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(session: Session, steps: int) -> None:
     """Between its arrival and the one who waits lie some turns of the loop: cancelled in any, nothing is lost."""
-
-    async def body(session: Session) -> None:
-        subscription = await session.connection.subscribe("way")
-        inbox = Inbox(subscription)
-        waiting = asyncio.ensure_future(inbox.next(5.0))
-        await session.connection.publish("way", b"a")
-        while subscription.delivered == 0:
-            await asyncio.sleep(0)
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        waiting.cancel()
-        [taken] = await asyncio.gather(waiting, return_exceptions=True)
-        rest = await inbox.drain()
-        assert [one.data for one in [taken, *rest] if not isinstance(one, asyncio.CancelledError)] == [b"a"]
-        await inbox.close()
-
-    await with_session(server, body)
+    subscription = await session.connection.subscribe("way")
+    inbox = Inbox(subscription)
+    waiting = asyncio.ensure_future(inbox.next(5.0))
+    await session.connection.publish("way", b"a")
+    while subscription.delivered == 0:
+        await asyncio.sleep(0)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    [taken] = await asyncio.gather(waiting, return_exceptions=True)
+    rest = await inbox.drain()
+    assert [one.data for one in [taken, *rest] if not isinstance(one, asyncio.CancelledError)] == [b"a"]
+    await inbox.close()
 
 
 async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:
@@ -241,7 +199,7 @@ async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> Non
         assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 
-def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
+def test_limits_are_hard_whatever_is_asked_for(nats_server: NatsServer) -> None:
     """Reading from a stream must not hold a slot."""
     context = tool_context()
     bounds = {"batch": 50_000, "timeout_ms": 3_600_000}
@@ -250,34 +208,28 @@ def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
     assert (config.batch, config.timeout_ms) == (1000, 5000)
 
 
-async def test_get_msg_by_sequence_subject_or_last(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        stream, subject, _ = await session.stream(b"1", b"2", b"3")
-        for fields, seq in (({"seq": 2}, 2), ({"subject": subject}, 3), ({"last": True}, 3)):
-            data = await session.call("js_get_msg", stream=stream, **fields)
-            assert data == {
-                "status": "success", "stream": stream, "subject": subject, "seq": seq, "data": seq,
-                "headers": {"X-Kind": "item"},
-            }  # fmt: skip
-        missing = await session.refused("js_get_msg", stream=stream, seq=9)
-        assert (str(missing), missing.kind) == ("js_get_msg failed: no message found", "not_found")
-        empty, _, _ = await session.stream()
-        missing = await session.refused("js_get_msg", stream=empty, last=True)
-        assert str(missing) == f"js_get_msg failed: stream {empty!r} is empty"
-
-    await with_session(server, body)
+async def test_get_msg_by_sequence_subject_or_last(session: Session) -> None:
+    stream, subject, _ = await session.stream(b"1", b"2", b"3")
+    for fields, seq in (({"seq": 2}, 2), ({"subject": subject}, 3), ({"last": True}, 3)):
+        data = await session.call("js_get_msg", stream=stream, **fields)
+        assert data == {
+            "status": "success", "stream": stream, "subject": subject, "seq": seq, "data": seq,
+            "headers": {"X-Kind": "item"},
+        }  # fmt: skip
+    missing = await session.refused("js_get_msg", stream=stream, seq=9)
+    assert (str(missing), missing.kind) == ("js_get_msg failed: no message found", "not_found")
+    empty, _, _ = await session.stream()
+    missing = await session.refused("js_get_msg", stream=empty, last=True)
+    assert str(missing) == f"js_get_msg failed: stream {empty!r} is empty"
 
 
-async def test_stream_info(server: NatsServer) -> None:
-    async def body(session: Session) -> None:
-        stream, _, _ = await session.stream(b"1", b"22")
-        data = await session.call("js_stream_info", stream=stream)
-        assert data["config"] == {"name": stream, "subjects": [f"{stream}.>"], "max_msgs": -1, "max_bytes": -1}
-        assert data["state"]["bytes"] > 0
-        del data["state"]["bytes"]
-        assert data["state"] == {"messages": 2, "first_seq": 1, "last_seq": 2, "consumer_count": 1}
-
-    await with_session(server, body)
+async def test_stream_info(session: Session) -> None:
+    stream, _, _ = await session.stream(b"1", b"22")
+    data = await session.call("js_stream_info", stream=stream)
+    assert data["config"] == {"name": stream, "subjects": [f"{stream}.>"], "max_msgs": -1, "max_bytes": -1}
+    assert data["state"]["bytes"] > 0
+    del data["state"]["bytes"]
+    assert data["state"] == {"messages": 2, "first_seq": 1, "last_seq": 2, "consumer_count": 1}
 
 
 # ── what is not there ───────────────────────────────────────────────────────────────────────────
@@ -298,10 +250,7 @@ async def test_stream_info(server: NatsServer) -> None:
     ],
 )
 async def test_what_does_not_exist_is_not_made(
-    server: NatsServer, operation: str, fields: dict[str, Any], message: str
+    session: Session, operation: str, fields: dict[str, Any], message: str
 ) -> None:
-    async def body(session: Session) -> None:
-        error = await session.refused(operation, **fields)
-        assert (str(error), error.kind, error.retryable) == (message, "not_found", False)
-
-    await with_session(server, body)
+    error = await session.refused(operation, **fields)
+    assert (str(error), error.kind, error.retryable) == (message, "not_found", False)
