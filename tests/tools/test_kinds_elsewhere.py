@@ -12,38 +12,11 @@ from noetl_worker.tools.registry import Registry
 
 # every kind of the planes' own lists and of both workers' registries
 NAMED_BY_NOETL = [
-    "http",
-    "postgres",
-    "duckdb",
-    "ducklake",
-    "python",
-    "workbook",
-    "playbook",
-    "playbooks",
-    "secrets",
-    "secret_manager",
-    "iterator",
-    "container",
-    "script",
-    "snowflake",
-    "transfer",
-    "snowflake_transfer",
-    "gcs",
-    "gateway",
-    "nats",
-    "agent",
-    "mcp",
-    "shell",
-    "artifact",
-    "noop",
-    "task_sequence",
-    "rhai",
-    "result_fetch",
-    "subscription",
-    "wasm",
-    "provider",
-    "cursor_worker",
-]
+    "http", "postgres", "duckdb", "ducklake", "python", "workbook", "playbook", "playbooks", "secrets",
+    "secret_manager", "iterator", "container", "script", "snowflake", "transfer", "snowflake_transfer", "gcs",
+    "gateway", "nats", "agent", "mcp", "shell", "artifact", "noop", "task_sequence", "rhai", "result_fetch",
+    "subscription", "wasm", "provider", "cursor_worker",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", NAMED_BY_NOETL)
