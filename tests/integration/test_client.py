@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -17,15 +18,14 @@ from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport.opening import open_transport
 from patience import PATIENCE_S
 
-Use = Callable[[Plane, DevControlPlane], Awaitable[None]]
-
 
 @pytest.fixture(params=["httpx", "on_loop"])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def with_plane(dialect: Dialect, transport: str, use: Use, **settings: Any) -> None:
+@asynccontextmanager
+async def reached(dialect: Dialect, transport: str, **settings: Any) -> AsyncIterator[tuple[Plane, DevControlPlane]]:
     async with DevControlPlane(PlaneSettings(dialect=dialect, **settings)) as control_plane:
         variables = {"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": transport}
         chosen = load_settings({**variables, "NOETL_WORKER_HTTP_TIMEOUT_S": f"{PATIENCE_S:g}"})
@@ -33,14 +33,14 @@ async def with_plane(dialect: Dialect, transport: str, use: Use, **settings: Any
         try:
             plane = await client.plane("")
             assert plane.dialect is dialect
-            await use(plane, control_plane)
+            yield plane, control_plane
         finally:
             await client.close()
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect, transport: str) -> None:
-    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+    async with reached(dialect, transport) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         big = 2**63 - 1
         variables = {"n": big, "deep": {"x": [1, None]}, "name with space": "ü"}
@@ -48,12 +48,10 @@ async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialec
         assert {name: await plane.get_var(one.execution_id, name) for name in variables} == variables
         assert await plane.get_var(one.execution_id, "missing") is None
 
-    await with_plane(dialect, transport, use)
-
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_command_is_fetched_without_claiming_it(dialect: Dialect, transport: str) -> None:
-    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+    async with reached(dialect, transport) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand("shell", {"command": "true"})], publish=False)
         fetched = await plane.fetch_command(one.event_id)
         assert (fetched["execution_id"], fetched["action"]) == (one.execution_id, "shell")
@@ -62,12 +60,10 @@ async def test_command_is_fetched_without_claiming_it(dialect: Dialect, transpor
             await plane.fetch_command(4242)
         assert caught.value.status == 404
 
-    await with_plane(dialect, transport, use)
-
 
 @pytest.mark.parametrize("prefix", ["/api", "/api/api"])
 async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, transport: str) -> None:
-    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+    async with reached(Dialect.PYTHON, transport, result_prefix=prefix) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         data = b'{"id":767527441517510672,"rows":[1,2]}'
         stored = await plane.put_result(one.execution_id, "start", data, source_step="start")
@@ -75,12 +71,10 @@ async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, tr
         left = datetime.fromisoformat(stored["expires_at"]) - datetime.now(timezone.utc)
         assert timedelta(hours=1, minutes=59) < left <= timedelta(hours=2), "as the worker has asked for"
 
-    await with_plane(Dialect.PYTHON, transport, use, result_prefix=prefix)
-
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_credentials_keychain_and_cancellation(dialect: Dialect, transport: str) -> None:
-    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+    async with reached(dialect, transport) as (plane, control_plane):
         body = {"name": "pg demo", "type": "postgres", "data": {"host": "h", "password": "p"}, "tags": []}
         await plane.client.send("POST", f"{plane.url}/api/credentials", body)
         record = await plane.credential("pg demo")
@@ -91,23 +85,19 @@ async def test_credentials_keychain_and_cancellation(dialect: Dialect, transport
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         assert await plane.is_cancelled(one.execution_id) is False
 
-    await with_plane(dialect, transport, use)
-
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, transport: str) -> None:
-    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+    async with reached(dialect, transport) as (plane, _):
         assert await plane.heartbeat("w-1") is False
         await plane.register({"name": "w-1", "component_type": "worker_pool", "runtime": "python", "status": "ready"})
         assert await plane.heartbeat("w-1") is True
         await plane.deregister("w-1")
         await plane.deregister("never registered")
 
-    await with_plane(dialect, transport, use)
-
 
 async def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
-    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+    async with reached(Dialect.PYTHON, transport) as (plane, control_plane):
         content = "metadata: {name: c, path: t/c}\nworkflow: [{step: start, tool: {kind: noop}}]\n"
         control_plane.register_playbook(content)
         started = await plane.execute_playbook({"path": "t/c", "payload": {}})
@@ -116,5 +106,3 @@ async def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
         with pytest.raises(ServerRefused) as caught:
             await plane.execute_playbook({"path": "t/none", "payload": {}})
         assert caught.value.status == 404
-
-    await with_plane(Dialect.PYTHON, transport, use)
