@@ -120,8 +120,10 @@ async def measured(server: ToolServer, path: str, **config: Any) -> tuple[ToolRe
     return found[0], found[1]
 
 
-@pytest.mark.parametrize("path", ["/huge?mb=100", "/huge?mb=100&chunked"])
-@pytest.mark.parametrize("response_type", ["json", "text", "binary"])
+@pytest.mark.parametrize(
+    ("path", "response_type"),
+    [("/huge?mb=100", "json"), ("/huge?mb=100&chunked", "text"), ("/huge?mb=100&chunked", "binary")],
+)
 async def test_hundred_megabytes_cost_a_bounded_amount_of_memory(
     server: ToolServer, path: str, response_type: str
 ) -> None:
