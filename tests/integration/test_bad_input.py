@@ -24,12 +24,7 @@ from noetl_worker.dev.plane import RawCommand
     [
         ("WORKER_MAX_CONCURRENT", "many"),
         ("NATS_URL", "http://user:s3cr3t@nats:4222"),
-        ("NOETL_SERVER_URL", "noetl:8082"),
-        ("WORKER_METRICS_BIND", "9090"),
-        ("NOETL_CONTROL_PLANE", "java"),
         ("NOETL_TLS_CA", "/nowhere/ca.pem"),
-        ("NOETL_WORKER_LOOP", "trio"),
-        ("NOETL_WORKER_ENGINE", "fortran"),
     ],
 )
 async def test_setting_that_does_not_parse_is_named_in_one_line(variable: str, value: str, tmp_path: Path) -> None:
