@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.tools import registry
@@ -18,7 +17,6 @@ from noetl_worker.tools.error_kinds import ERROR_KINDS
 
 from .databases import Postgres, postgres_server
 from .http_server import ToolServer
-from .nats_service import Session, client, running
 
 
 @pytest.fixture(autouse=True)
@@ -81,12 +79,16 @@ def server() -> Iterator[ToolServer]:
 
 
 @pytest.fixture(scope="module")
-def nats_server() -> Iterator[NatsServer]:
+def nats_server() -> Iterator[Any]:
+    from .nats_service import running
+
     yield from running()
 
 
 @pytest.fixture
-async def session(nats_server: NatsServer) -> AsyncIterator[Session]:
+async def session(nats_server: Any) -> AsyncIterator[Any]:
+    from .nats_service import Session, client
+
     async with client(nats_server) as connection:
         one = Session(nats_server, connection)
         yield one
