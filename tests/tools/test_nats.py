@@ -254,18 +254,13 @@ async def test_the_tasks_label_is_not_taken_for_the_objects_name(session: Sessio
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "nats: field 'operation' is missing"),
         ({"operation": "kv_gett"}, "nats: unsupported operation 'kv_gett'; did you mean 'kv_get'?"),
         ({"operation": "drop"}, "nats: unsupported operation 'drop'"),
         ({"operation": "kv_get", "key": "k"}, "nats: kv_get requires 'bucket'"),
         ({"operation": "kv_get", "bucket": "b"}, "nats: kv_get requires 'key'"),
-        ({"operation": "kv_get", "bucket": "", "key": "k"}, "nats: kv_get requires 'bucket'"),
         ({"operation": "kv_update", "bucket": "b", "key": "k", "value": 1}, "nats: kv_update requires 'revision'"),
         ({"operation": "object_get", "bucket": "b"}, "nats: object_get requires 'object' or 'name'"),
-        ({"operation": "object_put", "bucket": "b", "name": "n"}, "nats: object_put requires 'data'"),
-        ({"operation": "js_publish"}, "nats: js_publish requires 'subject'"),
         ({"operation": "js_consume", "consumer": "c"}, "nats: js_consume requires 'stream'"),
-        ({"operation": "js_consume", "stream": "s"}, "nats: js_consume requires 'consumer'"),
         (
             {"operation": "js_get_msg", "stream": "s"},
             "nats: js_get_msg requires 'seq', 'subject' or 'last: true'",
@@ -275,18 +270,10 @@ async def test_the_tasks_label_is_not_taken_for_the_objects_name(session: Sessio
             "nats: 'batch' and 'timeout_ms' must be 1 or more",
         ),
         (
-            {"operation": "js_consume", "stream": "s", "consumer": "c", "batch": "many"},
-            "nats: field 'batch' must be a whole number, not 'many' (str)",
-        ),
-        (
             {"operation": "js_stream_info", "stream": "a.b"},
             "nats: stream 'a.b' has a character that no stream may have",
         ),
         ({"operation": "publish", "subject": "a b"}, "nats: subject 'a b' is none: it is words with dots between them"),
-        (
-            {"operation": "kv_get", "bucket": "b", "key": "k", "encoding": "latin-1"},
-            "nats: field 'encoding' must be one of 'utf-8', 'base64', not 'latin-1' (str)",
-        ),
         (
             {"operation": "publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
             "nats: header 'a' has a line break or a colon where none may be",

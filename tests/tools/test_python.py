@@ -195,51 +195,6 @@ async def test_process_that_dies_is_a_failure_of_the_process() -> None:
     assert (result.error.kind, result.error.retryable, result.error.code) == ("process", True, "-11")
 
 
-async def test_values_json_cannot_say_have_a_defined_form() -> None:
-    code = """
-import datetime, decimal, enum, uuid
-class Color(enum.Enum):
-    RED = "red"
-class Odd:
-    def __str__(self):
-        return "odd"
-result = {
-    "decimal": decimal.Decimal("1.10"),
-    "when": datetime.datetime(2026, 1, 2, 3, 4, 5),
-    "day": datetime.date(2026, 1, 2),
-    "bytes": b"ab",
-    "nan": float("nan"),
-    "infinite": float("-inf"),
-    "set": {1},
-    "tuple": (1, 2),
-    "big": 2**70,
-    "id": 767527441685282836,
-    "enum": Color.RED,
-    "uuid": uuid.UUID(int=1),
-    "object": Odd(),
-    5: "key",
-    "surrogate": chr(0xD800),
-}
-"""
-    assert (await python(code)).data == {
-        "decimal": "1.10",
-        "when": "2026-01-02T03:04:05",
-        "day": "2026-01-02",
-        "bytes": "YWI=",
-        "nan": None,
-        "infinite": None,
-        "set": [1],
-        "tuple": [1, 2],
-        "big": "1180591620717411303424",
-        "id": 767527441685282836,
-        "enum": "red",
-        "uuid": "00000000-0000-0000-0000-000000000001",
-        "object": "odd",
-        "5": "key",
-        "surrogate": "?",
-    }
-
-
 async def test_code_from_base64_script_and_file(tmp_path: Path) -> None:
     encoded = base64.b64encode(b"result = 'b64'").decode()
     assert (await python(None, {"code_base64": encoded, "code": "result = 'code'"})).data == "b64"

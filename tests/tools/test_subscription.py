@@ -135,7 +135,6 @@ NATS = {"source": "nats", "stream": "S", "consumer": "c"}
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "subscription: field 'source' is missing"),
         ({"source": "sqs"}, "subscription: unsupported source 'sqs'. Supported: nats"),
         (
             {"source": "kafka"},
@@ -151,7 +150,6 @@ NATS = {"source": "nats", "stream": "S", "consumer": "c"}
             "subscription: unsupported ack 'later'. Supported: on_success, auto, true, manual, defer, none, false",
         ),
         ({"source": "nats"}, "subscription: [nats] requires 'stream'"),
-        ({"source": "nats", "stream": "S"}, "subscription: [nats] requires 'consumer'"),
         ({**NATS, "stream": "S.x"}, "subscription: stream 'S.x' has a character that no stream may have"),
         ({**NATS, "batch": 0}, "subscription: 'batch' and 'timeout_ms' must be 1 or more"),
         (
