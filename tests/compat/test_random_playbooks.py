@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("psycopg")
 pytest.importorskip("hypothesis")
-from compat.live_table import LiveTable, live_names, live_section, results
+from compat.live_table import LiveTable, live_names, live_page, results
 from compat.values_run import names
 from compat.values_table import VALUES, Table
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,14 +10,13 @@ from typing import Any
 import pytest
 
 import loops
-import noetl_worker
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_runner import PythonRunner
 
-from .processes import members_of, open_descriptors, started, until_gone, with_time
+from .processes import open_descriptors, started, until_gone, with_time
 
 
 @pytest.fixture(params=loops.BOTH)

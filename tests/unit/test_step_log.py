@@ -15,7 +15,6 @@ from noetl_worker.errors import ClaimLost, ToolError
 from noetl_worker.models import AlreadyFinished, Dialect, HeldByOther
 from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import REMEMBERED, StepLog, Warned
-from noetl_worker.settlement import OutcomeKind
 from noetl_worker.tools.registry import Registry
 from unit.outboxes import event_set
 from unit.planes import ENVELOPE, ScriptedTransport, answer, command, emitter, plane
