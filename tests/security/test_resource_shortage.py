@@ -325,6 +325,7 @@ async def test_shortage_after_an_effect_is_a_failure_of_the_command() -> None:
         await registry.run_tool("shell", {"command": ["true", "true"]}, context)
     tasks = [{"one": {"kind": "shell", "command": "true"}}, {"two": {"kind": "shell", "command": "true"}}]
     of_list, of_sequence = of_list.value, await registry.run_tool("task_sequence", tasks, context)
+    await registry.aclose()
     assert (type(of_list), of_list.kind) == (ToolError, "resource")
     assert of_sequence.error is not None
     assert of_sequence.error.kind == "resource"
