@@ -52,12 +52,12 @@ class CallLimits:
 
     default_s: float
     """For a command that sets none."""
-    hard_s: float
-    """Whatever the command sets."""
     cancellation_poll_s: float
     """Between two questions whether the execution is cancelled; 0: never asked."""
     undefined_is_error: bool = False
     """For templates."""
+    hard_s: float = 86_400.0
+    """Whatever the command sets."""
 
 
 class _Slots(Protocol):
