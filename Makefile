@@ -97,7 +97,7 @@ faults: $(STAMP) ## the fault suite and a minute of steady load, then all other 
 steady: $(STAMP) ## 10,000 commands, then a minute of steady load: memory, descriptors, tasks, backlog
 	$(HOLD_TIMES) $(BIN)/pytest tests/faults -m steady
 
-UPGRADE_FROM ?= HEAD
+UPGRADE_FROM ?= 2ec6f6826a59
 upgrade-test: $(STAMP) ## the version before, this one, and back again, on one durable and one outbox: UPGRADE_FROM=commit
 	git worktree prune && git worktree add -f --detach target/upgrade $(UPGRADE_FROM)
 	NOETL_WORKER_UPGRADE_FROM=$(CURDIR)/target/upgrade/python $(BIN)/pytest tests/faults/test_upgrade.py; \
