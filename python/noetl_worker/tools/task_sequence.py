@@ -331,8 +331,9 @@ class SequenceProgress:
             await asyncio.sleep(delay)
             return
         error = result.error and dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
-        # Seen live: a success keeps its exit code, for no rule has made a failure of it.
-        self.stop("failed", error or ToolFailure(text, kind="policy"), exit_code=result.exit_code)
+        # Seen live (retry-success): a success keeps its exit code, for no rule has made a failure of it.
+        exit_code = 0 if result.exit_code is None and self.form.sequence_is_flat else result.exit_code
+        self.stop("failed", error or ToolFailure(text, kind="policy"), exit_code=exit_code)
 
     async def jump(self, to: str | None) -> None:
         labels = [task.label for task in self.tasks]
