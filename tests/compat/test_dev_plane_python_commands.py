@@ -29,8 +29,6 @@ NOT_MIRRORED = {
     "db-broken-batch": "the same",
     "db-broken-status": "the same",
     "one-step-single-done-first-status": "never ends there; here it does (differs-from-upstream)",
-    "loop-empty-status-final": "runs for ever there; here an empty loop is passed (differs-from-upstream)",
-    "tool-missing-status": "runs for ever there; here a step without a tool is passed (differs-from-upstream)",
 }
 SKIPPED_GROUPS = tuple(pattern for pattern in GROUPS.values())
 

@@ -22,7 +22,8 @@ WRONG = [
     (HEAD + "worklfow: []", "workflow is missing; is 'worklfow' meant to be it?"),
     (HEAD + "workflow: []", "workflow must be a list with at least one step"),
     (workflow("{step: strat, tool: {kind: noop}}"), "no step is named 'start'; did you mean 'strat'?"),
-    (workflow("{step: start}"), "step 'start': tool is missing"),
+    (workflow("{step: start}"), "step 'start': tool is missing; {kind: noop} does nothing"),
+    (workflow("{step: start, next: second}", SECOND), "step 'start': tool is missing; {kind: noop} does nothing"),
     (workflow("{step: start, tool: {}}"), "step 'start', tool.kind is missing"),
     (
         workflow("{step: start, tool: {kind: pyhton}}"),

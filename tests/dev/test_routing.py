@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from dev.served_plane import claim, serving
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.errors import TemplateError
+from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models import Dialect
 
 BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
@@ -60,20 +61,48 @@ async def test_workload_and_payload_reach_templates(dialect: Dialect) -> None:
     assert execution.last_result == {"x": 41}
 
 
-@BOTH
-async def test_step_without_a_tool_only_routes(dialect: Dialect) -> None:
-    start = {"step": "start", "next": arcs({"step": "a", "when": "{{ workload.n > 1 }}"}, {"step": "b"})}
-    execution, claimed = await ran(
-        dialect, playbook(start, {"step": "a", "tool": NOOP}, {"step": "b", "tool": NOOP}, workload={"n": 2})
-    )
-    assert (execution.status, claimed) == ("COMPLETED", ["a"])
-
-
 async def test_circle_without_tools_fails_instead_of_hanging() -> None:
-    start = {"step": "start", "next": arcs({"step": "other"})}
-    execution, _ = await ran(Dialect.PYTHON, playbook(start, {"step": "other", "next": arcs({"step": "start"})}))
+    start = {"step": "start", "tool": NOOP, "next": arcs({"step": "one"})}
+    circle = [{"step": "one", "next": arcs({"step": "other"})}, {"step": "other", "next": arcs({"step": "one"})}]
+    execution, _ = await ran(Dialect.PYTHON, playbook(start, *circle))
     assert execution.status == "FAILED"
     assert "leads back to itself" in str(execution.error)
+
+
+@BOTH
+async def test_first_step_that_issues_no_command_is_named_where_the_execution_stands_still(dialect: Dialect) -> None:
+    start = {"step": "start", "loop": {"in": "{{ workload.none }}", "iterator": "n"}, "tool": NOOP}
+    execution, claimed = await ran(dialect, playbook(start, workload={"none": []}))
+    assert (execution.is_at_rest, execution.status, claimed) == (True, "RUNNING", [])
+    assert execution.error == "step 'start': the first step is a loop without items"
+
+
+@pytest.mark.parametrize(
+    ("steps", "status", "reason"),
+    [
+        ([{"step": "start"}], 400, "workflow[0]: missing field `tool`"),
+        ([{"step": "one", "tool": NOOP}], 422, "Workflow must have a step named 'start'"),
+        (
+            [{"step": "start", "tool": NOOP, "next": arcs({"step": "end"})}],
+            422,
+            "Step 'start' references unknown step 'end' in next.arcs",
+        ),
+        (
+            [{"step": "start", "tool": NOOP, "loop": {"in": [1], "iterator": "n"}}],
+            400,
+            "workflow[0].loop.in: invalid type, expected a string",
+        ),
+    ],
+)
+async def test_rust_plane_refuses_to_execute_what_it_cannot_read(
+    steps: list[dict[str, Any]], status: int, reason: str
+) -> None:
+    async with serving(dialect=Dialect.RUST) as (plane, client):
+        plane.register_playbook(playbook(*steps))
+        answer = await client.post("/api/execute", json={"path": "p"})
+        assert (answer.status_code, answer.json()["error"]) == (status, reason)
+        with pytest.raises(PlaybookError, match=re.escape(reason)):
+            await plane.execute("p")
 
 
 @BOTH

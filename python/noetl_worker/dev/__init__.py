@@ -8,7 +8,6 @@ differs-from-upstream:
 
 | what | the real plane | here |
 |---|---|---|
-| an execution whose first step has no tool | runs for ever | goes on to the next step |
 | an end with a list-valued tool or at the first command (Python) | inferred as complete | the same, and it has ended |
 | templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
 | single events `call.done`, then `command.completed` (Python v4.0.0) | steps run, the execution never ends | it ends |

@@ -195,8 +195,9 @@ def _check_step(item: Mapping[str, JsonValue], names: Collection[str], kinds: Co
     for key in item:
         if key not in STEP_FIELDS:
             raise PlaybookError(f"{where}: unknown field '{key}'{_did_you_mean(key, STEP_FIELDS)}")
-    if item.get("tool") is None and item.get("next") is None and item["step"] != END:
-        raise PlaybookError(f"{where}: tool is missing")
+    leads_on = item.get("next") is not None and item["step"] != "start"  # recorded (tool-missing): not from there
+    if item.get("tool") is None and not leads_on and item["step"] != END:
+        raise PlaybookError(f"{where}: tool is missing; {{kind: noop}} does nothing")
     if item.get("tool") is not None:
         _check_tool(item["tool"], f"{where}, tool", kinds)
     for key in ("input", "args", "set"):

@@ -70,7 +70,7 @@ class Form(Protocol):
 
     dialect: Dialect
     goes_on_after_no_items: bool
-    """Whether anything follows a loop over an empty list."""
+    """Whether anything follows a loop over an empty list that another step has led to."""
     reports_end_of_loop: bool
     """Whether the end of a loop is an event of its own, `loop.done`."""
     sets_after_each_item: bool
@@ -252,6 +252,9 @@ class Router:
             self._enter_loop(execution, step, scope, trigger, decision)
         elif step.tool is not None:
             decision.commands.append(StepCommand(step, scope, None, trigger))
+        elif trigger is None:  # recorded (tool-missing-status): RUNNING for ever
+            decision.leads_nowhere = True
+            execution.error = f"step '{step.name}': the first step has no tool"
         else:
             self._pass_through(execution, step, trigger, decision)
 
@@ -295,10 +298,14 @@ class Router:
         request_id = trigger.batch_request_id if trigger is not None else None
         if items:
             self._fill(run, step, scope, trigger, decision)
-        elif not self._form.goes_on_after_no_items:
+        elif trigger is None:  # recorded (loop-empty-status-final), seen on the real Rust plane: RUNNING for ever
             execution.loops.pop(step.name)
-        else:
+            decision.leads_nowhere = True
+            execution.error = f"step '{step.name}': the first step is a loop without items"
+        elif self._form.goes_on_after_no_items:
             self._close_loop(execution, step, run, request_id, decision)
+        else:
+            execution.loops.pop(step.name)
 
     def _fill(
         self,

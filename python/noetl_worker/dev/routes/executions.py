@@ -16,7 +16,7 @@ from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid,
 from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
 from noetl_worker.dev.routes.credentials import Keychain
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.errors import TemplateError
+from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Executions"]
@@ -59,6 +59,8 @@ class Executions:
         if isinstance(entry, HttpAnswer):
             return entry
         playbook = self._catalog.playbook(entry)
+        if self._is_rust and (refusal := _refused_by_rust(playbook)):
+            return rust_error(*refusal)
         if not self._is_rust and (reason := _refused_tool(playbook)):
             return detail(422, reason)
         payload = given.get("payload") or given.get("workload") or {}
@@ -100,7 +102,13 @@ class Executions:
         payload: Mapping[str, JsonValue],
         parent_execution_id: int | None = None,
     ) -> tuple[Execution, int]:
-        """Start an execution; with the number of its first commands."""
+        """Start an execution; with the number of its first commands.
+
+        Raises:
+            PlaybookError: the Rust plane does not execute such a playbook.
+        """
+        if playbook is not None and self._is_rust and (refusal := _refused_by_rust(playbook)):
+            raise PlaybookError(f"the Rust plane refuses it: {refusal[1]}")
         if playbook is not None and not self._is_rust:
             playbook = playbook.with_policies_in_lists()
         workload = {**(playbook.workload if playbook is not None else {}), **payload}
@@ -251,6 +259,23 @@ class Executions:
         if self._is_rust:
             return rust_error(404, f"Execution not found: {execution_id}")
         return detail(404, f"Execution {execution_id} not found")
+
+
+def _refused_by_rust(playbook: Playbook) -> tuple[int, str] | None:
+    """Status and text of its answer to `execute`, as seen on the real plane (tests/compat/playbooks/forms.md)."""
+    steps = playbook.steps
+    for position, step in enumerate(steps.values()):
+        if step.tool is None:
+            return 400, f"workflow[{position}]: missing field `tool`"
+        if step.loop is not None and not isinstance(step.loop.collection, str):
+            return 400, f"workflow[{position}].loop.in: invalid type, expected a string"
+    if "start" not in steps:
+        return 422, "Workflow must have a step named 'start'"
+    for step in steps.values():
+        for arc in step.arcs:
+            if arc.step not in steps:
+                return 422, f"Step '{step.name}' references unknown step '{arc.step}' in next.arcs"
+    return None
 
 
 def _refused_tool(playbook: Playbook) -> str | None:
