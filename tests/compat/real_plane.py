@@ -1,8 +1,9 @@
 """`make compat`: the published Rust control plane, our worker, and the recorded playbooks.
 
 Installs the server into `.compat/` once (minutes), starts Postgres, NATS and it on free loopback ports, runs every
-playbook of `playbooks/rust` through our worker, and prints what came of each beside what the published pair does.
-`--write` also writes that to `values/plane.json`, its page beside it and docs/compatibility.md.
+playbook of `playbooks/rust` through our worker, and prints what came of each beside what the published pair does. Then
+those of docs/playbooks.md (`page_playbooks.py`), beside what the page says.
+`--write` also writes the former to `values/plane.json`, its page beside it and docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))
 
+from page_playbooks import FAILED, REFUSED, STANDS_STILL, PagePlaybook, page_playbooks  # noqa: E402
 from postgres_server import PostgresServer  # noqa: E402 - beside this script
 
 from noetl_worker.dev.nats_server import NatsServer, free_port  # noqa: E402
 from noetl_worker.engine import ENGINE  # noqa: E402
+from noetl_worker.models import Dialect  # noqa: E402
 from noetl_worker.settings.settings import load_settings  # noqa: E402
 from noetl_worker.worker import Worker  # noqa: E402
 
@@ -42,6 +45,8 @@ VERSION = "3.54.0"
 SERVER = ROOT / ".compat" / "bin" / "noetl-control-plane"
 RUN_TIMEOUT_S = 30.0
 STAYS_RUNNING_S = 3.0
+QUIET_S = 8.0
+"""As in real_plane_values.py: what follows a loop without items is issued by a look of the plane's own."""
 
 # What the published pair (server 3.54.0, worker 5.52.0) does with each, and what ours must do.
 PUBLISHED = {
@@ -207,12 +212,61 @@ async def go(*, is_written: bool = False) -> int:
                 body = {"name": "pg_demo", "type": "postgres", "data": data, "tags": []}
                 (await client.post("/api/credentials", json=body)).raise_for_status()
                 ended = await run_all(client, url)
+                wrong = await run_page(client, url)
             settled = dict(worker.settled)
     show(ended)
     print("settled:", settled)
     if is_written:
         write(ended)
-    return 0 if all(one.ours == one.expected for one in ended) and set(settled) == {"ack:reported"} else 1
+    is_right = all(one.ours == one.expected for one in ended) and set(settled) == {"ack:reported"} and not wrong
+    return 0 if is_right else 1
+
+
+async def run_page(client: httpx.AsyncClient, url: str) -> list[str]:
+    """The playbooks of docs/playbooks.md, all at once; of each that gives something else a line, which is printed."""
+    playbooks = page_playbooks()
+    found = await asyncio.gather(*(page_result(client, one, url) for one in playbooks))
+    wrong = [
+        f"{one.name}: the page says {one.gives[Dialect.RUST]!r}, the plane gave {given!r}"
+        for one, given in zip(playbooks, found, strict=True)
+        if given != one.gives[Dialect.RUST]
+    ]
+    right = len(playbooks) - len(wrong)
+    print(f"docs/playbooks.md: {right} of {len(playbooks)} playbooks as the page says", *wrong, sep="\n    ")
+    return wrong
+
+
+async def page_result(client: httpx.AsyncClient, playbook: PagePlaybook, url: str) -> Any:
+    """What came of it, in the words of the page."""
+    body = {"content": playbook.content, "resource_type": "playbook"}
+    (await client.post("/api/catalog/register", json=body)).raise_for_status()
+    answer = await client.post("/api/execute", json={"path": playbook.path, "workload": {"server_url": url}})
+    if not answer.is_success:
+        return REFUSED
+    where = f"/api/executions/{answer.json()['execution_id']}"
+    ended = await until_quiet(client, where)
+    if ended["status"] == "RUNNING":
+        (await client.post(f"{where}/cancel", json={"reason": "nothing follows"})).raise_for_status()
+        return STANDS_STILL
+    return FAILED if ended["status"] == "FAILED" else last_result(ended)
+
+
+async def until_quiet(client: httpx.AsyncClient, where: str) -> dict[str, Any]:
+    """The execution, once it has ended or has had no new event for as long as the plane takes to look again."""
+    known, changed = 0, time.monotonic()
+    while True:
+        execution: dict[str, Any] = (await client.get(where)).json()
+        if len(execution["events"]) != known:
+            known, changed = len(execution["events"]), time.monotonic()
+        if execution["status"] != "RUNNING" or time.monotonic() - changed > QUIET_S:
+            return execution
+        await asyncio.sleep(0.1)
+
+
+def last_result(execution: dict[str, Any]) -> Any:
+    done = [event for event in execution["events"] if event["event_type"] == "call.done"]
+    last = max(done, key=lambda one: int(one["event_id"]))
+    return last["result"]["context"]["result"]["context"].get("data")
 
 
 def write(ended: list[Ended]) -> None:

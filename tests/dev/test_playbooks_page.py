@@ -1,0 +1,53 @@
+"""Every playbook of docs/playbooks.md gives on the development plane what it says; on a real plane: `make compat`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from compat.page_playbooks import FAILED, PAGE, REFUSED, STANDS_STILL, PagePlaybook, page_playbooks
+from noetl_worker.cli.dev import worker_beside
+from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
+from noetl_worker.models import Dialect
+
+PLAYBOOKS = page_playbooks()
+
+
+async def given(plane: DevControlPlane, playbook: PagePlaybook) -> Any:
+    plane.register_playbook(playbook.content)
+    answer = plane.executions.execute_route({"path": playbook.path, "payload": {"server_url": plane.url}})
+    if answer.status != 200:
+        return REFUSED
+    await plane.dispatcher.flush()
+    execution = plane.execution(int(json.loads(answer.body)["execution_id"]))
+    await plane.wait_all_ended()
+    if execution.stands_still:
+        return STANDS_STILL
+    return FAILED if execution.status == "FAILED" else execution.last_result
+
+
+@pytest.fixture(scope="module", params=list(Dialect), ids=[dialect.value for dialect in Dialect])
+async def seen(request: pytest.FixtureRequest) -> tuple[Dialect, dict[str, Any]]:
+    """What came of each, one after the other on one plane."""
+    dialect: Dialect = request.param
+    async with (
+        NatsServer() as nats,
+        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
+        worker_beside(nats.url, plane.url, dialect),
+    ):
+        return dialect, {one.name: await given(plane, one) for one in PLAYBOOKS}
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS, ids=[one.name for one in PLAYBOOKS])
+async def test_playbook_of_the_page_gives_what_it_says(
+    playbook: PagePlaybook, seen: tuple[Dialect, dict[str, Any]]
+) -> None:
+    dialect, found = seen
+    assert found[playbook.name] == playbook.gives[dialect]
+
+
+def test_every_fence_of_the_page_is_run() -> None:
+    fences = PAGE.read_text(encoding="utf-8").count("\n```yaml\n")
+    assert fences == sum(one.name.startswith("playbooks-") for one in PLAYBOOKS) > 5
