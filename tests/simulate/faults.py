@@ -102,6 +102,16 @@ class Faults:
         self._python_plane().queue_up()
         return lambda: self._python_plane().restart(round(fault.size))
 
+    def _plane_restarts(self, fault: Fault) -> Callable[[], None]:
+        self._python_plane().queue_up()
+        return lambda: self._restart(round(fault.size), self._chance.uniform(0.5, 10.0))
+
+    def _restart(self, worked_off: int, down_s: float) -> None:
+        self._python_plane().restart(worked_off, forgets_states=False)
+        weather = self._world.http.of("*")
+        weather.is_down = True
+        self._world.loop.outside(down_s, setattr, weather, "is_down", False)
+
     def _python_plane(self) -> PythonPlane:
         assert isinstance(self._world.plane, PythonPlane)
         return self._world.plane

@@ -217,7 +217,9 @@ class Witness:
                 self.violate(f"{command.step} has an end that the plane refused")
             return
         if not command.endings:
-            if self._is_lost_by_plane(command, lives):
+            if self.is_named(command):
+                self._trace.note("world", f"{command.step} is lost, and named")
+            elif self._is_lost_by_plane(command, lives):
                 self._trace.note("world", f"{command.step} is lost: its teller died before the rescue")
             else:
                 self.violate(
@@ -252,6 +254,13 @@ class Witness:
             return
         if not any(life.process is command.cut_off[0] and life.is_stopped_hard for life in lives):
             self.violate(f"{command.cut_off[0].name} hangs up on the plane, which works on what follows {command.step}")
+
+    def is_named(self, command: Command) -> bool:
+        """Whether an operator is told that its end is forgotten: of an item of a loop, which nothing brings on, or ten
+        minutes later, where no request has met the restart."""
+        said = ("batch_overdue", "batch_not_rescued") if command.is_item else ("batch_overdue",)
+        about = [line for line in self._trace.lines if f" command_id={command.command_id} " in line]
+        return any(f" log error: {event} " in line for line in about for event in said)
 
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout,

@@ -21,6 +21,7 @@ __all__ = ["TERMINAL", "Command", "Plane", "TerminalSet", "answer"]
 
 TERMINAL: Final = ("COMPLETED", "FAILED")
 _EPOCH_MS: Final = 1_704_067_200_000
+_ITEM: Final = {"loop_event_id": "loop_7", "loop_iteration_index": 3, "__loop_epoch_id": "loop_7"}
 STALE_S: Final = 30.0
 OFFLINE_S: Final = 60.0
 
@@ -71,6 +72,8 @@ class Command:
     is_worked_on: bool = False
     has_next: bool = False
     """The next command was issued."""
+    is_item: bool = False
+    """Python plane: of a loop."""
     cut_off: tuple[Process, bool] | None = None
     """Whose request was cut off meanwhile, so that no next command will ever be issued; whether the network did it."""
     runs: list[tuple[float, str]] = field(default_factory=list)
@@ -255,7 +258,7 @@ class Plane:
                 "node_name": command.step,
                 "action": "simulated",
                 "context": {"tool_config": dict(command.config), "render_context": {}},
-                "meta": {"command_id": command.command_id, "attempt": 1},
+                "meta": {"command_id": command.command_id, "attempt": 1, **(_ITEM if command.is_item else {})},
             },
         )
 

@@ -142,6 +142,8 @@ class PythonPlane(Plane):
         if "command.started" in names and not command.is_terminal:
             command.status = "RUNNING"
         words = [_ENDS[name] for name in names if name in _ENDS]
+        if names == ["step.exit"] and command.is_item:
+            command.problems.append("an item of a loop is rescued: the loop issues items again that have run")
         if words or names == ["step.exit"]:
             word = words[-1] if words else str(items[-1]["payload"].get("status"))
             if not command.is_terminal:
@@ -159,14 +161,16 @@ class PythonPlane(Plane):
         """Fault: the engine stands still, and what is accepted waits."""
         self._queue = [] if self._queue is None else self._queue
 
-    def restart(self, worked_off: int) -> None:
-        """Some of what waits is worked off yet; what is left is forgotten, with the states of all batches."""
+    def restart(self, worked_off: int, *, forgets_states: bool = True) -> None:
+        """Some of what waits is worked off yet; what is left is forgotten, with the states of all batches, unless they
+        are read from the event log: there they wait for ever."""
         waiting, self._queue = self._queue or [], None
         for one in waiting[:worked_off]:
             one.batch.state = "completed"
             one.command.sets[one.command.sets.index(one.end)] = replace(one.end, is_acted_on=True)
         self.trace.note("plane", f"restarts: {len(waiting[worked_off:])} of {len(waiting)} batches are forgotten")
-        self._by_request.clear()
+        if forgets_states:
+            self._by_request.clear()
 
     def _events_of(self, execution_id: str, event_type: str) -> Response:
         """Rows of the event log, the newest first: which batches were accepted, begun and worked off, and what they

@@ -28,6 +28,8 @@ class Issue:
     """command, refused (the plane will never accept its events), unknown (nobody knows it), poison."""
     next_s: float = 0.0
     """Rust plane: how long it works on the next command inside of the request with this one's end."""
+    is_item: bool = False
+    """Python plane: of a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ FAULTS: Final[Mapping[str, _Kind]] = {
     "block": _Kind(2, (5, 60), may_expire=True),
     "clock_jump": _Kind(4, (0, 0), (-3700, 3700)),
     "plane_forgets": _Kind(0, (2, 40), (0, 6), only=Dialect.PYTHON, is_global=True),
+    "plane_restarts": _Kind(0, (2, 40), (0, 6), only=Dialect.PYTHON, is_global=True),
 }
 """A weight of 0: drawn by itself, so that it changes nothing else of a seed."""
 
@@ -114,6 +117,10 @@ def make_schedule(seed: int, dialect: Dialect) -> Schedule:
     forgets = random.Random(f"{seed}:{dialect.value}:forgets")
     if dialect is Dialect.PYTHON and forgets.random() < 0.3:
         faults.append(_drawn("plane_forgets", forgets, "*", forgets.uniform(0, FAULTS_END_S)))
+    restarts = random.Random(f"{seed}:{dialect.value}:restarts")
+    if dialect is Dialect.PYTHON and restarts.random() < 0.4:
+        faults.append(_drawn("plane_restarts", restarts, "*", restarts.uniform(0, FAULTS_END_S)))
+        issues = [replace(one, is_item=restarts.random() < 0.4) for one in issues]
     return Schedule(
         seed,
         dialect,

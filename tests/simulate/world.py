@@ -119,7 +119,7 @@ class World(contextlib.AbstractContextManager["World"]):
             self.publish("noetl.commands", json.dumps({**ids, "step": f"s{self._numbers}", "server_url": URL}).encode())
         else:
             command = self.plane.issue(self._numbers, issue.config, issue.next_s)
-            command.is_refused = issue.kind == "refused"
+            command.is_refused, command.is_item = issue.kind == "refused", issue.is_item
 
     # ── workers ──
 
@@ -196,7 +196,8 @@ class World(contextlib.AbstractContextManager["World"]):
         there = {life.worker_id for life in self.lives.values() if not life.is_over}
         stored = [one for one in self.plane.commands.values() if one.sets and not one.endings and not one.is_refused]
         is_python = self.plane.dialect is Dialect.PYTHON
-        return [one.step for one in stored if is_python and any(end.worker_id in there for end in one.sets)]
+        waited = [one for one in stored if is_python and any(end.worker_id in there for end in one.sets)]
+        return [one.step for one in waited if not self.witness.is_named(one)]
 
     def _stop_all(self) -> None:
         self._is_closing, self.witness.closing_at = True, self.clock.now

@@ -120,6 +120,11 @@ BATCHES_NOT_WATCHED: Final = Counter(
     "Reported batches that were forgotten before the plane confirmed that it has worked them off: too many at once",
     registry=REGISTRY,
 )
+BATCHES_NOT_RESCUED: Final = Counter(
+    "noetl_worker_batches_not_rescued",
+    "Reported batches that the plane has not processed and that are not sent again: an error line names each command",
+    registry=REGISTRY,
+)
 SERVERS_NOT_NAMED: Final = Counter(
     "noetl_worker_servers_not_named", "Notifications of servers that the settings do not name", registry=REGISTRY
 )

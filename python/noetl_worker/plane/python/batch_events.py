@@ -32,6 +32,11 @@ class BatchEvents:
         # A batch's id is below those of its events.
         return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
 
+    async def batches(self, event_type: str) -> list[str]:
+        """Those that the newest events of this type are of, whoever sent them."""
+        events, _ = await self._newest(event_type)
+        return [str(_context(event).get("request_id")) for event in events]
+
     async def batch_of(self, end: PendingEnd) -> str | None:
         """The batch that has the end of this claim; None: there is none, or the answer does not go back so far."""
         stored, _ = await self._newest(end.part.last)

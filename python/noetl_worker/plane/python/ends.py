@@ -13,7 +13,7 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.batch_events import BatchEvents
 from noetl_worker.plane.python.batch_state import BatchState, unqueued_batch
-from noetl_worker.plane.python.recent_batches import NOT_RESCUED_ADVICE, RecentBatches
+from noetl_worker.plane.python.recent_batches import NOT_RESCUED_ADVICE, RecentBatches, not_rescued
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response
@@ -61,7 +61,7 @@ class PythonEnds:
         log.info("outcome_already_stored", **end.who(), batch=batch)
         state = await _state(plane, end, batch)
         if state is None or not state.was_never_processed:  # forgotten since, it may be: RecentBatches finds out
-            self._batches.accepted(plane, end, {"request_id": batch})
+            self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
         elif _rescue(end, batch):
             return True
         end.accepted(None)
@@ -83,7 +83,7 @@ async def _state(plane: Plane, end: PendingEnd, batch: str) -> BatchState | None
 def _rescue(end: PendingEnd, batch: str) -> bool:
     """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
     if not end.can_be_rescued:
-        log.error("batch_not_rescued", **end.who(), advice=NOT_RESCUED_ADVICE)
+        not_rescued(end, batch, NOT_RESCUED_ADVICE)
         return False
     log.warning("batch_rescued", **end.who())
     end.rescue(batch)

@@ -3,8 +3,12 @@
 It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands
 (protocol/batches.md#after-the-answer). So the last ones are kept until the plane says what became of them. It is asked
 when they are many, rarely else, and thoroughly once a request had no answer or it does not know a batch of ours any
-more. What it knows nothing of is sent again; what it has stored and never worked off is rescued, but for a command of a
-loop. A worker that dies meanwhile has forgotten them as well.
+more. What it knows nothing of is sent again; what it has stored and never works off is rescued, but for a command of a
+loop, which is named. A worker that dies meanwhile has forgotten them as well.
+
+Its state does not say that a batch is lost: it is read from the event log, and stays `accepted` for ever. What says so
+is the order. One engine works the queue off, so a batch that was there before an outage and waits still, when a later
+one was over a check ago, is in no queue any more.
 """
 
 from __future__ import annotations
@@ -28,13 +32,13 @@ from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.process import event_loop
 
-__all__ = ["CHECK_S", "NOT_RESCUED_ADVICE", "OVERDUE_S", "LostEnd", "RecentBatches"]
+__all__ = ["CHECK_S", "NOT_RESCUED_ADVICE", "OVERDUE_S", "LostEnd", "RecentBatches", "not_rescued"]
 
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
 OVERDUE_S: Final = 600.0
-"""The plane takes 15 s for one batch at most, unless told otherwise. Its sources read what it says of a batch from the
-event log: then one that a restart has lost is `accepted` for ever."""
+"""The plane warns of a batch that takes 15 s. One that waits for so long is lost if there was an outage, though no
+later one is over; else that is said."""
 _BYTES_BESIDE: Final = 4096
 """Of a batch, what its objects take beside its text, about."""
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -46,7 +50,7 @@ _UNSEEN: Final = -1
 NOT_RESCUED_ADVICE: Final = (
     "the control plane has stored the end of this command and never processes it. It is not sent again: for an item of "
     "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
-    "execution, and start it again if it stays RUNNING"
+    "execution: items of its loop may be missing. Start it again if it stays RUNNING, or for the missing ones"
 )
 _LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _FULL_ADVICE: Final = (
@@ -69,6 +73,8 @@ class _Accepted:
     """Of the plane, when it was last known to have the batch."""
     seen_at: float | None = None
     """When a check first found it, on the monotonic clock."""
+    was_before_outage: bool = False
+    """Since it was accepted a request had no answer: the plane may have been restarted."""
 
     @property
     def is_overdue(self) -> bool:
@@ -106,6 +112,9 @@ class RecentBatches:
         self._recent: deque[_Accepted] = deque()
         self._bytes = 0
         self._ask_above: float = many_bytes
+        self._completed: dict[str, int] = {}
+        """By plane, the latest batch that was over at a check, of whomever: one that is enqueued at the same instant
+        may overtake another, but not for the time between two checks."""
         self._has_logged_full = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,7 +142,10 @@ class RecentBatches:
             log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
 
     async def stop(self) -> None:
-        """What it knows is forgotten."""
+        """What it knows is forgotten; what an outage may have lost is named."""
+        for accepted in self._recent:
+            if accepted.was_before_outage:
+                not_rescued(accepted.end, accepted.batch, _LOOK_ADVICE, _STOPPED)
         self._keep(())
         await event_loop.end(*self._tasks)
         if self._timer is not None:
@@ -162,32 +174,41 @@ class RecentBatches:
         for accepted in self._recent:
             if accepted.seen_at is None:
                 accepted.seen_at = now
+        latest: dict[str, int] = {}
         try:
             for plane in dict.fromkeys([accepted.plane for accepted in self._recent]):
-                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane is plane])
+                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane is plane], latest)
         finally:
+            self._completed.update(latest)
             self._timer = None
             self._has_logged_full = False
             self._arm()
 
-    async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+    async def _ask(self, plane: Plane, batches: Sequence[_Accepted], latest: dict[str, int]) -> None:
         gone: set[_Accepted] = set()
+        completed: set[str] = set()
         try:
-            await self._settle(plane, batches, gone)
+            await self._settle(plane, batches, gone, completed)
         except ControlPlaneError as error:  # the others are asked about again at the next check
             _check_failed(plane, batches, gone, error)
+        latest[plane.url] = max(self._completed.get(plane.url, 0), *map(_number, completed), 0)
         self._keep([accepted for accepted in self._recent if accepted not in gone])
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
         self._recent = deque(batches)
         self._bytes = sum([accepted.end.size for accepted in batches]) + len(batches) * _BYTES_BESIDE
 
-    async def _settle(self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted]) -> None:
+    async def _settle(
+        self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted], completed: set[str]
+    ) -> None:
         """Add those that need not be asked about again, each as soon as that is known: what is rescued here must not be
-        rescued once more when the plane does not answer for the next one."""
+        rescued once more when the plane does not answer for the next one. Batches found over are `completed`."""
         outages = plane.gate.outages
+        for accepted in batches:
+            accepted.was_before_outage |= accepted.outages != outages
         was_there = {accepted.outages for accepted in batches} == {outages}
-        if was_there and not batches[0].is_overdue and await self._has_settled_by_some(batches, settled):
+        is_clear = was_there and not batches[0].is_overdue and not any(map(self._is_lost, batches))
+        if is_clear and await self._has_settled_by_some(batches, settled, completed):
             return
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
@@ -197,7 +218,7 @@ class RecentBatches:
             events = BatchEvents(plane, execution_id)
             try:
                 for accepted in of_execution:
-                    if await self._is_settled(accepted, events):
+                    if await self._is_settled(accepted, events, completed):
                         settled.add(accepted)
             except ControlPlaneError as error:
                 if is_passing(error):
@@ -207,7 +228,9 @@ class RecentBatches:
                 for accepted in of_execution:
                     accepted.outages = outages
 
-    async def _has_settled_by_some(self, batches: Sequence[_Accepted], settled: set[_Accepted]) -> bool:
+    async def _has_settled_by_some(
+        self, batches: Sequence[_Accepted], settled: set[_Accepted], completed: set[str]
+    ) -> bool:
         """The plane works batches off one after another, so of one that was there all the time the latest that is over
         says everything of those before it. Asked about are the first, the last and the one in the middle: a plane of
         several processes has a queue in each (its source), and what one of them has lost is not over when later ones
@@ -215,46 +238,71 @@ class RecentBatches:
         at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
         states = [await _state(batches[one]) for one in at]
         over = {batches[one]: state for one, state in zip(at, states, strict=True) if state and state.is_over}
+        completed.update(accepted.batch for accepted, state in over.items() if state.word == "completed")
         if None in states or [*over] != [batches[one] for one in at[: len(over)]]:
             return False
         for accepted, state in over.items():
             if state.word == "failed":
-                await self._is_settled(accepted, BatchEvents(accepted.plane, accepted.end.execution_id))
+                events = BatchEvents(accepted.plane, accepted.end.execution_id)
+                await self._is_settled(accepted, events, completed)
                 settled.add(accepted)  # at once: the next question may fail, and a rescue is sent once
         settled.update(batches[: at[len(over) - 1] + 1] if over else ())
         return True
 
-    async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
-        if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
-            return True
-        state = await _state(accepted)
-        if state is not None and state.word != "failed":
-            if accepted.is_overdue and not state.is_over:
-                log.error("batch_overdue", **accepted.who(), state=state.word, advice=_LOOK_ADVICE)
-            return accepted.is_overdue or state.is_over
-        has_begun = await events.has("batch.processing", accepted.batch)
-        if state is not None and state.has_failed and has_begun is not False:
-            said = {"error_code": state.error_code, "error": state.message}
-            log.error("batch_failed", **accepted.who(), **said, advice=_LOOK_ADVICE)
+    def _is_lost(self, accepted: _Accepted) -> bool:
+        """Whether no queue has it any more, if the plane says that it waits (the module's text)."""
+        is_overtaken = _number(accepted.batch) < self._completed.get(accepted.plane.url, 0)
+        return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
+
+    async def _is_settled(self, accepted: _Accepted, events: BatchEvents, completed: set[str]) -> bool:
+        has_ended = await events.has("batch.completed", accepted.batch)
+        completed.update(await events.batches("batch.completed"))
+        state = None if has_ended else await _state(accepted)
+        if has_ended or (state is not None and state.word == "completed"):
+            completed.add(accepted.batch)
             return True
         if state is None:
-            is_stored = await events.has("batch.accepted", accepted.batch)
-            if has_begun or None in (has_ended, has_begun, is_stored):
-                reason = _BEGUN if has_begun else _UNKNOWN
-                log.error("batch_not_rescued", **accepted.who(), advice=_LOOK_ADVICE, reason=reason)
-                return True
-            if not is_stored:
-                log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
-                self._lost(accepted, accepted.again())
-                return True
-        if accepted.end.can_be_rescued:
+            await self._unknown(accepted, events, has_ended)
+        elif state.word == "failed":
+            await self._failed(accepted, events, state)
+        elif self._is_lost(accepted):
+            self._rescue(accepted, has_begun=state.word == "processing")
+        elif accepted.is_overdue:
+            _name("batch_overdue", accepted.end, accepted.batch, state=state.word, advice=_LOOK_ADVICE)
+        else:
+            return False
+        return True
+
+    async def _failed(self, accepted: _Accepted, events: BatchEvents, state: BatchState) -> None:
+        has_begun = await events.has("batch.processing", accepted.batch)
+        if state.has_failed and has_begun is not False:
+            said = {"error_code": state.error_code, "error": state.message}
+            _name("batch_failed", accepted.end, accepted.batch, **said, advice=_LOOK_ADVICE)
+        else:
+            self._rescue(accepted, has_begun=False)
+
+    async def _unknown(self, accepted: _Accepted, events: BatchEvents, has_ended: bool | None) -> None:
+        """Settle one that the plane does not know any more."""
+        has_begun = await events.has("batch.processing", accepted.batch)
+        is_stored = await events.has("batch.accepted", accepted.batch)
+        if not has_begun and None in (has_ended, has_begun, is_stored):
+            not_rescued(accepted.end, accepted.batch, _LOOK_ADVICE, _UNKNOWN)
+        elif is_stored or has_begun:
+            self._rescue(accepted, has_begun=has_begun is True)
+        else:
+            log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
+            self._lost(accepted, accepted.again())
+
+    def _rescue(self, accepted: _Accepted, *, has_begun: bool) -> None:
+        if has_begun:
+            not_rescued(accepted.end, accepted.batch, _LOOK_ADVICE, _BEGUN)
+        elif accepted.end.can_be_rescued:
             log.warning("batch_rescued", **accepted.who())
             again = accepted.again()
             again.rescue(accepted.batch)
             self._lost(accepted, again)
         else:
-            log.error("batch_not_rescued", **accepted.who(), advice=NOT_RESCUED_ADVICE)
-        return True
+            not_rescued(accepted.end, accepted.batch, NOT_RESCUED_ADVICE)
 
     def _lost(self, accepted: _Accepted, end: PendingEnd) -> None:
         self.lost.put_nowait(LostEnd(accepted.plane, end, accepted.batch))
@@ -262,6 +310,23 @@ class RecentBatches:
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
 _UNKNOWN: Final = "the execution has more events than the control plane shows at once"
+_STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
+
+
+def not_rescued(end: PendingEnd, batch: str, advice: str, reason: str | None = None) -> None:
+    """Name the command whose end the plane has and never processes, and for which nothing more can be done here."""
+    why = {"reason": reason} if reason is not None else {}
+    _name("batch_not_rescued", end, batch, advice=advice, **why)
+
+
+def _name(event: str, end: PendingEnd, batch: str, **said: str) -> None:
+    metrics.BATCHES_NOT_RESCUED.inc()
+    log.error(event, **end.who(), batch=batch, **said)
+
+
+def _number(batch: str) -> int:
+    """Of a batch's id, which grows: a snowflake."""
+    return int(batch) if batch.isdecimal() else 0
 
 
 def _check_failed(plane: Plane, batches: Sequence[_Accepted], gone: set[_Accepted], error: ControlPlaneError) -> None:
@@ -270,7 +335,7 @@ def _check_failed(plane: Plane, batches: Sequence[_Accepted], gone: set[_Accepte
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
     for accepted in [accepted for accepted in batches if accepted.is_overdue and accepted not in gone]:
-        log.error("batch_overdue", **accepted.who(), reason=str(error), advice=_LOOK_ADVICE)
+        _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=_LOOK_ADVICE)
         gone.add(accepted)
 
 

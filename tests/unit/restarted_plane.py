@@ -1,0 +1,97 @@
+"""A Python plane after a restart, and a worker that asks it what became of its batches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import NotSent
+from noetl_worker.models import LoopPosition, Report
+from noetl_worker.plane.python.recent_batches import CHECK_S, MAX_BYTES, RecentBatches
+from noetl_worker.recovery.resending import Resending
+from noetl_worker.report.events import CommandEvents
+from noetl_worker.transport.transport import Response
+from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
+
+__all__ = ["EXECUTION", "FIRST", "LOOP", "OK", "Restarted", "asked", "checked"]
+
+OK = Report(status="success", context={"ok": True}, response={"ok": True})
+EXECUTION = f"/api/executions/{command().execution_id}"
+FIRST = 767527445728591916
+"""Of the recorded batches (tool-python)."""
+LOOP = LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7")
+
+
+class Restarted:
+    """A Python plane after a restart: what its events say of a batch, by their type, and the states it still knows."""
+
+    def __init__(
+        self, *stored: str, states: dict[str, str] | None = None, has_next: bool = False, later: int | None = None
+    ) -> None:
+        self.stored, self.states, self.has_next = stored, states or {}, has_next
+        self.later = {} if later is None else {"request_id": str(later)}
+        """Another worker's batch of the same execution."""
+        self.batches: list[Any] = []
+
+    def __call__(self, method: str, path: str, body: Any) -> Answer:
+        if path == "/api/events/batch":
+            self.batches.append(body)
+            return answer(202, {"status": "accepted", "request_id": str(FIRST + 10 * len(self.batches) - 10)})
+        if path.startswith("/api/events/batch/"):
+            state = self.states.get(path.split("/")[4])
+            if state is None:
+                return answer(404, {"detail": f"Batch request not found: {path.split('/')[4]}"})
+            return batch_status(*state.split())
+        if path.startswith(f"{EXECUTION}/events?"):
+            return self._events(path.partition("event_type=")[2].partition("&")[0])
+        assert path.endswith("/claim")
+        one = command()
+        who = {"event_id": one.event_id, "execution_id": one.execution_id, "node_id": "start", "node_name": "start"}
+        meta = {"command_id": one.command_id, "step": "start", "tool_kind": "noop"}
+        return answer(200, {"status": "ok", **who, "action": "noop", "context": {"tool_config": {}}, "meta": meta})
+
+    def _events(self, kind: str) -> Response:
+        """As recorded: the newest first, each with the batch in its result's context."""
+        context = {"request_id": str(FIRST), "commands_generated": 0}
+        told = {"event_id": FIRST + 1, "event_type": kind, "result": {"status": "PENDING", "context": context}}
+        later = {"event_id": FIRST + 500, "event_type": kind, "result": {"status": "PENDING", "context": self.later}}
+        events = [later, told] if kind in self.stored else [later]
+        return answer(200, {"events": events, "pagination": {"page": 1, "has_next": self.has_next}})
+
+    def sent_again(self, told: int) -> list[list[str]]:
+        return [[event["name"] for event in body["events"]] for body in self.batches[told:]]
+
+
+async def checked(
+    script: Script,
+    *,
+    commands: int = 1,
+    was_away: bool = True,
+    checks: int = 1,
+    loop: LoopPosition | None = None,
+    most_bytes: int = MAX_BYTES,
+) -> ScriptedTransport:
+    """Tell the ends of some commands; then the plane is away for a request, and is asked what became of them."""
+    at, transport = plane(script)
+    recent = RecentBatches(most_bytes=most_bytes)
+    telling = emitter(batches=recent)
+    resending = Resending(recent.lost, telling)
+    for _ in range(commands):
+        events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
+        events.start()
+        await events.finish(OK, Ours())
+    if was_away:
+        transport.script = lambda method, path, body: NotSent("refused")
+        with pytest.raises(NotSent):
+            await at.is_cancelled(command().execution_id)
+        transport.script = script
+    await asyncio.sleep(checks * (CHECK_S + 1.0))
+    await recent.stop()
+    await resending.stop()
+    return transport
+
+
+def asked(transport: ScriptedTransport) -> list[str]:
+    return [path for method, path, _, _ in transport.sent if method == "GET" and "/api/events" not in path]
