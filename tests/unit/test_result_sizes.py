@@ -13,7 +13,7 @@ from noetl_worker.engine import ENGINE
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
 from noetl_worker.plane.client import Plane
-from noetl_worker.plane.python.store import has_unbroken_text
+from noetl_worker.plane.python.store import holds_up_plane
 from noetl_worker.report import results
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import MAX_BODY_BYTES
@@ -104,7 +104,7 @@ async def test_result_of_any_size_is_reported_and_can_be_had(dialect: Dialect, s
     payload = await reported(at, data)
     assert await whole(at, payload) == data
     assert at.refused == 0, "the plane's own limit is known"
-    assert dialect is Dialect.RUST or not has_unbroken_text(at.stored), "its store would look through it for minutes"
+    assert dialect is Dialect.RUST or not holds_up_plane(at.stored), "its store would look through it for minutes"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

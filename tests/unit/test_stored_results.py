@@ -24,7 +24,7 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.rows import read_row
 from noetl_worker.plane import patience
 from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.python.store import LONGEST_UNBROKEN, has_unbroken_text
+from noetl_worker.plane.python.store import holds_up_plane
 from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.report import results
 from noetl_worker.report.emitter import Emitter
@@ -319,10 +319,18 @@ async def test_result_with_a_long_unbroken_text_never_goes_to_the_store_of_the_p
 
 
 @pytest.mark.parametrize("at", [0, 1, 9_999, 19_999, 20_000, 20_001, 33_333])
-@pytest.mark.parametrize("length", [20_000, 20_001])
-def test_unbroken_text_is_found_wherever_it_begins(at: int, length: int) -> None:
-    text = (b'"a", ' * 8_000)[:at] + b'"' + b"x" * length + b'" '
-    assert has_unbroken_text(text + b"tail " * 3_000) is (length > LONGEST_UNBROKEN)
+@pytest.mark.parametrize("one", [b"x", b"."], ids=["letters", "dots"])
+@pytest.mark.parametrize(("length", "holds_up"), [(5_590, False), (5_591, True)])
+def test_unbroken_text_is_found_wherever_it_begins(at: int, one: bytes, length: int, holds_up: bool) -> None:
+    text = (b'"a", ' * 8_000)[:at] + b'"' + one * length + b'" '
+    assert holds_up_plane(text + b"tail " * 3_000) is holds_up
+
+
+@pytest.mark.parametrize("at", [0, 33_333])
+@pytest.mark.parametrize(("length", "holds_up"), [(20_000, False), (20_002, True)])
+def test_unbroken_text_that_no_link_begins_with_may_be_longer(at: int, length: int, holds_up: bool) -> None:
+    text = (b'"a", ' * 8_000)[:at] + b'"' + "é".encode() * (length // 2) + b'" '
+    assert holds_up_plane(text + b"tail " * 3_000) is holds_up
 
 
 async def test_rust_plane_is_sent_any_text_to_store() -> None:
@@ -332,7 +340,7 @@ async def test_rust_plane_is_sent_any_text_to_store() -> None:
 
 async def test_tool_is_told_that_the_python_plane_cannot_store_a_long_unbroken_text() -> None:
     at, transport = plane(store_then_accept())
-    with pytest.raises(ControlPlaneError, match="break it into lines"):
+    with pytest.raises(ControlPlaneError, match="break them into lines"):
         await at.put_result(7, "start", b'"' + b"x" * 20_001 + b'"', source_step="start")
     assert transport.sent == []
 

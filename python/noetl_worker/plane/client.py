@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from noetl_worker import json_text
@@ -29,9 +29,10 @@ from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.health import PlaneHealth, read_health
 from noetl_worker.plane.python.batch_state import BatchState
-from noetl_worker.plane.python.store import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on, restored
+from noetl_worker.plane.python.store import FIRST_ROUTE, has_expired, is_no_route, note_on, restored
 from noetl_worker.plane.rules import stored_name
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credential_cache import CredentialCache
 from noetl_worker.settings.settings import Settings
@@ -332,11 +333,8 @@ class Plane:
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
         """Store what a tool wants stored; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
-        if not self.rules.can_store(data):
-            raise ControlPlaneError(
-                f"it has a text without a space or punctuation over {LONGEST_UNBROKEN} bytes, which this control plane "
-                "would look through for minutes without answering anybody: break it into lines, or put it elsewhere"
-            )
+        if reason := await finished_off_loop(partial(self.rules.why_not_stored, data)):
+            raise ControlPlaneError(reason)
         return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
 
     async def store_result(
@@ -346,8 +344,11 @@ class Plane:
         fields = {"name": stored_name(name), "source_step": source_step, **self.rules.store_fields}
         head = json_text.dumps(fields)[:-1] + b',"data":'
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
-        extra_s = max(self.rules.storing_s(len(data)), _on_its_way_s(body))
-        return await self._result_call("PUT", url_path(execution_id), body, extra_s=extra_s, patience_s=patience_s)
+        path, extra_s = url_path(execution_id), max(self.rules.storing_s(len(data)), _on_its_way_s(body))
+        if not self.rules.is_stored_alone(data):
+            return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=patience_s)
+        async with self.server.alone.place(patience_s) as left_s:
+            return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
         """The data behind a `noetl://...` reference, and their JSON. `said`: the reference as the claim has it."""

@@ -11,10 +11,12 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from noetl_worker import backoff
+from noetl_worker.errors import NotSent
 from noetl_worker.plane.answers import floor_s
 from noetl_worker.process import event_loop
 
@@ -95,6 +97,17 @@ class Gate:
             return True
         self._inside += 1
         return True
+
+    @asynccontextmanager
+    async def place(self, patience_s: float | None) -> AsyncIterator[float | None]:
+        """Inside, one is taken. Gives what is left of the patience; NotSent when there was none for so long."""
+        since = self._clock()
+        if not await self.enter(patience_s):
+            raise NotSent("not sent: it waits for another one that the control plane is at")
+        try:
+            yield None if patience_s is None else max(0.0, patience_s - (self._clock() - since))
+        finally:
+            self.leave()
 
     def try_enter(self) -> bool:
         """Take a place if there is one at once."""

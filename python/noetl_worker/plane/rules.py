@@ -242,7 +242,13 @@ class DialectRules(Protocol):
         """
         ...
 
-    def can_store(self, data: bytes) -> bool: ...
+    def why_not_stored(self, data: bytes) -> str | None:
+        """Why the store is not to be given this, for the error of the step; None: it is."""
+        ...
+
+    def is_stored_alone(self, data: bytes) -> bool:
+        """Whether the plane is at a PUT of this for so long that it gets one at a time of these."""
+        ...
 
     def storing_s(self, size: int) -> float:
         """For how long the plane may be at a PUT of so many bytes, over what any request takes."""

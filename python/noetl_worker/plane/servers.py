@@ -39,6 +39,8 @@ class PlaneServer:
     store_gate: Gate
     """In front of its result store: one that is down must not hold up claims and events."""
     retry_pace: RetryPace
+    alone: Gate
+    """In front of that one: a result that holds up the plane waits for the one before it."""
     store_route: StoreRoute = field(default_factory=StoreRoute)
     batch_bytes: int | None = None
     """What it said that a batch of events may have, when it refused one."""
@@ -85,7 +87,7 @@ class Servers:
         if server is None:
             if len(self._known) >= MAX_SERVERS:
                 self._known.clear()
-            server = self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace())
+            server = self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace(), Gate(1))
         return server
 
     def named(self) -> Iterator[tuple[str, PlaneServer | None]]:

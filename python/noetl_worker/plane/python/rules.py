@@ -22,11 +22,13 @@ from noetl_worker.plane.python.batch_state import unqueued_batch
 from noetl_worker.plane.python.names import PythonNames
 from noetl_worker.plane.python.store import (
     IN_MEMORY,
-    has_unbroken_text,
+    holds_up_plane,
+    is_over_budget,
     is_packed,
     may_redact,
     packed_for_store,
     scrubbing_s,
+    why_not_stored,
 )
 from noetl_worker.plane.rules import (
     BATCH,
@@ -182,7 +184,7 @@ class PythonRules:
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         preview = _allowed(preview_of(fitted))
         report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
-        is_unbroken, is_sequence = has_unbroken_text(fitted.body), command.kind in _SEQUENCES
+        is_unbroken, is_sequence = holds_up_plane(fitted.body), command.kind in _SEQUENCES
         if is_unbroken or is_sequence or _would_be_hidden(result.data) or may_redact(fitted.body):
             if is_unbroken or is_sequence or _has_room(fitted.body):
                 report.response = json_text.embed(fitted.body)
@@ -206,7 +208,7 @@ class PythonRules:
             return False
         whole, room = json_text.dumps(report.response), max_bytes - max_bytes // 8
         if report.upload is None and report.reference is None:
-            is_unbroken, preview = has_unbroken_text(whole), _allowed(_preview(whole))
+            is_unbroken, preview = holds_up_plane(whole), _allowed(_preview(whole))
             report.context = preview if isinstance(preview, dict) else {"preview": preview}
             if is_unbroken:  # the plane would show the preview's fields as those of the result, which it cannot read
                 said = ("status", "error") if report.error is not None else ()
@@ -215,8 +217,11 @@ class PythonRules:
         report.response = _brief_tasks(whole, room) if step.endswith(_LIST_OF_TASKS) else None
         return True
 
-    def can_store(self, data: bytes) -> bool:
-        return not has_unbroken_text(data)
+    def why_not_stored(self, data: bytes) -> str | None:
+        return why_not_stored(data)
+
+    def is_stored_alone(self, data: bytes) -> bool:
+        return is_over_budget(data)
 
     def storing_s(self, size: int) -> float:
         return scrubbing_s(size)

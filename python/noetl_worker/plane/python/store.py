@@ -4,8 +4,9 @@ Both planes keep results and variables in Postgres as JSONB, which refuses U+000
 (recorded with the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a fault that passes; and
 what the Python plane does not store itself stops the next command.
 
-The result store of the Python plane looks through what it stores in its event loop, at least twice, in a time that
-grows with the square of the longest unbroken text: 50 kB take 4.9 s, 200 kB 70 s, and it answers nobody meanwhile.
+The result store of the Python plane looks through what it stores in its event loop, several times, in a time that
+grows with the square of each unbroken text: 50 kB take 4.9 s, 200 kB 70 s, and it answers nobody meanwhile. So does a
+PUT of 580 kB in texts of 10 kB: 46 s. What a PUT may cost is estimated by the sum of these squares.
 
 It looks for secrets, and what looks like one is "[REDACTED]" in what it stores, and in what it hands out. `may_redact`
 knows the rule from its source (`core/sanitize.py` and `core/credential_refs.py` as of May 2026); recorded is of it that
@@ -19,7 +20,7 @@ import base64
 import re
 import string
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -33,7 +34,6 @@ from noetl_worker.transport.transport import MAX_BODY_BYTES, Response
 __all__ = [
     "FIRST_ROUTE",
     "IN_MEMORY",
-    "LONGEST_UNBROKEN",
     "NULL_MARK",
     "PACKED",
     "NullCharacters",
@@ -41,7 +41,6 @@ __all__ = [
     "has_expired",
     "has_null",
     "has_packed",
-    "has_unbroken_text",
     "is_no_route",
     "is_packed",
     "may_redact",
@@ -59,8 +58,19 @@ _ROUTES: Final = (FIRST_ROUTE, "/api/api/result")
 """Where the Python plane has its store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""
 IN_MEMORY: Final = "memory"
 """The `store` of a result that only the server which took it has, until it is restarted: what a store falls back to."""
-LONGEST_UNBROKEN: Final = 20_000
-"""Bytes: 0.8 s at each look."""
+BUDGET_S: Final = 0.25
+"""For so long one PUT may hold up the plane, and whom it serves."""
+_S_PER_SQUARE: Final = 8e-9
+"""Of a PUT: 58 texts of 10 kB took 46 s."""
+_S_PER_BYTE: Final = 0.5e-6
+"""Of words: 580 kB took 0.3 s."""
+_LONGEST_UNBROKEN: Final = 20_000
+"""Bytes of a text that may be unbroken for a version whose regular expression is not known: 0.8 s at each look."""
+_SHORTEST_UNBROKEN: Final = 64
+"""What is shorter costs less by its squares than by its bytes."""
+_IN_SCHEME: Final = (string.ascii_letters + string.digits + "+.-").encode()
+"""What may be the scheme of a link, which is what it looks for (its source): a text of this is read to its end from
+each of its characters."""
 # Base64 in both alphabets as well, and whatever is beyond ASCII: what that regular expression takes for a letter is not
 # known, and a text too many that goes into the event does no harm.
 _UNBROKEN: Final = (string.ascii_letters + string.digits + "_-+/=").encode() + bytes(range(0x80, 0x100))
@@ -70,7 +80,7 @@ _PACKED_START: Final = b'{"_zlib_base64":'
 _PIECE: Final = 20
 """Characters of packed text without a space: the store is soon through them, and none looks like a key or token."""
 _BYTES_PER_S: Final = 12_500
-"""Of nothing but unbroken texts of that length, looked through twice."""
+"""For the deadline of a PUT: forty times slower than words usually are."""
 NULL_MARK: Final = b"\\u0000"
 """What is looked for first. After a backslash that is a character it is no escape."""
 _REPLACEMENT: Final = "\ufffd"
@@ -111,15 +121,67 @@ _SECRET_TEXTS: Final = (
 and with `_` for `-`, as the keys. `Basic usage` is among them, and a link with `?token=`."""
 
 
-def has_unbroken_text(data: bytes) -> bool:
-    """Whether JSON has a text in it without a space or a punctuation mark for more than LONGEST_UNBROKEN bytes."""
-    for place in range(0, len(data), LONGEST_UNBROKEN):  # a longer one covers one of these places
-        after = data[place : place + LONGEST_UNBROKEN + 1]
-        before = data[max(0, place - LONGEST_UNBROKEN) : place]
-        length = len(after) - len(after.lstrip(_UNBROKEN)) + len(before) - len(before.rstrip(_UNBROKEN))
-        if length > LONGEST_UNBROKEN:
-            return True
-    return False
+class Unbroken(NamedTuple):
+    """What JSON has of texts without a space or a punctuation mark."""
+
+    longest: int
+    """Bytes."""
+    squares: int
+    """The sum of the squares of their lengths, as far as the plane is known to read them so."""
+
+    @classmethod
+    def of(cls, data: bytes) -> Unbroken:
+        known, any_of_them = _lengths(data, _SCHEME_MARKS), _lengths(data, _UNBROKEN_MARKS)
+        return cls(max(any_of_them, default=0), sum(length * length for length in known))
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether a PUT of it would hold up the plane for longer than the budget."""
+        return self.longest > _LONGEST_UNBROKEN or self.squares * _S_PER_SQUARE > BUDGET_S
+
+
+def _marks(members: bytes) -> bytes:
+    return bytes(_IN if code in members else _OUT for code in range(256))
+
+
+_IN, _OUT = b"x."
+_SCHEME_MARKS: Final = _marks(_IN_SCHEME)
+_UNBROKEN_MARKS: Final = _marks(_UNBROKEN)
+_ONE: Final = bytes([_IN]) * _SHORTEST_UNBROKEN
+
+
+def _lengths(data: bytes, marks: bytes) -> Iterator[int]:
+    """Those of the texts that are not short, without a step of Python for each word."""
+    marked = data.translate(marks)
+    start = marked.find(_ONE)
+    while start >= 0:
+        end = marked.find(_OUT, start)
+        end = end if end >= 0 else len(marked)
+        yield end - start
+        start = marked.find(_ONE, end)
+
+
+def holds_up_plane(data: bytes) -> bool:
+    """Whether the plane would be at a PUT of this JSON for longer than the budget, whatever its size."""
+    return Unbroken.of(data).holds_up
+
+
+def why_not_stored(data: bytes) -> str | None:
+    """For the error of a step that wants it stored: how large it is, and what to do. None: it can be."""
+    found = Unbroken.of(data)
+    if not found.holds_up:
+        return None
+    return (
+        f"its {len(data)} bytes have texts of up to {found.longest} bytes without a space or punctuation, and this "
+        "control plane would look through them for seconds or minutes without answering anybody: break them into "
+        "lines, or put them elsewhere (`artifact` with an object store, and pass the address)"
+    )
+
+
+def is_over_budget(data: bytes) -> bool:
+    """Whether a PUT is to be the only one of its kind, by the estimate of its texts and its size."""
+    by_size_s = len(data) * _S_PER_BYTE
+    return by_size_s > BUDGET_S or by_size_s + Unbroken.of(data).squares * _S_PER_SQUARE > BUDGET_S
 
 
 def may_redact(data: bytes) -> bool:
@@ -191,7 +253,7 @@ def unpacked(stored: JsonValue) -> bytes | None:
 
 
 def scrubbing_s(size: int) -> float:
-    """For how long the plane may be at a PUT of so many bytes that has no longer text in it."""
+    """For how long the plane may be at a PUT of so many bytes, at most."""
     return size / _BYTES_PER_S
 
 

@@ -140,8 +140,11 @@ class RustRules:
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
         return False  # no result is in its events that is not within the budget
 
-    def can_store(self, data: bytes) -> bool:
-        return True
+    def why_not_stored(self, data: bytes) -> str | None:
+        return None
+
+    def is_stored_alone(self, data: bytes) -> bool:
+        return False
 
     def storing_s(self, size: int) -> float:
         return 0.0

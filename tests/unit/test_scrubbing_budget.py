@@ -1,0 +1,135 @@
+"""What the Python plane's store is given costs it at most a quarter of a second, or comes alone.
+
+Its stub here counts what the real one does: for each character of what may be the scheme of a link it reads on to the
+end of that text (protocol/results.md#redaction).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import pytest
+
+import virtual_time
+from noetl_worker.errors import ControlPlaneError, NotSent
+from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.python.store import BUDGET_S, unpacked
+from noetl_worker.report import results
+from noetl_worker.report.events import CommandEvents
+from unit.planes import URL, After, Ours, ScriptedTransport, answer, command, emitter, plane, settings
+
+anyio_backend = virtual_time.anyio_backend
+
+STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution"}
+RUNS = {"lines": [f"{number:04}" + "x" * 9_996 for number in range(58)]}
+"""580 kB that took the real plane longer than 46 s."""
+WORDS = {"text": "a few words " * 48_000}
+
+
+def cost_s(body: Any) -> float:
+    """As measured: 46 s for 58 texts of 10 kB, 0.3 s for 580 kB of words."""
+    text = json.dumps(body["data"], ensure_ascii=False)
+    return sum(len(run) ** 2 for run in re.findall(r"[A-Za-z0-9+.-]+", text)) * 46 / 58e8 + len(text) * 0.3 / 580e3
+
+
+class Scrubber:
+    """The stub: nobody else is answered while it is at a PUT, so its PUTs at the same time are counted."""
+
+    def __init__(self) -> None:
+        self.costs: list[float] = []
+
+    def __call__(self, method: str, path: str, body: Any) -> Any:
+        if method == "GET":
+            return answer(200, "where")
+        if method == "PUT":
+            self.costs.append(cost_s(body))
+            return After(self.costs[-1], answer(200, STORED))
+        return answer(202, {"event_ids": [5]})
+
+
+async def told(data: Any) -> tuple[Scrubber, ScriptedTransport, dict[str, Any]]:
+    """What the plane was sent of a command with this result, and its `call.done`."""
+    stub = Scrubber()
+    at, transport = plane(stub)
+    report = await results.report(command(), ToolResult.success(data), CaseDecision(), FitRules())
+    events = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
+    events.start()
+    await events.finish(report, Ours())
+    batch = transport.bodies("/api/events/batch")[-1]
+    return stub, transport, next(event["payload"] for event in batch["events"] if event["name"] == "call.done")
+
+
+async def test_result_of_many_unbroken_texts_goes_into_the_event_as_it_is() -> None:
+    stub, _, payload = await told(RUNS)
+    assert stub.costs == []
+    assert payload["response"] == RUNS
+    assert "reference" not in payload["result"]
+
+
+async def test_result_of_many_unbroken_texts_that_no_batch_has_room_for_is_stored_packed_and_unaltered() -> None:
+    data = {"lines": RUNS["lines"] * 5}
+    stub, transport, _ = await told(data)
+    [put] = [body for method, _, body, _ in transport.sent if method == "PUT"]
+    assert json.loads(unpacked(put["data"]) or b"") == data
+    assert stub.costs[0] < BUDGET_S
+
+
+async def test_result_of_words_of_the_same_size_is_stored() -> None:
+    stub, _, payload = await told(WORDS)
+    assert len(stub.costs) == 1
+    assert payload["result"]["reference"]["ref"] == STORED["ref"]
+
+
+async def test_step_that_wants_many_unbroken_texts_stored_is_told_their_size_and_what_to_do() -> None:
+    at, transport = plane(Scrubber())
+    data = json.dumps(RUNS).encode()
+    with pytest.raises(ControlPlaneError) as raised:
+        await at.put_result(7, "start", data, source_step="start")
+    assert f"{len(data)} bytes" in str(raised.value)
+    assert "up to 10000 bytes" in str(raised.value)
+    assert "break them into lines" in str(raised.value)
+    assert transport.sent == []
+
+
+@pytest.mark.parametrize(("dialect", "most"), [(Dialect.PYTHON, 1), (Dialect.RUST, 3)])
+async def test_results_above_the_budget_are_stored_one_at_a_time(dialect: Dialect, most: int) -> None:
+    at_once = await puts_at_once(dialect, json.dumps(WORDS).encode())
+    assert at_once == most
+
+
+async def test_results_within_the_budget_do_not_wait_for_each_other() -> None:
+    assert await puts_at_once(Dialect.PYTHON, b'"a few words"') == 3
+
+
+async def puts_at_once(dialect: Dialect, data: bytes) -> int:
+    """Of three that are wanted at the same time, how many the plane had at most."""
+    inside, most = 0, 0
+
+    class Counted(ScriptedTransport):
+        async def send(self, method: str, url: str, headers: Any, body: Any, timeout_s: float) -> Any:
+            nonlocal inside, most
+            inside += method == "PUT"
+            most = max(most, inside)
+            try:
+                return await super().send(method, url, headers, body, timeout_s)
+            finally:
+                inside -= method == "PUT"
+
+    at = Plane(ControlPlaneClient(Counted(Scrubber()), settings()), URL, dialect)
+    await asyncio.gather(*(at.put_result(7, "start", data, source_step="start") for _ in range(3)))
+    return most
+
+
+async def test_result_that_waits_for_another_one_for_too_long_is_not_sent() -> None:
+    at, transport = plane(Scrubber())
+    data = json.dumps(WORDS).encode()
+    first = asyncio.ensure_future(at.store_result(7, "start", data, source_step="start"))
+    await asyncio.sleep(0.01)
+    with pytest.raises(NotSent):
+        await at.store_result(7, "start", data, source_step="start", patience_s=0.1)
+    assert (await first).status == 200
+    assert [method for method, *_ in transport.sent].count("PUT") == 1
