@@ -44,6 +44,8 @@ class HttpNetwork:
         self.trace = trace
         self.chance = random.Random(f"{seed}:http")
         self.weather: dict[str, Weather] = {}
+        self.refused: list[tuple[float, str]] = []
+        """When which process was refused a connection; what its keepalive asks beside is not in it."""
         self.on_sent: Callable[[Process, str, Mapping[str, Any]], None] = lambda *_: None
 
     def of(self, name: str) -> Weather:
@@ -84,6 +86,8 @@ class SimTransport:
         request = (method, url.removeprefix(URL), dict(headers), json.loads(body) if body else {})
         network.on_sent(self._process, request[1], request[3])
         if self._process.is_dead or network.is_down(name):
+            if STRAND.get() is self._process.main:
+                network.refused.append((network.plane.clock.elapsed_s, name))
             await asyncio.sleep(0.001)
             raise NotSent(f"{method} {url}: connection refused")
         back: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()

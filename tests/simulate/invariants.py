@@ -59,6 +59,8 @@ class Witness:
         self._plane = plane
         self._server = server
         self.violations: list[str] = []
+        self.refused: Sequence[tuple[float, str]] = ()
+        """When which worker was refused a connection."""
         self.deliveries: dict[str, int] = {}
         self.excused_until: dict[str, float] = {}
         self.closing_at = math.inf
@@ -258,9 +260,18 @@ class Witness:
     def is_named(self, command: Command) -> bool:
         """Whether an operator is told that its end is forgotten: of an item of a loop, which nothing brings on, or ten
         minutes later, where no request has met the restart."""
-        said = ("batch_overdue", "batch_not_rescued") if command.is_item else ("batch_overdue",)
         about = [line for line in self._trace.lines if f" command_id={command.command_id} " in line]
-        return any(f" log error: {event} " in line for line in about for event in said)
+        if command.is_item and any(" log error: batch_not_rescued " in line for line in about):
+            return True
+        overdue = [float(line.split()[0]) for line in about if " log error: batch_overdue " in line]
+        tellers = {
+            (one.worker_id.partition("-")[0], one.at - self._clock.now + self._clock.elapsed_s) for one in command.sets
+        }
+        return any(
+            not any(who == name and since < at < until for at, who in self.refused)
+            for until in overdue
+            for name, since in tellers
+        )
 
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout,

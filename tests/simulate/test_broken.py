@@ -25,6 +25,7 @@ RARE = {
     "a_passing_trouble_fails_the_command": 29,
     "ids_follow_the_clock": 1,
     "accepted_batches_are_not_remembered": 1,
+    "what_waits_is_never_lost": 15,
 }
 """A seed that soon notices it, for those that the first seed does not: looked at first, since it saves the others."""
 

@@ -54,7 +54,7 @@ class World(contextlib.AbstractContextManager["World"]):
         self.nats = NatsNetwork(self.loop, self.server, self.trace, seed)
         self.http = HttpNetwork(self.loop, self.plane, self.trace, seed)
         self.witness = Witness(self.clock, self.trace, self.plane, self.server)
-        self.http.on_sent = self.witness.sent
+        self.http.on_sent, self.witness.refused = self.witness.sent, self.http.refused
         self.nats.on_received = self.witness.received
         self.server.on_delivered = self.witness.delivered
         self.server.on_answer = self.witness.answered
