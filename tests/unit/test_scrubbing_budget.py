@@ -91,7 +91,7 @@ async def test_step_that_wants_many_unbroken_texts_stored_is_told_their_size_and
         await at.put_result(7, "start", data, source_step="start")
     assert f"{len(data)} bytes" in str(raised.value)
     assert "up to 10000 bytes" in str(raised.value)
-    assert "break them into lines" in str(raised.value)
+    assert "Break them into lines" in str(raised.value)
     assert transport.sent == []
 
 

@@ -340,7 +340,7 @@ async def test_rust_plane_is_sent_any_text_to_store() -> None:
 
 async def test_tool_is_told_that_the_python_plane_cannot_store_a_long_unbroken_text() -> None:
     at, transport = plane(store_then_accept())
-    with pytest.raises(ControlPlaneError, match="break them into lines"):
+    with pytest.raises(ControlPlaneError, match="Break them into lines"):
         await at.put_result(7, "start", b'"' + b"x" * 20_001 + b'"', source_step="start")
     assert transport.sent == []
 

@@ -207,7 +207,8 @@ class RecentBatches:
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
         was_there = {accepted.outages for accepted in batches} == {outages}
-        is_clear = was_there and not batches[0].is_overdue and not any(map(self._is_lost, batches))
+        lost = [accepted for accepted in batches if accepted.was_before_outage and self._is_lost(accepted)]
+        is_clear = was_there and not batches[0].is_overdue and not lost
         if is_clear and await self._has_settled_by_some(batches, settled, completed):
             return
         log.info("batches_checked", count=len(batches), server_url=plane.url)

@@ -172,9 +172,9 @@ def why_not_stored(data: bytes) -> str | None:
     if not found.holds_up:
         return None
     return (
-        f"its {len(data)} bytes have texts of up to {found.longest} bytes without a space or punctuation, and this "
-        "control plane would look through them for seconds or minutes without answering anybody: break them into "
-        "lines, or put them elsewhere (`artifact` with an object store, and pass the address)"
+        f"{len(data)} bytes with texts of up to {found.longest} bytes without a space or punctuation are not stored: "
+        "this control plane would look through them for seconds or minutes and answer nobody. Break them into lines, "
+        "or keep them elsewhere and pass the address"
     )
 
 
