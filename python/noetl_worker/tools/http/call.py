@@ -65,10 +65,12 @@ class HttpCall:
 
     async def run(self) -> ToolResult:
         self._headers = await self._rendered_headers()
-        if self._plan.pages is None:
+        if self._plan.pages is not None:
+            result = await self._paged(self._plan.pages)
+        elif self._plan.rules:
             result, _ = await self._tried(self._config, {})
         else:
-            result = await self._paged(self._plan.pages)
+            return await self._exchange(self._config)
         return self._counted(result) if self._exchanges > 1 else result
 
     def _counted(self, result: ToolResult) -> ToolResult:

@@ -15,7 +15,7 @@ from noetl_worker.tools.http.answer import in_plane_form
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.call import HttpCall
 from noetl_worker.tools.http.client import ClientOptions, Clients, check_options
-from noetl_worker.tools.http.request import check_request
+from noetl_worker.tools.http.request import check_address, check_request
 from noetl_worker.tools.http.tokens import Tokens
 
 __all__ = ["HttpConfig", "HttpTool"]
@@ -95,6 +95,8 @@ class HttpConfig:
     """The answer is cut after so many bytes (8 MiB; all pages together) and marked; at most 256 MiB."""
     retry: Any = None
     """Tries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""
+    address: httpx.URL = field(init=False, repr=False, compare=False)
+    """The `url` as it was parsed; to parse it costs a tenth of a request."""
 
     def __post_init__(self) -> None:
         if not 0 < self.max_response_bytes <= _LARGEST_LIMIT:
@@ -103,6 +105,7 @@ class HttpConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name!r} must be above 0 seconds, not {value:g}")
+        object.__setattr__(self, "address", check_address(self.url))
         check_request(self)
         check_options(self.options())
         check_auth(self.auth)

@@ -52,12 +52,11 @@ def check_address(url: str) -> httpx.URL:
 
 
 def check_request(config: HttpConfig) -> None:
-    """What can be checked before headers are rendered and files are opened: address, method, and the body's form.
+    """What can be checked before headers are rendered and files are opened: the method, and the body's form.
 
     Raises:
         ConfigurationError: no request can be built.
     """
-    check_address(config.url)
     method_of(config.method)
     for name, parts in (config.files or {}).items():
         for value in parts if isinstance(parts, list) else [parts]:
@@ -104,7 +103,7 @@ def build(
         texts["Content-Type"] = "application/json"
     timeout = httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout)
     try:
-        url = check_address(config.url)
+        url = config.address
         given = {**query, **config.params, **authorization.params}
         params = _fields(given, as_field)
         if params:
