@@ -228,7 +228,8 @@ def _is_binary(response: httpx.Response) -> bool:
 
 
 def _charset(response: httpx.Response, notes: list[str]) -> str:
-    declared = response.charset_encoding or "utf-8"
+    names_one = "charset" in response.headers.get("content-type", "").lower()
+    declared = (response.charset_encoding if names_one else None) or "utf-8"  # by email's parser, which is slow
     codec = codec_of(declared)
     if codec is None:
         notes.append(f"body: the charset {excerpt(declared, 40)!r} is not one that is read here, read as UTF-8")
