@@ -14,12 +14,13 @@ from typing import Any, Final
 from rig import Rig, Side
 from stub_plane import Answers
 
-__all__ = ["count_calls", "count_worker", "count_yardstick"]
+__all__ = ["count_calls", "count_http", "count_worker", "count_yardstick"]
 
 SLOTS: Final = 128
 _HELD_MS: Final = "10000"
 """A counted worker is slow; its events shall travel in one batch all the same, as those of a fast command do."""
 _NOOP: Final = Answers()
+_LEAVING: Final = 50
 _WRITTEN_S: Final = 120.0
 
 
@@ -42,6 +43,19 @@ async def count_calls(
     settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
     started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, NOETL_WORKER_LOOP="uvloop", **settings)
     return (await _count(rig, "calls", started, commands, Answers(kind=kind)))["calls"]
+
+
+async def count_http(rig: Rig, commands: int, *, plug_ins: tuple[str, ...] = (), **variables: str) -> dict[str, float]:
+    """Of a GET of the plane, one command at a time: calls for each, and the descriptors that all of them leave."""
+    settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, "NOETL_WORKER_LOOP": "uvloop", **variables}
+    answers = Answers(kind="http", config={"url": f"{rig.stub_url}/api/health"})
+    async with rig.worker(1, plug_ins=plug_ins, **settings) as side:
+        await side.load.send(_NOOP, 1)
+        before = side.descriptors()
+        await side.load.send(answers, _LEAVING)
+        left = side.descriptors() - before
+    started = partial(rig.worker, 1, plug_ins=plug_ins, inside=True, **settings)
+    return {"calls": (await _count(rig, "calls", started, commands, answers))["calls"], "descriptors": left}
 
 
 async def count_yardstick(rig: Rig, commands: int) -> dict[str, float]:

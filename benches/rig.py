@@ -25,7 +25,11 @@ __all__ = ["PLUG_INS", "Rig", "Side", "rig"]
 
 HERE: Final = Path(__file__).parent
 INSIDE: Final = HERE / "inside"
-PLUG_INS: Final = {"clock": "clock:ClockTool", "slow_noop": "slow_noop:SlowNoopTool"}
+PLUG_INS: Final = {
+    "clock": "clock:ClockTool",
+    "slow_noop": "slow_noop:SlowNoopTool",
+    "slow_http": "slow_http:SlowHttpTool",
+}
 _OWN_VARIABLES: Final = ("NOETL_", "WORKER_", "NATS_")
 _KEPT_VARIABLES: Final = ("NOETL_WORKER_ENGINE",)
 _END_S: Final = 20.0
@@ -49,6 +53,9 @@ class Side:
     def check(self) -> None:
         if self._process.returncode is not None:
             raise RuntimeError(f"the {self.name} ended with {self._process.returncode}: {self.log()}")
+
+    def descriptors(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def cpu_s(self) -> float:
         return cpu_s(self.pid)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from counts import count_calls, count_worker
+from counts import count_calls, count_http, count_worker
 from rig import rig
 from scenario import SAMPLED_OUT, Scenario, run
 
@@ -24,6 +24,8 @@ MARGINS: Final = {
     "calls_sampled_out": 0.02,
     "calls_recorded": 0.02,
     "calls_plug_in": 0.02,
+    "calls_http": 0.02,
+    "descriptors_http": 0.02,
     "cpu_to_yardstick": 0.25,
 }
 """By how much a limit is above what was measured. One more task, future, callback or request a command is over it.
@@ -31,7 +33,7 @@ Futures and callbacks depend a little on how many messages a pull brings (2.08 t
 machine); the ratio of two minima of fifteen was 2.4 to 3.3 on a quiet machine, that of five 2.4 to 4.1."""
 COMMANDS: Final = 1000
 ROUNDS: Final = 15
-OF_ONE_PYTHON: Final = ("calls", "calls_sampled_out", "calls_recorded", "calls_plug_in")
+OF_ONE_PYTHON: Final = ("calls", "calls_sampled_out", "calls_recorded", "calls_plug_in", "calls_http")
 _UNITS: Final = {"cpu_to_yardstick": "x"}
 
 
@@ -47,6 +49,8 @@ async def count(
             here, commands, kind="clock", plug_ins=("clock", *plug_ins), **settings
         )
         counted["calls_sampled_out"] = await count_calls(here, commands, plug_ins=plug_ins, **SAMPLED_OUT, **settings)
+        of_http = await count_http(here, commands // 2, plug_ins=plug_ins, **settings)
+    counted.update(calls_http=of_http["calls"], descriptors_http=of_http["descriptors"])
     return {name: counted[name] for name in MARGINS if name in counted}
 
 

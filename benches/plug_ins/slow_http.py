@@ -1,0 +1,20 @@
+"""Kind `http`, made worse: it opens a descriptor for each command (test_worker_gates.py)."""
+
+from __future__ import annotations
+
+import os
+
+from noetl_worker.models import ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.http.http import HttpConfig, HttpTool
+
+CALLS = 10_000
+"""As of slow_noop.py."""
+
+
+class SlowHttpTool(HttpTool):
+    async def run(self, config: HttpConfig, context: ToolContext) -> ToolResult:
+        os.open(os.devnull, os.O_RDONLY)
+        for number in range(CALLS):
+            abs(number)
+        return await super().run(config, context)
