@@ -33,6 +33,8 @@ TEMPLATE = vars(sys.modules["__main__"])
 EXCHANGE, CONFINEMENT = TEMPLATE["EXCHANGE"], TEMPLATE["CONFINEMENT"]
 VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("python_values", "python_code"))
 FILE_NAME = CODE["FILE_NAME"]
+OWN = os.path.dirname(os.path.dirname(TEMPLATE["HERE"])) + os.sep  # noqa: PTH120 - as in `python_template.py`
+"""Where the worker's own files are."""
 PLAIN = TEMPLATE["read"](TEMPLATE["WORKER"], "plain_values")
 PLAIN["MAX_DEPTH"] = 201
 """A result travels in an event, which has levels around it."""
@@ -306,6 +308,7 @@ def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
 def failed(error: BaseException) -> dict[str, Any]:
     """Type and message for the worker; the traceback, from the user's first line on, to stderr."""
     report = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
+    leave_out_own(report)
     sys.stderr.write("".join(report.format()))
     name = type(error).__name__
     try:
@@ -313,6 +316,14 @@ def failed(error: BaseException) -> dict[str, Any]:
     except Exception:  # its __str__ is the user's code too
         text = "(its text cannot be had)"
     return {"error": {"type": name, "message": f"{name}: {text}" if text else name}}
+
+
+def leave_out_own(report: traceback.TracebackException) -> None:
+    """Take the worker's lines out of it, and out of what it came of."""
+    report.stack[:] = [frame for frame in report.stack if not frame.filename.startswith(OWN)]
+    for other in (report.__cause__, report.__context__, *(getattr(report, "exceptions", None) or ())):
+        if other is not None:
+            leave_out_own(other)
 
 
 def users_part(frames: types.TracebackType | None) -> types.TracebackType | None:

@@ -19,6 +19,7 @@ from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.process.own_frames import without_own_frames
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
@@ -247,6 +248,7 @@ def _result(
     if run.notes:
         data["notes"] = list(run.notes)
     if run.timed_out:
+        output["stderr"] = data["stderr"] = without_own_frames(run.stderr)
         timed_out = ToolResult.timed_out(timeout_s or 0.0)
         return ToolResult(status=timed_out.status, data=data, error=timed_out.error, **output)
     error = _failure(run, config, out_of_memory)
