@@ -27,7 +27,7 @@ class Recorded(TableView):
         super().__init__(Console(file=io.StringIO()))
         self._picture = picture
 
-    def summary(self, execution: Execution) -> None:
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
         self._picture.print(self._table(), "", *closing_lines(execution, self.timeline), sep="\n", highlight=False)
 
 

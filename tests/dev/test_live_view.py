@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.live_view import EXCERPT, StepRun, failure_lines, glance, reported
+from noetl_worker.dev.excerpts import EXCERPT, glance
+from noetl_worker.dev.failures import Failure, failure_lines
+from noetl_worker.dev.live_view import reported
 
 
 @pytest.mark.parametrize(
@@ -64,12 +66,28 @@ def test_result_that_has_a_member_named_result_is_shown_whole() -> None:
     ],
 )
 def test_failure_says_what_there_is_to_go_by(error: str, value: Any, said: list[str]) -> None:
-    run = StepRun(1, "start", failed=1, error=error, value=value)
-    first, *more = failure_lines(run)
+    first, *more = failure_lines(Failure("start", error, value))
     assert first == f"  failed: start: {error.splitlines()[0]}"
     assert more == [f"    | {line}" for line in said]
 
 
 def test_failure_of_a_task_names_the_task() -> None:
-    run = StepRun(1, "start", failed=1, error="broke", value={"failed_task": "load"})
-    assert failure_lines(run) == ["  failed: start, task load: broke"]
+    assert failure_lines(Failure("start", "broke", {"failed_task": "load"})) == ["  failed: start, task load: broke"]
+
+
+def test_failure_of_a_request_names_it_and_shows_the_beginning_of_the_answer() -> None:
+    value = {"status_code": 500, "url": "http://h/a?password=hunter2", "data": "x" * 900}
+    _, asked, answer = failure_lines(Failure("start", "HTTP 500 response", value, request="POST {{ base }}/a"))
+    assert asked == "    POST http://h/a?password=[REDACTED]"
+    assert answer == "    | 500 " + "x" * 500
+
+
+def test_stderr_without_a_traceback_is_shown_by_its_last_lines() -> None:
+    text = "\n".join(f"line {n}" for n in range(20))
+    assert failure_lines(Failure("start", "x", {"stderr": text}))[1] == "    | line 12"
+
+
+def test_traceback_is_shown_whole() -> None:
+    trace = "Traceback (most recent call last):\n" + "\n".join(f"  line {n}" for n in range(40))
+    shown = failure_lines(Failure("start", "x", {"stderr": f"printed before\n{trace}\n"}))[1:]
+    assert shown == [f"    | {line}" for line in trace.splitlines()]

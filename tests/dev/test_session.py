@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev import live_view
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
@@ -104,8 +103,8 @@ async def test_json_lines_tell_the_whole_story() -> None:
     code, shown = await run_file(EXAMPLES / "branch.yaml", as_json=True)
     lines = [json.loads(line) for line in shown.splitlines()]
     assert code == 0
-    assert [line["event"] for line in lines] == ["begin", "started", "done", "started", "done", "summary"]
-    assert [line["step"] for line in lines[1:-1]] == ["start", "start", "high", "high"]
+    assert [line["event"] for line in lines] == ["begin", "started", "done", "started", "output", "done", "summary"]
+    assert [line["step"] for line in lines[1:-1]] == ["start", "start", "high", "high", "high"]
     assert lines[2]["result"] == {"score": 70}
     assert lines[2]["duration_ms"] >= 0
     summary = lines[-1]
@@ -189,9 +188,3 @@ async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-def test_stderr_of_a_failed_command_is_shown_by_its_last_lines() -> None:
-    text = "\n".join(f"line {n}" for n in range(20))
-    assert live_view.stderr_tail({"stderr": text})[0] == "line 12"
-    assert live_view.stderr_tail({"stderr": ""}) == live_view.stderr_tail(None) == []

@@ -27,7 +27,7 @@ import logging_guard
 from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.dev.live_view import JsonView, LineView, TableView, View
+from noetl_worker.dev.live_view import About, JsonView, LineView, TableView, View
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import ToolError
@@ -345,7 +345,7 @@ class Stage:
             TableView(Console(file=self.lines, width=2_000, force_terminal=True)),
         ]
         for view in self.views:
-            self.plane.log.listen(lambda event, view=view: view.event(event, "leak", ""))  # type: ignore[misc]
+            self.plane.log.listen(lambda event, view=view: view.event(event, About("leak")))  # type: ignore[misc]
         self._count = 0
 
     async def play(self, plan: Plan, log_form: str) -> tuple[Message, str]:

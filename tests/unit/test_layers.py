@@ -214,6 +214,7 @@ def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
         "tools.deadline",
         "tools.fields",
         "tools.policy",
+        "tools.process.live_output",
         "tools.task_sequence",
     }
     own_ways = {"tools.rhai": ["_core"], "tools.nats": ["jetstream.client"]}

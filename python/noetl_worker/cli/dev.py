@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -32,6 +33,16 @@ _RULES: Final = (
 """What its worker takes from the environment as `run` does: they are this machine's."""
 
 
+class LogLevel(str, Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_USUAL: Final = LogLevel.ERROR
+
+
 def dev(
     playbook: Annotated[Path, typer.Argument(help="A playbook file.")],
     set_: Annotated[
@@ -49,13 +60,14 @@ def dev(
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = Dialect.PYTHON,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for POST /api/execute.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the view.")] = False,
-    log_level: Annotated[str, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = "error",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the steps print.")] = False,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
 ) -> None:
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
     from noetl_worker.observability.logging import configure_logging
 
     require_posix()
-    configure_logging(log_level, "auto")
+    configure_logging(log_level.value, "auto")
     try:
         with with_extra_local():
             from noetl_worker.dev.session import run_playbook
@@ -69,6 +81,7 @@ def dev(
             as_json=as_json,
             worker_factory=worker_beside,
             credentials=credential or (),
+            is_quiet=quiet,
         )
         code = event_loop.run(_until_sigterm(session))
     except NoetlWorkerError as error:

@@ -37,6 +37,7 @@ from noetl_worker.secrets import redaction
 from noetl_worker.templates.paths import places_in_code
 from noetl_worker.tools.contract import Stop, ToolCommand, ToolContext, ToolValues, ToolWorker
 from noetl_worker.tools.docs.task_schema import kinds_in
+from noetl_worker.tools.process import live_output
 from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.scope import SHUTDOWN, CallScope
 from noetl_worker.tools.task_sequence import SequenceData, python_form, rust_form
@@ -158,6 +159,7 @@ class Dispatch:
             if prepared.is_inline:
                 result = await prepared.call()
             else:
+                live_output.begin(self._command)
                 self._scope = self._scope_of(prepared)
                 result = await self._scope.run(prepared.call())
         except BaseException as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Protocol, TextIO
 
@@ -18,19 +18,38 @@ from rich.text import Text
 
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import LoggedEvent
+from noetl_worker.dev.excerpts import duration, glance, one_line, printable
+from noetl_worker.dev.failures import Failure, LoopItem, failure_lines
 from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.places import FilePlaces
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.process.live_output import PrintedLine
 
-__all__ = ["JsonView", "LineView", "StepRun", "TableView", "Timeline", "View", "view_for"]
+__all__ = ["About", "JsonView", "LineView", "StepRun", "TableView", "Timeline", "View", "view_for"]
 
-EXCERPT: Final = 96
-STDERR_LINES: Final = 8
 _STYLES: Final = {"waiting": "dim", "running": "yellow", "done": "green", "failed": "bold red"}
 _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
-_FAILURE: Final = frozenset({"error", "error_kind", "retryable", "code", "exception", "failed_task", "elapsed", "url"})
-"""What stands in a failed command's result beside the data."""
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
+_MOST_FAILURES: Final = 5
+"""Of a step, told at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the plane knows of a command."""
+
+    kind: str = ""
+    owner: str = ""
+    """Path of a child playbook; "" for the one that was asked for."""
+    item: LoopItem | None = None
+    request: str = ""
+    """Of `http`: method and address."""
+    places: FilePlaces = field(default_factory=FilePlaces)
+
+    def name(self, step: str) -> str:
+        named = f"{self.owner}: {step}" if self.owner else step
+        return named if self.item is None else f"{named}[{self.item.index}]"
 
 
 @dataclass(slots=True)
@@ -49,9 +68,7 @@ class StepRun:
     ended_at: float | None = None
     text: str = ""
     """What the last result comes to, or the error's first line."""
-    error: str = ""
-    """The complete error."""
-    value: JsonValue = None
+    failures: list[Failure] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -80,9 +97,13 @@ class Happening:
     word: str
     """started, done or failed."""
     run: StepRun
+    name: str
+    event: LoggedEvent
+    item: LoopItem | None = None
     seconds: float | None = None
     text: str = ""
     value: JsonValue = None
+    failure: Failure | None = None
 
 
 @dataclass(slots=True)
@@ -92,42 +113,64 @@ class Timeline:
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     _claimed_at: dict[str, float] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
+    _items: dict[str, LoopItem] = field(default_factory=dict)
+    """The plane forgets an item before it tells its end."""
+    _runs_of: dict[str, StepRun] = field(default_factory=dict)
 
-    def take(self, event: LoggedEvent, kind: str = "", owner: str = "") -> Happening | None:
+    def take(self, event: LoggedEvent, about: About) -> Happening | None:
         """Note an event; what is worth saying about it, or None."""
         ref = event.command_ref
         if ref is None:
             return None
         step = event.node.removesuffix(":task_sequence")
         run = self.runs.setdefault((event.execution_id, step), StepRun(event.execution_id, step))
+        self._runs_of[ref] = run
         if event.event_type == "command.issued":
             run.issued += 1
-            run.kind = kind or run.kind
-            run.owner = owner
+            run.kind = about.kind or run.kind
+            run.owner = about.owner
+            if about.item is not None:
+                self._items[ref] = about.item
             return None
+        about = replace(about, item=self._items.get(ref))
         if event.event_type == "command.claimed":
             self._claimed_at[ref] = event.created_at
             run.began_at = run.began_at or event.created_at
-            return Happening(event.created_at, "started", run)
+            return Happening(event.created_at, "started", run, about.name(step), event, about.item)
         if event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
-            return self._end(event, run, ref)
+            return self._end(event, run, ref, about)
         return None
 
-    def _end(self, event: LoggedEvent, run: StepRun, ref: str) -> Happening:
+    def running(self, now: float) -> list[tuple[StepRun, str, float]]:
+        """(step, command id, seconds) of the commands that have begun and not ended."""
+        return [
+            (run, ref, max(0.0, now - at))
+            for ref, at in self._claimed_at.items()
+            if ref not in self._ended and (run := self._runs_of.get(ref)) is not None
+        ]
+
+    def item_of(self, line: PrintedLine) -> LoopItem | None:
+        return self._items.get(line.command_id)
+
+    def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About) -> Happening:
         self._ended.add(ref)
         run.ended_at = event.created_at
         seconds = max(0.0, event.created_at - self._claimed_at.get(ref, event.created_at))
         value, error = reported(event)
         # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
         word = "done" if error is None else "failed"
+        run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else glance(value)
+        happening = Happening(
+            event.created_at, word, run, about.name(run.step), event, about.item, seconds, run.text, value
+        )
         if error is None:
             run.done += 1
-        else:
-            run.failed += 1
-        run.value = value
-        run.text = one_line(error.splitlines()[0]) if error and error.strip() else glance(value)
-        run.error = error or ""
-        return Happening(event.created_at, word, run, seconds, run.text, value)
+            return happening
+        run.failed += 1
+        ids = f"execution {event.execution_id}, command {ref}, event {event.event_id}"
+        happening.failure = Failure(run.step, error or run.text, value, ids, about.item, about.request, about.places)
+        run.failures.append(happening.failure)
+        return happening
 
 
 def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
@@ -141,43 +184,11 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
         return inner.get("data", inner), None if failure is None else str(failure)
     if event.event_type == "call.done" and event.response is not None:  # what the Python plane acts on
         return event.response, None
-    value = {key: item for key, item in context.items() if key not in _BOOKKEEPING}
+    told = event.response if isinstance(event.response, dict) else context
+    value = {key: item for key, item in told.items() if key not in _BOOKKEEPING}
     if event.event_type == "call.done":
         return value, None
     return value, event.error or str(context.get("error") or "failed")
-
-
-def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
-    """`value` as one short line of JSON."""
-    if value is None or value == {}:
-        return ""
-    return cut(dumps(value).decode(errors="replace"), limit)
-
-
-def glance(value: JsonValue, limit: int = EXCERPT) -> str:
-    """What an author looks for in a result, in one line: what was printed, answered, selected; else the JSON."""
-    if not isinstance(value, dict):
-        return excerpt(value, limit)
-    if ("exit_code" in value or "returncode" in value) and isinstance(printed := value.get("stdout"), str):
-        return cut(one_line(printed.strip() or str(value.get("stderr") or "").strip()), limit)
-    if "status_code" in value:
-        answer = excerpt(value["data"], limit) if value.get("data") else ""
-        return cut(f"{value['status_code']} {answer}".rstrip(), limit)
-    if "row_count" in value and "rows" in value:
-        count = value["row_count"] if value.get("columns") else value.get("affected_rows")
-        return cut(f"{count} rows {excerpt(value['rows'], limit) if value['rows'] else ''}".rstrip(), limit)
-    if "_prev" in value and "results" in value:
-        return glance(value["_prev"], limit)
-    return excerpt(value, limit)
-
-
-def one_line(text: str) -> str:
-    """Line ends and control characters as JSON writes them: a tool's output must not steer the terminal."""
-    return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
-
-
-def cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 class View(Protocol):
@@ -188,8 +199,9 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None: ...
-    def event(self, event: LoggedEvent, kind: str, owner: str) -> None: ...
-    def summary(self, execution: Execution) -> None: ...
+    def event(self, event: LoggedEvent, about: About) -> None: ...
+    def printed(self, line: PrintedLine, about: About) -> None: ...
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None: ...
 
 
 class LineView:
@@ -213,16 +225,22 @@ class LineView:
         where = ", ".join(f"{name} {url}" for name, url in urls.items())
         self._print(f"{execution.path}: execution {execution.execution_id} ({where})")
 
-    def event(self, event: LoggedEvent, kind: str, owner: str) -> None:
-        happening = self.timeline.take(event, kind, owner)
+    def event(self, event: LoggedEvent, about: About) -> None:
+        happening = self.timeline.take(event, about)
         if happening is None:
             return
         run, at = happening.run, max(0.0, happening.at - self._began_at)
         text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {happening.text}"
-        self._print(f"{at:8.3f}s  {happening.word:<8} {run.name:<26} {text}".rstrip())
+        self._print(f"{at:8.3f}s  {happening.word:<8} {happening.name:<26} {text}".rstrip())
 
-    def summary(self, execution: Execution) -> None:
-        for line in closing_lines(execution, self.timeline):
+    def printed(self, line: PrintedLine, about: About) -> None:
+        stream = "" if line.stream == "stdout" else f" ({line.stream})"
+        text = printable(about.places.in_file(line.text, line.step))
+        name = replace(about, item=self.timeline.item_of(line)).name(line.step)
+        self._print(f"{name}{stream} | {text}")
+
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
+        for line in closing_lines(execution, self.timeline, is_interrupted=is_interrupted):
             self._print(line)
 
     def _print(self, line: str) -> None:
@@ -245,12 +263,12 @@ class TableView(LineView):
     ) -> None:
         self._live.stop()
 
-    def event(self, event: LoggedEvent, kind: str, owner: str) -> None:
-        self.timeline.take(event, kind, owner)
+    def event(self, event: LoggedEvent, about: About) -> None:
+        self.timeline.take(event, about)
 
-    def summary(self, execution: Execution) -> None:
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
         self._live.stop()
-        super().summary(execution)
+        super().summary(execution, is_interrupted=is_interrupted)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -282,25 +300,44 @@ class JsonView:
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
         self._write({"event": "begin", "execution_id": str(execution.execution_id), "path": execution.path, **urls})
 
-    def event(self, event: LoggedEvent, kind: str, owner: str) -> None:
-        happening = self.timeline.take(event, kind, owner)
+    def event(self, event: LoggedEvent, about: About) -> None:
+        happening = self.timeline.take(event, about)
         if happening is None:
             return
         line: dict[str, JsonValue] = {
             "event": happening.word,
             "at": moment(happening.at, utc="Z"),
             "execution_id": str(event.execution_id),
+            "command_id": event.command_ref,
+            "event_id": str(event.event_id),
             "step": happening.run.step,
             "tool": happening.run.kind,
         }
+        if happening.item is not None:
+            line["loop_index"] = happening.item.index
         if happening.seconds is not None:
             line["duration_ms"] = round(happening.seconds * 1000, 1)
             line["result"] = happening.value
-        if happening.word == "failed":
-            line["error"] = happening.run.error or happening.text
+        if happening.failure is not None:
+            line |= {"error": happening.failure.error, "details": failure_lines(happening.failure)}
         self._write(line)
 
-    def summary(self, execution: Execution) -> None:
+    def printed(self, line: PrintedLine, about: About) -> None:
+        item = self.timeline.item_of(line)
+        self._write(
+            {
+                "event": "output",
+                "at": moment(time.time(), utc="Z"),
+                "execution_id": str(line.execution_id),
+                "command_id": line.command_id,
+                "step": line.step,
+                "stream": line.stream,
+                "text": about.places.in_file(line.text, line.step),
+                **({"loop_index": item.index} if item is not None else {}),
+            }
+        )
+
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
         steps = [
             {
                 "step": run.step,
@@ -313,6 +350,10 @@ class JsonView:
             for run in self.timeline.runs.values()
             if run.execution_id == execution.execution_id
         ]
+        running: JsonValue = [
+            {"step": run.step, "command_id": ref, "duration_ms": round(seconds * 1000, 1)}
+            for run, ref, seconds in self.timeline.running(time.time())
+        ]
         self._write(
             {
                 "event": "summary",
@@ -322,6 +363,7 @@ class JsonView:
                 "steps": steps,
                 "result": execution.last_result,
                 "error": execution.error,
+                **({"interrupted": running} if is_interrupted else {}),
             }
         )
 
@@ -337,54 +379,33 @@ def view_for(console: Console, *, as_json: bool) -> View:
     return TableView(console) if console.is_terminal else LineView(console)
 
 
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
 def lasted(execution: Execution) -> float:
     return max(0.0, (execution.ended_at or time.time()) - execution.started_at)
 
 
-def stderr_tail(value: JsonValue) -> list[str]:
-    """The last lines of a failed command's stderr: the traceback of the author's own code, a shell's complaint."""
-    text = value.get("stderr") if isinstance(value, dict) else None
-    return text.rstrip().splitlines()[-STDERR_LINES:] if isinstance(text, str) else []
+def interrupted_line(timeline: Timeline) -> str:
+    """What was cut off: the last line, for a Ctrl-C is often not meant for what ran."""
+    running = [
+        f"{run.name} ({run.kind}, command {ref}) after {duration(seconds)}"
+        for run, ref, seconds in timeline.running(time.time())
+    ]
+    return f"interrupted: {', '.join(running) or 'no command was running'}"
 
 
-def failure_lines(run: StepRun) -> list[str]:
-    """Where and why a step failed, and what there is to go by: the error's other lines, stderr, the answer."""
-    value = run.value if isinstance(run.value, dict) else {}
-    task = f", task {value['failed_task']}" if value.get("failed_task") else ""
-    first, *more = (run.error or run.text).splitlines() or ["failed"]
-    lines = [f"  failed: {run.step}{task}: {first}"]
-    details = [line for line in more if line.strip()] or stderr_tail(value)
-    if not details and (answer := glance({key: item for key, item in value.items() if key not in _FAILURE}, 300)):
-        details = [answer]
-    lines += [f"    | {printable(line)}" for line in details]
-    return lines
-
-
-def lacks_credential(run: StepRun) -> bool:
-    return isinstance(run.value, dict) and run.value.get("code") == "credential_not_found"
-
-
-def printable(line: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in line)
-
-
-def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:
+def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: bool = False) -> list[str]:
     """How it ended, in one to a few lines."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
     commands = sum(run.issued for run in runs)
+    status = "INTERRUPTED" if is_interrupted else execution.status
     lines = [
-        f"{execution.status} in {duration(lasted(execution))}: {len(runs)} steps, {commands} commands",
+        f"{status} in {duration(lasted(execution))}: {len(runs)} steps, {commands} commands",
     ]
     for run in runs:
-        if run.failed:
-            lines += failure_lines(run)
-    if any(run.failed and lacks_credential(run) for run in runs):
+        for failure in run.failures[:_MOST_FAILURES]:
+            lines += failure_lines(failure)
+        if (more := len(run.failures) - _MOST_FAILURES) > 0:
+            lines.append(f"  failed: {run.step}: {more} more")
+    if any(failure.lacks_credential for run in runs for failure in run.failures):
         lines.append("  to give this run a credential: --credential NAME=FILE, or credentials.yaml beside the playbook")
     if execution.stands_still:
         why = "" if execution.error else f"no arc of step '{execution.current_step}' brings a step in; "
@@ -393,4 +414,6 @@ def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:
         lines.append(f"  error: {execution.error}")
     if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
         lines.append(f"  result: {last}")
+    if is_interrupted:
+        lines.append(interrupted_line(timeline))
     return lines

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import yaml
 from rich.console import Console
 
 from noetl_worker.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.live_view import View, view_for
+from noetl_worker.dev.failures import LoopItem
+from noetl_worker.dev.live_view import About, View, view_for
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
+from noetl_worker.dev.places import FilePlaces, places_in
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
+from noetl_worker.json_text import loads
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
 
 __all__ = ["WorkerFactory", "run_playbook"]
 
+_LIST: Final = ":task_sequence"
+"""After the name of a step that is a list of tasks."""
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect], AbstractAsyncContextManager[Any]]
 """(nats_url, server_url, dialect) -> a worker that runs while the block is open."""
 
@@ -39,6 +46,7 @@ async def run_playbook(
     worker_factory: WorkerFactory,
     credentials: Sequence[str] = (),
     console: Console | None = None,
+    is_quiet: bool = False,
 ) -> int:
     """Run one playbook file with nothing else running, and show it.
 
@@ -52,6 +60,7 @@ async def run_playbook(
         keep: leave everything up after the end, until cancelled (Ctrl-C).
         as_json: JSON lines instead of the view.
         console: where to show it; default: standard output.
+        is_quiet: without what the steps print.
 
     Returns:
         0 only if the execution ended COMPLETED, else 1.
@@ -61,7 +70,7 @@ async def run_playbook(
         JetStreamError: nats-server is not installed or does not start.
     """
     file = Path(path)
-    document = await asyncio.to_thread(_load, file, overrides)
+    text, document = await asyncio.to_thread(_load, file, overrides)
     known = await asyncio.to_thread(local_credentials, file, credentials)
     console = console or Console()
     settings = PlaneSettings(dialect=dialect)
@@ -71,17 +80,21 @@ async def run_playbook(
         for credential in known:
             plane.credentials.write(credential.body())
         own_path = Playbook.of(document).path
-        for content in await asyncio.to_thread(_neighbours, file):
-            plane.register_playbook(content)
+        places = {}
+        for neighbour, content in await asyncio.to_thread(_neighbours, file):
+            places[plane.register_playbook(content).path] = places_in(content, str(neighbour))
         plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
+        places[own_path] = places_in(text, str(path))
         with view_for(console, as_json=as_json) as view:
-            async with worker_factory(nats.url, plane.url, dialect):
-                execution = await _run(plane, own_path, view, _begin(plane, nats.url, known))
-                if keep:
-                    if not as_json:  # there, the `begin` line has both addresses
-                        line = f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it"
-                        console.print(line, highlight=False, soft_wrap=True)
-                    await asyncio.Event().wait()
+            shown = _Shown(plane, view, places)
+            with nullcontext() if is_quiet else watched(shown.take):
+                async with worker_factory(nats.url, plane.url, dialect):
+                    execution = await _run(plane, own_path, shown, _begin(plane, nats.url, known))
+                    if keep:
+                        if not as_json:  # there, the `begin` line has both addresses
+                            line = f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it"
+                            console.print(line, highlight=False, soft_wrap=True)
+                        await asyncio.Event().wait()
     return 0 if execution.status == "COMPLETED" else 1
 
 
@@ -91,42 +104,76 @@ def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredentia
     return fields | ({"credentials": ", ".join(credential.name for credential in known)} if known else {})
 
 
-async def _run(plane: DevControlPlane, path: str, view: View, fields: Mapping[str, str]) -> Execution:
+async def _run(plane: DevControlPlane, path: str, shown: _Shown, fields: Mapping[str, str]) -> Execution:
     """Execute and wait for the end, children of it included."""
-    early: list[LoggedEvent] = []
-    forget = plane.log.listen(early.append)
+    stop_showing = plane.log.listen(shown.take)
     execution = plane.execution(await plane.execute(path))
-    view.begin(execution, fields)
-
-    def show(event: LoggedEvent) -> None:
-        owner = "" if event.execution_id == execution.execution_id else plane.execution(event.execution_id).path
-        view.event(event, _kind(plane, event), owner)
-
-    forget()
-    for event in early:
-        show(event)
-    stop_showing = plane.log.listen(show)
+    shown.begin(execution, fields)
+    is_interrupted = True
     try:
         await plane.wait_all_ended(timeout_s=None)
+        is_interrupted = False
     finally:
         stop_showing()
-        view.summary(execution)
+        shown.end(execution, is_interrupted=is_interrupted)
     return execution
 
 
-def _kind(plane: DevControlPlane, event: LoggedEvent) -> str:
-    if event.event_type != "command.issued":
-        return ""
-    playbook = plane.execution(event.execution_id).playbook
-    step = playbook.steps.get(event.node.removesuffix(":task_sequence")) if playbook is not None else None
-    return step.kind if step is not None else ""
+class _Shown:
+    """Tells a view what happens, and what is printed, with what the plane knows of it."""
+
+    def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces]) -> None:
+        self._view, self._plane, self._places = view, plane, places
+        self._early: list[LoggedEvent | PrintedLine] | None = []
+        """What comes before the execution is known."""
+        self._execution_id = 0
+        self._is_over = False
+
+    def begin(self, execution: Execution, fields: Mapping[str, str]) -> None:
+        self._execution_id = execution.execution_id
+        self._view.begin(execution, fields)
+        early, self._early = self._early or [], None
+        for item in early:
+            self.take(item)
+
+    def take(self, item: LoggedEvent | PrintedLine) -> None:
+        if self._early is not None:
+            self._early.append(item)
+        elif isinstance(item, PrintedLine):
+            if not self._is_over:
+                line = replace(item, step=item.step.removesuffix(_LIST))
+                self._view.printed(line, self._about(line.execution_id, line.step, line.command_id))
+        else:
+            self._view.event(item, self._about(item.execution_id, item.node.removesuffix(_LIST), item.command_ref))
+
+    def end(self, execution: Execution, *, is_interrupted: bool) -> None:
+        """Of an interrupted run, what is printed after this is not told: its last line is what was interrupted."""
+        self._is_over = is_interrupted
+        self._view.summary(execution, is_interrupted=is_interrupted)
+
+    def _about(self, execution_id: int, step_name: str, command_ref: str | None) -> About:
+        execution = self._plane.execution(execution_id)
+        step = execution.playbook.steps.get(step_name) if execution.playbook is not None else None
+        kind = step.kind if step is not None else ""
+        owner = "" if execution_id == self._execution_id else execution.path
+        position = execution.positions.get(command_ref or "")
+        item = LoopItem(position.index, position.run.iterator, position.item) if position is not None else None
+        request = self._request(command_ref) if kind == "http" and command_ref is not None else ""
+        return About(kind, owner, item, request, self._places.get(execution.path, FilePlaces()))
+
+    def _request(self, command_ref: str) -> str:
+        row = self._plane.log.command_by_ref(command_ref)
+        context = loads(row.context) if row is not None else {}
+        config = context.get("tool_config") or {} if isinstance(context, dict) else {}
+        address = config.get("url") or config.get("endpoint") or ""
+        return f"{str(config.get('method') or 'GET').upper()} {address}" if isinstance(config, dict) else ""
 
 
 # ── the file ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _load(file: Path, overrides: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """The checked document with the overrides in its workload."""
+def _load(file: Path, overrides: Mapping[str, JsonValue]) -> tuple[str, dict[str, Any]]:
+    """The text of the file, and the checked document with the overrides in its workload."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -139,7 +186,7 @@ def _load(file: Path, overrides: Mapping[str, JsonValue]) -> dict[str, Any]:
     document.setdefault("metadata", {"path": file.stem, "name": file.stem})
     for name, value in overrides.items():
         _override(workload, name, value)
-    return document
+    return text, document
 
 
 def _override(workload: dict[str, Any], name: str, value: JsonValue) -> None:
@@ -155,9 +202,9 @@ def _override(workload: dict[str, Any], name: str, value: JsonValue) -> None:
     target[parts[-1]] = value
 
 
-def _neighbours(file: Path) -> list[str]:
-    """Contents of the other playbooks in the file's folder; what is no playbook is left out."""
-    found: list[str] = []
+def _neighbours(file: Path) -> list[tuple[Path, str]]:
+    """The other playbooks in the file's folder, with their contents; what is no playbook is left out."""
+    found: list[tuple[Path, str]] = []
     for other in sorted((*file.parent.glob("*.yaml"), *file.parent.glob("*.yml"))):
         if other.resolve() == file.resolve():
             continue
@@ -167,5 +214,5 @@ def _neighbours(file: Path) -> list[str]:
         except PlaybookError:
             continue
         if isinstance(document, dict) and "workflow" in document:
-            found.append(text)
+            found.append((other, text))
     return found

@@ -28,6 +28,7 @@ from noetl_worker.tools import policy
 from noetl_worker.tools.contract import ToolContext, ToolValues
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
+from noetl_worker.tools.process import live_output
 
 __all__ = ["SequenceData", "Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
 
@@ -328,6 +329,9 @@ class SequenceProgress:
         elif left is not None and delay >= left:  # as http does: a wait that can only end in a timeout hides the cause
             text = f"task {task.label!r} is not tried again: its delay of {delay:g} s is over the {left:.3g} s left"
         else:
+            reason = result.error.message if result.error is not None else "a rule asks for it"
+            again = f"task {task.label!r}, attempt {executed} of {action.attempts}: {reason}; again in {delay:g} s"
+            live_output.say("retry", again)
             await asyncio.sleep(delay)
             return
         error = result.error and dataclasses.replace(result.error, message=f"{result.error.message} ({text})")

@@ -28,6 +28,7 @@ from noetl_worker.tools.http.auth import Authorizer
 from noetl_worker.tools.http.client import Clients, send, shown, without_user
 from noetl_worker.tools.http.request import build
 from noetl_worker.tools.http.secret_hosts import Destination
+from noetl_worker.tools.process import live_output
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class HttpCall:
             return False
         reason = result.error.message if result.error is not None else "success"
         self._context.logger.info("http_retry", tries=tries, delay_s=round(delay, 3), reason=reason)
+        live_output.say("retry", f"attempt {tries} of {rule.attempts}: {reason}; again in {delay:g} s")
         await asyncio.sleep(delay)
         return True
 

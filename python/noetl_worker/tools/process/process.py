@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from noetl_worker.json_text import dumps
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
+from noetl_worker.tools.process.live_output import LiveLines
 
 __all__ = [
     "MAX_OUTPUT_BYTES",
@@ -189,7 +190,9 @@ async def _drain(captures: Sequence[Capture]) -> None:
 class Capture:
     """Reads a pipe to its end into bounded memory: the first and the last half of `limit` bytes."""
 
-    def __init__(self, fd: int, limit: int) -> None:
+    def __init__(self, fd: int, limit: int, live: LiveLines | None = None) -> None:
+        """`live`: told what is read, when it is read."""
+        self._live = live
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.left_out = 0
@@ -228,6 +231,8 @@ class Capture:
                 return
 
     def _keep(self, chunk: bytes) -> None:
+        if self._live is not None:
+            self._live.feed(chunk)
         room = self._half - len(self._head)
         if room > 0:
             self._head += chunk[:room]
@@ -255,6 +260,8 @@ class Capture:
                 self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+            if self._live is not None:
+                self._live.end()
             self.ended.set_result(None)
 
     def data(self) -> bytes:

@@ -27,6 +27,7 @@ from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.process.live_output import lines_of
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import TemplateProcess, once
 from noetl_worker.tools.python.python_answer import PythonAnswer, Request, complete, frame_of, parsed
@@ -305,7 +306,10 @@ class _Template:
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
-        captures = (process.Capture(out_read, limit), process.Capture(err_read, limit))
+        captures = (
+            process.Capture(out_read, limit, lines_of("stdout", limit)),
+            process.Capture(err_read, limit, lines_of("stderr", limit)),
+        )
         child = self._children[number] = _Child(self, number, request, answer)
         request.send()  # before who reads it is woken: else it sleeps once more, and is woken twice
         self.send(REQUEST.pack(op, number, 0), [theirs.detach(), out_write, err_write])

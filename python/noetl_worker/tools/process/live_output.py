@@ -1,0 +1,111 @@
+"""What commands print, line by line while they run, for whom watches here (`dev`, `exec`). A worker has no watcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from noetl_worker.models.wire import CommandId
+from noetl_worker.secrets.redaction import known_here, redact_text, without_half_at_end
+from noetl_worker.tools.process.own_frames import without_own_frames
+
+__all__ = ["LiveLines", "PrintedLine", "Watcher", "begin", "lines_of", "say", "watched"]
+
+_LONGEST: Final = 8_192
+"""Bytes of one line; the rest of it is left out."""
+
+
+class _Command(Protocol):
+    """What a line is told to be of."""
+
+    @property
+    def execution_id(self) -> int: ...
+    @property
+    def command_id(self) -> CommandId: ...
+    @property
+    def step(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedLine:
+    """One line of a running command, redacted."""
+
+    execution_id: int
+    command_id: str
+    step: str
+    stream: str
+    """stdout or stderr; `retry` for what the worker says of a try that comes again."""
+    text: str
+
+
+Watcher: TypeAlias = Callable[[PrintedLine], None]
+_WATCHER: Final[ContextVar[Watcher | None]] = ContextVar("noetl_worker_output_watcher", default=None)
+_COMMAND: Final[ContextVar[_Command | None]] = ContextVar("noetl_worker_output_command", default=None)
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Tell it every line of the commands that this task, and those it starts meanwhile, run."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def begin(command: _Command) -> None:
+    """From here on, what is printed in this task and in those it starts is of this command."""
+    if _WATCHER.get() is not None:
+        _COMMAND.set(command)
+
+
+def say(stream: str, text: str) -> None:
+    """Tell the watcher, where there is one, a line of the command that runs here."""
+    watcher, command = _WATCHER.get(), _COMMAND.get()
+    if watcher is not None and command is not None:
+        known = known_here()
+        watcher(
+            PrintedLine(command.execution_id, str(command.command_id), command.step, stream, redact_text(text, known))
+        )
+
+
+def lines_of(stream: str, limit: int) -> LiveLines | None:
+    """For a pipe of the command that runs here; None where nobody watches."""
+    return LiveLines(stream, limit) if _WATCHER.get() is not None else None
+
+
+class LiveLines:
+    """Cuts a stream into lines. What comes at once is redacted at once: a secret may have several lines."""
+
+    def __init__(self, stream: str, limit: int) -> None:
+        self._stream, self._left = stream, limit
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        if self._left < 0:
+            return
+        self._left -= len(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        self._rest = self._rest[: _LONGEST + 1]
+        self._tell(lines)
+        if self._left < 0:
+            self._rest = b""
+            say(self._stream, "[more is printed than is kept: the rest is not shown]")
+
+    def end(self) -> None:
+        if self._rest:
+            self._tell([self._rest])
+            self._rest = b""
+
+    def _tell(self, lines: list[bytes]) -> None:
+        if lines:
+            text = b"".join(_shortened(line) + b"\n" for line in lines).decode("utf-8", "replace")
+            for line in redact_text(without_own_frames(text), known_here()).split("\n")[:-1]:
+                say(self._stream, line.removesuffix("\r"))
+
+
+def _shortened(line: bytes) -> bytes:
+    return line if len(line) <= _LONGEST else without_half_at_end(line[:_LONGEST]) + b" [...]"
