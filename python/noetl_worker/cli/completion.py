@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-__all__ = ["PROGRAM", "answer_the_shell", "completion"]
+__all__ = ["PROGRAM", "answer_the_shell", "completion", "kinds"]
 
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
@@ -40,6 +40,17 @@ def completion(
         typer.echo(f"noetl-worker completion: name the shell ({known}); $SHELL says {name!r}", err=True)
         raise typer.Exit(EXIT_ARGUMENT)
     typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=_VARIABLE, shell=name))
+
+
+def kinds(incomplete: str) -> list[str]:
+    """The tool kinds that begin so: the built-in ones, and by their names those of plug-ins, which are not loaded."""
+    from importlib.metadata import entry_points
+
+    from noetl_worker.tools.kinds.built_in import BUILT_IN
+    from noetl_worker.tools.registry import ENTRY_POINT_GROUP
+
+    names = {*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def answer_the_shell() -> None:

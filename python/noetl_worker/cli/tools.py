@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from noetl_worker.cli.completion import kinds
 from noetl_worker.errors import ConfigurationError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ __all__ = ["tools"]
 
 
 def tools(
-    kind: Annotated[str | None, typer.Argument(help="A tool kind or an alias of one; none: list them all.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="A tool kind or an alias of one; none: list them all.", autocompletion=kinds),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="JSON Schema (2020-12) of the kind, or of all by kind.")
     ] = False,
