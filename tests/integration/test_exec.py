@@ -196,6 +196,7 @@ def test_command_shows_the_result_and_fails_with_the_tool(tmp_path: Path) -> Non
     told = json.loads(ended.out)
     assert (told["event"], told["failed"]) == ("call.error", True)
     assert told["payload"]["response"]["stdout"] == "ada\n"
+    assert told["output"] == [{"stream": "stdout", "text": "ada"}]
     assert typed("exec", "noop").code == 0
 
 

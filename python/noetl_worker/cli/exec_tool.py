@@ -7,12 +7,14 @@ import json
 import shlex
 import signal
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import unquote, urlsplit
 
 import typer
 
+from noetl_worker.cli.completion import kinds
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import DocumentError, NoetlWorkerError, SettingsError
@@ -36,7 +38,7 @@ _SERVER: Final = "http://exec.invalid"
 @with_setting_flags(shown=("command_timeout_s", "isolation", "result_max_bytes"))
 def exec_(
     flags: SettingFlags,
-    kind: Annotated[str, typer.Argument(help="A tool kind: noetl-worker tools lists them.")],
+    kind: Annotated[str, typer.Argument(help="A tool kind: noetl-worker tools lists them.", autocompletion=kinds)],
     config: Annotated[
         str, typer.Option("--config", help="The tool's fields: JSON, or @FILE (JSON or YAML), or @- for stdin.")
     ] = "{}",
@@ -49,10 +51,12 @@ def exec_(
         typer.Option("--credential", metavar="NAME=FILE", help="A credential for `auth`: a file {type, data}."),
     ] = None,
     dialect: Annotated[Dialect, typer.Option(help="In which control plane's words the result is shown.")] = _USUAL,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the tool prints while it runs.")] = False,
 ) -> None:
     """Run one tool once, through the stages of `run`, and show the result as the
-    worker would report it: redacted, and fitted to the size of an event.
+    worker would report it: redacted, and fitted to the size of an event. What it prints is
+    shown on stderr while it runs.
 
     No server is needed, and nothing is reported to one. What a tool asks of a control plane
     (a child playbook, a stored result) is answered with an error.
@@ -69,7 +73,7 @@ def exec_(
             _mapping("--input", given),
             _mapping("--variables", variables),
         )
-        code = event_loop.run(_run(settings, *command, _credentials(credential or []), as_json=as_json))
+        code = event_loop.run(_run(settings, *command, _credentials(credential or []), as_json=as_json, is_quiet=quiet))
     except (SettingsError, DocumentError) as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_ARGUMENT) from None
@@ -100,24 +104,35 @@ async def _run(
     credentials: Mapping[str, Any],
     *,
     as_json: bool,
+    is_quiet: bool,
 ) -> int:
-    from noetl_worker.cli.views.local_run import print_result
+    from noetl_worker.cli.views.local_run import print_line, print_result
     from noetl_worker.command.tool_rules import registry_of
     from noetl_worker.local_run import LocalRun, WithholdingTransport
     from noetl_worker.observability.logging import configure_logging
     from noetl_worker.phases import Progress
+    from noetl_worker.tools.process.live_output import PrintedLine, watched
 
     configure_logging("warning", "auto", without=("command_failed",))  # the result says it
     registry = registry_of(settings)
     registry.get(str(body["action"]))  # one that is unknown is a wrong argument, no failed tool
     progress, plane = Progress(), NoPlane(credentials)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
+    output: list[PrintedLine] = []
+
+    def take(line: PrintedLine) -> None:
+        output.append(line)
+        if not as_json:
+            print_line(line)
+
+    watching = nullcontext() if is_quiet else watched(take)
     async with LocalRun(settings, WithholdingTransport(plane.answer), registry=registry) as local_run:
-        done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
+        with watching:
+            done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
     if progress.is_stopping:
         typer.echo("noetl-worker exec: interrupted", err=True)
         return EXIT_INTERRUPTED
-    print_result(done, as_json=as_json)
+    print_result(done, output, as_json=as_json)
     for name in plane.unknown:
         given = f"--credential {shlex.quote(name)}=FILE"
         typer.echo(f"noetl-worker exec: no credential {name!r}: give it with {given}", err=True)

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 from noetl_worker.cli.views.terminal import harmless
 from noetl_worker.local_run import LocalOutcome
+from noetl_worker.tools.process.live_output import PrintedLine
 
-__all__ = ["print_requests", "print_result"]
+__all__ = ["print_line", "print_requests", "print_result"]
 
 
-def print_result(done: LocalOutcome, *, as_json: bool) -> None:
-    """The result as it would be reported to the plane: one line about it, then JSON."""
+def print_result(done: LocalOutcome, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
+    """The result as it would be reported to the plane: one line about it, then JSON.
+
+    `output`: what the tool has printed, for the JSON form.
+    """
     call = done.call
     if call is None:
         typer.echo(f"nothing would be reported: {done.outcome.text or done.outcome.kind.value}", err=True)
         return
     payload: dict[str, Any] = dict(call["payload"])
     if as_json:
+        told = {"output": [{"stream": line.stream, "text": line.text} for line in output]} if output else {}
         line = {"event": call["name"], "failed": done.failed, "seconds": round(done.seconds, 3), "payload": payload}
-        typer.echo(json.dumps(line, ensure_ascii=False))
+        typer.echo(json.dumps({**line, **told}, ensure_ascii=False))
         return
     typer.echo(f"{call['name']} after {done.seconds:.3f} s", err=True)
     said = {name: payload[name] for name in ("error", "error_kind") if name in payload}
     shown = payload.get("response", payload.get("result")) or said or None  # the Rust plane is told the text alone
     typer.echo(harmless(json.dumps(shown, indent=2, ensure_ascii=False)))
+
+
+def print_line(line: PrintedLine) -> None:
+    """What the tool prints, when it prints it."""
+    typer.echo(f"{line.stream} | {harmless(line.text)}", err=True)
 
 
 def print_requests(done: LocalOutcome, *, as_json: bool) -> None:
