@@ -134,12 +134,36 @@ def test_flag_of_any_setting_reaches_it_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"), [("noetl-worker do", "doctor"), ("noetl-worker run --ack-w", "--ack-wait-s")]
+    ("typed", "offered"),
+    [
+        ("noetl-worker do", "doctor"),
+        ("noetl-worker run --ack-w", "--ack-wait-s"),
+        ("noetl-worker tools task", "task_sequence"),
+        ("noetl-worker exec post", "postgres"),
+    ],
 )
-def test_shell_completes_commands_and_flags(typed: str, offered: str, tmp_path: Path) -> None:
+def test_shell_completes_commands_flags_and_kinds(typed: str, offered: str, tmp_path: Path) -> None:
     asked = {"_NOETL_WORKER_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
     ended = command_line(tmp_path, **asked)
     assert ended.out.split() == [offered]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("dev", "p.yaml", "--log-level", "verbose"), "noetl-worker dev: Invalid value for '--log-level'"),
+        (("dev", "p.yaml", "--dialect", "go"), "'go' is not one of 'python', 'rust'"),
+        (("dev",), "noetl-worker dev: Missing argument 'playbook'"),
+        (("dev", "p.yaml", "--kep"), "noetl-worker dev: No such option: --kep"),
+        (("run", "--log-level", "verbose"), "LOG_LEVEL='verbose' is not usable: one of debug, info"),
+        (("completion", "tcsh"), "noetl-worker completion: Invalid value for 'shell': 'tcsh' is not one of"),
+        (("dve",), "noetl-worker: No such command 'dve'"),
+    ],
+)
+def test_wrong_argument_is_one_line_and_exit_2(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    ended = command_line(tmp_path, *words)
+    assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
+    assert said in ended.err
 
 
 def test_completion_prints_the_script_of_a_shell(tmp_path: Path) -> None:
@@ -254,7 +278,7 @@ def test_json_is_all_that_stdout_has(dialect: str, tmp_path: Path) -> None:
     assert ended.code == 0
     assert ended.err == ""
     lines = json_lines(ended.out)
-    assert [line["event"] for line in lines] == ["begin", "started", "done", "summary"]
+    assert [line["event"] for line in lines] == ["begin", "started", "output", "done", "summary"]
     assert lines[-1]["status"] == "COMPLETED"
     assert "Ada 2" in json.dumps(lines[-1]["result"])
 
@@ -342,4 +366,4 @@ def test_what_only_the_extra_installs_is_named_with_how_to_install_it(missing: s
     said = complaint(Ended(done.returncode, done.stdout, done.stderr))
     assert done.returncode == 2
     assert said.startswith(f"noetl-worker {arguments[0]}: {missing}")
-    assert said.endswith('is not installed: pip install "noetl-worker[local]"')
+    assert said.endswith('is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")')

