@@ -115,7 +115,7 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 	@touch $@
 
 demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
-	$(if $(filter .venv-demo,$(DEMO_VENV)),NOETL_WORKER_ENGINE=python )$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
+	$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
 
 docs: $(STAMP) ## docs/tools from the tools' config models and guides
 	$(BIN)/noetl-worker tools --markdown docs/tools

@@ -18,6 +18,8 @@ from typing import Any
 MATURIN = "maturin>=1.9.4,<2"
 VARIABLE = "NOETL_WORKER_BUILD"
 SETTING = "engine"
+BY_CHOICE = Path("python", "noetl_worker", "engine", "pure_by_choice")
+"""In an install without a Rust engine that was asked for: it says nothing of that at run time."""
 MODES = ("auto", "rust", "pure")
 
 ConfigSettings = dict[str, Any] | None
@@ -66,13 +68,17 @@ def build_editable(
 
 def _mode(config_settings: ConfigSettings) -> str:
     """Return `rust`, `auto` (worth a try) or `pure`."""
-    wanted = (config_settings or {}).get(SETTING) or os.environ.get(VARIABLE) or "auto"
+    wanted = _wanted(config_settings)
     if wanted not in MODES:
         raise SystemExit(f"{VARIABLE} or the config setting {SETTING!r} is {wanted!r}; use one of {', '.join(MODES)}")
     if wanted == "auto" and (reason := _why_pure()):
         _say(f"{reason}: building the pure-Python wheel")
         return "pure"
-    return str(wanted)
+    return wanted
+
+
+def _wanted(config_settings: ConfigSettings) -> str:
+    return str((config_settings or {}).get(SETTING) or os.environ.get(VARIABLE) or "auto")
 
 
 def _why_pure() -> str | None:
@@ -87,6 +93,9 @@ def _why_pure() -> str | None:
 
 def _build(kind: str, wheel_directory: str, config_settings: ConfigSettings) -> str:
     mode = _mode(config_settings)
+    BY_CHOICE.unlink(missing_ok=True)
+    if _wanted(config_settings) == "pure":
+        BY_CHOICE.touch()
     if mode != "pure":
         # Without these a missing toolchain is downloaded by surprise, and a missing registry is waited for.
         os.environ.setdefault("MATURIN_NO_INSTALL_RUST", "1")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import noetl_worker
+from noetl_worker import engine
 from noetl_worker.engine import load_engine
 from noetl_worker.errors import EnginePanic, EngineUnavailable, SettingsError
 from patience import PATIENCE_S
@@ -54,7 +55,22 @@ def test_auto_takes_rust_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_engine("rust") == ("rust", core)
 
 
-def test_auto_falls_back_with_one_warning_that_names_platform_and_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_quiet_where_the_install_was_built_pure_on_purpose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_rust(monkeypatch)
+    monkeypatch.setattr(sys.implementation, "name", "cpython")
+    monkeypatch.setattr(engine, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "pure_by_choice").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_engine("auto")[0] == "python"
+
+
+def test_auto_falls_back_with_one_warning_that_names_platform_and_fix(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine, "__file__", str(tmp_path / "__init__.py"))
     without_rust(monkeypatch)
     monkeypatch.setattr(sys.implementation, "name", "cpython")
     with pytest.warns(RuntimeWarning, match=r"no Rust engine for cpython .* Install a native wheel") as seen:

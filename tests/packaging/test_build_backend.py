@@ -28,8 +28,10 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Any]]:
-    """Record what reaches the two real backends."""
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str, Any]]:
+    """Record what reaches the two real backends, in a tree of its own."""
+    (tmp_path / "python/noetl_worker/engine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     made: list[tuple[str, str, Any]] = []
 
     def fake(name: str) -> types.ModuleType:
@@ -86,6 +88,17 @@ def test_auto_falls_back_and_says_why(
     assert repr(failure) in capsys.readouterr().err
 
 
+def test_pure_build_that_was_asked_for_is_marked_and_any_other_is_not(
+    backend: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = Path("python/noetl_worker/engine/pure_by_choice")
+    backend.build_wheel("dist", {"engine": "pure"})
+    assert mark.exists()
+    monkeypatch.setattr(shutil, "which", lambda _program: None)
+    backend.build_wheel("dist")
+    assert not mark.exists()
+
+
 def test_rust_that_fails_is_an_error(backend: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: Any) -> str:
         raise SystemExit(1)
@@ -118,13 +131,9 @@ def test_requirements_follow_the_mode(backend: Any, calls: list[Any]) -> None:
     assert backend.get_requires_for_build_editable({"engine": "pure"}) == ["editables>=0.5"]
 
 
-def test_pure_editable_install_drops_a_stale_extension(
-    backend: Any, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pure_editable_install_drops_a_stale_extension(backend: Any, calls: list[Any], tmp_path: Path) -> None:
     package = tmp_path / "python" / "noetl_worker"
-    package.mkdir(parents=True)
     (package / "_core.abi3.so").touch()
     (package / "_core.pyi").touch()
-    monkeypatch.chdir(tmp_path)
     backend.build_editable("dist", {"engine": "pure"})
-    assert [path.name for path in package.iterdir()] == ["_core.pyi"]
+    assert {path.name for path in package.iterdir()} == {"_core.pyi", "engine"}

@@ -56,7 +56,7 @@ def load_engine(choice: str) -> tuple[str, Engine]:
             raise EngineUnavailable(
                 f"{VARIABLE}=rust, but the Rust engine cannot be imported: {error}. {_fix()}"
             ) from error
-        if sys.implementation.name == "cpython":
+        if sys.implementation.name == "cpython" and not _is_pure_by_choice():
             warnings.warn(
                 f"noetl-worker runs on its Python engine: no Rust engine for {_platform()} ({error}). {_fix()} "
                 f"Set {VARIABLE}=python to accept it without this warning.",
@@ -78,6 +78,11 @@ def require(choice: str) -> None:
     if choice not in ("auto", ENGINE):
         wanted = f"auto, or {ENGINE}: that engine was imported before these settings were read"
         raise SettingsError(VARIABLE, choice, wanted)
+
+
+def _is_pure_by_choice() -> bool:
+    """Whether the install was made without a Rust engine on purpose (`NOETL_WORKER_BUILD=pure`)."""
+    return os.path.exists(f"{os.path.dirname(__file__)}/pure_by_choice")  # noqa: PTH110, PTH120
 
 
 def _pure() -> Engine:
