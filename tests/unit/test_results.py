@@ -50,6 +50,30 @@ async def test_python_response_is_the_tools_data_and_context_its_plain_values() 
     assert report.error is None
 
 
+async def test_output_of_a_success_is_in_the_last_event_where_the_plane_s_own_worker_reports_none() -> None:
+    printed = ToolResult.success({"n": 1}, stdout="begin\npassword=hunter22\n" + "x" * 20_000 + "end\n", stderr="")
+    report = await told(printed)
+    output: Any = report.notes["output"]
+    assert (output["stdout"][-4:], len(output["stdout"]), output["stderr"]) == ("end\n", 8_192, "")
+    assert value(report.response) == {"n": 1}
+    assert "output" not in (await told(printed, Dialect.RUST)).notes
+    shell = {"returncode": 0, "stdout": "x", "stderr": ""}
+    assert "output" not in (await told(ToolResult.success(shell, stdout="x", stderr=""))).notes
+
+
+async def test_output_that_the_event_has_no_room_for_is_left_out() -> None:
+    tight = FitRules.of(SecretTexts(), max_bytes=6_000)
+    report = await told(ToolResult.success({"text": "y" * 1_000}, stdout="x" * 8_000), rules=tight)
+    assert "output" not in report.notes
+
+
+async def test_output_is_redacted_before_it_is_cut() -> None:
+    secret = "s3cr3t-" * 20
+    rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)
+    report = await told(ToolResult.success({}, stdout=secret + "x" * (8_192 - 20)), rules=rules)
+    assert "s3cr3t" not in str(report.notes)
+
+
 ODD = {"t": (1, 2), "s": {3}, "when": datetime.date(2026, 1, 2), 5: "five", "in": {"d": Decimal("1.5"), 6: "six"}}
 BEYOND = {"big": 2**70, "nan": float("nan")}
 

@@ -189,6 +189,8 @@ class DialectRules(Protocol):
 
     # ── variables and results ──
 
+    reports_output: bool
+    """Whether what its own worker reports of a tool that succeeded has what the tool printed."""
     error_fails_command: bool
     """Whether a tool that returned an error, which no case handled, fails its command; else the playbook goes on."""
     inlines_unstored_results: bool

@@ -18,6 +18,7 @@ from noetl_worker.models.case import CaseAction, CaseDecision, Exit, Fail, SetVa
 from noetl_worker.models.command import Command
 from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
 from noetl_worker.models.report import Report
+from noetl_worker.models.spellings import SEQUENCES
 from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.dialects import RULES
@@ -33,6 +34,8 @@ _MAX_GROWTH: Final = 6
 """Of a byte of JSON where a plane counts it escaped: `\\u007f`."""
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
+_MAX_OUTPUT_CHARS: Final = 8_192
+"""Of each stream: as long as a secret may be that a cut must not leave a half of."""
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
 """Skipped cases that are named one by one; a thousand of them would push the terminal event over the budget."""
@@ -47,6 +50,8 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     one of them raised (recorded: error-sql-sequence).
     """
     fitted = await fit_result(command, result, rules)
+    if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
+        fitted = _with_output(command, result, fitted, rules)
     action = decision.action
     if action is not None or decision.skipped:
         fitted = replace(fitted, notes={**fitted.notes, **_notes(decision, rules)})
@@ -82,6 +87,23 @@ def refused_report(refused: Report, error: ServerRefused) -> Report:
     text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
     context = {"status": "error", "error": text}
     return Report(status="error", context=context, response=context, error=text, notes=refused.notes)
+
+
+def _with_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
+    """The report with the end of what was printed, where the plane's own worker reports no output: in the last event,
+    for people. No template sees it there."""
+    is_told = isinstance(result.data, dict) and "stdout" in result.data
+    if is_told or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
+        return report
+    output = {"stdout": _end_of(result.stdout or "", rules), "stderr": _end_of(result.stderr or "", rules)}
+    if not json_text.fits(json_text.dumps([report.context, output]), rules.max_bytes):
+        return report
+    return replace(report, notes={**report.notes, "output": output})
+
+
+def _end_of(text: str, rules: FitRules) -> str:
+    """Redacted before it is cut to what is kept; what the first cut leaves of a secret is cut off by the second."""
+    return _clean(text[-2 * _MAX_OUTPUT_CHARS :], rules)[-_MAX_OUTPUT_CHARS:]
 
 
 def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:

@@ -117,6 +117,7 @@ class PythonRules:
     step_input_wins = True  # recorded: step-input
     names: Names = PythonNames()
     ids_are_text = True
+    reports_output = False
     error_fails_command = True
     inlines_unstored_results = True
     looks_through_results = True

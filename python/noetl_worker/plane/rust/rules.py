@@ -82,6 +82,7 @@ class RustRules:
     step_input_wins = False
     names: Names = RustNames()
     ids_are_text = False
+    reports_output = True
     error_fails_command = False  # protocol/events.md#rust-plane
     inlines_unstored_results = False
     looks_through_results = False
