@@ -1,4 +1,4 @@
-"""The first command of README, typed in a fresh clone: the demo runs to its end."""
+"""The first command of README, typed in a fresh clone on a path with a space: the demo runs to its end."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_demo_of_the_first_page_completes_in_a_clone(tmp_path: Path) -> None:
     pytest.importorskip("yaml", reason="noetl-worker dev reads YAML")
     lines = commands_of((ROOT / "README.md").read_text(encoding="utf-8"))
     (demo,) = (line.text for line in lines if line.text.startswith("make demo"))
-    clone(tmp_path / "clone")
+    clone(tmp_path / "a clone")
     variables = {name: value for name, value in environment().items() if name not in OF_MAKE}
-    variables |= {"PYTHONPATH": str(tmp_path / "clone/python"), "NOETL_WORKER_ENGINE": "python"}
+    variables |= {"PYTHONPATH": str(tmp_path / "a clone/python"), "NOETL_WORKER_ENGINE": "python"}
     done = subprocess.run(
         ["bash", "-c", demo],
-        cwd=tmp_path / "clone",
+        cwd=tmp_path / "a clone",
         env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
