@@ -82,6 +82,11 @@ def test_failure_of_a_request_names_it_and_shows_the_beginning_of_the_answer() -
     assert answer == "    | 500 " + "x" * 500
 
 
+def test_request_that_was_not_answered_is_named_with_how_long_it_took() -> None:
+    failure = Failure("start", "timed out after 2 s", {"status_code": None, "url": "http://h/a"}, request="GET x")
+    assert failure_lines(failure) == ["  failed: start: timed out after 2 s", "    GET http://h/a"]
+
+
 def test_stderr_without_a_traceback_is_shown_by_its_last_lines() -> None:
     text = "\n".join(f"line {n}" for n in range(20))
     assert failure_lines(Failure("start", "x", {"stderr": text}))[1] == "    | line 12"

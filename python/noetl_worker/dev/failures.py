@@ -80,7 +80,8 @@ class Failure:
             body = fields.get("data") or fields.get("body")
             shown = body[:BODY] if isinstance(body, str) else excerpt(body, BODY)
             first, *more = shown.splitlines() or [""]
-            return [f"{fields['status_code'] or ''} {first}".strip(), *more]
+            said = f"{fields['status_code'] or ''} {first}".strip()
+            return [said, *more] if said else more
         answer = glance({name: item for name, item in fields.items() if name not in _DESCRIPTION}, BODY)
         return [answer] if answer else []
 
