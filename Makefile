@@ -117,8 +117,9 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
 	$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
 
-docs: $(STAMP) ## docs/tools from the tools' config models and guides
+docs: $(STAMP) ## docs/tools from the tools' config models and guides, docs/check.md from the codes
 	$(BIN)/noetl-worker tools --markdown docs/tools
+	$(BIN)/noetl-worker check --markdown docs/check.md
 
 picture: $(STAMP) ## docs/live-view.svg, from a run of the demo
 	$(BIN)/python docs/record_live_view.py

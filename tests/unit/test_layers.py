@@ -38,7 +38,7 @@ executor deliveries readings
 
 worker worker_process doctor diagnosis local_run supervisor
 
-cli dev testing envelope cases event_set template
+cli dev lint testing envelope cases event_set template
 
 __main__
 """

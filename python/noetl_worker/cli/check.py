@@ -1,0 +1,143 @@
+"""`noetl-worker check PATH...`: mistakes in playbooks, before anything runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from noetl_worker.cli.system import with_extra_local
+from noetl_worker.errors import PlaybookError
+from noetl_worker.models.wire import Dialect
+
+if TYPE_CHECKING:
+    from noetl_worker.lint.findings import Mistake
+
+__all__ = ["check"]
+
+EXIT_FOUND: Final = 1
+EXIT_ARGUMENT: Final = 2
+_STDIN: Final = Path("-")
+
+
+class CheckFormat(str, Enum):
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Playbooks, folders of them, or - for standard input.")
+    ] = None,
+    format_: Annotated[CheckFormat, typer.Option("--format", help="How findings are written.")] = CheckFormat.TEXT,
+    plane: Annotated[
+        Dialect | None, typer.Option("--plane", help="The one plane it is for: what fails there is an error.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", metavar="CODE", help="These codes alone: NW101, or NW1 for a group.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="CODE", help="Not these codes.")] = None,
+    credentials: Annotated[
+        Path | None, typer.Option("--credentials", help="A file {NAME: {type, data}}: what `auth` may name.")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="Known findings, which are left out.")] = None,
+    write_baseline: Annotated[
+        Path | None, typer.Option("--write-baseline", help="Write what is found there as known.")
+    ] = None,
+    stdin_filename: Annotated[
+        str, typer.Option("--stdin-filename", help="What standard input is called in findings.")
+    ] = "<stdin>",
+    only_playbooks: Annotated[
+        bool, typer.Option("--only-playbooks", help="Pass over files that look like no playbook.")
+    ] = False,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the page of all codes there, and check nothing.")
+    ] = None,
+) -> None:
+    """Look for mistakes in playbooks. Nothing is run, and nothing is asked over a network.
+
+    `.noetl-check.yaml` beside the playbooks, or in a folder above, has the same words as
+    the flags: select, ignore, plane, strict, credentials, baseline. Flags win.
+
+    Exit codes: 0 no error (there may be warnings); 1 an error was found; 2 a flag or a
+    file cannot be read.
+    """
+    try:
+        with with_extra_local():
+            from noetl_worker.lint.formats import FORMATS
+        if markdown is not None:
+            _write_page(markdown)
+            return
+        flags = {
+            "select": tuple(select or ()),
+            "ignore": tuple(ignore or ()),
+            "plane": plane.value if plane is not None else None,
+            "strict": strict,
+            "credentials": credentials,
+            "baseline": baseline,
+        }
+        found, files, is_wrong = _found(paths or [], flags, stdin_filename, only_playbooks=only_playbooks)
+        if write_baseline is not None:
+            _write_baseline(write_baseline, found)
+            return
+    except PlaybookError as error:
+        typer.echo(f"noetl-worker check: {error}", err=True)
+        raise typer.Exit(EXIT_ARGUMENT) from None
+    _show(FORMATS[format_.value](found), found, files)
+    raise typer.Exit(EXIT_FOUND if is_wrong else 0)
+
+
+def _show(text: str, found: list[Mistake], files: int) -> None:
+    if text:
+        typer.echo(text)
+    errors = sum(mistake.severity == "error" for mistake in found)
+    warnings = len(found) - errors
+    typer.echo(f"{_count(files, 'playbook')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}", err=True)
+
+
+def _found(
+    paths: list[Path], flags: Mapping[str, object], stdin_filename: str, *, only_playbooks: bool
+) -> tuple[list[Mistake], int, bool]:
+    """What is found, in how many playbooks, and whether it is an error by the settings of each."""
+    from noetl_worker.lint.files import inspect, playbooks_in
+    from noetl_worker.lint.settings_file import settings_beside
+    from noetl_worker.tools.registry import Registry
+
+    if not paths:
+        raise PlaybookError("name a playbook, a folder of them, or - for standard input")
+    registry, found, files, is_wrong = Registry(), [], 0, False
+    texts = [(Path(stdin_filename), sys.stdin.read(), stdin_filename)] if _STDIN in paths else []
+    named = playbooks_in([path for path in paths if path != _STDIN], only_playbooks=only_playbooks)
+    for path, text, name in [*texts, *((path, text, str(path)) for path, text in named)]:
+        settings = settings_beside(path.resolve().parent).with_flags(**flags)
+        mistakes = inspect(text, name, registry, settings)
+        is_wrong |= any(settings.strict or mistake.severity == "error" for mistake in mistakes)
+        found += mistakes
+        files += 1
+    return found, files, is_wrong
+
+
+def _write_baseline(file: Path, found: list[Mistake]) -> None:
+    from noetl_worker.lint.baseline import write_baseline
+
+    typer.echo(f"{_count(write_baseline(file, found), 'finding')} written to {file}", err=True)
+
+
+def _write_page(file: Path) -> None:
+    from noetl_worker.lint.page import page
+
+    try:
+        file.write_text(page(), encoding="utf-8")
+    except OSError as error:
+        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,321 @@
+"""Every code that `check` gives: what it means, a playbook that has it, and how it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["CODES", "GROUPS", "Code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    name: str
+    title: str
+    severity: Literal["error", "warning"]
+    example: str
+    mend: str
+    plane: str = ""
+    """The plane that it is about."""
+
+
+GROUPS: Final[Mapping[str, str]] = {
+    "NW1": "Shape",
+    "NW2": "Tools",
+    "NW3": "Templates",
+    "NW4": "Flow",
+    "NW5": "Planes",
+    "NW6": "Code",
+}
+
+
+def _step(*lines: str, name: str = "start") -> str:
+    return "".join([f"  - step: {name}\n", *(f"    {line}\n" for line in lines)])
+
+
+def _playbook(*steps: str, head: str = "") -> str:
+    return head + "workflow:\n" + "".join(steps)
+
+
+_NOOP: Final = "tool: {kind: noop}"
+_SHAPE: Final = (
+    Code("NW100", "The file is not YAML", "error", 'workflow: [\n  "step\n', "Close the quote or the bracket."),
+    Code(
+        "NW101",
+        "A key that nothing reads",
+        "error",
+        _playbook(
+            _step(_NOOP, "next:", "  arcs:", '    - {step: last, whn: "{{ start.ok }}"}'), _step(_NOOP, name="last")
+        ),
+        "Write `when`. A key that is like no known one is a warning, but for a step's own.",
+    ),
+    Code(
+        "NW102",
+        "A key that is there twice",
+        "error",
+        _playbook(_step(_NOOP, "desc: one", "desc: two")),
+        "Keep one of them: of two, only the last counts.",
+    ),
+    Code(
+        "NW103",
+        "Another kind of document",
+        "error",
+        _playbook(_step(_NOOP), head="apiVersion: noetl.io/v3\nkind: Playbook\n"),
+        "Write `apiVersion: noetl.io/v2` and `kind: Playbook`.",
+    ),
+    Code(
+        "NW104",
+        "A value of a wrong type, or none of those allowed",
+        "error",
+        _playbook(_step("loop: {in: [1, 2], spec: {mode: concurrent}}", _NOOP)),
+        "Write `mode: parallel` or `mode: sequential`.",
+    ),
+    Code("NW105", "A part that is missing", "error", _playbook(_step("desc: does nothing")), "Give the step a `tool`."),
+    Code(
+        "NW106",
+        "Two steps of one name",
+        "error",
+        _playbook(_step(_NOOP), _step(_NOOP)),
+        "Rename one of them, and the arcs that lead to it.",
+    ),
+)
+_TOOLS: Final = (
+    Code("NW201", "No such kind", "error", _playbook(_step("tool: {kind: pyhton}")), "Write `kind: python`."),
+    Code(
+        "NW202",
+        "A field that this kind has not",
+        "error",
+        _playbook(_step("tool: {kind: http, url: https://example.org, metod: POST}")),
+        "Write `method`. A field that is like no known one is a warning: the worker ignores it.",
+    ),
+    Code("NW203", "A field that is missing", "error", _playbook(_step("tool: {kind: shell}")), "Give it a `command`."),
+    Code(
+        "NW204",
+        "A value that the kind does not take",
+        "error",
+        _playbook(_step("tool: {kind: http, url: https://example.org, timeout: soon}")),
+        "Write seconds, or a text such as `30s`.",
+    ),
+    Code(
+        "NW205",
+        "A field that is not read here",
+        "warning",
+        _playbook(_step("tool: {kind: shell, command: ls, retry: {max_attempts: 3}}")),
+        "Make `tool` a list of this one task, with a rule `do: retry`.",
+    ),
+    Code(
+        "NW206",
+        "A rule of a policy that cannot work",
+        "error",
+        _playbook(
+            _step("tool:", "  - {name: one, kind: noop, spec: {policy: {rules: [{else: {then: {do: retrry}}}]}}}")
+        ),
+        "Write one of `continue`, `retry`, `break`, `jump`, `fail`.",
+    ),
+)
+_TEMPLATES: Final = (
+    Code(
+        "NW301",
+        "A template that does not compile",
+        "error",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ workload. }}"}')),
+        "Finish the expression. Text that only looks like one goes between `{% raw %}` and `{% endraw %}`.",
+    ),
+    Code(
+        "NW302",
+        "No such filter",
+        "error",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ 3 | strng }}"}')),
+        "Write `string`.",
+    ),
+    Code(
+        "NW303",
+        "No such test",
+        "error",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ 3 is defind }}"}')),
+        "Write `is defined`.",
+    ),
+    Code(
+        "NW304",
+        "No such method or function",
+        "error",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ len([1]) }}"}')),
+        "Write `[1] | length`: templates have filters where Python has functions.",
+    ),
+    Code(
+        "NW305",
+        "A name that nothing makes",
+        "warning",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ strat.stdout }}"}')),
+        "Write the name of a step, an input, an iterator or a `set`; or `| default(...)`, where it may be missing.",
+    ),
+    Code(
+        "NW306",
+        "A key that the result has not",
+        "warning",
+        _playbook(
+            _step("tool: {kind: python, code: \"result = {'data_': 1}\"}", "next: {arcs: [{step: last}]}"),
+            _step('tool: {kind: shell, command: "echo {{ start.dta_ }}"}', name="last"),
+        ),
+        "Write `start.data_`. What a result has is on the page of its kind ([tools/](tools/README.md)).",
+    ),
+    Code(
+        "NW307",
+        "A template without quotes",
+        "error",
+        _playbook(_step("tool:", "  kind: shell", "  command: {{ workload.command }}")),
+        'Write `"{{ workload.command }}"`: without quotes YAML reads a mapping.',
+    ),
+    Code(
+        "NW308",
+        "A `when` that is no condition",
+        "error",
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}]}"),
+            _step(_NOOP, name="last"),
+        ),
+        "Write the whole condition into one pair of braces: `\"{{ start.status == 'ok' }}\"`.",
+    ),
+    Code(
+        "NW309",
+        "A name that the workload has not",
+        "warning",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ workload.nmae }}"}'), head="workload: {name: Ada}\n"),
+        "Write `workload.name`; name it in `workload`, with null, if whoever runs the playbook gives it.",
+    ),
+)
+_FLOW: Final = (
+    Code(
+        "NW401",
+        "A step that nothing reaches",
+        "warning",
+        _playbook(_step(_NOOP), _step(_NOOP, name="last")),
+        "Let an arc lead to it: `next: {arcs: [{step: last}]}`.",
+    ),
+    Code(
+        "NW402",
+        "An arc that leads nowhere",
+        "error",
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: lst}]}"), _step(_NOOP, "next: {arcs: [{step: start}]}", name="last")
+        ),
+        "Write the name of a step, or `end`.",
+    ),
+    Code(
+        "NW403",
+        "An arc that is never taken",
+        "warning",
+        _playbook(
+            _step(
+                _NOOP,
+                "next:",
+                "  arcs:",
+                "    - {step: one}",
+                "    - {step: two, when: \"{{ start.status == 'ok' }}\"}",
+            ),
+            _step(_NOOP, name="one"),
+            _step(_NOOP, name="two"),
+        ),
+        "Put the arc without `when` last, or write `spec: {mode: inclusive}`: of exclusive arcs the first that holds "
+        "is taken.",
+    ),
+    Code(
+        "NW404",
+        "A credential that is not there",
+        "error",
+        _playbook(_step("tool: {kind: http, url: https://example.org, auth: shpo}")),
+        "Write a name of the file that `--credentials` gives. Without that flag `auth` is not looked at.",
+    ),
+)
+_PLANES: Final = (
+    Code(
+        "NW501",
+        "A method of a value",
+        "warning",
+        _playbook(
+            _step('tool: {kind: shell, command: "echo {{ workload.name.upper() }}"}'), head="workload: {name: a}\n"
+        ),
+        "Use a filter: `workload.name | upper`. The plane refuses methods in what it renders, which is all but tasks "
+        "of a list.",
+        plane="rust",
+    ),
+    Code(
+        "NW502",
+        "A filter that the plane has not",
+        "warning",
+        _playbook(_step("tool: {kind: http, url: \"https://example.org/{{ 'a b' | urlencode }}\"}")),
+        "Give it as `params`, which are encoded by the worker.",
+        plane="rust",
+    ),
+    Code(
+        "NW503",
+        "A kind that the plane does not register",
+        "warning",
+        _playbook(_step("tool: {kind: result_fetch, ref: 'noetl://execution/1/result/a/b'}")),
+        "Use another kind, here `artifact`, or run the playbook on the Rust plane.",
+        plane="python",
+    ),
+    Code(
+        "NW504",
+        "A policy of a single tool",
+        "warning",
+        _playbook(_step("tool: {kind: noop, spec: {policy: {rules: [{else: {then: {do: continue}}}]}}}")),
+        "Make `tool` a list of this one task: the plane ignores rules elsewhere.",
+        plane="rust",
+    ),
+    Code(
+        "NW505",
+        "`output.status` or `output.error` outside of a policy",
+        "warning",
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}]}"),
+            _step(_NOOP, name="last"),
+        ),
+        "Decide in a rule of a list of tasks, which has both on each plane: there `output` is the result's data alone.",
+        plane="rust",
+    ),
+    Code(
+        "NW506",
+        "`_prev` or `results` in a list of tasks",
+        "warning",
+        _playbook(
+            _step("tool:", "  - {name: one, kind: noop}", '  - {name: two, kind: shell, command: "echo {{ _prev }}"}')
+        ),
+        "Write the label of the task: `one`.",
+        plane="rust",
+    ),
+)
+_CODE: Final = (
+    Code(
+        "NW601",
+        "Python that does not compile",
+        "error",
+        _playbook(_step("tool:", "  kind: python", "  code: |", "    if True", "      result = 1")),
+        "The message is Python's own: here a colon is missing.",
+    ),
+    Code(
+        "NW602",
+        "Rhai that does not parse",
+        "error",
+        _playbook(_step("tool:", "  kind: rhai", "  code: |", "    let a = ;")),
+        "The message is the parser's own. Only a native build has it; a pure one does not look at rhai.",
+    ),
+    Code(
+        "NW603",
+        "A quote that is not closed",
+        "error",
+        _playbook(_step("tool:", "  kind: shell", "  command: |", '    echo "hello')),
+        "Close the quote. Where there is no `sh`, shell commands are not looked at.",
+    ),
+    Code(
+        "NW604",
+        "A secret in the playbook",
+        "warning",
+        _playbook(_step("tool: {kind: http, url: https://example.org, headers: {X-Api-Key: 9fK2vQ8xLr4TzB7m}}")),
+        "Give it as a credential, and write `auth: NAME` or a keychain reference ([secrets.md](secrets.md)).",
+    ),
+)
+CODES: Final[Mapping[str, Code]] = {
+    code.name: code for group in (_SHAPE, _TOOLS, _TEMPLATES, _FLOW, _PLANES, _CODE) for code in group
+}

@@ -1,0 +1,57 @@
+"""Which files are looked at, and all that is found in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from noetl_worker.errors import PlaybookError
+from noetl_worker.lint.baseline import unknown_of
+from noetl_worker.lint.findings import Mistake
+from noetl_worker.lint.inspector import inspect_text, looks_like_a_playbook
+from noetl_worker.lint.settings_file import CheckSettings, credential_names
+from noetl_worker.tools.registry import Registry
+
+__all__ = ["inspect", "playbooks_in", "text_of"]
+
+
+def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iterator[tuple[Path, str]]:
+    """Files, and the playbooks among the YAML files of folders, each with its text.
+
+    Args:
+        only_playbooks: of the files too, those alone that look like a playbook.
+
+    Raises:
+        PlaybookError: a path cannot be read.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        is_folder = path.is_dir()
+        for file in _yaml_files(path) if is_folder else (path,):
+            if file.resolve() in seen:
+                continue
+            seen.add(file.resolve())
+            text = text_of(file)
+            if looks_like_a_playbook(text) or not (is_folder or only_playbooks):
+                yield file, text
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    found = [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]
+    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+
+
+def text_of(file: Path) -> str:
+    """Bytes that are no UTF-8 are found as such by the parser's reader."""
+    try:
+        return file.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+
+
+def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:
+    """What these settings let through. Raises PlaybookError for a file that they name."""
+    names = credential_names(settings.credentials) if settings.credentials is not None else None
+    found = inspect_text(text, file, registry, plane=settings.plane, credentials=names)
+    wanted = [mistake for mistake in found if settings.wants(mistake.code)]
+    return unknown_of(settings.baseline, wanted) if settings.baseline is not None else wanted

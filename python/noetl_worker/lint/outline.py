@@ -1,0 +1,112 @@
+"""The parts of a playbook with their paths: steps, arcs, tools, texts. What is of another shape is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from noetl_worker.lint.positions import Path
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.templates.template import has_template
+
+__all__ = ["StepPart", "TextPart", "ToolPart", "arcs_of", "mapping", "steps_of", "texts_below", "tools_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPart:
+    path: Path
+    value: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.value.get("step", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPart:
+    """One tool, or a task of a list."""
+
+    path: Path
+    config: Mapping[str, Any]
+    label: str = ""
+    is_task: bool = False
+
+    @property
+    def kind(self) -> str:
+        return str(self.config.get("kind", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    path: Path
+    text: str
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def steps_of(document: Mapping[str, object]) -> list[StepPart]:
+    items = enumerate(_list(document.get("workflow")))
+    return [StepPart(("workflow", index), item) for index, item in items if isinstance(item, dict)]
+
+
+def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
+    """As written, in any form of `next`: {arcs: [...]}, one {step: ...}, a list, one name."""
+    path, following = (*step.path, "next"), step.value.get("next")
+    if isinstance(following, dict):
+        if "arcs" in following:
+            return [((*path, "arcs", index), arc) for index, arc in enumerate(_list(following["arcs"]))]
+        return [(path, following)] if "step" in following else []
+    if isinstance(following, list):
+        return [((*path, index), arc) for index, arc in enumerate(following)]
+    return [(path, following)] if isinstance(following, str) else []
+
+
+def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
+    """Of the steps and of the workbook, each task of a list too."""
+    for step in steps_of(document):
+        yield from _tools((*step.path, "tool"), step.value.get("tool"))
+    for index, entry in enumerate(_list(document.get("workbook"))):
+        yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
+
+
+def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
+    if isinstance(tool, list):
+        for index, task in enumerate(tool):
+            yield from _task((*path, index), task)
+    elif isinstance(tool, dict):
+        yield ToolPart(path, tool)
+        for name in ("tasks", "tool_config"):
+            for index, task in enumerate(_list(tool.get(name))):
+                yield from _task((*path, name, index), task)
+
+
+def _task(path: Path, task: object) -> Iterator[ToolPart]:
+    """`{name: fetch, kind: http}` or `{fetch: {kind: http}}`."""
+    if not isinstance(task, dict):
+        return
+    if "kind" not in task and len(task) == 1:
+        ((label, inner),) = task.items()
+        if isinstance(inner, dict):
+            yield ToolPart((*path, label), inner, str(label), is_task=True)
+            return
+    yield ToolPart(path, task, str(task.get("name") or f"task_{path[-1]}"), is_task=True)
+
+
+def texts_below(path: Path, value: object) -> Iterator[TextPart]:
+    """Every text with a template, keys excepted."""
+    if isinstance(value, str):
+        if has_template(value):
+            yield TextPart(path, value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts_below((*path, key), item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from texts_below((*path, index), item)

@@ -1,0 +1,1 @@
+"""What is looked for, a module for each group of codes."""

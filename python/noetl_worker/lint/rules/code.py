@@ -1,0 +1,191 @@
+"""NW6: code and commands in a playbook, read by the parser of each and never run."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+from noetl_worker.lint.findings import Inspected
+from noetl_worker.lint.outline import ToolPart, tools_of
+from noetl_worker.lint.positions import Path
+from noetl_worker.secrets.strength import Strength, strength_of
+from noetl_worker.templates.template import has_template
+from noetl_worker.tools.fields import spellings_of
+from noetl_worker.tools.python.python_code import compile_source
+
+__all__ = ["check_code"]
+
+_TEMPLATE: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_AT: Final = re.compile(r"^(?:script does not parse: )?(.*?) \(line (\d+), position \d+\)$", re.DOTALL)
+_SHELLS: Final = frozenset({"sh", "bash", "dash"})
+_UNCLOSED: Final = ("Unterminated quoted string", 'while looking for matching `"', "while looking for matching `'")
+_SHELL_S: Final = 5.0
+_RHAI_S: Final = 5.0
+_SECRET_NAME: Final = re.compile(
+    r"(?:^|[-_.])(?:password|passwd|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|client[-_]?secret|authorization)$",
+    re.IGNORECASE,
+)
+_SECRET_TEXT: Final = re.compile(
+    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|xox[abprs]-[A-Za-z0-9-]{20,}|glpat-[\w-]{20}|sk-[A-Za-z0-9_-]{32,}"
+    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})|-----BEGIN (?:\w+ )*PRIVATE KEY-----"
+)
+_LEAST_SIGNS: Final = 12
+_LEAST_SPREAD: Final = 2.8
+"""Bits a sign: words of a language have less."""
+
+
+def check_code(inspection: Inspected) -> None:
+    for part in tools_of(inspection.document):
+        if part.kind == "python":
+            _check_python(inspection, part)
+        elif part.kind == "rhai":
+            _check_rhai(inspection, part)
+        elif part.kind == "shell":
+            _check_shell(inspection, part)
+    for name in ("workload", "workflow", "workbook"):
+        for path, text in _texts((name,), inspection.document.get(name)):
+            _check_secret(inspection, path, text)
+
+
+def _code_of(part: ToolPart) -> Iterator[tuple[Path, str]]:
+    """Its `code`, if templates make no other of it."""
+    for path, block in ((part.path, part.config), ((*part.path, "spec"), part.config.get("spec"))):
+        code = block.get("code") if isinstance(block, dict) else None
+        if isinstance(code, str):
+            yield (*path, "code"), code
+
+
+def _check_python(inspection: Inspected, part: ToolPart) -> None:
+    for path, code in _code_of(part):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile_source(code)
+        except SyntaxError as error:
+            if not has_template(code):
+                line = error.lineno or 1
+                inspection.add("NW601", inspection.playbook.within(path, line), f"python, line {line}: {error.msg}")
+        except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+            inspection.add("NW601", inspection.playbook.at(path), f"python: {str(error) or 'too deeply nested'}")
+
+
+def _check_rhai(inspection: Inspected, part: ToolPart) -> None:
+    run = _rhai()
+    for path, code in _code_of(part):
+        if run is None or has_template(code):
+            continue
+        kind, _, message, _ = run("return;\n" + code, b"{}", _RHAI_S, lambda host, address: "not while it is checked")
+        if kind == "configuration" and (found := _AT.match(message)) is not None:
+            line = max(int(found[2]) - 1, 1)
+            inspection.add("NW602", inspection.playbook.within(path, line), f"rhai, line {line}: {found[1]}")
+
+
+@lru_cache(maxsize=1)
+def _rhai() -> Any:
+    """None in a build without it."""
+    try:
+        from noetl_worker import _core
+    except ImportError:
+        return None
+    return _core.run_rhai if "rhai" in _core.FEATURES else None
+
+
+# ── shell ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_shell(inspection: Inspected, part: ToolPart) -> None:
+    from noetl_worker.tools.shell import ShellConfig
+
+    shell = shutil.which(str(part.config.get("shell") or "sh"))
+    if shell is None or shell.rpartition("/")[2] not in _SHELLS:
+        return
+    names = {"command", *(other for other, name in spellings_of(ShellConfig, {}).items() if name == "command")}
+    for name in names & part.config.keys():
+        given, path = part.config[name], (*part.path, name)
+        commands = (
+            [(path, given)] if isinstance(given, str) else [((*path, i), one) for i, one in enumerate(given or ())]
+        )
+        for place, command in commands:
+            if isinstance(command, str) and ("'" in command or '"' in command):
+                _check_command(inspection, place, command, shell)
+
+
+def _check_command(inspection: Inspected, path: Path, command: str, shell: str) -> None:
+    text = _TEMPLATE.sub(lambda found: "x" + "\n" * found[0].count("\n"), command)
+    try:
+        done = subprocess.run(
+            [shell, "-n"],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=_SHELL_S,
+            check=False,
+            env={"LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeError):
+        return
+    if done.returncode and any(words in done.stderr for words in _UNCLOSED):
+        line = _line_of_open_quote(text)
+        message = f"shell, line {line}: a quote is opened and not closed"
+        inspection.add("NW603", inspection.playbook.within(path, line), message)
+
+
+def _line_of_open_quote(text: str) -> int:
+    """Where the quote that is open at the end begins."""
+    opened, start, line, index = "", 1, 1, 0
+    while index < len(text):
+        sign = text[index]
+        line += sign == "\n"
+        if sign == "\\" and opened != "'":
+            index += 1
+            line += text[index : index + 1] == "\n"
+        elif opened:
+            opened = "" if sign == opened else opened
+        elif sign in "'\"":
+            opened, start = sign, line
+        elif sign == "#" and (index == 0 or text[index - 1].isspace()):
+            index = text.find("\n", index)
+            if index < 0:
+                break
+            line += 1
+        index += 1
+    return start
+
+
+# ── secrets ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _texts(path: Path, value: object) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts((*path, key), item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts((*path, index), item)
+
+
+def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
+    """The message has nothing of it."""
+    name = str(path[-1])
+    if (known := _SECRET_TEXT.search(text)) is not None:
+        line = text.count("\n", 0, known.start()) + 1
+        inspection.add("NW604", inspection.playbook.within(path, line), f"'{name}' has what looks like a secret in it")
+    elif _SECRET_NAME.search(name) and not has_template(text) and "$" not in text and _is_random(text):
+        inspection.add("NW604", inspection.playbook.at(path), f"'{name}' looks like a secret")
+
+
+def _is_random(text: str) -> bool:
+    last = text.strip().rpartition(" ")[2]  # `Bearer ...`
+    if len(last) < _LEAST_SIGNS or strength_of(last) is not Strength.STRONG:
+        return False
+    counts = [last.count(sign) / len(last) for sign in set(last)]
+    has_both = any(sign.isdigit() for sign in last) and any(sign.isalpha() for sign in last)
+    return has_both and -sum(share * math.log2(share) for share in counts) > _LEAST_SPREAD

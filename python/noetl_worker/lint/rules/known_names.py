@@ -1,0 +1,127 @@
+"""What templates of a playbook may name: a name that any part of it makes is known in all of it.
+
+That is more than a template sees where it stands, so that no right name is reported.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
+
+__all__ = ["ResultKeys", "known_names", "result_keys"]
+
+_ALWAYS: Final = frozenset(
+    {
+        "workload", "ctx", "vars", "iter", "event", "input", "args", "output", "keychain", "loop", "job", "steps",
+        "execution_id", "catalog_id", "path", "result", "response", "error", "data", "_prev", "results", "env", "task",
+        "_task", "_attempt", "step", "node", "loop_index", "_index", "_total", "_first", "_last", "server_url",
+        "worker_id", "command_id", "nats_url", "true", "false", "none", "True", "False", "None", "null",
+        "_keychain_manifest", "item", "secret", "auth", "this", "parent_execution_id",
+    }
+)  # fmt: skip
+"""Of either plane and of the worker (protocol/command.md#names)."""
+_OF_EVERY_STEP: Final = frozenset(
+    {
+        "data", "result", "status", "error", "context", "meta", "name", "_ref", "_store", "_uri", "reference", "ref",
+        "extracted", "results", "items", "_count", "_truncated",
+    }
+)  # fmt: skip
+_OF_KINDS: Final[Mapping[str, frozenset[str]]] = {
+    # protocol/tasks.md#results; recorded: view-http, view-shell
+    "http": frozenset({"status_code", "headers", "url", "elapsed", "data", "body", "pages", "paging", "iterations"}),
+    "shell": frozenset({"exit_code", "returncode", "stdout", "stderr", "commands", "duration_ms", "notes"}),
+}
+
+
+def known_names(document: Mapping[str, object]) -> frozenset[str]:
+    return frozenset({*_ALWAYS, *_names(document)})
+
+
+def _names(document: Mapping[str, object]) -> Iterator[str]:
+    yield from map(str, mapping(document.get("workload")))
+    keychain = document.get("keychain")
+    yield from (str(mapping(entry).get("name")) for entry in (keychain if isinstance(keychain, list) else ()))
+    for step in steps_of(document):
+        yield step.name
+        yield str(mapping(step.value.get("loop")).get("iterator", "item"))
+        for block in (step.value, *(mapping(arc) for _, arc in arcs_of(step))):
+            yield from _given(block)
+    for tool in tools_of(document):
+        yield tool.label
+        yield from _given(tool.config)
+        yield from _given(mapping(tool.config.get("spec")))
+        yield from _set_below(tool.config)
+
+
+def _given(block: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("input", "args"):
+        yield from map(str, mapping(block.get(name)))
+    for key in mapping(block.get("set")):
+        yield from str(key).split(".")
+
+
+def _set_below(value: object) -> Iterator[str]:
+    """Of the rules of a policy, and of cases."""
+    if isinstance(value, dict):
+        for key in mapping(value.get("set")):
+            yield from str(key).split(".")
+        if isinstance(variable := mapping(value.get("set_var")).get("name"), str):
+            yield variable
+        for item in value.values():
+            yield from _set_below(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _set_below(item)
+
+
+# ── results ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class ResultKeys(NamedTuple):
+    own: frozenset[str]
+    """Those of the tool."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All that may be asked of a step."""
+        return self.own | _OF_EVERY_STEP
+
+
+def result_keys(step: StepPart) -> ResultKeys | None:
+    """The keys of a step's result; None: not known."""
+    tool = step.value.get("tool")
+    if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
+        return None
+    if any(block.get(name) for block in (tool, step.value) for name in ("output", "output_select")):
+        return None
+    kind = tool.get("kind")
+    own = _python_keys(str(tool.get("code", ""))) if kind == "python" else _OF_KINDS.get(str(kind))
+    return None if own is None else ResultKeys(own)
+
+
+def _python_keys(code: str) -> frozenset[str] | None:
+    """Of code that does nothing with `result` but to give it objects whose keys are written out."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    if any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Return, ast.Global)) for node in ast.walk(tree)
+    ):
+        return None
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "result"]
+    given = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and node.targets[0] in uses]
+    if not given or len(given) != len(uses):
+        return None
+    keys: set[str] = set()
+    for node in given:
+        if not isinstance(node.value, ast.Dict):
+            return None
+        for key in node.value.keys:
+            if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
+                return None
+            keys.add(key.value)
+    return frozenset(keys)

@@ -1,0 +1,85 @@
+"""NW5: what works on one control plane only, as recorded (docs/protocol/tasks.md, tests/compat/values)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from noetl_worker.dev.orchestration.playbook import known_kinds
+from noetl_worker.lint.findings import Inspected
+from noetl_worker.lint.outline import mapping, steps_of, tools_of
+from noetl_worker.lint.positions import Path
+from noetl_worker.lint.rules.template_names import Reading
+
+__all__ = ["check_planes"]
+
+_UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
+"""Recorded: filter-urlencode."""
+_PYTHON_ONLY: Final = frozenset({"_prev", "results"})
+"""protocol/tasks.md#lists."""
+_OF_OUTPUT: Final = frozenset({"status", "error"})
+
+
+def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
+    _check_kinds(inspection)
+    _check_policies(inspection)
+    document = inspection.document
+    lists = {
+        (*step.path, "tool")
+        for step in steps_of(document)
+        if isinstance(step.value.get("tool"), list) or mapping(step.value.get("tool")).get("kind") == "task_sequence"
+    }
+    for reading in readings:
+        is_of_list = reading.path[:3] in lists
+        if reading.path[0] != "workflow" or reading.error is not None:
+            continue
+        if is_of_list:
+            _check_names(inspection, reading)
+        else:
+            _check_rendered_by_plane(inspection, reading)
+
+
+def _check_kinds(inspection: Inspected) -> None:
+    registered = known_kinds()
+    for step in steps_of(inspection.document):
+        tool = mapping(step.value.get("tool"))
+        kind = tool.get("kind")
+        if isinstance(kind, str) and kind not in registered and inspection.registry.knows(kind):
+            place = inspection.playbook.at((*step.path, "tool", "kind"))
+            message = f"a playbook with kind '{kind}' is refused"
+            inspection.add_of_plane("NW503", place, message, "python", fails=True)
+
+
+def _check_policies(inspection: Inspected) -> None:
+    for tool in tools_of(inspection.document):
+        path: Path = (*tool.path, "spec", "policy")
+        if not tool.is_task and tool.path[0] == "workflow" and inspection.playbook.has(path):
+            message = "the rules of a tool that is no list are ignored"
+            inspection.add_of_plane("NW504", inspection.playbook.key(path), message, "rust", fails=False)
+
+
+def _check_names(inspection: Inspected, reading: Reading) -> None:
+    for chain in reading.chains:
+        name = chain.names[0]
+        if name in _PYTHON_ONLY and name in reading.free and not chain.may_be_missing:
+            place = inspection.playbook.within(reading.path, chain.line, name)
+            inspection.add_of_plane("NW506", place, f"'{name}' is null in a list of tasks", "rust", fails=False)
+
+
+def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
+    if "keychain." in reading.text and "default" not in reading.text:
+        return  # the worker fills it in
+    for word in reading.methods:
+        place = inspection.playbook.within(reading.path, word.line, word.name)
+        message = f"the method '{word.name}' fails the playbook"
+        inspection.add_of_plane("NW501", place, message, "rust", fails=True)
+    for word in reading.filters:
+        if word.name in _UNKNOWN_FILTERS:
+            place = inspection.playbook.within(reading.path, word.line, word.name)
+            inspection.add_of_plane("NW502", place, f"the filter '{word.name}' fails the playbook", "rust", fails=True)
+    if "policy" in reading.path:
+        return
+    for chain in reading.chains:
+        if chain.names[0] == "output" and len(chain.names) == 2 and chain.names[1] in _OF_OUTPUT:
+            name = ".".join(chain.names)
+            place = inspection.playbook.within(reading.path, chain.line, "output")
+            inspection.add_of_plane("NW505", place, f"'{name}' is null outside of a policy", "rust", fails=False)

@@ -1,0 +1,207 @@
+"""NW2: what the worker's own registry and config models say of a tool's fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker.dev.orchestration.playbook import known_kinds
+from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.lint.findings import Inspected, Severity
+from noetl_worker.lint.outline import ToolPart, tools_of
+from noetl_worker.lint.positions import Path
+from noetl_worker.templates.template import has_template
+from noetl_worker.testing.context import tool_context
+from noetl_worker.tools import fields, policy
+from noetl_worker.tools.contract import Tool, ToolContext
+from noetl_worker.tools.kinds.elsewhere import INSTEAD
+
+__all__ = ["check_tools"]
+
+_QUOTED: Final = re.compile(r"'([^']+)'")
+_OF_STEP: Final = ("case", "cases")
+"""The worker takes them out before it looks at the tool."""
+_TEXT: Final = "a-text-that-a-template-gives"
+_STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
+"""In the place of a template, by the type that the field has."""
+
+
+def check_tools(inspection: Inspected) -> None:
+    context = tool_context(registry=inspection.registry)
+    for part in tools_of(inspection.document):
+        if part.kind and isinstance(part.config["kind"], str) and not has_template(part.kind):
+            _check_tool(inspection, part, context)
+
+
+def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> None:
+    kind, place = part.kind, inspection.playbook.at((*part.path, "kind"))
+    if not inspection.registry.knows(kind):
+        if kind in INSTEAD:
+            inspection.add("NW201", place, f"kind '{kind}' is not run by this worker: {INSTEAD[kind]}")
+        else:
+            known = sorted(known_kinds() | set(inspection.registry.kinds()))
+            inspection.add("NW201", place, f"no tool is named '{kind}'{fields.nearest(kind, known)}")
+        return
+    try:
+        tool = inspection.registry.get(kind)
+    except ConfigurationError as error:
+        inspection.add("NW201", place, str(error), severity="warning")
+        return
+    if part.is_task:
+        _check_policy(inspection, part)
+    if kind != "task_sequence":  # its tasks are looked at one by one
+        _check_fields(inspection, part, tool, context)
+
+
+def _check_policy(inspection: Inspected, part: ToolPart) -> None:
+    spec = part.config.get("spec")
+    path: Path = (*part.path, "policy")
+    given = part.config.get("policy")
+    if isinstance(spec, Mapping) and "policy" in spec:
+        path, given = (*part.path, "spec", "policy"), spec["policy"]
+    try:
+        policy.parse_policy(part.label, given)
+        ignored = policy.unknown_words(part.label, given)
+    except ConfigurationError as error:
+        inspection.add("NW206", _place_of_rule(inspection, path, str(error)), _without_kind(str(error)))
+        return
+    for message in ignored:
+        guessed = "did you mean" in message
+        inspection.add(
+            "NW206",
+            _place_of_rule(inspection, path, message),
+            _without_kind(message),
+            severity=None if guessed else "warning",
+        )
+
+
+def _place_of_rule(inspection: Inspected, path: Path, message: str) -> Any:
+    """Of the word that a message quotes, within the rule that it numbers."""
+    numbered = re.search(r": rule (\d+)", message)
+    if numbered is not None:
+        inside = (*path, "rules", int(numbered[1]))
+        path = inside if inspection.playbook.has(inside) else (*path, int(numbered[1]))
+    for word in reversed(_QUOTED.findall(message.split(": rule", 1)[-1])):
+        found = inspection.playbook.below(path, word.partition(":")[0])
+        if found is not None:
+            return found
+    return inspection.playbook.at(path)
+
+
+def _without_kind(message: str) -> str:
+    return message.removeprefix("task_sequence: ")
+
+
+# ── fields ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], context: ToolContext) -> None:
+    config = {key: value for key, value in part.config.items() if key != "kind"}
+    if not part.is_task:
+        config = {key: value for key, value in config.items() if key not in _OF_STEP}
+    else:
+        if config.get("name") == part.label:
+            del config["name"]
+        config.pop("policy", None)
+        if isinstance(config.get("spec"), Mapping):
+            config["spec"] = {key: value for key, value in config["spec"].items() if key != "policy"}
+    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    templated = {spellings.get(key, key) for key, value in config.items() if has_template(value)}
+    templated |= {spellings.get(key, key) for key in _templated_in_spec(config)}
+    hints = fields.hints_of(tool.config_model)
+    raw_fields: frozenset[str] = getattr(tool, "raw_fields", frozenset())
+    filled = {
+        key: value if spellings.get(key, key) in raw_fields else _filled(value, hints.get(spellings.get(key, key), Any))
+        for key, value in config.items()
+    }
+    if isinstance(filled.get("spec"), Mapping):
+        spec = filled["spec"]
+        filled["spec"] = {key: _filled(value, hints.get(spellings.get(key, key), Any)) for key, value in spec.items()}
+    try:
+        prepared = inspection.registry.prepare(part.kind, filled, context)
+    except (ConfigurationError, TemplateError) as error:
+        _report_error(inspection, part, str(error), spellings, templated)
+        return
+    for warning in prepared.warnings:
+        _report_warning(inspection, part, warning, spellings, templated)
+
+
+def _templated_in_spec(config: Mapping[str, Any]) -> list[str]:
+    spec = config.get("spec")
+    return [key for key, value in spec.items() if has_template(value)] if isinstance(spec, Mapping) else []
+
+
+def _filled(value: Any, hint: Any) -> Any:
+    """The value with something that fits in the place of each template."""
+    if isinstance(value, str):
+        return _stand_in(hint) if has_template(value) else value
+    arguments = typing.get_args(hint)
+    if isinstance(value, Mapping):
+        inner = arguments[1] if len(arguments) == 2 and typing.get_origin(hint) in (dict, Mapping) else Any
+        own = fields.hints_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+        return {key: _filled(item, own.get(key, inner)) for key, item in value.items()}
+    if isinstance(value, list):
+        inner = arguments[0] if len(arguments) == 1 else Any
+        return [_filled(item, inner) for item in value]
+    return value
+
+
+def _stand_in(hint: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _stand_in(next(one for one in arguments if one is not types.NoneType))
+    if origin is typing.Literal:
+        return arguments[0]
+    return _STAND_INS.get(origin or hint, _TEXT)
+
+
+def _report_error(
+    inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str], templated: set[str]
+) -> None:
+    """A message names its field, first of all that it quotes; one about a template's stand-in is none."""
+    named = [name.removeprefix("spec.") for name in _QUOTED.findall(message)]
+    first = named[0].partition(".")[0] if named else ""
+    if templated and (not named or _TEXT in message or spellings.get(first, first) in templated):
+        return
+    text = message.removeprefix(f"{part.kind}: ")
+    if "is missing" in text and first not in part.config:
+        misspelt = [name for name in named if "unknown field" in message and name in part.config]
+        if misspelt:  # that is why
+            place = inspection.playbook.key((*part.path, misspelt[0]))
+            guess = fields.nearest(misspelt[0], [first, *spellings])
+            inspection.add("NW202", place, f"{part.kind}: unknown field '{misspelt[0]}'{guess}")
+        else:
+            inspection.add("NW203", inspection.playbook.at(part.path), f"{part.kind}: {text}")
+        return
+    inspection.add("NW204", _place_of_field(inspection, part, first, spellings), f"{part.kind}: {text}")
+
+
+def _report_warning(
+    inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str], templated: set[str]
+) -> None:
+    if "spec.policy is ignored" in message:  # not on the Python plane: NW504
+        return
+    named = _QUOTED.findall(message)
+    first = named[0] if named else "retry"
+    if "unknown field" in message:
+        path: Path = (*part.path, *first.split(".", 1)) if first.startswith("spec.") else (*part.path, first)
+        guess = "did you mean" in message
+        text = message.replace(" is ignored", "") if guess else message
+        severity: Severity | None = None if guess else "warning"
+        inspection.add("NW202", inspection.playbook.key(path), text, severity=severity)
+    elif not templated:  # what is ignored depends on other values
+        inspection.add("NW205", _place_of_field(inspection, part, first, spellings), message)
+
+
+def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Any:
+    """Of a field, in whichever spelling it is given and wherever it stands."""
+    names = [field, *(other for other, name in spellings.items() if name == spellings.get(field, field)), field]
+    for name in (*names, spellings.get(field, field)):
+        for path in ((*part.path, name), (*part.path, "spec", name)):
+            if inspection.playbook.has(path):
+                return inspection.playbook.key(path)
+    return inspection.playbook.below(part.path, field) or inspection.playbook.at(part.path)
