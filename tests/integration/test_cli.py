@@ -356,6 +356,7 @@ async def is_closed(port: int) -> bool:
     [
         ("starlette", ["dev", "p.yaml"]),
         ("yaml", ["dev", "p.yaml"]),
+        ("yaml", ["check", "p.yaml"]),
         ("uvicorn", ["exec", "noop", "--credential", "pg=pg.json"]),
     ],
 )

@@ -44,4 +44,6 @@ def test_there_are_sixty_and_five_of_each_group() -> None:
     codes = [(said(file.read_text(encoding="utf-8"), "expect") or "").split()[0] for file in BROKEN]
     assert len(BROKEN) >= 60
     assert set(codes) == set(CODES)
-    assert {group: sum(code.startswith(group) for code in codes) >= 5 for group in GROUPS} == dict.fromkeys(GROUPS, True)
+    assert {group: sum(code.startswith(group) for code in codes) >= 5 for group in GROUPS} == dict.fromkeys(
+        GROUPS, True
+    )

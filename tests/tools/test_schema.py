@@ -167,6 +167,21 @@ def test_playbook_with_a_broken_tool_does_not_validate(tool: Any) -> None:
     assert [path for path in found if not path.startswith("$.workflow[1].tool")] == []
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"next": {"arcs": [{"step": "last", "whn": "{{ x }}"}]}},
+        {"next": {"arc": []}},
+        {"next": [{"step": "last", "whn": "{{ x }}"}]},
+        {"loop": {"in": [1], "iterater": "x"}},
+    ],
+    ids=str,
+)
+def test_misspelled_key_of_an_arc_or_a_loop_does_not_validate(part: dict[str, Any]) -> None:
+    playbook = {"workflow": [{"step": "start", "tool": {"kind": "noop"}, **part}]}
+    assert [error.json_path for error in playbooks().iter_errors(playbook)] == [f"$.workflow[0].{next(iter(part))}"]
+
+
 # ── the same answer as the registry's ───────────────────────────────────────────────────────────
 
 ACCEPTED: list[dict[str, Any]] = [

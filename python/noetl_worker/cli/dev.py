@@ -21,6 +21,7 @@ from noetl_worker.settings.settings import SettingsReading, is_for_process, read
 
 __all__ = ["dev", "parse_override"]
 
+EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143
 """128 + 15, what a shell reports for a process that SIGTERM ended."""
 _RULES: Final = (
@@ -29,6 +30,8 @@ _RULES: Final = (
     "NOETL_WORKER_ALLOW_OVERRIDE",
     "NOETL_WORKER_EGRESS_DENY",
     "NOETL_WORKER_ISOLATION",
+    "NOETL_WORKER_UNKNOWN_FIELDS",
+    "NOETL_WORKER_UNDEFINED",
 )
 """What its worker takes from the environment as `run` does: they are this machine's."""
 
@@ -59,6 +62,9 @@ def dev(
     ] = None,
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = Dialect.PYTHON,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for POST /api/execute.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a playbook of which `check` finds anything.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the view.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the steps print.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
@@ -71,7 +77,13 @@ def dev(
     try:
         with with_extra_local():
             from noetl_worker.dev.session import run_playbook
+            from noetl_worker.lint.first_look import look_at
 
+        found = look_at(playbook, plane=dialect.value)
+        for line in found:
+            typer.echo(f"{'error' if strict else 'warning'}: {line}", err=True)
+        if found and strict:
+            raise typer.Exit(EXIT_REFUSED)
         overrides = dict(parse_override(text) for text in set_ or ())
         session = run_playbook(
             playbook,
@@ -86,7 +98,7 @@ def dev(
         code = event_loop.run(_until_sigterm(session))
     except NoetlWorkerError as error:
         typer.echo(f"noetl-worker dev: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(EXIT_REFUSED) from None
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_SIGTERM) from None
     raise typer.Exit(code)

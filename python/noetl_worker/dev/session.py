@@ -25,6 +25,7 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.json_text import loads
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
 
@@ -34,6 +35,10 @@ _LIST: Final = ":task_sequence"
 """After the name of a step that is a list of tasks."""
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect], AbstractAsyncContextManager[Any]]
 """(nats_url, server_url, dialect) -> a worker that runs while the block is open."""
+
+
+_GIVEN: Final = ("server_url", "nats_url")
+"""Of the workload, whatever the playbook names."""
 
 
 async def run_playbook(
@@ -184,6 +189,8 @@ def _load(file: Path, overrides: Mapping[str, JsonValue]) -> tuple[str, dict[str
     workload = document.setdefault("workload", None) or {}
     document["workload"] = workload
     document.setdefault("metadata", {"path": file.stem, "name": file.stem})
+    for name in overrides:
+        _refuse_unknown(workload, name)
     for name, value in overrides.items():
         _override(workload, name, value)
     return text, document
@@ -200,6 +207,20 @@ def _override(workload: dict[str, Any], name: str, value: JsonValue) -> None:
             raise PlaybookError(f"--set {name}: workload.{part} is not a mapping")
         target = inner
     target[parts[-1]] = value
+
+
+def _refuse_unknown(workload: Mapping[str, Any], name: str) -> None:
+    """A misspelled name would leave the one that was meant as it is. An object that is empty may be given any."""
+    target: Any = workload
+    where = "workload"
+    for depth, part in enumerate(name.removeprefix("workload.").split(".")):
+        if not isinstance(target, dict) or (depth and not target):
+            return
+        if part not in target:
+            if depth or part not in _GIVEN:
+                raise PlaybookError(f"--set {name}: {where} has no {part!r}{nearest(part, list(map(str, target)))}")
+            return
+        target, where = target[part], f"{where}.{part}"
 
 
 def _neighbours(file: Path) -> list[tuple[Path, str]]:

@@ -127,6 +127,8 @@ def _place(mark: Any) -> Place:
 
 def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
     mark = getattr(error, "problem_mark", None)
+    if "end of stream" in str(getattr(error, "problem", "")):  # of a quote that is open until there
+        mark = getattr(error, "context_mark", None) or mark
     if isinstance(error, RecursionError):
         return Unreadable(Place(1, 1), "too deeply nested")
     if mark is None:

@@ -108,12 +108,9 @@ def _check_shell(inspection: Inspected, part: ToolPart) -> None:
     names = {"command", *(other for other, name in spellings_of(ShellConfig, {}).items() if name == "command")}
     for name in names & part.config.keys():
         given, path = part.config[name], (*part.path, name)
-        commands = (
-            [(path, given)] if isinstance(given, str) else [((*path, i), one) for i, one in enumerate(given or ())]
-        )
-        for place, command in commands:
+        for index, command in enumerate(given if isinstance(given, list) else [given]):
             if isinstance(command, str) and ("'" in command or '"' in command):
-                _check_command(inspection, place, command, shell)
+                _check_command(inspection, (*path, index) if isinstance(given, list) else path, command, shell)
 
 
 def _check_command(inspection: Inspected, path: Path, command: str, shell: str) -> None:

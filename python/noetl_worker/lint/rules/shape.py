@@ -9,6 +9,7 @@ from noetl_worker.dev.orchestration.playbook import END, STEP_FIELDS
 from noetl_worker.lint.findings import Inspected, Severity
 from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
 from noetl_worker.lint.positions import Path
+from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
 from noetl_worker.tools.fields import nearest
 
 __all__ = ["check_shape"]
@@ -16,9 +17,6 @@ __all__ = ["check_shape"]
 _PLAYBOOK: Final = frozenset(
     {"apiVersion", "kind", "metadata", "workload", "keychain", "workbook", "workflow", "executor", "spec", "vars"}
 )
-_NEXT: Final = frozenset({"spec", "arcs", "step", "when", "set", "desc", "description"})
-_ARC: Final = frozenset({"step", "when", "set", "spec", "args", "input", "desc", "description"})
-_LOOP: Final = frozenset({"in", "iterator", "spec", "mode", "desc", "description"})
 _LOOP_SPEC: Final = frozenset({"mode", "max_in_flight", "policy"})
 _NEXT_SPEC: Final = frozenset({"mode", "policy"})
 _STEP_SPEC: Final = frozenset({"timeout", "policy"})
@@ -46,7 +44,7 @@ def check_shape(inspection: Inspected) -> None:
             if _is(inspection, (name, index), entry, dict, f"an entry of {name}"):
                 _keys(inspection, (name, index), entry, known, f"of {name}")
     if "workflow" not in document:
-        _missing(inspection, (), document, "workflow", "workflow is missing")
+        _missing(inspection, (), document, "workflow", "workflow is missing", also=_PLAYBOOK)
     elif not isinstance(document["workflow"], list) or not document["workflow"]:
         inspection.add("NW104", playbook.key(("workflow",)), "workflow must be a list with at least one step")
     else:
@@ -116,9 +114,9 @@ def _step(inspection: Inspected, step: StepPart) -> None:
 def _loop(inspection: Inspected, path: Path, loop: Any) -> None:
     if not _is(inspection, path, loop, dict, "loop"):
         return
-    _keys(inspection, path, loop, _LOOP, "of a loop")
+    _keys(inspection, path, loop, LOOP_KEYS, "of a loop")
     if "in" not in loop:
-        _missing(inspection, path, loop, "in", "loop.in is missing: what is looped over?", also=_LOOP)
+        _missing(inspection, path, loop, "in", "loop.in is missing: what is looped over?", also=LOOP_KEYS)
     spec = loop.get("spec")
     if spec is None or not _is(inspection, (*path, "spec"), spec, dict, "loop.spec"):
         return
@@ -135,7 +133,7 @@ def _next(inspection: Inspected, step: StepPart) -> None:
     if following is not None and not isinstance(following, (dict, list, str)):
         inspection.add("NW104", inspection.playbook.at(path), "next must be a mapping with arcs")
     if isinstance(following, dict):
-        _keys(inspection, path, following, _NEXT, "of next")
+        _keys(inspection, path, following, NEXT_KEYS, "of next")
         spec = mapping(following.get("spec"))
         _keys(inspection, (*path, "spec"), spec, _NEXT_SPEC, "of next.spec")
         _one_of(inspection, (*path, "spec", "mode"), spec.get("mode"), ("exclusive", "inclusive"), "next.spec.mode")
@@ -146,9 +144,9 @@ def _next(inspection: Inspected, step: StepPart) -> None:
     for arc_path, arc in arcs_of(step):
         if isinstance(arc, dict):
             if arc_path != path:
-                _keys(inspection, arc_path, arc, _ARC, "of an arc")
+                _keys(inspection, arc_path, arc, ARC_KEYS, "of an arc")
             if not isinstance(arc.get("step"), str) or not arc["step"]:
-                _missing(inspection, arc_path, arc, "step", "the arc names no step", also=_ARC)
+                _missing(inspection, arc_path, arc, "step", "the arc names no step", also=ARC_KEYS)
             if arc.get("set") is not None:
                 _is(inspection, (*arc_path, "set"), arc["set"], dict, "set")
         elif not isinstance(arc, str):

@@ -13,7 +13,7 @@ from noetl_worker.dev.orchestration.playbook import known_kinds
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.lint.findings import Inspected, Severity
 from noetl_worker.lint.outline import ToolPart, tools_of
-from noetl_worker.lint.positions import Path
+from noetl_worker.lint.positions import Path, Place
 from noetl_worker.templates.template import has_template
 from noetl_worker.testing.context import tool_context
 from noetl_worker.tools import fields, policy
@@ -79,7 +79,7 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
         )
 
 
-def _place_of_rule(inspection: Inspected, path: Path, message: str) -> Any:
+def _place_of_rule(inspection: Inspected, path: Path, message: str) -> Place:
     """Of the word that a message quotes, within the rule that it numbers."""
     numbered = re.search(r": rule (\d+)", message)
     if numbered is not None:
@@ -171,13 +171,15 @@ def _report_error(
     if "is missing" in text and first not in part.config:
         misspelt = [name for name in named if "unknown field" in message and name in part.config]
         if misspelt:  # that is why
-            place = inspection.playbook.key((*part.path, misspelt[0]))
+            at = inspection.playbook.key((*part.path, misspelt[0]))
             guess = fields.nearest(misspelt[0], [first, *spellings])
-            inspection.add("NW202", place, f"{part.kind}: unknown field '{misspelt[0]}'{guess}")
+            inspection.add("NW202", at, f"{part.kind}: unknown field '{misspelt[0]}'{guess}")
         else:
             inspection.add("NW203", inspection.playbook.at(part.path), f"{part.kind}: {text}")
         return
-    inspection.add("NW204", _place_of_field(inspection, part, first, spellings), f"{part.kind}: {text}")
+    quoted = next((place for name in named if (place := inspection.playbook.below(part.path, name)) is not None), None)
+    found = _place_of_field(inspection, part, first, spellings) or quoted
+    inspection.add("NW204", found or inspection.playbook.at(part.path), f"{part.kind}: {text}")
 
 
 def _report_warning(
@@ -194,14 +196,15 @@ def _report_warning(
         severity: Severity | None = None if guess else "warning"
         inspection.add("NW202", inspection.playbook.key(path), text, severity=severity)
     elif not templated:  # what is ignored depends on other values
-        inspection.add("NW205", _place_of_field(inspection, part, first, spellings), message)
+        found = _place_of_field(inspection, part, first, spellings)
+        inspection.add("NW205", found or inspection.playbook.at(part.path), message)
 
 
-def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Any:
-    """Of a field, in whichever spelling it is given and wherever it stands."""
-    names = [field, *(other for other, name in spellings.items() if name == spellings.get(field, field)), field]
-    for name in (*names, spellings.get(field, field)):
+def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | None:
+    """In whichever spelling it is given, and wherever it stands."""
+    own = spellings.get(field, field)
+    for name in (field, own, *(other for other, name in spellings.items() if name == own)):
         for path in ((*part.path, name), (*part.path, "spec", name)):
             if inspection.playbook.has(path):
                 return inspection.playbook.key(path)
-    return inspection.playbook.below(part.path, field) or inspection.playbook.at(part.path)
+    return None

@@ -2,12 +2,12 @@
 
     # yaml-language-server: $schema=playbook.schema.json
 
-The steps' other parts (`next`, `loop`, ...) are the control plane's: they are named, and not judged.
+Of the steps' other parts the keys of `next`, its arcs and `loop` are known; the rest is named, and not judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue
@@ -15,7 +15,12 @@ from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA
 
-__all__ = ["playbook_schema"]
+__all__ = ["ARC_KEYS", "LOOP_KEYS", "NEXT_KEYS", "playbook_schema"]
+
+_FOR_PEOPLE: Final = ("desc", "description")
+ARC_KEYS: Final = frozenset({"step", "when", "set", "spec", "args", "input", *_FOR_PEOPLE})
+NEXT_KEYS: Final = frozenset({"spec", "arcs", "step", "when", "set", *_FOR_PEOPLE})
+LOOP_KEYS: Final = frozenset({"in", "iterator", "spec", "mode", *_FOR_PEOPLE})
 
 _STEP_PARTS: Final[Mapping[str, str]] = {
     "desc": "For people.",
@@ -78,11 +83,26 @@ _TASK: Final[Mapping[str, JsonValue]] = {
 
 
 def _step() -> dict[str, JsonValue]:
-    parts: dict[str, JsonValue] = {name: {"description": meaning} for name, meaning in _STEP_PARTS.items()}
+    parts: dict[str, Any] = {name: {"description": meaning} for name, meaning in _STEP_PARTS.items()}
     either = {
         "description": "One tool, or a list of tasks that run as one command.",
         "if": {"type": "array"},
         "then": {"$ref": "#/$defs/tasks"},
         "else": {"$ref": "#/$defs/tool"},
     }
+    parts |= {"loop": {**_known(LOOP_KEYS, nullable=True), **parts["loop"]}, "next": {**_next(), **parts["next"]}}
     return {"type": "object", "required": ["step"], "properties": {"step": {"type": "string"}, **parts, "tool": either}}
+
+
+def _next() -> dict[str, JsonValue]:
+    """One name, one step, a list of them, or `arcs`."""
+    arc = {"anyOf": [{"type": "string"}, {**_known(ARC_KEYS), "required": ["step"]}]}
+    arcs = {"type": "array", "items": arc}
+    both = {**_known(NEXT_KEYS), "properties": {**dict.fromkeys(sorted(NEXT_KEYS), True), "arcs": arcs}}
+    return {"anyOf": [{"type": ["string", "null"]}, arcs, both]}
+
+
+def _known(keys: Collection[str], *, nullable: bool = False) -> dict[str, Any]:
+    """An object that has these keys alone: `whn` is none of them."""
+    kinds = ["object", "null"] if nullable else "object"
+    return {"type": kinds, "properties": dict.fromkeys(sorted(keys), True), "additionalProperties": False}

@@ -1,0 +1,25 @@
+"""What `dev` says of a playbook before it runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from noetl_worker.dev.orchestration.playbook import known_kinds, load_playbook
+from noetl_worker.lint.files import inspect, text_of
+from noetl_worker.lint.formats import FORMATS
+from noetl_worker.lint.settings_file import settings_beside
+from noetl_worker.tools.registry import Registry
+
+__all__ = ["look_at"]
+
+
+def look_at(file: Path, *, plane: str) -> list[str]:
+    """A line for each finding.
+
+    Raises:
+        PlaybookError: it cannot be run at all, in one line.
+    """
+    text, registry = text_of(file), Registry()
+    load_playbook(text, source=str(file), kinds=known_kinds() | set(registry.kinds()))
+    settings = settings_beside(file.resolve().parent).with_flags(plane=plane)
+    return [FORMATS["text"]([mistake]) for mistake in inspect(text, str(file), registry, settings)]

@@ -1,0 +1,77 @@
+"""Each code has an example that gives it, docs/check.md is made of them, and no text breaks the check."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("yaml")
+from dev.test_playbook import WRONG
+from noetl_worker import engine
+from noetl_worker.lint.codes import CODES, Code
+from noetl_worker.lint.inspector import inspect_text
+from noetl_worker.lint.page import page
+from noetl_worker.tools.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+REGISTRY = Registry(plugins=False)
+TEXTS = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "tests/lint/broken").glob("*.yaml"))]
+VALUES = (
+    "null", "[]", "{}", "1", '"{{ x }}"', "[[1]]", "{a: {b: [1]}}", "2020-01-01", ".nan", "!!binary aGk=", "*a", "&a b",
+    "{1: 2}", '"\\u202e\\x1b"', "1e400", "!!set {a}", "!!python/object:os.system {}", "&a [*a]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_example_of_a_code_gives_it_alone(code: Code) -> None:
+    if code.name == "NW602" and engine.ENGINE != "rust":
+        pytest.skip("rhai has its parser in the native build")
+    names = ["shop"] if code.name == "NW404" else None
+    found = inspect_text(code.example, "p.yaml", REGISTRY, credentials=names)
+    assert [(one.code, one.severity) for one in found] == [(code.name, code.severity)]
+
+
+def test_page_is_what_make_docs_gives() -> None:
+    assert (ROOT / "docs/check.md").read_text(encoding="utf-8") == page(), "run make docs"
+
+
+@pytest.mark.parametrize("text", [text for text, _ in WRONG], ids=[said for _, said in WRONG])
+def test_what_dev_refuses_is_an_error_here_too(text: str) -> None:
+    assert "error" in {one.severity for one in inspect_text(text, "p.yaml", REGISTRY)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_text_ends_in_anything_but_findings(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(100):
+        lines = chance.choice(TEXTS).split("\n")
+        for _ in range(chance.randint(1, 3)):
+            place = chance.randrange(len(lines))
+            key, colon, _ = lines[place].partition(":")
+            mended = f"{key}: {chance.choice(VALUES)}" if colon else lines[place][1:]
+            lines[place : place + 1] = chance.choice([[mended], [], [lines[place]] * 2, [lines[place].lstrip()]])
+            lines = lines or [""]
+        assert isinstance(inspect_text("\n".join(lines), "p.yaml", REGISTRY), list)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\0", "- " * 2000, "[" * 5000, "a: &a [1]\nb: &b [*a, *a]\n", "x: &x {y: *x}\n", "\udc80", "workflow: *none"],
+    ids=["empty", "null", "dashes", "deep", "aliases", "circle", "surrogate", "no-anchor"],
+)
+def test_text_that_is_no_playbook_is_one_error(text: str) -> None:
+    found = inspect_text(text, "p.yaml", REGISTRY)
+    assert [one.severity for one in found if one.code in ("NW100", "NW104", "NW105")][:1] == ["error"]
+
+
+def test_aliases_of_aliases_are_not_followed_without_end() -> None:
+    names = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 10)]
+    found = inspect_text("\n".join(["a0: &a0 [1]", *names]), "p.yaml", REGISTRY)
+    assert [one.code for one in found] == ["NW100"]
+
+
+def test_message_about_a_secret_has_nothing_of_it() -> None:
+    found = inspect_text(CODES["NW604"].example, "p.yaml", REGISTRY)
+    assert "9fK2" not in found[0].message

@@ -1,0 +1,71 @@
+"""What completed on a control plane has no error for that plane; the examples have none for any."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("yaml")
+from noetl_worker.lint.inspector import inspect_text, looks_like_a_playbook
+from noetl_worker.tools.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+VALUES = ROOT / "tests/compat/values"
+PLANES = ("python", "rust")
+ON_PURPOSE = {
+    # Recorded to see what a plane makes of a mistake. It completed, without the step or with the text as written.
+    "error-syntax": {"NW601"},
+    "error-template": {"NW301", "NW302"},
+    "missing-step": {"NW402"},
+    "no-start": {"NW105"},
+}
+REFUSED = {
+    # Of the samples: neither plane, or no worker, ran them.
+    "invalid-yaml": {"NW100"},
+    "missing-workflow": {"NW105"},
+    "tool-postgres-noauth": {"NW204"},
+    "unknown-kind": {"NW201"},
+    "unknown-tool": {"NW201"},
+}
+COMPLETED = [
+    pytest.param(VALUES / "playbooks" / f"{row['name']}.yaml", plane, id=f"{plane}-{row['name']}")
+    for plane in PLANES
+    for row in map(json.loads, (VALUES / f"values-{plane}.jsonl").read_text(encoding="utf-8").splitlines())
+    if row["outcome"] in ("completed", "inferred")
+]
+SAMPLES = sorted((ROOT / "tests/compat/playbooks").rglob("*.yaml"))
+EXAMPLES = sorted(ROOT.glob("examples/**/*.yaml"))
+REGISTRY = Registry(plugins=False)
+
+
+def errors(file: Path, plane: str | None, registry: Registry = REGISTRY) -> set[str]:
+    found = inspect_text(file.read_text(encoding="utf-8"), file.name, registry, plane=plane)
+    return {one.code for one in found if one.severity == "error"}
+
+
+@pytest.mark.parametrize(("file", "plane"), COMPLETED)
+def test_recorded_playbook_that_completed_has_no_error_for_its_plane(file: Path, plane: str) -> None:
+    assert errors(file, plane) == ON_PURPOSE.get(file.stem, set())
+
+
+def test_most_recordings_completed() -> None:
+    assert len(COMPLETED) > 300
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda file: file.relative_to(ROOT / "tests/compat").as_posix())
+def test_playbook_of_the_samples_has_no_error_but_where_it_is_one(file: Path) -> None:
+    plane = "rust" if file.parent.name == "rust" else "python"
+    assert errors(file, plane) == {**ON_PURPOSE, **REFUSED}.get(file.stem, set())
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.relative_to(ROOT / "examples").as_posix())
+def test_example_has_no_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = file.read_text(encoding="utf-8")
+    if not looks_like_a_playbook(text):
+        pytest.skip("credentials beside a playbook")
+    monkeypatch.syspath_prepend(str(ROOT / "examples/plugin/src"))
+    plug_in = importlib.import_module("noetl_worker_webhook")
+    assert errors(file, None, Registry([plug_in.WebhookTool()], plugins=False)) == set()
