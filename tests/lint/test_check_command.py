@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("yaml")
 from typer.testing import CliRunner
 
 from integration.processes import Ended, typed
@@ -15,6 +13,9 @@ from noetl_worker.cli import app_for
 from noetl_worker.cli.dev import settings_beside
 from noetl_worker.models.wire import Dialect
 
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[2]
 WRONG = "workflow:\n  - step: start\n    tol: {kind: noop}\n"
 WARNED = 'workload: {a: 1}\nworkflow:\n  - step: start\n    tool: {kind: noop, result: "{{ workload.b }}"}\n'
 FINE = "workflow:\n  - step: start\n    tool: {kind: noop}\n"
@@ -188,6 +189,14 @@ def test_plane_makes_an_error_of_what_fails_there_and_leaves_out_the_other(tmp_p
     assert checked(file, "--plane", "python").out == ""
 
 
+def test_hook_of_pre_commit_runs_as_it_is_written(tmp_path: Path) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    _, *words = hook["entry"].split()
+    files = [written(tmp_path, WRONG), written(tmp_path, "services: {}\n", "compose.yaml")]
+    ended = typed(*words, *files)
+    assert (ended.code, ended.err) == (1, "1 playbook: 1 error, 0 warnings\n")
+
+
 # ── dev ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -195,14 +204,14 @@ def test_dev_warns_of_what_is_found_and_runs(tmp_path: Path) -> None:
     file = written(tmp_path, WARNED)
     ended = typed("dev", file, "--json")
     assert ended.code == 0
-    assert ended.err_lines == [f"warning: {file}:4:44: NW309 workload has no 'b'"]
+    assert ended.err_lines == [f"warning: {file}:4:45: NW309 workload has no 'b'"]
 
 
 def test_dev_with_strict_refuses_what_is_found(tmp_path: Path) -> None:
     file = written(tmp_path, WARNED)
     ended = typed("dev", file, "--strict")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err_lines == [f"error: {file}:4:44: NW309 workload has no 'b'"]
+    assert ended.err_lines == [f"error: {file}:4:45: NW309 workload has no 'b'"]
 
 
 @pytest.mark.parametrize(
