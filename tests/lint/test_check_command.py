@@ -62,6 +62,13 @@ def test_named_file_that_is_no_playbook_is_an_error_but_for_a_hook(tmp_path: Pat
     assert checked(file, "--only-playbooks").code == 0
 
 
+def test_file_of_another_encoding_is_named_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_bytes(FINE.encode() + b"    desc: \xe4\n")
+    ended = checked(str(file))
+    assert (ended.code, ended.out) == (1, f"{file}:4:11: NW100 not UTF-8\n")
+
+
 def test_standard_input_is_called_as_the_editor_says(tmp_path: Path) -> None:
     words = ["check", "-", "--stdin-filename", "open.yaml"]
     done = CliRunner().invoke(app_for(words), words, input=WRONG)

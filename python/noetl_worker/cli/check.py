@@ -61,13 +61,14 @@ def check(
         Path | None, typer.Option("--markdown", help="Write the page of all codes there, and check nothing.")
     ] = None,
 ) -> None:
-    """Look for mistakes in playbooks. Nothing is run, and nothing is asked over a network.
+    """Look for mistakes in playbooks. Runs nothing, and uses no network.
 
-    `.noetl-check.yaml` beside the playbooks, or in a folder above, has the same words as
-    the flags: select, ignore, plane, strict, credentials, baseline. Flags win.
+    `.noetl-check.yaml` beside the playbooks, or in a folder above, has the
+    same words as the flags: select, ignore, plane, strict, credentials,
+    baseline. Flags win.
 
-    Exit codes: 0 no error (there may be warnings); 1 an error was found; 2 a flag or a
-    file cannot be read.
+    Exit codes: 0 no error (there may be warnings); 1 an error was found;
+    2 a flag or a file cannot be read.
     """
     try:
         with with_extra_local():

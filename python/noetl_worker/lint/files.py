@@ -42,9 +42,9 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 
 def text_of(file: Path) -> str:
-    """Bytes that are no UTF-8 are found as such by the parser's reader."""
+    """Bytes that are no UTF-8 stay in it as what they are, and are found as such (NW100)."""
     try:
-        return file.read_text(encoding="utf-8-sig", errors="replace")
+        return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
 

@@ -129,6 +129,10 @@ def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
     mark = getattr(error, "problem_mark", None)
     if "end of stream" in str(getattr(error, "problem", "")):  # of a quote that is open until there
         mark = getattr(error, "context_mark", None) or mark
+    if isinstance(error, UnicodeEncodeError):
+        before = error.object[: error.start]
+        place = Place(before.count("\n") + 1, error.start - before.rfind("\n"))
+        return Unreadable(place, "not UTF-8")
     if isinstance(error, RecursionError):
         return Unreadable(Place(1, 1), "too deeply nested")
     if mark is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from noetl_worker.dev.orchestration.playbook import END
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
+from noetl_worker.lint.positions import Path
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import nearest
 
@@ -20,9 +22,12 @@ def check_flow(inspection: Inspected) -> None:
     if "start" in steps and not inspection.has("NW1") and not inspection.has("NW402"):
         _check_reached(inspection, steps)
     if inspection.credentials is not None:
+        keychain = inspection.document.get("keychain")
+        entries = {mapping(entry).get("name") for entry in (keychain if isinstance(keychain, list) else ())}
+        known = inspection.credentials | {str(name) for name in entries}
         for tool in tools_of(inspection.document):
             for name in ("auth", "credential"):
-                _check_alias(inspection, (*tool.path, name), tool.config.get(name))
+                _check_alias(inspection, (*tool.path, name), tool.config.get(name), known)
 
 
 def _target(arc: Any) -> Any:
@@ -73,13 +78,12 @@ def _goto(step: Any) -> list[str]:
     return found
 
 
-def _check_alias(inspection: Inspected, path: Any, auth: object) -> None:
+def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collection[str]) -> None:
     """`auth: NAME`, or an object that names one."""
-    known = inspection.credentials or frozenset()
     if isinstance(auth, dict):
         for name in ("credential", "alias", "name"):
             if isinstance(auth.get(name), str):
-                _check_alias(inspection, (*path, name), auth[name])
+                _check_alias(inspection, (*path, name), auth[name], known)
     elif isinstance(auth, str) and auth and not has_template(auth) and auth not in known:
         guess = nearest(auth, sorted(known))
         inspection.add("NW404", inspection.playbook.at(path), f"no credential is named '{auth}'{guess}")
