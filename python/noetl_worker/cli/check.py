@@ -63,9 +63,8 @@ def check(
 ) -> None:
     """Look for mistakes in playbooks. Runs nothing, and uses no network.
 
-    `.noetl-check.yaml` beside the playbooks, or in a folder above, has the
-    same words as the flags: select, ignore, plane, strict, credentials,
-    baseline. Flags win.
+    `.noetl-check.yaml` beside the playbooks, or in a folder above: select,
+    ignore, plane, strict, credentials, baseline, as the flags, which win.
 
     Exit codes: 0 no error (there may be warnings); 1 an error was found;
     2 a flag or a file cannot be read.
