@@ -183,10 +183,17 @@ def test_comment_silences_its_line_or_the_one_below(comment: str, is_silent: boo
 def test_credentials_file_says_what_auth_may_name(tmp_path: Path) -> None:
     known = written(tmp_path, "shop: {type: bearer, data: {token: t}}\n", "known.yaml")
     tool = "{kind: http, url: 'https://example.org', auth: NAME}"
-    for name, code in (("shop", 0), ("shpo", 1)):
-        file = written(tmp_path, FINE.replace("{kind: noop}", tool.replace("NAME", name)))
-        assert checked(file, "--credentials", known).code == code
-        assert checked(file).code == 0
+    for auth, code in (
+        ("shop", 0),
+        ("shpo", 1),
+        ("{credential: shop}", 0),
+        ("{credential: shpo}", 1),
+        ("{type: api_key, name: X-Key, key: '{{ keychain.shop.key }}'}", 0),
+        ("'{{ workload.auth }}'", 0),
+    ):
+        file = written(tmp_path, FINE.replace("{kind: noop}", tool.replace("NAME", auth)))
+        assert checked(file, "--credentials", known).code == code, auth
+        assert checked(file, "--select", "NW4").code == 0
 
 
 def test_plane_makes_an_error_of_what_fails_there_and_leaves_out_the_other(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from noetl_worker.dev.orchestration.playbook import END
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
 from noetl_worker.lint.positions import Path
+from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import nearest
 
@@ -81,9 +82,7 @@ def _goto(step: Any) -> list[str]:
 def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collection[str]) -> None:
     """`auth: NAME`, or an object that names one."""
     if isinstance(auth, dict):
-        for name in ("credential", "alias", "name"):
-            if isinstance(auth.get(name), str):
-                _check_alias(inspection, (*path, name), auth[name], known)
-    elif isinstance(auth, str) and auth and not has_template(auth) and auth not in known:
+        auth = alias_of(auth)
+    if isinstance(auth, str) and auth and not has_template(auth) and auth not in known:
         guess = nearest(auth, sorted(known))
         inspection.add("NW404", inspection.playbook.at(path), f"no credential is named '{auth}'{guess}")
