@@ -32,6 +32,7 @@ from noetl_worker.executor import Executor
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import Durable, ensure_at_start, ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.jetstream.pause import shown
 from noetl_worker.jetstream.puller import Puller
 from noetl_worker.jetstream.start_notes import StartNotes
 from noetl_worker.observability import metrics
@@ -56,6 +57,7 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT, Slots
 from noetl_worker.stopping import StopLevel, Stopping
 from noetl_worker.tools.registry import Registry
+from noetl_worker.transport.credential_ends import CREDENTIALS, credential_ends
 from noetl_worker.transport.opening import open_transport
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
 """Commands were still running when the drain timeout was over (or a second signal came); they were returned."""
 EXIT_AT_ONCE: Final = 130
+_CREDENTIALS_S: Final = 600.0
+"""How often is looked at when they end: files are replaced while we run."""
 
 log = structlog.get_logger("noetl_worker")
 
@@ -120,6 +124,7 @@ class Worker:
         """To NATS, and below what pulls over it: once the worker has started so far."""
         self.puller: Puller | None = None
         self._auth_refused = False
+        self._pause_left_s = 0.0
 
     @property
     def settled(self) -> Counter[str]:
@@ -232,6 +237,7 @@ class Worker:
         start = self._start_line(durable, plane)
         self.health.in_flight = InFlightView(self.deliveries.tasks, start)
         log.info("pulling", **start)
+        metrics.NATS_CONNECTED.set(1)
         self.health.set_ready(True, "pulling")
         self.ready.set()
         watching = self._watch(connection, durable, puller, plane, keepalive)
@@ -299,6 +305,7 @@ class Worker:
         if self._auth_refused or self.puller is None:
             return
         self._auth_refused = True
+        metrics.AUTH_REFUSED.set(1)
         self.puller.pause(True)
         self.health.set_ready(False, "the control plane refuses the credentials")
         log.error("auth_refused", advice="check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)")
@@ -315,7 +322,11 @@ class Worker:
         report_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s
+        look_again_at = 0.0
         while self.stopping.level < StopLevel.DRAIN:
+            if time.monotonic() >= look_again_at:
+                self._look_at_credentials()
+                look_again_at = time.monotonic() + _CREDENTIALS_S
             await asyncio.sleep(self.settings.lag_poll_interval_s)
             if self.stopping.level >= StopLevel.DRAIN:
                 return
@@ -330,26 +341,36 @@ class Worker:
                 if self.stopping.level >= StopLevel.DRAIN:  # meanwhile: who drains never pulls again
                     return
                 self._auth_refused = False
+                metrics.AUTH_REFUSED.set(0)
                 puller.pause(False)
             await plane_watch.look()
-            report_readiness()
             if self._adoption is not None:
                 self._adoption.look()
             try:
                 seen = await look(connection.client, durable)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 log.warning("lag_unknown", error=repr(error))
+                report_readiness()
                 continue
             keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s  # `nats ensure --apply` changes it while we run
+            self._pause_left_s = seen.pause_left_s
+            report_readiness()
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
     def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch) -> None:
+        metrics.NATS_CONNECTED.set(connection.is_connected)
         if self._auth_refused or self.stopping.level >= StopLevel.DRAIN:
             return  # those reasons outlast a connection
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
         why = why or ("the outbox is full" if self.outbox.is_full else None)
-        self.health.set_ready(why is None, why or "pulling")
+        is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
+        self.health.set_ready(why is None, why or is_paused or "pulling")
+
+    def _look_at_credentials(self) -> None:
+        ends = credential_ends(self.settings)
+        for name in CREDENTIALS:
+            metrics.CREDENTIAL_ENDS.labels(name).set(ends.get(name, 0.0))
 
     async def _let_in(self, plane: Plane) -> bool:
         try:

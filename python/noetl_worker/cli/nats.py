@@ -1,7 +1,9 @@
-"""`noetl-worker nats ensure`: stream and durable against the settings, and what it takes to make them agree."""
+"""`noetl-worker nats`: stream and durable against the settings; a pause of the pool, and its end."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -22,7 +24,7 @@ EXIT_NATS: Final = 3
 EXIT_DIFFERS: Final = 5
 
 app = typer.Typer(
-    help="Stream and durable: compare them with the settings, make and change them.",
+    help="Stream and durable: compare them with the settings, make and change them, pause the pool.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -30,7 +32,7 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Stream and durable: compare them with the settings, make and change them."""
+    """Stream and durable: compare them with the settings, make and change them, pause the pool."""
 
 
 @app.command("ensure")
@@ -67,6 +69,77 @@ def ensure(
         return 0 if view.is_as_wanted else EXIT_DIFFERS
 
     with_nats(work, flags, "noetl-worker nats ensure")
+
+
+@app.command("pause")
+@with_setting_flags(shown=("nats_url", "nats_consumer"))
+def pause(
+    flags: SettingFlags,
+    for_: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 90s, 20m, 1h.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Have JetStream deliver nothing of the durable for a while, to no worker of
+    its pool. What runs goes on; it ends by itself, or by `nats resume`.
+
+    It takes nats-server 2.11. At the stream's max_age commands are lost: a
+    pause that leaves the oldest of them less than 15 minutes is refused.
+
+    Exit codes: 0; 2 a setting or --for is wrong, or too long; 3 no NATS or
+    JetStream, or it cannot.
+    """
+    for_s = _seconds(for_)
+    if for_s is None:
+        typer.echo(f"noetl-worker: --for {for_}: a number with s, m or h, for example 20m", err=True)
+        raise typer.Exit(EXIT_SETTINGS)
+    _change_pause(flags, for_s, as_json=as_json)
+
+
+@app.command("resume")
+@with_setting_flags(shown=("nats_url", "nats_consumer"))
+def resume(
+    flags: SettingFlags,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """End the pause of the durable.
+
+    Exit codes: 0, also when it was not paused; 2 a setting is wrong; 3 no NATS
+    or JetStream, or it cannot.
+    """
+    _change_pause(flags, 0.0, as_json=as_json)
+
+
+def _seconds(text: str) -> float | None:
+    """None where it is no time."""
+    found = re.fullmatch(r"([1-9]\d{0,8})([smh])", text.strip())
+    return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]] if found else None
+
+
+def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
+    """Pause for so long; 0 ends it."""
+
+    async def work(connection: Connection, settings: Settings) -> int:
+        from noetl_worker.jetstream.consumer import find
+        from noetl_worker.jetstream.pause import PauseTooLong, resume, shown
+        from noetl_worker.jetstream.pause import pause as ask_for_it
+
+        found = await find(connection.client, settings)
+        try:
+            now = await (ask_for_it(connection.client, found, for_s) if for_s else resume(connection.client, found))
+        except PauseTooLong as error:
+            typer.echo(f"noetl-worker: {error}", err=True)
+            return EXIT_SETTINGS
+        name = f"durable {found.durable} on stream {found.stream}"
+        if as_json:
+            shape = {"stream": found.stream, "durable": found.durable, "paused_s": now.left_s, "until": now.until}
+            typer.echo(json.dumps(shape))
+        elif now.left_s:
+            typer.echo(f"{name} delivers nothing for {shown(now.left_s)}, until {now.until}; what runs goes on.")
+            typer.echo("Before that: noetl-worker nats resume")
+        else:
+            typer.echo(f"{name} delivers.")
+        return 0
+
+    with_nats(work, flags, "noetl-worker nats pause")
 
 
 def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: SettingFlags, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from noetl_worker.doctor import clock, permissions, plane, system_pool
 from noetl_worker.doctor.finding import Finding, State, fine, unknown, warning, wrong
 from noetl_worker.errors import JetStreamError, SettingsError
+from noetl_worker.jetstream import pause
 from noetl_worker.jetstream.api import ask, stream_of
 from noetl_worker.jetstream.comparison import (
     Change,
@@ -16,6 +17,7 @@ from noetl_worker.jetstream.comparison import (
     config_filters,
     dead_letter_rows,
     durable_rows,
+    pause_left_s,
     stream_rows,
 )
 from noetl_worker.jetstream.connection import Connection, connect
@@ -89,7 +91,14 @@ def _durable(found: Found, settings: Settings) -> list[Finding]:
     fixes = {"filters": _OTHER_POOL} if _is_of_others(found.durable_info, settings) else {}
     rows = durable_rows(found.durable_info, settings)
     shown = [_of_row("durable", row, fixes.get(row.field, "")) for row in rows]
-    return [fine("durable", found.durable, wanted), *shown]
+    return [fine("durable", found.durable, wanted), *shown, *_paused(found)]
+
+
+def _paused(found: Found) -> list[Finding]:
+    if not (left_s := pause_left_s(found.durable_info)):
+        return []
+    text = f"by an operator, for {pause.shown(left_s)} more: no worker of the pool gets a command"
+    return [warning("durable: paused", text, "a durable that delivers", "wait, or noetl-worker nats resume")]
 
 
 def _dead_letters(found: Found, settings: Settings) -> list[Finding]:

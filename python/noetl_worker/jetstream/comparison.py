@@ -25,6 +25,7 @@ __all__ = [
     "new_durable",
     "new_stream",
     "patched",
+    "pause_left_s",
     "stream_rows",
 ]
 
@@ -62,6 +63,11 @@ class ComparedField:
     """With it a worker could not work, or would claim another pool's commands: it does not start."""
     patch: Mapping[str, Any] = a_field(default_factory=dict)
     """What to put into the configuration to make it agree; None takes a key out."""
+
+
+def pause_left_s(info: Mapping[str, Any] | None) -> float:
+    """How long the pause of a durable still lasts, from its consumer info; 0: it delivers."""
+    return int((info or {}).get("pause_remaining") or 0) / NANOSECONDS
 
 
 def config_filters(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -170,7 +176,6 @@ _OF_DURABLE: Final = (
     _Rule("priority_policy", lambda value, _: value in (None, "", "none"), "our pulls are refused", is_fatal=True),
     _Rule("backoff", _is_unset, "it takes the place of ack_wait"),
     _Rule("inactive_threshold", _is_unset, "the durable is deleted while no worker runs"),
-    _Rule("paused", _is_unset, "nothing is delivered"),
 )
 _OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value, _: value == "new", "full, it forgets dead letters"),)
 
@@ -207,7 +212,7 @@ def dead_letter_rows(config: Mapping[str, Any], settings: Settings) -> list[Comp
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
     """The durable's fields that matter to a worker, from its consumer info. None: there is no durable."""
-    have = new_durable(settings) if info is None else {**info["config"], "paused": info.get("paused")}
+    have = new_durable(settings) if info is None else info["config"]
     filters, ack_wait = config_filters(have), int(have.get("ack_wait") or 0)
     rows = [
         ComparedField(

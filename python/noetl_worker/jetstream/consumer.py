@@ -18,6 +18,7 @@ from noetl_worker.jetstream.comparison import (
     dead_letter_rows,
     durable_rows,
     patched,
+    pause_left_s,
     stream_rows,
 )
 from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
@@ -113,6 +114,8 @@ class Look:
     """Messages delivered (or returned with a delay) and not acknowledged, over the whole pool."""
     durable: Durable
     """As it is now."""
+    pause_left_s: float = 0.0
+    """How long it delivers nothing yet, since an operator paused it."""
 
     def is_ours(self, before: Durable) -> bool:
         """False when somebody has changed the filters: what is pulled from now on may be another pool's."""
@@ -335,9 +338,13 @@ async def look(client: Client, durable: Durable) -> Look:
     if info is None:
         raise JetStreamError(f"durable {durable.name!r} on stream {durable.stream!r} is gone")
     seen = Look(
-        int(info.get("num_pending") or 0), int(info.get("num_ack_pending") or 0), _durable(durable.stream, info)
+        int(info.get("num_pending") or 0),
+        int(info.get("num_ack_pending") or 0),
+        _durable(durable.stream, info),
+        pause_left_s(info),
     )
     _log_changes(durable, seen)
+    _watch_pause(durable, seen)
     _watch_limit(durable, seen)
     return seen
 
@@ -358,6 +365,18 @@ def _log_changes(before: Durable, seen: Look) -> None:
         old, new = getattr(before, name), getattr(now, name)
         if before.logged.begins(f"{name} {new}", old != new):
             log.warning("durable_changed", durable=now.name, field=name, before=old, now=new)
+
+
+def _watch_pause(durable: Durable, seen: Look) -> None:
+    metrics.PAUSED.labels(durable.stream, durable.name).set(seen.pause_left_s)
+    if durable.logged.begins("paused", seen.pause_left_s > 0):
+        log.warning(
+            "durable_paused",
+            durable=durable.name,
+            left_s=round(seen.pause_left_s),
+            waiting=seen.pending,
+            advice="an operator asked for it; what runs goes on. It ends by itself, or by `noetl-worker nats resume`",
+        )
 
 
 def _watch_limit(durable: Durable, seen: Look) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from noetl_worker.models.claim import (
     AlreadyFinished,
@@ -28,6 +28,7 @@ from noetl_worker.settlement import SETTLEMENT, OutcomeKind, Settlement, assert_
 __all__ = ["REGISTRY", "claim_ended", "exposition"]
 
 REGISTRY: Final = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
 
 PULLS: Final = Counter("noetl_worker_pulls", "Notifications by how the claim ended", ["outcome"], registry=REGISTRY)
 PULL_DURATION: Final = Histogram(
@@ -153,6 +154,22 @@ ACK_PENDING_FULL: Final = Gauge(
     "noetl_worker_nats_consumer_ack_pending_full",
     "1 while max_ack_pending is reached: no worker of the pool gets a command",
     ["stream", "consumer"],
+    registry=REGISTRY,
+)
+PAUSED: Final = Gauge(
+    "noetl_worker_nats_consumer_pause_seconds",
+    "How long an operator's pause of the durable still lasts; 0: it is not paused",
+    ["stream", "consumer"],
+    registry=REGISTRY,
+)
+NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected", registry=REGISTRY)
+AUTH_REFUSED: Final = Gauge(
+    "noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials", registry=REGISTRY
+)
+CREDENTIAL_ENDS: Final = Gauge(
+    "noetl_worker_credential_ends_timestamp_seconds",
+    "When the certificate or token of a setting ends; 0: it is not set, or has no end",
+    ["credential"],
     registry=REGISTRY,
 )
 READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls", registry=REGISTRY)

@@ -11,18 +11,22 @@ __all__ = ["summed"]
 
 _HIGHEST: Final = frozenset(
     {
+        "noetl_worker_auth_refused",
         "noetl_worker_build_info",
+        "noetl_worker_credential_ends_timestamp_seconds",
         "noetl_worker_gate_down",
         "noetl_worker_loop_lag_seconds",
         "noetl_worker_nats_consumer_ack_pending",
         "noetl_worker_nats_consumer_ack_pending_full",
         "noetl_worker_nats_consumer_max_ack_pending",
+        "noetl_worker_nats_consumer_pause_seconds",
         "noetl_worker_nats_consumer_pending",
         "noetl_worker_outbox_oldest_seconds",
+        "process_start_time_seconds",
     }
 )
 """Of the pool or the machine, or the worst of its kind: the same number from each, never to be added."""
-_LOWEST: Final = frozenset({"noetl_worker_ready"})
+_LOWEST: Final = frozenset({"noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"})
 
 
 def summed(texts: Iterable[str]) -> str:

@@ -11,8 +11,16 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from noetl_worker.cli.views.terminal import operator_console
-from noetl_worker.jetstream.comparison import Change, ComparedField, dead_letter_rows, durable_rows, stream_rows
+from noetl_worker.jetstream.comparison import (
+    Change,
+    ComparedField,
+    dead_letter_rows,
+    durable_rows,
+    pause_left_s,
+    stream_rows,
+)
 from noetl_worker.jetstream.consumer import ENSURE, Found
+from noetl_worker.jetstream.pause import shown
 from noetl_worker.settings.settings import Settings
 
 __all__ = ["ComparisonView"]
@@ -52,6 +60,7 @@ class ComparisonView:
     def as_json(self) -> dict[str, Any]:
         return {
             "as_wanted": self.is_as_wanted,
+            "paused_s": pause_left_s(self.found.durable_info),
             "done": list(self.done),
             "stream": _as_json(self.found.stream, self.found.stream_info is not None, self.stream),
             "durable": _as_json(self.found.durable, self.found.durable_info is not None, self.durable),
@@ -84,9 +93,14 @@ class ComparisonView:
 
     def closing(self) -> list[str]:
         """What to do now."""
-        if self.is_as_wanted:
-            return ["Stream and durable are as the settings want them."]
         lines = []
+        if left_s := pause_left_s(self.found.durable_info):
+            lines.append(
+                f"durable {self.found.durable} is paused by an operator for {shown(left_s)} more, and delivers nothing "
+                "until then: noetl-worker nats resume ends it"
+            )
+        if self.is_as_wanted:
+            return [*lines, "Stream and durable are as the settings want them."]
         if self.found.stream_info is None:
             lines.append(f"stream {self.found.stream} is missing: {ENSURE} makes it")
         if self.found.durable_info is None:
@@ -114,7 +128,6 @@ class ComparisonView:
         info = found.durable_info or {}
         return [
             f"    left to you, since somebody decided it: nats consumer edit {found.stream} {found.durable}",
-            f"    (paused: nats consumer resume {found.stream} {found.durable})",
             "What JetStream does not change takes a new one, LOSING the durable's place "
             f"(messages waiting: {info.get('num_pending', 0)}, in flight: {info.get('num_ack_pending', 0)}):",
             "it begins with the oldest message of the stream, so finished commands come",

@@ -1,0 +1,66 @@
+"""When what the settings name ends: certificates, chains, bundles, tokens, and what is none of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.transport.credential_ends import CREDENTIALS, credential_ends
+
+CERTIFICATES = Path(__file__, "../../integration/certificates").resolve()
+
+
+def moment(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
+
+
+def jwt(**claims: object) -> str:
+    parts = (json.dumps(one).encode() for one in ({"alg": "ed25519-nkey"}, claims))
+    return ".".join([*(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts), "c2ln"])
+
+
+def test_certificates_end_when_openssl_says(tmp_path: Path) -> None:
+    bundle, chain = tmp_path / "bundle.pem", tmp_path / "chain.pem"
+    texts = {name: (CERTIFICATES / f"{name}.pem").read_text() for name in ("ca", "valid", "expired")}
+    bundle.write_text(texts["ca"] + texts["expired"])
+    chain.write_text(texts["valid"] + texts["expired"])
+    found = credential_ends(
+        load_settings(
+            {
+                "NOETL_TLS_CA": str(bundle),
+                "NATS_CA": str(CERTIFICATES / "ca.pem"),
+                "NATS_CERT": str(chain),
+                "NATS_KEY": str(CERTIFICATES / "valid.pem"),
+            }
+        )
+    )
+    assert found["NATS_CA"] == moment("2124-01-01T00:00:00")
+    assert found["NOETL_TLS_CA"] == moment("2124-01-01T00:00:00"), "of a bundle the last"
+    assert found["NATS_CERT"] == moment("2024-01-02T00:00:00"), "of a chain the first"
+
+
+def test_tokens_end_with_their_claim(tmp_path: Path) -> None:
+    creds = tmp_path / "worker.creds"
+    creds.write_text(f"-----BEGIN NATS USER JWT-----\n{jwt(exp=1900000000)}\n------END NATS USER JWT------\n")
+    found = credential_ends(
+        load_settings({"NATS_CREDS": str(creds), "NOETL_INTERNAL_API_TOKEN": jwt(exp=1800000000, sub="worker")})
+    )
+    assert found == {"NATS_CREDS": 1900000000, "NOETL_INTERNAL_API_TOKEN": 1800000000}
+
+
+@pytest.mark.parametrize("token", ["", "opaque", "a.b.c", "aaaa.!!!!.bbbb", jwt(sub="no end"), jwt(exp="soon")])
+def test_what_has_no_end_has_none(token: str) -> None:
+    assert credential_ends(load_settings({"NOETL_INTERNAL_API_TOKEN": token})) == {}
+
+
+@pytest.mark.parametrize("content", ["", "no pem", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"])
+def test_file_that_is_no_certificate_stops_nobody(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text(content)
+    assert credential_ends(load_settings({"NATS_CA": str(file)})) == {}
+    assert "NATS_CA" in CREDENTIALS
