@@ -19,6 +19,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "everything": {
         "outbox": {"size": "1Gi", "storageClass": "fast"},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True},
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "egress": [{"ports": [{"port": 4222}]}]},
         "secrets": [{"name": "nats"}, {"name": "plane", "optional": True}],
         "settings": {"LOG_LEVEL": "debug", "NOETL_WORKER_RATE_LIMIT": 50},

@@ -20,7 +20,10 @@ from noetl_worker.models import Dialect
 from noetl_worker.observability.tool_times import STATUSES
 
 Series: TypeAlias = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-DEPLOY = Path(__file__, "../../../deploy").resolve()
+ROOT = Path(__file__, "../../..").resolve()
+ALERTS = ROOT / "deploy/helm/noetl-worker/files/alerts.yaml"
+DASHBOARD = ROOT / "deploy/helm/noetl-worker/files/dashboard.json"
+RUNBOOK = ROOT / "docs/runbook.md"
 VARIABLES = {"WORKER_METRICS_BIND": "127.0.0.1:0", "WORKER_NATS_LAG_POLL_INTERVAL": "1", "WORKER_MAX_CONCURRENT": "4"}
 
 
@@ -97,7 +100,9 @@ def test_every_series_is_there_at_zero_and_none_appears_with_what_is_done(scrape
     assert sorted(set(scrapes.at_end) ^ set(scrapes.at_start)) == []
     assert not [name for name in scrapes.at_end if "miller" in str(name) or "customer" in str(name)]
     counted = {name for (name, _), number in scrapes.at_start.items() if number and name.endswith("_total")}
-    assert counted == {"noetl_worker_control_plane_requests_total"}, "it registered, and asked which plane it is"
+    assert counted - {"process_cpu_seconds_total"} == {"noetl_worker_control_plane_requests_total"}, (
+        "it registered, and asked which plane it is"
+    )
     grown = {name for (name, _), number in scrapes.at_end.items() if number and name.endswith("_total")}
     assert {"noetl_worker_tool_runs_total", "noetl_worker_dead_letters_total"} <= grown
 
@@ -139,7 +144,7 @@ def test_dashboards_and_alerts_read_only_metrics_and_labels_that_a_scrape_has(sc
         values = scraped.setdefault(name, {})
         for label, one in labels:
             values.setdefault(label, set()).add(one)
-    for path in (DEPLOY / "alerts.yaml", *sorted((DEPLOY / "grafana").glob("*.json"))):
+    for path in (ALERTS, DASHBOARD):
         queries = list(expressions(read(path)))
         assert len(queries) >= 6, path.name
         assert [(path.name, one) for query in queries for one in unknown_in(*query, scraped)] == []
@@ -151,38 +156,86 @@ def series_of(name: str, values: str, **labels: str) -> dict[str, str]:
     return {"series": f"{name}{{{written}}}", "values": values}
 
 
-QUIET = [
-    series_of("noetl_worker_nats_consumer_pending", "5x30", stream="s", consumer="c"),
-    series_of("noetl_worker_slots_limit", "16x30"),
-    series_of("noetl_worker_slots_in_use", "4x30"),
-    series_of("noetl_worker_dead_letters_total", "7x30", reason="unknown_command"),
-    series_of("noetl_worker_outbox_oldest_seconds", "0x30"),
-    series_of("noetl_worker_ready", "1x30"),
-    series_of("noetl_worker_loop_lag_seconds", "0.4x30"),
-    series_of("noetl_worker_loop_delay_seconds_count", "0+120x30"),
-    series_of("noetl_worker_loop_delay_seconds_bucket", "0+120x30", le="2.5"),
-    series_of("noetl_worker_foreign_pool_total", "0x30"),
-]
+PENDING = {"stream": "s", "consumer": "c"}
+HTTP = {"tool_kind": "http"}
+QUIET = {
+    name: series_of(f"noetl_worker_{name}", values, **labels)
+    for name, values, labels in (
+        ("nats_consumer_pending", "5x30", PENDING),
+        ("nats_consumer_pause_seconds", "0x30", PENDING),
+        ("nats_consumer_ack_pending_full", "0x30", PENDING),
+        ("slots_limit", "16x30", {}),
+        ("slots_in_use", "4x30", {}),
+        ("dead_letters_total", "7x30", {"reason": "unknown_command"}),
+        ("outbox_oldest_seconds", "0x30", {}),
+        ("ready", "1x30", {}),
+        ("nats_connected", "1x30", {}),
+        ("auth_refused", "0x30", {}),
+        ("gate_down", "0x30", {"plane": "p", "gate": "commands"}),
+        ("loop_lag_seconds", "0.4x30", {}),
+        ("loop_delay_seconds_count", "0+120x30", {}),
+        ("foreign_pool_total", "0x30", {}),
+        ("executions_standing_still_total", "0x30", {}),
+        ("batches_not_watched_total", "0x30", {}),
+        ("credential_ends_timestamp_seconds", "0x30", {"credential": "NATS_CA"}),
+    )
+}
+QUIET |= {
+    "bucket": series_of("noetl_worker_loop_delay_seconds_bucket", "0+120x30", le="2.5"),
+    "succeeded": series_of("noetl_worker_tool_runs_total", "0+9x30", status="success", **HTTP),
+    "failed": series_of("noetl_worker_tool_runs_total", "0+1x30", status="error", **HTTP),
+    "started": series_of("process_start_time_seconds", "100x30"),
+}
+
+
+def but(**changed: str) -> list[dict[str, str]]:
+    """As in quiet times, but for these values."""
+    return [{**one, "values": changed[name]} if name in changed else one for name, one in QUIET.items()]
+
+
+FULL = {"slots_in_use": "16x30"}
 TROUBLE = {
-    "NoetlWorkerLagGrows": [QUIET[1], QUIET[2], {**QUIET[0], "values": "5+3x30"}],
-    "NoetlWorkerDeadLetters": [{**QUIET[3], "values": "0x20 1x10"}],
-    "NoetlWorkerOutboxOld": [{**QUIET[4], "values": "0+60x30"}],
-    "NoetlWorkerNotReady": [{**QUIET[5], "values": "1x5 0x25"}],
-    "NoetlWorkerLoopLag": [QUIET[7], {**QUIET[8], "values": "0+120x26 3238+120x3"}],
-    "NoetlWorkerForeignPool": [{**QUIET[9], "values": "0x20 4x10"}],
+    "NoetlWorkerPlaneDown": but(gate_down="0x20 1x10"),
+    "NoetlWorkerNatsDown": but(nats_connected="1x20 0x10"),
+    "NoetlWorkerAuthRefused": but(auth_refused="0x20 1x10"),
+    "NoetlWorkerNotReady": but(ready="1x5 0x25"),
+    "NoetlWorkerRestarts": but(started="100x5 200x5 300x5 400x5 500x10"),
+    "NoetlWorkerLagGrows": but(nats_consumer_pending="5+3x30"),
+    "NoetlWorkerAckPendingFull": but(nats_consumer_ack_pending_full="0x20 1x10"),
+    "NoetlWorkerSlotsFull": but(**FULL),
+    "NoetlWorkerKindFails": but(succeeded="0+9x15 135+5x15", failed="0+1x15 15+5x15"),
+    "NoetlWorkerDeadLetters": but(dead_letters_total="0x20 1x10"),
+    "NoetlWorkerOutboxOld": but(outbox_oldest_seconds="0+60x30"),
+    "NoetlWorkerExecutionStandsStill": but(executions_standing_still_total="0x20 1x10"),
+    "NoetlWorkerBatchNotWatched": but(batches_not_watched_total="0x20 1x10"),
+    "NoetlWorkerLoopLag": but(bucket="0+120x26 3238+120x3"),
+    "NoetlWorkerForeignPool": but(foreign_pool_total="0x20 4x10"),
+    "NoetlWorkerCredentialEnds": but(credential_ends_timestamp_seconds="1000000x30"),
 }
 SILENT = {
-    "all slots are taken": (
-        "NoetlWorkerLagGrows",
-        [TROUBLE["NoetlWorkerLagGrows"][2], QUIET[1], {**QUIET[2], "values": "16x30"}],
-    ),
-    "a start": ("NoetlWorkerNotReady", [{**QUIET[5], "values": "1x26 0x2 1x2"}]),
+    "all slots are taken": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", **FULL)),
+    "paused": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", nats_consumer_pause_seconds="1800-60x30")),
+    "nothing waits": ("NoetlWorkerSlotsFull", but(nats_consumer_pending="0x30", **FULL)),
+    "a start": ("NoetlWorkerNotReady", but(ready="1x26 0x2 1x2")),
+    "a roll-out": ("NoetlWorkerRestarts", but(started="100x15 200x15")),
+    "few runs": ("NoetlWorkerKindFails", but(succeeded="0+9x15 135x15", failed="0+1x15 15+0.3x15")),
+    "as always": ("NoetlWorkerKindFails", but(succeeded="0+5x30", failed="0+5x30")),
+    "a year left": ("NoetlWorkerCredentialEnds", but(credential_ends_timestamp_seconds="31536000x30")),
 }
+
+
+def test_each_alert_has_a_section_of_the_runbook_and_each_section_an_alert() -> None:
+    rules = read(ALERTS)["groups"][0]["rules"]
+    headings = [line[3:] for line in RUNBOOK.read_text(encoding="utf-8").splitlines() if line.startswith("## ")]
+    assert headings == [rule["alert"] for rule in rules]
+    for rule in rules:
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert (page.rpartition("/")[2], anchor) == (RUNBOOK.name, rule["alert"].lower())
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: package prometheus)")
 def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -> None:
-    rules = read(DEPLOY / "alerts.yaml")["groups"][0]["rules"]
+    rules = read(ALERTS)["groups"][0]["rules"]
     assert {rule["alert"] for rule in rules} == set(TROUBLE)
 
     def case(name: str, alert: str, samples: list[dict[str, str]], *, fires: bool) -> dict[str, Any]:
@@ -196,12 +249,10 @@ def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -
         }
 
     cases = [case(alert, alert, samples, fires=True) for alert, samples in TROUBLE.items()]
-    cases += [case(f"quiet: {alert}", alert, QUIET, fires=False) for alert in TROUBLE]
+    cases += [case(f"quiet: {alert}", alert, but(), fires=False) for alert in TROUBLE]
     cases += [case(name, alert, samples, fires=False) for name, (alert, samples) in SILENT.items()]
     file = tmp_path / "cases.yaml"
-    file.write_text(
-        yaml.safe_dump({"rule_files": [str(DEPLOY / "alerts.yaml")], "evaluation_interval": "1m", "tests": cases})
-    )
-    for arguments in (["check", "rules", str(DEPLOY / "alerts.yaml")], ["test", "rules", str(file)]):
+    file.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": cases}))
+    for arguments in (["check", "rules", str(ALERTS)], ["test", "rules", str(file)]):
         ended = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -5,12 +5,14 @@ Kubernetes' schemas take any name; one that nothing has is found at work only.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+import yaml
 
-from chart import VARIANTS, containers, one, rendered
+from chart import CHART, VARIANTS, containers, one, rendered
 from noetl_worker.observability.probes import Health, pages_of
 
 WORKLOADS = ("StatefulSet", "Deployment")
@@ -158,3 +160,18 @@ def test_names_that_objects_give_are_those_of_objects_that_are_there(variant: st
         volumes = [volume["name"] for volume in inside["volumes"]] + [claim["metadata"]["name"] for claim in claims]
         mounted = [mount["name"] for container in containers([document]) for mount in container["volumeMounts"]]
         assert sorted(volumes) == sorted(mounted)
+
+
+def test_chart_brings_alerts_and_dashboard_as_they_are_where_it_is_asked_to() -> None:
+    """Prometheus' templates in them are not Helm's."""
+    values = {"prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}}, "dashboard": {"enabled": True}}
+    documents, files = rendered(values), CHART / "files"
+    rule = one(documents, "PrometheusRule")
+    assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+    assert rule["spec"] == yaml.safe_load((files / "alerts.yaml").read_text(encoding="utf-8"))
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    dashboard = one(documents, "ConfigMap")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (text,) = dashboard["data"].values()
+    assert json.loads(text) == json.loads((files / "dashboard.json").read_text(encoding="utf-8"))
+    assert not {document["kind"] for document in rendered({})} & {"PrometheusRule", "ConfigMap"}

@@ -17,7 +17,7 @@ from noetl_worker.settings.settings import SETTINGS
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 
 ROOT = Path(__file__).parents[2]
-OURS = {"ScaledObject", "ServiceMonitor"}
+OURS = {"PrometheusRule", "ScaledObject", "ServiceMonitor"}
 """Kinds of other projects, whose schemas are not Kubernetes': test_chart_objects.py says what stands in them."""
 
 

@@ -1,0 +1,100 @@
+"""docs/runbook.md: what an alert is for is broken here, and the commands of its section print the cause."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse
+
+from integration.desk import DURABLE, STREAM, desk
+from integration.house import house, noops
+from integration.page_commands import commands_of
+from integration.processes import Gate, command_line, until, worker_process
+from noetl_worker.dev.nats_server import free_port
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.models import Dialect
+
+PAGE = Path(__file__, "../../../docs/runbook.md").resolve().read_text(encoding="utf-8")
+
+
+def printed(alert: str, directory: Path, **variables: str) -> str:
+    """By the commands of its section, in one line without the borders of tables; those that ask a cluster not run."""
+    section = PAGE.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
+    commands = [shlex.split(line.text)[1:] for line in commands_of(section) if line.why_not is None]
+    assert commands, f"no command that can be run in {alert}"
+    ended = [command_line(directory, *words, **{"COLUMNS": "300", **variables}) for words in commands]
+    return " ".join(" ".join(one.out + one.err for one in ended).split())
+
+
+def at(home: Any, **variables: str) -> dict[str, str]:
+    return {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url, **variables}
+
+
+async def test_plane_that_is_down_or_has_an_old_outcome_is_found(tmp_path: Path) -> None:
+    async with house(Dialect.PYTHON, worker=False) as home:
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        for alert in ("NoetlWorkerPlaneDown", "NoetlWorkerOutboxOld"):
+            assert nowhere in printed(alert, tmp_path, **at(home, NOETL_SERVER_URL=nowhere))
+
+
+async def test_nats_that_is_down_is_found(tmp_path: Path) -> None:
+    nowhere = f"nats://127.0.0.1:{free_port()}"
+    assert f"no NATS at {nowhere}" in printed("NoetlWorkerNatsDown", tmp_path, NATS_URL=nowhere)
+
+
+async def test_credentials_that_the_plane_refuses_are_found(tmp_path: Path) -> None:
+    async with house(Dialect.PYTHON, worker=False) as home:
+        home.plane.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
+        found = await asyncio.to_thread(printed, "NoetlWorkerAuthRefused", tmp_path, **at(home))
+        assert "NOETL_INTERNAL_API_TOKEN" in found
+
+
+async def test_worker_that_is_not_ready_or_full_is_found(tmp_path: Path) -> None:
+    bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}", "WORKER_MAX_CONCURRENT": "1"}
+    async with house(Dialect.PYTHON, worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
+        gate, given = Gate(tmp_path, "runs"), at(home, NOETL_WORKER_OUTBOX_DIR=home.outbox.name, **bind)
+        await home.plane.create_commands([RawCommand("shell", {"command": gate.command()}), *noops(1)])
+        await until(lambda: gate.runs == 1, "its only slot is taken")
+
+        def shows(alert: str, text: str) -> bool:
+            return text in printed(alert, tmp_path, **given)
+
+        await until(lambda: shows("NoetlWorkerSlotsFull", "slots 1 used, 1 allowed now, 1 in all"), "full")
+        worker.signal()
+        await worker.wait_logged("draining")
+        assert shows("NoetlWorkerNotReady", "NOT READY: draining")
+        gate.open()
+
+
+async def test_limit_that_is_reached_a_foreign_filter_and_a_pause_are_found(tmp_path: Path) -> None:
+    async with desk() as there:
+        await there.make_stream(max_age=3600 * 10**9)
+        await there.make_durable(max_ack_pending=2, filter_subjects=None, filter_subject="noetl.commands.gpu.>")
+        for alert, cause in (
+            ("NoetlWorkerAckPendingFull", "max_ack_pending: 2, wanted: 1000"),
+            ("NoetlWorkerForeignPool", "filters: noetl.commands.gpu.>"),
+            ("NoetlWorkerLagGrows", "filters: noetl.commands.gpu.>"),
+        ):
+            assert cause in printed(alert, tmp_path, NATS_URL=there.server.url)
+        assert (await there.type("nats", "pause", "--for", "10m")).code == 0
+        assert f"durable {DURABLE} is paused by an operator" in printed(
+            "NoetlWorkerLagGrows", tmp_path, NATS_URL=there.server.url
+        )
+        assert STREAM in printed("NoetlWorkerLagGrows", tmp_path, NATS_URL=there.server.url)
+
+
+async def test_dead_letter_is_found_with_its_reason(tmp_path: Path) -> None:
+    async with desk() as there:
+        await there.keep(reason="unknown command: 404")
+        assert "unknown command: 404" in printed("NoetlWorkerDeadLetters", tmp_path, NATS_URL=there.server.url)
+
+
+@pytest.mark.parametrize("alert", [line[3:] for line in PAGE.splitlines() if line.startswith("## ")])
+def test_each_section_has_a_command_and_says_what_ends_it(alert: str) -> None:
+    section = PAGE.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
+    assert commands_of(section)
+    assert "**What ends it.** " in section
