@@ -2,16 +2,19 @@
 
 What is traced is what the stop of a worker looks at: each phase of its progress that has a name here is a span. Names
 and attributes are those of OpenTelemetry's messaging conventions; the trace goes on from the notification's
-`traceparent` (a header, or in the `trace` of the body).
+`traceparent` (a header, or in the `trace` of the body). Without one the commands of an execution share a trace, whose
+id every worker makes of the plane and the execution; they have no parent, since nobody would send that span.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     Span,
     SpanContext,
@@ -19,7 +22,6 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     Tracer,
-    TracerProvider,
     format_span_id,
     format_trace_id,
     set_span_in_context,
@@ -34,6 +36,8 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.settlement import OutcomeKind
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from noetl_worker.jetstream.delivery import Delivery
 
 __all__ = ["DeliveryTraces"]
@@ -51,10 +55,41 @@ _SPANS: Final = {
 _FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, OutcomeKind.FINISHED_HERE})
 
 
+MOST_COMMANDS: Final = 1000
+"""Of one execution in one trace, for each worker; those after them are in the trace of their step. Backends cut a trace
+that is larger, or refuse it."""
+_MOST_EXECUTIONS: Final = 1000
+
+
+class ExecutionTraceIds(RandomIdGenerator):
+    """Ids of traces that begin here: a sampler that goes by the id decides the same in each worker."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._begun: dict[str, int] = {}
+        """Execution -> commands whose trace began here; of the last executions."""
+        self.notification: Envelope | None = None
+        """Whose trace is begun next; None: it belongs to no execution."""
+
+    def generate_trace_id(self) -> int:
+        notification = self.notification
+        if notification is None:
+            return super().generate_trace_id()
+        plane = notification.server_url or self._server_url
+        text = f"{plane.rstrip('/')}/{notification.execution_id}"
+        begun = self._begun[text] = self._begun.pop(text, 0) + 1
+        if len(self._begun) > _MOST_EXECUTIONS:
+            del self._begun[next(iter(self._begun))]
+        if begun > MOST_COMMANDS:
+            text = f"{text}/{notification.step}"
+        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16], "big")
+
+
 class DeliveryTraces:
     """Makes the trace of each delivery of a worker."""
 
     def __init__(self, provider: TracerProvider, settings: Settings, client_id: str) -> None:
+        self._trace_ids = provider.id_generator = ExecutionTraceIds(settings.server_url)
         self._tracer = provider.get_tracer("noetl_worker", __version__)
         self._name = f"process {settings.nats_subject}"
         self._common = {
@@ -74,6 +109,7 @@ class DeliveryTraces:
         parent = _NO_PARENT
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
+        self._trace_ids.notification = notification  # asked at once, if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
@@ -88,11 +124,18 @@ class DeliveryTraces:
                     "noetl.deliveries": delivery.num_delivered,
                 }
             )
+            of_stages: dict[str, str] = {}
             if notification is not None:
-                span.set_attribute("messaging.message.conversation_id", str(notification.execution_id))
-                span.set_attribute("noetl.command_id", str(notification.command_id))
-                span.set_attribute("noetl.step", notification.step)
-            progress.stages = traced = _Recorded(self._tracer, span, progress, self._common)
+                of_stages = {"noetl.execution_id": str(notification.execution_id)}
+                span.set_attributes(
+                    {
+                        **of_stages,
+                        "messaging.message.conversation_id": of_stages["noetl.execution_id"],
+                        "noetl.command_id": str(notification.command_id),
+                        "noetl.step": notification.step,
+                    }
+                )
+            progress.stages = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
         else:
             traced = _Unrecorded(span.get_span_context())
         CURRENT.set(traced)
@@ -122,10 +165,18 @@ class _Unrecorded:
 class _Recorded:
     """The spans of a delivery: each phase that has a name here is one, below that of the delivery."""
 
-    __slots__ = ("_common", "_is_of_tool", "_process", "_progress", "_stage", "_tracer")
+    __slots__ = ("_common", "_is_of_tool", "_of_stages", "_process", "_progress", "_stage", "_tracer")
 
-    def __init__(self, tracer: Tracer, process: Span, progress: Progress, common: Mapping[str, str]) -> None:
-        self._tracer, self._common = tracer, common
+    def __init__(
+        self,
+        tracer: Tracer,
+        process: Span,
+        progress: Progress,
+        common: Mapping[str, str],
+        of_stages: Mapping[str, str],
+    ) -> None:
+        """`of_stages`: attributes of each span."""
+        self._tracer, self._common, self._of_stages = tracer, common, of_stages
         self._process: Span | None = process
         self._progress: Progress | None = progress
         self._stage: Span | None = None
@@ -137,15 +188,15 @@ class _Recorded:
         if name is None or self._process is None or self._progress is None:
             return
         parent, kind = set_span_in_context(self._process), SpanKind.INTERNAL
-        attributes: dict[str, str | int] = {}
+        attributes: dict[str, str | int] = {**self._of_stages}
         command = self._progress.command
         self._is_of_tool = phase is Phase.RUNNING
         if phase is Phase.RUNNING and command is not None:
             name = f"tool {command.kind}"
-            attributes = {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
+            attributes |= {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
         elif phase is Phase.SETTLING:
             kind = SpanKind.CLIENT
-            attributes = {**self._common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
+            attributes |= {**self._common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
         self._stage = self._tracer.start_span(name, parent, kind, attributes)
         otel_context.attach(set_span_in_context(self._stage, parent))
 
