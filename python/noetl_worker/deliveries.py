@@ -150,7 +150,7 @@ class Deliveries:
             outcome = await executor.run(delivery, progress)
         except Exception as error:  # the last guard: a delivery is always answered
             log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
-            outcome = acknowledge.internal_error(delivery.num_delivered, f"{type(error).__name__}: {error}")
+            outcome = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
         progress.outcome = outcome
         progress.enter(Phase.SETTLING)
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from noetl_worker.claim.claim import claim_command
 from noetl_worker.command.claimed_command import ClaimedCommand, WorkerServices
 from noetl_worker.delivery import acknowledge, envelope
+from noetl_worker.delivery.execution_share import ExecutionShare
 from noetl_worker.delivery.in_flight import Seen
 from noetl_worker.delivery.pools import Pools
 from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
@@ -42,6 +43,8 @@ class Executor:
     services: WorkerServices
     pools: Pools | None = None
     """None: nobody asks whose commands they are."""
+    share: ExecutionShare | None = None
+    """None: an execution may take every slot."""
     traces: DeliveryTraces | None = None
     """None: nothing is traced."""
 
@@ -74,10 +77,14 @@ class Executor:
             return acknowledge.named(outcome, notification, acks=self.services.logs_acks)
         seen = in_flight.look(notification.command_id, delivery.stream_sequence)
         if seen is not Seen.NEW:
-            return acknowledge.duplicate(seen, delivery.num_delivered)
+            return acknowledge.duplicate(seen, delivery.tries)
+        share = self.share
+        if share is not None and (delay_s := share.delay_s(notification.execution_id, delivery)) is not None:
+            return acknowledge.named(acknowledge.over_share(delay_s), notification, acks=False)
         in_flight.enter(notification.command_id, delivery.stream_sequence)
         try:
-            outcome = await self._claim_and_run(notification, delivery, progress)
+            work = self._claim_and_run(notification, delivery, progress)
+            outcome = await (work if share is None else share.counted(notification.execution_id, work))
         except asyncio.CancelledError as stop:  # its claim was not answered in time
             progress.absorb(stop)
             outcome = acknowledge.returned()
@@ -109,10 +116,10 @@ class Executor:
             self.client.auth_refused(plane.url)
         if progress.is_stopping:
             return acknowledge.returned()
-        wait_s = plane.retry_pace.after(claim, delivery.num_delivered) if plane is not None else 0.0
+        wait_s = plane.retry_pace.after(claim, delivery.tries) if plane is not None else 0.0
         return acknowledge.after_claim(
             claim,
-            delivery.num_delivered,
+            delivery.tries,
             message_age_s=delivery.age_s(),
             at_least_s=wait_s,
         )

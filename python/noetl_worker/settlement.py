@@ -46,6 +46,8 @@ class OutcomeKind(Enum):
     """For the pool `system`, brought by a filter for all pools: its own workers have it from their own durable."""
     DUPLICATE = "in_flight_here"
     NO_SLOT = "no_free_slot"
+    OVER_SHARE = "over_share"
+    """Its execution has its share of the slots (delivery/execution_share.py)."""
     RETURNED = "returned"
     INTERRUPTED = "interrupted"
     SHORT_OF_RESOURCES = "short_of_resources"
@@ -69,6 +71,8 @@ def _settlement(kind: OutcomeKind) -> Settlement:
         case OutcomeKind.HELD_BY_OTHER | OutcomeKind.HELD_BY_THIS_WORKER | OutcomeKind.DUPLICATE:
             return Settlement.NAK
         case OutcomeKind.BUSY | OutcomeKind.AUTH_REFUSED | OutcomeKind.NOT_FOUND:
+            return Settlement.NAK
+        case OutcomeKind.OVER_SHARE:
             return Settlement.NAK
         case OutcomeKind.NO_SLOT | OutcomeKind.RETURNED | OutcomeKind.INTERRUPTED:
             return Settlement.NAK

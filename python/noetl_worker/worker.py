@@ -23,6 +23,7 @@ from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.tool_rules import log_what_is_not_confined, registry_of
 from noetl_worker.deliveries import Deliveries
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.delivery.execution_share import ExecutionShare
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.delivery.keepalive import Keepalive
@@ -402,4 +403,6 @@ class Worker:
             starts=starts,
             logs_acks=self.deliveries.logs_debug,
         )
-        return Executor(client, services, Pools(self.settings), self._traces)
+        slots, part = self.settings.max_concurrent, self.settings.execution_share
+        share = ExecutionShare(slots, part) if 0 < part < 1 else None
+        return Executor(client, services, Pools(self.settings), share, self._traces)

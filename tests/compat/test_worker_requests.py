@@ -252,6 +252,7 @@ class RecordedDelivery:
     subject: str = "noetl.commands"
     stream_sequence: int = 1
     num_delivered: int = 1
+    tries: int = 1
     received_at: float = 0.0
     answers: list[str] = field(default_factory=list)
 

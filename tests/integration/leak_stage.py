@@ -291,7 +291,7 @@ class Recording:
 class Message:
     """A delivery that takes any answer."""
 
-    reply, subject, headers, num_delivered, received_at = "r", "noetl.commands", None, 1, 0.0
+    reply, subject, headers, num_delivered, tries, received_at = "r", "noetl.commands", None, 1, 1, 0.0
     message_id = "noetl_commands-1-1"
 
     def __init__(self, body: bytes, sequence: int) -> None:

@@ -235,7 +235,7 @@ class Short:
 
 
 class Old(Delivery):
-    num_delivered = acknowledge.MIN_SERVER_ERRORS
+    num_delivered = tries = acknowledge.MIN_SERVER_ERRORS
 
     def age_s(self) -> float:
         return acknowledge.MAX_SERVER_ERROR_AGE_S + 1

@@ -179,6 +179,7 @@ def test_words_that_operators_know_are_those_of_the_table() -> None:
         "nak:interrupted",
         "nak:no_free_slot",
         "nak:not_found",
+        "nak:over_share",
         "nak:retry_later",
         "nak:returned",
         "nak:short_of_resources",

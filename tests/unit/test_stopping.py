@@ -46,7 +46,13 @@ class Scene:
     def deliver(self, reply: str, settle: Any = None, data: bytes | None = None) -> None:
         body = json.dumps({"execution_id": 1, "event_id": 2, "command_id": reply, "step": "start"}).encode()
         delivery = SimpleNamespace(
-            reply=reply, received_at=0.0, stream_sequence=1, num_delivered=1, data=data or body, age_s=lambda: 0.0
+            reply=reply,
+            received_at=0.0,
+            stream_sequence=1,
+            num_delivered=1,
+            tries=1,
+            data=data or body,
+            age_s=lambda: 0.0,
         )
         self.worker.deliveries.deliver(cast(Any, delivery), self.execution, settle or self._settle)
 

@@ -249,7 +249,7 @@ class ClaimedCommand:
                 metrics.EVENT_EMIT_FAILED.inc()
                 await self._events.finish(results.refused_report(report, refused), self._ownership)
         except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
-            return acknowledge.after_claim(lost.claim, self._delivery.num_delivered)
+            return acknowledge.after_claim(lost.claim, self._delivery.tries)
         except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
             return acknowledge.outcome_refused(str(again))

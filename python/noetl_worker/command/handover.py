@@ -124,7 +124,7 @@ async def return_unstarted(
     metrics.RESOURCE_SHORTAGES.inc()
     outcome = acknowledge.short_of_resources(
         dialect,
-        delivery.num_delivered,
+        delivery.tries,
         delivery.age_s(),
         str(short),
         can_return=identity.can_return(dialect),

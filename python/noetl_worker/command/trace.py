@@ -58,7 +58,7 @@ _FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, Out
 MOST_COMMANDS: Final = 1000
 """Of one execution in one trace, for each worker; those after them are in the trace of their step. Backends cut a trace
 that is larger, or refuse it."""
-_MOST_EXECUTIONS: Final = 1000
+_MOST_KEPT: Final = 1000
 
 
 class ExecutionTraceIds(RandomIdGenerator):
@@ -66,8 +66,8 @@ class ExecutionTraceIds(RandomIdGenerator):
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
-        self._begun: dict[str, int] = {}
-        """Execution -> commands whose trace began here; of the last executions."""
+        self._begun: dict[tuple[str, int, str], list[int]] = {}
+        """Plane, execution and step ("": all) -> commands whose trace began here, and its id; of the last ones."""
         self.notification: Envelope | None = None
         """Whose trace is begun next; None: it belongs to no execution."""
 
@@ -75,14 +75,22 @@ class ExecutionTraceIds(RandomIdGenerator):
         notification = self.notification
         if notification is None:
             return super().generate_trace_id()
-        plane = notification.server_url or self._server_url
-        text = f"{plane.rstrip('/')}/{notification.execution_id}"
-        begun = self._begun[text] = self._begun.pop(text, 0) + 1
-        if len(self._begun) > _MOST_EXECUTIONS:
+        key = (notification.server_url, notification.execution_id, "")
+        begun = self._begun.get(key) or self._first(key)
+        begun[0] += 1
+        if begun[0] > MOST_COMMANDS:
+            key = (*key[:2], notification.step)
+            begun = self._begun.get(key) or self._first(key)
+        return begun[1]
+
+    def _first(self, key: tuple[str, int, str]) -> list[int]:
+        if len(self._begun) >= _MOST_KEPT:
             del self._begun[next(iter(self._begun))]
-        if begun > MOST_COMMANDS:
-            text = f"{text}/{notification.step}"
-        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16], "big")
+        url, execution, step = key
+        text = "/".join(filter(None, ((url or self._server_url).rstrip("/"), str(execution), step)))
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+        found = self._begun[key] = [0, int.from_bytes(digest[:16], "big")]
+        return found
 
 
 class DeliveryTraces:

@@ -41,6 +41,7 @@ __all__ = [
     "no_free_slot",
     "not_a_notification",
     "outcome_refused",
+    "over_share",
     "returned",
     "short_of_resources",
     "system_pool",
@@ -119,6 +120,11 @@ def _held(kind: OutcomeKind, held: HeldByOther | HeldByThisWorker, num_delivered
 def no_free_slot() -> Outcome:
     """More came than was asked for (an old pull after a reconnect): another worker, or we a little later."""
     return Outcome(OutcomeKind.NO_SLOT, delay_s=1.0)
+
+
+def over_share(delay_s: float) -> Outcome:
+    """Its execution has its share of the slots, and others wait."""
+    return Outcome(OutcomeKind.OVER_SHARE, delay_s=delay_s)
 
 
 def internal_error(num_delivered: int, cause: str) -> Outcome:

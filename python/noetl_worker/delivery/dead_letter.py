@@ -154,7 +154,7 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outco
         log.warning("message_not_settled", settlement=settlement.value, reason=outcome.reason, error=str(error))
         return None
     metrics.SETTLED[settlement].value += 1
-    if settlement is Settlement.NAK:
+    if settlement is Settlement.NAK and kind is not OutcomeKind.OVER_SHARE:  # many, and nothing is wrong
         cause = {"cause": outcome.text} if outcome.text and not outcome.dead_letter else {}
         log.info(
             "message_returned",

@@ -38,6 +38,7 @@ class Delivery:
         "reply",
         "stream_sequence",
         "subject",
+        "tries",
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
@@ -50,6 +51,8 @@ class Delivery:
         self.reply: str = message.reply
         self.received_at = received_at
         self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
+        self.tries = self.num_delivered
+        """How often a worker has tried it; below `num_delivered` where it was returned for its execution's share."""
 
     @classmethod
     def without_message(cls) -> Delivery:
@@ -62,6 +65,12 @@ class Delivery:
         """Seconds since it was stored in the stream. A jump of our wall clock must not make it old: then one server
         error would set a fresh message aside."""
         return max(0.0, time.monotonic() + self._wall_offset_s - self.published_at)
+
+    @property
+    def undelivered(self) -> int:
+        """Messages of the durable that nobody had been given when this one was sent."""
+        tokens = self.reply.split(".")
+        return int(tokens[8 if len(tokens) == 9 else 10])
 
     @property
     def message_id(self) -> str:

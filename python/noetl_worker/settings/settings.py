@@ -157,6 +157,14 @@ class Settings(ToolSettings):
         source="ours",
         help="slots that a command of a kind takes, 1 unless named: container=4",
     )
+    execution_share: float = setting(
+        "NOETL_WORKER_EXECUTION_SHARE",
+        "0",
+        values.share,
+        unit="of the slots",
+        source="ours",
+        help="most slots of a worker that one execution takes while others wait; 0: all (docs/operate.md)",
+    )
     rate_limit: float = setting(
         "NOETL_WORKER_RATE_LIMIT",
         "0",

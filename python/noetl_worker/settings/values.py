@@ -24,6 +24,7 @@ __all__ = [
     "processes",
     "seconds",
     "secret",
+    "share",
     "subjects",
     "text",
     "url",
@@ -134,6 +135,16 @@ def seconds(minimum: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError("a part, from 0 to 1: 0.5")
+    return value
 
 
 def choice(*allowed: str) -> Callable[[str], str]:
