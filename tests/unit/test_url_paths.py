@@ -87,6 +87,7 @@ def paths_by_hand(source: str) -> list[int]:
 
 
 NO_ADDRESSES = {
+    "command/trace.py": "what the id of a trace is made of",
     "secrets/forms.py": "what a secret looks like in addresses",
     "tools/docs/playbook_schema.py": "references within a schema",
     "tools/docs/schema.py": "references within a schema",
