@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faults.scene import Scene, scene
+from integration.house import TERMINAL
 from integration.processes import INSIDE, SHORT_LEASES, Gate, WorkerProcess, until
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 BEFORE = os.environ.get("NOETL_WORKER_UPGRADE_FROM", "")
 """The folder `python` of the version before."""
+LOAD_S = float(os.environ.get("NOETL_WORKER_UPGRADE_LOAD_S", "60"))
+"""How long both versions work side by side: a minute in `.ci/run`, ten at night."""
+AT_ONCE = 40
+"""Commands that are not ended yet, of both workers together."""
+BUSY = {"WORKER_MAX_CONCURRENT": "8", "WORKER_HEARTBEAT_INTERVAL": "0.5"}
 EACH = 4
 pytestmark = pytest.mark.skipif(not BEFORE, reason="make upgrade-test names the version before")
 
@@ -57,6 +64,46 @@ async def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Di
         await home.wait_ended(issued)
         await home.assert_books(issued)
         assert [await worker.stop() for worker in workers] == [0, 0]
+
+
+async def half_ended(home: Scene, issued: list[Any]) -> None:
+    """Wait for it: the rest is still with the workers when the next commands come."""
+    await until(lambda: 2 * len(home.ends(issued, *TERMINAL)) >= len(issued), "half of them", every_s=0.1)
+
+
+async def rolled(home: Scene, version: int) -> WorkerProcess:
+    """A roll-out's next step: a worker of the other version in the place of `version`, under its name."""
+    is_before = bool(version % 2)
+    name = f"roll-{version}-{'before' if is_before else 'this'}"
+    return await started(home, name, before=is_before, WORKER_ID=f"pod-{version % 2}", **BUSY)
+
+
+@pytest.mark.timeout(LOAD_S * 2 + 300)
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_both_versions_work_side_by_side_under_load_while_workers_are_drained_and_killed(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    """One durable, one outbox directory, a worker of each; in turns one is drained, then one killed, and replaced."""
+    leases = {**SHORT_LEASES, "claim_lease_s": 2.0, "heartbeat_stale_s": 4.0, "worker_stale_s": 4.0}
+    async with scene(tmp_path, dialect, plane=leases if dialect is Dialect.PYTHON else {}) as home:
+        workers = [await rolled(home, 0), await rolled(home, 1)]
+        issued: list[Any] = []
+        steps, ends_at = 0, time.monotonic() + LOAD_S / 2
+        while time.monotonic() < ends_at or steps < 2:
+            some = await home.plane.create_commands([home.effect(), RawCommand("noop")] * (AT_ONCE // 2))
+            issued += some
+            await half_ended(home, some)
+            if time.monotonic() >= ends_at - LOAD_S / 2 + steps * LOAD_S / 10:
+                at = steps % 2
+                workers[at].signal(signal.SIGTERM if steps % 4 < 2 else signal.SIGKILL)
+                code = await workers[at].exit_code()
+                assert code == (0 if steps % 4 < 2 else -signal.SIGKILL), workers[at].text[-3000:]
+                workers[at], steps = await rolled(home, at), steps + 1
+        await home.wait_ended(issued)
+        await home.assert_books(issued, calls_at_most=None)
+        assert {one: count for one, count in home.effects.items() if count > home.grants[one]} == {}
+        assert await home.dead_letters() == []
+        await home.stop_all()
 
 
 @pytest.mark.parametrize("dialect", Dialect)
