@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +58,19 @@ async def test_credentials_that_the_plane_refuses_are_found(tmp_path: Path) -> N
 
 async def test_worker_that_is_not_ready_or_full_is_found(tmp_path: Path) -> None:
     bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}", "WORKER_MAX_CONCURRENT": "1"}
+    bind["NOETL_WORKER_DRAIN_TIMEOUT_S"] = "600"
     async with house(Dialect.PYTHON, worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
         gate, given = Gate(tmp_path, "runs"), at(home, NOETL_WORKER_OUTBOX_DIR=home.outbox.name, **bind)
         await home.plane.create_commands([RawCommand("shell", {"command": gate.command()}), *noops(1)])
         await until(lambda: gate.runs == 1, "its only slot is taken")
 
-        def shows(alert: str, text: str) -> bool:
-            return text in printed(alert, tmp_path, **given)
+        async def shows(alert: str, text: str) -> bool:
+            return text in await asyncio.to_thread(printed, alert, tmp_path, **given)
 
         await until(lambda: shows("NoetlWorkerSlotsFull", "slots 1 used, 1 allowed now, 1 in all"), "full")
         worker.signal()
         await worker.wait_logged("draining")
-        assert shows("NoetlWorkerNotReady", "NOT READY: draining")
+        assert await shows("NoetlWorkerNotReady", "NOT READY: draining")
         gate.open()
 
 
@@ -85,6 +89,20 @@ async def test_limit_that_is_reached_a_foreign_filter_and_a_pause_are_found(tmp_
             "NoetlWorkerLagGrows", tmp_path, NATS_URL=there.server.url
         )
         assert STREAM in printed("NoetlWorkerLagGrows", tmp_path, NATS_URL=there.server.url)
+
+
+def test_credential_that_ends_is_found(tmp_path: Path) -> None:
+    def token(left_s: float) -> str:
+        claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + left_s}).encode()).decode().rstrip("=")
+        return f"eyJhbGciOiJub25lIn0.{claims}.c2ln"
+
+    nowhere = f"nats://127.0.0.1:{free_port()}"
+    for left_s, said in ((7.5 * 86400, ": 7 days left"), (-60, "it has ended"), (90 * 86400, "ok")):
+        given = {"NATS_URL": nowhere, "NOETL_INTERNAL_API_TOKEN": token(left_s)}
+        found = printed("NoetlWorkerCredentialEnds", tmp_path, **given)
+        assert "end of NOETL_INTERNAL_API_TOKEN" in found
+        assert said in found.partition("end of NOETL_INTERNAL_API_TOKEN")[2]
+        assert ("renew it now" in found) is (left_s < 14 * 86400)
 
 
 async def test_dead_letter_is_found_with_its_reason(tmp_path: Path) -> None:

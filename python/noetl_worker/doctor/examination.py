@@ -21,6 +21,7 @@ async def examine(settings: Settings) -> list[Finding]:
         machine.isolation(settings, machine.lacking()),
         machine.descriptors(settings, raise_open_files_limit()),
         machine.memory(settings, memory_bytes()),
+        *tls.of_settings(settings),
         outbox.directory(settings),
         outbox.contents(settings),
         outbox.disk(settings),

@@ -16,16 +16,33 @@ from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.errors import DocumentError
 from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.values import TlsPaths
+from noetl_worker.transport.credential_ends import credential_ends
 from noetl_worker.transport.tls import TlsFiles
 
-__all__ = ["of_nats", "of_plane"]
+__all__ = ["of_nats", "of_plane", "of_settings"]
 
 _TIMEOUT_S: Final = 5.0
 _SOON_S: Final = 14 * 86400
 _WANTED: Final = "a chain that holds for two weeks and more"
+_TWO_WEEKS: Final = "two weeks and more"
 _EXPIRED: Final = 10
 _HOSTNAME: Final = 62
 """X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH; 64 is the same for an address."""
+
+
+def of_settings(settings: Settings, now: Callable[[], float] = lambda: time.time()) -> list[Finding]:
+    """The certificates and tokens that the worker itself shows, and the authorities that it goes by."""
+    findings = []
+    for name, ends_at in credential_ends(settings).items():
+        left_s, found = ends_at - now(), f"until {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(ends_at))}"
+        if left_s > _SOON_S:
+            findings.append(fine(f"end of {name}", found, _TWO_WEEKS))
+        elif left_s > 0:
+            found = f"{found}: {left_s / 86400:.0f} days left"
+            findings.append(warning(f"end of {name}", found, _TWO_WEEKS, "renew it now"))
+        else:
+            findings.append(wrong(f"end of {name}", f"it has ended: {found}", _TWO_WEEKS, "renew it now"))
+    return findings
 
 
 async def of_nats(settings: Settings) -> list[Finding]:
