@@ -345,13 +345,13 @@ class Worker:
                 metrics.AUTH_REFUSED.set(0)
                 puller.pause(False)
             await plane_watch.look()
+            report_readiness()
             if self._adoption is not None:
                 self._adoption.look()
             try:
                 seen = await look(connection.client, durable)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 log.warning("lag_unknown", error=repr(error))
-                report_readiness()
                 continue
             keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s  # `nats ensure --apply` changes it while we run
             self._pause_left_s = seen.pause_left_s

@@ -112,7 +112,7 @@ async def test_dead_letter_is_found_with_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alert", [line[3:] for line in PAGE.splitlines() if line.startswith("## ")])
-def test_each_section_has_a_command_and_says_what_ends_it(alert: str) -> None:
+def test_each_section_has_a_command_and_a_fix(alert: str) -> None:
     section = PAGE.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
     assert commands_of(section)
-    assert "**What ends it.** " in section
+    assert "**Fix:** " in section
