@@ -36,6 +36,25 @@ async def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: P
             assert await worker.stop() == 0
 
 
+async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_path: Path) -> None:
+    port = free_port()
+    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_HEARTBEAT_INTERVAL": "0.2"}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+        probe = Probe(port)
+        await until(probe.is_ready, "ready")
+        await home.plane.stop()
+        down = await worker.wait_logged("plane_down")
+        assert (down["level"], down["server_url"], down["commands_in_flight"]) == ("error", home.plane.url, 0)
+        assert home.plane.url in (await probe.why_not_ready() or "")
+        assert (await probe.get("/livez")).status_code == 200
+        assert "noetl_worker_plane_down 1.0" in await probe.metrics()
+        await home.plane.start()
+        await until(probe.is_ready, "ready again")
+        assert (await worker.wait_logged("plane_up"))["since"] == down["since"]
+        assert len(worker.logged("plane_down")) == 1
+        assert await worker.stop() == 0
+
+
 def unreachable(worker: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = worker.logged("control_plane_unreachable")
     return found

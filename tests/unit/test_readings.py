@@ -12,8 +12,10 @@ import pytest
 import virtual_time
 from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.observability import metrics
+from noetl_worker.observability.probes import Health
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.gate import DOWN_AFTER
+from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
 from noetl_worker.plane.servers import Servers
 from noetl_worker.readings import PULSE_S, Readings
@@ -128,7 +130,7 @@ async def test_in_progress_that_does_not_get_through_is_counted_by_delivery(is_c
 
 async def test_heartbeat_that_the_plane_refuses_is_counted() -> None:
     at, _ = plane(lambda *_: answer(503, {"error": "no"}))
-    registration = Registration(at, settings(), "w", version="0", engine="rust")
+    registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, Health()), version="0", engine="rust")
     before = metrics.HEARTBEAT_FAILURES.value
     assert await registration.register() is False
     assert await registration.heartbeat() is False

@@ -16,7 +16,7 @@ def test_defaults_are_those_of_the_table() -> None:
     assert settings.nats_servers == ["nats://localhost:4222"]
     assert settings.server_url == "http://localhost:8082"
     assert settings.filters == ("noetl.commands", "noetl.commands.>")
-    assert (settings.max_concurrent, settings.ack_wait_s, settings.max_deliver) == (16, 30.0, -1)
+    assert (settings.max_concurrent, settings.ack_wait_s) == (16, 30.0)
     assert settings.metrics_bind == "0.0.0.0:9090"
 
 

@@ -26,6 +26,7 @@ from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
+from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
@@ -197,24 +198,25 @@ class Keepalive:
     async def _registry(self, client: ControlPlaneClient) -> Registration | None:
         """Register when the plane is there, then beat until cancelled."""
         registration: Registration | None = None
+        watch = HeartbeatWatch(client.servers.configured, self._health)
         try:
             while True:
                 if registration is None:
-                    registration = await self._registration(client)
+                    registration = await self._registration(client, watch)
                 else:
                     await registration.heartbeat()
                 await asyncio.sleep(self._settings.heartbeat_interval_s if registration else 1.0)
         except asyncio.CancelledError:
             return registration
 
-    async def _registration(self, client: ControlPlaneClient) -> Registration | None:
+    async def _registration(self, client: ControlPlaneClient, watch: HeartbeatWatch) -> Registration | None:
         try:
             plane = await client.plane(self._settings.server_url)
         except ControlPlaneError as error:
             log.debug("not_registered_yet", error=str(error))  # the main loop waits for the same plane, and says so
             return None
         name = self._identity.name_for(plane.dialect)
-        registration = Registration(plane, self._settings, name, version=self._version, engine=self._engine)
+        registration = Registration(plane, self._settings, name, watch, version=self._version, engine=self._engine)
         return registration if await registration.register() else None
 
 

@@ -34,6 +34,8 @@ MAX_AGE_S: Final = 3600
 PULL_EXPIRES_S: Final = 30
 MAX_PULL_BATCH: Final = 256
 """How long our pull requests stay open, and for how many messages (jetstream/puller.py); a durable must allow it."""
+UNLIMITED: Final = -1
+"""Deliveries of a message: at a limit JetStream gives it up, unseen by KEDA; poison becomes a dead letter here."""
 SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
@@ -115,7 +117,7 @@ def new_durable(settings: Settings) -> dict[str, Any]:
             "ack_policy": "explicit",
             "replay_policy": "instant",
             "ack_wait": int(settings.ack_wait_s * NANOSECONDS),
-            "max_deliver": settings.max_deliver,
+            "max_deliver": UNLIMITED,
             "max_ack_pending": settings.max_ack_pending,
         },
         _filter_fields(settings.filters),
@@ -243,7 +245,7 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
         _limit(
             "max_deliver",
             have,
-            settings.max_deliver,
+            UNLIMITED,
             "with a limit, a command that used it up stays undelivered and unseen",
         ),
         _others(have, _OF_DURABLE, settings),

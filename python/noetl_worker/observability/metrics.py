@@ -173,6 +173,9 @@ CREDENTIAL_ENDS: Final = Gauge(
     registry=REGISTRY,
 )
 READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls", registry=REGISTRY)
+PLANE_DOWN: Final = Gauge(
+    "noetl_worker_plane_down", "1 while NOETL_SERVER_URL does not answer this worker's heartbeats", registry=REGISTRY
+)
 KEEPALIVE_FAILURES: Final = Counter(
     "noetl_worker_keepalive_failures",
     "Signs of life that did not get through: in_progress of deliveries (to NATS), heartbeats (to the control plane)",

@@ -34,11 +34,28 @@ class Health:
     in_flight: Callable[[], Mapping[str, Any]] | None = None
     """What the worker is doing; None before it pulls."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    plane_down: str | None = None
+    """What the heartbeats say against the control plane; written in the keepalive thread."""
+    is_ready_without_plane: bool = False
 
     def set_ready(self, ready: bool, reason: str) -> None:
         with self.lock:
             self.ready, self.reason = ready, reason
-        metrics.READY.set(1 if ready else 0)
+            self._show()
+
+    def set_plane_down(self, reason: str | None) -> None:
+        with self.lock:
+            self.plane_down = reason
+            self._show()
+
+    def _show(self) -> None:
+        metrics.READY.set(1 if self.readiness()[0] else 0)
+
+    def readiness(self) -> tuple[bool, str]:
+        """And why. A reason of the worker's own comes first."""
+        if not self.ready or self.plane_down is None:
+            return self.ready, self.reason
+        return self.is_ready_without_plane, self.plane_down
 
     def loop_lag_s(self) -> float:
         return max(0.0, time.monotonic() - self.pulse)
@@ -60,16 +77,17 @@ def pages_of(health: Health) -> dict[str, Page]:
         return 200 if trouble is None else 503, body
 
     async def readyz() -> tuple[int, Mapping[str, Any]]:
-        trouble = health.trouble()
-        ready = health.ready and trouble is None
-        return 200 if ready else 503, {"ready": ready, "reason": trouble or health.reason}
+        (ready, reason), trouble = health.readiness(), health.trouble()
+        ready = ready and trouble is None
+        return 200 if ready else 503, {"ready": ready, "reason": trouble or reason}
 
     async def metrics_text() -> tuple[int, bytes]:
         metrics.LOOP_LAG.set(health.loop_lag_s())
         return 200, metrics.exposition()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:
-        state = {"ready": health.ready, "reason": health.trouble() or health.reason, "loop_lag_s": health.loop_lag_s()}
+        ready, reason = health.readiness()
+        state = {"ready": ready, "reason": health.trouble() or reason, "loop_lag_s": health.loop_lag_s()}
         return 200, {**state, **(health.in_flight() if health.in_flight is not None else {})}
 
     return {"/livez": livez, "/readyz": readyz, "/metrics": metrics_text, "/debug/inflight": inflight}

@@ -1,4 +1,4 @@
-"""Whether the configured plane still sends commands over NATS: a plane may be replaced by a later one at any time."""
+"""Whether the configured plane answers, and still sends commands over NATS: it may be replaced by a later one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ from typing import Final
 
 import structlog
 
-from noetl_worker.errors import ControlPlaneError, PlaneWithoutNats
+from noetl_worker.errors import ControlPlaneError, PlaneWithoutNats, ServerRefused, TransportError
+from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
+from noetl_worker.observability.probes import Health
+from noetl_worker.plane.answers import is_server_error
 from noetl_worker.plane.client import ControlPlaneClient
 
-__all__ = ["PlaneWatch"]
+__all__ = ["MISSED_BEATS", "HeartbeatWatch", "PlaneWatch"]
+
+MISSED_BEATS: Final = 2
+"""Heartbeats in a row without an answer: one alone is a plane that is rolled out."""
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
 """A plane that hangs must not hold up what else the worker looks at."""
+_DOWN_ADVICE: Final = (
+    "nothing is lost: commands wait in the stream, outcomes in the outbox; look at the control plane, and with "
+    "`noetl-worker doctor` at the way to it"
+)
 log = structlog.get_logger("noetl_worker")
 
 
@@ -57,3 +68,41 @@ class PlaneWatch:
         self._asked_at = time.monotonic()
         url = self._client.servers.configured
         (await self._client.health(url, timeout_s=_TIMEOUT_S)).require_nats(url)
+
+
+class HeartbeatWatch:
+    """Whether the plane answers, by the heartbeats that are sent anyway. Used from the keepalive thread."""
+
+    def __init__(self, url: str, health: Health) -> None:
+        self._url, self._health = url, health
+        self._outage = Outage(after=MISSED_BEATS)
+
+    def answered(self) -> None:
+        line = self._outage.ends()
+        if line is None:
+            return
+        metrics.PLANE_DOWN.set(0)
+        self._health.set_plane_down(None)
+        log.info("plane_up", server_url=self._url, **line)
+
+    def failed(self, error: ControlPlaneError) -> bool:
+        """Whether that is a plane that is down; False: it is there and refuses, or one heartbeat is missing."""
+        is_refusal = isinstance(error, ServerRefused) and not is_server_error(error.status)
+        if is_refusal or not isinstance(error, ServerRefused | TransportError):
+            self.answered()
+            return False
+        line = self._outage.lasts(str(error))
+        if line is not None:
+            metrics.PLANE_DOWN.set(1)
+            self._health.set_plane_down(f"the control plane {self._url} does not answer since {line['since']}")
+            log.error("plane_down", server_url=self._url, **line, **_held_up(), advice=_DOWN_ADVICE)
+        return self._outage.is_on
+
+
+def _held_up() -> dict[str, int]:
+    waiting = max((series.value for series in metrics.PENDING.series.copy().values()), default=0)
+    return {
+        "commands_in_flight": int(metrics.CONCURRENT.own.value),
+        "commands_waiting": int(waiting),
+        "outcomes_on_disk": int(metrics.OUTBOX_ROWS.own.value),
+    }

@@ -14,7 +14,9 @@ import structlog
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
 from noetl_worker.plane.client import Plane
+from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.settings.settings import Settings
 
 __all__ = ["Registration"]
@@ -25,8 +27,11 @@ log = structlog.get_logger("noetl_worker.registration")
 class Registration:
     """One row. Used from the keepalive thread, with that thread's own transport."""
 
-    def __init__(self, plane: Plane, settings: Settings, worker_id: str, *, version: str, engine: str) -> None:
-        self._plane = plane
+    def __init__(
+        self, plane: Plane, settings: Settings, worker_id: str, watch: HeartbeatWatch, *, version: str, engine: str
+    ) -> None:
+        self._plane, self._watch = plane, watch
+        self._trouble = Outage()
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
             "name": worker_id,
@@ -54,9 +59,8 @@ class Registration:
         try:
             await self._plane.register(self._body)
         except ControlPlaneError as error:
-            metrics.HEARTBEAT_FAILURES.inc()
-            log.warning("register_failed", worker_id=self._worker_id, error=str(error))
-            return False
+            return self._failed(error)
+        self._answered()
         log.info("registered", worker_id=self._worker_id, server_url=self._plane.url)
         return True
 
@@ -65,15 +69,26 @@ class Registration:
         try:
             if self._plane.rules.heartbeat_registers:
                 await self._plane.register(self._body)
-                return True
-            if await self._plane.heartbeat(self._worker_id):
-                return True
+                is_known = True
+            else:
+                is_known = await self._plane.heartbeat(self._worker_id)
         except ControlPlaneError as error:
-            metrics.HEARTBEAT_FAILURES.inc()
-            log.warning("heartbeat_failed", worker_id=self._worker_id, error=str(error))
-            return False
+            return self._failed(error)
+        self._answered()
+        if is_known:
+            return True
         log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
         return await self.register()
+
+    def _answered(self) -> None:
+        self._trouble.ends()
+        self._watch.answered()
+
+    def _failed(self, error: ControlPlaneError) -> bool:
+        metrics.HEARTBEAT_FAILURES.inc()
+        if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
+            log.warning("heartbeat_failed", worker_id=self._worker_id, server_url=self._plane.url, **line)
+        return False
 
     async def deregister(self) -> None:
         """Best effort: the row goes stale by itself."""

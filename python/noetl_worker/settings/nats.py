@@ -128,15 +128,6 @@ class NatsSettings:
         source="JetStream's default",
         help="unacknowledged messages over the whole pool",
     )
-    max_deliver: int = setting(
-        "NOETL_WORKER_MAX_DELIVER",
-        "-1",
-        values.integer(-1),
-        aliases=("NOETL_WORKER_NATS_MAX_DELIVER",),
-        unit="deliveries",
-        source="ours: an exhausted message is invisible to KEDA; we set poison aside ourselves",
-        help="max_deliver of the durable; -1 is unlimited",
-    )
     claim_lease_s: float = setting(
         "NOETL_WORKER_CLAIM_LEASE_S",
         "120",

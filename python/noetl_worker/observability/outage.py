@@ -1,0 +1,55 @@
+"""What goes has one line; one a minute while it is gone; one when it is back."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from typing import Final
+
+__all__ = ["SAID_EVERY_S", "Outage"]
+
+SAID_EVERY_S: Final = 60.0
+
+
+class Outage:
+    """Of one thing. It gives the fields of a line when one is due; who asks writes it. For several threads."""
+
+    def __init__(self, after: int = 1) -> None:
+        """`after`: failures in a row from which on it is gone."""
+        self._after = after
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._unsaid = 0
+        self._began = self._said = 0.0
+        self._since = ""
+
+    @property
+    def is_on(self) -> bool:
+        return self._failures >= self._after
+
+    def lasts(self, error: str) -> dict[str, object] | None:
+        """It has failed, once more: error, since when, for how long, failures since the last line."""
+        now = time.monotonic()
+        with self._lock:
+            if self._failures == 0:
+                self._began = now
+                self._since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            was_on = self.is_on
+            self._failures += 1
+            self._unsaid += 1
+            if not self.is_on or (was_on and now - self._said < SAID_EVERY_S):
+                return None
+            self._said = now
+            failures, self._unsaid = self._unsaid, 0
+            return {"error": error, "failures": failures, **self._times(now)}
+
+    def ends(self) -> dict[str, object] | None:
+        """It works: since when it did not, and for how long; None: it was not gone."""
+        with self._lock:
+            line = self._times(time.monotonic()) if self.is_on else None
+            self._failures = self._unsaid = 0
+            return line
+
+    def _times(self, now: float) -> dict[str, object]:
+        return {"since": self._since, "for_s": round(now - self._began, 1)}
