@@ -37,6 +37,7 @@ from noetl_worker.jetstream.pause import shown
 from noetl_worker.jetstream.puller import Puller
 from noetl_worker.jetstream.start_notes import StartNotes
 from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
 from noetl_worker.observability.tracing import TracedTransport
 from noetl_worker.outbox.directory import directory_of
@@ -126,7 +127,7 @@ class Worker:
         self.connection: Connection | None = None
         """To NATS, and below what pulls over it: once the worker has started so far."""
         self.puller: Puller | None = None
-        self._auth_refused = False
+        self._credentials = Outage()
         self._pause_left_s = 0.0
 
     @property
@@ -283,7 +284,7 @@ class Worker:
         Raises:
             ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
         """
-        tries = 0
+        tries, outage = 0, Outage()
         while self.stopping.level < StopLevel.DRAIN:
             try:
                 plane = await client.plane(self.settings.server_url)
@@ -294,24 +295,26 @@ class Worker:
                 if not error.is_retryable and not isinstance(error, ServerRefused):
                     raise
                 tries += 1
-                log.warning(
-                    "control_plane_unreachable",
-                    server_url=self.settings.server_url,
-                    error=str(error),
-                    advice="is NOETL_SERVER_URL right? Nothing is pulled until it answers",
-                )
+                if (line := outage.lasts(str(error))) is not None:
+                    advice = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
+                    url = self.settings.server_url
+                    log.warning("control_plane_unreachable", server_url=url, advice=advice, **line)
             await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=StopLevel.DRAIN)
         return None
 
     def _pause_for_auth(self) -> None:
         """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
-        if self._auth_refused or self.puller is None:
+        if self._credentials.is_on or self.puller is None:
             return
-        self._auth_refused = True
         metrics.AUTH_REFUSED.set(1)
         self.puller.pause(True)
         self.health.set_ready(False, "the control plane refuses the credentials")
-        log.error("auth_refused", advice="check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)")
+        self._log_auth_refused("401 or 403")
+
+    def _log_auth_refused(self, error: str) -> None:
+        if (line := self._credentials.lasts(error)) is not None:
+            advice = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
+            log.error("auth_refused", server_url=self._servers.configured, advice=advice, **line)
 
     async def _watch(
         self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
@@ -321,7 +324,7 @@ class Worker:
         Raises:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
-        plane_watch = PlaneWatch(plane.client)
+        plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
         report_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s
@@ -340,21 +343,23 @@ class Worker:
                     "the keepalive thread has ended: deliveries would pass to other workers while they run here. "
                     "Please report the log's keepalive_died"
                 )
-            if self._auth_refused and await self._let_in(plane):
+            if self._credentials.is_on and await self._let_in(plane):
                 if self.stopping.level >= StopLevel.DRAIN:  # meanwhile: who drains never pulls again
                     return
-                self._auth_refused = False
                 metrics.AUTH_REFUSED.set(0)
                 puller.pause(False)
             await plane_watch.look()
             report_readiness()
+            self.outbox.log_fullness()
             if self._adoption is not None:
                 self._adoption.look()
             try:
                 seen = await look(connection.client, durable)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
-                log.warning("lag_unknown", error=repr(error))
+                if connection.is_connected and (line := lag_trouble.lasts(repr(error))) is not None:
+                    log.warning("lag_unknown", **line)
                 continue
+            lag_trouble.ends()
             keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s  # `nats ensure --apply` changes it while we run
             self._pause_left_s = seen.pause_left_s
             report_readiness()
@@ -363,7 +368,7 @@ class Worker:
 
     def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch) -> None:
         metrics.NATS_CONNECTED.set(connection.is_connected)
-        if self._auth_refused or self.stopping.level >= StopLevel.DRAIN:
+        if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
             return  # those reasons outlast a connection
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
         why = why or ("the outbox is full" if self.outbox.is_full else None)
@@ -378,12 +383,13 @@ class Worker:
     async def _let_in(self, plane: Plane) -> bool:
         try:
             await plane.heartbeat(self.identity.name_for(plane.dialect))
-        except AuthRefused:
+        except AuthRefused as error:
+            self._log_auth_refused(str(error))
             return False
         except ControlPlaneError as error:
-            log.warning("auth_probe_failed", error=str(error))
+            log.debug("auth_probe_failed", error=str(error))  # plane_down says it
             return False
-        log.info("auth_accepted")
+        log.info("auth_accepted", **(self._credentials.ends() or {}))
         return True
 
     async def _pulse(self, readings: Readings) -> None:

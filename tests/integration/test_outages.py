@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration.house import CLAIM, house, noops
-from integration.processes import Probe, starting_process, until, worker_process
+from integration.processes import ON_DISK, Probe, starting_process, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 
 BEAT = "POST /api/worker/pool/heartbeat"
@@ -52,6 +53,28 @@ async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_p
         await until(probe.is_ready, "ready again")
         assert (await worker.wait_logged("plane_up"))["since"] == down["since"]
         assert len(worker.logged("plane_down")) == 1
+        assert await worker.stop() == 0
+
+
+async def test_outage_of_nats_has_one_line_when_it_begins_and_one_when_it_is_over(tmp_path: Path) -> None:
+    port = free_port()
+    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    async with (
+        house(worker=False, plane=ON_DISK) as home,
+        worker_process(home, tmp_path, LOG_LEVEL="debug", **variables) as worker,
+    ):
+        probe = Probe(port)
+        await until(probe.is_ready, "ready")
+        await home.nats.stop()
+        await until(lambda: len(worker.logged("nats_error")) >= 8, "tries to connect")
+        assert await probe.why_not_ready() == "NATS is not connected"
+        await home.nats.start()
+        await until(probe.is_ready, "ready again")
+        records = map(json.loads, filter(lambda line: line.startswith("{"), worker.text.splitlines()))
+        events = [record["event"] for record in records if record["level"] != "debug"]
+        began, over = events.index("nats_disconnected"), events.index("nats_reconnected")
+        assert over == began + 1, events
+        assert {"nats_disconnected", "nats_reconnected", "nats_error", "lag_unknown"} & set(events[over + 1 :]) == set()
         assert await worker.stop() == 0
 
 

@@ -22,6 +22,7 @@ from noetl_worker.errors import ControlPlaneError, NoetlWorkerError
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.delivery import IN_PROGRESS
 from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.plane.client import ControlPlaneClient
@@ -57,6 +58,7 @@ class InProgress:
         self.ack_wait_s = ack_wait_s
         """The effective one, as the durable has it: it may change while we run."""
         self._beats: dict[str, _Beat] = {}
+        self._closed, self._not_extended = Outage(), Outage()
 
     def track(self, reply: str, received_at: float) -> None:
         """Keep this delivery ours until `untrack`."""
@@ -83,8 +85,11 @@ class InProgress:
         while not stop.is_set():  # a cancellation that meets the answer to a flush is lost (cpython #86296)
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
             if connection.client.is_closed:  # nats-py gives up for good on some errors (an expired login)
-                log.warning("keepalive_reconnects", error=repr(connection.last_error))
+                if (line := self._closed.lasts(repr(connection.last_error))) is not None:
+                    log.warning("keepalive_reconnects", **line)
                 await connection.reopen(settings)
+            else:
+                self._closed.ends()
             await self._extend(connection)
 
     async def _extend(self, connection: Connection) -> None:
@@ -103,8 +108,10 @@ class InProgress:
             await connection.client.flush(timeout=2)
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             metrics.IN_PROGRESS_FAILURES.inc(len(due))
-            log.warning("in_progress_failed", deliveries=len(due), error=repr(error))
+            if (line := self._not_extended.lasts(repr(error))) is not None:
+                log.warning("in_progress_failed", deliveries=len(due), **line)
             return
+        self._not_extended.ends()
         arrived = time.monotonic()  # the flush may have taken a while, and the server counts until the arrival
         for _, beat in due:
             beat.expired = beat.expired or arrived - beat.last_sent > self.ack_wait_s
@@ -170,7 +177,8 @@ class Keepalive:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         if self._is_stopping:  # before there was anything to set
             self._stop.set()
-        connection = await connect(self._settings, f"noetl-worker keepalive {self._identity.unique}", attempts=3)
+        name = f"noetl-worker keepalive {self._identity.unique}"
+        connection = await connect(self._settings, name, attempts=3, is_beside=True)
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         server = ProbeServer(pages_of(self._health), debug_token=self._settings.debug_token.reveal())
         if self._settings.metrics_bind:

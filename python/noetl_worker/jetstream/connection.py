@@ -18,6 +18,7 @@ from nats.aio.client import RawCredentials
 from noetl_worker import backoff
 from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.jetstream.client import Client
+from noetl_worker.observability.outage import Outage
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.tls import TlsFiles
 
@@ -35,6 +36,8 @@ _CREDS: Final = (
     "-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
 )
 """What a .creds file has."""
+_ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
+"""Errors of a connection that is up, after which it is not."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 log = structlog.get_logger("noetl_worker.jetstream")
 
@@ -42,8 +45,9 @@ log = structlog.get_logger("noetl_worker.jetstream")
 class Connection:
     """A NATS client plus who wants to know when it comes and goes."""
 
-    def __init__(self, name: str, read_tls: Callable[[], dict[str, Any]] = dict) -> None:
-        """`read_tls`: the TLS options as the files say now."""
+    def __init__(self, name: str, read_tls: Callable[[], dict[str, Any]] = dict, *, is_beside: bool = False) -> None:
+        """`read_tls`: the TLS options as the files say now; `is_beside`: another connection to the same servers has
+        the lines of an outage, these are at the level debug."""
         self.name = name
         self.client: Client = Client()
         self.on_disconnected: list[Callable[[], None]] = []
@@ -51,6 +55,8 @@ class Connection:
         self.last_error: Exception | None = None
         """The last one nats-py reported: its own first connect ends in "no servers" and keeps the cause from us."""
         self._read_tls = read_tls
+        self._is_beside = is_beside
+        self._outage, self._troubles = Outage(), Outage()
         self._is_up = False
         self._closing = False
 
@@ -61,12 +67,15 @@ class Connection:
     async def _disconnected(self) -> None:
         if not self._closing:
             self._renew_tls()
-            log.warning("nats_disconnected", connection=self.name)
+            self._log_outage(self.last_error or "no answer to a ping")
             for notify in self.on_disconnected:
                 notify()
 
     async def _reconnected(self) -> None:
-        log.info("nats_reconnected", connection=self.name)
+        self.last_error = None
+        self._troubles.ends()
+        if (line := self._outage.ends()) is not None:
+            (log.debug if self._is_beside else log.info)("nats_reconnected", connection=self.name, **line)
         for notify in self.on_reconnected:
             notify()
 
@@ -77,7 +86,17 @@ class Connection:
             self._abandon()
         if self._is_up:
             self._renew_tls()
-            log.warning("nats_error", connection=self.name, error=describe(error))
+            if self._outage.is_on or isinstance(error, _ENDS):  # nats_disconnected is the line of it
+                log.debug("nats_error", connection=self.name, error=describe(error))
+                if self._outage.is_on:
+                    self._log_outage(error)
+            elif (line := self._troubles.lasts(describe(error))) is not None:
+                log.warning("nats_error", connection=self.name, **line)
+
+    def _log_outage(self, error: Exception | str) -> None:
+        line = self._outage.lasts(error if isinstance(error, str) else describe(error))
+        if line is not None:
+            (log.debug if self._is_beside else log.warning)("nats_disconnected", connection=self.name, **line)
 
     def _renew_tls(self) -> None:
         """Certificates and CA bundles are replaced while we run: the next attempt goes by what is there then."""
@@ -113,7 +132,9 @@ class Connection:
             await self._open(_options(settings, self))
         except (OSError, asyncio.TimeoutError, nats.errors.Error) as error:
             self.client = closed  # a client that never connected does not call itself closed
-            log.warning("nats_unreachable", connection=self.name, error=describe(self.last_error or error))
+            self._log_outage(self.last_error or error)
+        else:
+            await self._reconnected()
 
     def why_closed(self) -> str:
         """nats-py reconnects for ever, but for some errors (a login that has expired, or is refused twice)."""
@@ -145,17 +166,18 @@ async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> Ba
     return asyncio.TimeoutError()
 
 
-async def connect(settings: Settings, name: str, *, attempts: int | None = None) -> Connection:
+async def connect(settings: Settings, name: str, *, attempts: int | None = None, is_beside: bool = False) -> Connection:
     """Connect, and once connected reconnect for ever with jitter.
 
     Args:
         name: shown by `nats server report connections`.
         attempts: first attempts before giving up; None tries for ever (one warning each).
+        is_beside: another connection to the same servers has the lines of an outage.
 
     Raises:
         JetStreamError: the server refused the login, or `attempts` are used up; the text says what to set.
     """
-    connection = Connection(name, partial(_tls, settings))
+    connection = Connection(name, partial(_tls, settings), is_beside=is_beside)
     tried = 0
     while True:
         tried += 1

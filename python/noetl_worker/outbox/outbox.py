@@ -16,6 +16,7 @@ import structlog
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
 from noetl_worker.outbox.directory import require_own_directory
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
@@ -29,6 +30,10 @@ _ROOM_AGAIN: Final = 0.9
 """A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
 _MOST_FILES: Final = 32
 """Adopted files at a time: each holds four descriptors, and a worker that crashes again and again leaves many."""
+_FULL_ADVICE: Final = "nothing is pulled until the control plane accepts events again"
+_UNWRITABLE_ADVICE: Final = (
+    "the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room"
+)
 log = structlog.get_logger("noetl_worker.outbox")
 _Trouble = (sqlite3.Error, OSError)
 
@@ -59,7 +64,7 @@ class Outbox:
         """When the row of a key was written, or (of a dead process) adopted; monotonic."""
         self._bytes = 0
         self._is_full = False
-        self._trouble: str | None = None
+        self._full, self._unwritable = Outage(), Outage()
 
     # ── the sets of this process ──
 
@@ -228,34 +233,27 @@ class Outbox:
             self._sizes[key] = size
             self._bytes += size
         share = max(len(self._sizes) / self._max_rows, self._bytes / self._max_bytes)
-        was_full, self._is_full = self._is_full, share >= (_ROOM_AGAIN if self._is_full else 1.0)
-        if self._is_full and not was_full:
-            log.error(
-                "outbox_full",
-                rows=len(self._sizes),
-                bytes=self._bytes,
-                advice="nothing is pulled until the control plane accepts events again",
-            )
+        self._is_full = share >= (_ROOM_AGAIN if self._is_full else 1.0)
+        self.log_fullness()
         metrics.OUTBOX_ROWS.set(len(self._sizes))
         metrics.OUTBOX_BYTES.set(self._bytes)
+
+    def log_fullness(self) -> None:
+        """What is to be said of it now: once when it is full, once a minute while it is, once when it has room."""
+        if not self._is_full:
+            if (line := self._full.ends()) is not None:
+                log.info("outbox_has_room", rows=len(self._sizes), bytes=self._bytes, **line)
+        elif (line := self._full.lasts("the control plane accepts no events, or too slowly")) is not None:
+            log.error("outbox_full", rows=len(self._sizes), bytes=self._bytes, advice=_FULL_ADVICE, **line)
 
     def _report(self, error: Exception) -> None:
         metrics.OUTBOX_FAILED.inc()
         self._log_failure(error)
 
     def _log_failure(self, error: Exception) -> None:
-        """Once for each trouble."""
-        text = f"{type(error).__name__}: {error}"
-        if text != self._trouble:
-            self._trouble = text
-            log.error(
-                "outbox_not_writable",
-                directory=str(self._directory),
-                error=text,
-                advice="the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room",
-            )
+        if (line := self._unwritable.lasts(f"{type(error).__name__}: {error}")) is not None:
+            log.error("outbox_not_writable", directory=str(self._directory), advice=_UNWRITABLE_ADVICE, **line)
 
     def _works_again(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
-            log.info("outbox_writable", directory=str(self._directory))
+        if (line := self._unwritable.ends()) is not None:
+            log.info("outbox_writable", directory=str(self._directory), **line)
