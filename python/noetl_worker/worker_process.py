@@ -57,12 +57,12 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         configure_logging(settings.log_level, "auto")
         if handed_down.PARENT not in os.environ:  # else its supervisor has said it
             _warn_of_unknown_settings()
-        end_with_parent()
+        is_one_of_several = end_with_parent()
         raise_open_files_limit()
         if settings.processes > 1:
             _leave(event_loop.run(_supervise(settings, flags), settings.loop))
         _give_large_buffers_back()
-        return event_loop.run(_work(settings), settings.loop)
+        return event_loop.run(_work(settings, is_one_of_several=is_one_of_several), settings.loop)
     except (SettingsError, EngineUnavailable) as error:
         _print_error(str(error))
         return EXIT_SETTINGS
@@ -148,11 +148,14 @@ async def _supervise(settings: Settings, flags: Mapping[str, str | None]) -> int
     return code
 
 
-async def _work(settings: Settings) -> NoReturn:
+async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
+    from noetl_worker.observability.logging import add_to_each_line
     from noetl_worker.plane.identity import Identity
     from noetl_worker.worker import Worker
 
     identity, traces = Identity(settings), None
+    if is_one_of_several:  # they write to one place
+        add_to_each_line(worker=identity.unique)
     provider = provider_of(os.environ, worker_id=identity.unique)
     if provider is not None:
         from noetl_worker.command.trace import DeliveryTraces

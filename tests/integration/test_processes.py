@@ -57,6 +57,7 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
     ):
         await pulling(worker, 2)
         assert {line["worker_id"] for line in worker.logged("pulling")} == {"w-1", "w-2"}
+        assert len({line["worker"] for line in worker.logged("pulling")}) == 2, "whose line it is"
         probe = Probe(port)
         await until(probe.is_ready, "both are ready")
         issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)

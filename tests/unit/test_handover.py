@@ -418,6 +418,8 @@ async def test_claim_that_another_has_for_its_age_alone_is_ours_as_well(
     """Where each run takes longer than a claim of the Python plane lasts, nobody's outcome would be reported."""
     at, _ = plane(lambda *_: answer(409, {"detail": {"code": "active_claim", "worker_id": "w-2"}}))
     claimed_at = time.monotonic() - age_s
-    ownership = ClaimedOnce(at, 7, "w-1", claimed_at=claimed_at, is_expired=lambda _: is_expired, lease_s=120.0)
+    ownership = ClaimedOnce(
+        at, 7, "w-1", who=dict, claimed_at=claimed_at, is_expired=lambda _: is_expired, lease_s=120.0
+    )
     with contextlib.nullcontext() if is_ours else pytest.raises(ClaimLost):
         await ownership.confirm()

@@ -53,10 +53,11 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
         return template.render(value, {**command.variables, **metadata})
 
     decision = cases.match_cases(command.cases, command.variables, result.data, render)
-    step_log = StepLog(log.bind(execution_id=command.execution_id, step=command.step), warned or Warned(), command)
-    for skipped in decision.skipped:
-        metrics.CASES_SKIPPED.inc()
-        step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
+    if decision.skipped:
+        step_log = StepLog(log.bind(**command.who()), warned or Warned(), command)
+        for skipped in decision.skipped:
+            metrics.CASES_SKIPPED.inc()
+            step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
     return decision
 
 

@@ -97,6 +97,7 @@ class ClaimedCommand:
             plane,
             notification.event_id,
             self._worker_id,
+            who=notification.who,
             claimed_at=claimed_at,
             is_expired=partial(_may_be_anothers, plane, delivery, services.keepalive),
             lease_s=ours.claim_lease_s,
@@ -199,10 +200,7 @@ class ClaimedCommand:
         """What no tool foresaw. Only its text is reported: the plane may be another team's."""
         SafeLogger(lambda: log, redaction.known_here).error(
             "command_raised",
-            execution_id=command.execution_id,
-            command_id=command.command_id,
-            step=command.step,
-            kind=command.kind,
+            **command.who(),
             exc_info=error,
         )
 
@@ -213,10 +211,7 @@ class ClaimedCommand:
         text = " ".join((report.error or results.fit_text(message, rules)).split())
         log.warning(
             "command_failed",
-            execution_id=command.execution_id,
-            command_id=command.command_id,
-            step=command.step,
-            kind=command.kind,
+            **command.who(),
             error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
         )
 

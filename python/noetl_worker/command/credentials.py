@@ -135,8 +135,7 @@ class CommandCredentials:
             _log.warning(
                 "keychain_entry_missing",
                 entry=name,
-                execution_id=command.execution_id,
-                step=command.step,
+                **command.who(),
                 advice="define it in the playbook's keychain section",
             )
             return None

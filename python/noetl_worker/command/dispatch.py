@@ -103,9 +103,7 @@ class Dispatch:
         """A logger with the command's ids; most commands have nothing to log."""
         if self._bound is None:
             command = self._command
-            log = structlog.get_logger("noetl_worker.tool").bind(
-                execution_id=command.execution_id, command_id=command.command_id, step=command.step
-            )
+            log = structlog.get_logger("noetl_worker.tool").bind(**command.who())
             self._bound = StepLog(log, self._warned, command)
         return self._bound
 

@@ -49,6 +49,7 @@ class ClaimedOnce:
     """Whether a command that this process has claimed is still ours (emitter.Ownership).
 
     Args:
+        who: the ids of its lines in the log.
         claimed_at: monotonic.
         is_expired: whether at this time the delivery was without in_progress for longer than ack_wait.
         lease_s: how long a claim is the holder's, whatever became of it.
@@ -60,6 +61,7 @@ class ClaimedOnce:
         event_id: int,
         worker_id: str,
         *,
+        who: Callable[[], dict[str, object]],
         claimed_at: float,
         is_expired: Callable[[float], bool],
         lease_s: float,
@@ -67,14 +69,16 @@ class ClaimedOnce:
         self._plane = plane
         self._event_id = event_id
         self._worker_id = worker_id
-        self._is_expired = is_expired
+        self._who, self._is_expired = who, is_expired
         self.lease_s = lease_s
         self.claimed_at: Final = claimed_at
 
     @classmethod
-    def asked_first(cls, plane: Plane, event_id: int, worker_id: str) -> ClaimedOnce:
+    def asked_first(
+        cls, plane: Plane, event_id: int, worker_id: str, who: Callable[[], dict[str, object]]
+    ) -> ClaimedOnce:
         """Of an outcome that is late from the start: its claim is asked before anything is sent."""
-        return cls(plane, event_id, worker_id, claimed_at=-math.inf, is_expired=lambda _now: True, lease_s=0)
+        return cls(plane, event_id, worker_id, who=who, claimed_at=-math.inf, is_expired=lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
         return now - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired(now)
@@ -98,9 +102,7 @@ class ClaimedOnce:
                 case Claimed() | HeldByThisWorker():
                     return
                 case HeldByOther() if self.age_s > self._plane.rules.claim_limit_s and not self._is_expired(now):
-                    log.warning(
-                        "claim_given_away", event_id=self._event_id, age_s=round(self.age_s), advice=_AGE_ADVICE
-                    )
+                    log.warning("claim_given_away", **self._who(), age_s=round(self.age_s), advice=_AGE_ADVICE)
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)
@@ -112,7 +114,7 @@ class ClaimedOnce:
                 case _:
                     assert_never(claim)
             delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
-            log.warning("claim_unknown", event_id=self._event_id, reason=claim.reason, next_try_s=round(delay_s, 2))
+            log.warning("claim_unknown", **self._who(), reason=claim.reason, next_try_s=round(delay_s, 2))
             await asyncio.sleep(delay_s)
 
 
@@ -132,8 +134,7 @@ async def return_unstarted(
     )
     log.error(
         "resource_shortage",
-        command_id=command.command_id,
-        kind=command.kind,
+        **command.who(),
         error=str(short),
         returned=outcome is not None,
         advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
@@ -152,5 +153,5 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
             await events.finish(failure, ownership)
             return acknowledge.REPORTED
         except ControlPlaneError as error:
-            log.error("interruption_not_reported", command_id=events.command.command_id, error=repr(error))
+            log.error("interruption_not_reported", **events.command.who(), error=repr(error))
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

@@ -140,8 +140,7 @@ def named(outcome: Outcome, envelope: Envelope, *, acks: bool) -> Outcome:
     """
     if SETTLEMENT[outcome.kind] is Settlement.ACK and not acks:
         return outcome
-    ids = {"execution_id": envelope.execution_id, "command_id": envelope.command_id, "step": envelope.step}
-    return replace(outcome, ids=ids)
+    return replace(outcome, ids=envelope.who())
 
 
 def duplicate(seen: Seen, num_delivered: int) -> Outcome | None:

@@ -110,10 +110,17 @@ class DeadLetters:
         try:
             await self._publish(self._subject, dead_letter, message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
-            log.error("dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error))
+            log.error(
+                "dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error), **detail
+            )
             return False
         log.error(
-            "dead_letter", subject=subject, stream_sequence=stream_sequence, deliveries=num_delivered, reason=reason
+            "dead_letter",
+            subject=subject,
+            stream_sequence=stream_sequence,
+            deliveries=num_delivered,
+            reason=reason,
+            **detail,
         )
         return True
 
@@ -151,7 +158,14 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outco
         else:
             await delivery.term(outcome.reason)
     except JetStreamError as error:
-        log.warning("message_not_settled", settlement=settlement.value, reason=outcome.reason, error=str(error))
+        log.warning(
+            "message_not_settled",
+            settlement=settlement.value,
+            reason=outcome.reason,
+            error=str(error),
+            stream_sequence=delivery.stream_sequence,
+            **outcome.ids,
+        )
         return None
     metrics.SETTLED[settlement].value += 1
     if settlement is Settlement.NAK and kind is not OutcomeKind.OVER_SHARE:  # many, and nothing is wrong
@@ -160,6 +174,7 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outco
             "message_returned",
             reason=outcome.reason,
             delay_s=round(delay_s, 2),
+            stream_sequence=delivery.stream_sequence,
             deliveries=delivery.num_delivered,
             **cause,
             **outcome.ids,

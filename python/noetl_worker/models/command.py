@@ -46,3 +46,13 @@ class Command:
     """What may be in its config, input and variables."""
     redacted: Sequence[str] = ()
     """Where in its variables the plane has put "[REDACTED]" in place of a value (templates/redacted.py)."""
+
+    def who(self) -> dict[str, object]:
+        """What an operator searches the log for."""
+        return {
+            "execution_id": self.execution_id,
+            "command_id": self.command_id,
+            "event_id": self.event_id,
+            "step": self.step,
+            "kind": self.kind,
+        }

@@ -23,3 +23,12 @@ class Envelope(NamedTuple):
     """Where to claim and report; "" when the notification has none (then the configured URL holds)."""
     pool: str | None
     trace: Mapping[str, JsonValue] | None
+
+    def who(self) -> dict[str, object]:
+        """What an operator searches the log for."""
+        return {
+            "execution_id": self.execution_id,
+            "command_id": self.command_id,
+            "event_id": self.event_id,
+            "step": self.step,
+        }

@@ -19,7 +19,7 @@ from noetl_worker.models.fit import SecretTexts
 from noetl_worker.observability.tracing import add_trace_ids
 from noetl_worker.secrets import redaction
 
-__all__ = ["SafeLogger", "configure_logging", "debug_is_on", "redact_line"]
+__all__ = ["SafeLogger", "add_to_each_line", "configure_logging", "debug_is_on", "redact_line"]
 
 _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 
@@ -27,7 +27,12 @@ _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """A structlog processor; for a set-up of one's own, put it directly before the renderer."""
     own = {name: event_dict[name] for name in _OWN_FIELDS & event_dict.keys()}
-    rest = {name: value for name, value in event_dict.items() if name not in own}
+    # as numbers, ids above 2**53 are rounded by what shows logs
+    rest = {
+        name: str(value) if name.endswith("_id") and type(value) is int else value
+        for name, value in event_dict.items()
+        if name not in own
+    }
     return {**redaction.redact_fields(rest, redaction.known_here()), **own}
 
 
@@ -107,6 +112,15 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_SafeFormatter(logging.BASIC_FORMAT))
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+
+
+def add_to_each_line(**fields: str) -> None:
+    """From now on, in every thread."""
+
+    def add(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**fields, **event_dict}
+
+    structlog.configure(processors=[add, *structlog.get_config()["processors"]])
 
 
 def debug_is_on() -> bool:

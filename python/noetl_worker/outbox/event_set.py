@@ -146,7 +146,12 @@ class EventSet:
 
     def who(self) -> dict[str, object]:
         """What an operator searches the log for."""
-        return {"execution_id": self.execution_id, "command_id": self.command_id, "step": self.step}
+        return {
+            "execution_id": self.execution_id,
+            "command_id": self.command_id,
+            "event_id": self.event_id,
+            "step": self.step,
+        }
 
     def cut(self, max_bytes: int) -> bool:
         """Leave the result out of the events, for a plane that takes no more than this in a batch: it is stored first.

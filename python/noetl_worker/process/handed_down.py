@@ -26,12 +26,13 @@ def listening_socket() -> socket.socket | None:
     return socket.socket(fileno=int(descriptor))
 
 
-def end_with_parent() -> None:
-    """Drain when the supervisor is gone, however it went (Linux)."""
+def end_with_parent() -> bool:
+    """Drain when the supervisor is gone, however it went (Linux). Whether there is one."""
     parent = os.environ.pop(PARENT, None)
     if parent is None:
-        return
+        return False
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(parent):  # it went before that
         sys.exit(0)
+    return True

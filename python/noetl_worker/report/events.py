@@ -115,12 +115,12 @@ class CommandEvents:
                 timeout_s=_STARTED_TIMEOUT_S,
             )
         except TransportError as error:
-            log.warning("started_not_sent", **self._who(), error=str(error))
+            log.warning("started_not_sent", **self.command.who(), error=str(error))
             return
         if self._plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
             self._is_held = False
         else:
-            log.warning("started_refused", **self._who(), error=str(refusal("command.started", answer)))
+            log.warning("started_refused", **self.command.who(), error=str(refusal("command.started", answer)))
 
     async def _take_held(self) -> bool:
         """Whether the start has still to travel, once any request under way has its answer."""
@@ -152,7 +152,7 @@ class CommandEvents:
             self._warn("result_stored_in_memory", _MEMORY_ADVICE)
 
     def _warn(self, event: str, advice: str) -> None:
-        StepLog(log.bind(**self._who()), self._warned, self.command).warning(event, advice=advice)
+        StepLog(log.bind(**self.command.who()), self._warned, self.command).warning(event, advice=advice)
 
     def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
         command = self.command
@@ -171,10 +171,3 @@ class CommandEvents:
             command.loop,
             with_start,
         )
-
-    def _who(self) -> dict[str, object]:
-        return {
-            "execution_id": self.command.execution_id,
-            "command_id": self.command.command_id,
-            "step": self.command.step,
-        }
