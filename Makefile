@@ -117,7 +117,8 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
 	$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
 
-docs: $(STAMP) ## docs/tools from the tools' config models and guides, docs/check.md from the codes
+docs: $(STAMP) ## docs/tools from the tools, docs/check.md from the codes, docs/log-events.md from the log lines
+	$(BIN)/python docs/list_log_events.py
 	$(BIN)/noetl-worker tools --markdown docs/tools
 	$(BIN)/noetl-worker check --markdown docs/check.md
 

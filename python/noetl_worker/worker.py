@@ -73,7 +73,8 @@ EXIT_CANCELLED: Final = 4
 EXIT_AT_ONCE: Final = 130
 _CREDENTIALS_S: Final = 600.0
 """How often is looked at when they end: files are replaced while we run."""
-
+_AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
+_UNREACHABLE_ADVICE: Final = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
 log = structlog.get_logger("noetl_worker")
 
 
@@ -296,9 +297,8 @@ class Worker:
                     raise
                 tries += 1
                 if (line := outage.lasts(str(error))) is not None:
-                    advice = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
                     url = self.settings.server_url
-                    log.warning("control_plane_unreachable", server_url=url, advice=advice, **line)
+                    log.warning("control_plane_unreachable", server_url=url, advice=_UNREACHABLE_ADVICE, **line)
             await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=StopLevel.DRAIN)
         return None
 
@@ -313,8 +313,7 @@ class Worker:
 
     def _log_auth_refused(self, error: str) -> None:
         if (line := self._credentials.lasts(error)) is not None:
-            advice = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
-            log.error("auth_refused", server_url=self._servers.configured, advice=advice, **line)
+            log.error("auth_refused", server_url=self._servers.configured, advice=_AUTH_ADVICE, **line)
 
     async def _watch(
         self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive

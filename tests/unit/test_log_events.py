@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import noetl_worker
 from patience import PATIENCE_S
@@ -55,6 +57,33 @@ def test_log_event_that_the_changelog_renames_has_its_new_name() -> None:
     renamed = re.findall(r"^- Log event `(\w+)` is now `(\w+)`", unreleased, re.MULTILINE)
     assert {new for _, new in renamed} <= names()
     assert {old for old, _ in renamed} & names() == set()
+
+
+def listed() -> ModuleType:
+    """What makes docs/log-events.md."""
+    path = CHANGELOG.parent / "docs" / "list_log_events.py"
+    spec = importlib.util.spec_from_file_location("list_log_events", path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_page_of_log_events_is_what_the_code_writes() -> None:
+    """`python docs/list_log_events.py` writes it."""
+    pages = listed()
+    assert pages.page() == pages.PAGE.read_text(encoding="utf-8")
+
+
+def test_every_warning_and_error_says_what_to_do_and_no_advice_is_of_a_line_that_is_gone() -> None:
+    pages = listed()
+    found = pages.events()
+    for name, event in found.items():
+        assert event.levels.isdisjoint({"warning", "error"}) or event.has_advice or name in pages.ACTIONS, name
+    assert set(pages.ACTIONS) <= set(found)
+    assert {"nats_disconnected", "plane_down", "command_failed"} <= set(found)
+    assert {"execution_id", "command_id", "event_id", "step", "kind", "error"} <= found["command_failed"].fields
 
 
 def test_no_field_has_the_name_of_one_that_each_line_has() -> None:

@@ -1,0 +1,199 @@
+"""docs/log-events.md from the code: `python docs/list_log_events.py` writes it, tests/unit/test_log_events.py holds it.
+
+What to do is the `advice` of a line; where a line has none, ACTIONS below.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = ROOT / "python" / "noetl_worker"
+PAGE: Final = ROOT / "docs" / "log-events.md"
+LEVELS: Final = ("debug", "info", "warning", "error", "exception")
+NOT_A_WORKERS: Final = ("dev", "testing", "cli")
+"""Packages that a worker does not run."""
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "command.who": ("execution_id", "command_id", "event_id", "step", "kind"),
+    "who": ("execution_id", "command_id", "event_id", "step"),
+    "ids": ("execution_id", "command_id", "event_id", "step"),
+    "detail": ("execution_id", "command_id", "event_id", "step"),
+    "line": ("error", "failures", "since", "for_s"),
+    "times": ("since", "for_s"),
+    "fields": ("process", "exit_code", "deaths", "starts_again_s"),
+    "start": ("version", "engine", "stream", "durable", "filters", "slots", "control_plane", "server_url", "worker_id"),
+}
+"""Of `**name`, or `**name()`, in a call."""
+
+ACTIONS: Final[Mapping[str, str]] = {
+    "adopted_outcome_refused": "look at `error`; the command has no outcome on the plane: start its execution again",
+    "batch_check_failed": "nothing; it is checked again. If it lasts, look at the control plane",
+    "batch_forgotten": "nothing; the events are sent again",
+    "batch_rescued": "nothing; if there are many, look why the plane loses batches",
+    "batch_state_unknown": "nothing; it is asked again",
+    "cancellation_unknown": "nothing; it is asked again",
+    "cancelling": "give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds",
+    "case_skipped": "correct the `case` of that step: it did not parse",
+    "child_status": "nothing; it is asked again",
+    "child_value_not_shown": "look at what the child playbook returns",
+    "claim_unknown": "nothing; it is asked again. If it lasts, look at the control plane",
+    "command_failed": "look at `error`: the playbook, its data, or a service that it uses",
+    "command_raised": "report it with `exception`: no tool foresaw it",
+    "dead_letter": "`noetl-worker dead-letters show ID`, then `requeue` or `delete`",
+    "dead_letter_not_kept": "look at the stream NOETL_DEAD_LETTERS (full, or no permission): `noetl-worker doctor`",
+    "dead_letter_stream_unknown": "`noetl-worker doctor`: the stream of dead letters cannot be looked at",
+    "delivery_failed": "report it with `exception`; the message comes again",
+    "deregister_failed": "nothing; the row goes stale by itself",
+    "durable_changed": "find who changed the durable; `noetl-worker nats ensure` compares",
+    "durable_unusable": "`error` has the fix; `noetl-worker nats ensure`",
+    "events_not_accepted": "look at `reason`, the control plane's answer; the outcome is sent until it is accepted",
+    "execution_check_failed": "nothing; it is asked again",
+    "heartbeat_failed": "look at `error`; for 401 or 403 check NOETL_INTERNAL_API_TOKEN",
+    "heartbeat_too_slow": "set WORKER_HEARTBEAT_INTERVAL lower",
+    "in_progress_failed": "look at NATS and the network to it: deliveries may pass to other workers",
+    "interruption_not_reported": "nothing; the command comes back",
+    "isolation_incomplete": "run on a kernel that has it, or read docs/security.md",
+    "keepalive_died": "report it with `exception`; the worker ends, and is to be started again",
+    "keepalive_reconnects": "check the NATS login: has it expired?",
+    "lag_unknown": "look at `error`: JetStream, or a permission (`noetl-worker doctor`)",
+    "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above all slots of the pool, or add no more workers",
+    "message_not_settled": "nothing; the message comes again, and its claim says that it is over",
+    "message_unreadable": "see who publishes on `subject`",
+    "nats_close_failed": "nothing",
+    "nats_disconnected": "look at NATS: is it up, is the way to it open? The worker connects again by itself",
+    "nats_error": "look at `error`: a permission violation names the subject (`noetl-worker doctor`)",
+    "nats_unreachable": "check NATS_URL, and that the server is up",
+    "outbox_not_adopted": "look at the file's owner and mode",
+    "outbox_row_duplicated": "nothing",
+    "outbox_row_not_read": "look at the disk of NOETL_WORKER_OUTBOX_DIR",
+    "outbox_row_unreadable": "the row is kept as `.unreadable`: `noetl-worker why ID` says if its command ended",
+    "outcome_adopted": "nothing; it is being sent",
+    "outcome_dropped": "nothing; another worker has the command, or it is over",
+    "outcomes_adopted": "nothing; a worker before this one left them",
+    "plane_left_nats": "`problem` has the fix: this plane sends no commands over NATS",
+    "policy_rule": "correct the rule of that task: `problem`",
+    "process_died": "see its own lines above",
+    "process_keeps_dying": "see its own lines above",
+    "pull_failed": "nothing; it is tried again. If it lasts, look at NATS",
+    "pull_heartbeat_missed": "nothing; it pulls again. If it lasts, look at NATS",
+    "pull_refused": "look at `text`; `noetl-worker nats ensure` compares the durable",
+    "pulls_not_withdrawn": "nothing; messages may wait for ack_wait",
+    "request_retried": "nothing; if it lasts, look at the control plane",
+    "result_not_stored": "look at `reason`, and at the plane's result store",
+    "server_not_named": "if it is a control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS",
+    "start_not_recorded": "`noetl-worker doctor`: permissions of the bucket of starts",
+    "started_not_sent": "nothing; the end is reported all the same",
+    "started_refused": "nothing; the end is reported all the same",
+    "tls_files_unreadable": "look at the files of NATS_CA, NATS_CERT and NATS_KEY",
+    "tool_config": "correct the field of that step: `problem`",
+    "tool_not_stoppable": "look at `reason`; the tool runs on until the process ends",
+}
+"""Of lines without `advice`."""
+HEAD: Final = """# Log events
+
+Made from the code by `python docs/list_log_events.py`. Every line has `event`, `level` and `timestamp`; below
+`--processes` also `worker`. Ids are text. `since`, `for_s` and `failures` belong to an outage, which has one line when
+it begins, one a minute while it lasts, and one at its end. By event: its levels, its fields, and what to do.
+
+"""
+
+
+@dataclass
+class Event:
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+    advice: list[str] = field(default_factory=list)
+    has_advice: bool = False
+
+
+def texts(tree: ast.AST) -> dict[str, str]:
+    """The constants and plain variables of a file that are texts; not those of several texts."""
+    found: dict[str, str] = {}
+    several: set[str] = set()
+    for node in ast.walk(tree):
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and isinstance(value, ast.expr) and (text := text_of(value, {})) is not None:
+            several |= {target.id} if found.get(target.id, text) != text else set()
+            found[target.id] = text
+    return {name: text for name, text in found.items() if name not in several}
+
+
+def text_of(node: ast.expr, known: Mapping[str, str]) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return known.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, str, ast.Call]]:
+    """(event, level, the call) of each line."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+            continue
+        event = str(node.args[0].value)
+        levels = re.findall(r"(?:log|logger|Logger\(.*\))\.(\w+)", ast.unparse(node.func))
+        if re.fullmatch(r"[a-z_]+", event):
+            yield from ((event, level, node) for level in levels if level in LEVELS)
+
+
+def events() -> dict[str, Event]:
+    found: defaultdict[str, Event] = defaultdict(Event)
+    files = {file: file.relative_to(PACKAGE).parts[0] for file in sorted(PACKAGE.rglob("*.py"))}
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files if files[file] not in NOT_A_WORKERS}
+    shared = {
+        name: text
+        for tree in trees.values()
+        for name, text in texts(tree).items()
+        if name.isupper() and not name.startswith("_")
+    }
+    for tree in trees.values():
+        known = {**shared, **texts(tree)}
+        for name, level, call in calls(tree):
+            event = found[name]
+            if re.search("StepLog|step_log|context.logger", ast.unparse(call.func)):
+                event.fields.update(GROUPS["command.who"])
+            event.levels.add("error" if level == "exception" else level)
+            for keyword in call.keywords:
+                if keyword.arg is None:
+                    text = ast.unparse(keyword.value)
+                    found_in = (fields for name, fields in GROUPS.items() if re.search(rf"(\b|_){name}\b", text))
+                    event.fields.update(next(found_in, ()))
+                elif keyword.arg == "advice":
+                    event.has_advice = True
+                    event.advice += filter(None, [text_of(keyword.value, known)])
+                elif keyword.arg != "exc_info":
+                    event.fields.add(keyword.arg)
+    return dict(sorted(found.items()))
+
+
+def action(name: str, event: Event) -> str:
+    """What a person does; empty for lines that tell a normal thing."""
+    if name in ACTIONS:
+        return f"Do: {ACTIONS[name]}."
+    if event.levels.isdisjoint({"warning", "error"}):
+        return ""
+    return "Do: " + ("; ".join(dict.fromkeys(event.advice)) or "see `advice`") + "."
+
+
+def page() -> str:
+    return HEAD + "".join(entry(name, event) for name, event in events().items())
+
+
+def entry(name: str, event: Event) -> str:
+    """A list, for a terminal too: a row of a table would be too wide for one."""
+    levels = ", ".join(level for level in LEVELS if level in event.levels)
+    fields = ", ".join(f"`{one}`" for one in sorted(event.fields))
+    texts = [f"Fields: {fields}." if fields else "", action(name, event)]
+    lines = [textwrap.fill(text, 118, break_on_hyphens=False, break_long_words=False) for text in texts if text]
+    return f"- `{name}`, {levels}." + "".join("\n" + textwrap.indent(line, "  ") for line in lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
