@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -160,3 +162,18 @@ def test_no_subject_is_broken_inside_of_its_words(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert any(subject in line for line in lines)
     assert any("NATS" in line and "version 2.15.1" in line for line in lines)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_read_only_file_system_is_no_matter_of_modes(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_there:
+        (tmp_path / "outbox").mkdir(mode=0o700)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    found = outbox.directory(settings(tmp_path))
+    assert found.state is State.WRONG
+    assert "read-only file system" in found.found
+    assert "chmod" not in found.fix
+    assert "NOETL_WORKER_OUTBOX_DIR" in found.fix

@@ -236,3 +236,46 @@ async def test_clock_of_nats_is_compared(off_s: float, state: State, said: str, 
         found = by_check(await nats.examine(ours, lambda: time.time() + off_s))["clock against NATS"]
         assert found.state is state
         assert said in found.found
+
+
+async def test_stream_that_is_named_and_is_none_where_another_has_the_subject_is_wrong(tmp_path: Path) -> None:
+    async with NatsServer() as server:
+        await made(server)
+        ours = settings(tmp_path, NATS_URL=server.url, NATS_STREAM="OTHER")
+        found = by_check(await nats.examine(ours))["stream"]
+        assert found.state is State.WRONG
+        assert STREAM in found.found
+        assert f"NATS_STREAM={STREAM}" in found.fix
+        connection = await connect(ours, "test", attempts=5)
+        try:
+            with pytest.raises(JetStreamError, match=f"(?s)OTHER.*NATS_STREAM={STREAM}"):  # what `run` ends with
+                await ensure_durable(connection.client, ours)
+        finally:
+            await connection.close()
+
+
+async def test_login_that_may_not_ask_jetstream_learns_it_from_the_refusal_and_not_from_a_timeout() -> None:
+    denied = "$JS.API.STREAM.NAMES"
+    user = f'{{user: u, password: p, permissions: {{publish: {{deny: ["{denied}"]}}}}}}'
+    config = f"accounts {{ A {{ jetstream: enabled, users: [{user}] }} }}"
+    async with NatsServer(config=config) as server:
+        connection = await connect(load_settings({"NATS_URL": f"nats://u:p@{server.host}:{server.port}"}), "test")
+        try:
+            for _ in range(2):
+                with pytest.raises(JetStreamError, match="since NATS refuses it"):
+                    await ask(connection.client, "STREAM.NAMES", timeout_s=1e6)
+        finally:
+            await connection.close()
+
+
+async def test_login_that_may_receive_no_answer_learns_it_from_the_refusal_and_not_from_a_timeout() -> None:
+    user = '{user: u, password: p, permissions: {subscribe: {deny: ["_INBOX.>"]}}}'
+    config = f"accounts {{ A {{ jetstream: enabled, users: [{user}] }} }}"
+    async with NatsServer(config=config) as server:
+        connection = await connect(load_settings({"NATS_URL": f"nats://u:p@{server.host}:{server.port}"}), "test")
+        try:
+            for _ in range(2):
+                with pytest.raises(JetStreamError, match="since NATS refuses it"):
+                    await ask(connection.client, "STREAM.NAMES", timeout_s=1e6)
+        finally:
+            await connection.close()

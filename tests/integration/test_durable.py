@@ -53,19 +53,32 @@ async def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_
 
 
 async def test_server_that_is_restarted_during_a_start_is_asked_again() -> None:
-    """What the one before was asked is never answered: as if this login might not ask it."""
-    denied = 'permissions: { publish: { deny: ["$JS.API.>"] } }'
-    config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
-    async with NatsServer(config=config) as server:
-        settings = load_settings({"NATS_URL": server.url})
-        connection = await connect(settings, "test")
-        starting = asyncio.ensure_future(ensure_at_start(connection.client, settings))
-        await until(lambda: connection.last_error is not None, "the server has dropped the request")
-        await server.stop()
-        async with NatsServer(port=server.port):
-            durable = await starting
-            assert (durable.stream, durable.name) == (STREAM, DURABLE)
-            await connection.close()
+    """What the one before was asked is never answered."""
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}\r\n')
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+            if line.startswith(b"PUB $JS.API."):
+                asked.set()
+                await over.wait()
+                break
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    settings = load_settings({"NATS_URL": f"nats://127.0.0.1:{port}"})
+    connection = await connect(settings, "test")
+    starting = asyncio.ensure_future(ensure_at_start(connection.client, settings))
+    await asked.wait()
+    listening.close()
+    over.set()
+    async with NatsServer(port=port):
+        durable = await starting
+        assert (durable.stream, durable.name) == (STREAM, DURABLE)
+        await connection.close()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from noetl_worker.jetstream.comparison import (
     stream_rows,
 )
 from noetl_worker.jetstream.connection import Connection, connect
-from noetl_worker.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find
+from noetl_worker.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find, of_another_stream, take_stream
 from noetl_worker.jetstream.trial import server_version
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import Settings
@@ -62,10 +62,11 @@ async def _behind(connection: Connection, settings: Settings, now: Callable[[], 
     if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
     found = await find(client, settings)
+    owner = await stream_of(client, subject, f"{subject}.>") if found.stream_info is None else None
     has = {"has_stream": found.stream_info is not None, "has_durable": found.durable_info is not None}
     return [
         *(permissions.before_the_start(finding, **has) for finding in allowed),
-        *_stream(found, settings),
+        *_stream(found, settings, owner),
         *_durable(found, settings),
         *_dead_letters(found, settings),
         *await _others(connection, found, settings),
@@ -76,8 +77,11 @@ async def _behind(connection: Connection, settings: Settings, now: Callable[[], 
 # ── stream and durable, field by field ──────────────────────────────────────────────────────────
 
 
-def _stream(found: Found, settings: Settings) -> list[Finding]:
+def _stream(found: Found, settings: Settings, owner: str | None) -> list[Finding]:
+    """`owner`: the stream that has the subject, where the one of the settings is none."""
     wanted = "the stream of commands (a worker's start makes it)"
+    if found.stream_info is None and owner is not None:
+        return [wrong("stream", of_another_stream(found.stream, owner, settings), wanted, take_stream(owner))]
     if found.stream_info is None:
         return [warning("stream", f"there is no stream {found.stream}", wanted, ENSURE)]
     rows = stream_rows(found.stream_info["config"], settings)

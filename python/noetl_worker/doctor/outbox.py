@@ -17,6 +17,7 @@ from noetl_worker.settings.settings import Settings
 __all__ = ["contents", "directory", "disk"]
 
 _LEAST_FREE: Final = 64 << 20
+_MOUNT: Final = "mount a volume there that may be written to, or name a directory on one in NOETL_WORKER_OUTBOX_DIR"
 _MIB: Final = 1 << 20
 
 
@@ -30,6 +31,8 @@ def directory(settings: Settings) -> Finding:
         parent = _existing(path)
         if os.access(parent, os.W_OK | os.X_OK):
             return fine(check, f"{path} is made when it is needed", wanted)
+        if _is_read_only(parent):
+            return wrong(check, f"{path} cannot be made: {parent} is on a read-only file system", wanted, _MOUNT)
         fix = "make NOETL_WORKER_OUTBOX_DIR a directory of the worker's user"
         return wrong(check, f"{path} cannot be made: {parent} is not writable", wanted, fix)
     try:
@@ -37,6 +40,8 @@ def directory(settings: Settings) -> Finding:
     except OSError as error:
         return wrong(check, str(error), wanted, "name another one in NOETL_WORKER_OUTBOX_DIR, or do what it says")
     if not os.access(path, os.W_OK | os.X_OK):
+        if _is_read_only(path):
+            return wrong(check, f"{path} is on a read-only file system", wanted, _MOUNT)
         return wrong(check, f"{path} is not writable", wanted, f"chmod u+rwx {path}")
     return fine(check, str(path), wanted)
 
@@ -78,6 +83,11 @@ def disk(settings: Settings) -> Finding:
     if free < min(_LEAST_FREE, settings.outbox_max_bytes):
         return wrong(check, found, wanted, fix)
     return fine(check, found, wanted) if free >= settings.outbox_max_bytes else warning(check, found, wanted, fix)
+
+
+def _is_read_only(path: Path) -> bool:
+    """Its file system, which no mode changes."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _existing(path: Path) -> Path:

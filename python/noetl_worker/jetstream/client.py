@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.client import Client as LibraryClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ProtocolError
+from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 __all__ = ["Client"]
@@ -59,6 +59,10 @@ class Client(LibraryClient):
         """How many bytes the server may still send."""
         self.has_had_too_much = False
         self._ps = _Parser(self)
+        self._asked: Final[dict[asyncio.Future[Any], str]] = {}
+        """The subjects of requests that are open."""
+        self._is_mute: str | None = None
+        """Why no request is ever answered: this login may not subscribe to the answers."""
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
         """Subscribe; `receiver` is called with each message as it is read, and raises nothing: that would end the
@@ -77,6 +81,43 @@ class Client(LibraryClient):
             self.receivers[sid](Msg(self, subject.decode(), reply.decode(), data, read))
         else:
             await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """What this login may not ask ends at once: the server says so beside the request, and the library waits on."""
+        if self._is_mute is not None:
+            raise Error(self._is_mute)
+        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked[refused] = subject
+        request: asyncio.Future[Any] = asyncio.ensure_future(
+            super().request(subject, payload, timeout, old_style, headers)
+        )
+        try:
+            await asyncio.wait([request, refused], return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                answer: Msg = request.result()
+                return answer
+            raise Error(refused.result())
+        finally:
+            del self._asked[refused]
+            request.cancel()
+
+    async def _process_err(self, err_msg: str) -> None:
+        await super()._process_err(err_msg)
+        said = err_msg.lower()
+        answers = bytes(self._resp_sub_prefix or b"-").decode().lower()
+        if f'subscription to "{answers}' in said:
+            self._is_mute = str(self.last_error)
+        for refused, subject in self._asked.items():
+            is_refused = self._is_mute is not None or f'publish to "{subject.lower()}"' in said
+            if is_refused and not refused.done():
+                refused.set_result(str(self.last_error))
 
     async def _process_pong(self) -> None:
         """Also where the `flush` that asked for it was given up: the library sets a result on the cancelled future, and

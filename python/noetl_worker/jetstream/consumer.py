@@ -37,6 +37,8 @@ __all__ = [
     "ensure_durable",
     "find",
     "look",
+    "of_another_stream",
+    "take_stream",
 ]
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
@@ -194,14 +196,25 @@ async def _find_commands(client: Client, settings: Settings) -> Found:
     return Found(stream, settings.nats_consumer, stream_info, durable_info)
 
 
+def of_another_stream(name: str, owner: str, settings: Settings) -> str:
+    return f"there is no stream {name}, and none can be made: the stream {owner} has {settings.nats_subject}"
+
+
+def take_stream(owner: str) -> str:
+    return f"set NATS_STREAM={owner}, or leave NATS_STREAM out"
+
+
 async def _make_stream(client: Client, name: str, settings: Settings) -> None:
     config = comparison.new_stream(name, settings)
     try:
         await ask(client, f"STREAM.CREATE.{name}", config)
     except ApiRefused as refused:
-        if refused.err_code not in ALREADY_THERE:  # the plane was faster, with its own idea of it
+        if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own idea of it
+            return
+        owner = await stream_of(client, settings.nats_subject, f"{settings.nats_subject}.>")
+        if owner is None:
             raise
-        return
+        raise JetStreamError(f"{of_another_stream(name, owner, settings)}: {take_stream(owner)}") from refused
     log.info("stream_made", stream=name, subjects=config["subjects"])
 
 
