@@ -27,7 +27,7 @@ from noetl_worker.process import event_loop, handed_down
 from noetl_worker.process.handed_down import end_with_parent
 from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import SETTINGS, Settings, load_settings
-from noetl_worker.settings.sources import unknown_names
+from noetl_worker.settings.sources import advice_on, unknown_names
 from noetl_worker.tools.process.confinement import hide_memory
 
 __all__ = ["EXIT_CANNOT_START", "run_process"]
@@ -75,8 +75,8 @@ def _warn_of_unknown_settings() -> None:
     if unknown := unknown_names(SETTINGS, os.environ, Path(".env")):
         structlog.get_logger("noetl_worker").warning(
             "settings_unknown",
-            variables=unknown,
-            advice="this worker reads none of them: `noetl-worker config` lists those that it reads",
+            variables=list(unknown),
+            advice=advice_on(unknown),
         )
 
 

@@ -18,7 +18,7 @@ from integration.processes import command_line, typed, until
 from noetl_worker import engine
 from noetl_worker.cli.views.findings import print_findings
 from noetl_worker.dev.nats_server import free_port
-from noetl_worker.doctor import Finding, State, examine, machine, outbox
+from noetl_worker.doctor import Finding, State, examine, machine, outbox, variables
 from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
@@ -177,3 +177,12 @@ def test_read_only_file_system_is_no_matter_of_modes(
     assert "read-only file system" in found.found
     assert "chmod" not in found.fix
     assert "NOETL_WORKER_OUTBOX_DIR" in found.fix
+
+
+def test_mistyped_variable_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    found = variables.names({"NOETL_WORKER_PROCESES": "2", "NOETL_WORKER_PORT": "tcp://10.0.0.1:9090"}, tmp_path)
+    assert (found.state, found.found) == (State.WARNING, "no settings: NOETL_WORKER_PROCESES")
+    assert "did you mean NOETL_WORKER_PROCESSES?" in found.fix
+    shown = typed("config", NOETL_WORKER_PROCESES="2")
+    assert shown.code == 0
+    assert shown.err == "noetl-worker: NOETL_WORKER_PROCESES is not read: did you mean NOETL_WORKER_PROCESSES?\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from chart import VARIANTS, containers, helm_python, one, rendered
+from chart import CHART, VARIANTS, containers, helm_python, one, rendered
 from noetl_worker.settings.settings import SETTINGS
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -123,6 +124,41 @@ def test_setting_has_the_text_that_the_values_have(value: Any, wanted: str) -> N
 def test_value_that_does_not_fit_is_refused_by_its_name(values: dict[str, Any], where: str) -> None:
     with pytest.raises(helm_python.HelmError, match=where):
         rendered(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"settings": {"NOETL_WORKER_DRAIN_TIMEOUTS": 5}}, "NOETL_WORKER_DRAIN_TIMEOUTS"),
+        ({"settings": {"LOG_LEVL": "debug"}}, "LOG_LEVL"),
+        ({"keda": {"minReplicas": 5, "maxReplicas": 2}}, "keda.minReplicas"),
+        ({"nats": {"url": "nats://localhost:4222"}}, "nats.url"),
+        ({"nats": {"url": "nats://a:4222,tls://u:p@127.0.0.1:4222"}}, "nats.url"),
+    ],
+)
+def test_value_that_cannot_work_is_refused_by_its_name(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(helm_python.HelmError, match=said):
+        rendered(values)
+
+
+def test_settings_that_the_chart_takes_are_those_that_there_are() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    listed, families = schema["properties"]["settings"]["propertyNames"]["anyOf"]
+    names = {name for line in SETTINGS for name in (*line.names, line.file_variable if line.is_secret else "")}
+    assert listed["enum"] == sorted(names - {""})
+    assert all(re.search(families["pattern"], name) for name in ("NOETL_MCP_A_URL", "NOETL_SECRET_B", "OTEL_A"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_pod_gets_the_variables_of_services(variant: str) -> None:
+    """They are named as ours: a service `noetl-worker` makes NOETL_WORKER_PORT."""
+    specs = [
+        document["spec"]["template"]["spec"]
+        for document in rendered(VARIANTS[variant])
+        if "template" in document.get("spec", {})
+    ]
+    assert specs
+    assert [spec["enableServiceLinks"] for spec in specs] == [False] * len(specs)
 
 
 def test_job_runs_where_the_pods_may() -> None:

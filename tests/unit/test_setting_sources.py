@@ -273,4 +273,29 @@ def test_variable_that_is_named_as_ours_and_is_no_setting_is_found(tmp_path: Pat
     dotenv = tmp_path / ".env"
     dotenv.write_text("NOETL_WORKER_MAX_NOT_FOUND=50\nNOETL_WORKER_ID=pod-0\nOTHER=1\n")
     given = {"NOETL_WORKER_DRAIN_TIMEOUT": "5", "NOETL_WORKER_DEBUG_TOKEN_FILE": "/token", "WORKER_ID": "pod-0"}
-    assert unknown_names(SETTINGS, given, dotenv) == ["NOETL_WORKER_DRAIN_TIMEOUT", "NOETL_WORKER_MAX_NOT_FOUND"]
+    found = unknown_names(SETTINGS, given, dotenv)
+    assert found == {
+        "NOETL_WORKER_DRAIN_TIMEOUT": "NOETL_WORKER_DRAIN_TIMEOUT_S",
+        "NOETL_WORKER_MAX_NOT_FOUND": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [
+        ("NOETL_WORKER_PROCESES", "NOETL_WORKER_PROCESSES"),
+        ("NOETL_WORKER_OUTBOX_DIRECTORY", "NOETL_WORKER_OUTBOX_DIR"),
+        ("NOETL_WORKER_READY_WITHOUT_PLAIN", "NOETL_WORKER_READY_WITHOUT_PLANE"),
+        ("NOETL_WORKER_SERVICE_PORTS", None),
+    ],
+)
+def test_variable_that_is_no_setting_has_the_nearest_one_beside_it(mistyped: str, meant: str | None) -> None:
+    assert unknown_names(SETTINGS, {mistyped: "1"}, Path(os.devnull)) == {mistyped: meant}
+
+
+def test_variables_that_kubernetes_makes_for_a_service_are_known() -> None:
+    """Of the services `noetl-worker` and `noetl-worker-gpu`."""
+    ports = ("PORT", "PORT_9090_TCP", "PORT_9090_TCP_PROTO", "PORT_9090_TCP_PORT", "PORT_9090_TCP_ADDR")
+    names = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_METRICS", *ports)
+    given = {f"NOETL_WORKER_{service}{name}": "x" for service in ("", "GPU_") for name in names}
+    assert unknown_names(SETTINGS, given, Path(os.devnull)) == {}

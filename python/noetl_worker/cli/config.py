@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -14,6 +16,7 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.line import SettingLine
 from noetl_worker.settings.settings import SETTINGS, Secret, SettingsReading, read_settings
+from noetl_worker.settings.sources import advice_on, unknown_names
 from noetl_worker.settings.tools import family_of
 
 __all__ = ["config", "settings_markdown"]
@@ -43,6 +46,8 @@ def config(
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(2) from None
+    if unknown := unknown_names(SETTINGS, os.environ, Path(".env")):
+        typer.echo(f"noetl-worker: {advice_on(unknown)}", err=True)
     if not sys.stdout.isatty():
         typer.echo("".join("\t".join(row) + "\n" for row in rows), nl=False)
         return

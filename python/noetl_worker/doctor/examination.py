@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from noetl_worker.doctor import machine, nats, outbox, plane, tls
+from noetl_worker.doctor import machine, nats, outbox, plane, tls, variables
 from noetl_worker.doctor.finding import Finding
 from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings
@@ -17,6 +19,7 @@ __all__ = ["examine"]
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding; raises nothing for what it finds."""
     here = [
+        variables.names(os.environ, Path(".env")),
         machine.engine_in_use(),
         machine.isolation(settings, machine.lacking()),
         machine.descriptors(settings, raise_open_files_limit()),

@@ -34,7 +34,9 @@ class Outage:
         with self._lock:
             if self._failures == 0:
                 self._began = now
-                self._since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+                self._since = datetime.datetime.fromtimestamp(time.time(), datetime.timezone.utc).isoformat(
+                    timespec="seconds"
+                )
             was_on = self.is_on
             self._failures += 1
             self._unsaid += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,18 @@ from noetl_worker.settings.context import context_texts
 from noetl_worker.settings.line import FILE_SUFFIX, SettingLine
 from noetl_worker.settings.tools import FAMILIES
 
-__all__ = ["ENVIRONMENT", "Given", "given_texts", "unknown_names"]
+__all__ = ["ENVIRONMENT", "Given", "advice_on", "given_texts", "unknown_names"]
 
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 """An empty variable counts as unset, but for these, which it switches off."""
 ENVIRONMENT: Final = "environment"
 _OURS: Final = "NOETL_WORKER_"
+_OF_A_SERVICE: Final = re.compile(
+    rf"{_OURS}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Kubernetes makes them in each pod for a service `noetl-worker`, or `noetl-worker-...`."""
+_ALIKE: Final = 0.85
+"""Of 1: all of these names begin alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +92,26 @@ def given_texts(
     return found
 
 
-def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> list[str]:
-    """Variables that are named as ours, and are no setting: mistyped, another worker's, or of another version."""
+def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> dict[str, str | None]:
+    """Variables that are named as ours, and are no setting: mistyped, another worker's, or of another version; each
+    with the setting that is named most like it."""
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
-    return sorted(name for name in {*environment, *_dotenv_texts(dotenv)} - known if name.startswith(_OURS))
+    given = {*environment, *_dotenv_texts(dotenv)} - known
+    unknown = sorted(name for name in given if name.startswith(_OURS) and not _OF_A_SERVICE.fullmatch(name))
+    if not unknown:
+        return {}
+    import difflib
+
+    settings = [name for line in lines for name in line.names if name.startswith(_OURS)]
+    return {name: next(iter(difflib.get_close_matches(name, settings, 1, _ALIKE)), None) for name in unknown}
+
+
+def advice_on(unknown: Mapping[str, str | None]) -> str:
+    """What to do about them, for people."""
+    meant = [f"{name} is not read: did you mean {nearest}?" for name, nearest in unknown.items() if nearest]
+    rest = [name for name, nearest in unknown.items() if not nearest]
+    known = [f"{', '.join(rest)}: not read; `noetl-worker config` lists the settings"] if rest else []
+    return " ".join([*meant, *known])
 
 
 def _dotenv_texts(path: Path) -> dict[str, str]:

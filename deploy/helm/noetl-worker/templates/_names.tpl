@@ -59,6 +59,8 @@ seccompProfile: { type: RuntimeDefault }
 {{- range $name := list "WORKER_ID" "WORKER_METRICS_BIND" }}
 {{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s: the pod has its own" $name) }}{{ end }}
 {{- end }}
+{{- if regexMatch "//([^/@,]*@)?(localhost|127[.]|\\[::1\\])" .Values.nats.url }}{{ fail "nats.url: localhost is the pod itself: name the service of NATS" }}{{ end }}
+{{- if and .Values.keda.enabled (gt (int .Values.keda.minReplicas) (int .Values.keda.maxReplicas)) }}{{ fail (printf "keda.minReplicas: %d is above keda.maxReplicas, %d" (int .Values.keda.minReplicas) (int .Values.keda.maxReplicas)) }}{{ end }}
 {{- /* All slots of all pods, and what is being reported beside them: with less, full pods keep the others idle. */}}
 {{- $pods := ternary .Values.keda.maxReplicas .Values.replicas .Values.keda.enabled }}
 {{- $settings := merge (dict) .Values.settings (dict
