@@ -32,6 +32,7 @@ from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, 
 from noetl_worker.executor import Executor
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import Durable, ensure_at_start, ensure_durable, look
+from noetl_worker.jetstream.dead_letter_counts import DeadLetterCounts
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.pause import shown
 from noetl_worker.jetstream.puller import Puller
@@ -324,6 +325,7 @@ class Worker:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
+        dead_letters = DeadLetterCounts(DeadLetterStore(connection, self.settings.dead_letter_subject))
         report_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s
@@ -359,6 +361,7 @@ class Worker:
                     log.warning("lag_unknown", **line)
                 continue
             lag_trouble.ends()
+            await dead_letters.look()
             keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s  # `nats ensure --apply` changes it while we run
             self._pause_left_s = seen.pause_left_s
             report_readiness()

@@ -19,7 +19,9 @@ from noetl_worker.cli import app_for
 from noetl_worker.delivery.dead_letter import NotRequeued, Requeued, pack, requeue
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
+from noetl_worker.jetstream import dead_letter_counts
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM, DeadLetterStore
+from noetl_worker.observability import metrics
 
 
 async def refused_command(home: House) -> tuple[Any, dict[str, Any]]:
@@ -139,6 +141,77 @@ async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason
         assert [(await client.jsm().get_msg(STREAM, at)).data for at in (1, 2)] == [b"first", b"second"]
         left = await there.type("dead-letters", "list", "--json")
         assert [json.loads(line)["id"] for line in left.out.splitlines()] == [4, 2]
+
+
+async def test_reason_that_no_dead_letter_has_is_an_error_that_lists_those_that_there_are() -> None:
+    async with desk() as there:
+        await there.make_stream()
+        await there.keep(b"first")
+        await there.keep(b"poison", kind="not_a_notification", reason="not a notification: json_syntax")
+        for command in (("requeue", "--all"), ("delete",)):
+            ended = await there.type("dead-letters", *command, "--reason", "nonsense")
+            assert (ended.code, ended.out) == (2, "")
+            assert "not_a_notification (1), unknown_command (1)" in ended.err
+            assert "pool_not_served" in ended.err, "one that there could be"
+            none_yet = await there.type("dead-letters", *command, "--reason", "pool_not_served")
+            assert none_yet.code == 0
+        assert await there.messages(DEAD_LETTER_STREAM) == 2
+
+
+async def test_dead_letters_are_deleted_by_id_reason_and_age_and_a_dry_run_deletes_none() -> None:
+    async with desk() as there:
+        await there.keep(b"first")
+        await there.keep(b"poison", kind="not_a_notification", reason="not a notification: json_syntax")
+        await there.keep(b"second")
+        tried = await there.type("dead-letters", "delete", "--reason", "unknown_command", "--dry-run")
+        assert (tried.code, tried.out.splitlines()[-1]) == (0, "2 would be deleted")
+        assert await there.messages(DEAD_LETTER_STREAM) == 3
+        assert (await there.type("dead-letters", "delete", "--older-than", "1h")).out == "0 deleted\n"
+        ended = await there.type("dead-letters", "delete", "--reason", "unknown_command", "--older-than", "0s")
+        assert ended.out == "1 deleted: unknown command: 404\n3 deleted: unknown command: 404\n2 deleted\n"
+        gone = await there.type("dead-letters", "delete", "1", "2")
+        assert (gone.code, "no dead letter 1" in gone.err) == (5, True)
+        assert "1 deleted, 1 not" in gone.out
+        assert await there.messages(DEAD_LETTER_STREAM) == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--reason", "x"), ("--older-than", "soon")])
+async def test_delete_wants_ids_or_a_choice(arguments: tuple[str, ...]) -> None:
+    async with desk() as there:
+        assert (await there.type("dead-letters", "delete", *arguments)).code == 2
+
+
+async def test_dead_letters_are_counted_by_reason_and_each_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept() -> dict[str, float]:
+        return {reason: one.value for (reason,), one in metrics.DEAD_LETTERS_NOW.series.items() if one.value}
+
+    async with desk() as there:
+        reads: list[int] = []
+        get = DeadLetterStore.get
+
+        async def read(store: DeadLetterStore, stream: str, number: int) -> Any:
+            reads.append(number)
+            return await get(store, stream, number)
+
+        monkeypatch.setattr(DeadLetterStore, "get", read)
+        monkeypatch.setattr(dead_letter_counts, "LOOKED_EVERY_S", 0.0)
+        counts = dead_letter_counts.DeadLetterCounts(there.store)
+        await counts.look()
+        assert kept() == {}
+        await there.keep(b"first")
+        await there.keep(b"second", kind="pool_not_served")
+        await there.keep(b"third", kind="of a later version")
+        for _ in range(3):
+            await counts.look()
+        assert kept() == {"unknown_command": 1, "pool_not_served": 1, "other": 1}
+        assert metrics.DEAD_LETTERS_OLDEST.own.value < 60
+        assert reads == [1, 2, 3]
+        await there.store.remove(2)
+        await counts.look()
+        assert kept() == {"unknown_command": 1, "other": 1}
+        await there.ask(f"STREAM.PURGE.{DEAD_LETTER_STREAM}")
+        await counts.look()
+        assert (kept(), metrics.DEAD_LETTERS_OLDEST.own.value) == ({}, 0)
 
 
 async def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no_dead_letter() -> None:

@@ -1,13 +1,16 @@
-"""`noetl-worker dead-letters`: look at the messages that were kept as dead letters, and put them back to work."""
+"""`noetl-worker dead-letters`: look at messages that were kept as dead letters, put them back to work, delete them."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from noetl_worker.cli.nats import with_nats
+from noetl_worker.cli.nats import EXIT_SETTINGS, with_nats
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.settings.settings import Settings
 
@@ -20,7 +23,7 @@ __all__ = ["EXIT_NOT_DONE", "app"]
 EXIT_NOT_DONE: Final = 5
 
 app = typer.Typer(
-    help="Messages that could never run: list them, look at one, put them back to work.",
+    help="Messages that could never run: list them, look at one, put them back to work, delete them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -112,20 +115,99 @@ def requeue_(
         raise typer.BadParameter("--reason goes with --all")
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        from noetl_worker.cli.views.dead_letter import ShownDeadLetter
-
-        done, left = 0, 0
-        async for number, kept in _chosen(store, stream, ids or ()):
-            if kept is None:
-                _complain(_no_dead_letter(number, stream))
-                left += 1
-            elif not all_ or ShownDeadLetter.of(kept).has(reason):
-                is_done = await _requeue_one(store, kept)
-                done, left = done + is_done, left + (not is_done)
-        typer.echo(f"{done} requeued, {left} not" if left else f"{done} requeued")
-        return EXIT_NOT_DONE if left else 0
+        return await _for_each(store, stream, ids or (), _Choice(reason), _requeue_one, "requeued")
 
     _with_dead_letters(work, flags, without_stream=0 if all_ else EXIT_NOT_DONE)
+
+
+@app.command("delete")
+@_with_flags
+def delete(
+    flags: SettingFlags,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="As listed.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+    reason: ReasonOption = None,
+    older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Only those kept before: 30m, 12h, 7d.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would be deleted.")] = False,
+) -> None:
+    """Delete dead letters for good: by id, by reason, by age, or all.
+
+    --reason and --older-than go together: then both have to hold.
+
+    Exit codes: 0; 2 a setting or an argument is wrong; 3 no NATS or JetStream;
+    5 a dead letter is still there, or was not found.
+    """
+    is_chosen = all_ or reason is not None or older_than is not None
+    if bool(ids) == is_chosen:
+        raise typer.BadParameter("name the dead letters, or choose them: --reason, --older-than, --all")
+    choice = _Choice(reason, None if older_than is None else _seconds(older_than))
+
+    async def remove(store: DeadLetterStore, kept: StoredDeadLetter) -> bool:
+        from noetl_worker.cli.views.dead_letter import ShownDeadLetter
+        from noetl_worker.cli.views.terminal import harmless
+
+        if not dry_run:
+            await store.remove(kept.sequence)
+        shown = ShownDeadLetter.of(kept)
+        typer.echo(f"{kept.sequence} {done}: {harmless(shown.reason)}")
+        return True
+
+    async def work(store: DeadLetterStore, stream: str) -> int:
+        return await _for_each(store, stream, ids or (), choice, remove, done)
+
+    done = "would be deleted" if dry_run else "deleted"
+    _with_dead_letters(work, flags, without_stream=0 if is_chosen else EXIT_NOT_DONE)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which of the dead letters; None: any."""
+
+    reason: str | None = None
+    older_than_s: float | None = None
+
+
+async def _for_each(
+    store: DeadLetterStore,
+    stream: str,
+    ids: Sequence[int],
+    choice: _Choice,
+    act: Callable[[DeadLetterStore, StoredDeadLetter], Awaitable[bool]],
+    done_word: str,
+) -> int:
+    """Act upon those that are named, or chosen; the exit code. A reason that no dead letter can have is an error."""
+    from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter
+
+    done, left, has_reason, seen = 0, 0, False, Counter[str]()
+    async for number, kept in _chosen(store, stream, ids):
+        if kept is None:
+            _complain(_no_dead_letter(number, stream))
+            left += 1
+            continue
+        shown = ShownDeadLetter.of(kept)
+        seen[shown.kind] += 1
+        if not ids and not shown.has(choice.reason):
+            continue
+        has_reason = True
+        if ids or choice.older_than_s is None or shown.age_s > choice.older_than_s:
+            is_done = await act(store, kept)
+            done, left = done + is_done, left + (not is_done)
+    if choice.reason is not None and not has_reason and choice.reason not in REASONS:
+        there = ", ".join(f"{kind} ({count})" for kind, count in sorted(seen.items())) or "none"
+        _complain(
+            f"no dead letter has the reason {choice.reason!r}. There are: {there}. "
+            f"--reason takes a part of the text, or one of {', '.join(REASONS)}"
+        )
+        return EXIT_SETTINGS
+    typer.echo(f"{done} {done_word}, {left} not" if left else f"{done} {done_word}")
+    return EXIT_NOT_DONE if left else 0
+
+
+def _seconds(age: str) -> float:
+    found = re.fullmatch(r"(\d+)([smhd])", age.strip())
+    if found is None:
+        raise typer.BadParameter(f"--older-than {age!r}: a number with s, m, h or d, as 30m or 7d")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 async def _chosen(

@@ -94,7 +94,7 @@ class DeadLetterStore:
 
     async def dead_letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[StoredDeadLetter]:
         """Every dead letter that is there now, one after another."""
-        state = await self._state(stream)
+        state = await self.state(stream)
         gone = set(state.get("deleted") or ())
         first, last = int(state["first_seq"]), int(state["last_seq"])
         numbers = [number for number in range(first, last + 1) if number and number not in gone]
@@ -108,9 +108,10 @@ class DeadLetterStore:
 
     async def count(self, stream: str) -> int:
         """How many dead letters there are."""
-        return int((await self._state(stream)).get("subjects", {}).get(self._subject, 0))
+        return int((await self.state(stream)).get("subjects", {}).get(self._subject, 0))
 
-    async def _state(self, stream: str) -> dict[str, Any]:
+    async def state(self, stream: str) -> dict[str, Any]:
+        """What the server says of the stream: counts, first and last, and which are gone in between."""
         body = {"deleted_details": True, "subjects_filter": self._subject}
         state = (await ask(self._connection.client, f"STREAM.INFO.{stream}", body))["state"]
         return dict(state)

@@ -89,6 +89,17 @@ SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream",
 DEAD_LETTERS: Final = Counter(
     "noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"], registry=REGISTRY
 )
+DEAD_LETTERS_NOW: Final = Gauge(
+    "noetl_worker_dead_letters_kept",
+    "Dead letters in the stream of all workers, by reason; looked at once a minute",
+    ["reason"],
+    registry=REGISTRY,
+)
+DEAD_LETTERS_OLDEST: Final = Gauge(
+    "noetl_worker_dead_letters_oldest_seconds", "Age of the oldest of them; 0: there is none", registry=REGISTRY
+)
+OTHER_REASON: Final = "other"
+"""Of what is no dead letter of this version."""
 OUTCOMES_DROPPED: Final = Counter(
     "noetl_worker_outcomes_dropped",
     "Late outcomes that were not reported: another worker has the command, or it is over or unknown",
@@ -199,6 +210,8 @@ SETTLED: Final = {settlement: SETTLEMENTS.labels(settlement.value) for settlemen
 for _kind in OutcomeKind:
     if SETTLEMENT[_kind] is Settlement.TERM:
         DEAD_LETTERS.labels(_kind.value)
+        DEAD_LETTERS_NOW.labels(_kind.value)
+DEAD_LETTERS_NOW.labels(OTHER_REASON)
 IN_PROGRESS_FAILURES: Final = KEEPALIVE_FAILURES.labels("in_progress")
 HEARTBEAT_FAILURES: Final = KEEPALIVE_FAILURES.labels("heartbeat")
 PARKED_FOR_KIND: Final = PARKED.labels("kind")

@@ -14,6 +14,8 @@ _HIGHEST: Final = frozenset(
         "noetl_worker_auth_refused",
         "noetl_worker_build_info",
         "noetl_worker_credential_ends_timestamp_seconds",
+        "noetl_worker_dead_letters_kept",
+        "noetl_worker_dead_letters_oldest_seconds",
         "noetl_worker_gate_down",
         "noetl_worker_loop_lag_seconds",
         "noetl_worker_nats_consumer_ack_pending",
@@ -23,6 +25,7 @@ _HIGHEST: Final = frozenset(
         "noetl_worker_nats_consumer_pending",
         "noetl_worker_outbox_oldest_seconds",
         "process_start_time_seconds",
+        "noetl_worker_plane_down",
     }
 )
 """Of the pool or the machine, or the worst of its kind: the same number from each, never to be added."""

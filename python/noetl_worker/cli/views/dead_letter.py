@@ -17,9 +17,12 @@ from noetl_worker.delivery.dead_letter import DeadLetter
 from noetl_worker.errors import DocumentError
 from noetl_worker.jetstream.dead_letter_store import StoredDeadLetter
 from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
+from noetl_worker.settlement import SETTLEMENT, Settlement
 
-__all__ = ["ShownDeadLetter", "print_entries", "print_entry"]
+__all__ = ["REASONS", "ShownDeadLetter", "print_entries", "print_entry"]
 
+REASONS: Final = tuple(kind.value for kind, settlement in SETTLEMENT.items() if settlement is Settlement.TERM)
+"""The kinds of dead letters."""
 _IDS: Final = ("execution_id", "command_id", "step")
 
 
@@ -36,6 +39,10 @@ class ShownDeadLetter:
             return cls(kept, DeadLetter.parse(kept.data))
         except DocumentError:
             return cls(kept, None)
+
+    @property
+    def kind(self) -> str:
+        return self.dead_letter.kind if self.dead_letter is not None else "none of noetl-worker's"
 
     @property
     def reason(self) -> str:
