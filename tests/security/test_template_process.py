@@ -18,6 +18,7 @@ from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
+from patience import until
 
 from .commands import ends
 
@@ -141,4 +142,44 @@ program.wait()
     await commands.registry.aclose()
     with pytest.raises(ToolError):
         await running
+    assert all(ends(int(process)) for process in told.read_text().split())
+
+
+IS_STOPPED = """
+import asyncio
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.python.python_runner import PythonRunner
+from noetl_worker.tools.python.python_tool import PythonTool
+from noetl_worker.tools.registry import Registry
+
+confinement = Confinement("basic")
+runner = PythonRunner(confinement=confinement)
+registry = Registry([PythonTool(runner, confinement=confinement)], plugins=False)
+asyncio.run(registry.run_tool("python", {"code": CODE}, tool_context(registry=registry)))
+"""
+STOPS_ALL_ABOVE = """
+import os, pathlib, signal, subprocess
+program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+supervisor = os.getppid()
+template = int(pathlib.Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
+for above in (template, supervisor):
+    os.kill(above, signal.SIGSTOP)
+being_told = pathlib.Path(TOLD + ".part")
+being_told.write_text(f"{template} {supervisor} {os.getpid()} {program.pid}")
+being_told.rename(TOLD)
+program.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+async def test_what_a_command_has_stopped_above_it_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    code = f"TOLD = {str(told)!r}{STOPS_ALL_ABOVE}"
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", f"CODE = {code!r}{IS_STOPPED}")
+    try:
+        await until(lambda: told.exists() or worker.returncode is not None, "all is stopped")
+    finally:
+        worker.kill()
+        await worker.wait()
     assert all(ends(int(process)) for process in told.read_text().split())

@@ -22,6 +22,7 @@ __all__ = [
     "Confinement",
     "begin_supervisor",
     "enter",
+    "go_on_at_the_parents_end",
     "hide_memory",
     "kill_children",
     "limit_memory",
@@ -29,6 +30,7 @@ __all__ = [
     "missing",
 ]
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
@@ -159,8 +161,14 @@ def _keep_limits_of_others() -> None:
     _checked(-_set_filter(Program(len(steps), text)), "seccomp")
 
 
+def go_on_at_the_parents_end() -> None:
+    """A command may have stopped this process: it has to read that the worker is gone, and end what is below it."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
 def begin_supervisor() -> None:
     """In the process above one command: the command's descendants stay below it, and are killed first for memory."""
+    go_on_at_the_parents_end()
     if libc is None:
         return
     _keep_descendants()

@@ -271,6 +271,7 @@ def main() -> None:
     if confinement.is_on and confinement.processes:
         read(PROCESS, "command_group")["join"](confinement.processes)
     CONFINEMENT["enter"](confinement)
+    CONFINEMENT["go_on_at_the_parents_end"]()
     of_command = command()
     of_command["set_streams"]()  # here, not in each child
     of_command["rehearse"]()
