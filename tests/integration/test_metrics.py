@@ -172,11 +172,13 @@ QUIET = {
         ("nats_connected", "1x30", {}),
         ("auth_refused", "0x30", {}),
         ("gate_down", "0x30", {"plane": "p", "gate": "commands"}),
+        ("plane_down", "0x30", {}),
         ("loop_lag_seconds", "0.4x30", {}),
         ("loop_delay_seconds_count", "0+120x30", {}),
         ("foreign_pool_total", "0x30", {}),
         ("executions_standing_still_total", "0x30", {}),
         ("batches_not_watched_total", "0x30", {}),
+        ("batches_not_rescued_total", "0x30", {}),
         ("credential_ends_timestamp_seconds", "0x30", {"credential": "NATS_CA"}),
     )
 }
@@ -207,11 +209,14 @@ TROUBLE = {
     "NoetlWorkerDeadLetters": but(dead_letters_total="0x20 1x10"),
     "NoetlWorkerOutboxOld": but(outbox_oldest_seconds="0+60x30"),
     "NoetlWorkerExecutionStandsStill": but(executions_standing_still_total="0x20 1x10"),
+    "NoetlWorkerBatchNotRescued": but(batches_not_rescued_total="0x20 1x10"),
     "NoetlWorkerBatchNotWatched": but(batches_not_watched_total="0x20 1x10"),
     "NoetlWorkerLoopLag": but(bucket="0+120x26 3238+120x3"),
     "NoetlWorkerForeignPool": but(foreign_pool_total="0x20 4x10"),
     "NoetlWorkerCredentialEnds": but(credential_ends_timestamp_seconds="1000000x30"),
 }
+IDLE = but(plane_down="0x20 1x10")
+"""A plane that only heartbeats have met."""
 SILENT = {
     "all slots are taken": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", **FULL)),
     "paused": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", nats_consumer_pause_seconds="1800-60x30")),
@@ -249,6 +254,7 @@ def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -
         }
 
     cases = [case(alert, alert, samples, fires=True) for alert, samples in TROUBLE.items()]
+    cases.append(case("an idle worker", "NoetlWorkerPlaneDown", IDLE, fires=True))
     cases += [case(f"quiet: {alert}", alert, but(), fires=False) for alert in TROUBLE]
     cases += [case(name, alert, samples, fires=False) for name, (alert, samples) in SILENT.items()]
     file = tmp_path / "cases.yaml"

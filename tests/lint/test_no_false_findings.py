@@ -26,6 +26,7 @@ REFUSED = {
     # Of the samples: neither plane, or no worker, ran them.
     "invalid-yaml": {"NW100"},
     "missing-workflow": {"NW105"},
+    "tool-missing": {"NW105"},
     "tool-postgres-noauth": {"NW204"},
     "unknown-kind": {"NW201"},
     "unknown-tool": {"NW201"},

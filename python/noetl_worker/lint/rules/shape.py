@@ -91,7 +91,8 @@ def _step(inspection: Inspected, step: StepPart) -> None:
     value, path = step.value, step.path
     _keys(inspection, path, value, STEP_FIELDS, "of a step", is_strict=True)
     tool = value.get("tool")
-    if tool is None and value.get("next") is None and step.name != END:
+    leads_on = value.get("next") is not None and step.name != "start"  # no plane begins with a step without a tool
+    if tool is None and not leads_on and step.name != END:
         _missing(inspection, path, value, "tool", f"step '{step.name}' has no tool", also={"tool", "next"})
     if tool is not None and not isinstance(tool, (dict, list)):
         inspection.add(
