@@ -17,7 +17,7 @@ from noetl_worker.models import Dialect
 from patience import until
 
 BOTH = pytest.mark.parametrize("dialect", [Dialect.PYTHON, Dialect.RUST])
-BEGIN = "metadata: {name: p, path: p}\nworkload: {numbers: [1, 0, 2]}\nworkflow:\n"
+BEGIN = "metadata: {name: p, path: p}\nworkflow:\n"
 
 
 def session(path: Path, shown: io.StringIO, **given: Any) -> Any:
@@ -155,7 +155,8 @@ async def test_failure_in_a_loop_names_the_item(tmp_path: Path, dialect: Dialect
     shown = await shown_of(
         tmp_path,
         "  - step: start\n    loop: {in: '{{ workload.numbers }}', iterator: n, mode: sequential}\n"
-        "    tool: {kind: python, input: {n: '{{ iter.n }}'}, code: 'print(n); result = 1 / n'}\n",
+        "    tool: {kind: python, input: {n: '{{ iter.n }}'}, code: 'print(n); result = 1 / n'}\n"
+        "workload: {numbers: [1, 0, 2]}\n",
         dialect=dialect,
     )
     assert "start[1] | 0" in shown
