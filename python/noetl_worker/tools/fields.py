@@ -35,6 +35,7 @@ __all__ = [
     "names_of",
     "nearest",
     "spellings_of",
+    "unknown_field",
     "without_half_at_end",
     "without_half_at_start",
 ]
@@ -331,6 +332,12 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
     return _NAMES.get(hint, str(hint))
+
+
+def unknown_field(kind: str, name: str, model: type) -> str:
+    """What is said of a field that `canonical` does not know."""
+    guess = nearest(name.removeprefix("spec."), sorted(names_of(model)))
+    return f"{kind}: unknown field {name!r} is ignored{guess}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -254,7 +254,7 @@ class Registry:
         raw = _with_timeout(kind, raw_config, tool, context)
         own_spellings = getattr(tool, "field_aliases", {})
         given, unknown = fields.canonical(kind, raw, tool.config_model, own_spellings)
-        warnings = [_unknown_field(kind, name, tool) for name in [*unknown, *_unread(raw, tool)]]
+        warnings = [fields.unknown_field(kind, name, tool.config_model) for name in [*unknown, *_unread(raw, tool)]]
         if raw.get("retry") and "retry" not in _read_by(tool):
             warnings.append(
                 f"{kind}: retry is ignored for kind {kind}: write the step's tool as a list with a rule `do: retry`"
@@ -386,11 +386,6 @@ def _names(tool: Tool[Any]) -> tuple[str, ...]:
             f"tool {kind!r}: its config_model has no field {lacking}, named in raw_fields or field_aliases"
         )
     return (kind, *getattr(tool, "aliases", ()))
-
-
-def _unknown_field(kind: str, name: str, tool: Tool[Any]) -> str:
-    guess = fields.nearest(name.removeprefix("spec."), sorted(fields.names_of(tool.config_model)))
-    return f"{kind}: unknown field {name!r} is ignored{guess}"
 
 
 def _read_by(tool: Tool[Any]) -> frozenset[str]:

@@ -124,9 +124,14 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
     try:
         prepared = inspection.registry.prepare(part.kind, filled, context)
     except (ConfigurationError, TemplateError) as error:
-        _report_error(inspection, part, str(error), spellings, templated)
-        return
-    for warning in prepared.warnings:
+        if not _is_of_stand_in(str(error), spellings, templated):
+            _report_error(inspection, part, str(error), spellings)
+            return
+        _, unknown = fields.canonical(part.kind, filled, tool.config_model, getattr(tool, "field_aliases", {}))
+        warnings = tuple(fields.unknown_field(part.kind, name, tool.config_model) for name in unknown)
+    else:
+        warnings = prepared.warnings
+    for warning in warnings:
         _report_warning(inspection, part, warning, spellings, templated)
 
 
@@ -159,14 +164,21 @@ def _stand_in(hint: Any) -> Any:
     return _STAND_INS.get(origin or hint, _TEXT)
 
 
-def _report_error(
-    inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str], templated: set[str]
-) -> None:
-    """A message names its field, first of all that it quotes; one about a template's stand-in is none."""
-    named = [name.removeprefix("spec.") for name in _QUOTED.findall(message)]
+def _named_in(message: str) -> list[str]:
+    """A message names its field, first of all that it quotes."""
+    return [name.removeprefix("spec.") for name in _QUOTED.findall(message)]
+
+
+def _is_of_stand_in(message: str, spellings: Mapping[str, str], templated: set[str]) -> bool:
+    """Whether an error says something of what stands in a template's place alone."""
+    named = _named_in(message)
     first = named[0].partition(".")[0] if named else ""
-    if templated and (not named or _TEXT in message or spellings.get(first, first) in templated):
-        return
+    return bool(templated) and (not named or _TEXT in message or spellings.get(first, first) in templated)
+
+
+def _report_error(inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str]) -> None:
+    named = _named_in(message)
+    first = named[0].partition(".")[0] if named else ""
     text = message.removeprefix(f"{part.kind}: ")
     if "is missing" in text and first not in part.config:
         misspelt = [name for name in named if "unknown field" in message and name in part.config]
