@@ -20,8 +20,10 @@ from noetl_worker.command.command import hydrate
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.executor import Executor
 from noetl_worker.models import Dialect, Envelope, Report
+from noetl_worker.observability.probes import Health
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.identity import Identity
+from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.settlement import Settlement
@@ -183,7 +185,9 @@ def _without_time(event: dict[str, Any]) -> dict[str, Any]:
 async def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
     transport = ScriptedTransport(accept)
     plane = Plane(ControlPlaneClient(transport, settings()), URL, dialect)
-    registration = Registration(plane, settings(), "worker-rec-a", version="1", engine="python")
+    registration = Registration(
+        plane, settings(), "worker-rec-a", HeartbeatWatch(plane.url, Health()), version="1", engine="python"
+    )
     await registration.register()
     await registration.heartbeat()
     await registration.deregister()

@@ -15,6 +15,8 @@ from structlog.testing import capture_logs
 from noetl_worker.cli.dev import settings_beside
 from noetl_worker.command.tool_rules import log_what_is_not_confined
 from noetl_worker.models import Dialect
+from noetl_worker.observability.probes import Health
+from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, tool_context
@@ -118,7 +120,7 @@ async def test_registration_names_the_level() -> None:
     """(no attack) Who looks at the registry sees which workers isolate their commands."""
     settings = load_settings({"NOETL_WORKER_ISOLATION": "off"})
     at, transport = plane(lambda *_: answer(200, {"status": "ok"}))
-    await Registration(at, settings, "w", version="1", engine="pure").register()
+    await Registration(at, settings, "w", HeartbeatWatch(at.url, Health()), version="1", engine="pure").register()
     assert transport.sent[0][2]["labels"]["isolation"] == "off"
 
 

@@ -21,7 +21,7 @@ __all__ = ["inspect_text", "looks_like_a_playbook"]
 _SIGNS: Final = re.compile(
     r"^(?:workflow\s*:|kind\s*:\s*['\"]?Playbook\b|apiVersion\s*:\s*['\"]?noetl\.io/)", re.MULTILINE
 )
-_SILENCED: Final = re.compile(r"#\s*noetl:\s*ignore\b(?:\s*:?\s*(NW\d+(?:\s*,?\s*NW\d+)*))?")
+_SILENCED: Final = re.compile(r"#[ \t]*noetl:[ \t]*ignore\b[ \t:]*(NW\d+(?:[ \t,]+NW\d+)*)?")
 
 
 def looks_like_a_playbook(text: str) -> bool:

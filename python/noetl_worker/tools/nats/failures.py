@@ -36,7 +36,7 @@ def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolErr
     import nats.errors
     from nats.js import errors as js_errors
 
-    if refusal is not None and isinstance(error, nats.errors.TimeoutError):
+    if refusal is not None and (isinstance(error, nats.errors.TimeoutError) or refusal in str(error)):
         return not_permitted(operation, refusal)
     text = _text_of(error)
     kind, retryable, code = "client_error", False, type(error).__name__
