@@ -26,8 +26,7 @@ CREDENTIALS: Final = (
     "NATS_JWT",
     "NOETL_INTERNAL_API_TOKEN",
 )
-_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_JWT: Final = re.compile(r"[\w-]+\.([\w-]{2,})\.[\w-]+")
+_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _EXPLICIT_0: Final = 0xA0
 _UTC_TIME: Final = 0x17
 
@@ -61,9 +60,12 @@ def _ends(text: str) -> Iterator[float]:
             yield _not_after(ssl.PEM_cert_to_DER_cert(pem))
         except (ValueError, IndexError):  # whoever uses the file says so
             continue
-    for jwt in () if "CERTIFICATE" in text else _JWT.findall(text):
+    for word in text.split():
+        parts = word.split(".")
+        if len(parts) != 3:  # no JSON web token
+            continue
         try:
-            claims = json_text.loads(base64.urlsafe_b64decode(jwt + "=" * (-len(jwt) % 4)))
+            claims = json_text.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         except (DocumentError, binascii.Error, ValueError):
             continue
         if isinstance(claims, dict) and isinstance(end := claims.get("exp"), int | float):
