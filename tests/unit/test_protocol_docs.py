@@ -13,6 +13,8 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(ROOT.joinpath("docs/protocol").glob("*.md"))
 MARK: Final = re.compile(r"\[((?:py|rs|values|test|source) [^\]]+)\]")
+ELSEWHERE: Final = re.compile(r"production-lessons|(?<!/)\b(?:wire|peers)\.md|\(traps? \d+|: trap \d+")
+"""Pages that are not in the repository, and numbers of theirs."""
 REFERENCE: Final = re.compile(r"\bprotocol/([a-z]+\.md)(?:#([a-z0-9-]+))?")
 FOLDERS: Final = ("python", "rust", "tests", "benches")
 SESSION: Final = "*"
@@ -86,6 +88,12 @@ def test_references_from_the_code_lead_to_a_heading() -> None:
         if page not in known or (anchor and anchor not in known[page])
     ]
     assert lost == []
+
+
+def test_no_reason_is_cited_from_a_page_that_is_not_here() -> None:
+    folders = (ROOT / "python", ROOT / "rust")
+    files = [file for folder in folders for end in ("py", "rs") for file in folder.rglob(f"*.{end}")]
+    assert [str(file) for file in files if ELSEWHERE.search(file.read_text(encoding="utf-8"))] == []
 
 
 def test_the_list_of_pages_is_whole() -> None:

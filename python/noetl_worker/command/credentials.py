@@ -1,7 +1,7 @@
 """Credential aliases and keychain references, resolved at the last moment, and the secret values they held.
 
 A secret never enters a persisted context; one that does not resolve is a failed command that names it, never an empty
-text (production-lessons 17). Every secret handed to a tool is remembered for the redaction of all that leaves.
+text. Every secret handed to a tool is remembered for the redaction of all that leaves.
 
 Who may see a cached secret is in its key: a credential is asked for with the execution's id, so its answer is that
 execution's; a keychain entry of scope `global` belongs to its catalog entry, one of scope `local` or `shared` to the

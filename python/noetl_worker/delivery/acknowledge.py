@@ -1,7 +1,7 @@
 """Stage 8: what JetStream is answered. One table from how a notification ended to ack, nak(delay) or term.
 
 Every nak has a delay, growing with the deliveries, with full jitter: a bare nak of a permanent failure looped a
-thousand times a second in production (production-lessons, lesson 6).
+thousand times a second in production.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is in flight and what is finished: a command that arrives twice runs once.
 
 The set is looked at before the claim and before a slot is taken: duplicates of active commands once starved fresh
-ones (production-lessons B13).
+ones.
 """
 
 from __future__ import annotations

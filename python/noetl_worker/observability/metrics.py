@@ -1,7 +1,7 @@
 """Prometheus metrics. The upstream `noetl_worker_*` names keep their meaning; `execution_id` is never a label.
 
 Closed label sets are shown at zero from the start, so that an absent series means "not this version" and never
-"did not happen yet" (production-lessons 20).
+"did not happen yet".
 """
 
 from __future__ import annotations

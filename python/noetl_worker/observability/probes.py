@@ -1,8 +1,8 @@
 """GET /healthz, /livez, /readyz, /metrics, /debug/inflight, served from the keepalive thread: a blocked loop is
 reported, not mute.
 
-Liveness is progress, not an open port: a worker once hung for 22 hours behind a green TCP probe
-(production-lessons B2). Readiness is false while draining or disconnected.
+Liveness is progress, not an open port: a worker once hung for 22 hours behind a green TCP probe.
+Readiness is false while draining or disconnected.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A plane that refuses (503, 429), does not answer or grows slow gets half as many, and 30 s after its last refusal as
 many as before. One that has refused several times in a row is down: it gets a single request at a time, later and
-later, so that a fleet of workers does not hold down what is trying to stand up (production-lessons B14).
+later, so that a fleet of workers does not hold down what is trying to stand up.
 """
 
 from __future__ import annotations

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted
 from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.plane.python.recent_batches import LostEnd, not_rescued
+from noetl_worker.plane.python.recent_batches import LOOK_ADVICE, LostEnd, not_rescued
 from noetl_worker.process import event_loop
 from noetl_worker.report.emitter import Emitter
 
 __all__ = ["Resending"]
-
-_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 
 
 class Resending:
@@ -45,4 +42,4 @@ class Resending:
         except (ClaimLost, Interrupted):
             pass  # the emitter has logged it, or has left it to the next worker
         except ControlPlaneError as error:
-            not_rescued(end, batch, _ADVICE, str(error))
+            not_rescued(end, batch, LOOK_ADVICE, str(error))

@@ -70,7 +70,7 @@ class WithFallback(dict[str, Any]):
 class MissingSecret(ChainableUndefined):
     """A keychain entry that is not there, and all that is asked of it: undefined, but no text is made of it.
 
-    It would print as nothing, and a request with an empty bearer token would leave the worker (production-lessons 17).
+    It would print as nothing, and a request with an empty bearer token would leave the worker.
     """
 
     __slots__ = ()

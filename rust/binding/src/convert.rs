@@ -72,7 +72,7 @@ pub fn texts(sequence: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     sequence.try_iter()?.map(|one| text(one?.cast::<PyString>()?)).collect()
 }
 
-/// An `Envelope` (models.py).
+/// An `Envelope` (models/notification.py).
 pub fn envelope<'py>(py: Python<'py>, envelope: &Envelope, document: &Document<'_>) -> PyResult<Bound<'py, PyAny>> {
     let command_id = match &envelope.command_id {
         CommandId::Integer(number) => id(py, *number)?,
@@ -166,7 +166,7 @@ fn raise(exception: PyResult<Bound<'_, PyAny>>) -> PyErr {
     exception.map_or_else(|error| error, PyErr::from_value)
 }
 
-/// The action of a matched case (models.py).
+/// The action of a matched case (models/case.py).
 pub fn action<'py>(py: Python<'py>, table: &engine::CaseTable, case: usize) -> PyResult<Bound<'py, PyAny>> {
     let models = py.import("noetl_worker.models")?;
     let node = |index: usize| value(py, table.value(index));

@@ -1,4 +1,4 @@
-//! Fit a result to an event: redact, measure, cut a preview (production-lessons B8).
+//! Fit a result to an event: redact, measure, cut a preview.
 //! Twin: `python/noetl_worker/engine/pure/fit.py`.
 
 use std::borrow::Cow;

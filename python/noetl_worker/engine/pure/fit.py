@@ -1,4 +1,4 @@
-"""Fit a result to an event: redact, measure, cut a preview (production-lessons B8). Twin: rust/engine/src/fit.rs.
+"""Fit a result to an event: redact, measure, cut a preview. Twin: rust/engine/src/fit.rs.
 
 The preview is small enough to travel in every event and can be navigated like the result: objects stay objects,
 arrays keep their first element, texts their first 512 bytes. What was left out is shown by `_truncated`, with

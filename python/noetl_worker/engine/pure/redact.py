@@ -2,7 +2,7 @@
 
 Twin: rust/engine/src/redact.rs.
 
-Keys are judged by whole words (production-lessons B10, lesson 16): `author`, `concert` and `max_tokens` stay.
+Keys are judged by whole words: `author`, `concert` and `max_tokens` stay.
 Reference placeholders stay usable: only a value that is a known secret as a whole is replaced in them (noetl#626).
 Redacting twice changes nothing more: addresses come last, since the other rules may leave a part of one behind.
 """

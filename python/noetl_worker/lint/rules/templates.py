@@ -22,7 +22,6 @@ _FUNCTIONS: Final = frozenset(LENIENT.globals) | {"caller", "super", "self"}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
 """Fields whose braces are the language's own."""
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
-_TRUE: Final = frozenset({"true", "1", "yes", "on"})
 
 
 def templates_of(inspection: Inspected) -> Iterator[Reading]:

@@ -32,7 +32,7 @@ from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.process import event_loop
 
-__all__ = ["CHECK_S", "NOT_RESCUED_ADVICE", "OVERDUE_S", "LostEnd", "RecentBatches", "not_rescued"]
+__all__ = ["CHECK_S", "LOOK_ADVICE", "NOT_RESCUED_ADVICE", "OVERDUE_S", "LostEnd", "RecentBatches", "not_rescued"]
 
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
@@ -52,7 +52,7 @@ NOT_RESCUED_ADVICE: Final = (
     "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
     "execution: items of its loop may be missing. Start it again if it stays RUNNING, or for the missing ones"
 )
-_LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
+LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _FULL_ADVICE: Final = (
     "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
     "RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
@@ -145,7 +145,7 @@ class RecentBatches:
         """What it knows is forgotten; what an outage may have lost is named."""
         for accepted in self._recent:
             if accepted.was_before_outage:
-                not_rescued(accepted.end, accepted.batch, _LOOK_ADVICE, _STOPPED)
+                not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _STOPPED)
         self._keep(())
         await event_loop.end(*self._tasks)
         if self._timer is not None:
@@ -269,7 +269,7 @@ class RecentBatches:
         elif self._is_lost(accepted):
             self._rescue(accepted, has_begun=state.word == "processing")
         elif accepted.is_overdue:
-            _name("batch_overdue", accepted.end, accepted.batch, state=state.word, advice=_LOOK_ADVICE)
+            _name("batch_overdue", accepted.end, accepted.batch, state=state.word, advice=LOOK_ADVICE)
         else:
             return False
         return True
@@ -278,7 +278,7 @@ class RecentBatches:
         has_begun = await events.has("batch.processing", accepted.batch)
         if state.has_failed and has_begun is not False:
             said = {"error_code": state.error_code, "error": state.message}
-            _name("batch_failed", accepted.end, accepted.batch, **said, advice=_LOOK_ADVICE)
+            _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
         else:
             self._rescue(accepted, has_begun=False)
 
@@ -287,7 +287,7 @@ class RecentBatches:
         has_begun = await events.has("batch.processing", accepted.batch)
         is_stored = await events.has("batch.accepted", accepted.batch)
         if not has_begun and None in (has_ended, has_begun, is_stored):
-            not_rescued(accepted.end, accepted.batch, _LOOK_ADVICE, _UNKNOWN)
+            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _UNKNOWN)
         elif is_stored or has_begun:
             self._rescue(accepted, has_begun=has_begun is True)
         else:
@@ -296,7 +296,7 @@ class RecentBatches:
 
     def _rescue(self, accepted: _Accepted, *, has_begun: bool) -> None:
         if has_begun:
-            not_rescued(accepted.end, accepted.batch, _LOOK_ADVICE, _BEGUN)
+            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _BEGUN)
         elif accepted.end.can_be_rescued:
             log.warning("batch_rescued", **accepted.who())
             again = accepted.again()
@@ -336,7 +336,7 @@ def _check_failed(plane: Plane, batches: Sequence[_Accepted], gone: set[_Accepte
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
     for accepted in [accepted for accepted in batches if accepted.is_overdue and accepted not in gone]:
-        _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=_LOOK_ADVICE)
+        _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
         gone.add(accepted)
 
 

@@ -15,6 +15,7 @@ from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import FitRules, FittedResult
 from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.plane.names import Names
@@ -48,9 +49,6 @@ _CONTEXT_BYTES: Final = 102_400
 """Above this the plane drops the context of an event silently (protocol/results.md#limits). As this and all its limits,
 of JSON in which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4,
 `utils.py`)."""
-_SEQUENCES: Final = ("task_sequence", "pipeline")
-"""Of these the plane reads the fields of the tasks and what they set from `response` alone: it goes out in full,
-beside the reference, as its own worker's does (protocol/results.md#store)."""
 _NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "ref", "_ref"})
 """What the plane puts into a result that it has as a reference alone, over fields of the same name (recorded:
 result-reference-claim-2)."""
@@ -65,13 +63,8 @@ _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
-_LIST_OF_TASKS: Final = ":task_sequence"
-"""At the end of its step's name."""
 _CUT: Final = "_truncated"
 """In a preview, and in what is sent of a list of tasks: there is more of it in the result store."""
-_PREVIEW_BYTES: Final = FitRules().preview_bytes
-_MOST_ESCAPED: Final = 6
-"""Bytes of a byte of JSON where the plane counts it escaped: `\\u007f`."""
 _LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
@@ -185,7 +178,9 @@ class PythonRules:
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         preview = _allowed(preview_of(fitted))
         report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
-        is_unbroken, is_sequence = holds_up_plane(fitted.body), command.kind in _SEQUENCES
+        # Of a list of tasks the plane reads the fields and what they set from `response` alone: it goes out in full,
+        # beside the reference, as its own worker's does (protocol/results.md#store).
+        is_unbroken, is_sequence = holds_up_plane(fitted.body), command.kind in SEQUENCES
         if is_unbroken or is_sequence or _would_be_hidden(result.data) or may_redact(fitted.body):
             if is_unbroken or is_sequence or _has_room(fitted.body):
                 report.response = json_text.embed(fitted.body)
@@ -215,7 +210,7 @@ class PythonRules:
                 said = ("status", "error") if report.error is not None else ()
                 report.context = {_CUT: True, **{name: report.context.get(name) for name in said}}
             report.upload = Upload(step, packed_for_store(whole) if is_unbroken else whole, step, preview)
-        report.response = _brief_tasks(whole, room) if step.endswith(_LIST_OF_TASKS) else None
+        report.response = _brief_tasks(whole, room) if step.endswith(STEP_OF_TASKS) else None
         return True
 
     def why_not_stored(self, data: bytes) -> str | None:
@@ -275,7 +270,7 @@ class PythonRules:
     def can_rescue(self, end: Ending) -> bool:
         """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
         tasks, whose `step.exit` the engine passes over."""
-        return end.loop is None and not end.step.endswith(_LIST_OF_TASKS)
+        return end.loop is None and not end.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, end: Ending) -> bytes:
         """`step.exit` alone, actionable, under a new key: the one rescue seen to work (protocol/batches.md#rescue)."""

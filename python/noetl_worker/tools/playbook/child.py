@@ -38,7 +38,7 @@ class NotShown(Exception):
 
 
 def state_of(status: Mapping[str, JsonValue]) -> str | None:
-    """completed, failed, cancelled, or None while it runs; the planes say it in different fields (trap 15)."""
+    """completed, failed, cancelled, or None while it runs; the planes say it in different fields."""
     if status.get("is_cancelled") or status.get("cancelled"):
         return "cancelled"
     if status.get("failed"):

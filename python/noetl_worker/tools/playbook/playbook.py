@@ -110,7 +110,7 @@ class PlaybookTool:
 
 
 async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
-    payload = {**config.payload, **(config.input or context.values.input)}  # empty is not present: trap 27
+    payload = {**config.payload, **(config.input or context.values.input)}  # an empty one counts as absent
     body: dict[str, JsonValue] = {"path": config.path} if config.path else {"catalog_id": config.catalog_id}
     if config.version is not None:
         body["version"] = config.version
