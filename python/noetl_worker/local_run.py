@@ -189,7 +189,9 @@ class LocalRun:
             command,
             plane,
             worker_id=self._services.identity.name_for(plane.dialect),
-            limits=CallLimits(ours.command_timeout_s, 0, ours.undefined == "error"),
+            limits=CallLimits(
+                default_s=ours.command_timeout_s, cancellation_poll_s=0, undefined_is_error=ours.undefined == "error"
+            ),
             slots=self._services.slots,
         )
         try:

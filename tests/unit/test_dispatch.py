@@ -26,6 +26,11 @@ from noetl_worker.tools.scope import CallScope
 from unit.planes import answer, command, plane
 
 
+def within(default_s: float, **changed: Any) -> CallLimits:
+    """A time for every command; its execution is not asked about."""
+    return CallLimits(**{"default_s": default_s, "hard_s": default_s, "cancellation_poll_s": 0, **changed})
+
+
 @dataclass(frozen=True, slots=True)
 class WaitConfig:
     seconds: float
@@ -76,7 +81,7 @@ async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled()
 
     at, _ = plane(script)
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 60})
-    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=5)
+    limits = within(60, cancellation_poll_s=5)
     dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     started = time.monotonic()
     with pytest.raises(CommandCancelled) as caught:
@@ -93,7 +98,7 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
     dialect: Dialect, known: int | str
 ) -> None:
     at, _ = plane(lambda *_: answer(200, {}), dialect)
-    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    limits = within(60)
     tasks = {"tasks": [{"name": "t", "kind": "noop", "input": {"id": "{{ execution_id }}"}}]}
     one = command(dialect, kind="task_sequence", config=tasks, execution_id=7)
     made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
@@ -116,7 +121,7 @@ async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
     config: dict[str, Any], workload: dict[str, Any], is_kept: bool
 ) -> None:
     at, _ = plane(lambda *_: answer(200, {}), Dialect.PYTHON)
-    limits, registry = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=0), Registry(plugins=False)
+    limits, registry = within(60), Registry(plugins=False)
     marks = marks_of(json.dumps([config, workload]).encode())
     made = []
     for _ in range(2):
@@ -148,7 +153,7 @@ async def test_bug_in_the_question_is_raised_and_the_tool_does_not_run_on() -> N
 
 async def test_fast_command_never_asks() -> None:
     asked: list[str] = []
-    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=5)
+    limits = within(60, cancellation_poll_s=5)
     _, result = await dispatched({"seconds": 0}, limits, lambda m, path, b: asked.append(path))
     assert (result.data, asked) == ("done", [])
 
@@ -163,7 +168,7 @@ async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered
 
     transport.send = never  # type: ignore[method-assign]
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0.1})
-    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=5)
+    limits = within(60, cancellation_poll_s=5)
     dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     assert (await dispatch.run(await dispatch.prepare())).data == "done"
 
@@ -176,14 +181,14 @@ async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered
 async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
     config: dict[str, Any], allowed_s: float
 ) -> None:
-    limits = CallLimits(default_s=3.0, hard_s=7.0, cancellation_poll_s=0)
+    limits = within(3.0, hard_s=7.0)
     tool, _ = await dispatched({"seconds": 0, **config}, limits, lambda *_: answer(200, {}))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
 
 
 @virtual_time.PASSES
 async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
-    limits = CallLimits(default_s=60, hard_s=30, cancellation_poll_s=0)
+    limits = within(60, hard_s=30)
     tool, result = await dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
     assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")
 
@@ -191,10 +196,10 @@ async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
 async def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
     config = {"seconds": "{{ missing.deeper or 0 }}"}
     script = lambda *_: answer(200, {})  # noqa: E731
-    _, result = await dispatched(config, CallLimits(3, hard_s=3, cancellation_poll_s=0), script)
+    _, result = await dispatched(config, within(3), script)
     assert result.data == "done"
     with pytest.raises(TemplateError, match="missing"):
-        await dispatched(config, CallLimits(3, hard_s=3, cancellation_poll_s=0, undefined_is_error=True), script)
+        await dispatched(config, within(3, undefined_is_error=True), script)
 
 
 async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
@@ -207,7 +212,7 @@ async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequ
 
 async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     with structlog.testing.capture_logs() as logs:
-        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], CallLimits(3, hard_s=3, cancellation_poll_s=0))
+        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], within(3))
     problem = "wait: unknown field 'secnods' is ignored; did you mean 'seconds'?"
     assert [(log["kind"], log["problem"]) for log in logs if log["event"] == "tool_config"] == [("wait", problem)]
 
@@ -222,8 +227,8 @@ async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     ids=["field", "input", "set"],
 )
 async def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_settings_say(task: dict[str, Any]) -> None:
-    assert (await sequenced([task], CallLimits(3, hard_s=3, cancellation_poll_s=0)))[1].status is ToolStatus.SUCCESS
-    _, result = await sequenced([task], CallLimits(3, hard_s=3, cancellation_poll_s=0, undefined_is_error=True))
+    assert (await sequenced([task], within(3)))[1].status is ToolStatus.SUCCESS
+    _, result = await sequenced([task], within(3, undefined_is_error=True))
     assert result.error is not None
     assert "nowhere" in result.error.message
 
@@ -233,15 +238,11 @@ async def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_
     policy = {"rules": [{"when": "{{ output.error.kind == 'timeout' }}", "then": {"do": "continue"}}]}
     slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 20, "spec": {"policy": policy}}
     started = time.monotonic()
-    tool, result = await sequenced(
-        [slow, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(30, hard_s=30, cancellation_poll_s=0)
-    )
+    tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], within(30))
     assert time.monotonic() - started == pytest.approx(20 + TOOL_S)
     assert (tool.stopped, tool.allowed_s) == ("timeout", 20)
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
-    _, result = await sequenced(
-        [{"kind": "wait", "seconds": 60, "timeout": 20}], CallLimits(30, hard_s=30, cancellation_poll_s=0)
-    )
+    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 20}], within(30))
     assert result.error is not None
     assert result.error.kind == "timeout"
 
@@ -255,10 +256,7 @@ async def test_sequence_that_succeeded_has_the_exit_code_0_on_the_rust_plane() -
 
 async def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
-    forms = [
-        (await sequenced(tasks, CallLimits(3, hard_s=3, cancellation_poll_s=0), kind))[1].data
-        for kind in ("task_sequence", "pipeline")
-    ]
+    forms = [(await sequenced(tasks, within(3), kind))[1].data for kind in ("task_sequence", "pipeline")]
     assert forms == [{"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}] * 2
 
 
@@ -275,9 +273,7 @@ async def test_timeout_of_a_template_counts_over_the_default(config: dict[str, A
     at, _ = plane(lambda *_: answer(200, {}))
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0, **config}, variables={"t": 5})
     registry = Registry([tool], plugins=False)
-    dispatch = Dispatch(
-        registry, one, at, worker_id="w", limits=CallLimits(3, hard_s=7, cancellation_poll_s=0), slots=Slots(1)
-    )
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(3, hard_s=7), slots=Slots(1))
     ready = await dispatch.prepare()
     await dispatch.run(ready)
     assert ready.timeout_s == allowed_s
@@ -301,7 +297,7 @@ async def test_timeout_of_a_task_counts_over_the_default(
     tasks: list[Any] = [{"name": "a", "kind": "wait", "seconds": 0, **given}]
     if is_nested:
         tasks = [{"name": "outer", "kind": "pipeline", "tasks": tasks}]
-    tool, _ = await sequenced(tasks, CallLimits(3, hard_s=9, cancellation_poll_s=0))
+    tool, _ = await sequenced(tasks, within(3, hard_s=9))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.1)
 
 
@@ -311,9 +307,7 @@ async def test_timeout_of_a_task_counts_over_the_default(
 async def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, Any]) -> None:
     policy = {"rules": [{"when": "{{ output.error.kind == 'configuration' }}", "then": {"do": "continue"}}]}
     task = {"name": "a", "kind": "wait", "seconds": 0, "spec": {"policy": policy}, **wrong}
-    _, result = await sequenced(
-        [task, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(3, hard_s=3, cancellation_poll_s=0)
-    )
+    _, result = await sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], within(3))
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
 
 
@@ -341,9 +335,7 @@ async def ran(dialect: Dialect, **changes: Any) -> ToolResult:
     at, _ = plane(lambda *_: answer(200, {}))
     registry = Registry(plugins=False)
     one = command(dialect, **changes)
-    dispatch = Dispatch(
-        registry, one, at, worker_id="w", limits=CallLimits(30, hard_s=30, cancellation_poll_s=0), slots=Slots(1)
-    )
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(30), slots=Slots(1))
     try:
         return await dispatch.run(await dispatch.prepare())
     finally:
@@ -392,9 +384,7 @@ async def test_input_may_name_an_entry_of_the_keychain(config: dict[str, Any], g
     whole = {"code": "result = t[::-1]", **config}
     one = command(Dialect.PYTHON, kind="python", config=whole, input=given, catalog_id="9")
     registry = Registry(plugins=False)
-    dispatch = Dispatch(
-        registry, one, at, worker_id="w", limits=CallLimits(30, hard_s=30, cancellation_poll_s=0), slots=Slots(1)
-    )
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(30), slots=Slots(1))
     try:
         assert (await dispatch.run(await dispatch.prepare())).data == "54321-kot"
     finally:
@@ -427,7 +417,7 @@ async def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slot
 
     at, _ = plane(lambda *_: answer(200, {}))
     one = command(Dialect.PYTHON, kind="parent", config={"seconds": 0})
-    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    limits = within(60)
     dispatch = Dispatch(Registry([ParentTool()], plugins=False), one, at, worker_id="w", limits=limits, slots=slots)
     slots.take()
     async with slots.kind("parent"):
@@ -449,7 +439,7 @@ async def doubled(catalog_id: str | None, body: Any) -> tuple[ToolResult, list[A
     at, _ = plane(script)
     given = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
     one = command(Dialect.PYTHON, **given)
-    limits = CallLimits(default_s=5, hard_s=5, cancellation_poll_s=0)
+    limits = within(5)
     registry = Registry(plugins=False)
     dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
     return await dispatch.run(await dispatch.prepare()), sent
@@ -482,8 +472,6 @@ async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(kind: str, co
     registry = Registry(plugins=False)
     for _ in range(2):
         one = command(Dialect.PYTHON, kind=kind, config=config)
-        dispatch = Dispatch(
-            registry, one, at, worker_id="w", limits=CallLimits(5, hard_s=5, cancellation_poll_s=0), slots=Slots(1)
-        )
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(5), slots=Slots(1))
         await dispatch.run(await dispatch.prepare())
         assert threads.given == len({kind, "noop"}), "once each"

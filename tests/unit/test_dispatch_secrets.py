@@ -69,7 +69,7 @@ async def runs(*acts: Act, kind: str = "act", config: Any = None) -> tuple[Scrip
         one = command(kind=kind, config=config or {})
         tools = Registry([ActTool(act)], plugins=False)
         dispatch = Dispatch(
-            tools, one, at, worker_id="w", limits=CallLimits(30, hard_s=60, cancellation_poll_s=0), slots=Slots(1)
+            tools, one, at, worker_id="w", limits=CallLimits(default_s=30, cancellation_poll_s=0), slots=Slots(1)
         )
         made.append(dispatch)
         with contextlib.suppress(ToolError):

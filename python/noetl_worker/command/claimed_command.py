@@ -71,7 +71,11 @@ class WorkerServices:
 
     def __post_init__(self) -> None:
         ours = self.settings
-        limits = CallLimits(ours.command_timeout_s, ours.cancellation_poll_s, ours.undefined == "error")
+        limits = CallLimits(
+            default_s=ours.command_timeout_s,
+            cancellation_poll_s=ours.cancellation_poll_s,
+            undefined_is_error=ours.undefined == "error",
+        )
         object.__setattr__(self, "limits", limits)
 
 

@@ -47,7 +47,7 @@ __all__ = ["CallLimits", "Dispatch"]
 _MOST_PLACES: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
     """How long a tool may run, in seconds, and how strictly its templates are read."""
 
