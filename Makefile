@@ -21,7 +21,7 @@ SUITE := not soak and not steady and not gates and not as_nobody and not pages
 HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick anywhere test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick anywhere test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -145,8 +145,11 @@ scale: $(STAMP) ## docs/scale.md: 20 workers, 50,000 commands, and the cost on a
 	$(BIN)/python benches/bench_scale.py
 	$(BIN)/python benches/bench_plane.py
 
-wheels: $(STAMP) ## sdist, native and pure wheel, each smoke-tested in a clean venv
+wheels: $(STAMP) ## sdist, native and pure wheel, each imported in a clean venv
 	$(BIN)/python tests/packaging/build_wheels.py
+
+test-wheels: $(STAMP) ## wheels, and the engine's tests on each; the time of an import decides
+	$(HOLD_TIMES) $(BIN)/python tests/packaging/build_wheels.py --with-tests
 
 IMAGE_ENGINE ?= podman
 BASES ?= registry

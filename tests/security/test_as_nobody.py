@@ -86,6 +86,8 @@ def report() -> Iterator[Path]:
         "-m",
         "pytest",
         "-q",
+        "-n4",
+        "--dist=loadfile",
         f"--rootdir={PROJECT}",
         f"--junitxml={written}",
     ]
