@@ -58,7 +58,7 @@ BENCH = [
 ]
 
 
-class Verdict:
+class GateResults:
     """Collects lines and failures, so that every gate is seen before the exit code."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ def minima(report: Path) -> dict[tuple[str, str], float]:
     return found
 
 
-def check_ratios(report: Path, gates: Mapping[str, Any], verdict: Verdict) -> None:
+def check_ratios(report: Path, gates: Mapping[str, Any], results: GateResults) -> None:
     """Judge every gate whose two sides were measured."""
     times = minima(report)
     for gate in gates["ratio"]:
@@ -106,7 +106,7 @@ def check_ratios(report: Path, gates: Mapping[str, Any], verdict: Verdict) -> No
             continue
         floor = gate.get("floor_by_python", {}).get(PYTHON, gate["floor"])
         name = f"{gate['call']} {gate['slow']}/rust"
-        verdict.judge(name, f"{slow / fast:.2f}x", f">= {floor}x", holds=slow / fast >= floor)
+        results.judge(name, f"{slow / fast:.2f}x", f">= {floor}x", holds=slow / fast >= floor)
 
 
 # ── instructions ────────────────────────────────────────────────────────────────────────────────
@@ -157,7 +157,7 @@ def toolchain() -> str:
     return ", ".join(parts)
 
 
-def check_ceilings(gates: Mapping[str, Any], verdict: Verdict, *, write: bool = False) -> None:
+def check_ceilings(gates: Mapping[str, Any], results: GateResults, *, write: bool = False) -> None:
     """Judge against ceilings.json where it knows this toolchain; else say so, or write them."""
     key = toolchain()
     known: dict[str, dict[str, int]] = json.loads(CEILINGS.read_text()) if CEILINGS.exists() else {}
@@ -170,10 +170,10 @@ def check_ceilings(gates: Mapping[str, Any], verdict: Verdict, *, write: bool = 
     else:
         for call, count in found.items():
             limit = int(known[key][call] * INSTRUCTION_SLACK)
-            verdict.judge(f"{call} instructions", f"{count:,}", f"<= {limit:,}", holds=count <= limit)
+            results.judge(f"{call} instructions", f"{count:,}", f"<= {limit:,}", holds=count <= limit)
 
 
-def check_binding(gates: Mapping[str, Any], verdict: Verdict) -> None:
+def check_binding(gates: Mapping[str, Any], results: GateResults) -> None:
     """Compare a call through Python with the same call in a Rust program."""
     target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
     build = ["cargo", "build", "-q", "--release", "--locked", "-p", "noetl-worker-engine", "--example", "calls"]
@@ -191,7 +191,7 @@ def check_binding(gates: Mapping[str, Any], verdict: Verdict) -> None:
             through = python_call(gate["call"], gate["times"]) - loop
             share = through / bare - 1
             limit = gate["max_share"]
-            verdict.judge(f"{gate['call']} binding", f"{share:+.1%}", f"<= {limit:.0%}", holds=share <= limit)
+            results.judge(f"{gate['call']} binding", f"{share:+.1%}", f"<= {limit:.0%}", holds=share <= limit)
 
 
 # ── worker ──────────────────────────────────────────────────────────────────────────────────────
@@ -203,7 +203,7 @@ def can_run_worker() -> bool:
 
 
 def check_worker(
-    gates: Mapping[str, Any], verdict: Verdict, *, counts_alone: bool = False, write: bool = False
+    gates: Mapping[str, Any], results: GateResults, *, counts_alone: bool = False, write: bool = False
 ) -> None:
     """Judge what one command costs the worker; or write the limits."""
     if not can_run_worker():
@@ -219,7 +219,7 @@ def check_worker(
         GATES.write_text(worker_gates.with_limits(text, found, PYTHON), encoding="utf-8")
         print(f"wrote {GATES.name}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()))
     else:
-        worker_gates.check(found, gates["worker"], PYTHON, verdict.judge)
+        worker_gates.check(found, gates["worker"], PYTHON, results.judge)
 
 
 # ── isolation ───────────────────────────────────────────────────────────────────────────────────
@@ -240,9 +240,9 @@ def isolation_ratios(commands: int = 200, rounds: int = 5) -> dict[str, float]:
     return found
 
 
-def check_isolation(found: Mapping[str, float], gates: Mapping[str, Any], verdict: Verdict) -> None:
+def check_isolation(found: Mapping[str, float], gates: Mapping[str, Any], results: GateResults) -> None:
     for kind, limit in gates["isolation"].items():
-        verdict.judge(f"{kind} isolation", f"{found[kind]:.2f}x", f"<= {limit}x", holds=found[kind] <= limit)
+        results.judge(f"{kind} isolation", f"{found[kind]:.2f}x", f"<= {limit}x", holds=found[kind] <= limit)
 
 
 # ── commands ────────────────────────────────────────────────────────────────────────────────────
@@ -254,24 +254,24 @@ def require_release_build() -> None:
         raise SystemExit(f"{core.__file__} is a {core.BUILD_PROFILE} build; build with `maturin develop --release`")
 
 
-def check_counts(gates: Mapping[str, Any], verdict: Verdict, *, counts_alone: bool = True) -> None:
+def check_counts(gates: Mapping[str, Any], results: GateResults, *, counts_alone: bool = True) -> None:
     """What is the same on a slow and on a busy machine."""
-    check_worker(gates, verdict, counts_alone=counts_alone)  # its limits are those of a worker on the Rust engine
+    check_worker(gates, results, counts_alone=counts_alone)  # its limits are those of a worker on the Rust engine
     if can_count():
-        check_ceilings(gates, verdict)
+        check_ceilings(gates, results)
         if shutil.which("cargo"):
-            check_binding(gates, verdict)
+            check_binding(gates, results)
     else:
         print("note: no valgrind, the instruction gates were not looked at")
 
 
-def run_all(report: Path, verdict: Verdict) -> None:
+def run_all(report: Path, results: GateResults) -> None:
     gates = load_gates()
-    check_counts(gates, verdict, counts_alone=False)
+    check_counts(gates, results, counts_alone=False)
     if sys.platform == "linux":
-        check_isolation(isolation_ratios(), gates, verdict)
+        check_isolation(isolation_ratios(), gates, results)
     measure(report)
-    check_ratios(report, gates, verdict)
+    check_ratios(report, gates, results)
 
 
 def main() -> int:
@@ -288,7 +288,7 @@ def main() -> int:
     worker.add_argument("--write", action="store_true")
     commands.add_parser("isolation", help="judge what isolation costs a command")
     options = parser.parse_args()
-    verdict = Verdict()
+    results = GateResults()
     if options.command in ("run", "counts"):
         try:
             require_release_build()
@@ -296,20 +296,20 @@ def main() -> int:
             print(f"no Rust engine ({error}): there is nothing to compare, the gates do not apply")
             return 0
     if options.command == "ratios":
-        check_ratios(options.report, load_gates(), verdict)
+        check_ratios(options.report, load_gates(), results)
     elif options.command == "ceilings":
-        check_ceilings(load_gates(), verdict, write=options.write)
+        check_ceilings(load_gates(), results, write=options.write)
     elif options.command == "binding":
-        check_binding(load_gates(), verdict)
+        check_binding(load_gates(), results)
     elif options.command == "worker":
-        check_worker(load_gates(), verdict, write=options.write)
+        check_worker(load_gates(), results, write=options.write)
     elif options.command == "counts":
-        check_counts(load_gates(), verdict)
+        check_counts(load_gates(), results)
     elif options.command == "isolation":
-        check_isolation(isolation_ratios(), load_gates(), verdict)
+        check_isolation(isolation_ratios(), load_gates(), results)
     else:
-        run_all(ROOT / "bench.json", verdict)
-    return verdict.exit_code()
+        run_all(ROOT / "bench.json", results)
+    return results.exit_code()
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ def slowed(monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_every_ratio_gate_fails_on_a_slowed_engine(slowed: int, tmp_path: Path) -> None:
     gates = check_gates.load_gates()
-    verdict = check_gates.Verdict()
+    results = check_gates.GateResults()
     check_gates.measure(tmp_path / "bench.json", *QUICK)
-    check_gates.check_ratios(tmp_path / "bench.json", gates, verdict)
-    assert len(verdict.failures) == len(gates["ratio"]), verdict.failures
-    assert verdict.exit_code() == 1
+    check_gates.check_ratios(tmp_path / "bench.json", gates, results)
+    assert len(results.failures) == len(gates["ratio"]), results.failures
+    assert results.exit_code() == 1
 
 
 @pytest.mark.parametrize("call", ["decode"] if CAN_COUNT else [])
@@ -46,15 +46,15 @@ def test_instruction_ceiling_fails_on_a_slowed_engine(
     pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
     gates = {"ceiling": [{"call": call, "times": 100}]}
     monkeypatch.setattr(check_gates, "CEILINGS", tmp_path / "ceilings.json")
-    check_gates.check_ceilings(gates, check_gates.Verdict(), write=True)
+    check_gates.check_ceilings(gates, check_gates.GateResults(), write=True)
     monkeypatch.setenv(workload.SLOWED, "2")
     assert len(_judged(gates).failures) == 1
 
 
-def _judged(gates: dict[str, Any]) -> check_gates.Verdict:
-    verdict = check_gates.Verdict()
-    check_gates.check_ceilings(gates, verdict)
-    return verdict
+def _judged(gates: dict[str, Any]) -> check_gates.GateResults:
+    results = check_gates.GateResults()
+    check_gates.check_ceilings(gates, results)
+    return results
 
 
 @pytest.mark.timeout(1800)  # it may have to compile the example first
@@ -62,9 +62,9 @@ def _judged(gates: dict[str, Any]) -> check_gates.Verdict:
 def test_binding_gate_fails_on_a_slowed_engine(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
     monkeypatch.setenv(workload.SLOWED, "2")
-    verdict = check_gates.Verdict()
-    check_gates.check_binding({"binding": [{"call": call, "times": 5, "max_share": 0.10}]}, verdict)
-    assert len(verdict.failures) == 1
+    results = check_gates.GateResults()
+    check_gates.check_binding({"binding": [{"call": call, "times": 5, "max_share": 0.10}]}, results)
+    assert len(results.failures) == 1
 
 
 def test_other_toolchain_is_reported_and_not_judged(
@@ -92,9 +92,9 @@ def test_isolation_gate_holds_at_its_limit_and_fails_above() -> None:
     gates = check_gates.load_gates()
     for kind, limit in gates["isolation"].items():
         for more, failures in ((0.0, 0), (0.01, 1)):
-            verdict = check_gates.Verdict()
-            check_gates.check_isolation({**gates["isolation"], kind: limit + more}, gates, verdict)
-            assert len(verdict.failures) == failures
+            results = check_gates.GateResults()
+            check_gates.check_isolation({**gates["isolation"], kind: limit + more}, gates, results)
+            assert len(results.failures) == failures
 
 
 def test_isolation_that_costs_more_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +108,6 @@ def test_isolation_that_costs_more_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
         return 2 * spent_ms if level is bench_tools.BASIC else spent_ms
 
     monkeypatch.setattr(bench_tools, "cpu_per_command_ms", twice)
-    gates, verdict = check_gates.load_gates(), check_gates.Verdict()
-    check_gates.check_isolation(check_gates.isolation_ratios(commands=100, rounds=3), gates, verdict)
-    assert len(verdict.failures) == len(gates["isolation"])
+    gates, results = check_gates.load_gates(), check_gates.GateResults()
+    check_gates.check_isolation(check_gates.isolation_ratios(commands=100, rounds=3), gates, results)
+    assert len(results.failures) == len(gates["isolation"])

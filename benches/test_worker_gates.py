@@ -20,10 +20,10 @@ WITHIN = {name: float(LIMITS[name]) for name in worker_gates.MARGINS}
 PYTHON = str(LIMITS["calls_of"])
 
 
-def judged(found: dict[str, float], python: str = PYTHON) -> check_gates.Verdict:
-    verdict = check_gates.Verdict()
-    worker_gates.check(found, LIMITS, python, verdict.judge)
-    return verdict
+def judged(found: dict[str, float], python: str = PYTHON) -> check_gates.GateResults:
+    results = check_gates.GateResults()
+    worker_gates.check(found, LIMITS, python, results.judge)
+    return results
 
 
 @pytest.mark.gates

@@ -68,7 +68,7 @@ async def compare(
 
 
 def check(found: Mapping[str, float], limits: Mapping[str, Any], python: str, judge: Callable[..., None]) -> None:
-    """Judge every figure there is. `judge` is Verdict.judge; the count of calls belongs to one version of Python."""
+    """Judge every figure. `judge` is GateResults.judge; the count of calls belongs to one version of Python."""
     for name in found:
         if name in OF_ONE_PYTHON and limits["calls_of"] != python:
             print(f"note: the limit of {name} is that of Python {limits['calls_of']}, here are {found[name]:,.1f}")

@@ -21,7 +21,7 @@ NOT_MIRRORED = {
     "identity-probe-metrics": "no metrics of its own",
     "batch-stream": "server-sent events; no worker reads them",
     "large-120k-unbroken-execute": "75 s of work in the real plane on one long word, then 500: a flaw, not a form",
-    "claim-race-five-workers-5": "two workers let in at once: the development plane claims exclusively",
+    "claim-race-five-workers-5": "two workers accepted at once: the development plane claims exclusively",
     "claim-503-pool-saturated": "a database pool under load; tests inject 503 by the fault hook",
     "pool-status-saturated": "the same",
     "db-broken-claim": "a database that is gone; tests inject it by the fault hook",

@@ -63,8 +63,8 @@ async def test_workload_and_payload_reach_templates(dialect: Dialect) -> None:
 
 async def test_circle_without_tools_fails_instead_of_hanging() -> None:
     start = {"step": "start", "tool": NOOP, "next": arcs({"step": "one"})}
-    circle = [{"step": "one", "next": arcs({"step": "other"})}, {"step": "other", "next": arcs({"step": "one"})}]
-    execution, _ = await ran(Dialect.PYTHON, playbook(start, *circle))
+    cycle = [{"step": "one", "next": arcs({"step": "other"})}, {"step": "other", "next": arcs({"step": "one"})}]
+    execution, _ = await ran(Dialect.PYTHON, playbook(start, *cycle))
     assert execution.status == "FAILED"
     assert "leads back to itself" in str(execution.error)
 

@@ -36,7 +36,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     "F3": ("a second and a third signal", "the second cancels: exit 4 in 1 s; the third exits 130 at once"),
     "F4": (
         "SIGKILL in the middle of a run, the same WORKER_ID starts again",
-        "delivered again within ack_wait + 1 s, let in, run again, one terminal set",
+        "delivered again within ack_wait + 1 s, accepted, run again, one terminal set",
     ),
     "F5": (
         "SIGKILL, the others have another id",

@@ -1,4 +1,4 @@
-"""F14 to F16, F18: the control plane is busy, hangs, drops its answers, is away, or refuses some commands for ever."""
+"""F14 to F16, F18: the control plane is busy, hangs, drops its answers, is down, or refuses some commands for ever."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def notification(home: Scene, event_id: int, command_id: Any, execution_id: int)
 
 
 @dataclass(frozen=True)
-class Course:
+class Run:
     """How KNOWN commands went."""
 
     took_s: float
@@ -54,8 +54,8 @@ class Course:
 
 @dataclass(frozen=True)
 class Pair:
-    alone: Course
-    beside: Course
+    alone: Run
+    beside: Run
 
     @property
     def extra(self) -> int:
@@ -68,7 +68,7 @@ class Pair:
         return self.alone.took_s * (1.1 + self.extra / self.alone.requests)
 
 
-async def course(home: Scene, unknown: Sequence[int] = (), *, known: int = KNOWN) -> Course:
+async def one_run(home: Scene, unknown: Sequence[int] = (), *, known: int = KNOWN) -> Run:
     """Known commands to their end, published with a notification nobody knows after each ninth."""
     issued = await home.plane.create_commands([NAP] * known, publish=False)
     bodies, left = [], iter(unknown)
@@ -79,19 +79,19 @@ async def course(home: Scene, unknown: Sequence[int] = (), *, known: int = KNOWN
     before, started = home.plane.requests.total(), time.monotonic()
     await publish_all(home, bodies)
     await home.wait_terminal(*(one.event_id for one in issued))
-    found = Course(time.monotonic() - started, home.plane.requests.total() - before)
+    found = Run(time.monotonic() - started, home.plane.requests.total() - before)
     await home.assert_books(issued)
     return found
 
 
 async def held_up_nothing(home: Scene, word: str, measured: Measured) -> list[int]:
-    """Compare the course with the same one without them; all unknown ones that were published."""
+    """Compare a run with the same one without them; all unknown ones that were published."""
     pairs: list[Pair] = []
     unknown: list[int] = []
     while len(pairs) < ROUNDS and not any(one.beside.took_s <= one.bound_s for one in pairs):
         now = range(10_000 * (len(pairs) + 1), 10_000 * (len(pairs) + 1) + UNKNOWN)
         unknown += now
-        pairs.append(Pair(await course(home), await course(home, now)))
+        pairs.append(Pair(await one_run(home), await one_run(home, now)))
     best = min(pairs, key=lambda one: one.beside.took_s / one.bound_s)
     measured("U", f"{word}: 900 commands alone", best.alone.took_s, "s")
     measured("U", f"{word}: claims of unknown ones meanwhile", best.extra, "")
@@ -105,13 +105,13 @@ async def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
 ) -> None:
     async with scene(tmp_path, dialect, plane={"extra_kinds": KINDS}) as home:
         worker = await home.start_process(**install_tools(tmp_path, SET=SHORT_DELAYS))
-        await course(home, known=KNOWN // 10)  # warm
+        await one_run(home, known=KNOWN // 10)  # warm
         before = await home.leftovers(worker)
         word, unknown = dialect.value, list(range(10_000, 10_000 + UNKNOWN))
         if HOLDS_TIMES:
             unknown = await held_up_nothing(home, word, measured)
         else:
-            await course(home, unknown)
+            await one_run(home, unknown)
         measured("U", f"{word}: most asks for one", max(home.asked[one] for one in unknown), "", at_most=6)
         dead_letters = await home.dead_letters()
         assert all(dead_letter["reason"].startswith("unknown command") for dead_letter in dead_letters)

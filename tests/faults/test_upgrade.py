@@ -35,7 +35,7 @@ async def started(home: Scene, name: str, *, before: bool = False, **given: str)
 
 
 async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -> list[Any]:
-    """Commands that this worker runs while the plane is away, and is killed with their outcomes on disk."""
+    """Commands that this worker runs while the plane is down, and is killed with their outcomes on disk."""
     issued: list[Any] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * EACH)
     await until(lambda: gate.runs == EACH, "all run")
     async with home.plane.outage():

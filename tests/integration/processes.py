@@ -40,7 +40,7 @@ SHORT_LEASES: dict[str, Any] = {
 }
 """Python plane: a command of a worker that is gone can be claimed after a second and is published again by then."""
 ON_DISK: dict[str, Any] = {"stream_storage": "file", "publish_recovery_delay_s": 0.3}
-"""A stream that outlives a restart of NATS, and a plane that soon publishes what it could not while it was away."""
+"""A stream that outlives a restart of NATS, and a plane that soon publishes what it could not while it was down."""
 SEVEN_METRICS = (
     "noetl_worker_pulls_total",
     "noetl_worker_pull_duration_seconds",

@@ -120,7 +120,7 @@ async def test_refused_credentials_stop_the_pull_and_let_in_again_it_goes_on(tmp
         await until(cut_off, "not ready when refused")
         claims = home.plane.requests[CLAIM]
         later = await home.plane.create_commands(noops(20))
-        await until(lambda: home.plane.requests[BEAT] >= 2, "asked whether it is let in")
+        await until(lambda: home.plane.requests[BEAT] >= 2, "asked whether it is accepted")
         assert home.plane.requests[CLAIM] <= claims + 16  # what an open pull still brought; then no more
         assert await probe.why_not_ready() is not None
         [line] = worker.logged("auth_refused")

@@ -59,7 +59,7 @@ def test_no_text_ends_in_anything_but_findings(seed: int) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "\0", "- " * 2000, "[" * 5000, "a: &a [1]\nb: &b [*a, *a]\n", "x: &x {y: *x}\n", "\udc80", "workflow: *none"],
-    ids=["empty", "null", "dashes", "deep", "aliases", "circle", "surrogate", "no-anchor"],
+    ids=["empty", "null", "dashes", "deep", "aliases", "cycle", "surrogate", "no-anchor"],
 )
 def test_text_that_is_no_playbook_is_one_error(text: str) -> None:
     found = inspect_text(text, "p.yaml", REGISTRY)

@@ -219,7 +219,7 @@ class SimClient:
         for subject in [f"{self._inbox}.*", *(one.subject for one in self._subscriptions)]:
             self._session.up(self._session.interest.append, subject)
         pending, self._pending = self._pending, []
-        for subject, data, reply in pending:  # buffered while it was away
+        for subject, data, reply in pending:  # buffered while it was down
             self._send(subject, data, reply)
 
     def lost(self) -> None:

@@ -61,7 +61,7 @@ class Command:
     """When which worker asked for it; a worker by its own name, without what makes its id unique."""
     grants: list[tuple[float, str]] = field(default_factory=list)
     leaked_to: set[str] = field(default_factory=set)
-    """Workers that were let in only because claims of the same instant all are (protocol/claim.md#races)."""
+    """Workers that were accepted only because claims of the same instant all are (protocol/claim.md#races)."""
     refused_at: dict[str, float] = field(default_factory=dict)
     """Worker -> when it was told that the command is another's, or over; gone when it is accepted again."""
     sets: list[TerminalSet] = field(default_factory=list)

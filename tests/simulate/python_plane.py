@@ -52,7 +52,7 @@ class PythonPlane(Plane):
         self.loses_batches = False
         """Fault: batches are stored and never acted on (503 ack_timeout)."""
         self.leaks_claims = False
-        """Fault: claims of the same instant are all let in (5 of 12 rounds, protocol/claim.md#races)."""
+        """Fault: claims of the same instant are all accepted (5 of 12 rounds, protocol/claim.md#races)."""
 
     def command_id(self, execution_id: int, command_id: int, event_id: int) -> int | str:
         return command_id

@@ -351,7 +351,7 @@ def test_an_unreachable_server_is_raised_without_its_query() -> None:
     )  # fmt: skip
 
 
-class Silence(httpx.AsyncByteStream):
+class NoAnswer(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b": alive\n\n"
         await asyncio.Event().wait()
@@ -359,7 +359,7 @@ class Silence(httpx.AsyncByteStream):
 
 def test_a_stream_that_never_answers_ends_with_the_timeout() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Silence())
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=NoAnswer())
 
     result, _ = call(answer, {"tool": "t", "timeout": 0.5})
     assert result.status is ToolStatus.TIMEOUT
@@ -370,7 +370,7 @@ def test_the_timeout_may_come_from_the_workers_settings(monkeypatch: pytest.Monk
     monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "0.5")
 
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Silence())
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=NoAnswer())
 
     assert call(answer)[0].status is ToolStatus.TIMEOUT
     monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon")

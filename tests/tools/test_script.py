@@ -61,7 +61,7 @@ class FakeCluster:
             return as_json({"kind": "Status"})
         self.polls -= 1
         if self.polls == 5:
-            return as_json({"kind": "Status", "message": "etcd is away"}, 503)
+            return as_json({"kind": "Status", "message": "etcd is down"}, 503)
         return as_json({**self.objects["Job"], "status": self.status if self.polls <= 0 else {"active": 1}})
 
     def pod(self, name: str, created: int) -> dict[str, Any]:

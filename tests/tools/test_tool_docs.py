@@ -196,7 +196,7 @@ def test_list_has_every_kind_with_what_it_does(monkeypatch: pytest.MonkeyPatch) 
     ended = command()
     assert ended.exit_code == 0
     assert set(KINDS) <= set(ended.stdout.split())
-    assert "Does nothing and gives back its message" in ended.stdout
+    assert "Does nothing and returns its message" in ended.stdout
 
 
 def test_what_is_to_be_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

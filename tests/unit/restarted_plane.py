@@ -73,7 +73,7 @@ async def checked(
     loop: LoopPosition | None = None,
     most_bytes: int = MAX_BYTES,
 ) -> ScriptedTransport:
-    """Tell the ends of some commands; then the plane is away for a request, and is asked what became of them."""
+    """Tell the ends of some commands; then the plane is down for a request, and is asked what became of them."""
     at, transport = plane(script)
     recent = RecentBatches(most_bytes=most_bytes)
     telling = emitter(batches=recent)

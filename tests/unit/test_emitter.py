@@ -168,7 +168,7 @@ async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(
     ours, slots = emitter(tmp_path), Slots(1)
     slots.take()
 
-    class Doubtful:
+    class Uncertain:
         def is_uncertain(self, now: float) -> bool:
             return True
 
@@ -177,7 +177,7 @@ async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(
 
     at, transport = plane(accepting(0))
     told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0, outside=slots.waiting)
-    telling = asyncio.ensure_future(told.finish(OK, Doubtful()))
+    telling = asyncio.ensure_future(told.finish(OK, Uncertain()))
     while ours.outbox.is_empty:
         await asyncio.sleep(0)
     assert (slots.free(), transport.sent) == (1, [])
@@ -252,7 +252,7 @@ async def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: P
 
 
 async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_other(tmp_path: Path) -> None:
-    """Rust plane: a restarted worker is let in under its id, and the outcome of its first life is on the disk."""
+    """Rust plane: a restarted worker is accepted under its id, and the outcome of its first life is on the disk."""
     asked: list[str] = []
 
     class Uncertainty:

@@ -415,7 +415,7 @@ async def test_command_that_is_over_leaves_nothing_to_the_collector(
 async def test_claim_that_another_has_for_its_age_alone_is_ours_as_well(
     age_s: float, is_expired: bool, is_ours: bool
 ) -> None:
-    """Where each run takes longer than a claim of the Python plane lasts, nobody's outcome would be reported."""
+    """Where each run takes longer than a claim of the Python plane lasts, no outcome would be reported."""
     at, _ = plane(lambda *_: answer(409, {"detail": {"code": "active_claim", "worker_id": "w-2"}}))
     claimed_at = time.monotonic() - age_s
     ownership = ClaimedOnce(

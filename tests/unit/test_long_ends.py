@@ -1,4 +1,4 @@
-"""An end that the plane issues the next commands in: never cut off, and in nobody's way (Rust plane)."""
+"""An end that the plane issues the next commands in: never cut off, and in no other's way (Rust plane)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ async def answered(statuses: list[int], *, is_page: bool = False) -> str:
     return await until_it_passes("a call", call)
 
 
-async def test_time_in_which_a_plane_was_busy_is_no_time_of_doubt() -> None:
+async def test_time_in_which_a_plane_was_busy_is_no_time_of_uncertainty() -> None:
     assert await answered([503] * 8 + [500]) == "done"
 
 
@@ -47,7 +47,7 @@ async def test_what_will_never_be_accepted_is_raised_at_once() -> None:
         await answered([422])
 
 
-async def test_page_of_somebody_between_is_doubted_as_a_server_error_is() -> None:
+async def test_page_of_somebody_between_counts_as_a_server_error() -> None:
     assert await answered([404] * 5, is_page=True) == "done"
     with pytest.raises(ServerRefused):
         await answered([404] * 7, is_page=True)

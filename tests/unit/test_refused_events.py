@@ -104,7 +104,7 @@ async def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) ->
     assert (caught.value.status, len(at_once)) == (status, 1)
 
 
-async def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long() -> None:
+async def test_uncertain_500_is_a_refusal_after_so_many_tries_and_so_long() -> None:
     async def tries(each_s: float) -> list[float]:
         """When it is sent to a plane that takes so long to answer."""
         sent: list[float] = []
@@ -129,7 +129,7 @@ async def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
-async def test_outage_between_two_doubtful_answers_is_no_time_of_doubt() -> None:
+async def test_outage_between_two_uncertain_answers_is_no_time_of_uncertainty() -> None:
     """One 500, minutes without an answer, then 500 while the plane starts: nothing of that refuses the outcome."""
     starting = [answer(500, {"detail": "internal"})] * (patience.UNCERTAIN_TRIES + 1)
     left = [*starting, *[NotSent("refused")] * 10, answer(500, {"detail": "internal"})]
@@ -152,7 +152,7 @@ async def test_wait_that_a_plane_asks_for_is_bounded() -> None:
     assert 1 < max(ours.stopping.waits) < 60
 
 
-async def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out() -> None:
+async def test_passing_answer_after_too_many_uncertain_ones_is_still_waited_out() -> None:
     """The plane says that it is busy: that it was broken before is no refusal of the set."""
     uncertain = [answer(500, {"detail": "internal"})] * patience.UNCERTAIN_TRIES
     left = [answer(503, {})] * 20 + uncertain

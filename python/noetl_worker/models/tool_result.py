@@ -34,7 +34,7 @@ class RaisedFailure(ToolFailure):
 
 @dataclass(slots=True)  # not frozen: two are made for each command; nothing changes one
 class ToolResult:
-    """What a tool gives back; both a returned failure and a success."""
+    """What a tool returns; both a returned failure and a success."""
 
     status: ToolStatus
     data: JsonValue = None

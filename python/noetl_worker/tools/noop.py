@@ -13,7 +13,7 @@ __all__ = ["NoopConfig", "NoopTool"]
 
 @dataclass(frozen=True, slots=True)
 class NoopConfig:
-    """Does nothing and gives back its message: a start or join step, or a value made by a template."""
+    """Does nothing and returns its message: a start or join step, or a value made by a template."""
 
     message: str | None = None
     """Text of the data that is returned when there is no `result`."""

@@ -111,7 +111,7 @@ class CallScope:
         if not task.done():
             log.error("tool_not_stoppable", reason=reason, grace_s=self._grace_s)
         elif not task.cancelled():
-            task.exception()  # looked at: what it raised on its way out is nobody's
+            task.exception()  # looked at: nobody reads what it raised on its way out
         if reason == CANCELLED:
             raise CommandCancelled("the execution was cancelled; the tool was stopped")
         if reason == SHUTDOWN:

@@ -25,7 +25,7 @@ def _set_constants(text: str) -> None:
         place, _, value = part.partition("=")
         module, _, name = place.partition(":")
         found = importlib.import_module(module)
-        getattr(found, name)  # a constant that was renamed must not pass in silence
+        getattr(found, name)  # a constant that was renamed must not pass unseen
         setattr(found, name, float(value))
 
 

@@ -1,4 +1,4 @@
-"""The forms in which the two planes say no, and the one value every route gives back."""
+"""The forms in which the two planes say no, and the one value that every route returns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the event log of one execution says of the batches that the Python plane has stored.
 
 Recorded are the events of batches and `command.completed`, with the worker's name. `command.failed` is read the same
-way; where it has no name it is nobody's, and the claim's answer stands.
+way; where it has no name it has no owner, and the claim's answer stands.
 """
 
 from __future__ import annotations

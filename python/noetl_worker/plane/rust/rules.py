@@ -86,7 +86,7 @@ class RustRules:
     error_fails_command = False  # protocol/events.md#rust-plane
     inlines_unstored_results = False
     looks_through_results = False
-    redacts_results = False  # it gives back what was stored (protocol/results.md#redaction)
+    redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
     has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
     forgets_batches = False

@@ -126,7 +126,7 @@ class McpSession:
         return await off_loop(size, lambda: _plain_answer(response, body, request_id, place))
 
     async def _refuse(self, message: Mapping[str, Any]) -> None:
-        """Answer what the server asks of us, ping aside: we are nobody's model. Notifications ask nothing."""
+        """Answer what the server asks of us, except ping: we offer no model. Notifications ask nothing."""
         if "method" not in message or "id" not in message:
             return
         error = {"code": _METHOD_NOT_FOUND, "message": f"this client has no {message['method']}"}

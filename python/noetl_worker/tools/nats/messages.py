@@ -227,7 +227,7 @@ class Inbox:
 async def _return(messages: list[Any], inbox: Inbox) -> None:
     """Let others have at once what was pulled for a call that ended: in hand, arrived, or still on the way.
 
-    The inbox ends first: a message that is returned while its pull still waits comes back to it, and is nobody's
+    The inbox ends first: a message that is returned while its pull still waits comes back to it, and has no owner
     until the consumer's ack wait is over.
     """
     import nats.errors
