@@ -67,7 +67,7 @@ def _panic(text: str) -> None:
 
 @final
 class CaseTable:
-    """Parsed cases; see `engine.protocol.CaseTable`. Immutable, may be shared by threads."""
+    """Parsed cases; see `engine.protocol.CompiledCases`. Immutable, may be shared by threads."""
 
     @property
     def skipped(self) -> tuple[SkippedCase, ...]: ...
@@ -80,7 +80,7 @@ class CaseTable:
 
 @final
 class NeedsTemplate:
-    """A match that waits for a templated side; see `engine.protocol.NeedsTemplate`."""
+    """A match that waits for a templated side; see `engine.protocol.PendingMatch`."""
 
     @property
     def case(self) -> int: ...

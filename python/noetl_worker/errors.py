@@ -50,7 +50,13 @@ class NoetlWorkerError(Exception):
 
 
 class SettingsError(NoetlWorkerError):
-    """A setting does not parse or contradicts another; the worker does not start."""
+    """A setting does not parse or contradicts another; the worker does not start.
+
+    Args:
+        variable: its name in the environment.
+        value: what was given.
+        allowed: what would be right, and what to do.
+    """
 
     def __init__(self, variable: str, value: str, allowed: str) -> None:
         super().__init__(f"{variable}={value!r} is not usable: {allowed}")
@@ -63,7 +69,12 @@ class SettingsError(NoetlWorkerError):
 
 
 class EngineError(NoetlWorkerError):
-    """Input the engine refuses. `code` is stable and equal in both engines; the text is for people."""
+    """Input the engine refuses.
+
+    Args:
+        code: stable and equal in both engines.
+        message: for people; it may change.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -85,7 +96,11 @@ class CaseError(EngineError):
 class ConditionError(EngineError):
     """A reached condition cannot be evaluated (text that is no number, a bad regular expression).
 
-    `case` and `condition` are its indices (cases that do not parse are not counted), None outside a case table.
+    Args:
+        code: stable and equal in both engines.
+        message: for people; it may change.
+        case: index of its case, where those that do not parse are not counted; None outside a case table.
+        condition: its index in that case.
     """
 
     def __init__(self, code: str, message: str, *, case: int | None = None, condition: int | None = None) -> None:
@@ -108,7 +123,11 @@ class EnginePanic(NoetlWorkerError):
 class ToolError(NoetlWorkerError):
     """A tool could not do its work; becomes `call.error` + `command.failed`.
 
-    `kind` is one word of the taxonomy of protocol/tasks.md#results (configuration, connection, timeout, auth, ...).
+    Args:
+        message: says what failed, with which value, and what to do.
+        kind: a word of protocol/tasks.md#results: `configuration`, `connection`, `timeout`, `auth`, ...
+        retryable: whether the same call may succeed later.
+        code: of the tool's own, for rules: an HTTP status, a SQLSTATE.
     """
 
     default_kind: ClassVar[str] = "unknown"
@@ -125,6 +144,9 @@ class ToolError(NoetlWorkerError):
 class ResourceShortage(ToolError):
     """This machine had no descriptor, process or memory left, and the tool has had no effect yet: the command can be
     returned. Where it has had one, `ToolError` of kind `resource` says so.
+
+    Args:
+        message: what was missing, and for what.
     """
 
     def __init__(self, message: str) -> None:
@@ -142,7 +164,11 @@ class ConfigurationError(ToolError):
 
 
 class CommandCancelled(ToolError):
-    """Somebody cancelled the execution while its tool ran."""
+    """Somebody cancelled the execution while its tool ran.
+
+    Args:
+        message: for the command's end.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="cancelled")
@@ -190,9 +216,14 @@ class MaybeProcessed(TransportError):
 
 
 class ServerRefused(ControlPlaneError):
-    """An HTTP answer outside 2xx. `status` and `body` (first 2,000 characters) are kept for the log.
+    """An HTTP answer outside 2xx.
 
-    `is_page`: a 404 of somebody between, a proxy, which says nothing of what the plane would answer.
+    Args:
+        message: the request and the answer, for people.
+        status: of HTTP.
+        body: its first 2,000 characters.
+        retry_after_s: seconds, of the header Retry-After; None without one.
+        is_page: whether it is a 404 of a proxy between, which says nothing of what the plane would answer.
     """
 
     def __init__(
@@ -221,7 +252,11 @@ class PlaneWithoutNats(ControlPlaneError):
 
 
 class ClaimLost(ControlPlaneError):
-    """The command of the outcome belongs to another worker, or is over. `claim` is the plane's answer."""
+    """The command of the outcome belongs to another worker, or is over.
+
+    Args:
+        claim: the plane's answer, when it was asked again.
+    """
 
     def __init__(self, claim: HeldByOther | AlreadyFinished | NotFound | ClaimRefused) -> None:
         super().__init__(claim.reason)

@@ -52,9 +52,14 @@ _OPTIONS: Final = (
 
 
 def loads(data: bytes | str) -> JsonValue:
-    """Parse one JSON text. Raises DocumentError (code json_syntax) with the position, never a library's error.
+    """Parse one JSON text. A whole number beyond 64 bits is read as a float.
 
-    A whole number beyond 64 bits is read as a float. Code json_size: its values would take too much memory.
+    Args:
+        data: bytes in UTF-8, or text.
+
+    Raises:
+        DocumentError: never a library's error. Codes: `json_syntax`, with the position; `json_size`: its values would
+            take over 512 MiB of memory.
     """
     if data[_SURELY_FITS:]:  # not by `len`: that is a call more for each text of each command
         _check_size(data)
@@ -68,6 +73,12 @@ def loads_exact(data: bytes | str) -> JsonValue:
     """As `loads`, but a whole number beyond 64 bits is read as one: for what comes from outside and is passed on.
 
     `dumps` gives such a number as decimal text; a float would be another number.
+
+    Args:
+        data: bytes in UTF-8, or text.
+
+    Raises:
+        DocumentError: as `loads`.
     """
     raw = data.encode() if isinstance(data, str) else data
     if orjson is not None and _LONG_NUMBER.search(raw) is None:
@@ -136,7 +147,11 @@ _exact_decoder: Final = json.JSONDecoder(parse_float=_read_float, parse_constant
 
 
 def dumps(value: JsonValue) -> bytes:
-    """Compact UTF-8 JSON of any value; see `plain` for what is converted."""
+    """Compact UTF-8 JSON.
+
+    Args:
+        value: any value; see `plain` for what is converted.
+    """
     if orjson is not None:
         try:
             packed: bytes = orjson.dumps(value, default=_default, option=_OPTIONS)
@@ -150,6 +165,9 @@ def escaped_size(data: bytes) -> int:
     """The length of the same compact JSON with nothing but printable ASCII in it, as `json.dumps` writes it.
 
     A number with an exponent is one character longer there (1e+16): not counted, an event has room for it.
+
+    Args:
+        data: compact JSON in UTF-8.
     """
     deletes = (_ESCAPE_CHARS - 1) * data.count(b"\x7f")
     if data.isascii():
@@ -160,7 +178,12 @@ def escaped_size(data: bytes) -> int:
 
 
 def fits(data: bytes, max_bytes: int) -> bool:
-    """Whether the escaped form of this JSON has at most so many bytes."""
+    """Whether the escaped form of some JSON is small enough (`escaped_size`).
+
+    Args:
+        data: compact JSON in UTF-8.
+        max_bytes: the most that the form may have.
+    """
     return len(data) * _ESCAPE_CHARS <= max_bytes or (len(data) <= max_bytes and escaped_size(data) <= max_bytes)
 
 
@@ -174,7 +197,11 @@ class _Embedded:
 
 
 def embed(body: bytes) -> Any:
-    """A value that `dumps` writes as these JSON bytes, without parsing them again."""
+    """A value that `dumps` writes as it is, without parsing it again.
+
+    Args:
+        body: JSON in UTF-8.
+    """
     return orjson.Fragment(body) if orjson is not None else _Embedded(body)
 
 

@@ -108,6 +108,9 @@ def _fast(value: JsonValue) -> bytes | None:
 def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
     """Return the table of a list of cases, compiled once for equal bytes.
 
+    Args:
+        cases: as in `match_cases`.
+
     Raises:
         DocumentError: bytes that are not JSON.
     """

@@ -13,7 +13,7 @@ def decode_notification(data: bytes) -> Envelope:
 
     Args:
         data: the message's payload, UTF-8 JSON (protocol/notification.md#message); fields that are not known are
-        ignored.
+            ignored.
 
     Returns:
         Envelope: ids are exact to 64 bits, `command_id` is in the form received, `server_url` is "" when there is none.

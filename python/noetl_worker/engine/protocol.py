@@ -70,9 +70,17 @@ class PendingMatch(Protocol):
         """The text of a left side, or the whole JSON value of a right side (some string in it has marks)."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
-        """Go on with the rendered value (compact JSON). A handle may be resumed any number of times.
+        """Go on with the rendered value. A handle may be resumed any number of times.
 
-        Raises: DocumentError (the bytes are not JSON), ConditionError as `CompiledCases.match`.
+        Args:
+            rendered: what `template` gave, as compact JSON.
+
+        Returns:
+            As `CompiledCases.match`.
+
+        Raises:
+            DocumentError: the bytes are not JSON.
+            ConditionError: as `CompiledCases.match`.
         """
 
 
@@ -111,36 +119,81 @@ class Engine(Protocol):
     """The module `noetl_worker.engine.pure` or `noetl_worker._core`."""
 
     def decode_notification(self, data: bytes) -> Envelope:
-        """Decode a command notification (protocol/notification.md#message).
+        """Decode a command notification.
 
-        Raises NotificationError with a code of DocumentError, or `not_an_object`, `missing_field`, `wrong_type`,
-        `empty_field`, `out_of_range`.
+        Args:
+            data: the payload of the message (protocol/notification.md#message).
+
+        Raises:
+            NotificationError: with a code of DocumentError, or `not_an_object`, `missing_field`, `wrong_type`,
+                `empty_field`, `out_of_range`.
         """
 
     def compile_cases(self, data: bytes) -> CompiledCases:
-        """Parse a JSON array of cases; any other JSON value is an empty table. Raises DocumentError."""
+        """Parse cases; one that does not parse is in `skipped`.
+
+        Args:
+            data: a JSON array of cases (protocol/conditions.md#cases); any other JSON value is an empty table.
+
+        Raises:
+            DocumentError: the bytes are not JSON within the limits.
+        """
 
     def decide(self, left: bytes, op: str, right: bytes | None) -> bool:
-        """Apply one operator to two JSON values. Raises CaseError `unknown_operator`, ConditionError, DocumentError."""
+        """Apply one operator to two values.
+
+        Args:
+            left: a JSON value.
+            op: a word of protocol/conditions.md#operators.
+            right: a JSON value; None where the operator needs none.
+
+        Raises:
+            CaseError: `unknown_operator`.
+            ConditionError: the operator makes no sense of the two, as in `CompiledCases.match`.
+            DocumentError: one of the values does not parse.
+        """
 
     def evaluate(self, condition: bytes, variables: bytes, data: bytes | None) -> bool:
-        """Evaluate one condition.
+        """Evaluate one condition without templates.
 
-        Raises CaseError (it does not parse), ConditionError (`template_reached` for a templated side), DocumentError.
+        Args:
+            condition: a JSON object {"left": ..., "op": ..., "right": ...}.
+            variables: a JSON object: what a bare left side may name.
+            data: the tool's `data` as JSON; None when the tool returned none.
+
+        Raises:
+            CaseError: the condition does not parse.
+            ConditionError: it cannot be evaluated; `template_reached` for a templated side.
+            DocumentError: one of the documents does not parse.
         """
 
     def fit_result(self, data: bytes, rules: FitRules) -> FittedResult:
-        """Redact a JSON document, measure it, and cut a preview if it is over the budget. Raises DocumentError."""
+        """Redact a JSON document, measure it, and cut a preview if it is over the budget.
+
+        Args:
+            data: any JSON value.
+            rules: the budget in bytes, and the secrets.
+
+        Raises:
+            DocumentError: the bytes are not JSON within the limits.
+        """
 
     def redact_text(self, text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:
         """Replace known secrets, credentials by their shape, and `password=...` pairs in free text.
 
-        `secrets` are replaced wherever they are, `words` where they are whole words.
+        Args:
+            text: any text for people: an error, a line of a log.
+            secrets: replaced wherever they are.
+            words: replaced where they are whole words.
         """
 
     def find_marks(self, data: bytes) -> int:
-        """What a JSON text may have in it: the sum of TEMPLATES, REFERENCES and SECRETS.
+        """What a JSON text may have in it.
 
-        What is not in the sum is certainly not in the text, nor in JSON inside of its texts. An escaped ASCII
-        character could hide anything: then it is all of them. The bytes need not be JSON.
+        Args:
+            data: the text in UTF-8; it need not be JSON.
+
+        Returns:
+            The sum of TEMPLATES, REFERENCES and SECRETS. What is not in the sum is certainly not in the text, nor in
+            JSON inside of its texts. An escaped ASCII character could hide anything: then it is all of them.
         """

@@ -53,7 +53,12 @@ class FitRules:
 
     @classmethod
     def of(cls, known: SecretTexts, *, max_bytes: int) -> FitRules:
-        """`max_bytes`: of the result in its event, with what is put around it."""
+        """The rules for a command's secrets.
+
+        Args:
+            known: those secrets, by where they are taken out.
+            max_bytes: of the result in its event, with what is put around it.
+        """
         return cls(
             max_bytes - _ENVELOPE_BYTES,
             secrets=known.anywhere,

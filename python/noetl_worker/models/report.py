@@ -24,7 +24,11 @@ class Upload:
     """What the event's context has beside the result, whatever stands for it (Rust plane: the command id)."""
 
     def reference(self, answer: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The reference of protocol/results.md#store, from what the store answered."""
+        """What stands for the result in an event (protocol/results.md#store).
+
+        Args:
+            answer: the store's, to the PUT: `ref`, `store`, `scope`, `bytes`, `sha256`, `expires_at`.
+        """
         meta: dict[str, JsonValue] = {
             "bytes": answer.get("bytes", len(self.data)),
             "sha256": answer.get("sha256"),

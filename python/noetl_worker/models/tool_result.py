@@ -46,6 +46,12 @@ class ToolResult:
 
     @classmethod
     def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
+        """The tool has done its work.
+
+        Args:
+            data: what later steps see as the step's result.
+            fields: `stdout`, `stderr`, `exit_code`, `duration_ms`.
+        """
         return cls(status=ToolStatus.SUCCESS, data=data, **fields)
 
     @classmethod
@@ -58,21 +64,45 @@ class ToolResult:
         code: str | None = None,
         **fields: Any,
     ) -> ToolResult:
+        """A failure that the playbook may handle: an exit code, an HTTP status.
+
+        Args:
+            message: says what failed, with which value, and what to do.
+            kind: a word of protocol/tasks.md#results: `auth`, `connection`, `timeout`, ...
+            retryable: whether the same call may succeed later.
+            code: of the tool's own, for rules: an HTTP status, a SQLSTATE.
+            fields: `data`, `stdout`, `stderr`, `exit_code`, `duration_ms`.
+        """
         error = ToolFailure(message=message, kind=kind, retryable=retryable, code=code)
         return cls(status=ToolStatus.ERROR, error=error, **fields)
 
     @classmethod
     def raised(cls, message: str, **fields: Any) -> ToolResult:
-        """What a task of a list raised, with the `fields` of ToolFailure."""
+        """What a task of a list raised.
+
+        Args:
+            message: its text.
+            fields: the other ones of ToolFailure.
+        """
         return cls(status=ToolStatus.ERROR, error=RaisedFailure(message, **fields))
 
     @classmethod
     def timed_out(cls, timeout_s: float, **fields: Any) -> ToolResult:
+        """The tool was ended by its timeout.
+
+        Args:
+            timeout_s: which one, in seconds.
+            fields: `data`, `stdout`, `stderr`, `exit_code`, `duration_ms`, as far as the tool had come.
+        """
         error = ToolFailure(f"Execution timed out after {timeout_s:g} seconds", kind="timeout", retryable=True)
         return cls(status=ToolStatus.TIMEOUT, error=error, **fields)
 
     def lasting(self, duration_ms: int) -> ToolResult:
-        """The same, with how long it took."""
+        """The same, with how long it took.
+
+        Args:
+            duration_ms: in milliseconds.
+        """
         return ToolResult(self.status, self.data, self.error, self.stdout, self.stderr, self.exit_code, duration_ms)
 
     def to_json(self) -> dict[str, JsonValue]:

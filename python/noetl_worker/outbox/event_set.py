@@ -154,7 +154,10 @@ class EventSet:
         }
 
     def cut(self, max_bytes: int) -> bool:
-        """Leave the result out of the events, for a plane that takes no more than this in a batch: it is stored first.
+        """Leave the result out of the events: it is stored first.
+
+        Args:
+            max_bytes: what the plane takes in one batch.
 
         Returns:
             Whether there was one; what the store did not take fails its command, which says so.
@@ -171,8 +174,12 @@ class EventSet:
     # ── what becomes of it ──
 
     def accepted(self, answer: JsonValue) -> None:
-        """The next one is accepted. What the store answers for a result (an object) goes into the events; of what the
-        plane answers for events, their ids are kept."""
+        """The next request is accepted.
+
+        Args:
+            answer: the plane's, as JSON. Of the result store it is an object, which goes into the events; of what the
+                plane answers for events, their ids are kept.
+        """
         self.was_tried = False
         if self.report.upload is not None:
             self._stored(self.report.upload, answer)
@@ -195,6 +202,9 @@ class EventSet:
         """The store does not take the result: it goes into the event itself, where that has room for it.
 
         Where it has none the command fails: a preview in place of a result is a wrong value that nobody sees.
+
+        Args:
+            reason: what the store said, for the failure's text.
         """
         upload, report = self.report.upload, self.report
         if upload is None:
@@ -216,7 +226,11 @@ class EventSet:
         self.part = self.parts[self.sent]
 
     def again(self, sent: int) -> EventSet:
-        """As it was before the plane took the request of this number."""
+        """As it was before the plane took a request.
+
+        Args:
+            sent: that request's number, from 0.
+        """
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 
     @property
@@ -224,7 +238,11 @@ class EventSet:
         return self.rules.can_rescue(self)
 
     def rescue(self, batch: str) -> None:
-        """The plane has stored this batch and never processes it: something else is sent in its place."""
+        """The plane has stored a batch and never processes it: something else is sent in its place.
+
+        Args:
+            batch: the id that the plane gave it.
+        """
         self.idempotency_key = self.rules.new_key(self.worker_id, self.execution_id)
         self.rescues, self.is_rescue, self.was_tried = batch, True, False
 
@@ -247,8 +265,15 @@ class EventSet:
     def unpacked(cls, row: Mapping[str, Any], data: bytes | None) -> EventSet:
         """The set of a row. Its next request counts as tried: it was, or it was about to be.
 
-        What a row has beside is left out: a later worker may have written more. Raises KeyError, TypeError or
-        ValueError for what is no row.
+        Args:
+            row: as `packed` gave it, read from JSON. Keys that are not known are left out: a later worker may have
+                written more.
+            data: what goes to the result store beside it; None where nothing does.
+
+        Raises:
+            KeyError: it lacks a field, or has `data` where it should not.
+            TypeError: a field has another type.
+            ValueError: a field has no such value, or nothing of it is left to be sent.
         """
         fields, loop = row["report"], row["loop"]
         if ("upload" in fields) is not (data is not None):

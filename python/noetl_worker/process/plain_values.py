@@ -23,14 +23,16 @@ TEXTS: dict[type, Callable[[Any], Any]] = {}
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
-    """The JSON-plain form of `value`.
+    """The JSON-plain form of a value.
 
     NaN and infinities -> null; Decimal and UUID -> exact text; date and time -> ISO 8601; bytes -> base64 text; set ->
     sorted list; ints beyond 64 bits -> decimal text (up to 2**64-1 they are numbers); Enum -> its value; dataclass,
     pydantic model -> object; numpy and pandas -> number, list or list of rows, their times -> ISO 8601 text in their
     own unit and NaT -> null; other objects -> str().
 
-    `above` has the containers that `value` is in: one that contains itself ends there.
+    Args:
+        value: anything.
+        above: ids of the containers that it is in: one that contains itself ends there.
     """
     if value is None or isinstance(value, bool):
         return value

@@ -31,7 +31,9 @@ _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", 
 def truthy(value: JsonValue) -> bool:
     """Whether a condition's value holds: Python truthiness, and the falsy words of the planes for text.
 
-    Falsy text, after trim and lower case: "" false 0 no none null off {} [] (protocol/conditions.md#truth).
+    Args:
+        value: any JSON value. Falsy text, after trim and lower case: "" false 0 no none null off {} []
+            (protocol/conditions.md#truth).
     """
     if isinstance(value, str):
         return value.strip().lower() not in _FALSY_WORDS

@@ -49,7 +49,12 @@ class _StrictMissing(ChainableUndefined):
 
 
 class WithFallback(dict[str, Any]):
-    """An object whose missing keys are looked up in another one; what it prints and holds stays its own."""
+    """An object whose missing keys are looked up in another one; what it prints and holds stays its own.
+
+    Args:
+        own: its keys; copied.
+        fallback: the other object; not copied.
+    """
 
     __slots__ = ("fallback",)
 
@@ -64,6 +69,12 @@ class WithFallback(dict[str, Any]):
         return self.fallback[key]
 
     def get(self, key: str, default: Any = None) -> Any:
+        """As of a dict.
+
+        Args:
+            key: looked up here, then in the fallback.
+            default: where neither has it.
+        """
         return super().get(key, self.fallback.get(key, default))
 
 

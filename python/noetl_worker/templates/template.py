@@ -56,7 +56,11 @@ class PlainText(str):
 
 
 def has_template(value: JsonValue) -> bool:
-    """Whether any text inside `value` (keys excepted) holds `{{` or `{%` and is not known to be data."""
+    """Whether any text inside a value holds `{{` or `{%` and is not known to be data.
+
+    Args:
+        value: any JSON value; keys of objects are not looked at, nor is `PlainText`.
+    """
     if isinstance(value, str):
         # One character is looked for sixty times as fast as two, and most texts have no brace.
         return "{" in value and ("{{" in value or "{%" in value) and not isinstance(value, PlainText)

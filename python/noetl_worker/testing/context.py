@@ -196,5 +196,14 @@ async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **co
 
 
 def run_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:
-    """`arun_tool` on an event loop of its own, for plain test functions."""
+    """`arun_tool` on an event loop of its own, for plain test functions.
+
+    Args:
+        tool: as in `arun_tool`.
+        config: as in `arun_tool`.
+        context: as in `arun_tool`.
+
+    Raises:
+        ToolError: as `arun_tool`.
+    """
     return asyncio.run(arun_tool(tool, config, **context))

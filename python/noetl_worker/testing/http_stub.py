@@ -92,10 +92,14 @@ class HttpStub:
         Args:
             request: method and path, "POST /hooks"; the query does not count.
             status: 200 unless given.
-            json: the body as JSON; else `text`.
+            json: the body, to be written as JSON; None: `text` is the body.
+            text: the body as it is.
             headers: over the Content-Type that the body brings.
             delay_s: wait before it is sent, to make the tool's timeout strike.
             times: how often; the next answer follows. None: always.
+
+        Raises:
+            ValueError: `request` is no method and path.
         """
         method, _, path = request.partition(" ")
         if method not in _METHODS or not path.startswith("/"):

@@ -87,6 +87,9 @@ class ToolCall:
 
         The worker takes known secrets out of what leaves, but only as it knows them: one that a tool has cut, joined
         or hashed gets through. A tool that shows none needs no luck.
+
+        Raises:
+            AssertionError: names the place, and the secret's first two characters.
         """
         plane = self.control_plane
         places: dict[str, Any] = {
@@ -152,5 +155,11 @@ async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **c
 
 
 def call_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:
-    """`acall_tool` on an event loop of its own, for plain test functions."""
+    """`acall_tool` on an event loop of its own, for plain test functions.
+
+    Args:
+        tool: as in `acall_tool`.
+        config: as in `acall_tool`.
+        context: as in `acall_tool`.
+    """
     return asyncio.run(acall_tool(tool, config, **context))

@@ -45,26 +45,93 @@ def _no_trace() -> Mapping[str, str]:
 class ToolLogger(Protocol):
     """A structured logger already bound to execution_id, command_id and step."""
 
-    def debug(self, event: str, **fields: Any) -> Any: ...
-    def info(self, event: str, **fields: Any) -> Any: ...
-    def warning(self, event: str, **fields: Any) -> Any: ...
+    def debug(self, event: str, **fields: Any) -> Any:
+        """Log a line that is shown with LOG_LEVEL=debug alone.
+
+        Args:
+            event: a name in snake_case, the same for each line of its sort.
+            fields: what varies; JSON values.
+        """
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Log a line of the ordinary run of things.
+
+        Args:
+            event: as of `debug`.
+            fields: as of `debug`.
+        """
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Log a line that somebody should look at.
+
+        Args:
+            event: as of `debug`.
+            fields: as of `debug`.
+        """
 
 
 class ToolControlPlane(Protocol):
     """The control-plane calls a tool may make, already pointed at the plane that issued the command."""
 
-    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]: ...
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """Start a child execution.
+
+        Args:
+            body: `path`, `payload` and the other fields of protocol/executions.md#children.
+
+        Returns:
+            `execution_id` as text, `status`, and what else the plane answers.
+        """
+
     async def playbook(self) -> Mapping[str, JsonValue]:
         """The playbook that the command is of, as it was registered: nothing in it is rendered."""
 
-    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]: ...
-    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
-        """An execution with its `events`."""
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
+        """How an execution stands, as its plane says it (protocol/executions.md#children).
 
-    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]: ...
-    async def resolve_result(self, ref: str) -> JsonValue: ...
-    async def get_var(self, name: str) -> JsonValue: ...
-    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None: ...
+        Args:
+            execution_id: of a child, or of any other execution.
+        """
+
+    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
+        """An execution with its `events`.
+
+        Args:
+            execution_id: of a child, or of any other execution.
+        """
+
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
+        """Store a value in the plane's result store (protocol/results.md#store).
+
+        Args:
+            name: of the value, within its execution.
+            data: JSON in UTF-8.
+            source_step: the step that it comes from.
+
+        Returns:
+            The store's answer: `ref` is what `resolve_result` takes.
+        """
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        """A value of the result store.
+
+        Args:
+            ref: `noetl://...`, as the store answered it.
+        """
+
+    async def get_var(self, name: str) -> JsonValue:
+        """A variable of the execution; None where it has none of this name.
+
+        Args:
+            name: of the variable.
+        """
+
+    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
+        """Set variables of the execution (protocol/executions.md#variables).
+
+        Args:
+            variables: name -> value.
+        """
 
 
 class Stop:
@@ -74,7 +141,11 @@ class Stop:
         self.reason: str | None = None
 
     def set(self, reason: str) -> None:
-        """Ask for the stop; `reason` is one of timeout, cancelled, shutdown. The first reason stays."""
+        """Ask for the stop.
+
+        Args:
+            reason: one of timeout, cancelled, shutdown. The first one stays.
+        """
         if self.reason is None:
             self.reason = reason
 
@@ -86,13 +157,28 @@ class ToolSecrets(Protocol):
     """Secrets that a tool asks for, and those that it has found."""
 
     def credential(self, alias: str, /) -> Awaitable[Mapping[str, JsonValue]]:
-        """The data of a credential alias ({"host": ..., "password": ...}), or CredentialError."""
+        """The data of a credential.
+
+        Args:
+            alias: its name on the control plane.
+
+        Returns:
+            Its fields: {"host": ..., "password": ...}.
+
+        Raises:
+            CredentialError: the plane has no such alias.
+        """
 
     def keep(self, text: str, /) -> bool | None:
-        """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password):
-        from then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave
-        is known already. False: the text is too short or too common to be distinguished from data, and stays in
-        results."""
+        """Call it at once with every secret that the tool obtains by itself: from then on it is taken out of results,
+        errors, logs and progress, wherever it appears.
+
+        Args:
+            text: a fetched token, a generated password. What `credential` gave is known already.
+
+        Returns:
+            False: the text is too short or too common to be distinguished from data, and stays in results.
+        """
 
 
 @dataclass(slots=True)  # not frozen, as ToolContext
@@ -144,7 +230,11 @@ class ToolWorker:
     """`traceparent` and `tracestate` of the tool's span; nothing where commands are not traced."""
 
     def with_trace(self, headers: Mapping[str, T]) -> dict[str, T | str]:
-        """These headers, and those that carry the trace on; the author's own win, whatever their case."""
+        """Headers for a request of the tool, with those that carry the trace on.
+
+        Args:
+            headers: the author's own; they win, whatever their case.
+        """
         given = {name.lower() for name in headers}
         carried = {name: value for name, value in self.trace_headers().items() if name not in given}
         return {**carried, **headers}
@@ -170,6 +260,11 @@ class ToolContext:
     worker: ToolWorker
 
     def with_render(self, render: Render) -> ToolContext:
+        """A copy with another way to render.
+
+        Args:
+            render: see `ToolValues.render`.
+        """
         return replace(self, values=replace(self.values, render=render))
 
 
@@ -191,12 +286,21 @@ class Tool(Protocol[ConfigT]):
     about parts of a decoded config that nothing reads, reported as unknown fields are; `field_schemas` (field -> JSON
     Schema) says more of a field than its type does; `requires` (module -> how to install it) lets `noetl-worker tools`
     say what is missing; `imports` names those that are imported with the kind, in a thread, before its first command.
-
-    `run` returns a ToolResult (status error for a failure the playbook may handle: an exit code, an HTTP status)
-    or raises ToolError (bad config, nothing to talk to).
     """
 
     kind: ClassVar[str]
     config_model: ClassVar[type]
 
-    async def run(self, config: ConfigT, context: ToolContext) -> ToolResult: ...
+    async def run(self, config: ConfigT, context: ToolContext) -> ToolResult:
+        """Do the work once.
+
+        Args:
+            config: an instance of `config_model`, rendered and checked.
+            context: the command, and what the worker does for the tool.
+
+        Returns:
+            Status error for a failure the playbook may handle: an exit code, an HTTP status.
+
+        Raises:
+            ToolError: bad config, nothing to talk to.
+        """

@@ -38,10 +38,16 @@ def seconds(value: JsonValue, field: str) -> float:
 def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float | None:
     """The shortest of `timeout` and `timeout_seconds`, at the top and under `spec` (each a time, or {"total": ...}).
 
-    None if none.
+    Args:
+        kind: of the tool, for the error's text.
+        raw_config: as a playbook has it. A value that is still a template is passed over: `Registry.prepare` asks
+            again with rendered ones.
 
-    `kind` names the tool in the message of the ConfigurationError for a value that is no time. A value that is
-    still a template is passed over: `Registry.prepare` asks again with rendered ones.
+    Returns:
+        Seconds; None if none is set.
+
+    Raises:
+        ConfigurationError: a value is no time.
     """
     given = {name: _total(kind, name, value) for name, value in _given(raw_config).items()}
     known = {name: value for name, value in given.items() if value is not None and not has_template(value)}

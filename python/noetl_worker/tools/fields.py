@@ -32,6 +32,7 @@ __all__ = [
     "excerpt",
     "has_template",
     "hints_of",
+    "lifted",
     "names_of",
     "nearest",
     "spellings_of",
@@ -123,6 +124,26 @@ def spellings_of(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, 
 def _spellings_for(model: type) -> Mapping[str, str]:
     own = names_of(model)
     return {other: name for name, others in _SPELLINGS.items() if name in own for other in others if other not in own}
+
+
+def lifted(
+    raw: Mapping[str, JsonValue], spec: Mapping[str, JsonValue], model: type, own_spellings: Mapping[str, str]
+) -> dict[str, JsonValue]:
+    """The tool's fields under `spec`, in any spelling; what stands at the top wins, of `input` each value by itself."""
+    own, spellings = names_of(model), spellings_of(model, own_spellings)
+    at_the_top = {spellings.get(name, name): name for name, value in raw.items() if value is not None}
+    found: dict[str, JsonValue] = {}
+    for name, value in spec.items():
+        field = spellings.get(name, name)
+        if field not in own or field == "timeout" or value is None:
+            continue
+        if field not in at_the_top:
+            found[name] = value
+        elif field == "input" and isinstance(value, Mapping):
+            above = raw[at_the_top[field]]
+            if isinstance(above, Mapping):
+                found[at_the_top[field]] = {**value, **found.get(at_the_top[field], {}), **above}
+    return found
 
 
 def _merged(kind: str, name: str, keys: tuple[str, str], first: JsonValue, second: JsonValue) -> JsonValue:

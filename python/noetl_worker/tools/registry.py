@@ -70,7 +70,12 @@ class PreparedTool:
     """Whether the tool says that it waits for nothing: it needs no task of its own."""
 
     def limit(self, default_s: float, hard_s: float) -> None:
-        """Give the call, and its context, the timeout of a worker: its own, else the default or what it needs more."""
+        """Give the call, and its context, the timeout of a worker.
+
+        Args:
+            default_s: seconds, where the config has none and the tool does not need more.
+            hard_s: seconds, whatever the config says.
+        """
         if (limit_s := self.own_timeout_s) is None:
             limit_s = default_s if self.needed_s <= default_s else self.needed_s
         self.timeout_s = self.context.timeout_s = min(limit_s, hard_s)
@@ -81,7 +86,12 @@ class PreparedTool:
         return result if result.duration_ms is not None else result.lasting(round((time.monotonic() - started) * 1000))
 
     async def call(self) -> ToolResult:
-        """As `run`, for who measures the time: `duration_ms` is set where the tool says it."""
+        """As `run`, for who measures the time: `duration_ms` is set where the tool says it.
+
+        Raises:
+            ToolError: the tool's own, or it called exit.
+            ConfigurationError: it gave something else than a ToolResult.
+        """
         context = self.context
         if context.timeout_s != self.timeout_s:
             context = dataclasses.replace(context, timeout_s=self.timeout_s)
@@ -165,7 +175,14 @@ class Registry:
             self.register(tool)
 
     def register(self, tool: Tool[Any]) -> None:
-        """Add a tool under its kind and aliases. ConfigurationError says what a tool lacks."""
+        """Add a tool under its kind and aliases.
+
+        Args:
+            tool: an instance; it takes the place of another one of its kind.
+
+        Raises:
+            ConfigurationError: says what the tool lacks.
+        """
         for name in _names(tool):
             self._tools[name] = tool
         self._plain, self._given = PlainConfigs(), {}
@@ -179,12 +196,21 @@ class Registry:
         return tuple(kind for kind in self.kinds() if self._rules.refusal(kind) is None)
 
     def knows(self, name: str) -> bool:
-        """Whether this is a kind or an alias, if only of a plug-in that does not load."""
+        """Whether there is such a kind or alias, if only of a plug-in that does not load.
+
+        Args:
+            name: as a playbook has it.
+        """
         known = name in BUILT_IN or name in ALIASES or name in self._tools
         return known or any(plugin.name == name for plugin in self.broken)
 
     def limit(self, only: Iterable[str], denied: Iterable[str]) -> None:
-        """From here on refuse every kind that `denied` names, or that `only` does not unless it is empty."""
+        """From here on refuse kinds.
+
+        Args:
+            only: kinds or aliases that run; empty: all.
+            denied: those that do not.
+        """
         self._rules = KindRules(frozenset(map(self._own_name, only)), frozenset(map(self._own_name, denied)))
         self._given.clear()
 
@@ -193,7 +219,10 @@ class Registry:
         return tool.kind if tool is not None else ALIASES.get(name, name)
 
     def get(self, kind: str) -> Tool[Any]:
-        """The tool of this kind or alias.
+        """The tool of a kind.
+
+        Args:
+            kind: or an alias.
 
         Raises:
             UnknownTool: lists the kinds there are.
@@ -211,7 +240,11 @@ class Registry:
         return given
 
     async def load(self, kind: str) -> None:
-        """Import a kind that was not used yet, in a thread: with its library it would hold the loop up for 0.2 s."""
+        """Import a kind that was not used yet, in a thread: with its library it would hold the loop up for 0.2 s.
+
+        Args:
+            kind: or an alias.
+        """
         if kind not in self._tools and (name := ALIASES.get(kind, kind)) in BUILT_IN:
             await asyncio.to_thread(requirements.load, BUILT_IN[name])
 
@@ -226,6 +259,9 @@ class Registry:
         """Check and render a config; see the module.
 
         Args:
+            kind: or an alias.
+            raw_config: as a playbook has it, unrendered.
+            context: what templates see, and the time left.
             has_secrets: whether a secret may be in it: then what the check finds is not kept for the next call.
 
         Raises:
@@ -282,11 +318,20 @@ class Registry:
         return Checked(config, tuple(warnings), raw["timeout"], 0.0 if needed is None else needed(config))
 
     def fields_of(self, kind: str) -> frozenset[str]:
-        """The fields of a kind's config, by their own names. Raises UnknownTool."""
+        """The fields of a kind's config, by their own names. Raises UnknownTool.
+
+        Args:
+            kind: or an alias.
+        """
         return fields.names_of(self.get(kind).config_model)
 
     def check(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> None:
         """Refuse a config as `prepare` does, if it is known by now: not where a template is to be filled later.
+
+        Args:
+            kind: as in `prepare`.
+            raw_config: as in `prepare`.
+            context: as in `prepare`.
 
         Raises:
             UnknownTool: no such kind.
@@ -300,7 +345,13 @@ class Registry:
             self.prepare(kind, raw_config, context)
 
     async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
-        """Prepare and run in one go; what a ToolContext offers as `run_tool`, with the context to run it in."""
+        """Prepare and run in one go; what a ToolContext offers as `run_tool`. Raises what these raise.
+
+        Args:
+            kind: as in `prepare`.
+            raw_config: as in `prepare`.
+            context: to run it in.
+        """
         prepared = self.prepare(kind, raw_config, context)
         for warning in prepared.warnings:
             context.logger.warning("tool_config", kind=kind, problem=warning)
@@ -421,30 +472,11 @@ def _with_timeout(
     rendered = context.values.render(times) if times else {}
     timeout_s = effective_timeout(kind, rendered) if times else None
     own = fields.names_of(tool.config_model)
-    lifted = _lifted(raw, spec, tool)
+    lifted = fields.lifted(raw, spec, tool.config_model, getattr(tool, "field_aliases", {}))
     parts = {name: limit for name, limit in timeout_parts(kind, rendered).items() if name in own}
     merged = {**parts, **raw, **lifted, "timeout": timeout_s}
     merged.pop("timeout_seconds", None)
     return merged
-
-
-def _lifted(raw: Mapping[str, JsonValue], spec: Mapping[str, JsonValue], tool: Tool[Any]) -> dict[str, JsonValue]:
-    """The tool's fields under `spec`, in any spelling; what stands at the top wins, of `input` each value by itself."""
-    own = fields.names_of(tool.config_model)
-    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
-    at_the_top = {spellings.get(name, name): name for name, value in raw.items() if value is not None}
-    lifted: dict[str, JsonValue] = {}
-    for name, value in spec.items():
-        field = spellings.get(name, name)
-        if field not in own or field == "timeout" or value is None:
-            continue
-        if field not in at_the_top:
-            lifted[name] = value
-        elif field == "input" and isinstance(value, Mapping):
-            above = raw[at_the_top[field]]
-            if isinstance(above, Mapping):
-                lifted[at_the_top[field]] = {**value, **lifted.get(at_the_top[field], {}), **above}
-    return lifted
 
 
 def _has_rules(raw: Mapping[str, JsonValue]) -> bool:

@@ -162,6 +162,9 @@ def _parse_case(value: JsonValue) -> Case:
 def parse_action(value: JsonValue) -> CaseAction:
     """Parse the `then` of a case.
 
+    Args:
+        value: an action's name, or an object with that name as its one key (protocol/conditions.md#cases).
+
     Raises:
         CaseError: `wrong_type`, `missing_field`, `unknown_action`.
     """

@@ -1,0 +1,135 @@
+"""The documented surface says of each function what its arguments are, and what it raises itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+PACKAGE: Final = Path(__file__).parents[2] / "python"
+SURFACE: Final = (
+    "cases",
+    "engine.protocol",
+    "envelope",
+    "errors",
+    "event_set",
+    "json_text",
+    "models",
+    "template",
+    "testing",
+    "tools.contract",
+    "tools.registry",
+)
+"""What docs/library.md and docs/add-a-tool.md name, below `noetl_worker`. A name is what its `__all__` has."""
+PAGES: Final = ("library.md", "add-a-tool.md")
+BY_ANOTHER_NAME: Final = ("engine", "tools")
+"""`engine` has the calls of `engine.protocol`; `noetl_worker.tools` is the entry point group."""
+AS_THE_CONTRACT: Final = ("MemoryControlPlane", "RecordedLogger")
+"""Their methods are those of `ToolControlPlane` and `ToolLogger`, and documented there."""
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+SECTION: Final = re.compile(r"^(\w+):$")
+ENTRY: Final = re.compile(r"^    (\w+): \S")
+
+
+class Described(NamedTuple):
+    """A function, and the docstring that has to describe it."""
+
+    name: str
+    function: Function
+    text: str
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    path = PACKAGE.joinpath(*module.split("."))
+    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8"))
+
+
+def exported(module: str) -> list[str]:
+    """What `__all__` lists."""
+    for node in tree(module).body:
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "__all__" for to in node.targets):
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    raise AssertionError(f"{module} has no __all__")
+
+
+def defined(module: str, name: str) -> Definition | None:
+    """Where it is written, however often it was imported on the way; None for a constant or an alias of a type."""
+    for node in tree(module).body:
+        if isinstance(node, Definition) and node.name == name:
+            return node
+        if isinstance(node, ast.ImportFrom) and any(name == one.name for one in node.names):
+            return defined(str(node.module), name)
+    return None
+
+
+def described(definition: Definition) -> Iterator[Described]:
+    """The functions of it that a user calls."""
+    own = ast.get_docstring(definition) or ""
+    if isinstance(definition, Function):
+        yield Described(definition.name, definition, own)
+    elif definition.name not in AS_THE_CONTRACT:
+        for member in definition.body:
+            if isinstance(member, Function) and (member.name == "__init__" or not member.name.startswith("_")):
+                text = ast.get_docstring(member) or ""
+                yield Described(f"{definition.name}.{member.name}", member, text or own * (member.name == "__init__"))
+
+
+def every_function() -> Iterator[Described]:
+    for module in SURFACE:
+        for name in exported(f"noetl_worker.{module}"):
+            if (definition := defined(f"noetl_worker.{module}", name)) is not None:
+                yield from described(definition)
+
+
+def parameters(function: Function) -> list[str]:
+    given = function.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    return [one.arg for one in named if one is not None and one.arg not in ("self", "cls")]
+
+
+def raised(function: Function) -> set[str]:
+    """Exceptions that it raises by their names, in its own lines."""
+    found = (node.exc for node in ast.walk(function) if isinstance(node, ast.Raise))
+    return {call.func.id for call in found if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)}
+
+
+def entries(text: str, section: str) -> list[str]:
+    """The names that a section of a docstring has (Google's style)."""
+    found: list[str] = []
+    at = ""
+    for line in text.splitlines():
+        if (heading := SECTION.match(line)) is not None:
+            at = heading[1]
+        elif at == section and (entry := ENTRY.match(line)) is not None:
+            found.append(entry[1])
+    return found
+
+
+FUNCTIONS: Final = {one.name: one for one in every_function()}
+
+
+def test_docstring_names_each_argument() -> None:
+    wrong = {
+        name: (entries(one.text, "Args"), parameters(one.function))
+        for name, one in FUNCTIONS.items()
+        if sorted(entries(one.text, "Args")) != sorted(parameters(one.function))
+    }
+    assert wrong == {}, "the Args of a docstring, and what it should name"
+
+
+def test_docstring_names_what_is_raised() -> None:
+    raises = {name: raised(one.function) - {*entries(one.text, "Raises")} for name, one in FUNCTIONS.items()}
+    assert {name: missing for name, missing in raises.items() if missing} == {}
+
+
+def test_surface_is_what_the_pages_name() -> None:
+    """A module that is added to one of the two pages is held to the same."""
+    pages = "".join((PACKAGE.parent / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
+    named = {name.rstrip(".") for name in re.findall(r"noetl_worker\.([a-z_.]+)", pages)}
+    assert named <= {*SURFACE, *BY_ANOTHER_NAME}
