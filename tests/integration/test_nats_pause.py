@@ -10,7 +10,7 @@ import pytest
 
 from integration.desk import DURABLE, STREAM, desk
 from integration.house import house, noops
-from integration.processes import Probe, command_line, until, worker_process
+from integration.processes import Probe, command_line, typed, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.models import Dialect
 
@@ -23,7 +23,7 @@ async def test_pause_holds_commands_back_until_it_is_resumed_and_is_seen_everywh
     ):
         given = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url, **variables}
         probe = Probe(int(worker.logged("probes_listening")[0]["port"]))
-        paused = await asyncio.to_thread(command_line, tmp_path, "nats", "pause", "--for", "20m", **given)
+        paused = await asyncio.to_thread(typed, "nats", "pause", "--for", "20m", **given)
         assert (paused.code, paused.err) == (0, "")
         assert f"durable {DURABLE} on stream {STREAM} delivers nothing for 20m" in paused.out
         await worker.wait_logged("durable_paused")
@@ -39,30 +39,27 @@ async def test_pause_holds_commands_back_until_it_is_resumed_and_is_seen_everywh
             "it is meant: no probe and no alert takes it for trouble"
         )
         for words in (("nats", "ensure"), ("doctor",), ("top", "--once", variables["WORKER_METRICS_BIND"])):
-            looked = await asyncio.to_thread(command_line, tmp_path, *words, **given)
+            looked = await asyncio.to_thread(typed, *words, **given)
             said = " ".join(looked.out.split())
             assert "by an operator" in said and "nothing runs" in said if words[0] == "top" else "resume" in said, said
-        ensured = json.loads((await asyncio.to_thread(command_line, tmp_path, "nats", "ensure", "--json", **given)).out)
+        ensured = json.loads((await asyncio.to_thread(typed, "nats", "ensure", "--json", **given)).out)
         assert ensured["as_wanted"] is True
         assert 1100 < ensured["paused_s"] <= 1200
 
         resumed = command_line(tmp_path, "nats", "resume", "--json", **given)
         assert (resumed.code, json.loads(resumed.out)["paused_s"]) == (0, 0)
         await home.wait_terminal(*(one.event_id for one in issued))
-        assert command_line(tmp_path, "nats", "resume", **given).code == 0, "not paused: nothing to do"
+        assert (await asyncio.to_thread(typed, "nats", "resume", **given)).code == 0, "not paused: nothing to do"
 
 
-@pytest.mark.parametrize("text", ["", "20", "m", "-5m", "0m", "1.5h", "a day"])
-def test_time_that_is_none_is_refused_with_an_example(text: str, tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "nats", "pause", "--for", text)
+NO_TIMES = [(("--for", text), "for example 20m") for text in ("", "20", "m", "-5m", "0m", "1.5h", "a day")]
+
+
+@pytest.mark.parametrize(("words", "said"), [*NO_TIMES, ((), "--for")])
+def test_time_that_is_none_or_absent_is_refused(words: tuple[str, ...], said: str) -> None:
+    ended = typed("nats", "pause", *words)
     assert ended.code == 2
-    assert "for example 20m" in ended.err
-
-
-def test_pause_without_a_time_is_refused(tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "nats", "pause")
-    assert ended.code == 2
-    assert "--for" in ended.err
+    assert said in ended.err
 
 
 async def test_pause_that_would_lose_a_command_is_refused_with_the_longest_that_does_not() -> None:

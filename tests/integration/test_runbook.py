@@ -7,6 +7,7 @@ import base64
 import json
 import shlex
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.responses import JSONResponse
 from integration.desk import DURABLE, STREAM, desk
 from integration.house import house, noops
 from integration.page_commands import commands_of
-from integration.processes import Gate, command_line, until, worker_process
+from integration.processes import Gate, typed, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -24,12 +25,14 @@ from noetl_worker.models import Dialect
 PAGE = Path(__file__, "../../../docs/runbook.md").resolve().read_text(encoding="utf-8")
 
 
-def printed(alert: str, directory: Path, **variables: str) -> str:
+def printed(alert: str, **variables: str) -> str:
     """By the commands of its section, in one line without the borders of tables; those that ask a cluster not run."""
     section = PAGE.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
     commands = [shlex.split(line.text)[1:] for line in commands_of(section) if line.why_not is None]
     assert commands, f"no command that can be run in {alert}"
-    ended = [command_line(directory, *words, **{"COLUMNS": "300", **variables}) for words in commands]
+    given = {"COLUMNS": "300", **variables}
+    with ThreadPoolExecutor(1) as apart:  # a test may be on a loop, and a command has one of its own
+        ended = list(apart.map(lambda words: typed(*words, **given), commands))
     return " ".join(" ".join(one.out + one.err for one in ended).split())
 
 
@@ -37,22 +40,22 @@ def at(home: Any, **variables: str) -> dict[str, str]:
     return {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url, **variables}
 
 
-async def test_plane_that_is_down_or_has_an_old_outcome_is_found(tmp_path: Path) -> None:
+async def test_plane_that_is_down_or_has_an_old_outcome_is_found() -> None:
     async with house(Dialect.PYTHON, worker=False) as home:
         nowhere = f"http://127.0.0.1:{free_port()}"
         for alert in ("NoetlWorkerPlaneDown", "NoetlWorkerOutboxOld"):
-            assert nowhere in printed(alert, tmp_path, **at(home, NOETL_SERVER_URL=nowhere))
+            assert nowhere in printed(alert, **at(home, NOETL_SERVER_URL=nowhere))
 
 
-async def test_nats_that_is_down_is_found(tmp_path: Path) -> None:
+async def test_nats_that_is_down_is_found() -> None:
     nowhere = f"nats://127.0.0.1:{free_port()}"
-    assert f"no NATS at {nowhere}" in printed("NoetlWorkerNatsDown", tmp_path, NATS_URL=nowhere)
+    assert f"no NATS at {nowhere}" in printed("NoetlWorkerNatsDown", NATS_URL=nowhere)
 
 
-async def test_credentials_that_the_plane_refuses_are_found(tmp_path: Path) -> None:
+async def test_credentials_that_the_plane_refuses_are_found() -> None:
     async with house(Dialect.PYTHON, worker=False) as home:
         home.plane.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
-        found = await asyncio.to_thread(printed, "NoetlWorkerAuthRefused", tmp_path, **at(home))
+        found = await asyncio.to_thread(printed, "NoetlWorkerAuthRefused", **at(home))
         assert "NOETL_INTERNAL_API_TOKEN" in found
 
 
@@ -65,7 +68,7 @@ async def test_worker_that_is_not_ready_or_full_is_found(tmp_path: Path) -> None
         await until(lambda: gate.runs == 1, "its only slot is taken")
 
         async def shows(alert: str, text: str) -> bool:
-            return text in await asyncio.to_thread(printed, alert, tmp_path, **given)
+            return text in await asyncio.to_thread(printed, alert, **given)
 
         await until(lambda: shows("NoetlWorkerSlotsFull", "slots 1 used, 1 allowed now, 1 in all"), "full")
         worker.signal()
@@ -74,7 +77,7 @@ async def test_worker_that_is_not_ready_or_full_is_found(tmp_path: Path) -> None
         gate.open()
 
 
-async def test_limit_that_is_reached_a_foreign_filter_and_a_pause_are_found(tmp_path: Path) -> None:
+async def test_limit_that_is_reached_a_foreign_filter_and_a_pause_are_found() -> None:
     async with desk() as there:
         await there.make_stream(max_age=3600 * 10**9)
         await there.make_durable(max_ack_pending=2, filter_subjects=None, filter_subject="noetl.commands.gpu.>")
@@ -83,15 +86,15 @@ async def test_limit_that_is_reached_a_foreign_filter_and_a_pause_are_found(tmp_
             ("NoetlWorkerForeignPool", "filters: noetl.commands.gpu.>"),
             ("NoetlWorkerLagGrows", "filters: noetl.commands.gpu.>"),
         ):
-            assert cause in printed(alert, tmp_path, NATS_URL=there.server.url)
+            assert cause in printed(alert, NATS_URL=there.server.url)
         assert (await there.type("nats", "pause", "--for", "10m")).code == 0
         assert f"durable {DURABLE} is paused by an operator" in printed(
-            "NoetlWorkerLagGrows", tmp_path, NATS_URL=there.server.url
+            "NoetlWorkerLagGrows", NATS_URL=there.server.url
         )
-        assert STREAM in printed("NoetlWorkerLagGrows", tmp_path, NATS_URL=there.server.url)
+        assert STREAM in printed("NoetlWorkerLagGrows", NATS_URL=there.server.url)
 
 
-def test_credential_that_ends_is_found(tmp_path: Path) -> None:
+def test_credential_that_ends_is_found() -> None:
     def token(left_s: float) -> str:
         claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + left_s}).encode()).decode().rstrip("=")
         return f"eyJhbGciOiJub25lIn0.{claims}.c2ln"
@@ -99,16 +102,16 @@ def test_credential_that_ends_is_found(tmp_path: Path) -> None:
     nowhere = f"nats://127.0.0.1:{free_port()}"
     for left_s, said in ((7.5 * 86400, ": 7 days left"), (-60, "it has ended"), (90 * 86400, "ok")):
         given = {"NATS_URL": nowhere, "NOETL_INTERNAL_API_TOKEN": token(left_s)}
-        found = printed("NoetlWorkerCredentialEnds", tmp_path, **given)
+        found = printed("NoetlWorkerCredentialEnds", **given)
         assert "end of NOETL_INTERNAL_API_TOKEN" in found
         assert said in found.partition("end of NOETL_INTERNAL_API_TOKEN")[2]
         assert ("renew it now" in found) is (left_s < 14 * 86400)
 
 
-async def test_dead_letter_is_found_with_its_reason(tmp_path: Path) -> None:
+async def test_dead_letter_is_found_with_its_reason() -> None:
     async with desk() as there:
         await there.keep(reason="unknown command: 404")
-        assert "unknown command: 404" in printed("NoetlWorkerDeadLetters", tmp_path, NATS_URL=there.server.url)
+        assert "unknown command: 404" in printed("NoetlWorkerDeadLetters", NATS_URL=there.server.url)
 
 
 @pytest.mark.parametrize("alert", [line[3:] for line in PAGE.splitlines() if line.startswith("## ")])
