@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,13 @@ def wrong_in(span: str) -> str | None:
     return None
 
 
+@cache
+def command_line() -> Any:
+    return get_command(app_for())
+
+
 def unknown_word(words: list[str]) -> str | None:
-    command: Any = get_command(app_for())
+    command = command_line()
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
     if hasattr(command, "commands") and words and not words[0].startswith("-"):

@@ -59,6 +59,7 @@ def test_log_event_that_the_changelog_renames_has_its_new_name() -> None:
     assert {old for old, _ in renamed} & names() == set()
 
 
+@cache
 def listed() -> ModuleType:
     """What makes docs/log-events.md."""
     path = CHANGELOG.parent / "docs" / "list_log_events.py"
@@ -67,6 +68,7 @@ def listed() -> ModuleType:
     assert spec.loader is not None
     made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
+    made.events = cache(made.events)  # type: ignore[attr-defined]
     return made
 
 
