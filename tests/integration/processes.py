@@ -15,15 +15,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 import logging_guard
 import long_steps
 import noetl_worker
 from integration.house import House
-from noetl_worker.cli import app_for
+from noetl_worker.cli import app_for, main
 from patience import PATIENCE_S, until
 
 INSIDE = str(Path(__file__).parents[1] / "faults" / "inside")
@@ -275,10 +277,24 @@ def command_line(directory: Path, *arguments: str, **variables: str) -> Ended:
     return Ended(done.returncode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
 
+def given(**variables: str) -> dict[str, str | None]:
+    """What a command in this process finds changed in its environment."""
+    ours: dict[str, str | None] = {name: None for name in os.environ if name.startswith(OURS)}
+    return {**ours, "NOETL_WORKER_ENGINE": os.environ.get("NOETL_WORKER_ENGINE"), "COLUMNS": "100", **variables}
+
+
 def typed(*arguments: str, **variables: str) -> Ended:
     """Run it in this process: what a command says and does, where neither its start nor its signals are the matter."""
-    given: dict[str, str | None] = {name: None for name in os.environ if name.startswith(OURS)}
-    given |= {"NOETL_WORKER_ENGINE": os.environ.get("NOETL_WORKER_ENGINE"), "COLUMNS": "100", **variables}
     with logging_guard.kept():
-        done = CliRunner().invoke(app_for(arguments), arguments, env=given, catch_exceptions=False)
+        done = CliRunner().invoke(app_for(arguments), arguments, env=given(**variables), catch_exceptions=False)
     return Ended(done.exit_code, done.stdout, done.stderr)
+
+
+def entered(*arguments: str, **variables: str) -> Ended:
+    """As `typed`, by the entry point: what it says of words that are no command's, and to a shell that asks."""
+    words = mock.patch.object(sys, "argv", ["noetl-worker", *arguments])
+    with logging_guard.kept(), words, CliRunner().isolation(env=given(**variables)) as (out, err, _):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        sys.stderr.flush()
+        return Ended(int(ended.value.code or 0), out.getvalue().decode(), err.getvalue().decode())

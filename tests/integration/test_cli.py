@@ -1,7 +1,7 @@
 """The command line as a person at a laptop uses it.
 
-As a process: each command's start, what `main` does before there is a command, signals, and what really is on standard
-output. In this process: what differs in arguments and playbooks alone, since most of a command is its start.
+As a process: what is done before there is a command, signals, and what really is on standard output. In this process:
+what differs in arguments and playbooks alone, since most of a command is its start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from integration.processes import Ended, command_line, environment, typed, until
+from integration.processes import Ended, command_line, entered, environment, typed, until
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
@@ -142,10 +142,14 @@ def test_flag_of_any_setting_reaches_it_and_no_other() -> None:
         ("noetl-worker exec post", "postgres"),
     ],
 )
-def test_shell_completes_commands_flags_and_kinds(typed: str, offered: str, tmp_path: Path) -> None:
+def test_shell_completes_commands_flags_and_kinds(typed: str, offered: str) -> None:
     asked = {"_NOETL_WORKER_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    ended = command_line(tmp_path, **asked)
-    assert ended.out.split() == [offered]
+    assert entered(**asked).out.split() == [offered]
+
+
+def test_shell_that_completes_is_answered_by_the_process(tmp_path: Path) -> None:
+    asked = {"_NOETL_WORKER_COMPLETE": "complete_bash", "COMP_WORDS": "noetl-worker do", "COMP_CWORD": "1"}
+    assert command_line(tmp_path, **asked).out.split() == ["doctor"]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +164,8 @@ def test_shell_completes_commands_flags_and_kinds(typed: str, offered: str, tmp_
         (("dve",), "noetl-worker: No such command 'dve'"),
     ],
 )
-def test_wrong_argument_is_one_line_and_exit_2(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    ended = command_line(tmp_path, *words)
+def test_wrong_argument_is_one_line_and_exit_2(words: tuple[str, ...], said: str) -> None:
+    ended = entered(*words)
     assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
     assert said in ended.err
 
