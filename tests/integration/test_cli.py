@@ -26,6 +26,7 @@ from integration.processes import Ended, command_line, entered, environment, typ
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
+from patience import PATIENCE_S
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ELSEWHERE = {
@@ -232,7 +233,7 @@ def test_example_completes(name: str) -> None:
 
 def test_failing_playbook_ends_with_a_code_above_zero(tmp_path: Path) -> None:
     file = playbook(tmp_path, {"step": "start", "tool": {"kind": "shell", "command": "exit 3"}})
-    ended = command_line(tmp_path, "dev", file)
+    ended = typed("dev", file)
     assert ended.code == 1
     assert "FAILED" in ended.out
 
@@ -278,7 +279,8 @@ def test_override_that_cannot_be_set_is_named(given: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("dialect", ["python", "rust"])
 def test_json_is_all_that_stdout_has(dialect: str, tmp_path: Path) -> None:
     sets = ("--set", "workload.who=Ada", "--set", "workload.deep.er=2")
-    ended = command_line(tmp_path, "dev", playbook(tmp_path, ECHO), *sets, "--json", "--dialect", dialect)
+    words = ("dev", playbook(tmp_path, ECHO), *sets, "--json", "--dialect", dialect)
+    ended = command_line(tmp_path, *words) if dialect == "python" else typed(*words)
     assert ended.code == 0
     assert ended.err == ""
     lines = json_lines(ended.out)
@@ -341,7 +343,7 @@ async def test_keep_serves_execute_until_a_signal_and_leaves_no_process(number: 
 
             await until(is_over, "the execution asked for")
         process.send_signal(number)
-        assert await asyncio.to_thread(process.wait, 10) == code
+        assert await asyncio.to_thread(process.wait, PATIENCE_S) == code
         port = int(begin["nats"].rpartition(":")[2])
         await until(lambda: is_closed(port), "the end of nats-server")
 

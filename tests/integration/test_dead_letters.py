@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from typer.testing import CliRunner
 
 from integration.desk import DEAD_LETTERS, STREAM, desk
 from integration.house import House, house
-from integration.processes import Ended, command_line, until
+from integration.processes import Ended, typed, until
 from noetl_worker.cli import app_for
 from noetl_worker.delivery.dead_letter import NotRequeued, Requeued, pack, requeue
 from noetl_worker.dev.plane import RawCommand
@@ -44,12 +43,12 @@ async def _has_dead_letters(home: House) -> bool:
     return bool(await home.dead_letters())
 
 
-async def test_dead_letter_is_listed_shown_and_put_back_to_work(tmp_path: Path) -> None:
+async def test_dead_letter_is_listed_shown_and_put_back_to_work() -> None:
     async with house() as home:
         issued, kept = await refused_command(home)
 
         async def type_(*arguments: str) -> Ended:
-            return await asyncio.to_thread(command_line, tmp_path, *arguments, NATS_URL=home.nats.url)
+            return await asyncio.to_thread(typed, *arguments, NATS_URL=home.nats.url)
 
         listed = json.loads((await type_("dead-letters", "list", "--json")).out)
         assert (listed["id"], listed["kind"], listed["deliveries"]) == (1, "claim_refused", 1)

@@ -45,11 +45,6 @@ async def gated_house(config: str, login: str) -> AsyncIterator[tuple[House, str
 
 WITH_ACCOUNTS = {
     "user-info of the URL": {"NATS_URL": "nats://noetl:" + QUOTED + "@{address}"},
-    "NATS_USER and NATS_PASSWORD": {
-        "NATS_URL": "nats://{address}",
-        "NATS_USER": "noetl",
-        "NATS_PASSWORD": PASSWORD,
-    },
     "variables before the URL": {
         "NATS_URL": "nats://somebody:else@{address}",
         "NATS_USER": "noetl",

@@ -68,8 +68,11 @@ async def test_outage_of_nats_has_one_line_when_it_begins_and_one_when_it_is_ove
         await home.nats.stop()
         await until(lambda: len(worker.logged("nats_error")) >= 8, "tries to connect")
         assert await probe.why_not_ready() == "NATS is not connected"
+        assert (await probe.get("/livez")).status_code == 200  # a restart would not help
         await home.nats.start()
         await until(probe.is_ready, "ready again")
+        [one] = await home.plane.create_commands(noops(1))
+        await home.wait_terminal(one.event_id)
         records = map(json.loads, filter(lambda line: line.startswith("{"), worker.text.splitlines()))
         events = [record["event"] for record in records if record["level"] != "debug"]
         began, over = events.index("nats_disconnected"), events.index("nats_reconnected")

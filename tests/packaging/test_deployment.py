@@ -15,8 +15,6 @@ import pytest
 from chart import CHART, VARIANTS, containers, helm_python, one, rendered
 from noetl_worker.settings.settings import SETTINGS
 
-kubernetes_validate = pytest.importorskip("kubernetes_validate")
-
 ROOT = Path(__file__).parents[2]
 OURS = {"PrometheusRule", "ScaledObject", "ServiceMonitor"}
 """Kinds of other projects, whose schemas are not Kubernetes': test_chart_objects.py says what stands in them."""
@@ -24,6 +22,7 @@ OURS = {"PrometheusRule", "ScaledObject", "ServiceMonitor"}
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_rendered_is_what_kubernetes_takes(variant: str) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     documents = rendered(VARIANTS[variant])
     for document in documents:
         if document["kind"] not in OURS:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from patience import PATIENCE_S
 
-pytest.importorskip("check_jsonschema", reason="needs the dev group")
+pytestmark = pytest.mark.skipif(find_spec("check_jsonschema") is None, reason="needs the dev group")
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -43,10 +43,6 @@ SHAPES = {
 }
 
 
-TOO_LARGE = base64.b64encode(zlib.compress(b'"' + b"0" * (MAX_BODY_BYTES + 1) + b'"')).decode()
-"""64 MiB and more, in 85 kB."""
-
-
 class Limited:
     """A plane with a limit of its own, and a result store."""
 
@@ -152,7 +148,8 @@ async def test_stored_result_that_lost_its_end_is_an_error() -> None:
 
 
 async def test_stored_result_that_unpacks_to_more_than_an_answer_may_have_is_an_error() -> None:
-    at = Limited(Dialect.PYTHON)
-    at.stored = json.dumps({"_zlib_base64": TOO_LARGE}, separators=(",", ":")).encode()
+    at, too_large = Limited(Dialect.PYTHON), zlib.compress(b'"' + b"0" * (MAX_BODY_BYTES + 1) + b'"')
+    packed = base64.b64encode(too_large).decode()
+    at.stored = json.dumps({"_zlib_base64": packed}, separators=(",", ":")).encode()
     with pytest.raises(ControlPlaneError, match="has more than 67108864 bytes"):
         await at.plane.stored_result(REF)
