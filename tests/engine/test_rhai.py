@@ -1,10 +1,9 @@
-"""The rhai tool: both dialects, limits, cancellation, and what a pure install says."""
+"""The rhai tool: both dialects, limits, cancellation."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,9 @@ from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.rhai import RhaiConfig, RhaiTool
 
+pytestmark = pytest.mark.rust
+RUNNING: list[RhaiTool] = []
+
 
 def context(timeout_s: float | None = 30.0, dialect: Dialect = Dialect.RUST, **variables: Any) -> ToolContext:
     made = tool_context(dialect=dialect, execution_id=7, step="s1", server_url="http://srv", timeout_s=timeout_s)
@@ -35,18 +37,17 @@ async def run(
 
 
 async def run_in(given: ToolContext, config: RhaiConfig) -> ToolResult:
-    tool = RhaiTool()
-    try:
-        return await tool.run(config, given)
-    finally:
-        await tool.aclose()
+    [tool] = RUNNING
+    return await tool.run(config, given)
 
 
-@pytest.fixture(autouse=True)
-def native(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("rust"):
-        core = pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
-        assert "rhai" in core.FEATURES
+@pytest.fixture(scope="module", autouse=True)
+async def native(anyio_backend: Any) -> AsyncIterator[None]:
+    core = pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
+    assert "rhai" in core.FEATURES
+    RUNNING.append(RhaiTool())
+    yield
+    await RUNNING.pop().aclose()
 
 
 class _Echo(BaseHTTPRequestHandler):
@@ -77,21 +78,18 @@ def server() -> Iterator[str]:
     http.server_close()
 
 
-@pytest.mark.rust
 async def test_value_of_the_last_expression_is_the_data() -> None:
     result = await run("let x = 40; #{sum: x + 2, half: 0.5, none: (), list: [1, \"a\", 'c', true]}")
     assert result.data == {"sum": 42, "half": 0.5, "none": None, "list": [1, "a", "c", True]}
     assert result.status is ToolStatus.SUCCESS
 
 
-@pytest.mark.rust
 async def test_arguments_are_a_map_and_variables_and_keep_their_types() -> None:
     code = "#{n: args.n + n, t: args.t, nested: args.m.k, w: workload.region, v: vars.other, id: execution_id, s: step}"
     result = await run(code, {"n": 5, "t": "x", "m": {"k": [1]}}, other=1.5, workload={"region": "eu"})
     assert result.data == {"n": 10, "t": "x", "nested": [1], "w": "eu", "v": 1.5, "id": 7, "s": "s1"}
 
 
-@pytest.mark.rust
 @pytest.mark.parametrize(
     ("of_a_task", "dialect", "who"),
     [({}, Dialect.RUST, "workload"), ({}, Dialect.PYTHON, "argument"), ({"_task": "a"}, Dialect.RUST, "argument")],
@@ -106,7 +104,6 @@ async def test_variable_of_the_command_hides_an_argument_on_the_rust_plane(
     assert result.data == [who, "argument", "s1"]
 
 
-@pytest.mark.rust
 async def test_script_of_the_published_playbooks_runs() -> None:
     code = """
         // waits for an operation, as the published cluster playbook does
@@ -127,7 +124,6 @@ async def test_script_of_the_published_playbooks_runs() -> None:
     assert result.stdout == "try 1: RUNNING\ntry 2: RUNNING\ntry 3: DONE\n"
 
 
-@pytest.mark.rust
 async def test_print_and_log_of_anything_are_the_output() -> None:
     result = await run('print("a"); log(1); info(#{x: 1}); warn([1]); debug("d"); error(())')
     assert result.stdout is not None
@@ -135,7 +131,6 @@ async def test_print_and_log_of_anything_are_the_output() -> None:
     assert '[info] #{"x": 1}' in result.stdout
 
 
-@pytest.mark.rust
 async def test_output_is_cut_without_half_of_a_secret() -> None:
     redaction.remember(lambda: ("Zq7-hunterSecret",))
     code = 'let s = "y"; s.pad(65526, "x"); print(s + secret); print("more")'
@@ -143,13 +138,11 @@ async def test_output_is_cut_without_half_of_a_secret() -> None:
     assert shown.stdout == "y" + "x" * 65525 + "[REDACTED]\n"
 
 
-@pytest.mark.rust
 async def test_json_goes_both_ways() -> None:
     assert (await run('let v = parse_json("{\\"a\\": [1, 2.5, null]}"); to_json(v)')).data == '{"a":[1,2.5,null]}'
     assert (await run('parse_json("no json")')).data is None
 
 
-@pytest.mark.rust
 async def test_http_calls_return_a_map(server: str) -> None:
     answer = (await run(f'http_get("{server}/x")')).data
     assert (answer["status"], answer["status_str"], answer["ok"], answer["error"]) == (200, "200", True, None)
@@ -157,7 +150,6 @@ async def test_http_calls_return_a_map(server: str) -> None:
     assert json.loads(answer["body_raw"]) == answer["body"]
 
 
-@pytest.mark.rust
 @pytest.mark.parametrize(
     ("call", "seen"),
     [
@@ -174,7 +166,6 @@ async def test_http_calls_of_both_dialects(server: str, call: str, seen: tuple[s
     assert (body["method"], body["auth"], body["body"]) == seen
 
 
-@pytest.mark.rust
 async def test_http_status_and_transport_errors_are_values(server: str) -> None:
     assert (await run(f'let r = http_get("{server}/missing"); [r.status, r.ok]')).data == [404, False]
     assert (await run(f'http_get("{server}/text").body')).data.strip() == "plain text, no JSON"
@@ -183,14 +174,12 @@ async def test_http_status_and_transport_errors_are_values(server: str) -> None:
     assert answer["error"]
 
 
-@pytest.mark.rust
 @pytest.mark.parametrize("code", ["let x = ;", 'eval("1")', 'import "x" as y;', "fn f( { }"])
 async def test_script_that_does_not_parse_is_a_configuration_error(code: str) -> None:
     with pytest.raises(ConfigurationError, match="rhai: script does not parse"):
         await run(code)
 
 
-@pytest.mark.rust
 @pytest.mark.parametrize(
     ("code", "kind", "says"),
     [
@@ -208,13 +197,11 @@ async def test_failure_has_a_kind_and_a_text(code: str, kind: str, says: str) ->
     assert says in str(caught.value)
 
 
-@pytest.mark.rust
 async def test_failure_tells_what_the_script_had_printed() -> None:
     with pytest.raises(ToolError, match=r"why.*it had printed: so far"):
         await run('print("so far"); throw "why"')
 
 
-@pytest.mark.rust
 @pytest.mark.parametrize("code", ["loop { }", "sleep(1000)", "loop { try { sleep(1000) } catch { } }"])
 async def test_timeout_of_the_command_ends_the_script(code: str) -> None:
     """It would go on for longer than this test lasts."""
@@ -238,7 +225,6 @@ async def silent_server() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Eve
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", asked, gone
 
 
-@pytest.mark.rust
 async def test_cancelled_task_stops_its_script() -> None:
     async with silent_server() as (url, asked, gone):
         task = asyncio.create_task(run(f'http_get("{url}")'))
@@ -249,7 +235,6 @@ async def test_cancelled_task_stops_its_script() -> None:
         await gone.wait()
 
 
-@pytest.mark.rust
 async def test_script_that_waits_takes_no_thread_that_names_are_looked_up_in() -> None:
     """Eight that slept took all default threads: an `http` command waited for its name until they had ended."""
     with ThreadPoolExecutor(1) as only:
@@ -261,9 +246,4 @@ async def test_script_that_waits_takes_no_thread_that_names_are_looked_up_in() -
             assert not task.done()
             task.cancel()
             await asyncio.wait({task})
-
-
-async def test_pure_install_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
-    with pytest.raises(ConfigurationError, match="needs the native build of noetl-worker"):
-        await run("1")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())

@@ -15,7 +15,8 @@ import pytest
 import noetl_worker
 from noetl_worker import engine
 from noetl_worker.engine import load_engine
-from noetl_worker.errors import EnginePanic, EngineUnavailable, SettingsError
+from noetl_worker.errors import ConfigurationError, EnginePanic, EngineUnavailable, SettingsError
+from noetl_worker.testing import arun_tool
 from patience import PATIENCE_S
 
 PACKAGE_ROOT = str(Path(noetl_worker.__file__).parents[1])
@@ -91,6 +92,12 @@ def test_rust_that_is_missing_is_an_error_with_the_cause(monkeypatch: pytest.Mon
     with pytest.raises(EngineUnavailable, match="NOETL_WORKER_ENGINE=rust, but") as caught:
         load_engine("rust")
     assert isinstance(caught.value.__cause__, ImportError)
+
+
+async def test_rhai_of_a_pure_install_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_rust(monkeypatch)
+    with pytest.raises(ConfigurationError, match="needs the native build of noetl-worker"):
+        await arun_tool("rhai", {"code": "1"})
 
 
 @pytest.mark.parametrize("choice", ["auto", "rust"])

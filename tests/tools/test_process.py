@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,24 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 
 from .processes import open_descriptors, started, until_gone, with_time
 
+RUNNERS: list[PythonRunner] = []
 
-@pytest.fixture(params=loops.BOTH)
+
+@pytest.fixture(scope="module", params=loops.BOTH)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-async def sh(script: str, *, runner: PythonRunner | None = None, **options: Any) -> process.Finished:
-    used = runner or PythonRunner()
-    try:
-        return await used.run_program(
-            "/bin/sh", ["sh", "-c", script], env=process.base_environment(), cwd="/", **options
-        )
-    finally:
-        if runner is None:
-            await used.aclose()
+@pytest.fixture(scope="module", autouse=True)
+async def runner(anyio_backend: Any) -> AsyncIterator[None]:
+    RUNNERS.append(PythonRunner())
+    yield
+    await RUNNERS.pop().aclose()
+
+
+async def sh(script: str, **options: Any) -> process.Finished:
+    [used] = RUNNERS
+    return await used.run_program("/bin/sh", ["sh", "-c", script], env=process.base_environment(), cwd="/", **options)
 
 
 async def stopped_late(script: str, **options: Any) -> process.Finished:
@@ -125,15 +129,13 @@ async def test_program_that_does_not_exist_is_a_tool_error() -> None:
 async def test_hundred_programs_run_at_once_without_threads_or_leaked_descriptors() -> None:
     import threading
 
-    runner = PythonRunner()
-    await sh("true", runner=runner)  # the template runs
+    await sh("true")  # the template runs
     before = open_descriptors()
     threads = threading.active_count()
-    finished = await asyncio.gather(*(sh(f"echo {number}", runner=runner) for number in range(100)))
+    finished = await asyncio.gather(*(sh(f"echo {number}") for number in range(100)))
     assert threading.active_count() == threads
     assert open_descriptors() == before
     assert [one.stdout.strip() for one in finished] == [str(number) for number in range(100)]
-    await runner.aclose()
 
 
 async def test_scratch_directory_is_removed_with_its_content() -> None:

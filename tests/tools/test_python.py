@@ -6,40 +6,25 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import loops
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.registry import Registry
 
+from . import warm
 from .processes import children_of, linux_only, members_of, open_descriptors, started, until_gone, with_time
 
-WARM: list[Registry] = []
-
-
-@pytest.fixture(scope="module", params=loops.BOTH)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def warm(anyio_backend: Any) -> AsyncIterator[None]:
-    """The tests of a loop run their commands as a worker does: one after the other, in children of one template."""
-    WARM.append(Registry(plugins=False))
-    yield
-    await WARM.pop().aclose()
+anyio_backend, registry = warm.anyio_backend, warm.registry
 
 
 async def python(code: str | None = None, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
     whole = {**({"code": code} if code is not None else {}), **(config or {})}
-    [registry] = WARM
-    return await registry.run_tool("python", whole, tool_context(registry=registry, kind="python", **context))
+    return await warm.run("python", whole, **context)
 
 
 async def test_main_gets_its_parameters_by_name() -> None:

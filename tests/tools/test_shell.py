@@ -9,27 +9,27 @@ from typing import Any
 
 import pytest
 
-import loops
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import Dialect, ToolStatus
-from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.registry import Registry
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
+from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.shell import ShellTool
 
+from . import warm
 from .processes import children_of, linux_only, with_time
 
+anyio_backend, registry = warm.anyio_backend, warm.registry
 
-@pytest.fixture(params=loops.BOTH)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
+
+async def shell(command: str, **config: Any) -> ToolResult:
+    return await warm.run("shell", {"command": command, **config})
 
 
 async def test_data_has_the_fields_of_the_planes_own_worker() -> None:
     config = {"command": "echo {{ word }} && echo warn >&2"}
-    result = await arun_tool("shell", config, variables={"word": "hello"})
+    result = await warm.run("shell", config, variables={"word": "hello"})
     assert result.status is ToolStatus.SUCCESS
     assert result.data == {"exit_code": 0, "stdout": "hello\n", "stderr": "warn\n"}
-    python = (await arun_tool("shell", config, variables={"word": "hello"}, dialect=Dialect.PYTHON)).data
+    python = (await warm.run("shell", config, variables={"word": "hello"}, dialect=Dialect.PYTHON)).data
     (command,) = python.pop("commands")
     assert python.pop("duration_ms") >= command.pop("duration_ms") >= 0
     assert python == {"returncode": 0, "stdout": "hello\n", "stderr": "warn\n"}
@@ -38,7 +38,7 @@ async def test_data_has_the_fields_of_the_planes_own_worker() -> None:
 
 
 async def test_exit_code_is_a_failure_with_the_data_kept() -> None:
-    result = await arun_tool("shell", {"command": "echo out; exit 3"})
+    result = await shell("echo out; exit 3")
     assert result.status is ToolStatus.ERROR
     assert result.error.message == "Command exited with code 3"
     assert (result.error.kind, result.error.code) == ("process", "3")
@@ -46,7 +46,7 @@ async def test_exit_code_is_a_failure_with_the_data_kept() -> None:
 
 
 async def test_list_stops_at_the_first_command_that_fails() -> None:
-    result = await arun_tool("shell", {"cmds": ["echo a", "echo b; exit 4", "echo c"]})
+    result = await warm.run("shell", {"cmds": ["echo a", "echo b; exit 4", "echo c"]})
     assert result.data["exit_code"] == 4
     assert result.data["stdout"] == "a\nb\n"
     assert [one["cmd_preview"] for one in result.data["commands"]] == ["echo a", "echo b; exit 4"]
@@ -55,7 +55,7 @@ async def test_list_stops_at_the_first_command_that_fails() -> None:
 
 async def test_timeout_keeps_what_was_printed() -> None:
     async def run(timeout_s: float) -> tuple[float, Any]:
-        return timeout_s, await arun_tool("shell", {"command": "echo before; sleep 1000", "timeout_seconds": timeout_s})
+        return timeout_s, await warm.run("shell", {"command": "echo before; sleep 1000", "timeout_seconds": timeout_s})
 
     timeout_s, result = await with_time(run, lambda found: found[1].data["stdout"])
     assert result.status is ToolStatus.TIMEOUT
@@ -65,14 +65,14 @@ async def test_timeout_keeps_what_was_printed() -> None:
 
 
 async def test_commands_own_timeout_bounds_the_tool() -> None:
-    result = await arun_tool("shell", {"command": "sleep 1000", "timeout": 50}, timeout_s=0.2)
+    result = await warm.run("shell", {"command": "sleep 1000", "timeout": 50}, timeout_s=0.2)
     assert result.status is ToolStatus.TIMEOUT
 
 
 async def test_timeout_covers_all_commands_of_a_list() -> None:
     config = {"cmds": ["sleep 0.2", "sleep 1000"]}
     result = await with_time(
-        lambda timeout_s: arun_tool("shell", {**config, "timeout": timeout_s}),
+        lambda timeout_s: warm.run("shell", {**config, "timeout": timeout_s}),
         lambda found: len(found.data["commands"]) == 2,
     )
     assert result.status is ToolStatus.TIMEOUT
@@ -80,43 +80,27 @@ async def test_timeout_covers_all_commands_of_a_list() -> None:
 
 
 async def test_directory_is_empty_own_and_removed() -> None:
-    result = await arun_tool("shell", {"command": 'pwd; ls -A; touch left; mkdir d; test "$TMPDIR" = "$PWD"'})
+    result = await shell('pwd; ls -A; touch left; mkdir d; test "$TMPDIR" = "$PWD"')
     assert result.exit_code == 0
     (directory,) = result.data["stdout"].splitlines()
     assert not Path(directory).exists()
 
 
 async def test_given_directory_is_used_and_kept(tmp_path: Path) -> None:
-    result = await arun_tool("shell", {"command": "pwd; echo x > made", "cwd": str(tmp_path)})
+    result = await shell("pwd; echo x > made", cwd=str(tmp_path))
     assert result.data["stdout"] == f"{tmp_path}\n"
     assert (tmp_path / "made").read_text() == "x\n"
 
 
 async def test_environment_is_scrubbed_and_extended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NATS_PASSWORD", "hunter2")
-    result = await arun_tool("shell", {"command": "env", "env": {"SAMPLE": "x y", "NUMBER": 5, "NONE": None, "L": [1]}})
+    env = {"SAMPLE": "x y", "NUMBER": 5, "NONE": None, "L": [1]}
+    result = await arun_tool("shell", {"command": "env", "env": env})  # its template has what we have now
     assert "hunter2" not in result.data["stdout"]
     assert "SAMPLE=x y\n" in result.data["stdout"]
     assert "NUMBER=5\n" in result.data["stdout"]
     assert "L=[1]\n" in result.data["stdout"]
     assert "NONE" not in result.data["stdout"]
-
-
-async def test_empty_command_is_refused() -> None:
-    for config in ({"command": "  "}, {"cmds": []}):
-        with pytest.raises(ConfigurationError, match="'command' is empty"):
-            await arun_tool("shell", config)
-
-
-async def test_shell_can_be_chosen() -> None:
-    assert (await arun_tool("shell", {"command": "[[ a == a ]] && echo yes", "shell": "bash"})).data[
-        "stdout"
-    ] == "yes\n"
-
-
-async def test_notes_tell_what_was_left_out() -> None:
-    result = await arun_tool("shell", {"command": "seq 1 10000", "max_output_bytes": 1000})
-    assert result.data["notes"] == ["stdout: 47894 bytes left out of the middle"]
 
 
 # ── configs that cannot be used ─────────────────────────────────────────────────────────────────
@@ -126,6 +110,7 @@ async def test_notes_tell_what_was_left_out() -> None:
     ("config", "message"),
     [
         ({"command": ""}, "'command' is empty"),
+        ({"command": "  "}, "'command' is empty"),
         ({"cmds": []}, "'command' is empty"),
         ({"cmds": ["true", " "]}, "'command' is empty"),
         ({"command": "a\0b"}, "'command' has a NUL character in it"),
@@ -142,9 +127,9 @@ async def test_notes_tell_what_was_left_out() -> None:
         ({"command": "true", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
     ],
 )
-def test_broken_config_is_refused_with_its_reason(config: dict[str, Any], message: str) -> None:
+async def test_broken_config_is_refused_with_its_reason(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        run_tool("shell", config)
+        await warm.run("shell", config)
     assert str(caught.value) == f"shell: {message}"
 
 
@@ -167,8 +152,8 @@ def test_broken_config_is_refused_with_its_reason(config: dict[str, Any], messag
         ("exit 255", 255, "Command exited with code 255"),
     ],
 )
-def test_exit_codes_and_signals_are_named(command: str, exit_code: int, message: str) -> None:
-    result = run_tool("shell", {"command": command})
+async def test_exit_codes_and_signals_are_named(command: str, exit_code: int, message: str) -> None:
+    result = await shell(command)
     assert result.error is not None
     assert (result.exit_code, result.error.message, result.error.code) == (exit_code, message, str(exit_code))
 
@@ -182,22 +167,30 @@ def test_kernels_kill_for_memory_is_told_as_such(tmp_path: Path) -> None:
     assert (result.error.message, result.error.code) == ("Command was killed: out of memory", "out_of_memory")
 
 
-def test_standard_input_is_empty() -> None:
-    assert run_tool("shell", {"command": "cat; echo end"}).stdout == "end\n"
+@pytest.mark.parametrize(
+    ("command", "config", "stdout"),
+    [
+        ("cat; echo end", {}, "end\n"),
+        (r"printf 'a\r\nb'", {}, "a\r\nb"),
+        (f": '{'x' * 200_000}'\necho \"$#\" done", {}, "0 done\n"),
+        ("[[ a == a ]] && echo yes", {"shell": "bash"}, "yes\n"),
+        ("echo $0", {}, "sh\n"),
+    ],
+    ids=["empty standard input", "no newline", "longer than an argument may be", "another shell", "what images have"],
+)
+async def test_command_prints(command: str, config: dict[str, Any], stdout: str) -> None:
+    assert (await shell(command, **config)).stdout == stdout
 
 
-def test_output_without_a_newline_and_with_carriage_returns_is_kept() -> None:
-    assert run_tool("shell", {"command": r"printf 'a\r\nb'"}).stdout == "a\r\nb"
+async def test_notes_tell_what_was_left_out() -> None:
+    assert (await shell("seq 1 10000", max_output_bytes=1000)).data["notes"] == [
+        "stdout: 47894 bytes left out of the middle"
+    ]
 
 
-def test_output_is_thrown_away_when_it_is_not_wanted() -> None:
-    data = run_tool("shell", {"command": "seq 1 100000; echo err >&2", "capture": False}).data
+async def test_output_is_thrown_away_when_it_is_not_wanted() -> None:
+    data = (await shell("seq 1 100000; echo err >&2", capture=False)).data
     assert (data["stdout"], data["stderr"], "notes" in data) == ("", "", False)
-
-
-def test_command_longer_than_an_argument_may_be() -> None:
-    command = f": '{'x' * 200_000}'\necho \"$#\" done"
-    assert run_tool("shell", {"command": command}).stdout == "0 done\n"
 
 
 # ── what it costs ───────────────────────────────────────────────────────────────────────────────
@@ -205,21 +198,18 @@ def test_command_longer_than_an_argument_may_be() -> None:
 
 @linux_only
 async def test_hundred_parallel_commands_hold_no_thread_each(tmp_path: Path) -> None:
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    await registry.run_tool("shell", {"command": "true"}, context)
+    await shell("true")
     before = threads()
     os.mkfifo(gate := tmp_path / "go")
     opener = os.open(gate, os.O_RDWR)
-    config = {"command": f"echo x >> {tmp_path}/running; read go < {gate}"}
-    calls = [asyncio.ensure_future(registry.run_tool("shell", config, context)) for _ in range(100)]
+    command = f"echo x >> {tmp_path}/running; read go < {gate}"
+    calls = [asyncio.ensure_future(shell(command)) for _ in range(100)]
     running = tmp_path / "running"
     while not running.exists() or running.read_bytes().count(b"x") < 100:
         await asyncio.sleep(0.01)
     more = threads() - before
     os.write(opener, b"\n" * 100)
     results = await asyncio.gather(*calls)
-    await registry.aclose()
     os.close(opener)
     assert (more, sum(result.exit_code == 0 for result in results)) == (0, 100)
 
@@ -228,26 +218,15 @@ def threads() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
-def test_list_of_commands_shares_one_limit() -> None:
-    result = run_tool("shell", {"cmds": ["head -c 50000 /dev/zero | tr '\\0' x"] * 5, "max_output_bytes": 60_000})
+async def test_list_of_commands_shares_one_limit() -> None:
+    result = await warm.run("shell", {"cmds": ["head -c 50000 /dev/zero | tr '\\0' x"] * 5, "max_output_bytes": 60_000})
     assert result.stdout is not None
     assert len(result.stdout) < 60_000 + 4 * 4096 + 5 * 50
 
 
 @linux_only
 async def test_no_zombies_and_no_processes_stay() -> None:
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    await registry.run_tool("shell", {"command": "true"}, context)
+    await shell("true")
     before = set(children_of(os.getpid()))
-    config = {"command": "sleep 1000 & sleep 1000 >/dev/null 2>&1 & true"}
-    await asyncio.gather(*(registry.run_tool("shell", config, context) for _ in range(5)))
+    await asyncio.gather(*(shell("sleep 1000 & sleep 1000 >/dev/null 2>&1 & true") for _ in range(5)))
     assert (set(children_of(os.getpid())) - before) == set()
-    await registry.aclose()
-
-
-# ── what upstream got wrong in this kind ─────────────────────────────────────────────────
-
-
-def test_trap_1_default_shell_is_the_one_every_image_has() -> None:
-    assert run_tool("shell", {"command": "echo $0"}).stdout == "sh\n"
