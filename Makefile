@@ -68,7 +68,7 @@ test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks ha
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
 
 pages: $(STAMP) ## what the pages say, done as their reader does: commands, the walk to a new kind, the plug-in, the demo
-	$(BIN)/pytest tests $(PARALLEL) -m pages
+	$(BIN)/pytest $$(grep -rl --include='test_*.py' pytest.mark.pages tests) $(PARALLEL) -m pages
 
 test-nobody: $(STAMP) ## attacks that the worker's user matters for, once more as nobody (by root; else skipped)
 	$(BIN)/pytest tests/security -m as_nobody

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from noetl_worker.secrets import redaction
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.rhai import RhaiConfig, RhaiTool
+from tools.http_server import Answer, Seen, ToolServer, as_json
 
 pytestmark = pytest.mark.rust
 RUNNING: list[RhaiTool] = []
@@ -50,32 +49,17 @@ async def native(anyio_backend: Any) -> AsyncIterator[None]:
     await RUNNING.pop().aclose()
 
 
-class _Echo(BaseHTTPRequestHandler):
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        auth = self.headers.get("Authorization")
-        status = 404 if self.path == "/missing" else 200
-        answer = json.dumps({"method": self.command, "path": self.path, "auth": auth, "body": body}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(b"plain text, no JSON"[: len(answer)].ljust(len(answer)) if self.path == "/text" else answer)
-
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Say nothing."""
+def echo(seen: Seen) -> Answer:
+    auth = seen.headers.get("authorization")
+    return as_json({"method": seen.method, "path": seen.path, "auth": auth, "body": seen.body.decode()})
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
-    thread = threading.Thread(target=http.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with ToolServer() as http:
+        text = Answer(body=b"plain text, no JSON")
+        http.routes |= {"/x": echo, "/missing": lambda seen: as_json({}, 404), "/text": lambda seen: text}
+        yield http.url("")
 
 
 async def test_value_of_the_last_expression_is_the_data() -> None:
@@ -168,7 +152,7 @@ async def test_http_calls_of_both_dialects(server: str, call: str, seen: tuple[s
 
 async def test_http_status_and_transport_errors_are_values(server: str) -> None:
     assert (await run(f'let r = http_get("{server}/missing"); [r.status, r.ok]')).data == [404, False]
-    assert (await run(f'http_get("{server}/text").body')).data.strip() == "plain text, no JSON"
+    assert (await run(f'http_get("{server}/text").body')).data == "plain text, no JSON"
     answer = (await run('http_get("http://127.0.0.1:9/")')).data
     assert (answer["status"], answer["ok"], answer["body"]) == (0, False, None)
     assert answer["error"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.findings import serving, settings
+from integration.findings import settings
+from integration.wire import serving
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.doctor import State, nats, tls
 from patience import PATIENCE_S
@@ -77,12 +78,8 @@ CHAINS = [
 async def test_chain_of_the_plane(
     chain: str, trusted: str, state: State, said: str, certificates: Path, tmp_path: Path
 ) -> None:
-    async with tls_server(certificates, chain) as port:
-        ours = settings(
-            tmp_path,
-            NOETL_SERVER_URL=f"https://127.0.0.1:{port}",
-            NOETL_TLS_CA=str(certificates / f"{trusted}.pem"),
-        )
+    async with tls_server(certificates, chain) as url:
+        ours = settings(tmp_path, NOETL_SERVER_URL=url, NOETL_TLS_CA=str(certificates / f"{trusted}.pem"))
         [found] = await tls.of_plane(ours)
         assert (found.state, said in found.found) == (state, True), found
 
@@ -108,15 +105,15 @@ async def test_server_without_tls_is_wrong_where_tls_is_asked_for_and_nothing_el
 
 
 async def test_client_certificate_that_is_wanted_and_not_given(certificates: Path, tmp_path: Path) -> None:
-    async with tls_server(certificates, "good", wants_client=True) as port:
-        url = {"NOETL_SERVER_URL": f"https://127.0.0.1:{port}", "NOETL_TLS_CA": str(certificates / "ca.pem")}
-        [found] = await tls.of_plane(settings(tmp_path, **url))
+    async with tls_server(certificates, "good", wants_client=True) as url:
+        ours = settings(tmp_path, NOETL_SERVER_URL=url, NOETL_TLS_CA=str(certificates / "ca.pem"))
+        [found] = await tls.of_plane(ours)
         assert found.state is State.WRONG
         assert "NOETL_TLS_CLIENT_CERT" in found.fix
 
 
 @asynccontextmanager
-async def tls_server(certificates: Path, chain: str, *, wants_client: bool = False) -> AsyncIterator[int]:
+async def tls_server(certificates: Path, chain: str, *, wants_client: bool = False) -> AsyncIterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / f"{chain}.pem", certificates / "key.pem")
     if wants_client:
@@ -128,5 +125,5 @@ async def tls_server(certificates: Path, chain: str, *, wants_client: bool = Fal
         writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
         writer.close()
 
-    async with serving(serve, context) as port:
-        yield port
+    async with serving(serve, context) as url:
+        yield url

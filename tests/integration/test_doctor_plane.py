@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration.desk import DURABLE
-from integration.findings import by_check, serving, settings
+from integration.findings import by_check, settings
 from integration.house import house
+from integration.wire import serving
 from noetl_worker.doctor import Finding, State, clock, plane
 
 
@@ -61,8 +62,7 @@ async def test_clock_of_the_plane_is_compared(off_s: float, state: State, tmp_pa
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(answer)
 
-    async with serving(serve) as port:
-        url = f"http://127.0.0.1:{port}"
+    async with serving(serve) as url:
         found = by_check(await plane.examine(settings(tmp_path, NOETL_SERVER_URL=url)))
     assert found["clock against the plane"].state is state
 

@@ -10,52 +10,30 @@ import socket
 import stat
 import sys
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration.wire import Script, serving, transport
 from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.transport.opening import open_transport
-from noetl_worker.transport.transport import MAX_BODY_BYTES, PROBE_S, PROBES, Response, Transport
+from noetl_worker.transport.transport import MAX_BODY_BYTES, PROBE_S, PROBES
 from patience import PATIENCE_S
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution"}
 
 
 @pytest.fixture(params=["httpx", "on_loop"])
-def transport(request: pytest.FixtureRequest) -> str:
+def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def against(
-    handler: Handler, transport: str, use: Callable[[Transport, str], Awaitable[None]], **variables: str
-) -> None:
-    answering: set[asyncio.Task[None] | None] = set()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answering.add(asyncio.current_task())
-        with contextlib.suppress(ConnectionError):  # the other side has seen enough: that is often the test
-            await handler(reader, writer)
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, **variables}))
-        try:
-            await use(wire, url)
-        finally:
-            await wire.close()
-        await asyncio.wait([task for task in answering if task is not None])  # it hears of the end
-
-
-def chunks(sizes: Iterable[int], sent: list[int]) -> Handler:
+def chunks(sizes: Iterable[int], sent: list[int]) -> Script:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -69,48 +47,39 @@ def chunks(sizes: Iterable[int], sent: list[int]) -> Handler:
     return answer
 
 
-async def test_chunked_answer_without_an_end_is_refused_and_not_read_on(transport: str) -> None:
+async def test_chunked_answer_without_an_end_is_refused_and_not_read_on(name: str) -> None:
     sent = [0]
 
-    async def use(wire: Transport, url: str) -> None:
+    async with serving(chunks(repeat(256 * 1024, 100_000), sent)) as url, transport(name) as wire:
         with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
             await wire.send("GET", url, {}, None, PATIENCE_S)
-
-    await against(chunks(repeat(256 * 1024, 100_000), sent), transport, use)
     assert MAX_BODY_BYTES <= sent[0] < 2 * MAX_BODY_BYTES  # the part that went over the limit may not count as sent
 
 
 @pytest.mark.parametrize("over", [0, 1])
-async def test_chunked_answer_may_be_as_large_as_the_limit(transport: str, over: int) -> None:
-    whole = MAX_BODY_BYTES // 64
-    answers: list[Response] = []
-
-    async def use(wire: Transport, url: str) -> None:
+async def test_chunked_answer_may_be_as_large_as_the_limit(name: str, over: int) -> None:
+    sizes = [MAX_BODY_BYTES // 64] * 64 + [1] * over
+    async with serving(chunks(sizes, [0])) as url, transport(name) as wire:
         if over:
             with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
                 await wire.send("GET", url, {}, None, PATIENCE_S)
         else:
-            answers.append(await wire.send("GET", url, {}, None, PATIENCE_S))
-
-    await against(chunks([whole] * 64 + [1] * over, [0]), transport, use)
-    assert [len(answer.body) for answer in answers] == ([] if over else [MAX_BODY_BYTES])
+            assert len((await wire.send("GET", url, {}, None, PATIENCE_S)).body) == MAX_BODY_BYTES
 
 
-async def test_declared_length_over_the_limit_is_refused_before_it_is_read(transport: str) -> None:
+async def test_declared_length_over_the_limit_is_refused_before_it_is_read(name: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 500_000)
         await writer.drain()
         await reader.read()
 
-    async def use(wire: Transport, url: str) -> None:
+    async with serving(answer) as url, transport(name) as wire:
         with pytest.raises(MaybeProcessed, match="larger than"):
             await wire.send("GET", url, {}, None, PATIENCE_S)
 
-    await against(answer, transport, use)
 
-
-def store(received: list[tuple[bytes, Any, int]]) -> Handler:
+def store(received: list[tuple[bytes, Any, int]]) -> Script:
     """Keeps (head, body or its length when large, largest read) of each PUT."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,70 +100,61 @@ def store(received: list[tuple[bytes, Any, int]]) -> Handler:
     return answer
 
 
-async def put(transport: str, data: bytes, received: list[Any]) -> int:
+async def put(name: str, data: bytes, received: list[Any]) -> int:
     """Store one result; the most memory Python took for it."""
-    peaks: list[int] = []
-
-    async def use(wire: Transport, url: str) -> None:
-        settings = load_settings({"NOETL_SERVER_URL": url})
-        plane = Plane(ControlPlaneClient(wire, settings), url, Dialect.RUST)
+    async with serving(store(received)) as url, transport(name) as wire:
+        plane = Plane(ControlPlaneClient(wire, load_settings({"NOETL_SERVER_URL": url})), url, Dialect.RUST)
         tracemalloc.start()
         try:
             answer = await plane.put_result(7, "start", data, source_step="start")
-            peaks.append(tracemalloc.get_traced_memory()[1])
+            peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert answer["ref"] == STORED["ref"]
-
-    await against(store(received), transport, use)
-    return peaks[0]
+        return peak
 
 
 @pytest.mark.parametrize("size", [10, 1024 * 1024 - 2, 1024 * 1024 + 1, 3_000_000])
-async def test_result_arrives_whole_with_its_length_declared(transport: str, size: int) -> None:
+async def test_result_arrives_whole_with_its_length_declared(name: str, size: int) -> None:
     received: list[Any] = []
-    await put(transport, json.dumps("x" * size).encode(), received)
+    await put(name, json.dumps("x" * size).encode(), received)
     [(head, body, _)] = received
     assert body == {"name": "start", "scope": "execution", "source_step": "start", "data": "x" * size}
     assert b"chunked" not in head.lower()
     assert b"application/json" in head.lower()
 
 
-async def test_large_result_is_sent_without_a_copy_of_it(transport: str) -> None:
+async def test_large_result_is_sent_without_a_copy_of_it(name: str) -> None:
     received: list[Any] = []
     data = b'"' + b"x" * 30_000_000 + b'"'
-    assert await put(transport, data, received) < 5_000_000
+    assert await put(name, data, received) < 5_000_000
     assert received[0][2] > len(data)
 
 
-async def test_answer_that_does_not_come_in_time_is_not_told_as_a_failed_connect(transport: str) -> None:
+async def test_answer_that_does_not_come_in_time_is_not_told_as_a_failed_connect(name: str) -> None:
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
         await reader.read()
 
-    async def use(wire: Transport, url: str) -> None:
+    async with serving(never) as url, transport(name) as wire:
         with pytest.raises(MaybeProcessed, match=r"no complete answer in .*0\.2 s") as told:
             await wire.send("POST", f"{url}/api/events", {}, b"{}", 0.2)
         assert "connect" not in str(told.value).lower()
 
-    await against(never, transport, use)
 
-
-async def test_request_without_a_limit_outlasts_the_timeout_of_the_others(transport: str) -> None:
+async def test_request_without_a_limit_outlasts_the_timeout_of_the_others(name: str) -> None:
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(0.5)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         await writer.drain()
 
-    async def use(wire: Transport, url: str) -> None:
+    async with serving(slow) as url, transport(name, NOETL_WORKER_HTTP_TIMEOUT_S="0.1") as wire:
         assert (await wire.send("POST", f"{url}/api/events", {}, b"", None)).body == b"{}"
-
-    await against(slow, transport, use, NOETL_WORKER_HTTP_TIMEOUT_S="0.1")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at its own sockets in /proc")
-async def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(transport: str) -> None:
+async def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(name: str) -> None:
     """Nothing else would end a request without a limit: TCP asks the peer's machine."""
     asked: list[tuple[int, ...]] = []
 
@@ -213,8 +173,6 @@ async def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(transpo
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         await writer.drain()
 
-    async def use(wire: Transport, url: str) -> None:
+    async with serving(answer) as url, transport(name) as wire:
         await wire.send("POST", url, {}, b"", None)
-
-    await against(answer, transport, use)
     assert asked == [(1, PROBE_S, PROBE_S, PROBES)]

@@ -7,25 +7,22 @@ import gc
 import importlib
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from integration.processes import until
+from integration.wire import serving, transport
 from noetl_worker.errors import MaybeProcessed, NotSent
-from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport import on_loop
-from noetl_worker.transport.opening import open_transport
 from noetl_worker.transport.transport import Response, Transport
 from patience import PATIENCE_S
 
 PEM = Path(__file__, "../../tools/loopback.pem").resolve()
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nRetry-After: 7\r\nContent-Length: 8\r\n\r\n{"a": 1}'
 TRANSPORTS = ["httpx", "on_loop", "on_loop with h11"]
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -41,47 +38,12 @@ def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         importlib.reload(on_loop)
 
 
-@asynccontextmanager
-async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await script(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client, or the test, has seen enough
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
-    try:
-        scheme = "http" if context is None else "https"
-        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def head_of(reader: asyncio.StreamReader) -> bytes:
     """A request, its body read too."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if b": " in line)
     await reader.readexactly(int(lines.get(b"content-length", b"0")))
     return head
-
-
-@asynccontextmanager
-async def transport(name: str, **settings: str) -> AsyncIterator[Transport]:
-    wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": name, **settings}), max_connections=2)
-    try:
-        yield wire
-    finally:
-        await wire.close()
 
 
 async def post(wire: Transport, url: str, timeout_s: float = PATIENCE_S) -> Response:

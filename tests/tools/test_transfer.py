@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ from noetl_worker.tools.transfer.plan import table_parts
 from patience import PATIENCE_S
 
 from .databases import Postgres
+from .http_server import ToolServer, as_json
 from .transfers import OLD, filled, in_duckdb, move, of, to
 
 duckdb = pytest.importorskip("duckdb")
@@ -81,40 +78,19 @@ def test_postgres_to_a_new_duckdb_table_and_back(pg: Postgres, file: str) -> Non
     )
 
 
-@pytest.fixture
-def service() -> Iterator[tuple[str, dict[str, Any]]]:
-    answers: dict[str, Any] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = answers.get(self.path, (404, {}))
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *arguments: Any) -> None:
-            del arguments
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", answers
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def answering(server: ToolServer, value: Any) -> str:
+    """The address of a service that gives this value."""
+    server.routes["/x"] = lambda seen: as_json(value)
+    return server.url("/x")
 
 
-def test_http_to_postgres_by_path_and_mapping(pg: Postgres, service: tuple[str, dict[str, Any]]) -> None:
-    url, answers = service
+def test_http_to_postgres_by_path_and_mapping(pg: Postgres, server: ToolServer) -> None:
     people = [
         {"id": 1, "who": {"name": "{{ a }}"}, "doc": ["x"], "amount": "1.5"},
         {"id": 2, "who": None, "doc": "text", "amount": 2, "further": True},
     ]
-    answers["/people"] = (200, {"data": {"items": people}})
-    source = {"type": "http", "url": f"{url}/people", "data_path": "data.items"}
+    url = answering(server, {"data": {"items": people}})
+    source = {"type": "http", "url": url, "data_path": "data.items"}
     target = {**to(pg), "mapping": {"id": "id", "name": "who.name", "doc": "doc", "amount": "amount"}}
     assert move(source, target)["rows_transferred"] == 2
     assert pg.sql("select id, name, doc, amount::text from move.to_t order by id") == [
@@ -123,12 +99,9 @@ def test_http_to_postgres_by_path_and_mapping(pg: Postgres, service: tuple[str, 
     ]
 
 
-def test_http_to_a_new_duckdb_table_takes_the_types_of_the_values(
-    file: str, service: tuple[str, dict[str, Any]]
-) -> None:
-    url, answers = service
-    answers["/rows"] = (200, [{"i": 1, "f": 1, "s": "a", "o": {"a": 1}, "b": True}, {"i": 2, "f": 0.5, "n": None}])
-    move({"type": "http", "url": f"{url}/rows"}, {"type": "duckdb", "database": file, "table": "main.r"})
+def test_http_to_a_new_duckdb_table_takes_the_types_of_the_values(file: str, server: ToolServer) -> None:
+    rows = [{"i": 1, "f": 1, "s": "a", "o": {"a": 1}, "b": True}, {"i": 2, "f": 0.5, "n": None}]
+    move({"type": "http", "url": answering(server, rows)}, {"type": "duckdb", "database": file, "table": "main.r"})
     types = in_duckdb(file, "select column_name, data_type from information_schema.columns order by ordinal_position")
     assert dict(types) == {"i": "BIGINT", "f": "DOUBLE", "s": "VARCHAR", "o": "JSON", "b": "BOOLEAN", "n": "VARCHAR"}
     assert in_duckdb(file, "select i, f, s, o->>'a', b from r order by i") == [
@@ -204,9 +177,7 @@ def test_upsert_counts_a_key_once_in_postgres_and_duckdb(pg: Postgres, file: str
         assert (data["rows_transferred"], data["rows_inserted"], data["rows_updated"]) == (4, 2, 1)
 
 
-def test_replace_empties_the_table_even_when_there_are_no_new_rows(
-    pg: Postgres, file: str, service: tuple[str, dict[str, Any]]
-) -> None:
+def test_replace_empties_the_table_even_when_there_are_no_new_rows(pg: Postgres, file: str, server: ToolServer) -> None:
     pg.sql(OLD)
     move(of(pg, "select 5 as id"), to(pg), mode="replace")
     assert pg.sql("select id from move.to_t") == [(5,)]
@@ -216,12 +187,11 @@ def test_replace_empties_the_table_even_when_there_are_no_new_rows(
     target = {"type": "duckdb", "database": file, "table": "t"}
     move(of(pg, "select 2 as id"), target, mode="replace")
     assert in_duckdb(file, "select id from t") == [(2,)]
-    url, answers = service
-    answers["/none"] = (200, [])
-    assert move({"type": "http", "url": f"{url}/none"}, target, mode="replace")["rows_transferred"] == 0
+    url = answering(server, [])
+    assert move({"type": "http", "url": url}, target, mode="replace")["rows_transferred"] == 0
     assert in_duckdb(file, "select id from t") == []
     pg.sql(OLD)
-    move({"type": "http", "url": f"{url}/none"}, {**to(pg), "mapping": {"id": "id"}}, mode="replace")
+    move({"type": "http", "url": url}, {**to(pg), "mapping": {"id": "id"}}, mode="replace")
     assert pg.sql("select id from move.to_t") == []
 
 
@@ -237,27 +207,24 @@ def test_replace_empties_the_table_even_when_there_are_no_new_rows(
     ],
 )
 def test_answers_without_rows_are_told(
-    pg: Postgres, service: tuple[str, dict[str, Any]], path: str | None, body: Any, message: str
+    pg: Postgres, server: ToolServer, path: str | None, body: Any, message: str
 ) -> None:
-    url, answers = service
-    answers["/x"] = (200, body)
     with pytest.raises(ToolError, match=message) as caught:
-        move({"type": "http", "url": f"{url}/x", "data_path": path}, to(pg))
+        move({"type": "http", "url": answering(server, body), "data_path": path}, to(pg))
     assert caught.value.kind == "schema"
 
 
-def test_answer_that_was_cut_fails_the_transfer(pg: Postgres, service: tuple[str, dict[str, Any]]) -> None:
-    url, answers = service
-    answers["/x"] = (200, [{"id": n} for n in range(1000)])
+def test_answer_that_was_cut_fails_the_transfer(pg: Postgres, server: ToolServer) -> None:
+    url = answering(server, [{"id": n} for n in range(1000)])
     with pytest.raises(ToolError, match="source: the answer was cut; raise 'max_response_bytes'") as caught:
-        move({"type": "http", "url": f"{url}/x", "max_response_bytes": 100}, to(pg))
+        move({"type": "http", "url": url, "max_response_bytes": 100}, to(pg))
     assert caught.value.kind == "resource"
     assert pg.sql("select count(*) from move.to_t") == [(0,)]
 
 
-def test_refused_request_fails_the_transfer(pg: Postgres, service: tuple[str, dict[str, Any]]) -> None:
+def test_refused_request_fails_the_transfer(pg: Postgres, server: ToolServer) -> None:
     with pytest.raises(ToolError, match="source: HTTP 404"):
-        move({"type": "http", "url": f"{service[0]}/nothing"}, to(pg))
+        move({"type": "http", "url": server.url("/nothing")}, to(pg))
 
 
 def test_aliases_of_both_ends_are_resolved(pg: Postgres) -> None:

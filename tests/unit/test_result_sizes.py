@@ -24,7 +24,7 @@ BATCH_BYTES = 2 * MIB
 REF = "noetl://execution/7/result/start/1"
 STORED = {"ref": REF, "store": "kv", "scope": "execution"}
 WORD, LINE = "a word ", "a word " * 600
-SIZES = [0.5, 1.5, 2.5, 5, 16] if ENGINE == "rust" else [0.5, 2.5]
+SIZES = [0.5, 1.5, 2.5, 16] if ENGINE == "rust" else [0.5, 2.5]
 """In MiB. The pure engine takes 0.3 s for each."""
 
 
