@@ -17,14 +17,13 @@ import pytest
 
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.errors import ConfigurationError, MaybeProcessed, ServerRefused, ToolError
+from noetl_worker.errors import MaybeProcessed, ServerRefused, ToolError
 from noetl_worker.models import Dialect, JsonValue, ToolResult
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool, tool_context
+from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool
 from noetl_worker.tools.artifact.artifact import ArtifactTool
 from noetl_worker.tools.artifact.result_fetch import ResultFetchTool
-from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.opening import open_transport
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -316,47 +315,3 @@ def test_the_whole_call_ends_with_its_timeout() -> None:
 
     result = run_tool(ArtifactTool(Silent()), {"uri": "http://store/x", "timeout": 0.05})
     assert result.status.value == "timeout"
-
-
-# ── configs ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("kind", "config", "message"),
-    [
-        ("artifact", {}, "artifact: get requires 'uri' or 'result_ref' (or either of them under 'input')"),
-        ("artifact", {"action": "put"}, "artifact: put requires 'data'"),
-
-        (
-            "artifact",
-            {"uri": "s3://bucket/x"},
-            "artifact: uri scheme 's3' is not supported: give a signed https:// address",
-        ),
-        (
-            "artifact",
-            {"uri": "nats-kv://b/k"},
-            "artifact: uri scheme 'nats-kv' is not supported: use the nats tool with kv_get or kv_put",
-        ),
-        (
-            "artifact",
-            {"uri": "relative/x"},
-            "artifact: uri 'relative/x': supported are noetl://, file://, http:// and https://",
-        ),
-        ("artifact", {"input": {"uri": 5}}, "artifact: 'uri' under 'input' must be text"),
-        ("artifact", {"result_ref": "x"}, "artifact: ref 'x' is no reference: it starts with noetl://"),
-        ("artifact", {"uri": "/x", "max_bytes": 0}, "artifact: 'max_bytes' must be between 1 and 268435456"),
-        (
-            "artifact",
-            {"action": "put", "data": 1, "compress": True},
-            "artifact: 'compress' is for files and http; the control plane packs its results by itself",
-        ),
-
-        ("result_fetch", {"ref": "x"}, "result_fetch: ref 'x' is no reference: it starts with noetl://"),
-        ("result_fetch", {"ref": {"kind": "result_ref"}}, "result_fetch: ref 'None' is no reference: it starts with noetl://"),
-    ],
-)  # fmt: skip
-def test_a_broken_config_is_told_with_its_field(kind: str, config: dict[str, Any], message: str) -> None:
-    registry = Registry([ArtifactTool(), ResultFetchTool()], plugins=False)
-    with pytest.raises(ConfigurationError) as caught:
-        registry.prepare(kind, config, tool_context())
-    assert str(caught.value) == message

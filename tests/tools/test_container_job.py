@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import run_tool
 from noetl_worker.tools.kubernetes.container import ContainerTool
-from noetl_worker.tools.registry import Registry
 
 from .cluster import FakeCluster
 from .containers import LABELS, WATCHED, call
@@ -198,54 +197,6 @@ def test_names_fit_kubernetes_whatever_the_step_is_called() -> None:
         assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
         label = created(cluster)["metadata"]["labels"]["noetl-worker.step-name"]
         assert 0 < len(label) <= 63
-
-
-# ── configs ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({}, "container: image is required"),
-        ({"runtime": {"image": "i", "command": "echo hi"}}, "container: command must be a list of text"),
-        ({"runtime": {"image": "i", "command": ["x", {"a": 1}]}}, "container: command must be a list of text"),
-        (
-            {"runtime": {"image": "i", "files": []}},
-            "container: runtime.files is not supported; supported: image, namespace, command, args, env, "
-            "serviceAccountName, service_account, resources",
-        ),
-        (
-            {"image": "i", "env": [{"name": "X", "value": "v", "value_from": {}}]},
-            "container: container env var 'X': value and value_from are mutually exclusive",
-        ),
-        (
-            {"image": "i", "env": [{"name": "X", "value_from": {"secret_name": "s"}}]},
-            "container: container env var 'X': value_from needs secret_name and secret_key, or one of secretKeyRef, "
-            "configMapKeyRef, fieldRef, resourceFieldRef",
-        ),
-        (
-            {"image": "i", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s"}}}]},
-            "container: container env var 'X': secretKeyRef needs name and key",
-        ),
-        (
-            {"image": "i", "env": [{"name": "X", "vlaue": "v"}]},
-            "container: container env var 'X' needs value or value_from; beside its name there is vlaue",
-        ),
-        (
-            {"image": "i", "volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
-            "container: each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret",
-        ),
-        (
-            {"image": "i", "runtime": {"env": [1]}},
-            "container: runtime.env must be an object, or a list of objects with 'name'",
-        ),
-        ({"image": "i", "env": [{"value": 1}]}, "container: each of env needs 'name'"),
-    ],
-)
-def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Registry([ContainerTool()], plugins=False).prepare("container", config, tool_context())
-    assert str(caught.value) == message
 
 
 def test_a_list_valued_command_of_numbers_is_text() -> None:

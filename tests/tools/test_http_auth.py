@@ -126,30 +126,6 @@ def test_credential_that_cannot_be_used_says_what_it_lacks(server: ToolServer, a
     assert server.requests == []
 
 
-TYPES = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
-
-
-@pytest.mark.parametrize(
-    ("auth", "message"),
-    [
-        ({"what": 1}, f"auth needs 'type'; supported: {TYPES}"),
-        ({"type": "kerberos"}, f"auth type 'kerberos' is not supported; supported: {TYPES}"),
-        (
-            {"type": "bearer", "source": "env", "key": "PATH"},
-            "auth source 'env' is not supported; use credential, secret or inline",
-        ),
-        (
-            {"type": "bearer", "provider": "secret_manager"},
-            "auth from secret_manager needs 'key': projects/<p>/secrets/<s>",
-        ),
-    ],
-)
-def test_auth_of_an_unknown_form_says_what_is_possible(server: ToolServer, auth: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        told(server, auth)
-    assert str(caught.value) == f"http: {message}"
-
-
 # ── OAuth2 client credentials ───────────────────────────────────────────────────────────────────
 
 

@@ -13,9 +13,8 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
-from noetl_worker.testing import RecordedLogger, run_tool, tool_context
+from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.mcp.mcp import McpTool
-from noetl_worker.tools.registry import Registry
 
 from .mcp_recording import CALLS, Replay
 
@@ -429,22 +428,6 @@ def test_the_workers_settings_say_where_a_server_is(
     peer = Peer(reply_nothing)
     result = run_tool(McpTool(peer), {"tool": "t", **config})
     assert (result.data["server"], peer.requests[0].url.host) == (server, host)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"endpoint": ENDPOINT}, "mcp: tools/call requires 'tool'"),
-        ({"tool": "t", "arguments": "[1]"}, "mcp: arguments must be an object"),
-        ({"tool": "t", "arguments": "no json"}, "mcp: arguments must be an object"),
-        ({"tool": "t", "arguments": [1]}, "mcp: field 'arguments' must be an object or text, not list"),
-        ({"tool": "t", "request_id": "a"}, "mcp: field 'request_id' must be a whole number, not 'a' (str)"),
-    ],
-)
-def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Registry([McpTool()], plugins=False).prepare("mcp", config, tool_context())
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.nats import failures as nats_failures
 from noetl_worker.tools.nats.nats import NatsTool
@@ -246,45 +245,6 @@ async def test_the_tasks_label_is_not_taken_for_the_objects_name(session: Sessio
     bucket = await session.store()
     put = await session.call("object_put", name="the_label", object="real", bucket=bucket, data="x")
     assert put["name"] == "real"
-
-
-# ── configs ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"operation": "kv_gett"}, "nats: unsupported operation 'kv_gett'; did you mean 'kv_get'?"),
-        ({"operation": "drop"}, "nats: unsupported operation 'drop'"),
-        ({"operation": "kv_get", "key": "k"}, "nats: kv_get requires 'bucket'"),
-        ({"operation": "kv_get", "bucket": "b"}, "nats: kv_get requires 'key'"),
-        ({"operation": "kv_update", "bucket": "b", "key": "k", "value": 1}, "nats: kv_update requires 'revision'"),
-        ({"operation": "object_get", "bucket": "b"}, "nats: object_get requires 'object' or 'name'"),
-        ({"operation": "js_consume", "consumer": "c"}, "nats: js_consume requires 'stream'"),
-        (
-            {"operation": "js_get_msg", "stream": "s"},
-            "nats: js_get_msg requires 'seq', 'subject' or 'last: true'",
-        ),
-        (
-            {"operation": "js_consume", "stream": "s", "consumer": "c", "batch": 0},
-            "nats: 'batch' and 'timeout_ms' must be 1 or more",
-        ),
-        (
-            {"operation": "js_stream_info", "stream": "a.b"},
-            "nats: stream 'a.b' has a character that no stream may have",
-        ),
-        ({"operation": "publish", "subject": "a b"}, "nats: subject 'a b' is none: it is words with dots between them"),
-        (
-            {"operation": "publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
-            "nats: header 'a' has a line break or a colon where none may be",
-        ),
-    ],
-)
-def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
-    registry = Registry([NatsTool()], plugins=False)
-    with pytest.raises(ConfigurationError) as caught:
-        registry.prepare("nats", config, tool_context())
-    assert str(caught.value) == message
 
 
 def test_spellings_of_both_planes_are_taken() -> None:

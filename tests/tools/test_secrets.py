@@ -13,7 +13,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import run_tool
 from noetl_worker.tools.noop import NoopTool
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.secrets import SecretsTool
@@ -225,27 +225,6 @@ def test_the_next_task_of_a_sequence_has_the_value(monkeypatch: pytest.MonkeyPat
     result = run_tool("task_sequence", {"tasks": tasks}, registry=registry, secrets=secrets)
     assert result.data["results"]["use"] == "password=hunter22"
     assert secrets == {"hunter22"}
-
-
-# ── configs ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({}, "secrets: field 'name' (or secret_name) is missing"),
-        (
-            {"name": "x", "provider": "vault"},
-            "secrets: Secrets provider 'vault' is not implemented; use env, file, google, or "
-            "{{ keychain.<name>.<field> }} in a template",
-        ),
-        ({"name": "x", "version": []}, "secrets: field 'version' must be text, not list"),
-    ],
-)
-def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Registry([SecretsTool()], plugins=False).prepare("secrets", config, tool_context())
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.nats.subscription import SubscriptionTool
 from noetl_worker.tools.registry import Registry
@@ -130,46 +130,6 @@ async def test_a_consumer_that_is_not_there_is_told(reader: Reader) -> None:
 
 
 NATS = {"source": "nats", "stream": "S", "consumer": "c"}
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"source": "sqs"}, "subscription: unsupported source 'sqs'. Supported: nats"),
-        (
-            {"source": "kafka"},
-            "subscription: source 'kafka' is not read by this worker, nats is: bridge it to a stream, or read it with "
-            "the python tool and a client library",
-        ),
-        (
-            {**NATS, "operation": "drain"},
-            "subscription: unsupported operation 'drain'. Supported: poll, ack, nack, term",
-        ),
-        (
-            {**NATS, "ack": "later"},
-            "subscription: unsupported ack 'later'. Supported: on_success, auto, true, manual, defer, none, false",
-        ),
-        ({"source": "nats"}, "subscription: [nats] requires 'stream'"),
-        ({**NATS, "stream": "S.x"}, "subscription: stream 'S.x' has a character that no stream may have"),
-        ({**NATS, "batch": 0}, "subscription: 'batch' and 'timeout_ms' must be 1 or more"),
-        (
-            {"source": "nats", "operation": "ack"},
-            "subscription: ack requires 'ack_ids', as a poll with ack: defer gave them",
-        ),
-        (
-            {"source": "nats", "operation": "ack", "ack_ids": ["$JS.API.STREAM.DELETE.S"]},
-            "subscription: ack_id '$JS.API.STREAM.DELETE.S' is none of a NATS poll",
-        ),
-        (
-            {"source": "nats", "operation": "ack", "ack_ids": ["$JS.ACK.x"] * 1001},
-            "subscription: ack: 1001 ack_ids; at most 1000 at once",
-        ),
-    ],
-)
-def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Registry([SubscriptionTool()], plugins=False).prepare("subscription", config, tool_context())
-    assert str(caught.value) == message
 
 
 def test_limits_are_hard_whatever_is_asked_for() -> None:

@@ -1,0 +1,394 @@
+"""Configs that cannot work, by kind, and what `prepare` says of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["GIVEN", "OF_OTHER_MODULES", "PUT", "TABLES"]
+
+AUTH_TYPES = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
+NO_POSTGRES = "no connection; give 'auth', 'host' or 'connection_string'"
+NO_NATS = "a connection requires 'url', or 'auth' with the alias of a credential"
+TO_FILE = {"target": {"type": "duckdb", "database": "f.duckdb", "table": "t"}}
+FROM_FILE = {"source": {"type": "file", "path": "a.csv"}}
+
+
+PYTHON: list[tuple[dict[str, Any], str]] = [
+    ({}, "no code; give 'code', 'script' or 'code_b64'"),
+    ({"code": " \n"}, "no code; give 'code', 'script' or 'code_b64'"),
+    ({"code": "{{ missing }}"}, "no code; give 'code', 'script' or 'code_b64'"),
+    ({"script": {"source": {"code": ""}}}, "no code; give 'code', 'script' or 'code_b64'"),
+    ({"code_b64": "%"}, "'code_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
+    ({"script": {}}, "'script' needs 'uri', or 'source' with 'code'"),
+    (
+        {"script": {"source": {"type": "s3"}}},
+        "'script' needs 'uri', or 'source' with 'code'",
+    ),
+    (
+        {"script": {"source": {"type": "ftp", "code": "result = 1"}}},
+        "script.source.type 'ftp' is none of inline, file, http, gcs, s3",
+    ),
+    ({"code": "1", "auth": {"key": {}}}, "auth: 'auth': 'key' must be the alias of a credential"),
+    ({"code": "1", "auth": {"pg": {"key": ["a"]}}}, "auth: 'pg': 'key' must be the alias of a credential"),
+    ({"code": "1", "deps": {"sys_path": 1}}, "deps: 'sys_path' must be a directory or a list of them, not int"),
+    (
+        {"script": "ftp://b/a.py"},
+        "script address 'ftp://b/a.py': a path, file://, http(s)://, gs:// or s3:// is needed",
+    ),
+    ({"script": "gs://b"}, "script address 'gs://b': gs://<bucket>/<object> is needed"),
+    (
+        {"script": {"uri": "http://h/a.py", "source": {"timeout": "soon"}}},
+        "script.source.timeout='soon' is not a time: give seconds above 0, or a text like 30s or 2m",
+    ),
+    (
+        {"code": "1", "libs": {"np": {"from": "numpy"}}},
+        "libs: 'np' must be a module or {from, import}, not {'from': 'numpy'}",
+    ),
+    (
+        {"code": "1", "deps": {"pip": ["x"]}},
+        "deps: 'pip' is not supported; install beforehand and give 'venv_path' or 'sys_path'",
+    ),
+    ({"code": "1", "auth": {"pg": 5}}, "auth: 'pg' must be an alias or an object, not int"),
+    (
+        {"code": "1", "auth": {"source": "credential", "service": "s"}},
+        "auth: 's' needs 'key': the alias of a credential",
+    ),
+]
+
+URL = {"url": "http://h/"}
+HTTP: list[tuple[dict[str, Any], str]] = [
+    (
+        {"url": "{{ base }}/x"},
+        "the request to 'h:80/x' cannot be built: an address starts with http:// or https:// and a host",
+    ),
+    ({**URL, "method": "FETCH"}, "method 'FETCH' is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
+    ({**URL, "body_b64": "%"}, "'body_b64' is not base64: Only base64 data is allowed"),
+    ({**URL, "data": {"query": "a=1"}}, "'data.query' must be an object, not str"),
+    ({**URL, "files": {"f": [{"name": "x"}]}}, "files: 'f' needs one of 'path', 'content', 'content_b64'"),
+    ({**URL, "files": {"f": {"content_b64": "%"}}}, "'files.f.content_b64' is not base64: Only base64 data is allowed"),
+    ({**URL, "auth": {"type": "kerberos"}}, f"auth type 'kerberos' is not supported; supported: {AUTH_TYPES}"),
+    ({**URL, "auth": {"name": "x"}}, f"auth type None is not supported; supported: {AUTH_TYPES}"),
+    ({**URL, "auth": {"what": 1}}, f"auth needs 'type'; supported: {AUTH_TYPES}"),
+    ({**URL, "auth": {"mine": "alias"}}, f"auth needs 'type'; supported: {AUTH_TYPES}"),
+    (
+        {**URL, "auth": {"type": "bearer", "source": "env", "key": "PATH"}},
+        "auth source 'env' is not supported; use credential, secret or inline",
+    ),
+    ({**URL, "auth": {"provider": "secret_manager"}}, "auth from secret_manager needs 'key': projects/<p>/secrets/<s>"),
+    ({**URL, "client_key": "k.pem"}, "'client_key' is the key of a 'client_cert'; give that too"),
+    (
+        {**URL, "proxy": "ftp://u:pw@h"},
+        "'proxy' 'ftp://h' cannot be used: Unknown scheme for proxy URL URL('ftp://u:[secure]@h')",
+    ),
+    ({**URL, "retry": 0}, "retry must be a whole number from 1, not 0"),
+    ({**URL, "retry": {"backoff": "quick"}}, "retry.backoff 'quick' is none of none, fixed, linear, exponential"),
+    (
+        {**URL, "retry": {"on_success": {"while": True, "next_call": {"parms": {}}}}},
+        "retry.on_success.next_call: unknown key 'parms'; did you mean 'params'?",
+    ),
+]
+
+POSTGRES: list[tuple[dict[str, Any], str]] = [
+    ({}, NO_POSTGRES),
+    ({"user": "u", "database": "d"}, NO_POSTGRES),
+    ({"host": "{{ missing }}"}, NO_POSTGRES),
+    ({"auth": {"user": "u", "password": "p"}}, NO_POSTGRES),
+    (
+        {"auth": {"a": {"host": "h"}, "b": {"host": "i"}}},
+        "auth holds several credentials; name the one to use: auth: <alias>",
+    ),
+    (
+        {"host": "h", "sslmode": "on"},
+        "'sslmode' is 'on': give one of disable, allow, prefer, require, verify-ca, verify-full",
+    ),
+    (
+        {"host": "h", "schema": "a b,c"},
+        "'schema' is 'a b,c': give names with commas between them, in double quotes where SQL needs them",
+    ),
+    (
+        {"host": "h", "query": "select $1, %s", "params": [1, 2]},
+        "select $1, %s: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
+        "(as an operator, put a blank after the percent sign)",
+    ),
+]
+
+SNOWFLAKE: list[tuple[dict[str, Any], str]] = [
+    ({}, "no 'account'; give it, or 'auth' with a credential of type snowflake"),
+    ({"account": "a"}, "no 'user'; give it, or 'auth' with a credential of type snowflake"),
+    ({"account": "a", "user": "u"}, "Password is required for Snowflake authentication, or a 'private_key'"),
+    ({"auth": {"sf_account": "a"}}, "no 'user'; give it, or 'auth' with a credential of type snowflake"),
+]
+
+DUCKDB: list[tuple[dict[str, Any], str]] = [
+    ({"auth": {"pg": 5}}, "auth 'pg' must be an alias or an object, not int"),
+    (
+        {"auth": {"type": "ftp", "user": "u"}},
+        "auth 'noetl' is of type 'ftp'; DuckDB has secrets for gcs, http, huggingface, mysql, postgres, r2, s3",
+    ),
+    ({"auth": {"type": "http"}}, "auth 'noetl' has nothing of a http credential in it: token, scope"),
+    ({"extensions": ["a-b"]}, "extension 'a-b' is no name; write `name` or `name from repository`"),
+]
+
+LAKE = {"data_path": "d"}
+DUCKLAKE: list[tuple[dict[str, Any], str]] = [
+    ({**LAKE, "catalog": "ducklake:"}, "no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql"),
+    ({**LAKE, "catalog": "postgresql://h:port/d"}, "the port of 'catalog_connection' is no number"),
+    ({**LAKE, "catalog": "postgres:host=h sslmode=x"}, "'catalog_connection' has sslmode: DuckDB cannot pass it on"),
+    ({**LAKE, "catalog": "f", "extensions": [""]}, "extension '' is no name; write `name` or `name from repository`"),
+]
+
+TRANSFER: list[tuple[dict[str, Any], str]] = [
+    ({**TO_FILE, "source": {"type": "postgres", "query": "select 1"}}, f"source: {NO_POSTGRES}"),
+    ({**FROM_FILE, "target": {"type": "postgres", "table": "t"}}, f"target: {NO_POSTGRES}"),
+    (
+        {**FROM_FILE, "target": {"type": "snowflake", "table": "t"}},
+        "target: no 'account'; give it, or 'auth' with a credential of type snowflake",
+    ),
+    (
+        {**FROM_FILE, "target": {"type": "snowflake", "table": "t", "auth": "sf"}, "mode": "upsert"},
+        "a snowflake target has no unique key to go by; give 'key' for upsert",
+    ),
+    (
+        {**TO_FILE, "source": {"type": "duckdb", "database": "./f.duckdb", "query": "select 1"}},
+        "source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT",
+    ),
+    (
+        {**FROM_FILE, "target": {"type": "duckdb", "database": "f", "table": "t", "auth": {"x": 1}}},
+        "target: auth 'x' must be an alias or an object, not int",
+    ),
+]
+
+JOB = {"image": "i"}
+VOLUME_FORM = "each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret"
+CONTAINER: list[tuple[dict[str, Any], str]] = [
+    ({}, "image is required"),
+    ({"runtime": {"image": "i", "command": "echo hi"}}, "command must be a list of text"),
+    ({"runtime": {"image": "i", "command": ["x", {"a": 1}]}}, "command must be a list of text"),
+    (
+        {"runtime": {"image": "i", "files": []}},
+        "runtime.files is not supported; supported: image, namespace, command, args, env, "
+        "serviceAccountName, service_account, resources",
+    ),
+    (
+        {"image": "i", "env": [{"name": "X", "value": "v", "value_from": {}}]},
+        "container env var 'X': value and value_from are mutually exclusive",
+    ),
+    (
+        {"image": "i", "env": [{"name": "X", "value_from": {"secret_name": "s"}}]},
+        "container env var 'X': value_from needs secret_name and secret_key, or one of secretKeyRef, "
+        "configMapKeyRef, fieldRef, resourceFieldRef",
+    ),
+    (
+        {"image": "i", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s"}}}]},
+        "container env var 'X': secretKeyRef needs name and key",
+    ),
+    (
+        {"image": "i", "env": [{"name": "X", "vlaue": "v"}]},
+        "container env var 'X' needs value or value_from; beside its name there is vlaue",
+    ),
+    (
+        {"image": "i", "volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
+        "each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret",
+    ),
+    (
+        {"image": "i", "runtime": {"env": [1]}},
+        "runtime.env must be an object, or a list of objects with 'name'",
+    ),
+    ({"image": "i", "env": [{"value": 1}]}, "each of env needs 'name'"),
+    ({"image": " "}, "image is required"),
+    ({**JOB, "namespace": "My Space"}, "'namespace' 'My Space' is none: small letters, digits and -, at most 63"),
+    ({**JOB, "backoff_limit": -1}, "'backoff_limit' must be 0 or more, not -1"),
+    ({**JOB, "ttl_seconds_after_finished": -1}, "'ttl_seconds_after_finished' must be 0 or more, not -1"),
+    ({**JOB, "resources": {"cpu": 1}}, "resources: 'cpu' is none of requests, limits, claims"),
+    ({**JOB, "resources": {"limits": "1Gi"}}, "resources: 'limits' must be an object like {cpu: 500m, memory: 1Gi}"),
+    ({**JOB, "env": {"A=B": "c"}}, "env: 'A=B' cannot be a variable: no '=' and no control character may be in it"),
+    ({**JOB, "volumes": [{"empty_dir": {}, "secret": {}}]}, VOLUME_FORM),
+    ({**JOB, "volumes": [{"name": "v", "secret": "s"}]}, "volume 'v': 'secret' must be an object"),
+    ({**JOB, "volumes": [{"name": "v", "config_map": {}}]}, "volume 'v': 'config_map' needs 'name'"),
+    ({**JOB, "volume_mounts": [{"name": "v"}]}, "each of volume_mounts needs 'name' and 'mount_path'"),
+    (
+        {**JOB, "volumes": [{"name": "v", "empty_dir": None}], "volume_mounts": [{"name": "w", "mount_path": "/w"}]},
+        "volume_mounts: there is no volume 'w'; there are: v",
+    ),
+    ({**JOB, "auth": {"token": "t"}}, "the credential needs 'url', the address of the Kubernetes API"),
+    ({"runtime": {"image": 5}}, "runtime.image must be text"),
+    ({"runtime": {"image": "i", "env": "A=b"}}, "runtime.env must be an object, or a list of objects with 'name'"),
+    ({"runtime": {"image": "i", "resources": []}}, "runtime.resources must be an object"),
+]
+
+SCRIPT: list[tuple[dict[str, Any], str]] = [
+    ({"script": {"content": " "}}, "script: the script is empty"),
+    ({"script": {"type": "inline"}}, "python: 'script' needs 'uri', or 'source' with 'code'"),
+    ({"job": {"image": ""}}, "script: job: 'image' is empty"),
+    ({"job": {"timeout": -5}}, "script: job: 'timeout' must be above 0 seconds, not -5"),
+    ({"job": {"backoffLimit": -1}}, "script: job: 'backoff_limit' must be 0 or more, not -1"),
+    ({"job": {"resources": {"memory": "1Gi"}}}, "script: job: resources: 'memory' is none of requests, limits, claims"),
+    ({"job": {"env": ["A"]}}, "script: job: field 'env' must be an object, not list"),
+    (
+        {"job": {"image_pull_policy": "Often"}},
+        "script: job: field 'image_pull_policy' must be one of 'Always', 'IfNotPresent', 'Never', not 'Often' (str)",
+    ),
+]
+
+PUT = {"operation": "kv_put", "bucket": "b", "key": "k", "value": "v"}
+NATS: list[tuple[dict[str, Any], str]] = [
+    ({"operation": "kv_gett"}, "unsupported operation 'kv_gett'; did you mean 'kv_get'?"),
+    ({"operation": "drop"}, "unsupported operation 'drop'"),
+    ({"operation": "kv_get", "key": "k"}, "kv_get requires 'bucket'"),
+    ({"operation": "kv_get", "bucket": "b"}, "kv_get requires 'key'"),
+    ({"operation": "kv_update", "bucket": "b", "key": "k", "value": 1}, "kv_update requires 'revision'"),
+    ({"operation": "object_get", "bucket": "b"}, "object_get requires 'object' or 'name'"),
+    ({"operation": "js_consume", "consumer": "c"}, "js_consume requires 'stream'"),
+    (
+        {"operation": "js_get_msg", "stream": "s"},
+        "js_get_msg requires 'seq', 'subject' or 'last: true'",
+    ),
+    (
+        {"operation": "js_consume", "stream": "s", "consumer": "c", "batch": 0},
+        "'batch' and 'timeout_ms' must be 1 or more",
+    ),
+    (
+        {"operation": "js_stream_info", "stream": "a.b"},
+        "stream 'a.b' has a character that no stream may have",
+    ),
+    ({"operation": "publish", "subject": "a b"}, "subject 'a b' is none: it is words with dots between them"),
+    (
+        {"operation": "publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
+        "header 'a' has a line break or a colon where none may be",
+    ),
+    (PUT, NO_NATS),
+    ({**PUT, "auth": {"user": "u"}}, NO_NATS),
+    ({**PUT, "url": "{{ missing }}"}, NO_NATS),
+    (
+        {**PUT, "url": "nats://h", "key": "a b"},
+        "key 'a b' is none: letters, digits and - / _ = . with no dot at either end",
+    ),
+    (
+        {**PUT, "url": "nats://h", "key": ".a"},
+        "key '.a' is none: letters, digits and - / _ = . with no dot at either end",
+    ),
+    ({**PUT, "url": "nats://"}, "url 'nats://' is none: it looks like nats://host:4222"),
+    (
+        {**PUT, "url": "nats://h", "encoding": "base64", "value": "%"},
+        "with encoding base64 the data must be base64 text",
+    ),
+]
+
+POLL = {"source": "nats", "stream": "S", "consumer": "c"}
+SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
+    ({"source": "sqs"}, "unsupported source 'sqs'. Supported: nats"),
+    (
+        {"source": "kafka"},
+        "source 'kafka' is not read by this worker, nats is: bridge it to a stream, or read it with "
+        "the python tool and a client library",
+    ),
+    (
+        {**POLL, "operation": "drain"},
+        "unsupported operation 'drain'. Supported: poll, ack, nack, term",
+    ),
+    (
+        {**POLL, "ack": "later"},
+        "unsupported ack 'later'. Supported: on_success, auto, true, manual, defer, none, false",
+    ),
+    ({"source": "nats"}, "[nats] requires 'stream'"),
+    ({**POLL, "stream": "S.x"}, "stream 'S.x' has a character that no stream may have"),
+    ({**POLL, "batch": 0}, "'batch' and 'timeout_ms' must be 1 or more"),
+    (
+        {"source": "nats", "operation": "ack"},
+        "ack requires 'ack_ids', as a poll with ack: defer gave them",
+    ),
+    (
+        {"source": "nats", "operation": "ack", "ack_ids": ["$JS.API.STREAM.DELETE.S"]},
+        "ack_id '$JS.API.STREAM.DELETE.S' is none of a NATS poll",
+    ),
+    (
+        {"source": "nats", "operation": "ack", "ack_ids": ["$JS.ACK.x"] * 1001},
+        "ack: 1001 ack_ids; at most 1000 at once",
+    ),
+    (POLL, NO_NATS),
+    (
+        {"source": "nats", "operation": "nack", "ack_ids": ["$JS.ACK.x"], "nack_delay_ms": -1, "url": "nats://h"},
+        "'nack_delay_ms' must be 0 or more, not -1",
+    ),
+]
+
+MCP: list[tuple[dict[str, Any], str]] = [
+    ({"endpoint": "http://mcp.test/mcp"}, "tools/call requires 'tool'"),
+    ({"tool": "t", "arguments": "[1]"}, "arguments must be an object"),
+    ({"tool": "t", "arguments": "no json"}, "arguments must be an object"),
+    ({"tool": "t", "arguments": [1]}, "field 'arguments' must be an object or text, not list"),
+    ({"tool": "t", "request_id": "a"}, "field 'request_id' must be a whole number, not 'a' (str)"),
+    (
+        {"endpoint": "http://h", "tool": "t", "auth": {"type": "x"}},
+        f"http: auth type 'x' is not supported; supported: {AUTH_TYPES}",
+    ),
+]
+
+ARTIFACT: list[tuple[dict[str, Any], str]] = [
+    ({}, "get requires 'uri' or 'result_ref' (or either of them under 'input')"),
+    ({"action": "put"}, "put requires 'data'"),
+    (
+        {"uri": "s3://bucket/x"},
+        "uri scheme 's3' is not supported: give a signed https:// address",
+    ),
+    (
+        {"uri": "nats-kv://b/k"},
+        "uri scheme 'nats-kv' is not supported: use the nats tool with kv_get or kv_put",
+    ),
+    (
+        {"uri": "relative/x"},
+        "uri 'relative/x': supported are noetl://, file://, http:// and https://",
+    ),
+    ({"input": {"uri": 5}}, "'uri' under 'input' must be text"),
+    ({"result_ref": "x"}, "ref 'x' is no reference: it starts with noetl://"),
+    ({"uri": "/x", "max_bytes": 0}, "'max_bytes' must be between 1 and 268435456"),
+    (
+        {"action": "put", "data": 1, "compress": True},
+        "'compress' is for files and http; the control plane packs its results by itself",
+    ),
+    ({"uri": "file://other/x"}, "artifact: 'file://other/x' names the host 'other'; write file:///absolute/path"),
+    ({"uri": "http://"}, "artifact: uri 'http://' is no address: it has no host"),
+    (
+        {"action": "put", "data": 1, "uri": "noetl://x"},
+        "artifact: the control plane names its references: put without 'uri', and give 'name'",
+    ),
+    (
+        {"action": "put", "data": "%", "encoding": "base64", "uri": "/tmp/x"},
+        "artifact: with encoding base64 the data must be base64 text",
+    ),
+    ({"uri": "http://h/x", "auth": {"type": "x"}}, f"http: auth type 'x' is not supported; supported: {AUTH_TYPES}"),
+]
+
+SECRETS: list[tuple[dict[str, Any], str]] = [
+    ({}, "field 'name' (or secret_name) is missing"),
+    (
+        {"name": "x", "provider": "vault"},
+        "Secrets provider 'vault' is not implemented; use env, file, google, or "
+        "{{ keychain.<name>.<field> }} in a template",
+    ),
+    ({"name": "x", "version": []}, "field 'version' must be text, not list"),
+    (
+        {"name": "projects/p/x"},
+        "'projects/p/x' is no name of a Google secret: projects/<project>/secrets/<name>[/versions/<version>]",
+    ),
+]
+
+RESULT_FETCH: list[tuple[dict[str, Any], str]] = [
+    ({"ref": "x"}, "ref 'x' is no reference: it starts with noetl://"),
+    ({"ref": {"kind": "result_ref"}}, "ref 'None' is no reference: it starts with noetl://"),
+]
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "postgres": {"query": "select 1"},
+    "snowflake": {"query": "select 1"},
+    "duckdb": {"query": "select 1"},
+    "ducklake": {"query": "select 1"},
+    "script": {"script": "print(1)\n"},
+}
+"""What every config of a kind has besides."""
+OF_OTHER_MODULES = ("http: ", "python: ", "mcp: ", "artifact: ", "script: ")
+TABLES = {
+    "python": PYTHON, "http": HTTP, "postgres": POSTGRES, "snowflake": SNOWFLAKE, "duckdb": DUCKDB,
+    "ducklake": DUCKLAKE, "transfer": TRANSFER, "container": CONTAINER, "script": SCRIPT, "nats": NATS,
+    "subscription": SUBSCRIPTION, "mcp": MCP, "artifact": ARTIFACT, "result_fetch": RESULT_FETCH, "secrets": SECRETS,
+}  # fmt: skip
