@@ -112,7 +112,10 @@ POSTGRES: list[tuple[dict[str, Any], str]] = [
     ),
 ]
 
+SIGN_IN = {"account": "a", "user": "u", "password": "p"}
 SNOWFLAKE: list[tuple[dict[str, Any], str]] = [
+    ({**SIGN_IN, "query": "  "}, "'query' has no statement"),
+    ({**SIGN_IN, "max_rows": 0}, "'max_rows' is 0: give 1 or more"),
     ({}, "no 'account'; give it, or 'auth' with a credential of type snowflake"),
     ({"account": "a"}, "no 'user'; give it, or 'auth' with a credential of type snowflake"),
     ({"account": "a", "user": "u"}, "Password is required for Snowflake authentication, or a 'private_key'"),
@@ -120,6 +123,10 @@ SNOWFLAKE: list[tuple[dict[str, Any], str]] = [
 ]
 
 DUCKDB: list[tuple[dict[str, Any], str]] = [
+    ({"query": "\n "}, "'query' has no statement"),
+    ({"query_b64": "?"}, "'query_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
+    ({"max_rows": 0}, "'max_rows' is 0: give 1 or more"),
+    ({"threads": 0}, "'threads' is 0: give 1 or more"),
     ({"auth": {"pg": 5}}, "auth 'pg' must be an alias or an object, not int"),
     (
         {"auth": {"type": "ftp", "user": "u"}},
@@ -131,13 +138,39 @@ DUCKDB: list[tuple[dict[str, Any], str]] = [
 
 LAKE = {"data_path": "d"}
 DUCKLAKE: list[tuple[dict[str, Any], str]] = [
+    ({"catalog": "f"}, "field 'data_path' is missing: the directory or s3:// prefix of the Parquet files"),
+    ({**LAKE, "catalog": "f", "catalog_name": 'a"b'}, "'catalog_name' is 'a\"b': give a name of letters, digits and _"),
+    ({**LAKE, "catalog": "f", "max_rows": -1}, "'max_rows' is -1: give 1 or more"),
     ({**LAKE, "catalog": "ducklake:"}, "no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql"),
     ({**LAKE, "catalog": "postgresql://h:port/d"}, "the port of 'catalog_connection' is no number"),
     ({**LAKE, "catalog": "postgres:host=h sslmode=x"}, "'catalog_connection' has sslmode: DuckDB cannot pass it on"),
     ({**LAKE, "catalog": "f", "extensions": [""]}, "extension '' is no name; write `name` or `name from repository`"),
 ]
 
+ROWS = {"type": "postgres", "host": "h", "query": "select 1"}
+TO_TABLE = {"target": {"type": "postgres", "host": "h", "table": "t"}}
 TRANSFER: list[tuple[dict[str, Any], str]] = [
+    ({"source": ROWS, "target": {"type": "postgres"}}, "target: Target table name required"),
+    (
+        {**TO_TABLE, "source": {"type": "postgres", "host": "h"}},
+        "source: field 'query' is missing: the SELECT of a postgres source",
+    ),
+    ({**TO_TABLE, "source": {"type": "http"}}, "source: Source URL required for HTTP transfer"),
+    ({**TO_TABLE, "source": {"type": "oracle"}}, "Unsupported transfer direction: oracle to postgres"),
+    ({**TO_TABLE, "source": ROWS, "chunk_size": 0}, "'chunk_size' is 0: give 1 to 100000"),
+    ({**TO_TABLE, "source": ROWS, "key": "id"}, "'key' belongs to mode 'upsert', not 'append'"),
+    (
+        {**TO_TABLE, "source": {"type": "postgres", "hots": "x", "query": "select 1"}},
+        f"source: {NO_POSTGRES} (transfer: source: unknown field 'hots' is ignored; did you mean 'host'?)",
+    ),
+    (
+        {"source": ROWS, "target": {"type": "duckdb", "table": "t"}},
+        "target: field 'database' is missing: a DuckDB target is a file",
+    ),
+    (
+        {**TO_TABLE, "source": {"type": "file", "path": "a.xml"}},
+        "source: 'format' of 'a.xml' is not known; give csv, json or parquet",
+    ),
     ({**TO_FILE, "source": {"type": "postgres", "query": "select 1"}}, f"source: {NO_POSTGRES}"),
     ({**FROM_FILE, "target": {"type": "postgres", "table": "t"}}, f"target: {NO_POSTGRES}"),
     (

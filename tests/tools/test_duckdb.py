@@ -181,20 +181,9 @@ def test_secret_of_one_execution_is_never_kept_for_the_next() -> None:
         query("CREATE PERSISTENT SECRET left_behind (TYPE http, BEARER_TOKEN 'x')")
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"query": "\n "}, "duckdb: 'query' has no statement"),
-        ({"query": "-- nothing\n"}, "'query' has no statement"),
-        ({"query_b64": "?"}, "duckdb: 'query_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
-        ({"query": "select 1", "max_rows": 0}, "duckdb: 'max_rows' is 0: give 1 or more"),
-        ({"query": "select 1", "threads": 0}, "duckdb: 'threads' is 0: give 1 or more"),
-    ],
-)
-def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        run_tool("duckdb", config)
-    assert str(caught.value) == message
+def test_query_of_a_comment_alone_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^'query' has no statement$"):
+        query("-- nothing\n")
 
 
 def test_memory_limit_that_is_none_is_refused() -> None:

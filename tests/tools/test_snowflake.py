@@ -233,20 +233,6 @@ async def test_session_that_cannot_be_closed_is_no_error_of_the_loop(snow: FakeS
     assert told == []
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"query": "  ", **SIGN_IN}, "snowflake: 'query' has no statement"),
-        ({"query": "select 1", **SIGN_IN, "max_rows": 0}, "snowflake: 'max_rows' is 0: give 1 or more"),
-    ],
-)
-def test_broken_config_is_told_exactly(snow: FakeSnowflake, config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        run_tool("snowflake", config)
-    assert str(caught.value) == message
-    assert snow.connected == []
-
-
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "snowflake", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'noetl-worker\[snowflake\]'"):

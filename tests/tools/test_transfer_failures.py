@@ -86,45 +86,6 @@ def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
 
 # ── what is refused ─────────────────────────────────────────────────────────────────────────────
 
-SOURCE = {"type": "postgres", "host": "h", "query": "select 1"}
-TARGET = {"type": "postgres", "host": "h", "table": "t"}
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"source": SOURCE, "target": {"type": "postgres"}}, "transfer: target: Target table name required"),
-        (
-            {"source": {"type": "postgres", "host": "h"}, "target": TARGET},
-            "transfer: source: field 'query' is missing: the SELECT of a postgres source",
-        ),
-        ({"source": {"type": "http"}, "target": TARGET}, "transfer: source: Source URL required for HTTP transfer"),
-        (
-            {"source": {"type": "oracle"}, "target": TARGET},
-            "transfer: Unsupported transfer direction: oracle to postgres",
-        ),
-        ({"source": SOURCE, "target": TARGET, "chunk_size": 0}, "transfer: 'chunk_size' is 0: give 1 to 100000"),
-        ({"source": SOURCE, "target": TARGET, "key": "id"}, "transfer: 'key' belongs to mode 'upsert', not 'append'"),
-        (
-            {"source": {"type": "postgres", "hots": "x", "query": "select 1"}, "target": TARGET},
-            "transfer: source: no connection; give 'auth', 'host' or 'connection_string' "
-            "(transfer: source: unknown field 'hots' is ignored; did you mean 'host'?)",
-        ),
-        (
-            {"source": SOURCE, "target": {"type": "duckdb", "table": "t"}},
-            "transfer: target: field 'database' is missing: a DuckDB target is a file",
-        ),
-        (
-            {"source": {"type": "file", "path": "a.xml"}, "target": TARGET},
-            "transfer: source: 'format' of 'a.xml' is not known; give csv, json or parquet",
-        ),
-    ],
-)
-def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        run_tool("transfer", config)
-    assert str(caught.value) == message
-
 
 @pytest.mark.parametrize(
     ("query", "change", "config", "message"),
