@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from noetl_worker.models import Dialect
 from simulate.run import run_seed
 
 SEEDS = range(20)
+ran = cache(run_seed)
 
 
 @pytest.mark.parametrize("dialect", Dialect, ids=lambda one: one.value)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_must_hold_holds_through_the_faults_of_a_seed(seed: int, dialect: Dialect) -> None:
-    run = run_seed(seed, dialect)
+    run = ran(seed, dialect)
     assert not run.violations, run.report()
 
 
 def test_one_seed_is_one_run_byte_for_byte() -> None:
     for seed, dialect in ((3, Dialect.PYTHON), (1, Dialect.RUST)):
-        first, second = run_seed(seed, dialect), run_seed(seed, dialect)
+        first, second = ran(seed, dialect), run_seed(seed, dialect)
         assert "\n".join(first.lines).encode() == "\n".join(second.lines).encode()
         assert len(first.lines) > 100
 
 
 def test_two_seeds_are_two_runs() -> None:
-    assert run_seed(1, Dialect.PYTHON).lines != run_seed(2, Dialect.PYTHON).lines
+    assert ran(1, Dialect.PYTHON).lines != ran(2, Dialect.PYTHON).lines

@@ -170,29 +170,6 @@ def test_keys_of_the_login_are_secrets_of_the_worker() -> None:
 # ── tools ──
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "allowed"),
-    [
-        ("NOETL_DUCKDB_SCOPE", "disk", "one of memory, execution"),
-        ("NOETL_DUCKDB_SCOPE", "execution", "together with NOETL_DATA_DIR"),
-        ("NOETL_DUCKDB_MEMORY_LIMIT", "much", "a size as DuckDB reads it"),
-        ("NOETL_MCP_URL", "localhost", "a URL that starts with http:// or https://"),
-        ("NOETL_MCP_GIT_HUB_ENDPOINT", "ftp://h", "a URL that starts with http:// or https://"),
-        ("NOETL_MCP_GITHUB_URL", "h", "a URL that starts with http:// or https://"),
-        ("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon", "seconds, a number"),
-        ("NOETL_WORKER_POSTGRES_POOL_SIZE", "0", "a whole number from 1"),
-        ("NOETL_SECRETS_DIR", "/does/not/exist", "the path of a directory"),
-        ("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "-1", "a whole number from 1"),
-        ("NOETL_SECRET_A_FILE", "/does/not/exist", "the path of a file that can be read"),
-    ],
-)
-def test_bad_value_of_a_tool_s_variable_stops_the_start(variable: str, value: str, allowed: str) -> None:
-    with pytest.raises(SettingsError, match="is not usable") as caught:
-        load_settings({variable: value}, dotenv=NOWHERE)
-    assert variable in str(caught.value)
-    assert allowed in str(caught.value)
-
-
 @pytest.mark.parametrize("value", ["2GB", "1.5 GiB", "512mib", "80%"])
 def test_memory_as_duckdb_reads_it_is_taken(value: str) -> None:
     assert load_settings({"NOETL_DUCKDB_MEMORY_LIMIT": value}, dotenv=NOWHERE).duckdb_memory_limit == value

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,24 @@ def test_defaults_are_those_of_the_table() -> None:
         ("NOETL_CONTROL_PLANE", "java", "one of auto, python, rust"),
         ("NATS_URL", "http://localhost", "a URL that starts with nats://"),
         ("NOETL_SNOWFLAKE_NODE_ID", "1024", "a whole number from 0 to 1023"),
+        ("NOETL_DUCKDB_SCOPE", "disk", "one of memory, execution"),
+        ("NOETL_DUCKDB_SCOPE", "execution", "together with NOETL_DATA_DIR"),
+        ("NOETL_DUCKDB_MEMORY_LIMIT", "much", "a size as DuckDB reads it"),
+        ("NOETL_MCP_URL", "localhost", "a URL that starts with http:// or https://"),
+        ("NOETL_MCP_GIT_HUB_ENDPOINT", "ftp://h", "a URL that starts with http:// or https://"),
+        ("NOETL_MCP_GITHUB_URL", "h", "a URL that starts with http:// or https://"),
+        ("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon", "seconds, a number"),
+        ("NOETL_WORKER_POSTGRES_POOL_SIZE", "0", "a whole number from 1"),
+        ("NOETL_SECRETS_DIR", "/does/not/exist", "the path of a directory"),
+        ("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "-1", "a whole number from 1"),
+        ("NOETL_SECRET_A_FILE", "/does/not/exist", "the path of a file that can be read"),
     ],
 )
 def test_value_that_does_not_parse_names_variable_value_and_what_is_allowed(
     variable: str, value: str, allowed: str
 ) -> None:
     with pytest.raises(SettingsError, match="is not usable") as caught:
-        load_settings({variable: value})
+        load_settings({variable: value}, dotenv=Path(os.devnull))
     text = str(caught.value)
     assert variable in text
     assert allowed in text
