@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,9 @@ import logging_guard
 import long_steps
 import loop_guard
 import loops
+
+if TYPE_CHECKING:
+    from noetl_worker.models import Dialect
 
 pytest_plugins = ["surroundings", "time_limit"]
 
@@ -29,6 +32,14 @@ gc.set_threshold(20_000, 20, 20)  # as a worker has it: else every seven hundred
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """An async test runs on a standard loop of its own."""
     return loops.STANDARD
+
+
+@pytest.fixture(params=["python", "rust"])
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    """A test that takes it runs for each control plane."""
+    from noetl_worker.models import Dialect  # not before the variables of a person are gone
+
+    return Dialect(request.param)
 
 
 @pytest.hookimpl(trylast=True)

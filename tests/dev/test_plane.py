@@ -14,8 +14,6 @@ from noetl_worker.dev import DevControlPlane, PlaneSettings, RawCommand
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
 
-BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
-
 
 async def report(
     client: httpx.AsyncClient, command: Issued, *events: dict[str, Any], key: str | None = None
@@ -45,7 +43,6 @@ async def test_store_in_a_file_keeps_the_events(tmp_path: Any) -> None:
     await again.close()
 
 
-@BOTH
 async def test_unknown_routes_and_methods_answer_as_the_plane(dialect: Dialect) -> None:
     async with serving(dialect=dialect) as (_, client):
         nothing, wrong = await client.get("/api/none"), await client.put("/api/health")

@@ -15,7 +15,6 @@ from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models import Dialect
 
-BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
 NOOP = {"kind": "noop"}
 
 
@@ -50,7 +49,6 @@ async def ran(dialect: Dialect, *texts: str, payload: dict[str, Any] | None = No
             return plane.execution(execution_id), [one.node for one in plane.events(execution_id, "command.claimed")]
 
 
-@BOTH
 async def test_workload_and_payload_reach_templates(dialect: Dialect) -> None:
     text = playbook(
         {"step": "start", "tool": python("result = {'x': a + b}", a="{{ workload.a }}", b="{{ b }}")},
@@ -69,7 +67,6 @@ async def test_circle_without_tools_fails_instead_of_hanging() -> None:
     assert "leads back to itself" in str(execution.error)
 
 
-@BOTH
 async def test_first_step_that_issues_no_command_is_named_where_the_execution_stands_still(dialect: Dialect) -> None:
     start = {"step": "start", "loop": {"in": "{{ workload.none }}", "iterator": "n"}, "tool": NOOP}
     execution, claimed = await ran(dialect, playbook(start, workload={"none": []}))
@@ -105,7 +102,6 @@ async def test_rust_plane_refuses_to_execute_what_it_cannot_read(
             await plane.execute("p")
 
 
-@BOTH
 async def test_cases_reach_the_worker_unrendered(dialect: Dialect) -> None:
     case = {"when": [{"left": "{{ result.n }}", "op": "eq", "right": 1}], "then": "continue"}
     async with serving(dialect=dialect) as (plane, client):

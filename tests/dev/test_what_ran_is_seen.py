@@ -16,7 +16,6 @@ from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from patience import until
 
-BOTH = pytest.mark.parametrize("dialect", [Dialect.PYTHON, Dialect.RUST])
 BEGIN = "metadata: {name: p, path: p}\nworkflow:\n"
 
 
@@ -47,7 +46,6 @@ PRINTS = """\
 """
 
 
-@BOTH
 async def test_output_of_a_step_that_succeeded_is_shown_with_its_step(tmp_path: Path, dialect: Dialect) -> None:
     lines = (await shown_of(tmp_path, PRINTS, dialect=dialect)).splitlines()
     assert [line for line in lines if " | " in line and "stderr" not in line] == ["start | out", "start | more"]
@@ -84,7 +82,6 @@ async def test_output_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert r"start | \x1b]0;owned\x07" in shown
 
 
-@BOTH
 async def test_secret_is_not_in_what_is_shown_live(tmp_path: Path, dialect: Dialect) -> None:
     """Also not line by line, where it has several."""
     secret = "first-part-of-the-secret\nsecond-part-of-the-secret"
@@ -130,7 +127,6 @@ DEEP = """\
 """
 
 
-@BOTH
 async def test_failure_shows_the_whole_traceback_with_lines_of_the_file(tmp_path: Path, dialect: Dialect) -> None:
     shown = await shown_of(tmp_path, DEEP, dialect=dialect, is_quiet=True)
     told = shown[shown.index("  failed: start: ValueError: outer") :]
@@ -149,7 +145,6 @@ async def test_timeout_shows_where_the_code_stood_and_no_line_of_the_worker(tmp_
     assert "noetl_worker" not in shown
 
 
-@BOTH
 async def test_failure_in_a_loop_names_the_item(tmp_path: Path, dialect: Dialect) -> None:
     """On the Rust plane the loop goes on, and a later item does not hide the failure."""
     shown = await shown_of(

@@ -38,7 +38,6 @@ async def reached(dialect: Dialect, transport: str, **settings: Any) -> AsyncIte
             await client.close()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect, transport: str) -> None:
     async with reached(dialect, transport) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
@@ -49,7 +48,6 @@ async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialec
         assert await plane.get_var(one.execution_id, "missing") is None
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_is_fetched_without_claiming_it(dialect: Dialect, transport: str) -> None:
     async with reached(dialect, transport) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand("shell", {"command": "true"})], publish=False)
@@ -72,7 +70,6 @@ async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, tr
         assert timedelta(hours=1, minutes=59) < left <= timedelta(hours=2), "as the worker has asked for"
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_credentials_keychain_and_cancellation(dialect: Dialect, transport: str) -> None:
     async with reached(dialect, transport) as (plane, control_plane):
         body = {"name": "pg demo", "type": "postgres", "data": {"host": "h", "password": "p"}, "tags": []}
@@ -86,7 +83,6 @@ async def test_credentials_keychain_and_cancellation(dialect: Dialect, transport
         assert await plane.is_cancelled(one.execution_id) is False
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, transport: str) -> None:
     async with reached(dialect, transport) as (plane, _):
         assert await plane.heartbeat("w-1") is False

@@ -87,7 +87,6 @@ def reconnected(worker: Worker) -> None:
         notify()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_still_deliver(
     dialect: Dialect, tmp_path: Path
 ) -> None:

@@ -27,7 +27,6 @@ from noetl_worker.settings.settings import load_settings
 # ── all of it ──
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Dialect, tmp_path: Path) -> None:
     async with house(dialect, WORKER_ID="w") as home:
         urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}

@@ -110,7 +110,6 @@ async def test_refused_start_names_the_command_that_mends_it(tmp_path: Path) -> 
         assert "noetl-worker nats ensure --apply" in one_line(worker)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_stream_as_the_python_plane_makes_it_is_no_difference_there(dialect: Dialect) -> None:
     """The Rust plane makes none, and publishes below the bare subject."""
     async with house(dialect, worker=False) as home:

@@ -138,9 +138,6 @@ def tasks(result: Any) -> dict[str, Any]:
     return found
 
 
-both = pytest.mark.parametrize("dialect", list(Dialect), ids=[one.value for one in Dialect])
-
-
 # ── the kinds ──
 
 
@@ -152,27 +149,23 @@ def test_every_tool_kind_has_an_example_that_is_listed() -> None:
     assert [name for name in files if f"`tools/{name}.yaml`" not in listed] == []
 
 
-@both
 async def test_noop(dialect: Dialect) -> None:
     done = await play("noop", dialect, workload={"amount": 5})
     assert done.steps == ["start", "small"]
     assert done.result == {"verdict": "small", "amount": 5}
 
 
-@both
 async def test_shell(dialect: Dialect) -> None:
     done = await play("shell", dialect, workload={"words": "a $(touch /nowhere) b a"})
     assert done.result["stdout"] == "the most frequent word: a\n"
 
 
-@both
 async def test_python(dialect: Dialect) -> None:
     done = await play("python", dialect)
     assert done.of("start") == {"mean": 21.0, "spread": 1.275, "highest": 23.0}
     assert done.result == {"is_steady": True, "mean": 21.0}
 
 
-@both
 async def test_rhai(dialect: Dialect) -> None:
     pytest.importorskip("noetl_worker._core", reason="needs the Rust engine")
     done = await play("rhai", dialect)
@@ -180,13 +173,11 @@ async def test_rhai(dialect: Dialect) -> None:
     assert done.result == {"verdict": "some are dear", "total": 16}
 
 
-@both
 async def test_task_sequence(dialect: Dialect, tmp_path: Path) -> None:
     done = await play("task_sequence", dialect, workload={"counter": str(tmp_path / "tries")})
     assert tasks(done.result)["decide"] == {"tries": 3, "doubled": 6}
 
 
-@both
 async def test_playbook(dialect: Dialect) -> None:
     done = await play("playbook", dialect)
     assert done.steps == ["start", "after"]
@@ -195,14 +186,12 @@ async def test_playbook(dialect: Dialect) -> None:
     assert (status if dialect is Dialect.PYTHON else status["status"]).lower() == "completed"
 
 
-@both
 async def test_workbook(dialect: Dialect) -> None:
     done = await play("workbook", dialect)
     assert done.of("start") == {"label": "inside", "fahrenheit": 70.7}
     assert done.result == {"label": "outside", "fahrenheit": 25}
 
 
-@both
 async def test_duckdb(dialect: Dialect) -> None:
     pytest.importorskip("duckdb", reason="needs the extra duckdb")
     done = await play("duckdb", dialect)
@@ -211,7 +200,6 @@ async def test_duckdb(dialect: Dialect) -> None:
     assert done.result["stdout"] == "dearest in month 2: figs\n"
 
 
-@both
 async def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, tmp_path: Path) -> None:
     file = tmp_path / "token.json"
     file.write_text(json.dumps({"type": "bearer", "data": {"token": TOKEN}}))
@@ -226,7 +214,6 @@ async def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, t
     assert TOKEN not in done.text
 
 
-@both
 async def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
     file = tmp_path / "pg.json"
@@ -238,7 +225,6 @@ async def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Pa
     assert PASSWORD not in done.text
 
 
-@both
 async def test_nats(dialect: Dialect) -> None:
     done = await with_buckets(lambda url: played("nats", dialect, {"url": url, "bucket": "demo", "stream": "DEMO"}))
     assert done.code == 0, done.text
@@ -247,7 +233,6 @@ async def test_nats(dialect: Dialect) -> None:
     assert done.of("publish")["stream"] == "DEMO"
 
 
-@both
 async def test_subscription(dialect: Dialect) -> None:
     done = await with_buckets(lambda url: played("subscription", dialect, {"url": url}))
     assert done.code == 0, done.text
@@ -255,7 +240,6 @@ async def test_subscription(dialect: Dialect) -> None:
     assert (done.result["status"], done.result["requested"], done.result["disposed"]) == ("success", 1, 1)
 
 
-@both
 @pytest.mark.parametrize("where", ["store", "file"])
 async def test_artifact(dialect: Dialect, where: str, tmp_path: Path) -> None:
     place = str(tmp_path / "report.json") if where == "file" else ""
@@ -264,13 +248,11 @@ async def test_artifact(dialect: Dialect, where: str, tmp_path: Path) -> None:
     assert (not place) or json.loads(Path(place).read_text())["title"] == "Fruit"
 
 
-@both
 async def test_result_fetch(dialect: Dialect) -> None:
     done = await play("result_fetch", dialect)
     assert tasks(done.result)["count"] == {"characters": 2000}
 
 
-@both
 async def test_ducklake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
     done = await play("ducklake", dialect, workload={"directory": str(tmp_path)})
@@ -278,7 +260,6 @@ async def test_ducklake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "catalog.ducklake").is_file()
 
 
-@both
 async def test_mcp(dialect: Dialect) -> None:
     with served(McpServer) as endpoint:
         done = await play("mcp", dialect, workload={"endpoint": endpoint})
@@ -286,7 +267,6 @@ async def test_mcp(dialect: Dialect) -> None:
     assert done.result["stdout"] == "the sum is 3\n"
 
 
-@both
 async def test_secrets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_SECRET_GREETING", PASSWORD)
     done = await play("secrets", dialect)
@@ -294,7 +274,6 @@ async def test_secrets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> Non
     assert PASSWORD not in done.text
 
 
-@both
 async def test_transfer(dialect: Dialect) -> None:
     """As it is shipped: with the file that it names."""
     pytest.importorskip("duckdb", reason="needs the extra duckdb")
@@ -321,7 +300,6 @@ def kubernetes(tmp_path: Path) -> Iterator[str]:
         yield f"k8s={file}"
 
 
-@both
 async def test_container(dialect: Dialect, kubernetes: str) -> None:
     done = await play("container", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
     assert done.result == {"said": "report of 2026-01-31\n"}
@@ -329,14 +307,12 @@ async def test_container(dialect: Dialect, kubernetes: str) -> None:
     assert (container["image"], container["env"]) == ("alpine:3.20", [{"name": "DAY", "value": "2026-01-31"}])
 
 
-@both
 async def test_script(dialect: Dialect, kubernetes: str) -> None:
     done = await play("script", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
     assert done.result == {"job": Jobs.made[0]["metadata"]["name"], "output": "report of 2026-01-31"}
     assert [one["kind"] for one in Jobs.made] == ["Job", "ConfigMap", "Secret"]
 
 
-@both
 async def test_snowflake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("duckdb", reason="the stand-in for Snowflake's connector is made of it")
     account = FakeSnowflake()

@@ -97,7 +97,6 @@ def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: Postgres
         yield {kind: example(kind, services) for kind in kinds}, variables(stub, services.archive), services
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_every_example_of_the_guides_is_reported_as_run_reports_it(dialect: Dialect, examples: Examples) -> None:
     await reported_twice(dialect, *examples)
 
@@ -179,7 +178,6 @@ async def test_credential_of_a_file_reaches_the_tool_and_not_the_result() -> Non
         assert token not in json.dumps(call)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_result_over_the_size_of_an_event_is_fitted_and_not_stored(dialect: Dialect) -> None:
     async with local_run(dialect) as rehearsing:
         call = await executed(rehearsing, "python", {"code": "result = {'text': 'a word ' * 40000}"}, {})
@@ -246,7 +244,6 @@ def test_failure_is_told_once_and_without_its_causes_inside(arguments: tuple[str
     assert "caused by" not in error
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 def test_failure_is_shown_where_the_result_would_be(dialect: Dialect) -> None:
     config = '{"sql": "select", "connection_string": "postgres://127.0.0.1:1/none"}'
     ended = typed("exec", "postgres", "--config", config, "--dialect", dialect.value)

@@ -23,7 +23,6 @@ from patience import until
 LONG, SMALL = 1, 2
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_small_executions_run_while_a_long_one_holds_its_share_which_grows_once_nobody_waits(
     dialect: Dialect, tmp_path: Path
 ) -> None:

@@ -23,7 +23,6 @@ def is_there(path: Path) -> bool:
     return path.exists()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancelled(
     dialect: Dialect, tmp_path: Path
 ) -> None:

@@ -97,7 +97,6 @@ def found_in(stage: Stage, log: str, secret: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 def test_no_planted_secret_leaves_the_process(dialect: Dialect, tmp_path: Path) -> None:
     loop = asyncio.new_event_loop()
     stage = Stage(dialect, tmp_path)

@@ -55,7 +55,6 @@ FAILS = {Dialect.PYTHON: {1, 5, 7, 8}, Dialect.RUST: {5, 7, 8}}
 (protocol/events.md#rust-plane)."""
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialect) -> None:
     async with house(dialect, WORKER_MAX_CONCURRENT="32") as home:
         issued = await home.plane.create_commands([mixed(n) for n in range(500)])

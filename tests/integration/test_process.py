@@ -67,7 +67,6 @@ async def test_first_command_is_claimed_soon_after_the_process_start(tmp_path: P
     assert min(claim for claim, _ in pairs) < MOST_STARTS * min(bare for _, bare in pairs) or not HOLDS_TIMES
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialect, tmp_path: Path) -> None:
     async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:

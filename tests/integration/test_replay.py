@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.requests import Request
 
 from integration.house import House, house
@@ -38,7 +37,6 @@ def ended_before(home: House, *arguments: str) -> Any:
     return asyncio.to_thread(typed, "replay", *arguments, **variables(home))
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_runs_here_and_every_request_is_shown_and_none_sent(dialect: Dialect, tmp_path: Path) -> None:
     async with house(dialect, worker=False) as home:
         asked: Counter[str] = Counter()

@@ -74,7 +74,6 @@ def seen_by(end: LoggedEvent, dialect: Dialect) -> Any:
 
 
 @pytest.mark.heavy_on_loop(reason="the development plane is on it, and copies a result of megabytes several times")
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_later_steps_read_what_a_batch_of_events_had_no_room_for(dialect: Dialect) -> None:
     async with house(dialect) as home:
         for shape, size in SIZES.items():

@@ -66,7 +66,6 @@ async def everything(home: House, execution_id: int) -> str:
     return json.dumps([dataclasses.asdict(event) for event in told], default=str) + variables
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_no_tool_tells_the_plane_a_secret(dialect: Dialect, server: ToolServer, capfd: Any) -> None:
     pytest.importorskip("duckdb")
     async with house(dialect) as home:

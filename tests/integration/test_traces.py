@@ -121,7 +121,6 @@ class PlaneRequests:
 
 
 @pytest.mark.parametrize("carried", ["header", "body"])
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, carried: str) -> None:
     async with house(dialect, worker=False) as home:
         traced, requests = Traced(home), PlaneRequests(home)

@@ -67,7 +67,6 @@ async def work(home: House, workers: list[Spans], commands: int) -> int:
     return execution
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_commands_of_an_execution_share_a_trace_over_all_workers_and_have_no_parent(dialect: Dialect) -> None:
     async with house(dialect, worker=False) as home:
         workers = [Spans(), Spans()]

@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from integration.house import House, house
 from integration.processes import command_line, typed
 from noetl_worker.delivery.dead_letter import pack
@@ -47,7 +45,6 @@ def texts(story: Story, source: str) -> str:
     return "\n".join(fact.text for fact in story.facts if fact.source == source)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dialect) -> None:
     async with house(dialect, WORKER_ID="w-1") as home:
         good, bad = await home.plane.create_commands(

@@ -131,7 +131,6 @@ def test_large_answer_to_a_request_that_was_sent_is_read(kind: str) -> None:
     assert found()["under"][kind] == {"said": "success", "requests": REQUESTS[kind]}
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 def test_large_result_is_reported(dialect: Dialect) -> None:
     """The same with a result of any kind."""
     assert found()["under"][f"report to {dialect.value}"] == {"said": "success"}

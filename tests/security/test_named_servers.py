@@ -57,7 +57,6 @@ def contacted(transport: ScriptedTransport) -> set[str]:
 
 
 @pytest.mark.parametrize("url", FORGED)
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_of_a_server_that_no_setting_names_is_claimed_at_the_configured_one(
     dialect: Dialect, url: str
 ) -> None:
@@ -145,7 +144,6 @@ async def two_planes(dialect: Dialect = Dialect.PYTHON) -> AsyncIterator[tuple[H
         yield home, other
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_shell_command_of_a_stranger_does_not_run(dialect: Dialect, tmp_path: Path) -> None:
     """A publisher to NATS has a shell command run."""
     trace = tmp_path / "ran"
@@ -172,7 +170,6 @@ async def test_setting_that_names_another_server(tmp_path: Path) -> None:
 # ── credentials that another server refuses ──
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dialect: Dialect) -> None:
     """A trusted server answers 401, and others wait."""
     async with two_planes(dialect) as (home, other):
@@ -191,7 +188,6 @@ async def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dia
         assert not [line for line in logs if line["event"] == "auth_refused"]
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("where", ["its claim", "its events"])
 async def test_refusal_is_reported_to_the_plane_it_came_from(where: str, dialect: Dialect) -> None:
     """The same: which plane is paused, and for how long."""

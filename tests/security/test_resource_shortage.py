@@ -111,7 +111,6 @@ async def test_command_that_finds_no_descriptor_is_returned_and_runs_once(kind: 
     assert effects.read_text() == "x"
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_of_a_warm_kind_that_finds_no_descriptor_is_returned_and_runs_once(
     dialect: Dialect, tmp_path: Path
 ) -> None:
@@ -124,7 +123,6 @@ async def test_command_of_a_warm_kind_that_finds_no_descriptor_is_returned_and_r
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="no count of processes binds root")
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("kind", ["shell", "python", "duckdb"])
 async def test_command_that_is_refused_a_process_or_a_thread_is_returned_and_runs_once(
     kind: str, dialect: Dialect, tmp_path: Path
@@ -251,7 +249,6 @@ async def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[O
     return await whole.run(message), transport, machine
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_is_returned_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
     outcome, transport, machine = await short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
     assert outcome is not None
@@ -261,7 +258,6 @@ async def test_command_is_returned_with_a_delay_no_event_and_fewer_slots(dialect
     assert machine.open_share() <= 0.5
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("why", ["old", "started", "nobody could take it up"])
 async def test_command_that_cannot_be_returned_is_reported_as_failed_of_kind_resource(
     dialect: Dialect, why: str

@@ -109,7 +109,6 @@ async def kill_when_not_alive(worker: WorkerProcess, probe: Probe | None) -> Non
         worker.signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(
     dialect: Dialect, tmp_path: Path
 ) -> None:
@@ -118,7 +117,6 @@ async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_be
     await killed_until_told(dialect, tmp_path, RawCommand("shell", {"command": kills}))
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_beside_it_run(
     dialect: Dialect, tmp_path: Path
 ) -> None:
@@ -175,7 +173,6 @@ async def delivered_twice(home: House, command: RawCommand) -> Issued:
     return issued
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_command_that_is_delivered_once_sends_nothing_to_the_bucket(dialect: Dialect) -> None:
     async with house(dialect) as home, overheard(home.nats.url) as said:
         [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])

@@ -76,7 +76,6 @@ def test_worker_that_stood_still_asks_whose_its_command_is(bug: str | None) -> N
         assert bug or not world.witness.violations
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("bug", [None, UNSTORED])
 def test_large_result_of_a_worker_that_died_before_it_was_stored_is_told_whole(
     dialect: Dialect, bug: str | None

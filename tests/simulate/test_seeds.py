@@ -13,7 +13,6 @@ SEEDS = range(20)
 ran = cache(run_seed)
 
 
-@pytest.mark.parametrize("dialect", Dialect, ids=lambda one: one.value)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_must_hold_holds_through_the_faults_of_a_seed(seed: int, dialect: Dialect) -> None:
     run = ran(seed, dialect)

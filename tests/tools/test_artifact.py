@@ -79,7 +79,6 @@ def refused(config: dict[str, Any], answer: Answer | None = None, **context: Any
 # ── the result store ────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_a_result_is_put_fetched_and_compared_on_both_planes(dialect: Dialect) -> None:
     value = {"rows": [{"id": 2**53 + 1, "name": "é"}], "none": None}
 

@@ -80,7 +80,6 @@ def test_rust_409s_are_told_apart_by_text(text: str, kind: type) -> None:
         *((status, ClaimRefused) for status in (400, 405, 410, 415, 422, 302)),
     ],
 )
-@pytest.mark.parametrize("dialect", Dialect)
 def test_every_other_status_has_its_row(status: int, kind: type, dialect: Dialect) -> None:
     assert isinstance(read_claim(answer(status, {"detail": "x"}), dialect), kind)
 

@@ -60,7 +60,6 @@ async def test_accepted_set_never_touches_the_disk(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(tmp_path: Path, dialect: Dialect) -> None:
     seen: list[int] = []
     ours = emitter(tmp_path)
@@ -86,7 +85,6 @@ async def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_it
     ours.outbox.close()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_always_writes_before_the_first_try(tmp_path: Path, dialect: Dialect) -> None:
     seen: list[int] = []
     ours = emitter(tmp_path, "always")
@@ -205,7 +203,6 @@ async def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slo
     ours.outbox.close()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_path: Path, dialect: Dialect) -> None:
     ours, reached = emitter(tmp_path), asyncio.Event()
 

@@ -165,7 +165,6 @@ async def test_tool_status_word_travels_in_the_rust_completed_event() -> None:
 
 
 @pytest.mark.parametrize("library", ["orjson", "json"])
-@pytest.mark.parametrize("dialect", Dialect)
 def test_result_is_written_into_its_event_as_it_was_serialised(dialect: Dialect, library: str) -> None:
     bytes_of_it = b'{"n":  1, "ids":[18446744073709551616]}'
     with without_orjson() if library == "json" else nullcontext():

@@ -269,7 +269,6 @@ async def _exit() -> None:
     raise SystemExit(3)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize(
     ("do", "words"), [(_cancelled_from_within, "cancelled from within"), (_exit, "called exit")], ids=["cancel", "exit"]
 )
@@ -384,7 +383,6 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
     ours.outbox.close()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("config", [{}, {"result": {"of": "{{ step }}"}}], ids=["plain", "with a template"])
 async def test_command_that_is_over_leaves_nothing_to_the_collector(
     dialect: Dialect, config: Mapping[str, Any]

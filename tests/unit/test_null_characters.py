@@ -27,7 +27,6 @@ from noetl_worker.report import results
 from unit.planes import command, plane
 from unit.reports import tell
 
-BOTH = pytest.mark.parametrize("dialect", Dialect)
 LARGE = ["word " * 20_000, "a\0b"]
 
 
@@ -54,7 +53,6 @@ SUCCESSES = {
 }
 
 
-@BOTH
 @pytest.mark.parametrize(("data", "place"), SUCCESSES.values(), ids=SUCCESSES)
 async def test_success_that_no_plane_can_store_fails_at_once_and_names_the_field(
     data: Any, place: str, dialect: Dialect
@@ -70,7 +68,6 @@ async def test_success_that_no_plane_can_store_fails_at_once_and_names_the_field
     assert "\\u0000" not in await sent(report, dialect)
 
 
-@BOTH
 @pytest.mark.parametrize("data", ["a\0b", ["\0"], "\0" * 300_000])
 async def test_success_that_is_no_object_fails_as_well(data: Any, dialect: Dialect) -> None:
     report = await told(ToolResult.success(data), dialect)
@@ -78,7 +75,6 @@ async def test_success_that_is_no_object_fails_as_well(data: Any, dialect: Diale
     assert "\\u0000" not in await sent(report, dialect)
 
 
-@BOTH
 @pytest.mark.parametrize("action", [None, Continue(), Exit("done", {"n": 1}), SetVar("n", 1)])
 async def test_no_case_makes_it_a_success(action: Any, dialect: Dialect) -> None:
     decision = CaseDecision(0, action) if action is not None else CaseDecision()
@@ -86,14 +82,12 @@ async def test_no_case_makes_it_a_success(action: Any, dialect: Dialect) -> None
     assert (report.error_kind, report.exit) == ("transform", None)
 
 
-@BOTH
 async def test_case_that_fails_the_command_says_why_itself(dialect: Dialect) -> None:
     report = await told(ToolResult.success({"t": "\0"}), dialect, CaseDecision(0, Fail("not good \0 enough")))
     assert (report.error, report.error_kind) == ("not good \ufffd enough", None)
     assert "\\u0000" not in await sent(report, dialect)
 
 
-@BOTH
 @pytest.mark.parametrize("lines", [["a\0b"], LARGE * 3], ids=["small", "large"])
 @pytest.mark.parametrize("is_raised", [False, True])
 async def test_failure_is_reported_with_another_character_and_a_warning(
@@ -113,7 +107,6 @@ async def test_failure_is_reported_with_another_character_and_a_warning(
     assert "U+FFFD" in wire
 
 
-@BOTH
 async def test_data_of_an_exit_that_no_plane_can_store_fail_the_command(dialect: Dialect) -> None:
     report = await told(ToolResult.success({"n": 1}), dialect, CaseDecision(0, Exit("do\0ne", {"t": ["\0"]})))
     assert report.error is not None
@@ -124,13 +117,11 @@ async def test_data_of_an_exit_that_no_plane_can_store_fail_the_command(dialect:
     assert fine.exit.status == "do\ufffdne"
 
 
-@BOTH
 async def test_reason_of_a_skipped_case_is_told_with_another_character(dialect: Dialect) -> None:
     report = await told(ToolResult.success({}), dialect, CaseDecision(skipped=(SkippedCase(1, "odd \0"),)))
     assert report.notes["cases_skipped"] == [{"index": 1, "reason": "odd \ufffd"}]
 
 
-@BOTH
 async def test_variable_that_no_plane_can_store_is_not_sent(dialect: Dialect) -> None:
     at, transport = plane(lambda *_: pytest.fail("nothing is sent"), dialect)
     with pytest.raises(ToolError, match=r"case 2: set_var 'n': the variable has the character U\+0000 in n\[1\], "):
@@ -138,7 +129,6 @@ async def test_variable_that_no_plane_can_store_is_not_sent(dialect: Dialect) ->
     assert transport.sent == []
 
 
-@BOTH
 async def test_secret_is_not_told_in_the_place(dialect: Dialect) -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     report = await told(ToolResult.success({"s3cr3t-value": {"t": "\0"}}), dialect, rules=rules)

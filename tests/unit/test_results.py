@@ -122,14 +122,12 @@ async def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_
     assert value(python.response)["exit_code"] == 3
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("action", [Continue(), Exit("done"), SetVar("n", 1)])
 async def test_matched_action_other_than_fail_handles_the_error(action: Any, dialect: Dialect) -> None:
     report = await told(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
     assert report.error is None
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_case_fail_fails_a_command_whose_tool_succeeded(dialect: Dialect) -> None:
     report = await told(ToolResult.success({}), dialect, CaseDecision(2, Fail("not good enough")))
     assert report.error == "not good enough"
@@ -141,7 +139,6 @@ async def test_skipped_cases_are_named_in_the_terminal_event() -> None:
     assert report.notes["cases_skipped"] == [{"index": 1, "reason": "unknown operator"}]
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dialect: Dialect) -> None:
     data = {"rows": [{"i": i, "text": "x" * 100} for i in range(2000)], "count": 2000}
     report = await told(ToolResult.success(data), dialect)
@@ -157,7 +154,6 @@ async def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dial
     assert upload.beside == ({"command_id": "7:start:9"} if dialect is Dialect.RUST else {})
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("size", range(101_700, 102_500, 50))
 async def test_context_never_leaves_over_the_budget(size: int, dialect: Dialect) -> None:
     report = await told(ToolResult.success({"t": "x" * size}), dialect)
@@ -171,7 +167,6 @@ async def test_known_secret_is_taken_out_of_result_and_error() -> None:
     assert b"s3cr3t-value" not in json_text.dumps([report.context, report.response, report.error])
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_error_text_is_free_text_wherever_it_stands(dialect: Dialect) -> None:
     report = await told(ToolResult.failure("login with password=hunter2 failed"), dialect)
     assert b"hunter2" not in json_text.dumps([report.context, report.response, report.error])

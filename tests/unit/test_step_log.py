@@ -37,7 +37,6 @@ async def lines_of(dialect: Dialect, config: Any, kind: str, *, commands: int = 
     return [line for line in lines if line["log_level"] in ("info", "warning", "error")]
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize(
     ("config", "kind", "words"),
     [

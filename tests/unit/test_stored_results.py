@@ -85,7 +85,6 @@ def call_done(transport: ScriptedTransport) -> Any:
     return next(item for item in batch["events"] if item["name"] == "call.done")
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_result_over_the_budget_is_stored_before_the_events_that_name_it(dialect: Dialect) -> None:
     transport = await tell(store_then_accept(), dialect)
     method, path, body, _ = next(one for one in transport.sent if one[0] != "GET")
@@ -155,7 +154,6 @@ async def test_case_that_ends_the_command_keeps_the_reference(decision: CaseDeci
     assert not any("reference" in str(item.get("error")) for item in events)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its_slot(
     tmp_path: Path, dialect: Dialect
 ) -> None:
@@ -176,7 +174,6 @@ async def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its
     ours.outbox.close()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_result_of_a_process_that_died_before_it_was_stored_is_told_by_the_next(
     tmp_path: Path, dialect: Dialect
 ) -> None:
@@ -246,7 +243,6 @@ async def test_result_that_the_store_of_the_rust_plane_refuses_fails_its_command
     failed_with(transport, str(refusal.status))
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_broken_store_is_asked_for_so_long(dialect: Dialect) -> None:
     inner = store_then_accept(*[answer(500, {"detail": "store"})] * 100)
     most_s = patience.UNCERTAIN_S if dialect is Dialect.PYTHON else patience.STORE_UNCERTAIN_S
@@ -287,7 +283,6 @@ async def test_outage_of_the_store_turns_no_result_into_anything_else(tmp_path: 
 @pytest.mark.parametrize(
     "cut", [MaybeProcessed("no complete answer in 46.2 s"), answer(504, b"gateway timeout")], ids=["no answer", "proxy"]
 )
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_put_that_the_python_plane_may_still_be_at_is_not_repeated(dialect: Dialect, cut: Any) -> None:
     """A second one would hold up everybody for as long again: its store works in its event loop."""
     transport = await tell(store_then_accept(cut), dialect)
