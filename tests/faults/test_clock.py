@@ -32,7 +32,6 @@ workflow:
 
 
 @pytest.mark.parametrize("wrong_by_s", [-60, 0.2, 60])
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f22_values_reach_the_next_steps_whatever_the_worker_holds_for_the_time(
     dialect: Dialect, wrong_by_s: float, tmp_path: Path, measured: Measured
 ) -> None:
@@ -57,7 +56,6 @@ def _number(event: LoggedEvent) -> int | None:
 
 
 @pytest.mark.parametrize("wrong_by_s", [-3600, 3600])
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f22_worker_whose_clock_is_wrong_and_jumps_ends_every_command(
     dialect: Dialect, wrong_by_s: int, tmp_path: Path, measured: Measured
 ) -> None:

@@ -52,7 +52,6 @@ def answered(home: Scene, issued: list[Any]) -> bool:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("how", ["hangs", "resets"])
 async def test_f15_answer_that_never_comes_leaves_one_row(
     dialect: Dialect, how: str, transport: str, tmp_path: Path, measured: Measured
@@ -129,7 +128,6 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transpor
 # ── F16 ──
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -165,7 +163,6 @@ async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     measured("F16", f"{dialect.value}: runs of 4 finished commands", runs, "", exactly=4)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_next(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -248,7 +245,6 @@ async def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f14_plane_that_is_busy_for_a_minute(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
     await busy_plane(tmp_path, measured, dialect, 503, span_s=60, count=64)
 

@@ -134,7 +134,6 @@ async def test_nothing_is_lost_nor_reported_twice_while_workers_are_killed_and_n
 
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_10_000_commands_survive_a_kill_every_two_seconds(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

@@ -54,7 +54,6 @@ async def race(directory: Path, dialect: Dialect, measured: Measured, count: int
     measured("F27", f"{dialect.value}: claims refused", refused, "")
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f27_each_command_of_two_racing_workers_runs_once(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -62,7 +61,6 @@ async def test_f27_each_command_of_two_racing_workers_runs_once(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f27_each_of_10_000_commands_of_two_racing_workers_runs_once(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -120,7 +118,6 @@ async def returned_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Issu
     return issued, found[True], found[False]
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f27_refused_claim_is_returned_sooner_than_a_granted_one_is_done_with(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

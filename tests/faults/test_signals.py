@@ -84,7 +84,6 @@ async def test_f01_first_signal_lets_50_commands_finish_and_claims_no_other(
 # ── F2 ──
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f02_command_longer_than_the_drain_comes_back_and_completes_elsewhere(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

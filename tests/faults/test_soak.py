@@ -72,7 +72,6 @@ async def test_memory_descriptors_and_tasks_stay_over_10_000_commands(tmp_path: 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_memory_descriptors_and_tasks_stay_over_100_000_commands(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

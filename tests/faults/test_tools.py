@@ -81,7 +81,6 @@ def test_f17_refusing_a_poisonous_message_costs_no_more_than_a_checksum_of_10_mb
     )
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f17_poison_becomes_dead_letters_and_failed_commands_and_the_worker_goes_on(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -117,7 +116,6 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f19_tool_that_does_not_end_is_killed_at_its_timeout(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -178,7 +176,6 @@ OOM = {
 }
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_f21_process_without_memory_is_reported_as_such_and_the_worker_goes_on(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

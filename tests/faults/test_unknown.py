@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import nats
-import pytest
 
 from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
@@ -99,7 +98,6 @@ async def held_up_nothing(home: Scene, word: str, measured: Measured) -> list[in
     return unknown
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

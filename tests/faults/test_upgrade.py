@@ -46,7 +46,6 @@ async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -
     return issued
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Dialect, tmp_path: Path) -> None:
     async with scene(tmp_path, dialect) as home:
         slots = {"WORKER_MAX_CONCURRENT": str(EACH)}
@@ -79,7 +78,6 @@ async def rolled(home: Scene, version: int) -> WorkerProcess:
 
 
 @pytest.mark.timeout(LOAD_S * 2 + 300)
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_both_versions_work_side_by_side_under_load_while_workers_are_drained_and_killed(
     dialect: Dialect, tmp_path: Path
 ) -> None:
@@ -106,7 +104,6 @@ async def test_both_versions_work_side_by_side_under_load_while_workers_are_drai
         await home.stop_all()
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialect, tmp_path: Path) -> None:
     leases = SHORT_LEASES if dialect is Dialect.PYTHON else {}
     async with scene(tmp_path, dialect, plane=leases) as home:
