@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from noetl_worker.models import ToolResult
 from noetl_worker.testing import run_tool
 from noetl_worker.tools.kubernetes.container import ContainerTool
 
@@ -25,6 +24,6 @@ def tool_on(cluster: FakeCluster) -> ContainerTool:
     return ContainerTool(cluster, first_poll_s=0.001)
 
 
-def call(cluster: FakeCluster, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
+def call(cluster: FakeCluster, config: dict[str, Any] | None = None, **context: Any) -> Any:
     whole = {"image": "busybox", "auth": "k8s", **(config or {})}
     return run_tool(tool_on(cluster), whole, credentials=CREDENTIALS, **context)

@@ -52,7 +52,7 @@ class StubTool:
         return ToolResult.success(config.say if config.say is not None else config.input)
 
 
-def go(tasks: Any, *, stub: StubTool | None = None, **context: Any) -> ToolResult:
+def go(tasks: Any, *, stub: StubTool | None = None, **context: Any) -> Any:
     registry = Registry([stub or StubTool()], plugins=False)
     return run_tool("task_sequence", tasks, registry=registry, **context)
 

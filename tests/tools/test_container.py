@@ -64,7 +64,6 @@ def test_a_container_that_fails() -> None:
     failed = condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     result = call(FakeCluster(failed, container=terminated(137, "OOMKilled"), log="last words"))
     assert result.status is ToolStatus.ERROR
-    assert result.error is not None
     assert result.error.message == (
         f"container Job {result.data['job_name']} failed: exit code 137 "
         "(OOMKilled; BackoffLimitExceeded; Job has reached the specified backoff limit)"
@@ -77,14 +76,12 @@ def test_an_image_that_cannot_be_pulled_does_not_wait_for_the_timeout() -> None:
     waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}
     cluster = FakeCluster({"active": 1}, container=waiting)
     result = call(cluster)
-    assert result.error is not None
     assert "ImagePullBackOff" in result.error.message
     assert cluster.deleted == [result.data["job_name"]]
 
 
 def test_an_evicted_pod_may_be_tried_again() -> None:
     result = call(FakeCluster(condition("Failed", "BackoffLimitExceeded"), container=terminated(1, "Evicted")))
-    assert result.error is not None
     assert result.error.retryable
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.mcp.mcp import McpTool
 
@@ -29,7 +29,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def replayed(mode: str, name: str, **config: Any) -> ToolResult:
+def replayed(mode: str, name: str, **config: Any) -> Any:
     peer = Replay(f"{mode}/{name}")
     result = run_tool(McpTool(peer), {"endpoint": ENDPOINT, **CALLS[name], **config})
     assert peer.left == []
@@ -67,7 +67,6 @@ def test_a_tool_that_reports_an_error_is_a_failure(mode: str, name: str, text: s
     """Recorded as success, dead providers went unnoticed."""
     result = replayed(mode, name)
     assert result.status is ToolStatus.ERROR
-    assert result.error is not None
     tool = CALLS[name]["tool"]
     assert result.error.message == f"the MCP tool {tool!r} of 'kubernetes' reports an error: {text}"
     assert (result.error.kind, result.error.retryable) == ("execution", False)
@@ -77,14 +76,12 @@ def test_a_tool_that_reports_an_error_is_a_failure(mode: str, name: str, text: s
 def test_bad_arguments_are_told_by_the_server() -> None:
     result = replayed("sse-sessions", "bad-arguments")
     assert "2 validation errors" in result.data["text"]
-    assert result.error is not None
     assert result.error.kind == "execution"
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_method_that_the_server_does_not_have_is_a_failure_with_its_code(mode: str) -> None:
     result = replayed(mode, "unknown-method")
-    assert result.error is not None
     assert result.error.message == "the MCP server 'kubernetes' refuses no/such: Method not found (code -32601)"
     assert (result.error.kind, result.error.code) == ("client_error", "-32601")
     assert result.data == {
@@ -122,7 +119,7 @@ class Peer(httpx.AsyncBaseTransport):
         return [json.loads(request.content) for request in self.requests if request.content]
 
 
-def call(answer: Answer, config: dict[str, Any] | None = None, **context: Any) -> tuple[ToolResult, Peer]:
+def call(answer: Answer, config: dict[str, Any] | None = None, **context: Any) -> tuple[Any, Peer]:
     peer = Peer(answer)
     return run_tool(McpTool(peer), {"endpoint": ENDPOINT, **(config or {"tool": "t"})}, **context), peer
 
@@ -302,7 +299,6 @@ def test_an_http_failure_is_told_by_kind(status: int, kind: str, retryable: bool
 def test_an_http_failure_with_a_json_rpc_error_is_that_error() -> None:
     error = {"jsonrpc": "2.0", "id": "server-error", "error": {"code": -32600, "message": "Session not found"}}
     result, _ = call(lambda request: httpx.Response(404, json=error))
-    assert result.error is not None
     assert result.error.message == "the MCP server 'kubernetes' refuses tools/call: Session not found (code -32600)"
 
 
@@ -312,7 +308,6 @@ def test_a_server_error_of_json_rpc_has_its_kind() -> None:
         return httpx.Response(200, json={"id": request_id, "error": {"code": -32603, "message": "boom", "data": [1]}})
 
     result, _ = call(answer)
-    assert result.error is not None
     assert (result.error.kind, result.error.code, result.data["result"]) == ("server_error", "-32603", [1])
 
 
@@ -404,7 +399,6 @@ def test_health_asks_beside_the_endpoint(path: str, asked: str) -> None:
 
 def test_a_server_that_is_not_well_is_a_failure() -> None:
     result, _ = call(lambda request: httpx.Response(503, text="down"), {"method": "health"})
-    assert result.error is not None
     assert (result.error.kind, result.data["healthy"], result.data["text"]) == ("server_error", False, "down")
 
 

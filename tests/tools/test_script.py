@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.kubernetes.script import ScriptTool
 
@@ -89,7 +89,7 @@ def tool(tmp_path: Path) -> ScriptTool:
 CONFIG = {"script": {"type": "inline", "content": "print('hi')"}, "input": {"day": "monday"}}
 
 
-def script(tmp_path: Path, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
+def script(tmp_path: Path, config: dict[str, Any] | None = None, **context: Any) -> Any:
     return run_tool(tool(tmp_path), {**CONFIG, **(config or {})}, execution_id=42, **context)
 
 
@@ -171,7 +171,6 @@ def test_job_that_fails_is_told_with_its_exit_code(cluster: FakeCluster, tmp_pat
     cluster.status = {"failed": 4, "conditions": [failed]}
     cluster.terminated = {"exitCode": 3, "reason": "Error"}
     result = script(tmp_path)
-    assert result.error is not None
     name = result.data["job_name"]
     assert result.error.message == f"Job {name} failed: exit code 3 (BackoffLimitExceeded)"
     assert (result.error.kind, result.error.code, result.exit_code) == ("process", "3", 3)
@@ -182,7 +181,6 @@ def test_job_that_ran_out_of_memory_says_so(cluster: FakeCluster, tmp_path: Path
     cluster.status = {"failed": 1, "conditions": [{"type": "Failed", "status": "True"}]}
     cluster.terminated = {"exitCode": 137, "reason": "OOMKilled"}
     result = script(tmp_path)
-    assert result.error is not None
     assert result.error.message == f"Job {result.data['job_name']} failed: exit code 137 (OOMKilled)"
     assert result.error.code == "out_of_memory"
 

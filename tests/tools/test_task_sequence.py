@@ -160,7 +160,6 @@ def test_input_of_a_task_may_be_one_text(name: str) -> None:
     assert go([{"kind": "stub", name: "{{ v }}"}], stub=stub, variables=variables).error is None
     assert stub.calls[0].input == {"x": "{{ 1 }}"}
     result = go([{"name": "t", "kind": "stub", name: "{{ v.x }}"}], variables=variables)
-    assert result.error is not None
     assert result.error.message == f"task_sequence: task 't': {name!r} must be an object, not str"
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import loops
-from noetl_worker.models import ToolResult
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.registry import Registry
 
@@ -30,6 +29,6 @@ async def registry(anyio_backend: Any) -> AsyncIterator[Registry]:
     await _RUNNING.pop().aclose()
 
 
-async def run(kind: str, config: Mapping[str, Any], **context: Any) -> ToolResult:
+async def run(kind: str, config: Mapping[str, Any], **context: Any) -> Any:
     [running] = _RUNNING
     return await running.run_tool(kind, config, tool_context(registry=running, kind=kind, **context))
