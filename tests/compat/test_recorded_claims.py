@@ -12,24 +12,29 @@ from compat.recorded_claims import Case, same, theirs
 from noetl_worker.errors import TemplateError
 from noetl_worker.tools.registry import Registry
 
-FLAT_NAMES: list[Case] = [
-    ("rust", "set-rule", 7),
-    ("rust", "set-shadows-workload", 7),
-    ("rust", "set-step-bare", 7),
-    ("rust", "set-step-ctx", 7),
-    ("rust", "set-step-output", 7),
-]
-
-MISSING_UNDERSCORE: list[Case] = [
-    ("rust", "undefined-list", 4),
-    ("rust", "view-seq-scalar", 10),
-]
-FAILED_TASKS: list[Case] = [
-    ("python", "loop-policy-continue", 5),
-    ("python", "loop-policy-continue", 6),
-    ("python", "policy-else-fails", 0),
-    ("python", "single-policy", 0),
-]
+EQUAL: dict[str, list[Case]] = {
+    "a list-valued tool finds the flat names of the Rust plane under ctx": [
+        ("rust", "set-rule", 7),
+        ("rust", "set-shadows-workload", 7),
+        ("rust", "set-step-bare", 7),
+        ("rust", "set-step-ctx", 7),
+        ("rust", "set-step-output", 7),
+    ],
+    "a missing key that begins with an underscore is undefined": [
+        ("rust", "undefined-list", 4),
+        ("rust", "view-seq-scalar", 10),
+    ],
+    "a failed task that a rule lets pass is absent on the Python plane": [
+        ("python", "loop-policy-continue", 5),
+        ("python", "loop-policy-continue", 6),
+        ("python", "policy-else-fails", 0),
+        ("python", "single-policy", 0),
+    ],
+    "unnamed tasks count from zero": [("python", "sequence-unnamed", 0)],
+    "a rule of the Rust plane keeps all names, and the plane's word for a success": [("rust", "set-rule", 0)],
+    "an input that is called like a missing step is nothing": [("python", "rhai-args", 5), ("python", "rhai-bare", 3)],
+    "data of the task before is read as `data`, under `_prev` and its label": [("python", "sequence-names", 0)],
+}
 
 EARLIER_STEPS: list[Case] = [
     ("python", "list-reads-lists", 3),
@@ -59,27 +64,11 @@ async def equals(case: Case) -> None:
     assert same(ours, their), f"ours   {ours}\ntheirs {their}"
 
 
-@pytest.mark.parametrize("case", FLAT_NAMES, ids=str)
-async def test_list_valued_tool_finds_the_flat_names_of_the_rust_plane_under_ctx(case: Case) -> None:
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=f"{what}-{case[1]}") for what, cases in EQUAL.items() for case in cases]
+)
+async def test_value_is_the_recorded_one(case: Case) -> None:
     await equals(case)
-
-
-@pytest.mark.parametrize("case", MISSING_UNDERSCORE, ids=str)
-async def test_missing_key_that_begins_with_an_underscore_is_undefined(case: Case) -> None:
-    await equals(case)
-
-
-@pytest.mark.parametrize("case", FAILED_TASKS, ids=str)
-async def test_failed_task_that_a_rule_lets_pass_is_absent_on_the_python_plane(case: Case) -> None:
-    await equals(case)
-
-
-async def test_unnamed_tasks_count_from_zero() -> None:
-    await equals(("python", "sequence-unnamed", 0))
-
-
-async def test_rust_planes_rule_keeps_all_names_and_the_planes_word_for_a_success() -> None:
-    await equals(("rust", "set-rule", 0))
 
 
 async def test_bare_name_of_a_rule_reaches_later_steps_of_the_python_plane_and_keeps_its_type() -> None:
@@ -150,11 +139,6 @@ async def test_iter_total_is_the_size_of_the_loop() -> None:
     assert (await value(("rust", "loop-sequential", 0)))["tot"] == theirs(("rust", "loop-sequential", 0))["tot"]
 
 
-@pytest.mark.parametrize("case", [("python", "rhai-args", 5), ("python", "rhai-bare", 3)], ids=str)
-async def test_input_that_is_called_like_a_missing_step_is_nothing(case: Case) -> None:
-    await equals(case)
-
-
 async def test_expression_that_ends_in_tojson_gives_the_value() -> None:
     case: Case = ("rust", "types-in-text", 4)
     ours, their = (await value(case))["look"], theirs(case)["look"]
@@ -177,10 +161,6 @@ async def test_missing_name_in_the_input_of_a_single_tool_is_an_empty_text_on_th
     ours, their = await value(("python", "undefined-single", 3)), theirs(("python", "undefined-single", 3))
     assert [ours[name] for name in ("top", "wl", "step", "deep", "nostep")] == [""] * 5
     assert [their[name] for name in ("top", "wl", "step")] == [""] * 3
-
-
-async def test_data_of_the_task_before_is_read_as_data_under_prev_and_its_label() -> None:
-    await equals(("python", "sequence-names", 0))
 
 
 async def test_subscript_of_an_object_is_a_key_or_nothing_and_never_a_method() -> None:

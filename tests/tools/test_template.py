@@ -150,15 +150,8 @@ FILTERS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("template", "expected"), EXPRESSIONS)
+@pytest.mark.parametrize(("template", "expected"), [*EXPRESSIONS, *FILTERS])
 def test_expression_keeps_its_type_and_text_stays_text(template: str, expected: Any) -> None:
-    rendered = render(template, VARIABLES)
-    assert rendered == expected
-    assert type(rendered) is type(expected)
-
-
-@pytest.mark.parametrize(("template", "expected"), FILTERS)
-def test_filter_gives(template: str, expected: Any) -> None:
     rendered = render(template, VARIABLES)
     assert rendered == expected
     assert type(rendered) is type(expected)
@@ -341,16 +334,13 @@ def test_deep_values_render_without_running_out_of_stack() -> None:
     assert rendered == 7
 
 
-@pytest.mark.parametrize(
-    "value", ["", " ", "false", "False", "0", "no", "None", "null", "OFF", "{}", "[]", 0, None, []]
-)
-def test_falsy(value: Any) -> None:
-    assert truthy(value) is False
+TRUE = ["true", "yes", "a", "00", 1, -1, [0], {"a": None}, True]
+FALSE = ["", " ", "false", "False", "0", "no", "None", "null", "OFF", "{}", "[]", 0, None, []]
 
 
-@pytest.mark.parametrize("value", ["true", "yes", "a", "00", 1, -1, [0], {"a": None}, True])
-def test_truthy(value: Any) -> None:
-    assert truthy(value) is True
+@pytest.mark.parametrize(("value", "is_true"), [*((one, True) for one in TRUE), *((one, False) for one in FALSE)])
+def test_what_counts_as_true(value: Any, is_true: bool) -> None:
+    assert truthy(value) is is_true
 
 
 def test_has_template_looks_into_values_only() -> None:
