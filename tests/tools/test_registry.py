@@ -219,10 +219,6 @@ def test_template_error_names_kind_and_field() -> None:
         prepare({"query": "{{ 1 // 0 }}"})
 
 
-def test_fields_under_spec_are_taken_from_there() -> None:
-    assert prepare({"spec": {"query": "q", "policy": {"rules": []}}}).config.query == "q"
-
-
 def test_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(UnknownTool, match=r"^Tool not found: htp; did you mean 'http'\? Known kinds: .*noop.*shell"):
         prepare({}, kind="htp")
