@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from holds import HOLDS_TIMES
-from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.postgres.address import conninfo
@@ -288,15 +288,6 @@ def parts(server: Postgres) -> dict[str, Any]:
 
     known = conninfo_to_dict(server.uri)
     return {"db_host": known["host"], "db_name": known["dbname"]}
-
-
-def test_pool_size_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_WORKER_POSTGRES_POOL_SIZE", "none")
-    message = "NOETL_WORKER_POSTGRES_POOL_SIZE='none' is not usable: give a whole number, 1 or more"
-    with pytest.raises(ConfigurationError, match=message):
-        PostgresTool()
-    monkeypatch.setenv("NOETL_WORKER_POSTGRES_POOL_SIZE", "2")
-    assert PostgresTool().pools.max_size == 2
 
 
 async def test_a_small_query_costs_little_more_than_psycopg_alone(server: Postgres) -> None:

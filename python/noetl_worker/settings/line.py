@@ -51,7 +51,7 @@ def setting(
     *,
     aliases: tuple[str, ...] = (),
     unit: str = "",
-    source: str,
+    source: str = "ours",
     help: str,  # noqa: A002 - the word every CLI uses
 ) -> Any:
     """A field of a settings class; `lines_of` knows its name."""

@@ -141,7 +141,6 @@ class NatsSettings:
         "NOETL_WORKER_DEAD_LETTER_SUBJECT",
         "noetl.dead_letters",
         values.text,
-        source="ours",
         help="where messages that can never run are kept, with the reason",
     )
 

@@ -42,7 +42,6 @@ class Settings(ToolSettings):
         "NOETL_CONTROL_PLANE",
         "auto",
         values.choice("auto", "python", "rust"),
-        source="ours",
         help="dialect; auto asks GET /api/health once per server",
     )
     http_timeout_s: float = setting(
@@ -58,14 +57,12 @@ class Settings(ToolSettings):
         "NOETL_WORKER_HTTP_TRANSPORT",
         "auto",
         values.choice("auto", "on_loop", "httpx"),
-        source="ours",
         help="HTTP client below the control-plane calls; auto: on_loop",
     )
     trusted_servers: tuple[str, ...] = setting(
         "NOETL_WORKER_TRUSTED_SERVERS",
         "",
         values.urls,
-        source="ours",
         help="other control planes that notifications may name; they get the bearer token too, comma-separated",
     )
     tls_ca: str = setting("NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
@@ -114,14 +111,12 @@ class Settings(ToolSettings):
         "1",
         values.processes,
         unit="processes",
-        source="ours",
         help="worker processes below one supervisor, each with these slots; auto: one for each CPU",
     )
     engine: str = setting(
         "NOETL_WORKER_ENGINE",
         "auto",
         values.choice("auto", "rust", "python"),
-        source="ours",
         help="what reads notifications, decides cases and fits results; auto: the Rust engine where it is installed",
     )
     command_timeout_s: float = setting(
@@ -138,7 +133,6 @@ class Settings(ToolSettings):
         "5",
         values.seconds(0),
         unit="s",
-        source="ours",
         help="how often a running command asks whether its execution is cancelled; 0: never",
     )
     kind_limits: Mapping[str, int] = setting(
@@ -146,7 +140,6 @@ class Settings(ToolSettings):
         "",
         values.numbers_by_name(1),
         unit="commands",
-        source="ours",
         help="most commands of a kind at the same time: postgres=4,container=2",
     )
     slot_costs: Mapping[str, int] = setting(
@@ -154,7 +147,6 @@ class Settings(ToolSettings):
         "",
         values.numbers_by_name(1),
         unit="slots",
-        source="ours",
         help="slots that a command of a kind takes, 1 unless named: container=4",
     )
     execution_share: float = setting(
@@ -162,7 +154,6 @@ class Settings(ToolSettings):
         "0",
         values.share,
         unit="of the slots",
-        source="ours",
         help="most slots of a worker that one execution takes while others wait; 0: all (docs/operate.md)",
     )
     rate_limit: float = setting(
@@ -170,7 +161,6 @@ class Settings(ToolSettings):
         "0",
         values.seconds(0),
         unit="commands/s",
-        source="ours",
         help="most commands that are pulled in a second; 0: no limit",
     )
     started_hold_ms: int = setting(
@@ -178,7 +168,6 @@ class Settings(ToolSettings):
         "25",
         values.integer(0, 10_000),
         unit="ms",
-        source="ours",
         help="how long command.started waits for a fast command's one batch",
     )
     result_max_bytes: int = setting(
@@ -202,7 +191,6 @@ class Settings(ToolSettings):
         "NOETL_WORKER_READY_WITHOUT_PLANE",
         "no",
         values.choice("no", "yes"),
-        source="ours",
         help="what /readyz says while the control plane does not answer two heartbeats in a row; no: 503, as nothing "
         "can be run; /livez is 200, as a restart mends nothing",
     )
@@ -218,7 +206,6 @@ class Settings(ToolSettings):
         "NOETL_WORKER_LOOP",
         "auto",
         values.choice("auto", "uvloop", "asyncio"),
-        source="ours",
         help="event loop; auto: uvloop where installed",
     )
 
@@ -226,7 +213,6 @@ class Settings(ToolSettings):
         "NOETL_WORKER_UNKNOWN_FIELDS",
         "warn",
         values.choice("warn", "error"),
-        source="ours",
         help="what a field that a tool does not know is: a line in the log, or a failed command",
     )
     undefined: str = setting(
@@ -240,28 +226,24 @@ class Settings(ToolSettings):
         "NOETL_WORKER_KINDS",
         "",
         values.names,
-        source="ours",
         help="kinds of tools that run here, comma-separated (sequences and workbook need no mention); empty: all",
     )
     kinds_deny: tuple[str, ...] = setting(
         "NOETL_WORKER_KINDS_DENY",
         "",
         values.names,
-        source="ours",
         help="kinds of tools that do not run here, comma-separated; a command of one is a call.error that says so",
     )
     allow_override: tuple[str, ...] = setting(
         "NOETL_WORKER_ALLOW_OVERRIDE",
         "",
         values.names,
-        source="ours",
         help="built-in kinds that a plug-in may replace, comma-separated",
     )
     egress_deny: tuple[str, ...] = setting(
         "NOETL_WORKER_EGRESS_DENY",
         DEFAULT_DENIED,
         items_of,
-        source="ours",
         help="where http, mcp, artifact, rhai, script and token addresses may not lead: addresses, networks, "
         "link-local, metadata, loopback, private; none: anywhere",
     )
@@ -271,14 +253,12 @@ class Settings(ToolSettings):
         "NOETL_WORKER_ISOLATION",
         "basic",
         values.choice("basic", "off"),
-        source="ours",
         help="how the processes of commands are kept from the worker's secrets (docs/security.md); `dev`: off",
     )
     environment_kept: tuple[str, ...] = setting(
         "NOETL_WORKER_ENVIRONMENT_KEPT",
         "",
         values.subjects,
-        source="ours",
         help="variables that stay readable in /proc, for what runs before the worker (a sitecustomize): DD_*",
     )
     process_memory_mb: int | None = setting(
@@ -286,7 +266,6 @@ class Settings(ToolSettings):
         "",
         values.optional_integer(0),
         unit="MiB",
-        source="ours",
         help="most memory (data) of one process of a command; empty: the machine's; 0: no limit",
     )
 
@@ -295,23 +274,21 @@ class Settings(ToolSettings):
         "NOETL_WORKER_OUTBOX",
         "on_failure",
         values.choice("on_failure", "always", "off"),
-        source="ours",
         help="when terminal events are written to disk: at the first refused try, before the first try, never",
     )
     outbox_dir: str = setting(
         "NOETL_WORKER_OUTBOX_DIR",
         "",
         values.text,
-        source="ours",
         help="directory of the outbox, shared by the workers of a machine; empty: `outbox` in STATE_DIRECTORY, else "
         "`noetl-worker/outbox` in XDG_STATE_HOME or ~/.local/state",
     )
+
     outbox_max_bytes: int = setting(
         "NOETL_WORKER_OUTBOX_MAX_BYTES",
         "268435456",
         values.integer(1024),
         unit="bytes",
-        source="ours",
         help="a larger outbox stops the pulling",
     )
 
@@ -327,7 +304,6 @@ class Settings(ToolSettings):
         "NOETL_WORKER_DEBUG_TOKEN",
         "",
         values.secret,
-        source="ours",
         help="bearer token for /debug/inflight from another machine; empty: from this machine only",
     )
     lag_poll_interval_s: float = setting(
@@ -342,7 +318,6 @@ class Settings(ToolSettings):
         "LOG_LEVEL",
         "info",
         values.choice("debug", "info", "warning", "error"),
-        source="ours",
         help="least level that is logged",
     )
 

@@ -31,7 +31,6 @@ class ToolSettings(NatsSettings):
         "NOETL_WORKER_FILE_ROOTS",
         "",
         values.text,
-        source="ours",
         help="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "
         "kernel's and the worker's own",
     )
@@ -39,7 +38,6 @@ class ToolSettings(NatsSettings):
         "NOETL_WORKER_PYTHONS",
         "",
         values.text,
-        source="ours",
         help="interpreters and virtual environments that a python step may name besides the worker's own, separated by "
         "`:`; *: any; empty: none, and any where NOETL_WORKER_ISOLATION is off, as in `dev`",
     )
@@ -47,7 +45,6 @@ class ToolSettings(NatsSettings):
         "NOETL_WORKER_GOOGLE_HOSTS",
         "googleapis.com,*.googleapis.com",
         values.subjects,
-        source="ours",
         help="where a token of the worker's own Google identity may be sent, hosts comma-separated; *: anywhere",
     )
     artifact_root: str = setting(
@@ -68,28 +65,24 @@ class ToolSettings(NatsSettings):
         "NOETL_DUCKDB_SCOPE",
         "memory",
         values.choice("memory", "execution"),
-        source="ours",
         help="where a duckdb command without a database works: in memory, or in a file of its execution",
     )
     duckdb_memory_limit: str = setting(
         "NOETL_DUCKDB_MEMORY_LIMIT",
         "",
         values.duckdb_memory,
-        source="ours",
         help="memory of one duckdb command: 2GB; empty: its share of the machine's",
     )
     duckdb_extension_directory: str = setting(
         "NOETL_DUCKDB_EXTENSION_DIRECTORY",
         "",
         values.text,
-        source="ours",
         help="directory of DuckDB's extensions; empty: DuckDB's own",
     )
     duckdb_extension_repository: str = setting(
         "NOETL_DUCKDB_EXTENSION_REPOSITORY",
         "",
         values.text,
-        source="ours",
         help="address or directory that DuckDB gets extensions from; empty: DuckDB's own",
     )
     mcp_url: str = setting(
@@ -107,19 +100,10 @@ class ToolSettings(NatsSettings):
         source="Rust worker",
         help="limit of an MCP request whose command sets none",
     )
-    postgres_pool_size: int = setting(
-        "NOETL_WORKER_POSTGRES_POOL_SIZE",
-        "8",
-        values.integer(1),
-        unit="connections",
-        source="ours",
-        help="most connections to one Postgres address",
-    )
     secrets_dir: str = setting(
         "NOETL_SECRETS_DIR",
         "",
         values.text,
-        source="ours",
         help="directory of mounted secrets, for the provider file of the tool secrets",
     )
     keychain_env_vars: tuple[str, ...] = setting(

@@ -28,7 +28,7 @@ from noetl_worker.tools.postgres.connection import connect
 __all__ = ["ConnectionPools"]
 
 MAX_SIZE: Final = 8
-"""Connections to one address; a further command waits for one, within its own timeout."""
+"""Connections to one address; a further command waits for one, within its own timeout. For fewer limit the kind."""
 MAX_IDLE_S: Final = 60.0
 MAX_AGE_S: Final = 1800.0
 """A connection is not used again after this long: load balancers and changed roles are followed."""

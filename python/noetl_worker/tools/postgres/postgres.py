@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.postgres.address import check_connection, conninfo, library, schemas_of
 from noetl_worker.tools.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres.params import adapted, unused_values
-from noetl_worker.tools.postgres.pool import MAX_SIZE, ConnectionPools
+from noetl_worker.tools.postgres.pool import ConnectionPools
 from noetl_worker.tools.postgres.rows import UNCOUNTED, run_text
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.python.python_source import Sources
@@ -29,8 +28,6 @@ from noetl_worker.tools.sql.source import check_sql, sql_of
 
 __all__ = ["CONNECTION_SPELLINGS", "PostgresConfig", "PostgresTool", "session_settings"]
 
-POOL_SIZE: Final = "NOETL_WORKER_POSTGRES_POOL_SIZE"
-"""Variable: connections to one address at most; 1 or more."""
 CONNECTION_SPELLINGS: Final[Mapping[str, str]] = {
     "db_host": "host",
     "db_port": "port",
@@ -111,13 +108,9 @@ class PostgresConfig:
 
 
 class PostgresTool:
-    """One pool for each address (host, user, password, database, ...): `pool_size` connections at most, closed after
+    """One pool for each address (host, user, password, database, ...): MAX_SIZE connections at most, closed after
     a minute without use and after half an hour in any case. A connection that the server closed meanwhile is replaced
-    before the command notices.
-
-    Args:
-        pool_size: connections to one address; None: NOETL_WORKER_POSTGRES_POOL_SIZE, else 8.
-    """
+    before the command notices."""
 
     kind: ClassVar[str] = "postgres"
     config_model: ClassVar[type] = PostgresConfig
@@ -130,7 +123,7 @@ class PostgresTool:
     imports: ClassVar[tuple[str, ...]] = ("psycopg",)
 
     def __init__(self, pools: ConnectionPools | None = None) -> None:
-        self.pools = pools or ConnectionPools(max_size=_pool_size())
+        self.pools = pools or ConnectionPools()
         self._sources = Sources(self.kind)
 
     async def run(self, config: PostgresConfig, context: ToolContext) -> ToolResult:
@@ -195,13 +188,6 @@ def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
             data["row_count"] = -1
         data["message"] = f"Command executed. {data['row_count']} rows affected."
     return data
-
-
-def _pool_size() -> int:
-    text = os.environ.get(POOL_SIZE, "").strip() or str(MAX_SIZE)
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigurationError(f"{POOL_SIZE}={text!r} is not usable: give a whole number, 1 or more")
-    return int(text)
 
 
 def session_settings(schema: str | None, timeout_s: float | None) -> str:
