@@ -8,13 +8,15 @@ from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from noetl_worker import __version__
-from noetl_worker.errors import EngineUnavailable, SettingsError
+from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
 
 __all__ = ["app_for", "main"]
 
 EXIT_SETTINGS: Final = 2
+EXIT_NOT_REACHED: Final = 3
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
@@ -55,6 +57,18 @@ def _default(
         context.invoke(run)
 
 
+class _Commands(TyperGroup):
+    """What stands in the way of any command is one line, and its exit code the same for all."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NoetlWorkerError as error:
+            typer.echo(f"noetl-worker: {error}", err=True)
+            is_not_reached = isinstance(error, (JetStreamError, ControlPlaneError))
+            raise typer.Exit(EXIT_NOT_REACHED if is_not_reached else EXIT_SETTINGS) from None
+
+
 def app_for(words: Sequence[str] = ()) -> typer.Typer:
     """What is typed, for these words: of a command that they begin with it alone, since all of them take long to load.
 
@@ -62,6 +76,7 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
     """
     app = typer.Typer(
         name="noetl-worker",
+        cls=_Commands,
         help="Pulls NoETL commands from JetStream, runs one tool for each, reports what happened.",
         no_args_is_help=False,
         add_completion=False,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 EXIT_FOUND: Final = 1
-EXIT_ARGUMENT: Final = 2
 _STDIN: Final = Path("-")
 
 
@@ -69,27 +68,23 @@ def check(
     Exit codes: 0 no error (there may be warnings); 1 an error was found;
     2 a flag or a file cannot be read.
     """
-    try:
-        with with_extra_local():
-            from noetl_worker.lint.formats import FORMATS
-        if markdown is not None:
-            _write_page(markdown)
-            return
-        flags = {
-            "select": tuple(select or ()),
-            "ignore": tuple(ignore or ()),
-            "plane": plane.value if plane is not None else None,
-            "strict": strict,
-            "credentials": credentials,
-            "baseline": baseline,
-        }
-        found, files, is_wrong = _found(paths or [], flags, stdin_filename, only_playbooks=only_playbooks)
-        if write_baseline is not None:
-            _write_baseline(write_baseline, found)
-            return
-    except PlaybookError as error:
-        typer.echo(f"noetl-worker check: {error}", err=True)
-        raise typer.Exit(EXIT_ARGUMENT) from None
+    with with_extra_local():
+        from noetl_worker.lint.formats import FORMATS
+    if markdown is not None:
+        _write_page(markdown)
+        return
+    flags = {
+        "select": tuple(select or ()),
+        "ignore": tuple(ignore or ()),
+        "plane": plane.value if plane is not None else None,
+        "strict": strict,
+        "credentials": credentials,
+        "baseline": baseline,
+    }
+    found, files, is_wrong = _found(paths or [], flags, stdin_filename, only_playbooks=only_playbooks)
+    if write_baseline is not None:
+        _write_baseline(write_baseline, found)
+        return
     _show(FORMATS[format_.value](found), found, files)
     raise typer.Exit(EXIT_FOUND if is_wrong else 0)
 

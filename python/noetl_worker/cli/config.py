@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.errors import SettingsError
 from noetl_worker.settings.line import SettingLine
 from noetl_worker.settings.settings import SETTINGS, Secret, SettingsReading, read_settings
 from noetl_worker.settings.sources import advice_on, unknown_names
@@ -41,11 +40,7 @@ def config(
     if markdown:
         typer.echo(settings_markdown(), nl=False)
         return
-    try:
-        rows = list(_rows(read_settings(flags=flags)))
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(2) from None
+    rows = list(_rows(read_settings(flags=flags)))
     if unknown := unknown_names(SETTINGS, os.environ, Path(".env")):
         typer.echo(f"noetl-worker: {advice_on(unknown)}", err=True)
     if not sys.stdout.isatty():

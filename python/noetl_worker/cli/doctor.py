@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
 
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.errors import SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import load_settings
 
 __all__ = ["doctor"]
 
-EXIT_SETTINGS: Final = 2
 EXIT_WRONG: Final = 5
 
 
@@ -38,18 +37,14 @@ def doctor(
     from noetl_worker.observability.logging import configure_logging
 
     configure_logging("error", "auto")
-    try:
-        settings = load_settings(flags=flags)
-        from noetl_worker.doctor import State, examine
+    settings = load_settings(flags=flags)
+    from noetl_worker.doctor import State, examine
 
-        findings = event_loop.run(examine(settings))
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
+    findings = event_loop.run(examine(settings))
     is_wrong = any(finding.state is State.WRONG for finding in findings)
     if as_json:
         shown: dict[str, Any] = {"ok": not is_wrong, "version": __version__}
-        typer.echo(json.dumps({**shown, "checks": [finding.as_json() for finding in findings]}, ensure_ascii=False))
+        typer.echo(json.dumps({**shown, "checks": [asdict(finding) for finding in findings]}, ensure_ascii=False))
     else:
         from noetl_worker.cli.views.findings import print_findings
 

@@ -17,7 +17,7 @@ import typer
 from noetl_worker.cli.completion import kinds
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import require_posix, with_extra_local
-from noetl_worker.errors import DocumentError, NoetlWorkerError, SettingsError
+from noetl_worker.errors import DocumentError
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
@@ -26,7 +26,6 @@ from noetl_worker.settings.settings import Settings, load_settings
 __all__ = ["NoPlane", "body_of", "exec_", "json_argument"]
 
 EXIT_FAILED: Final = 1
-EXIT_ARGUMENT: Final = 2
 EXIT_INTERRUPTED: Final = 130
 _USUAL: Final = Dialect("python")
 _STEP: Final = "exec"
@@ -65,22 +64,15 @@ def exec_(
     wrong; 130 interrupted.
     """
     require_posix()
-    try:
-        settings = load_settings(flags={**flags, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": _SERVER})
-        command = body_of(
-            kind,
-            json_argument("--config", config),
-            _mapping("--input", given),
-            _mapping("--variables", variables),
-        )
-        code = event_loop.run(_run(settings, *command, _credentials(credential or []), as_json=as_json, is_quiet=quiet))
-    except (SettingsError, DocumentError) as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_ARGUMENT) from None
-    except NoetlWorkerError as error:
-        typer.echo(f"noetl-worker exec: {error}", err=True)
-        raise typer.Exit(EXIT_ARGUMENT) from None
-    raise typer.Exit(code)
+    settings = load_settings(flags={**flags, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": _SERVER})
+    command = body_of(
+        kind,
+        json_argument("--config", config),
+        _mapping("--input", given),
+        _mapping("--variables", variables),
+    )
+    credentials = _credentials(credential or [])
+    raise typer.Exit(event_loop.run(_run(settings, *command, credentials, as_json=as_json, is_quiet=quiet)))
 
 
 def body_of(

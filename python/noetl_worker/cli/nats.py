@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.errors import EngineUnavailable, JetStreamError, SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
     from noetl_worker.jetstream.connection import Connection
 
-__all__ = ["EXIT_DIFFERS", "EXIT_NATS", "EXIT_SETTINGS", "app", "with_nats"]
+__all__ = ["EXIT_DIFFERS", "EXIT_SETTINGS", "app", "with_nats"]
 
 EXIT_SETTINGS: Final = 2
-EXIT_NATS: Final = 3
 EXIT_DIFFERS: Final = 5
 
 app = typer.Typer(
@@ -157,12 +155,4 @@ def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: Set
     from noetl_worker.observability.logging import configure_logging
 
     configure_logging("error", "auto")
-    try:
-        code = event_loop.run(connected(load_settings(flags=flags)))
-    except (SettingsError, EngineUnavailable) as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
-    except JetStreamError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_NATS) from None
-    raise typer.Exit(code)
+    raise typer.Exit(event_loop.run(connected(load_settings(flags=flags))))

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from noetl_worker.cli.completion import kinds
-from noetl_worker.errors import ConfigurationError, SettingsError
+from noetl_worker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from noetl_worker.tools.contract import Tool
@@ -35,18 +35,10 @@ def tools(
     ] = None,
 ) -> None:
     """List the tool kinds of this installation, or show what one takes."""
-    try:
-        registry = _registry(plugins=markdown is None)
-        chosen = [registry.get(name) for name in ([kind] if kind else registry.kinds_that_run())]
-        if markdown:
-            _write_pages(markdown, chosen, kind)
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(2) from None
-    except ConfigurationError as error:
-        typer.echo(f"noetl-worker tools: {error}", err=True)
-        raise typer.Exit(2) from None
+    registry = _registry(plugins=markdown is None)
+    chosen = [registry.get(name) for name in ([kind] if kind else registry.kinds_that_run())]
     if markdown:
+        _write_pages(markdown, chosen, kind)
         return
     if schema and playbook:
         from noetl_worker.tools.docs.playbook_schema import playbook_schema

@@ -19,7 +19,6 @@ from noetl_worker.settings.settings import Settings, load_settings
 
 __all__ = ["top"]
 
-EXIT_SETTINGS: Final = 2
 EXIT_NOBODY: Final = 3
 _TIMEOUT_S: Final = 5.0
 
@@ -46,13 +45,9 @@ def top(
     Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker
     answered.
     """
-    try:
-        settings = load_settings(flags=flags)
-        for address in addresses or []:
-            _require_address(address)
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
+    settings = load_settings(flags=flags)
+    for address in addresses or []:
+        _require_address(address)
     is_once = once or as_json or not sys.stdout.isatty()
     try:
         asked = _Asked(settings, addresses or [])

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["why"]
 
-EXIT_SETTINGS: Final = 2
 EXIT_UNKNOWN: Final = 5
 
 
@@ -47,15 +46,11 @@ def why(
     from noetl_worker.diagnosis import Diagnosis
     from noetl_worker.observability.logging import configure_logging
 
-    try:
-        if not command_id.strip():
-            raise SettingsError("COMMAND_ID", command_id, "the id of a command")
-        settings = load_settings(flags=flags)
-        configure_logging("error", "auto")
-        story = event_loop.run(Diagnosis(settings, command_id.strip(), execution_id=execution, most=messages).ask())
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
+    if not command_id.strip():
+        raise SettingsError("COMMAND_ID", command_id, "the id of a command")
+    settings = load_settings(flags=flags)
+    configure_logging("error", "auto")
+    story = event_loop.run(Diagnosis(settings, command_id.strip(), execution_id=execution, most=messages).ask())
     if as_json:
         typer.echo(json.dumps(asdict(story), ensure_ascii=False))
     else:
@@ -64,21 +59,18 @@ def why(
 
 
 def _print(story: Story) -> None:
-    from rich.table import Column, Table
+    from rich.table import Column
     from rich.text import Text
 
-    from noetl_worker.cli.views.terminal import harmless, operator_console
+    from noetl_worker.cli.views.terminal import harmless, operator_console, plain_table
 
     console = operator_console()
     console.print(Text(harmless(story.conclusion), style="bold"), soft_wrap=True)
     console.print()
-    table = Table(
+    table = plain_table(
         Column("knows", no_wrap=True),
         Column("when", overflow="fold"),
         Column("what", overflow="fold", ratio=1),
-        header_style="bold",
-        box=None,
-        pad_edge=False,
     )
     for fact in story.facts:
         table.add_row(fact.source, fact.at[:23] or "now", Text(harmless(fact.text)))

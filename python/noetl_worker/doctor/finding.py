@@ -27,15 +27,6 @@ class Finding:
     fix: str = ""
     """Empty where nothing is to be done."""
 
-    def as_json(self) -> dict[str, str]:
-        return {
-            "check": self.check,
-            "state": self.state.value,
-            "found": self.found,
-            "wanted": self.wanted,
-            "fix": self.fix,
-        }
-
 
 def fine(check: str, found: str, wanted: str) -> Finding:
     return Finding(check, State.FINE, found, wanted)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.cli.views.terminal import operator_console
+from noetl_worker.cli.views.terminal import operator_console, plain_table
 from noetl_worker.jetstream.comparison import (
     Change,
     ComparedField,
@@ -155,15 +155,12 @@ def _as_json(name: str, exists: bool, rows: Sequence[ComparedField]) -> dict[str
 def _table(title: str, rows: Sequence[ComparedField], exists: bool, is_wide: bool) -> Table:
     """Every field; on a narrow terminal without the prose, which is below for those that differ."""
     names = ["field", "is", "wanted", *(("change", "what it matters for") if is_wide else ())]
-    table = Table(
+    table = plain_table(
         " ",
         *(Column(name, overflow="fold", no_wrap=name == "field") for name in names),
         title=title if exists else f"{title} (missing)",
         title_justify="left",
         title_style="bold",
-        header_style="bold",
-        box=None,
-        pad_edge=False,
     )
     for row in rows:
         cells = ["" if row.agrees else "!", row.field, row.have or "-", row.wanted, row.change.value, row.matters]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.cli.views.terminal import operator_console
+from noetl_worker.cli.views.terminal import operator_console, plain_table
 from noetl_worker.doctor import Finding
 
 __all__ = ["print_findings"]
@@ -21,14 +21,11 @@ _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("W
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    table = Table(
+    table = plain_table(
         Column("", no_wrap=True),
         Column("check", overflow="fold", ratio=2),
         Column("found", overflow="fold", ratio=3),
         Column("wanted", overflow="fold", ratio=3),
-        header_style="bold",
-        box=None,
-        pad_edge=False,
         expand=True,
     )
     for finding in findings:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Column, Table
 
-__all__ = ["harmless", "operator_console"]
+__all__ = ["harmless", "operator_console", "plain_table"]
 
 PLAIN_WIDTH: Final = 120
 """Where there is no terminal to keep to. What `kubectl exec` without -t prints is read on one all the same."""
@@ -21,6 +22,13 @@ def operator_console() -> Console:
     console = Console(highlight=False)
     has_width = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
     return console if has_width else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+def plain_table(*columns: Column | str, **options: Any) -> Table:
+    """Without lines: what is copied out of it is what stands in it."""
+    from rich.table import Table
+
+    return Table(*columns, header_style="bold", box=None, pad_edge=False, **options)
 
 
 def harmless(text: str) -> str:

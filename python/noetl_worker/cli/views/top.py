@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
-from noetl_worker.cli.views.terminal import harmless
+from noetl_worker.cli.views.terminal import harmless, plain_table
 
 __all__ = ["view_of"]
 
@@ -51,16 +51,13 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
     commands = sorted(look.get("commands") or (), key=lambda command: -(command.get("seconds") or 0))
     if not commands:
         return Text("nothing runs", style="dim")
-    table = Table(
+    table = plain_table(
         Column("for", justify="right", no_wrap=True, min_width=6),
         Column("phase", no_wrap=True, min_width=9),
         Column("kind", no_wrap=True, min_width=8, max_width=14),
         Column("step", overflow="ellipsis", no_wrap=True, max_width=16),
         Column("deliveries", justify="right", no_wrap=True, min_width=10),
         Column("command", overflow="fold", min_width=20),
-        header_style="bold",
-        box=None,
-        pad_edge=False,
     )
     shown = commands if height is None else commands[:height]
     for command in shown:
