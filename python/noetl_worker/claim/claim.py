@@ -13,7 +13,7 @@ from noetl_worker.errors import DocumentError, MaybeProcessed, TransportError
 from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
 from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.answers import MEANING, Meaning, is_server_error, not_found, retry_after_s
-from noetl_worker.plane.client import Plane, json_body, refusal
+from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.settlement import assert_never
 from noetl_worker.transport.transport import Response
@@ -45,7 +45,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
         return _read_success(answer)
     text = str(refusal("claim", answer))
     if status == 409:
-        return RULES[dialect].read_conflict(json_body(answer), text, retry_after_s(answer))
+        return RULES[dialect].read_conflict(answer.json(), text, retry_after_s(answer))
     if status == 404:
         return NotFound(text) if not_found(answer) else RetryLater(text, is_server_error=True)
     means = MEANING[status]

@@ -12,10 +12,11 @@ from noetl_worker.doctor import clock
 from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.errors import AuthRefused, ControlPlaneError, PlaneWithoutNats
 from noetl_worker.plane.answers import MEANING, Meaning
-from noetl_worker.plane.client import ControlPlaneClient, json_body
+from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.health import SERVED, PlaneHealth
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.opening import open_transport
+from noetl_worker.transport.transport import Response
 
 __all__ = ["Pullers", "examine", "pullers"]
 
@@ -76,9 +77,8 @@ async def _registry(client: ControlPlaneClient, url: str, settings: Settings) ->
     if MEANING[answer.status] is Meaning.AUTH:
         fix = "NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
         return [wrong(check, f"GET /api/worker/pools answers {answer.status}", wanted, fix)]
-    body = json_body(answer)
-    rows = body.get("items") if isinstance(body, dict) else body
-    if answer.status != 200 or not isinstance(rows, list):
+    rows = _rows(answer)
+    if answer.status != 200 or rows is None:
         return [unknown(check, f"GET /api/worker/pools answers {answer.status}", wanted)]
     return [fine(check, "yes", wanted), _workers(_ready(rows), settings)]
 
@@ -111,16 +111,22 @@ async def pullers(settings: Settings) -> Pullers | None:
     client = ControlPlaneClient(open_transport(settings, max_connections=1), settings)
     try:
         url = f"{client.servers.configured}/api/worker/pools"
-        body = json_body(await client.send("GET", url, timeout_s=_TIMEOUT_S))
+        rows = _rows(await client.send("GET", url, timeout_s=_TIMEOUT_S))
     except (ControlPlaneError, OSError):
         return None
     finally:
         await client.close()
-    rows = body.get("items") if isinstance(body, dict) else body
-    if not isinstance(rows, list):
+    if rows is None:
         return None
     ours = [row for row in _ready(rows) if _labels(row).get("nats_consumer") in (None, settings.nats_consumer)]
     return Pullers(len(ours), sum(int(row.get("capacity") or _MOST_SLOTS).bit_length() for row in ours))
+
+
+def _rows(answer: Response) -> list[Any] | None:
+    """Of the registry, in the form of either plane."""
+    body = answer.json()
+    rows = body.get("items") if isinstance(body, dict) else body
+    return rows if isinstance(rows, list) else None
 
 
 def _ready(rows: Sequence[Any]) -> list[Mapping[str, Any]]:

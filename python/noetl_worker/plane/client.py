@@ -39,7 +39,7 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.transport import Body, Response, Transport, size_of
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "json_body", "refusal"]
+__all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "refusal"]
 
 _JSON: Final = "application/json"
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
@@ -130,7 +130,7 @@ class ControlPlaneClient:
         )
         if answer.status != 200 and MEANING[answer.status] not in (Meaning.ACCEPTED, Meaning.REFUSED):
             raise refusal("GET /api/health", answer)
-        found = read_health(json_body(answer)) if answer.status == 200 else None
+        found = read_health(answer.json()) if answer.status == 200 else None
         if found is None:
             raise ControlPlaneError(
                 f"{url}/api/health answers {answer.status} {_excerpt(answer.body, 100)}: neither the Python nor the "
@@ -314,10 +314,7 @@ class Plane:
 
     async def get_var(self, execution_id: int, name: str) -> JsonValue:
         """One variable's value; None when there is none."""
-        answer = await self._send("GET", url_path("api", "vars", execution_id, name))
-        if answer.status == 404:
-            return None
-        row = _expect(f"GET variable {name}", answer)
+        row = await self._object_if_there("GET", url_path("api", "vars", execution_id, name)) or {}
         return row["value"] if "value" in row else row.get("var_value")
 
     async def set_vars(
@@ -391,13 +388,13 @@ class Plane:
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
         """The record {id, name, type, data, ...}. Raises CredentialError when there is none."""
         path = url_path("api", "credentials", alias, include_data="true", execution_id=execution_id)
-        answer = await self._send("GET", path)
-        if answer.status == 404:
+        found = await self._object_if_there("GET", path)
+        if found is None:
             raise CredentialError(
                 f"no credential {alias!r} on {self.url}: register it with POST /api/credentials, or correct `auth`",
                 code="credential_not_found",
             )
-        return _expect(f"GET credential {alias}", answer)
+        return found
 
     async def keychain(
         self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
@@ -413,11 +410,7 @@ class Plane:
 
     async def heartbeat(self, name: str) -> bool:
         """False when the plane does not know us (any more): register again."""
-        answer = await self._send("POST", "/api/worker/pool/heartbeat", {"name": name})
-        if answer.status == 404:
-            return False
-        _expect("heartbeat", answer)
-        return True
+        return await self._object_if_there("POST", "/api/worker/pool/heartbeat", {"name": name}) is not None
 
     async def deregister(self, name: str) -> None:
         """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
@@ -437,6 +430,15 @@ class Plane:
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
         return _expect(f"{method} {path}", await self._send(method, path, body))
 
+    async def _object_if_there(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue] | None:
+        """As `_object`; None where the plane, and no proxy before it, says that there is none."""
+        try:
+            return await self._object(method, path, body)
+        except ServerRefused as refused:
+            if refused.is_not_found:
+                return None
+            raise
+
 
 async def _enter(gate: Gate, method: str, url: str, patience_s: float | None) -> None:
     if not await gate.enter(patience_s):
@@ -451,11 +453,6 @@ def _on_its_way_s(packed: Body | None) -> float:
     """The deadline of a small request would cut off a large one on a slow link (events with a result in them)."""
     size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else size_of(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
-
-
-def json_body(answer: Response) -> JsonValue:
-    """The answer's JSON; None for a body that is none (an HTML page of a proxy)."""
-    return answer.json()
 
 
 def refusal(what: str, answer: Response) -> ServerRefused:

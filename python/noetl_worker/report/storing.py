@@ -6,7 +6,7 @@ from noetl_worker.errors import NotSent, TransportError
 from noetl_worker.models.report import Upload
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.answers import CUT_BY_A_PROXY
-from noetl_worker.plane.client import Plane, json_body, refusal
+from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.send_status import SendStatus, judge
 from noetl_worker.transport.transport import Response
 
@@ -37,7 +37,7 @@ async def try_to_store(
     event_set.was_tried = answer.status in CUT_BY_A_PROXY
     if event_set.was_tried and may_still_run:
         return answer, SendStatus.REFUSED, str(refusal("PUT result", answer))
-    how, body = judge(answer), json_body(answer)
+    how, body = judge(answer), answer.json()
     fields = body if isinstance(body, dict) else {}
     if how is SendStatus.ACCEPTED and not isinstance(fields.get("ref"), str):
         how = SendStatus.UNCERTAIN  # not the store's answer: the result is nowhere yet
