@@ -59,16 +59,12 @@ RENDERED_BY_HTTP: Final = frozenset({"headers", "retry"})
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
 
 
-@dataclass(frozen=True, slots=True)
-class TransferSource:
-    """Where the rows come from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Connection:
+    """What either end connects with."""
 
-    type: str
-    """postgres, duckdb, snowflake, http or file."""
-    query: str | None = None
-    """One SELECT; of a database."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Credential alias or data; of a database or an http source."""
+    """Credential alias or data; of a database, or of an http source."""
     connection_string: str | None = field(default=None, repr=False)
     """postgres: URL or key=value pairs; duckdb: the file."""
     host: str | None = None
@@ -91,6 +87,16 @@ class TransferSource:
     """snowflake: warehouse."""
     role: str | None = None
     """snowflake: role."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSource(_Connection):
+    """Where the rows come from."""
+
+    type: str
+    """postgres, duckdb, snowflake, http or file."""
+    query: str | None = None
+    """One SELECT; of a database."""
     url: str | None = None
     """http: address."""
     method: str = "GET"
@@ -140,37 +146,13 @@ class TransferSource:
 
 
 @dataclass(frozen=True, slots=True)
-class TransferTarget:
+class TransferTarget(_Connection):
     """The table the rows go to."""
 
     type: str
     """postgres, duckdb or snowflake."""
     table: str
     """Table, `schema.table` too; written as in SQL."""
-    auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Credential alias or data."""
-    connection_string: str | None = field(default=None, repr=False)
-    """postgres: URL or key=value pairs; duckdb: the file."""
-    host: str | None = None
-    """postgres: host."""
-    port: int | None = None
-    """postgres: port."""
-    user: str | None = None
-    """postgres, snowflake: user."""
-    password: str | None = field(default=None, repr=False)
-    """postgres, snowflake: password."""
-    database: str | None = None
-    """postgres, snowflake: database; duckdb: the file."""
-    sslmode: str | None = None
-    """postgres: TLS."""
-    schema: str | None = None
-    """postgres: search_path; snowflake: schema."""
-    account: str | None = None
-    """snowflake: account."""
-    warehouse: str | None = None
-    """snowflake: warehouse."""
-    role: str | None = None
-    """snowflake: role."""
     mapping: dict[str, str] = field(default_factory=dict)
     """As the transfer's `mapping`."""
     key: str | list[str] | None = None

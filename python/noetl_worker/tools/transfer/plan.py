@@ -19,6 +19,7 @@ __all__ = [
     "TransferLimits",
     "TransferPlan",
     "Writer",
+    "identifier",
     "json_inside",
     "json_text",
     "matched",
@@ -112,6 +113,11 @@ def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[s
     if len(set(found)) < len(found):
         raise ConfigurationError(f"transfer: two source columns go to one column of {table!r}: {', '.join(found)}")
     return found
+
+
+def identifier(name: str) -> str:
+    """A name in double quotes, as each of the databases reads it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def table_parts(name: str) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models.tool_result import ToolStatus
@@ -53,10 +53,6 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = {
 _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
-class _Fetch(Protocol):
-    async def __call__(self) -> Sequence[Row]: ...
-
-
 class SourceReader:
     """An opened source.
 
@@ -68,7 +64,7 @@ class SourceReader:
         self,
         columns: list[str],
         types: Mapping[str, str],
-        fetch: _Fetch,
+        fetch: Callable[[], Awaitable[Sequence[Row]]],
         all_rows: Sequence[Row] | None = None,
         session: PostgresSession | None = None,
     ) -> None:

@@ -23,6 +23,7 @@ from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferLimits,
     TransferPlan,
+    identifier,
     json_text,
     matched,
     table_parts,
@@ -77,7 +78,7 @@ class DuckdbWriter:
         self._rows_before = 0
         *schema, self._name = table_parts(plan.target.table)
         self._schema = schema[-1] if schema else plan.target.schema
-        self._table = ".".join(map(_identifier, [self._schema, self._name] if self._schema else [self._name]))
+        self._table = ".".join(map(identifier, filter(None, [self._schema, self._name])))
 
     async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
         """See transfer_plan.Writer."""
@@ -94,7 +95,7 @@ class DuckdbWriter:
             await self._run(f"DELETE FROM {self._table}")
         if keys:
             self._rows_before = await self._size()
-            names = ", ".join(map(_identifier, keys))
+            names = ", ".join(map(identifier, keys))
             await self._run(f"CREATE TEMP TABLE {_SEEN} AS SELECT {names} FROM {self._table} LIMIT 0")
             parts = ", ".join(_cast(f"r.c{own.index(key)}", known[key]) for key in keys)
             self._insert_keys = f"INSERT INTO {_SEEN} SELECT DISTINCT {parts} FROM ({_rows_of(own)})"
@@ -133,25 +134,25 @@ class DuckdbWriter:
         if not found:
             missing = f"transfer: target table {self._plan.target.table!r} does not exist"
             raise ConfigurationError(f"{missing}, and no row says which columns it has")
-        lines = [f"{_identifier(name)} {kind}" for name, kind in found.items()]
+        lines = [f"{identifier(name)} {kind}" for name, kind in found.items()]
         if self._plan.mode == "upsert":
             keys = matched(self._plan.target.table, self._plan.keys, columns)
             if keys:
-                lines.append(f"PRIMARY KEY ({', '.join(map(_identifier, keys))})")
+                lines.append(f"PRIMARY KEY ({', '.join(map(identifier, keys))})")
         await self._run(f"CREATE TABLE {self._table} ({', '.join(lines)})")
         return found
 
     def _insert_of(self, columns: list[str], keys: list[str]) -> str:
         values = [_cast(f"r.c{number}", kind) for number, kind in enumerate(self._types)]
-        names = ", ".join(map(_identifier, columns))
+        names = ", ".join(map(identifier, columns))
         rows = _rows_of(columns)
         if not keys:
             return f"INSERT INTO {self._table} ({names}) SELECT {', '.join(values)} FROM ({rows})"
         parts = ", ".join(values[columns.index(key)] for key in keys)
         latest = f"QUALIFY row_number() OVER (PARTITION BY {parts} ORDER BY place DESC) = 1"
-        quoted = ", ".join(map(_identifier, keys))
+        quoted = ", ".join(map(identifier, keys))
         changes = ", ".join(
-            f"{_identifier(column)} = EXCLUDED.{_identifier(column)}" for column in columns if column not in keys
+            f"{identifier(column)} = EXCLUDED.{identifier(column)}" for column in columns if column not in keys
         )
         return (
             f"INSERT INTO {self._table} ({names}) SELECT {', '.join(values)} FROM "
@@ -177,10 +178,6 @@ class DuckdbWriter:
 def _rows_of(columns: Sequence[str]) -> str:
     shape = json.dumps([{f"c{number}": "VARCHAR" for number in range(len(columns))}])
     return f"SELECT unnest(from_json(?::JSON, '{shape}')) AS r"
-
-
-def _identifier(name: str | None) -> str:
-    return '"' + str(name).replace('"', '""') + '"'
 
 
 def _is_nested(kind: str) -> bool:

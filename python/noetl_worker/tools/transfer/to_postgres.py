@@ -17,6 +17,7 @@ from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferLimits,
     TransferPlan,
+    identifier,
     json_inside,
     json_text,
     matched,
@@ -137,7 +138,7 @@ class PostgresWriter:
             )
 
     def _merge(self) -> str:
-        quoted = {name: _identifier(name) for name in self._columns}
+        quoted = {name: identifier(name) for name in self._columns}
         keys = ", ".join(quoted[name] for name in self._keys)
         changes = ", ".join(
             f"{quoted[column]} = EXCLUDED.{quoted[column]}" for column in self._columns if column not in self._keys
@@ -156,7 +157,7 @@ class PostgresWriter:
         )
 
     def _names(self) -> str:
-        return ", ".join(map(_identifier, self._columns))
+        return ", ".join(map(identifier, self._columns))
 
     async def _run(self, text: str) -> None:
         await self._guarded(self._cursor.execute(text), text)
@@ -171,10 +172,6 @@ class PostgresWriter:
             return await step
         except library().Error as error:
             raise statement_failure(error, text or f"copy into {self._plan.target.table}") from error
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _place(columns: Sequence[str]) -> str:

@@ -9,7 +9,15 @@ from typing import Any, Final
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.transfer.plan import TransferLimits, TransferPlan, json_text, matched, table_parts, without_json
+from noetl_worker.tools.transfer.plan import (
+    TransferLimits,
+    TransferPlan,
+    identifier,
+    json_text,
+    matched,
+    table_parts,
+    without_json,
+)
 
 __all__ = ["SnowflakeWriter", "snowflake_writer"]
 
@@ -82,11 +90,11 @@ class SnowflakeWriter:
         return counts
 
     def _merge(self) -> str:
-        keys = ", ".join(map(_quoted, self._keys))
-        on = " AND ".join(f"t.{_quoted(key)} = s.{_quoted(key)}" for key in self._keys)
+        keys = ", ".join(map(identifier, self._keys))
+        on = " AND ".join(f"t.{identifier(key)} = s.{identifier(key)}" for key in self._keys)
         others = [column for column in self._columns if column not in self._keys] or self._keys
-        changes = ", ".join(f"{_quoted(column)} = s.{_quoted(column)}" for column in others)
-        values = ", ".join(f"s.{_quoted(column)}" for column in self._columns)
+        changes = ", ".join(f"{identifier(column)} = s.{identifier(column)}" for column in others)
+        values = ", ".join(f"s.{identifier(column)}" for column in self._columns)
         latest = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {_PLACE} DESC) = 1"
         return (
             f"MERGE INTO {self._table} t USING (SELECT * FROM {_STAGE} {latest}) s ON {on} "
@@ -95,13 +103,9 @@ class SnowflakeWriter:
         )
 
     def _names(self) -> str:
-        return ", ".join(map(_quoted, self._columns))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+        return ", ".join(map(identifier, self._columns))
 
 
 def _name(part: str) -> str:
     """A plain name as Snowflake folds it, any other quoted."""
-    return part if part.isidentifier() else _quoted(part)
+    return part if part.isidentifier() else identifier(part)
