@@ -17,6 +17,7 @@ from integration.findings import by_check, settings
 from integration.house import house
 from integration.wire import serving
 from noetl_worker.doctor import Finding, State, clock, plane
+from noetl_worker.jetstream.api import moment
 
 
 async def test_plane_that_has_left_nats_is_wrong_with_the_versions_that_are_served(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_clock_is_judged_by_what_is_surely_off() -> None:
     assert clock.skew("c", theirs=100.0, ours=107.0, uncertain_s=2.5).state is State.FINE
     assert clock.skew("c", theirs=100.0, ours=107.0, uncertain_s=1.0).state is State.WARNING
     assert clock.skew("c", theirs=100.0, ours=0.0, uncertain_s=1.0).state is State.WRONG
-    assert clock.moment("2026-11-26T20:37:20.123456789Z") == pytest.approx(1795725440.123456)
+    assert moment("2026-11-26T20:37:20.123456789Z") == pytest.approx(1795725440.123456)
 
 
 async def plane_findings(directory: Path, fault: Any) -> dict[str, Finding]:

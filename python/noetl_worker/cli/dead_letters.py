@@ -16,7 +16,8 @@ from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
     from noetl_worker.jetstream.connection import Connection
-    from noetl_worker.jetstream.dead_letter_store import DeadLetterStore, StoredDeadLetter
+    from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+    from noetl_worker.jetstream.message_search import StoredMessage
 
 __all__ = ["EXIT_NOT_DONE", "app"]
 
@@ -142,7 +143,7 @@ def delete(
         raise typer.BadParameter("name the dead letters, or choose them: --reason, --older-than, --all")
     choice = _Choice(reason, None if older_than is None else _seconds(older_than))
 
-    async def remove(store: DeadLetterStore, kept: StoredDeadLetter) -> bool:
+    async def remove(store: DeadLetterStore, kept: StoredMessage) -> bool:
         from noetl_worker.cli.views.dead_letter import ShownDeadLetter
         from noetl_worker.cli.views.terminal import harmless
 
@@ -172,7 +173,7 @@ async def _for_each(
     stream: str,
     ids: Sequence[int],
     choice: _Choice,
-    act: Callable[[DeadLetterStore, StoredDeadLetter], Awaitable[bool]],
+    act: Callable[[DeadLetterStore, StoredMessage], Awaitable[bool]],
     done_word: str,
 ) -> int:
     """Act upon those that are named, or chosen; the exit code. A reason that no dead letter can have is an error."""
@@ -212,7 +213,7 @@ def _seconds(age: str) -> float:
 
 async def _chosen(
     store: DeadLetterStore, stream: str, ids: Sequence[int]
-) -> AsyncIterator[tuple[int, StoredDeadLetter | None]]:
+) -> AsyncIterator[tuple[int, StoredMessage | None]]:
     """The dead letters of these numbers, None for one that is not there; without numbers all, the oldest first."""
     for number in dict.fromkeys(ids):
         yield number, await store.get(stream, number)
@@ -221,7 +222,7 @@ async def _chosen(
             yield kept.sequence, kept
 
 
-async def _requeue_one(store: DeadLetterStore, kept: StoredDeadLetter) -> bool:
+async def _requeue_one(store: DeadLetterStore, kept: StoredMessage) -> bool:
     from noetl_worker.delivery.dead_letter import NotRequeued, requeue
     from noetl_worker.secrets.redaction import redact_text
 

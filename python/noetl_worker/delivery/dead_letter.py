@@ -13,12 +13,15 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError, JetStreamError
+from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.observability import metrics
 from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
 
@@ -27,9 +30,6 @@ __all__ = [
     "DeadLetters",
     "NotRequeued",
     "Requeued",
-    "Settleable",
-    "Shelf",
-    "Stored",
     "pack",
     "requeue",
     "settle_delivery",
@@ -56,23 +56,6 @@ Publish = Callable[[str, bytes, str], Awaitable[None]]
 """(subject, dead letter, message id)."""
 
 
-class Settleable(Protocol):
-    """The part of a delivery that is needed to answer it."""
-
-    data: bytes
-    subject: str
-    headers: Mapping[str, str] | None
-    num_delivered: int
-    stream_sequence: int
-
-    @property
-    def message_id(self) -> str: ...
-
-    async def ack(self) -> None: ...
-    async def nak(self, delay_s: float) -> None: ...
-    async def term(self, reason: str) -> None: ...
-
-
 class DeadLetters:
     """Where poison goes. `publish` stores one message in JetStream, once for each id, and returns when it is stored."""
 
@@ -81,51 +64,38 @@ class DeadLetters:
         self._subject = subject
         self._worker_id = worker_id
 
-    async def keep(
-        self,
-        data: bytes,
-        *,
-        message_id: str,
-        subject: str,
-        stream_sequence: int,
-        num_delivered: int,
-        kind: OutcomeKind,
-        reason: str,
-        headers: Mapping[str, str] | None = None,
-        **detail: object,
-    ) -> bool:
-        """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated."""
+    async def keep(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """Store its message (the form: `pack`). False when it could not be stored: then it must not be terminated."""
+        reason, sequence = outcome.reason, delivery.stream_sequence
         dead_letter = pack(
-            data,
-            headers,
-            kind=kind.value,
+            delivery.data,
+            delivery.headers,
+            kind=outcome.kind.value,
             reason=reason,
-            subject=subject,
-            stream_sequence=stream_sequence,
-            num_delivered=num_delivered,
+            subject=delivery.subject,
+            stream_sequence=sequence,
+            num_delivered=delivery.num_delivered,
             worker_id=self._worker_id,
             kept_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
-            **detail,
+            **outcome.ids,
         )
         try:
-            await self._publish(self._subject, dead_letter, message_id)
+            await self._publish(self._subject, dead_letter, delivery.message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
-            log.error(
-                "dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error), **detail
-            )
+            log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **outcome.ids)
             return False
         log.error(
             "dead_letter",
-            subject=subject,
-            stream_sequence=stream_sequence,
-            deliveries=num_delivered,
+            subject=delivery.subject,
+            stream_sequence=sequence,
+            deliveries=delivery.num_delivered,
             reason=reason,
-            **detail,
+            **outcome.ids,
         )
         return True
 
 
-async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outcome: Outcome) -> str | None:
+async def settle_delivery(dead_letters: DeadLetters, delivery: Delivery, outcome: Outcome) -> str | None:
     """Answer JetStream. A message is terminated only once its dead letter is stored.
 
     Returns:
@@ -135,18 +105,7 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outco
     kind, delay_s = outcome.kind, outcome.delay_s
     settlement = SETTLEMENT[kind]
     if settlement is Settlement.TERM:
-        kept = await dead_letters.keep(
-            delivery.data,
-            message_id=delivery.message_id,
-            subject=delivery.subject,
-            stream_sequence=delivery.stream_sequence,
-            num_delivered=delivery.num_delivered,
-            kind=kind,
-            reason=outcome.reason,
-            headers=delivery.headers,
-            **outcome.ids,
-        )
-        if kept:
+        if await dead_letters.keep(delivery, outcome):
             metrics.DEAD_LETTERS.labels(kind.value).inc()
         else:
             settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
@@ -303,26 +262,6 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
 # ── the way back ────────────────────────────────────────────────────────────────────────────────
 
 
-class Stored(Protocol):
-    """A dead letter in the stream. `sequence` is its id for an operator, `stored_at` the server's time (RFC 3339)."""
-
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def stored_at(self) -> str: ...
-    @property
-    def data(self) -> bytes: ...
-
-
-class Shelf(Protocol):
-    """What `requeue` needs of the store."""
-
-    async def put_back(
-        self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str
-    ) -> tuple[str, int]: ...
-    async def remove(self, sequence: int) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Requeued:
     """Published again, acknowledged by JetStream, and no longer a dead letter."""
@@ -342,7 +281,7 @@ class NotRequeued:
 Way: TypeAlias = Requeued | NotRequeued
 
 
-async def requeue(shelf: Shelf, stored: Stored) -> Way:
+async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> Way:
     """Publish the message again, as it was and where it was; then take the dead letter away.
 
     Asked for twice (an answer was lost, two operators), JetStream drops the second message by its id.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Final
 
 from noetl_worker.doctor.finding import Finding, fine, warning, wrong
 
-__all__ = ["WANTED", "moment", "skew"]
+__all__ = ["WANTED", "skew"]
 
 _MOST_S: Final = 5.0
 _FAR_S: Final = 60.0
@@ -24,11 +23,3 @@ def skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
         return fine(check, found, WANTED)
     fix = "let both machines keep their time (chronyd, systemd-timesyncd)"
     return wrong(check, found, WANTED, fix) if off_s > _FAR_S else warning(check, found, WANTED, fix)
-
-
-def moment(text: str) -> float:
-    """Seconds since 1970 of an RFC 3339 text (fromisoformat takes six digits of a second before Python 3.11)."""
-    seconds, _, fraction = text.rstrip("Z").partition(".")
-    digits = (fraction[:6] or "0").ljust(6, "0")
-    parsed = datetime.datetime.fromisoformat(f"{seconds}.{digits}")
-    return parsed.replace(tzinfo=datetime.timezone.utc).timestamp()

@@ -10,7 +10,7 @@ from noetl_worker.doctor import clock, permissions, plane, system_pool
 from noetl_worker.doctor.finding import Finding, State, fine, unknown, warning, wrong
 from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.jetstream import pause
-from noetl_worker.jetstream.api import ask, stream_of
+from noetl_worker.jetstream.api import ask, moment, stream_of
 from noetl_worker.jetstream.comparison import (
     Change,
     ComparedField,
@@ -198,4 +198,4 @@ async def _clock(connection: Connection, found: Found, now: Callable[[], float])
     after = now()
     if not isinstance(timestamp, str):
         return unknown(check, "this server does not report its time (before 2.10)", clock.WANTED)
-    return clock.skew(check, clock.moment(timestamp), (before + after) / 2, (after - before) / 2)
+    return clock.skew(check, moment(timestamp), (before + after) / 2, (after - before) / 2)

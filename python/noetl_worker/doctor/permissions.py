@@ -31,20 +31,21 @@ class _Need:
     what: str
     subject: str
     """What is tried."""
-    grant: str
-    """What the user needs."""
     without: str
     state: State = State.WRONG
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    grant: str = ""
+    """What the user needs; empty: the subject."""
     is_subscription: bool = False
 
 
 def _first_needs(inbox: str) -> list[_Need]:
-    names = "$JS.API.STREAM.NAMES"
     return [
-        _Need("receive answers", inbox, f"{inbox.split('.')[0]}.>", "no request is answered", is_subscription=True),
-        _Need("find the stream", names, names, "the start ends"),
+        _Need(
+            "receive answers", inbox, "no request is answered", grant=f"{inbox.split('.')[0]}.>", is_subscription=True
+        ),
+        _Need("find the stream", "$JS.API.STREAM.NAMES", "the start ends"),
     ]
 
 
@@ -55,20 +56,13 @@ def _needs(settings: Settings, stream: str) -> list[_Need]:
         _Need(
             "make the stream",
             f"{api}.STREAM.CREATE.{stream}",
-            f"{api}.STREAM.CREATE.{stream}",
             "one that is missing is made by an operator or a control plane alone",
             State.WARNING,
         ),
-        _Need("look at the stream", f"{api}.STREAM.INFO.{stream}", f"{api}.STREAM.INFO.{stream}", "the start ends"),
-        _Need(
-            "look at the durable",
-            f"{api}.CONSUMER.INFO.{stream}.{durable}",
-            f"{api}.CONSUMER.INFO.{stream}.{durable}",
-            "the start ends",
-        ),
+        _Need("look at the stream", f"{api}.STREAM.INFO.{stream}", "the start ends"),
+        _Need("look at the durable", f"{api}.CONSUMER.INFO.{stream}.{durable}", "the start ends"),
         _Need(
             "make the durable",
-            f"{api}.CONSUMER.CREATE.{stream}.{durable}",
             f"{api}.CONSUMER.CREATE.{stream}.{durable}",
             "one that is missing is made by an operator alone (noetl-worker nats ensure --apply)",
             State.WARNING,
@@ -76,27 +70,24 @@ def _needs(settings: Settings, stream: str) -> list[_Need]:
         _Need(
             "pull commands",
             f"{api}.CONSUMER.MSG.NEXT.{stream}.{durable}",
-            f"{api}.CONSUMER.MSG.NEXT.{stream}.{durable}",
             "no command ever comes",
             body=b"-",
         ),
         _Need(
             "acknowledge commands",
             f"$JS.ACK.{stream}.{durable}.1.0.0.0.0",
-            f"$JS.ACK.{stream}.{durable}.>",
             "every command comes again, for ever",
             body=IN_PROGRESS,
+            grant=f"$JS.ACK.{stream}.{durable}.>",
         ),
         _Need(
             "keep dead letters",
-            settings.dead_letter_subject,
             settings.dead_letter_subject,
             "a message that can never run is returned for ever",
             headers=_NOWHERE,
         ),
         _Need(
             "make the stream of dead letters",
-            f"{api}.STREAM.CREATE.{DEAD_LETTER_STREAM}",
             f"{api}.STREAM.CREATE.{DEAD_LETTER_STREAM}",
             "it is to be made by an operator before the first dead letter",
             State.WARNING,
@@ -107,22 +98,20 @@ def _needs(settings: Settings, stream: str) -> list[_Need]:
 
 def _needs_of_the_notes(api: str) -> list[_Need]:
     """A worker runs without them."""
-    read, made = f"{api}.STREAM.MSG.GET.KV_{BUCKET}", f"{api}.STREAM.CREATE.KV_{BUCKET}"
     not_found = "a command that ends each worker it runs in is not found, and is started for ever"
     return [
-        _Need("read the notes of starts", read, read, not_found, State.WARNING),
+        _Need("read the notes of starts", f"{api}.STREAM.MSG.GET.KV_{BUCKET}", not_found, State.WARNING),
         _Need(
             "note the start of a command",
             f"$KV.{BUCKET}.noetl-worker-doctor",
-            f"$KV.{BUCKET}.>",
             not_found,
             State.WARNING,
             headers=_NOWHERE,
+            grant=f"$KV.{BUCKET}.>",
         ),
         _Need(
             "make the bucket of these notes",
-            made,
-            made,
+            f"{api}.STREAM.CREATE.KV_{BUCKET}",
             "it is to be made by an operator (noetl-worker nats ensure --apply)",
             State.WARNING,
         ),
@@ -153,8 +142,9 @@ async def _try(connection: Connection, need: _Need) -> Finding:
         refused, verb = await refused_subscribe(connection, need.subject), "subscribe"
     else:
         refused, verb = await refused_publish(connection, need.subject, need.body, need.headers), "publish"
-    wanted = f"{verb} to {need.grant}"
+    grant = need.grant or need.subject
+    wanted = f"{verb} to {grant}"
     if refused is None:
         return fine(check, "allowed", wanted)
-    fix = f'permissions of the NATS user: {verb} = {{ allow: [..., "{need.grant}"] }}'
+    fix = f'permissions of the NATS user: {verb} = {{ allow: [..., "{grant}"] }}'
     return Finding(check, need.state, f"refused, so {need.without}", wanted, fix)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any, Final
 
 import nats
@@ -15,7 +16,7 @@ from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.client import Client
 
-__all__ = ["ALREADY_THERE", "ApiRefused", "ask", "ask_if_there", "stream_of"]
+__all__ = ["ALREADY_THERE", "ApiRefused", "ask", "ask_if_there", "moment", "stream_of"]
 
 PREFIX: Final = "$JS.API"
 TIMEOUT_S: Final = 5.0
@@ -34,6 +35,13 @@ class ApiRefused(JetStreamError):
         self.err_code: Final = int(error.get("err_code") or 0)
         self.text: Final = str(error.get("description") or "no description")
         super().__init__(f"JetStream refuses {subject}: {self.text} (code {self.code}, err_code {self.err_code})")
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 text (fromisoformat takes six digits of a second before Python 3.11)."""
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    digits = (fraction[:6] or "0").ljust(6, "0")
+    return datetime.fromisoformat(f"{seconds}.{digits}").replace(tzinfo=timezone.utc).timestamp()
 
 
 async def ask(

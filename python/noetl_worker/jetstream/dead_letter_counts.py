@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import structlog
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError, JetStreamError
+from noetl_worker.jetstream.api import moment
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.observability import metrics
 
@@ -73,7 +73,7 @@ class DeadLetterCounts:
         for (reason,), series in metrics.DEAD_LETTERS_NOW.series.items():
             series.set(counts[reason])
         oldest = min((stored_at for _, stored_at in self._known.values()), default=None)
-        metrics.DEAD_LETTERS_OLDEST.set(0.0 if oldest is None else max(0.0, time.time() - _moment(oldest)))
+        metrics.DEAD_LETTERS_OLDEST.set(0.0 if oldest is None else max(0.0, time.time() - moment(oldest)))
 
 
 def _reason(data: bytes) -> str:
@@ -83,8 +83,3 @@ def _reason(data: bytes) -> str:
         return metrics.OTHER_REASON
     kind = kept.get("kind") if isinstance(kept, dict) else None
     return str(kind) if (str(kind),) in metrics.DEAD_LETTERS_NOW.series else metrics.OTHER_REASON
-
-
-def _moment(text: str) -> float:
-    """RFC 3339 with up to nine digits of a second; whole seconds are enough."""
-    return datetime.datetime.fromisoformat(f"{text[:19]}+00:00").timestamp()

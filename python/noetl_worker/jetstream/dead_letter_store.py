@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import nats
 import structlog
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
+from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, stream_of
 from noetl_worker.jetstream.comparison import new_dead_letter_stream
 from noetl_worker.jetstream.connection import Connection
+from noetl_worker.jetstream.message_search import StoredMessage, get
 
-__all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore", "StoredDeadLetter"]
+__all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore"]
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
 _PUBLISH_TIMEOUT_S: Final = 5
 _AT_ONCE: Final = 32
 """Dead letters asked for at the same time; each is one request."""
 log = structlog.get_logger("noetl_worker.jetstream")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDeadLetter:
-    """One dead letter in the stream."""
-
-    sequence: int
-    stored_at: str
-    """RFC 3339, by the server's clock."""
-    data: bytes
 
 
 class DeadLetterStore:
@@ -82,17 +71,13 @@ class DeadLetterStore:
         """The stream's name; None when there is none yet."""
         return await stream_of(self._connection.client, self._subject)
 
-    async def get(self, stream: str, sequence: int) -> StoredDeadLetter | None:
+    async def get(self, stream: str, sequence: int) -> StoredMessage | None:
         """One dead letter; None when there is none of this number."""
-        answer = await ask_if_there(self._connection.client, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
-        message = answer["message"] if answer is not None else {}
-        if message.get("subject") != self._subject:  # a stream of the user's own may have other subjects too
-            return None
-        return StoredDeadLetter(
-            int(message["seq"]), str(message.get("time") or ""), base64.b64decode(message.get("data") or "")
-        )
+        found = await get(self._connection.client, stream, {"seq": sequence})
+        # A stream of the user's own may have other subjects too.
+        return found if found is not None and found.subject == self._subject else None
 
-    async def dead_letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[StoredDeadLetter]:
+    async def dead_letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[StoredMessage]:
         """Every dead letter that is there now, one after another."""
         state = await self.state(stream)
         gone = set(state.get("deleted") or ())

@@ -11,7 +11,7 @@ from typing import Any, Final
 from noetl_worker.jetstream.api import ask, ask_if_there
 from noetl_worker.jetstream.client import Client
 
-__all__ = ["Search", "StoredMessage", "below", "last_of", "newest"]
+__all__ = ["Search", "StoredMessage", "below", "get", "last_of", "newest"]
 
 _AT_ONCE: Final = 64
 _MOST_OF_A_SUBJECT: Final = 10_000
@@ -47,7 +47,7 @@ async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], 
     found: list[StoredMessage] = []
     looked_at = 0
     for at in range(0, len(numbers), _AT_ONCE):
-        asked = (_get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
+        asked = (get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
         there = [message for message in await asyncio.gather(*asked) if message is not None]
         looked_at += len(there)
         found += [message for message in there if matches(message.data)]
@@ -59,7 +59,7 @@ async def below(client: Client, stream: str, subject: str, matches: Callable[[by
     found: list[StoredMessage] = []
     looked_at, number = 0, 1
     while looked_at < _MOST_OF_A_SUBJECT:
-        message = await _get(client, stream, {"seq": number, "next_by_subj": subject})
+        message = await get(client, stream, {"seq": number, "next_by_subj": subject})
         if message is None:
             break
         looked_at, number = looked_at + 1, message.sequence + 1
@@ -70,10 +70,10 @@ async def below(client: Client, stream: str, subject: str, matches: Callable[[by
 
 async def last_of(client: Client, stream: str, subject: str) -> StoredMessage | None:
     """The newest message of a subject, which may have wildcards."""
-    return await _get(client, stream, {"last_by_subj": subject})
+    return await get(client, stream, {"last_by_subj": subject})
 
 
-async def _get(client: Client, stream: str, body: Mapping[str, Any]) -> StoredMessage | None:
+async def get(client: Client, stream: str, body: Mapping[str, Any]) -> StoredMessage | None:
     answer = await ask_if_there(client, f"STREAM.MSG.GET.{stream}", body)
     if answer is None:
         return None

@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.api import ask, ask_if_there
+from noetl_worker.jetstream.api import ask, ask_if_there, moment
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.comparison import NANOSECONDS
 from noetl_worker.jetstream.consumer import ENSURE, Found
@@ -96,10 +96,5 @@ async def _longest_s(client: Client, found: Found) -> float | None:
         first = int(info["ack_floor"]["stream_seq"]) + 1
         held = await ask_if_there(client, f"STREAM.MSG.GET.{found.stream}", {"seq": first, "next_by_subj": ">"})
         if held is not None:
-            oldest_s = max(0.0, time.time() - _moment(held["message"]["time"]))
+            oldest_s = max(0.0, time.time() - moment(held["message"]["time"]))
     return max_age / NANOSECONDS - LEFT_S - oldest_s
-
-
-def _moment(rfc3339: str) -> float:
-    """Python before 3.11 reads neither nanoseconds nor a Z."""
-    return datetime.datetime.fromisoformat(rfc3339.rstrip("Z")[:19] + "+00:00").timestamp()

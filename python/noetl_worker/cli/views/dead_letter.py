@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from noetl_worker import json_text
-from noetl_worker.cli.views.terminal import harmless, operator_console
+from noetl_worker.cli.views.terminal import harmless, operator_console, plain_table
 from noetl_worker.delivery.dead_letter import DeadLetter
 from noetl_worker.errors import DocumentError
-from noetl_worker.jetstream.dead_letter_store import StoredDeadLetter
+from noetl_worker.jetstream.api import moment
+from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
 from noetl_worker.settlement import SETTLEMENT, Settlement
 
@@ -30,11 +31,11 @@ _IDS: Final = ("execution_id", "command_id", "step")
 class ShownDeadLetter:
     """A dead letter as shown. `dead letter` is None when the message in the stream is none of ours."""
 
-    kept: StoredDeadLetter
+    kept: StoredMessage
     dead_letter: DeadLetter | None
 
     @classmethod
-    def of(cls, kept: StoredDeadLetter) -> ShownDeadLetter:
+    def of(cls, kept: StoredMessage) -> ShownDeadLetter:
         try:
             return cls(kept, DeadLetter.parse(kept.data))
         except DocumentError:
@@ -52,7 +53,7 @@ class ShownDeadLetter:
 
     @property
     def age_s(self) -> float:
-        return max(0.0, (datetime.datetime.now(datetime.timezone.utc) - _moment(self.kept.stored_at)).total_seconds())
+        return max(0.0, time.time() - moment(self.kept.stored_at))
 
     def has(self, reason: str | None) -> bool:
         if reason is None:
@@ -84,15 +85,12 @@ def print_entries(entries: Sequence[ShownDeadLetter], total: int, stream: str, *
             console.file.write(json.dumps(entry.as_json(), ensure_ascii=False) + "\n")
         return
     if entries:
-        table = Table(
+        table = plain_table(
             Column("id", justify="right", no_wrap=True),
             Column("age", justify="right", no_wrap=True),
             Column("tries", justify="right", no_wrap=True),
             Column("reason", overflow="fold", ratio=1),
             Column("execution, command", overflow="fold"),
-            header_style="bold",
-            box=None,
-            pad_edge=False,
         )
         for entry in entries:
             table.add_row(*_cells(entry))
@@ -171,13 +169,6 @@ def _lines(entry: ShownDeadLetter, inside: Mapping[str, Any]) -> list[tuple[str,
         *((f"header {name}", value) for name, value in inside["headers"].items()),
         *((f"header {name}", "(not kept)") for name in dead_letter.headers_left_out),
     ]
-
-
-def _moment(text: str) -> datetime.datetime:
-    """RFC 3339 with up to nine digits of a second (fromisoformat takes six before Python 3.11)."""
-    seconds, _, fraction = text.rstrip("Z").partition(".")
-    digits = (fraction[:6] or "0").ljust(6, "0")
-    return datetime.datetime.fromisoformat(f"{seconds}.{digits}").replace(tzinfo=datetime.timezone.utc)
 
 
 def _age(seconds: float) -> str:
