@@ -128,6 +128,11 @@ async def test_unknown_alias_is_a_final_failure_that_names_it() -> None:
     assert (error.kind, error.retryable) == ("auth", False)
 
 
+async def test_page_of_a_proxy_does_not_say_that_an_alias_is_unknown() -> None:
+    error = await failing(lambda *_: answer(404, b"<html>no such site</html>"), credential)
+    assert error.code == "credential_unavailable"
+
+
 @pytest.mark.parametrize("status", [401, 403, 400, 422])
 async def test_refusal_is_final_and_is_not_asked_again(status: int) -> None:
     at, transport = plane(lambda *_: answer(status, {"detail": "no"}))
