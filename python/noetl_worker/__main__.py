@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["main", "worker_alone"]
-
 _ASKS_FOR_COMPLETION = "_NOETL_WORKER_COMPLETE"
 
 

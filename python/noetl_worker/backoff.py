@@ -7,8 +7,6 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["GROWTHS", "asked_s", "delay_s"]
-
 GROWTHS: Final = ("none", "fixed", "linear", "exponential")
 
 

@@ -24,8 +24,6 @@ from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.opening import open_transport
 
-__all__ = ["Diagnosis", "Fact", "Story"]
-
 _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300

@@ -32,8 +32,6 @@ from noetl_worker.settlement import Outcome
 if TYPE_CHECKING:
     from noetl_worker.command.trace import DeliveryTraces
 
-__all__ = ["Executor"]
-
 
 @dataclass(frozen=True, slots=True)
 class Executor:

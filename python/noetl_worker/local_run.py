@@ -43,8 +43,6 @@ from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Body, Response
 
-__all__ = ["Ask", "LocalOutcome", "LocalRun", "Withheld", "WithholdingTransport"]
-
 Ask: TypeAlias = Callable[[str, str, Mapping[str, str], Body | None, float | None], Awaitable[Response]]
 """Transport.send: for what changes nothing at the plane."""
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})

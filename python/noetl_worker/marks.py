@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["ALL", "Marks"]
-
 
 class Marks(NamedTuple):
     """Whether something of a kind may be there; False is certain."""

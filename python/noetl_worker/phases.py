@@ -25,8 +25,6 @@ from noetl_worker.models.command import Command
 from noetl_worker.models.notification import Envelope
 from noetl_worker.settlement import Outcome
 
-__all__ = ["Phase", "Progress", "Stages"]
-
 _LOOK_AGAIN_S = 0.5
 
 

@@ -11,8 +11,6 @@ from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.servers import Servers
 from noetl_worker.slots import Slots
 
-__all__ = ["PULSE_S", "Readings"]
-
 PULSE_S = 0.5
 _GATE_METRICS = (metrics.GATE_LIMIT, metrics.GATE_IN_USE, metrics.GATE_WAITING, metrics.GATE_DOWN)
 

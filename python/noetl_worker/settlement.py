@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NoReturn
 
-__all__ = ["SETTLED", "SETTLEMENT", "Outcome", "OutcomeKind", "Settlement", "assert_never"]
-
 
 def assert_never(value: NoReturn) -> NoReturn:
     """For the end of a table: mypy refuses the call where a row is missing (`typing` has it from Python 3.11 on)."""

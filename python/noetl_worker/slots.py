@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["Slots"]
-
 WAITING_PER_SLOT: Final = 10
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 

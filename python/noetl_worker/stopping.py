@@ -12,8 +12,6 @@ from collections.abc import Coroutine
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-__all__ = ["CLAIM_S", "KEEPALIVE_S", "REPORT_S", "TOOL_S", "StopLevel", "Stopping"]
-
 T = TypeVar("T")
 CLAIM_S: Final = 3.0
 """How long a claim that is under way may take once the grace is over."""

@@ -66,8 +66,6 @@ from noetl_worker.transport.opening import open_transport
 if TYPE_CHECKING:
     from noetl_worker.command.trace import DeliveryTraces
 
-__all__ = ["EXIT_CANCELLED", "EXIT_OK", "Worker"]
-
 EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
 """Commands were still running when the drain timeout was over (or a second signal came); they were returned."""

@@ -30,8 +30,6 @@ from noetl_worker.settings.settings import SETTINGS, Settings, load_settings
 from noetl_worker.settings.sources import advice_on, unknown_names
 from noetl_worker.tools.process.confinement import hide_memory
 
-__all__ = ["EXIT_CANNOT_START", "run_process"]
-
 EXIT_SETTINGS: Final = 2
 EXIT_CANNOT_START: Final = 3
 EXIT_BROKEN: Final = 6

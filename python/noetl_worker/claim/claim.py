@@ -18,8 +18,6 @@ from noetl_worker.plane.dialects import RULES
 from noetl_worker.settlement import assert_never
 from noetl_worker.transport.transport import Response
 
-__all__ = ["claim_command", "read_claim"]
-
 LOST_ANSWER_TRIES: Final = 3
 _NEEDED: Final = ("execution_id", "node_name", "action")
 

@@ -8,8 +8,6 @@ from noetl_worker import engine
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 from noetl_worker.marks import Marks
 
-__all__ = ["marks_of"]
-
 _BY_SUM: Final = tuple(
     Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
 )

@@ -13,8 +13,6 @@ from typer.core import TyperGroup
 from noetl_worker import __version__
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
 
-__all__ = ["app_for", "main"]
-
 EXIT_SETTINGS: Final = 2
 EXIT_NOT_REACHED: Final = 3
 _COMMANDS: Final = {

@@ -17,8 +17,6 @@ from noetl_worker.models.wire import Dialect
 if TYPE_CHECKING:
     from noetl_worker.lint.findings import Mistake
 
-__all__ = ["check"]
-
 EXIT_FOUND: Final = 1
 _STDIN: Final = Path("-")
 

@@ -9,8 +9,6 @@ from typing import Annotated, Final
 
 import typer
 
-__all__ = ["PROGRAM", "answer_the_shell", "completion", "kinds"]
-
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
 """Set by the script when it asks what there is to complete."""

@@ -18,8 +18,6 @@ from noetl_worker.settings.settings import SETTINGS, Secret, SettingsReading, re
 from noetl_worker.settings.sources import advice_on, unknown_names
 from noetl_worker.settings.tools import family_of
 
-__all__ = ["config", "settings_markdown"]
-
 _USER_INFO: Final = re.compile(r"://[^/@\s,]+@")
 _HIDDEN: Final = "***"
 _HEAD: Final = ("VARIABLE", "VALUE", "UNIT", "SOURCE")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a te
     from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
     from noetl_worker.jetstream.message_search import StoredMessage
 
-__all__ = ["EXIT_NOT_DONE", "app"]
-
 EXIT_NOT_DONE: Final = 5
 
 app = typer.Typer(

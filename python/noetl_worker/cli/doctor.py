@@ -13,8 +13,6 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import load_settings
 
-__all__ = ["doctor"]
-
 EXIT_WRONG: Final = 5
 
 

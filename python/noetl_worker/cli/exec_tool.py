@@ -23,8 +23,6 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
-__all__ = ["NoPlane", "body_of", "exec_", "json_argument"]
-
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 _USUAL: Final = Dialect("python")

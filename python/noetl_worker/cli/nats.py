@@ -16,8 +16,6 @@ from noetl_worker.settings.settings import Settings, load_settings
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
     from noetl_worker.jetstream.connection import Connection
 
-__all__ = ["EXIT_DIFFERS", "EXIT_SETTINGS", "app", "with_nats"]
-
 EXIT_SETTINGS: Final = 2
 EXIT_DIFFERS: Final = 5
 

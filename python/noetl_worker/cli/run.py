@@ -8,8 +8,6 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import require_posix
 from noetl_worker.worker_process import run_process
 
-__all__ = ["run"]
-
 
 @with_setting_flags()
 def run(flags: SettingFlags) -> None:

@@ -18,8 +18,6 @@ from noetl_worker.settings.nats import NatsSettings
 from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.tools import ToolSettings
 
-__all__ = ["SettingFlags", "flag_of", "with_setting_flags"]
-
 SettingFlags: TypeAlias = dict[str, str | None]
 """Variable -> the text of its flag, None where it was not given: what `load_settings(flags=...)` takes."""
 

@@ -11,8 +11,6 @@ import typer
 
 from noetl_worker.errors import PlaybookError
 
-__all__ = ["require_posix", "with_extra_local"]
-
 _IS_POSIX: Final = os.name == "posix"
 
 

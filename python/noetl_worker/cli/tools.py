@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from noetl_worker.tools.contract import Tool
     from noetl_worker.tools.registry import Registry
 
-__all__ = ["tools"]
-
 
 def tools(
     kind: Annotated[

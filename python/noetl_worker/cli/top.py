@@ -17,8 +17,6 @@ from noetl_worker.outbox.probe_addresses import addresses_here
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
-__all__ = ["top"]
-
 EXIT_NOBODY: Final = 3
 _TIMEOUT_S: Final = 5.0
 

@@ -9,8 +9,6 @@ import structlog
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.plane.client import Plane
 
-__all__ = ["until_cancelled"]
-
 log = structlog.get_logger("noetl_worker.cancellation")
 
 

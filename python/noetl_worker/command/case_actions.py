@@ -25,8 +25,6 @@ from noetl_worker.plane.python.store import NullCharacters, has_null
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
 
-__all__ = ["act", "decide"]
-
 _MAX_TRIES: Final = 20
 _NO_CASE: Final = CaseDecision()
 log = structlog.get_logger("noetl_worker.cases")

@@ -43,8 +43,6 @@ from noetl_worker.slots import Slots
 from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["ClaimedCommand", "WorkerServices"]
-
 _MOST_CHARS: Final = 500
 log = structlog.get_logger("noetl_worker")
 

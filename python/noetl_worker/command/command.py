@@ -27,8 +27,6 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import check_given, mark_stored
 from noetl_worker.templates.template import PlainText, has_template
 
-__all__ = ["bare_command", "hydrate", "is_reference"]
-
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
 """Of a context over 512 kB the Rust plane sends this reference alone where its own store does not answer it (source of

@@ -28,8 +28,6 @@ from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates.sandbox import SecretEntry
 from noetl_worker.templates.template import has_template
 
-__all__ = ["CommandCredentials", "keychain_names_in"]
-
 T = TypeVar("T")
 _log = structlog.get_logger("noetl_worker.credentials")
 _REFERENCE_KEY: Final = "$noetl_ref"

@@ -42,8 +42,6 @@ from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.scope import SHUTDOWN, CallScope
 from noetl_worker.tools.task_sequence import SequenceData, python_form, rust_form
 
-__all__ = ["CallLimits", "Dispatch"]
-
 _MOST_PLACES: Final = 10
 
 

@@ -7,8 +7,6 @@ from typing import Any, Final
 from noetl_worker.errors import ToolError
 from noetl_worker.models.tool_result import ToolResult
 
-__all__ = ["failure_of"]
-
 _REPEATED_CHARS: Final = 4
 """A cause as long as this that is part of an earlier text adds nothing to it; a shorter one may by chance."""
 

@@ -35,8 +35,6 @@ from noetl_worker.plane.identity import Identity
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.settlement import Outcome, assert_never
 
-__all__ = ["ClaimedOnce", "return_claimed", "return_unstarted"]
-
 MAX_UNKNOWN_TRIES: Final = 10
 log = structlog.get_logger("noetl_worker.handover")
 _AGE_ADVICE: Final = (

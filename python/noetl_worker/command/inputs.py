@@ -14,8 +14,6 @@ from noetl_worker.templates import template
 from noetl_worker.templates.redacted import check_given
 from noetl_worker.tools.contract import Render, ToolValues
 
-__all__ = ["Inputs", "checked"]
-
 _Given = tuple[str, JsonValue]
 """(the field, its value)"""
 

@@ -22,8 +22,6 @@ from noetl_worker.templates.redacted import mark_stored
 from noetl_worker.templates.template import has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 
-__all__ = ["with_referred_results"]
-
 _MAX_TRIES: Final = 20
 _MAX_BYTES: Final = MAX_BODY_BYTES
 """Of all results that one command fetches: as much as one answer may have."""

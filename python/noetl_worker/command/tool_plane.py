@@ -15,8 +15,6 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.secrets import redaction
 from noetl_worker.templates.redacted import mark_stored
 
-__all__ = ["ToolPlane"]
-
 _MOST_PLACES: Final = 10
 _STORED_ADVICE: Final = (
     "the control plane took these for secrets when it stored the result: name the fields otherwise, or keep the result "

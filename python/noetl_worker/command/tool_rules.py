@@ -19,8 +19,6 @@ from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.machine import memory_bytes
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["log_what_is_not_confined", "registry_of"]
-
 log = structlog.get_logger("noetl_worker")
 
 _MOST_FILE_BYTES: Final = 64 << 30

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from noetl_worker.jetstream.delivery import Delivery
 
-__all__ = ["DeliveryTraces"]
-
 _W3C: Final = TraceContextTextMapPropagator()
 _NO_PARENT: Final = otel_context.Context()
 _NO_HEADERS: Final[Mapping[str, str]] = {}

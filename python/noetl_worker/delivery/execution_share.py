@@ -14,8 +14,6 @@ from typing import Final, TypeVar
 
 from noetl_worker.jetstream.delivery import Delivery
 
-__all__ = ["ExecutionShare"]
-
 OTHERS_S: Final = 2.0
 """For so long after the last message of another execution it is taken that more of them wait."""
 RETURNED_PER_SLOT: Final = 10

@@ -14,8 +14,6 @@ from typing import Final
 
 from noetl_worker.models.wire import CommandId
 
-__all__ = ["NO_MESSAGE", "InFlight", "Seen"]
-
 NO_MESSAGE: Final = 0
 """In place of a stream sequence: an outcome that is reported for a process that is dead."""
 

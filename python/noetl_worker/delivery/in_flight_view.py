@@ -14,8 +14,6 @@ from noetl_worker.observability.series import Gauge
 from noetl_worker.phases import Progress
 from noetl_worker.secrets import redaction
 
-__all__ = ["InFlightView"]
-
 
 class InFlightView:
     """Calling it gives one JSON object; times in seconds.

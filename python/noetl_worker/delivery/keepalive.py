@@ -34,8 +34,6 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.stopping import KEEPALIVE_S
 from noetl_worker.transport.opening import open_transport
 
-__all__ = ["InProgress", "Keepalive"]
-
 log = structlog.get_logger("noetl_worker.keepalive")
 _DEREGISTER_TIMEOUT_S: Final = 1.5
 """A plane that accepts and never answers must not hold a stop: drain, return and this fit into Kubernetes' 30 s."""

@@ -18,8 +18,6 @@ from noetl_worker.secrets.redaction import excerpt
 from noetl_worker.settings.nats import SYSTEM_POOL, pool_of
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["PoolRefusal", "Pools"]
-
 _MOST_CHARS = 60
 _USUAL = "shared"
 """Where the Rust plane puts a command, if nothing else says another pool (protocol/pools.md#subjects)."""

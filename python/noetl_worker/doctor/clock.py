@@ -6,8 +6,6 @@ from typing import Final
 
 from noetl_worker.doctor.finding import Finding, fine, warning, wrong
 
-__all__ = ["WANTED", "skew"]
-
 _MOST_S: Final = 5.0
 _FAR_S: Final = 60.0
 """Beyond this the age of a message, a certificate and an event's id are judged wrongly."""

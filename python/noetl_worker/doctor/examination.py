@@ -13,8 +13,6 @@ from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.process.machine import memory_bytes
 
-__all__ = ["examine"]
-
 
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding; raises nothing for what it finds."""

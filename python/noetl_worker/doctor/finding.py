@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Finding", "State", "fine", "unknown", "warning", "wrong"]
-
 
 class State(str, Enum):
     FINE = "fine"

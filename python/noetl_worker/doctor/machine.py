@@ -13,8 +13,6 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT
 from noetl_worker.tools.process import confinement, landlock
 
-__all__ = ["descriptors", "engine_in_use", "isolation", "lacking", "memory"]
-
 _OWN_FILES: Final = 200
 """The worker's own: probes, NATS, the outbox, libraries."""
 _FILES_PER_COMMAND: Final = 8

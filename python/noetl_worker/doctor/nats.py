@@ -26,8 +26,6 @@ from noetl_worker.jetstream.trial import server_version
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["examine"]
-
 _REACHED: Final = "a server that takes this login"
 _OTHER_POOL: Final = (
     "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the one "

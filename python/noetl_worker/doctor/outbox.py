@@ -14,8 +14,6 @@ from noetl_worker.outbox.outbox import MAX_ROWS
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["contents", "directory", "disk"]
-
 _LEAST_FREE: Final = 64 << 20
 _MOUNT: Final = "mount a volume there that may be written to, or name a directory on one in NOETL_WORKER_OUTBOX_DIR"
 _MIB: Final = 1 << 20

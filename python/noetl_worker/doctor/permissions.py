@@ -14,8 +14,6 @@ from noetl_worker.jetstream.start_notes import BUCKET
 from noetl_worker.jetstream.trial import refused_publish, refused_subscribe
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["LOOKS", "before_the_start", "first_tried", "tried"]
-
 LOOKS: Final = frozenset(
     {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
 )

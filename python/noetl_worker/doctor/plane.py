@@ -18,8 +18,6 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.opening import open_transport
 from noetl_worker.transport.transport import Response
 
-__all__ = ["Pullers", "examine", "pullers"]
-
 _REACHED: Final = "a control plane that answers /api/health"
 _TIMEOUT_S: Final = 10.0
 _MOST_NAMED: Final = 8

@@ -14,8 +14,6 @@ from noetl_worker.jetstream.message_search import StoredMessage, last_of
 from noetl_worker.settings.nats import SYSTEM_POOL, pool_of
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["examine", "is_for_it_alone"]
-
 _DRIVE: Final = "__orchestrate__"
 """The step of the commands by which a Rust plane goes on with an execution, with its default settings (3.54.0)."""
 _OF_THE_PLANE: Final = "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the Rust plane"

@@ -19,8 +19,6 @@ from noetl_worker.settings.values import TlsPaths
 from noetl_worker.transport.credential_ends import credential_ends
 from noetl_worker.transport.tls import TlsFiles
 
-__all__ = ["of_nats", "of_plane", "of_settings"]
-
 _TIMEOUT_S: Final = 5.0
 _SOON_S: Final = 14 * 86400
 _WANTED: Final = "a chain that holds for two weeks and more"

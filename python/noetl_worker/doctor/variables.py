@@ -9,8 +9,6 @@ from noetl_worker.doctor.finding import Finding, fine, warning
 from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.sources import advice_on, unknown_names
 
-__all__ = ["names"]
-
 
 def names(environment: Mapping[str, str], dotenv: Path) -> Finding:
     """A start refuses none of them, for a roll-back to an older version has to start."""

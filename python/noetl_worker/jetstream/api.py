@@ -16,8 +16,6 @@ from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.client import Client
 
-__all__ = ["ALREADY_THERE", "ApiRefused", "ask", "ask_if_there", "moment", "stream_of"]
-
 PREFIX: Final = "$JS.API"
 TIMEOUT_S: Final = 5.0
 ALREADY_THERE: Final = frozenset({10058, 10013, 10148})

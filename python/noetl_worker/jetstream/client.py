@@ -14,8 +14,6 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
-__all__ = ["Client"]
-
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 """What a server can be set to; not what it says of itself."""
 _LONGEST_HEADERS: Final = 1024 * 1024

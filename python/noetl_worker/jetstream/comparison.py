@@ -15,20 +15,6 @@ from typing import Any, Final, NamedTuple
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import Settings
 
-__all__ = [
-    "Change",
-    "ComparedField",
-    "config_filters",
-    "dead_letter_rows",
-    "durable_rows",
-    "new_dead_letter_stream",
-    "new_durable",
-    "new_stream",
-    "patched",
-    "pause_left_s",
-    "stream_rows",
-]
-
 NANOSECONDS: Final = 1_000_000_000
 MAX_AGE_S: Final = 3600
 PULL_EXPIRES_S: Final = 30

@@ -22,8 +22,6 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.tls import TlsFiles
 
-__all__ = ["Connection", "connect", "nats_login"]
-
 PING_INTERVAL_S: Final = 10
 """With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min
 (protocol/jetstream.md#outages)."""

@@ -25,22 +25,6 @@ from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.observability import metrics
 from noetl_worker.settings.settings import Settings
 
-__all__ = [
-    "DEFAULT_STREAM",
-    "ENSURE",
-    "DeadLetterStream",
-    "Durable",
-    "Found",
-    "Look",
-    "apply",
-    "ensure_at_start",
-    "ensure_durable",
-    "find",
-    "look",
-    "of_another_stream",
-    "take_stream",
-]
-
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
 ENSURE: Final = "noetl-worker nats ensure --apply"
 _DEFAULT_ACK_WAIT_S: Final = 30.0

@@ -15,8 +15,6 @@ from noetl_worker.jetstream.api import moment
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.observability import metrics
 
-__all__ = ["DeadLetterCounts"]
-
 LOOKED_EVERY_S: Final = 60.0
 AFTER_A_FAILURE_S: Final = 900.0
 """A login that may not look would else have a refusal a minute in its log."""

@@ -15,8 +15,6 @@ from noetl_worker.jetstream.comparison import new_dead_letter_stream
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.jetstream.message_search import StoredMessage, get
 
-__all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore"]
-
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
 _PUBLISH_TIMEOUT_S: Final = 5
 _AT_ONCE: Final = 32

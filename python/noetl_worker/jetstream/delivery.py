@@ -14,8 +14,6 @@ from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.client import Client
 from noetl_worker.secrets.redaction import excerpt
 
-__all__ = ["Delivery"]
-
 TERM_TRIES: Final = 5
 TERM_TRY_S: Final = 1.0
 """What was in a socket when the server was killed is gone without a word: asked again, a slot waits one second for the

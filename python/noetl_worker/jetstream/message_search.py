@@ -11,8 +11,6 @@ from typing import Any, Final
 from noetl_worker.jetstream.api import ask, ask_if_there
 from noetl_worker.jetstream.client import Client
 
-__all__ = ["Search", "StoredMessage", "below", "get", "last_of", "newest"]
-
 _AT_ONCE: Final = 64
 _MOST_OF_A_SUBJECT: Final = 10_000
 

@@ -19,8 +19,6 @@ from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.comparison import NANOSECONDS
 from noetl_worker.jetstream.consumer import ENSURE, Found
 
-__all__ = ["PauseTooLong", "Paused", "pause", "resume", "shown"]
-
 LEFT_S: Final = 15 * 60
 """What a command that waited for the whole pause still has until the stream forgets it."""
 _FIRST_VERSION: Final = (2, 11)

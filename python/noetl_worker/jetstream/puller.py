@@ -27,8 +27,6 @@ from noetl_worker.jetstream.connection import Connection, describe
 from noetl_worker.jetstream.consumer import Durable
 from noetl_worker.jetstream.delivery import Delivery
 
-__all__ = ["Puller"]
-
 HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 2
 _FIRST_BACKOFF_S: Final = 0.1

@@ -32,8 +32,6 @@ from noetl_worker.jetstream.connection import Connection
 from noetl_worker.models.command import Command
 from noetl_worker.slots import Slots
 
-__all__ = ["BUCKET", "MOST_STARTS", "Start", "StartNotes", "ensure_bucket"]
-
 BUCKET: Final = "NOETL_COMMAND_STARTS"
 MOST_STARTS: Final = 3
 """So many starts without an end: the command is reported as failed, and not started again."""

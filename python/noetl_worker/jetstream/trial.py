@@ -13,8 +13,6 @@ import nats
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.connection import Connection, describe
 
-__all__ = ["refused_publish", "refused_subscribe", "server_version"]
-
 
 async def refused_publish(
     connection: Connection, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None

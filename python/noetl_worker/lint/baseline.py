@@ -11,8 +11,6 @@ from pathlib import Path
 from noetl_worker.errors import PlaybookError
 from noetl_worker.lint.findings import Mistake
 
-__all__ = ["unknown_of", "write_baseline"]
-
 
 def _identity(mistake: Mistake, folder: Path) -> str:
     """Without the line, which lines above it move."""

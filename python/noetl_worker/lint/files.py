@@ -12,8 +12,6 @@ from noetl_worker.lint.inspector import inspect_text, looks_like_a_playbook
 from noetl_worker.lint.settings_file import CheckSettings, credential_names
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["inspect", "playbooks_in", "text_of"]
-
 
 def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iterator[tuple[Path, str]]:
     """Files, and the playbooks among the YAML files of folders, each with its text.

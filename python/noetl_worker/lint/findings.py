@@ -11,8 +11,6 @@ from noetl_worker.lint.positions import Place, PlaybookText
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["Inspected", "Mistake", "Severity"]
-
 Severity: TypeAlias = Literal["error", "warning"]
 
 

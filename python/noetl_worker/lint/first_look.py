@@ -10,8 +10,6 @@ from noetl_worker.lint.formats import FORMATS
 from noetl_worker.lint.settings_file import settings_beside
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["look_at"]
-
 
 def look_at(file: Path, *, plane: str) -> list[str]:
     """A line for each finding.

@@ -12,8 +12,6 @@ from noetl_worker import __version__
 from noetl_worker.lint.codes import CODES
 from noetl_worker.lint.findings import Mistake
 
-__all__ = ["FORMATS"]
-
 
 def _text(mistakes: Sequence[Mistake]) -> str:
     return "\n".join(f"{one.file}:{one.line}:{one.column}: {one.code} {one.message}" for one in mistakes)

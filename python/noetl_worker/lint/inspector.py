@@ -16,8 +16,6 @@ from noetl_worker.lint.rules.templates import check_templates, templates_of
 from noetl_worker.lint.rules.tools import check_tools
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["inspect_text", "looks_like_a_playbook"]
-
 _SIGNS: Final = re.compile(
     r"^(?:workflow\s*:|kind\s*:\s*['\"]?Playbook\b|apiVersion\s*:\s*['\"]?noetl\.io/)", re.MULTILINE
 )

@@ -10,8 +10,6 @@ from noetl_worker.lint.positions import Path
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.template import has_template
 
-__all__ = ["StepPart", "TextPart", "ToolPart", "arcs_of", "mapping", "steps_of", "texts_below", "tools_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class StepPart:

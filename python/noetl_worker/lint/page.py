@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 from noetl_worker.lint.codes import CODES, GROUPS, Code
 
-__all__ = ["page"]
-
 _HEAD = """\
 # Checks of a playbook
 

@@ -14,8 +14,6 @@ import yaml
 
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["Path", "Place", "PlaybookText", "read_text"]
-
 Path: TypeAlias = tuple[str | int, ...]
 """("workflow", 0, "tool", "kind")."""
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

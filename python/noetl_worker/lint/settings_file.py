@@ -13,8 +13,6 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.lint.codes import CODES
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["NAME", "CheckSettings", "credential_names", "settings_beside"]
-
 NAME: Final = ".noetl-check.yaml"
 _PLANES: Final = ("python", "rust")
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from noetl_worker.transport.transport import Response
 
-__all__ = ["CUT_BY_A_PROXY", "MEANING", "PASSES", "Meaning", "floor_s", "is_server_error", "not_found", "retry_after_s"]
-
 MAX_RETRY_AFTER_S: Final = 30.0
 """Of a Retry-After that is obeyed: a plane is asked again within the time in which a claim is known to be ours."""
 _MAX_HEADER_S: Final = 3600.0

@@ -10,7 +10,5 @@ from noetl_worker.plane.python.rules import PythonRules
 from noetl_worker.plane.rules import DialectRules
 from noetl_worker.plane.rust.rules import RustRules
 
-__all__ = ["RULES"]
-
 _BOTH: Final[tuple[DialectRules, ...]] = (PythonRules(), RustRules())
 RULES: Final[Mapping[Dialect, DialectRules]] = {rules.dialect: rules for rules in _BOTH}

@@ -15,8 +15,6 @@ from noetl_worker.plane.rust.event_ids import EventIds
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response
 
-__all__ = ["Ends", "ends_of"]
-
 
 class Ends(Protocol):
     """Those of one plane; one object for a worker, called concurrently."""

@@ -20,8 +20,6 @@ from noetl_worker.errors import NotSent
 from noetl_worker.plane.answers import floor_s
 from noetl_worker.process import event_loop
 
-__all__ = ["Gate"]
-
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
 """Refusals in a row, each of a request that was sent after the one before: then it is down."""

@@ -13,8 +13,6 @@ from noetl_worker.errors import PlaneWithoutNats
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.plane.dialects import RULES
 
-__all__ = ["SERVED", "PlaneHealth", "read_health"]
-
 SERVED: Final = "Rust control planes up to 3.60.1, and every Python one"
 """The planes that a worker can get commands from."""
 _REMOVED: Final = "removed"

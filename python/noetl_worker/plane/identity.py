@@ -17,8 +17,6 @@ from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["Identity"]
-
 log = structlog.get_logger("noetl_worker.identity")
 
 

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["STEPS", "Names", "Referred", "fields_of", "referred_as"]
-
 STEPS = "steps"
 
 

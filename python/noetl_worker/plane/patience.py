@@ -13,8 +13,6 @@ from noetl_worker import backoff
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.plane.answers import MEANING, PASSES, Meaning
 
-__all__ = ["Uncertainty", "is_passing", "until_it_passes"]
-
 T = TypeVar("T")
 MAX_DELAY_S: Final = 10.0
 UNCERTAIN_TRIES: Final = 6

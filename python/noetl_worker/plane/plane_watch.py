@@ -15,8 +15,6 @@ from noetl_worker.observability.probes import Health
 from noetl_worker.plane.answers import is_server_error
 from noetl_worker.plane.client import ControlPlaneClient
 
-__all__ = ["MISSED_BEATS", "HeartbeatWatch", "PlaneWatch"]
-
 MISSED_BEATS: Final = 2
 """Heartbeats in a row without an answer: one alone is a plane that is rolled out."""
 

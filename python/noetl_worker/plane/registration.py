@@ -19,8 +19,6 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["Registration"]
-
 log = structlog.get_logger("noetl_worker.registration")
 
 

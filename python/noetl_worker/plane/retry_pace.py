@@ -13,8 +13,6 @@ from typing import Final
 
 from noetl_worker.models.claim import Claimed, ClaimOutcome, RetryLater
 
-__all__ = ["RetryPace"]
-
 RATE_PER_S: Final = 5.0
 FROM_DELIVERY: Final = 4
 """Earlier tries follow the usual back-off: by the fourth, a plane that has just broken gives nothing to anybody."""

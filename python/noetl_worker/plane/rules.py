@@ -19,21 +19,6 @@ from noetl_worker.plane.names import Names
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response
 
-__all__ = [
-    "BATCH",
-    "ENDS",
-    "SINGLE",
-    "DialectRules",
-    "Ending",
-    "Part",
-    "PendingEnd",
-    "Post",
-    "Subject",
-    "preview_of",
-    "stored_name",
-    "unique",
-]
-
 SINGLE: Final = "/api/events"
 BATCH: Final = "/api/events/batch"
 ENDS: Final = ("command.completed", "command.failed")

@@ -8,8 +8,6 @@ from typing import Final
 from noetl_worker.plane.answers import MEANING, PASSES, Meaning
 from noetl_worker.transport.transport import Response
 
-__all__ = ["NOT_CLEAR", "SendStatus", "judge"]
-
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
 """Of what is refused, all that a plane says about a set; any other is a route that is missing, or somebody between."""
 

@@ -20,8 +20,6 @@ from noetl_worker.plane.retry_pace import RetryPace
 from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["AUTH_PAUSE_S", "CONNECTIONS_BESIDE_SLOTS", "MAX_SERVERS", "PlaneServer", "Servers", "normal_url"]
-
 MAX_SERVERS: Final = 64
 """Server URLs that are remembered; more than a fleet has, fewer than a flood of made-up ones."""
 CONNECTIONS_BESIDE_SLOTS: Final = 8

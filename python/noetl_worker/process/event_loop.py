@@ -9,8 +9,6 @@ from typing import Any, Final, TypeVar
 
 from noetl_worker.errors import SettingsError
 
-__all__ = ["end", "give", "run"]
-
 T = TypeVar("T")
 _AGAIN_S: Final = 2.0
 """Longer than what is cancelled needs to put things away."""

@@ -9,8 +9,6 @@ import socket
 import sys
 from typing import Final
 
-__all__ = ["PARENT", "SOCKET", "end_with_parent", "listening_socket"]
-
 SOCKET: Final = "NOETL_WORKER_PROBES_SOCKET"
 """The descriptor of the socket of the probes: its port is known before the worker runs, and outlives it."""
 PARENT: Final = "NOETL_WORKER_SUPERVISOR"

@@ -8,8 +8,6 @@ from typing import Final
 if sys.platform != "win32":  # which has no such limit
     import resource
 
-__all__ = ["raise_open_files_limit"]
-
 _ENOUGH: Final = 1_048_576
 """Where the hard limit is none at all, as on macOS, whose kernel has one of its own."""
 _MACOS_MOST: Final = 10_240

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Final, NoReturn
 
-__all__ = ["begin"]
-
 _VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
 """The descriptor of the file; in the new start alone, and gone once it is read."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"

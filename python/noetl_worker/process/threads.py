@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
-__all__ = ["finished_off_loop", "submitted"]
-
 T = TypeVar("T")
 
 

@@ -36,8 +36,6 @@ from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
 from noetl_worker.transport.transport import Response
 
-__all__ = ["Emitter"]
-
 log = structlog.get_logger("noetl_worker.events")
 LATE_S: Final = 30.0
 """After so long without an accepted event the plane may have given the claim away (protocol/claim.md#leases: a stale

@@ -27,8 +27,6 @@ from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.report.sending import Ownership
 
-__all__ = ["CommandEvents"]
-
 log = structlog.get_logger("noetl_worker.events")
 _STARTED_TIMEOUT_S: Final = 5.0
 _MEMORY_ADVICE: Final = (

@@ -26,8 +26,6 @@ from noetl_worker.plane.python.store import NULL_MARK, NullCharacters, has_null,
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 
-__all__ = ["fit_result", "fit_text", "refused_report", "report", "report_failure"]
-
 _THREAD_BYTES: Final = 256 * 1024
 """Above this a result is fitted beside the loop: the pure engine takes 0.3 s a megabyte."""
 _MAX_GROWTH: Final = 6

@@ -10,8 +10,6 @@ from typing import Protocol
 from noetl_worker.plane.patience import Uncertainty
 from noetl_worker.plane.send_status import SendStatus
 
-__all__ = ["Ownership", "Sending"]
-
 
 class Ownership(Protocol):
     """Whether a command whose outcome is late is still ours."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-__all__ = ["StartedClock"]
-
 
 class Held(Protocol):
     """A command whose start is not reported yet."""

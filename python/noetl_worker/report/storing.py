@@ -10,8 +10,6 @@ from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.send_status import SendStatus, judge
 from noetl_worker.transport.transport import Response
 
-__all__ = ["try_to_store"]
-
 
 async def try_to_store(
     plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None

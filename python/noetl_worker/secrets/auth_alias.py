@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["ALIAS_FIELDS", "alias_of"]
-
 _NAMES: Final = ("credential", "key", "alias")
 ALIAS_FIELDS: Final = frozenset({*_NAMES, "source"})
 """What says only which credential it is; the other fields of the object are data of its own."""

@@ -16,8 +16,6 @@ from typing import Final, NamedTuple, TypeAlias
 from noetl_worker import json_text
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["MAX_ENTRIES", "TTL_S", "CredentialCache", "Fetched", "Key"]
-
 TTL_S: Final = 60.0
 """Longest time a secret is used without asking again. differs-from-upstream: the Python worker keeps it for 300 s; a
 rotated or withdrawn credential would be used for that long."""

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
-__all__ = ["encoded_forms", "lines_of", "written_forms"]
-
 _LINE_CHARS: Final = 16
 _MIN_ENCODED: Final = 8
 """Shorter encoded pieces (base64, hex) turn up by chance."""

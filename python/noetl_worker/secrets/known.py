@@ -23,8 +23,6 @@ from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.secrets.forms import encoded_forms, lines_of, written_forms
 from noetl_worker.secrets.strength import Strength, strength_of
 
-__all__ = ["KnownSecrets"]
-
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PUBLIC_WORDS: Final = DESCRIBING_WORDS | frozenset({
     "account", "address", "audience", "bucket", "brokers", "catalog", "channel", "client", "container", "database",

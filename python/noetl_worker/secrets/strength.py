@@ -12,8 +12,6 @@ import string
 from enum import Enum
 from typing import Final
 
-__all__ = ["Strength", "strength_of"]
-
 _LEAST_BITS: Final = 40.0
 """With less, a secret cannot be distinguished from a word, a year or a number of a row."""
 _SAFE_BITS: Final = 64.0

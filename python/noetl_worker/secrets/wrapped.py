@@ -15,8 +15,6 @@ from typing import Final
 from noetl_worker import json_text
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["lines_in_document", "lines_in_text", "lines_in_value"]
-
 _DUMPED: Final = re.compile(
     r"[0-9a-fA-F]{6,16}: ((?:[0-9a-fA-F]{2,8} )+) .*"  # xxd
     r"|(?:[0-9a-fA-F]{6,16})?((?: {1,2}[0-9a-fA-F]{2})+) *(?:[|>].*)?"  # od, hexdump

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from noetl_worker.settings.settings import Settings
     from noetl_worker.settings.sources import Given
 
-__all__ = ["check_families", "check_together"]
-
 
 def check_families(given: Mapping[str, Given]) -> None:
     """The variables whose names somebody chooses; the others are parsed with the settings."""

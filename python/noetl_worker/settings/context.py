@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from noetl_worker.errors import SettingsError
 
-__all__ = ["context_texts"]
-
 _VARIABLE: Final = "NATS_CONTEXT"
 _LOGIN: Final = {
     "user": "NATS_USER",

@@ -12,8 +12,6 @@ import environ
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings import values
 
-__all__ = ["FILE_SUFFIX", "SettingLine", "lines_of", "setting"]
-
 T = TypeVar("T")
 _LINE: Final = "noetl_worker.settings.line"
 FILE_SUFFIX: Final = "_FILE"

@@ -11,8 +11,6 @@ from noetl_worker.settings import values
 from noetl_worker.settings.line import setting
 from noetl_worker.settings.values import Secret
 
-__all__ = ["SYSTEM_POOL", "NatsSettings", "covers", "pool_of"]
-
 NO_POOL: Final = "legacy"
 """The Python worker's word for the bare subject, whose notifications name no pool."""
 SYSTEM_POOL: Final = "system"

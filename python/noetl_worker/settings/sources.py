@@ -15,8 +15,6 @@ from noetl_worker.settings.context import context_texts
 from noetl_worker.settings.line import FILE_SUFFIX, SettingLine
 from noetl_worker.settings.tools import FAMILIES
 
-__all__ = ["ENVIRONMENT", "Given", "advice_on", "given_texts", "unknown_names"]
-
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 """An empty variable counts as unset, but for these, which it switches off."""
 ENVIRONMENT: Final = "environment"

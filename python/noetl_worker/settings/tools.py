@@ -13,8 +13,6 @@ from noetl_worker.settings import values
 from noetl_worker.settings.line import FILE_SUFFIX, setting
 from noetl_worker.settings.nats import NatsSettings
 
-__all__ = ["FAMILIES", "FILES_READ", "ToolSettings", "family_of"]
-
 FILES_READ: Final = "files read"
 """No variable has such a name."""
 

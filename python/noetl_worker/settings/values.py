@@ -8,29 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = [
-    "Secret",
-    "TlsPaths",
-    "bind",
-    "choice",
-    "duckdb_memory",
-    "integer",
-    "names",
-    "nats_servers",
-    "numbers_by_name",
-    "optional_integer",
-    "optional_url",
-    "pool_segments",
-    "processes",
-    "seconds",
-    "secret",
-    "share",
-    "subjects",
-    "text",
-    "url",
-    "urls",
-]
-
 
 class Secret(str):
     """A string whose repr hides it; use `reveal()` where it is sent."""

@@ -13,8 +13,6 @@ from noetl_worker.supervisor.supervisor import Supervisor, WorkerProcess
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["pages_of_all"]
-
 _TIMEOUT_S: Final = 2.0
 
 

@@ -24,8 +24,6 @@ from noetl_worker import backoff
 from noetl_worker.process import handed_down
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["Supervisor", "WorkerProcess", "start_delay_s"]
-
 _SETTINGS_WRONG: Final = 2
 _CANNOT_START: Final = 3
 _CUT_OFF: Final = 4

@@ -17,8 +17,6 @@ from jinja2.utils import pass_context
 from noetl_worker.templates.filters import new_object
 from noetl_worker.templates.limits import CALL_NODES, PRINTED, Budget, budget_of, charge_format, joined_size, text_size
 
-__all__ = ["FILTER_COSTS", "LAZY", "METHOD_COSTS", "TEST_COSTS", "Cost", "Format", "charge_call", "charged"]
-
 Cost = Callable[..., None]
 """Called with the budget, the value and the arguments."""
 _PIECE: Final = 60

@@ -22,8 +22,6 @@ from markupsafe import escape as markup_escape
 from noetl_worker.json_text import plain
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["FILTERS", "JSON_SCALARS", "new_object", "to_text", "truthy"]
-
 _LONGEST_HASH: Final = 60
 _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 

@@ -20,20 +20,6 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.utils import pass_context
 
-__all__ = [
-    "COUNTED",
-    "Budget",
-    "budget_of",
-    "charge_format",
-    "charge_operation",
-    "charge_slice",
-    "charge_source",
-    "count_loops",
-    "counted",
-    "joined_size",
-    "text_size",
-]
-
 MAX_NODES: Final = 1_000_000
 """Elements looked at, rounds of loops, calls: each some 0.1 us of the event loop, together a tenth of a second."""
 MAX_BYTES: Final = 64_000_000

@@ -11,8 +11,6 @@ from jinja2 import TemplateError, nodes
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.sandbox import LENIENT
 
-__all__ = ["Path", "names_in", "paths_in", "places_in_code"]
-
 _WORD: Final = re.compile(r"\w+")
 _FIRST_NAME: Final = re.compile(r"[.\[]")
 """What ends it in a place."""

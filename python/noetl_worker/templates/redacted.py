@@ -15,16 +15,6 @@ from typing import Any, Final
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = [
-    "REDACTED",
-    "RedactedText",
-    "RedactedValue",
-    "check_given",
-    "check_read",
-    "mark_redacted",
-    "mark_stored",
-]
-
 REDACTED: Final = "[REDACTED]"
 _OF_ANSWERS: Final = frozenset({"set-cookie", "www-authenticate", "set_cookie", "www_authenticate"})
 """Headers of an HTTP answer, which nobody means who hands on the whole of it."""

@@ -9,8 +9,6 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.secrets.auth_alias import ALIAS_FIELDS, alias_of
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["credential_data", "first_given", "merged_data", "written_data"]
-
 _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
 
 

@@ -14,8 +14,6 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["TIMEOUTS", "effective_timeout", "in_time", "seconds", "time_left", "timeout_parts"]
-
 TIMEOUTS: Final = ("timeout", "timeout_seconds")
 """The names of a timeout, at the top of a config and under its `spec`."""
 _PARTS: Final = ("total", "connect", "read")

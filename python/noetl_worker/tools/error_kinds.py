@@ -11,9 +11,6 @@ from typing import Final, NamedTuple
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 
-__all__ = ["ERROR_KINDS", "ErrorKind", "http_failure", "kind_of", "plane_failure"]
-
-
 _BAD_GATEWAY: Final = 502
 
 

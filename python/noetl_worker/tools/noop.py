@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["NoopConfig", "NoopTool"]
-
 
 @dataclass(frozen=True, slots=True)
 class NoopConfig:

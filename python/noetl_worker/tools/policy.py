@@ -19,22 +19,6 @@ from noetl_worker.templates.template import has_template, truthy
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolForm
 
-__all__ = [
-    "Action",
-    "PolicyRule",
-    "StatusWord",
-    "choose",
-    "condition_holds",
-    "jumps_nowhere",
-    "not_found",
-    "outcome_of",
-    "parse_condition",
-    "parse_policy",
-    "place_of",
-    "retry_delay",
-    "unknown_words",
-]
-
 VERBS: Final = ("continue", "retry", "break", "jump", "fail")
 _PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
 _ATTEMPTS: Final = 3

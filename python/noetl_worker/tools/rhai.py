@@ -31,8 +31,6 @@ from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
 
-__all__ = ["RhaiConfig", "RhaiTool"]
-
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INSTALL: Final = (
     "kind rhai needs the native build of noetl-worker, which is not installed here: install a native wheel "

@@ -17,8 +17,6 @@ from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import Stop
 
-__all__ = ["CANCELLED", "SHUTDOWN", "TIMEOUT", "CallScope"]
-
 TIMEOUT: Final = "timeout"
 CANCELLED: Final = "cancelled"
 SHUTDOWN: Final = "shutdown"

@@ -30,8 +30,6 @@ from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, 
 from noetl_worker.tools.http.tokens import SECRET_MANAGER, Tokens, secret_address
 from noetl_worker.tools.process.shortage import before_any_effect
 
-__all__ = ["SecretsConfig", "SecretsTool"]
-
 DEFAULT_TIMEOUT_S: Final = 30.0
 DIRECTORY_VARIABLE: Final = "NOETL_SECRETS_DIR"
 ALLOWED_VARIABLE: Final = "NOETL_KEYCHAIN_ENV_VARS"

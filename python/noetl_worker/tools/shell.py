@@ -22,8 +22,6 @@ from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_runner import PythonRunner
 
-__all__ = ["ShellConfig", "ShellTool"]
-
 _PREVIEW: Final = 200
 _LONGEST_ARGUMENT: Final = 100_000
 """Bytes of a command that are handed over as an argument (Linux takes 128 KiB); a longer one goes by a file."""

@@ -28,17 +28,6 @@ from noetl_worker.tools.process.shortage import (
 from noetl_worker.tools.sql import split as sql_split
 from noetl_worker.tools.sql import sql
 
-__all__ = [
-    "SnowflakeConfig",
-    "SnowflakeSession",
-    "SnowflakeTool",
-    "check_connection",
-    "connection_settings",
-    "duckdb_type",
-    "library",
-    "session",
-]
-
 T = TypeVar("T")
 
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {

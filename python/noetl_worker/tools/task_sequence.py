@@ -30,8 +30,6 @@ from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
 from noetl_worker.tools.process import live_output
 
-__all__ = ["SequenceData", "Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
-
 _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 

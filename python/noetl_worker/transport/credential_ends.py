@@ -15,8 +15,6 @@ from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["CREDENTIALS", "credential_ends"]
-
 CREDENTIALS: Final = (
     "NOETL_TLS_CA",
     "NOETL_TLS_CLIENT_CERT",

@@ -6,8 +6,6 @@ from typing import Final, Protocol
 
 import h11
 
-__all__ = ["AnswerReader", "H11ResponseParser"]
-
 _ANY_REQUEST: Final = h11.Request(method="GET", target="/", headers=[("host", "any")])
 """h11 reads an answer to a request that it has seen. Which one is the same to it, for all that is sent here."""
 

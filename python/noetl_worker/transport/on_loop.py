@@ -39,8 +39,6 @@ try:
 except ImportError:
     from noetl_worker.transport.h11_parser import H11ResponseParser as _Parser
 
-__all__ = ["OnLoopTransport"]
-
 MAX_IDLE_S: Final = 4.0
 """A kept connection is not used after so long: uvicorn closes at 5, and such a request may have been processed."""
 MAX_HEAD_BYTES: Final = 64 * 1024

@@ -5,8 +5,6 @@ from __future__ import annotations
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.transport import Transport
 
-__all__ = ["open_transport"]
-
 
 def open_transport(settings: Settings, *, max_connections: int = 64) -> Transport:
     """The transport that NOETL_WORKER_HTTP_TRANSPORT names; `auto` is the one on the event loop."""

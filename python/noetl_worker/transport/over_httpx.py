@@ -21,8 +21,6 @@ from noetl_worker.transport.transport import (
     size_of,
 )
 
-__all__ = ["HttpxTransport"]
-
 _NOT_SENT = (httpx.InvalidURL, httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 

@@ -8,8 +8,6 @@ from typing import Final
 
 from noetl_worker.settings.values import TlsPaths
 
-__all__ = ["TlsFiles"]
-
 
 class TlsFiles:
     """What `Settings.plane_tls` or `Settings.nats_tls` names, as a context."""

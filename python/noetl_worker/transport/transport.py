@@ -15,8 +15,6 @@ from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["Body", "Response", "Transport", "parts_of", "size_of"]
-
 USER_AGENT = "noetl-worker"
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """As the Rust plane's own limit (protocol/results.md#store). A larger answer is refused instead of filling the

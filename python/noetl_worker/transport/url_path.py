@@ -8,8 +8,6 @@ from urllib.parse import quote, urlencode
 
 from noetl_worker.errors import ConfigurationError
 
-__all__ = ["url_path"]
-
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """Most parts: nothing to escape, no dot."""
 _OF_EACH_COMMAND: Final = frozenset({"api", "commands", "claim"})

@@ -23,8 +23,6 @@ from noetl_worker.jetstream.consumer import ENSURE, Found
 from noetl_worker.jetstream.pause import shown
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["ComparisonView"]
-
 WIDE: Final = 120
 """From this width on a row has room for what its field matters for."""
 

@@ -20,8 +20,6 @@ from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
 from noetl_worker.settlement import SETTLEMENT, Settlement
 
-__all__ = ["REASONS", "ShownDeadLetter", "print_entries", "print_entry"]
-
 REASONS: Final = tuple(kind.value for kind, settlement in SETTLEMENT.items() if settlement is Settlement.TERM)
 """The kinds of dead letters."""
 _IDS: Final = ("execution_id", "command_id", "step")

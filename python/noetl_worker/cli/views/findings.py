@@ -12,8 +12,6 @@ from rich.text import Text
 from noetl_worker.cli.views.terminal import operator_console, plain_table
 from noetl_worker.doctor import Finding
 
-__all__ = ["print_findings"]
-
 _TABLE_WIDTH: Final = 150
 """From this width on a column has room for the longest subject."""
 _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}

@@ -12,8 +12,6 @@ from noetl_worker.cli.views.terminal import harmless
 from noetl_worker.local_run import LocalOutcome
 from noetl_worker.tools.process.live_output import PrintedLine
 
-__all__ = ["print_line", "print_requests", "print_result"]
-
 
 def print_result(done: LocalOutcome, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
     """The result as it would be reported to the plane: one line about it, then JSON.

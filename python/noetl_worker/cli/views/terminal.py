@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Column, Table
 
-__all__ = ["harmless", "operator_console", "plain_table"]
-
 PLAIN_WIDTH: Final = 120
 """Where there is no terminal to keep to. What `kubectl exec` without -t prints is read on one all the same."""
 

@@ -11,8 +11,6 @@ from rich.text import Text
 
 from noetl_worker.cli.views.terminal import harmless, plain_table
 
-__all__ = ["view_of"]
-
 
 def view_of(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
     """`height`: rows that there is room for; None: all."""

@@ -19,8 +19,6 @@ from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import spellings_of
 from noetl_worker.tools.python.python_code import compile_source
 
-__all__ = ["check_code"]
-
 _TEMPLATE: Final = re.compile(r"\{\{[^{}]*\}\}|\{%[^{}%]*%\}")
 _AT: Final = re.compile(r"^(?:script does not parse: )?(.*?) \(line (\d+), position \d+\)$", re.DOTALL)
 _SHELLS: Final = frozenset({"sh", "bash", "dash"})

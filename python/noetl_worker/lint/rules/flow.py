@@ -13,8 +13,6 @@ from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["check_flow"]
-
 
 def check_flow(inspection: Inspected) -> None:
     steps = {step.name: step for step in steps_of(inspection.document) if step.name}

@@ -11,8 +11,6 @@ from typing import Any, Final, NamedTuple
 
 from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
 
-__all__ = ["ResultKeys", "known_names", "result_keys"]
-
 _ALWAYS: Final = frozenset(
     {
         "workload", "ctx", "vars", "iter", "event", "input", "args", "output", "keychain", "loop", "job", "steps",

@@ -10,8 +10,6 @@ from noetl_worker.lint.outline import mapping, steps_of, tools_of
 from noetl_worker.lint.positions import Path
 from noetl_worker.lint.rules.template_names import Reading
 
-__all__ = ["check_planes"]
-
 _UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
 """Recorded: filter-urlencode."""
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})

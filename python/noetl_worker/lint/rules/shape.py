@@ -12,8 +12,6 @@ from noetl_worker.lint.positions import Path
 from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["check_shape"]
-
 _PLAYBOOK: Final = frozenset(
     {"apiVersion", "kind", "metadata", "workload", "keychain", "workbook", "workflow", "executor", "spec", "vars"}
 )

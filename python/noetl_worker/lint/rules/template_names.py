@@ -14,8 +14,6 @@ from noetl_worker.lint.positions import Path
 from noetl_worker.templates.limits import COUNTED
 from noetl_worker.templates.sandbox import LENIENT
 
-__all__ = ["Reading", "ReadingError", "Word", "read_template"]
-
 _GIVES_WAY: Final = frozenset({"default", "d"})
 _ASKS: Final = frozenset({"defined", "undefined", "none"})
 

@@ -13,8 +13,6 @@ from noetl_worker.templates.sandbox import LENIENT
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["check_templates", "templates_of"]
-
 _METHODS: Final = frozenset(
     name for kind in (str, list, dict, int, float, tuple) for name in dir(kind) if not name.startswith("_")
 ) | {"cycle", "changed", "next", "reset"}

@@ -20,8 +20,6 @@ from noetl_worker.tools import fields, policy
 from noetl_worker.tools.contract import Tool, ToolContext
 from noetl_worker.tools.kinds.elsewhere import INSTEAD
 
-__all__ = ["check_tools"]
-
 _QUOTED: Final = re.compile(r"'([^']+)'")
 _OF_STEP: Final = ("case", "cases")
 """The worker takes them out before it looks at the tool."""

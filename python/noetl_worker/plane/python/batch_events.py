@@ -12,8 +12,6 @@ from typing import Any, Final
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.rules import PendingEnd
 
-__all__ = ["BatchEvents"]
-
 _PAGE: Final = 200
 
 

@@ -7,8 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["BatchState", "unqueued_batch"]
-
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
 """Of the plane's codes: the events were stored, and their batch never came into its queue (the first is recorded, the
 second read in its source, as `processing_error` and `processing_timeout`: after these the engine may have run). A 503

@@ -18,8 +18,6 @@ from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response
 
-__all__ = ["PythonEnds"]
-
 log = structlog.get_logger("noetl_worker.events")
 
 

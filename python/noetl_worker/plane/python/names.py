@@ -11,8 +11,6 @@ from noetl_worker.plane.names import Referred, fields_of, referred_as
 from noetl_worker.plane.python.store import PACKED, unpacked
 from noetl_worker.templates.template import WithFallback
 
-__all__ = ["PythonNames"]
-
 _PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
 """Names in a claim that are no step's result."""
 _COPIES: Final = ("ctx", "workload")

@@ -43,8 +43,6 @@ from noetl_worker.plane.rules import (
 from noetl_worker.plane.send_status import SendStatus, judge
 from noetl_worker.transport.transport import Response
 
-__all__ = ["PythonRules", "payload_of_result"]
-
 _CONTEXT_BYTES: Final = 102_400
 """Above this the plane drops the context of an event silently (protocol/results.md#limits). As this and all its limits,
 of JSON in which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4,

@@ -31,28 +31,6 @@ from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.transport.transport import MAX_BODY_BYTES, Response
 
-__all__ = [
-    "FIRST_ROUTE",
-    "IN_MEMORY",
-    "NULL_MARK",
-    "PACKED",
-    "NullCharacters",
-    "StoreRoute",
-    "has_expired",
-    "has_null",
-    "has_packed",
-    "is_no_route",
-    "is_packed",
-    "may_redact",
-    "note_on",
-    "packed_for_store",
-    "restored",
-    "scrubbing_s",
-    "unpacked",
-    "whole_of",
-    "without_null",
-]
-
 FIRST_ROUTE: Final = "/api/result"
 _ROUTES: Final = (FIRST_ROUTE, "/api/api/result")
 """Where the Python plane has its store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""

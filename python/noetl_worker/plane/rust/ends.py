@@ -12,8 +12,6 @@ from noetl_worker.plane.rust.execution_watch import ExecutionWatch, is_stored
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response
 
-__all__ = ["RustEnds"]
-
 log = structlog.get_logger("noetl_worker.events")
 
 

@@ -15,8 +15,6 @@ from typing import Final
 
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["EventIds", "event_ids_of", "node_of"]
-
 _NODE_BITS: Final = 10
 _SEQUENCE_BITS: Final = 12
 _MAX_SEQUENCE: Final = (1 << _SEQUENCE_BITS) - 1

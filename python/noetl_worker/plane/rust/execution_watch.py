@@ -21,8 +21,6 @@ from noetl_worker.plane.patience import is_passing, until_it_passes
 from noetl_worker.plane.rules import ENDS, PendingEnd
 from noetl_worker.process import event_loop
 
-__all__ = ["STANDING_STILL_S", "ExecutionWatch", "is_stored"]
-
 STANDING_STILL_S: Final = 60.0
 log = structlog.get_logger("noetl_worker.events")
 

@@ -9,8 +9,6 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.names import STEPS, Referred, fields_of, referred_as
 from noetl_worker.templates.template import WithFallback
 
-__all__ = ["RustNames"]
-
 _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 

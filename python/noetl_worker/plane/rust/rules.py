@@ -32,8 +32,6 @@ from noetl_worker.plane.rust.names import RustNames
 from noetl_worker.plane.send_status import SendStatus, judge
 from noetl_worker.transport.transport import Response
 
-__all__ = ["RustRules"]
-
 _STARTED: Final = "command.started"
 _COMPLETED: Final = Part.of(SINGLE, "command.completed", has_own_id=True)
 _FAILED: Final = Part.of(SINGLE, "command.failed", has_own_id=True)

@@ -32,8 +32,6 @@ from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.process.shortage import before_any_effect
 
-__all__ = ["ArtifactConfig", "ArtifactTool"]
-
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
 LARGEST_MAX_BYTES: Final = 256 * 1024 * 1024

@@ -12,20 +12,6 @@ from typing import BinaryIO, Final
 
 from noetl_worker.errors import ConfigurationError
 
-__all__ = [
-    "ARTIFACT_ROOT",
-    "FILE_ROOTS",
-    "KERNEL",
-    "checked",
-    "hidden",
-    "is_forbidden",
-    "keep_own",
-    "open_regular",
-    "opened",
-    "roots",
-    "within_reach",
-]
-
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
 """Variable: the directories that such files have to be in, separated by `:`; empty: anywhere but what is forbidden."""
 ARTIFACT_ROOT: Final = "NOETL_ARTIFACT_ROOT"

@@ -10,8 +10,6 @@ from urllib.parse import unquote, urlsplit
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools.artifact.file_roots import ARTIFACT_ROOT, checked, open_regular
 
-__all__ = ["absolute", "path_of", "read_file", "write_file"]
-
 
 def absolute(uri: str) -> str:
     """The path of a file:// address or an absolute path, as it is written.

@@ -11,8 +11,6 @@ from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["MAX_RESULT_BYTES", "as_bytes", "as_headers", "as_text", "as_value"]
-
 MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
 """What one call may bring into the worker's memory."""
 

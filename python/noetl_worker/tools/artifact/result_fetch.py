@@ -18,8 +18,6 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import plane_failure
 from noetl_worker.tools.fields import excerpt
 
-__all__ = ["RESULT_SCHEME", "ResultFetchConfig", "ResultFetchTool", "check_digest", "reference_of", "resolve"]
-
 RESULT_SCHEME: Final = "noetl://"
 DEFAULT_TIMEOUT_S: Final = 60.0
 

@@ -16,8 +16,6 @@ from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.python.python_auth import aws_variables
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["S3Location", "place_of", "signed_headers"]
-
 _NEEDED: Final = "an s3:// address needs botocore: pip install 'noetl-worker[aws]'"
 _PROGRAM: Final = (
     "an AWS profile names a program that gives its keys (credential_process): it would run with the worker's own "

@@ -20,8 +20,6 @@ from typing import Any, Final
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Tool
 
-__all__ = ["NO_DEFAULT", "FieldDescription", "KindDescription", "describe_kind", "field_docs"]
-
 NO_DEFAULT: Final = dataclasses.MISSING
 _RESULT: Final = ("Result:", "Data:")
 

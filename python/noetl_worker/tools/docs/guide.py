@@ -16,8 +16,6 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import Tool
 
-__all__ = ["Guide", "guide_of", "parse_guide"]
-
 _HEADINGS: Final = ("Example", "Result", "Errors", "Traps")
 _ERROR: Final = re.compile(r"^- `([a-z_]+)`: (.+)$")
 

@@ -15,8 +15,6 @@ from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA
 
-__all__ = ["ARC_KEYS", "LOOP_KEYS", "NEXT_KEYS", "playbook_schema"]
-
 _FOR_PEOPLE: Final = ("desc", "description")
 ARC_KEYS: Final = frozenset({"step", "when", "set", "spec", "args", "input", *_FOR_PEOPLE})
 NEXT_KEYS: Final = frozenset({"spec", "arcs", "step", "when", "set", *_FOR_PEOPLE})

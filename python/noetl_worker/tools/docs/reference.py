@@ -18,8 +18,6 @@ from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.fields import WORKER_FIELDS
 from noetl_worker.tools.kinds.elsewhere import INSTEAD
 
-__all__ = ["default_text", "reference_pages", "write_pages"]
-
 _INDEX: Final = "guides/every_kind.md"
 _MADE: Final = "<!-- Made by `make docs`"
 

@@ -19,8 +19,6 @@ from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind, field_docs
 
-__all__ = ["json_schema"]
-
 _TEMPLATE: Final = r"\{\{|\{%"
 _WORDS: Final = "|".join(
     "".join(f"[{letter.upper()}{letter}]" for letter in word) for word in ("true", "false", "yes", "no", "on", "off")

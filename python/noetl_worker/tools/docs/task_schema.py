@@ -9,8 +9,6 @@ from noetl_worker.backoff import GROWTHS
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.policy import VERBS
 
-__all__ = ["POLICY_SCHEMA", "TASKS_SCHEMA", "TASKS_SPELLINGS", "kinds_in"]
-
 TASKS_SPELLINGS: Final = ("tasks", "tool_config", "tool")
 """Where a sequence's tasks stand."""
 

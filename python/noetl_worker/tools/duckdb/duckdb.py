@@ -28,8 +28,6 @@ from noetl_worker.tools.sql import split as sql_split
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.sql.source import check_sql, sql_of
 
-__all__ = ["DuckdbConfig", "DuckdbTool", "run_script", "statement_failure"]
-
 _KINDS: Final = (
     ("IntegrityError", "db_constraint"),
     ("TransactionException", "db_transaction"),

@@ -21,8 +21,6 @@ from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.sql import sql
 
-__all__ = ["DucklakeConfig", "DucklakeTool"]
-
 _CATALOG_SECRET: Final = "ducklake_catalog"
 _PAIR: Final = re.compile(r"\b(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S+)")
 _SERVERS: Final = ("postgres", "mysql")

@@ -10,8 +10,6 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.artifact.file_roots import FILE_ROOTS, roots
 
-__all__ = ["MemoryCap", "keep_to_roots"]
-
 _SHOWN: Final = re.compile(r"(?P<number>[\d.]+) (?P<unit>bytes|KiB|MiB|GiB|TiB|PiB)")
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _FIXED: Final = frozenset(

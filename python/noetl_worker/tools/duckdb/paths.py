@@ -17,8 +17,6 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.artifact.file_roots import FILE_ROOTS, KERNEL, checked, is_forbidden, roots
 
-__all__ = ["MEMORY", "canonical", "check_sql_files"]
-
 MEMORY: Final = ":memory:"
 _ADDRESS: Final = re.compile(r"(?:https?|s3[an]?|gs|gcs|r2|hf|az|azure|abfss?)://")
 _FILE: Final = re.compile(r"^file:(?://(?:localhost)?)?(?=/)")

@@ -23,8 +23,6 @@ try:
 except ImportError:  # not a POSIX system: a lock there belongs to the descriptor, and nothing is dropped
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["attach", "attach_to_write", "bridged", "detach"]
-
 
 @dataclass
 class _Guard:

@@ -14,8 +14,6 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
 
-__all__ = ["DuckdbSecret", "check_secrets", "quoted", "secrets_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class DuckdbSecret:

@@ -32,21 +32,6 @@ from noetl_worker.tools.process.shortage import (
     started,
 )
 
-__all__ = [
-    "EXTENSION_DIRECTORY",
-    "EXTENSION_REPOSITORY",
-    "MEMORY_LIMIT",
-    "Opened",
-    "Opening",
-    "Stepwise",
-    "Threads",
-    "Work",
-    "extension_of",
-    "library",
-    "load_extension",
-    "opened",
-]
-
 T = TypeVar("T")
 
 MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"

@@ -15,8 +15,6 @@ from typing import Any, Final
 
 from noetl_worker.tools.sql import split as sql_split
 
-__all__ = ["SelectReading", "reading", "with_json"]
-
 _ENDLESS: Final = re.compile(r"DATE|TIMESTAMP(_S|_MS)?|TIMESTAMP WITH TIME ZONE")
 _NANOSECONDS: Final = re.compile(r"(TIME|TIMESTAMP|TIMESTAMPTZ)_NS|TIMESTAMP_NS WITH TIME ZONE")
 _FINE: Final = re.compile(

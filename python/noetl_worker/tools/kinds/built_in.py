@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["ALIASES", "BUILT_IN"]
-
 _TOOLS: Final = "noetl_worker.tools."
 BUILT_IN: Final[Mapping[str, str]] = {
     "shell": _TOOLS + "shell:ShellTool",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["INSTEAD"]
-
 INSTEAD: Final[Mapping[str, str]] = {
     "agent": "call the agent over http or mcp, or a NoETL agent with kind: playbook",
     # The frames' routes are in no recording of ours: to guess at them would lose rows or process them twice.

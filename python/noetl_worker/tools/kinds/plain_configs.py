@@ -8,8 +8,6 @@ from typing import Any, Final, NamedTuple
 from noetl_worker import json_text
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["Checked", "PlainConfigs"]
-
 _MOST: Final = 512
 _LONGEST: Final = 4_096
 """Bytes. Together some megabytes at most; a longer config costs more to run than to check."""

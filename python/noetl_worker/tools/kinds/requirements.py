@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from noetl_worker.tools.contract import Tool
 
-__all__ = ["class_at", "load", "missing"]
-
 _NATIVE_BUILD: Final = "the native build"
 
 

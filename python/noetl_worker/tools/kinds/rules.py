@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CARRIERS", "KindRules"]
-
 CARRIERS: Final = frozenset({"task_sequence", "workbook"})
 """They do nothing but run other kinds, each of which is asked for by itself: a list of kinds need not name them."""
 

@@ -26,8 +26,6 @@ from noetl_worker.tools.http.client import ClientOptions, Clients
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["Cluster", "ClusterAddress", "ClusterRefusal", "check_auth", "place_of"]
-
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NO_URL: Final = "the credential needs 'url', the address of the Kubernetes API"
 _CALL_TIMEOUT_S: Final = 30.0

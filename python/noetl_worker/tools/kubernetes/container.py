@@ -28,8 +28,6 @@ from noetl_worker.tools.kubernetes.container_job import (
 from noetl_worker.tools.kubernetes.job_run import JobRun
 from noetl_worker.tools.process.shortage import before_any_effect
 
-__all__ = ["ContainerConfig", "ContainerTool"]
-
 DEFAULT_TIMEOUT_S: Final = 900.0
 FIRST_POLL_S: Final = 0.5
 LONGEST_POLL_S: Final = 10.0

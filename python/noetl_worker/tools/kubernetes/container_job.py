@@ -17,21 +17,6 @@ from noetl_worker.tools.process import process
 if TYPE_CHECKING:
     from noetl_worker.tools.kubernetes.container import ContainerConfig
 
-__all__ = [
-    "CONTAINER_NAME",
-    "PodState",
-    "check_counts",
-    "check_namespace",
-    "check_resources",
-    "check_variable_name",
-    "check_variables",
-    "check_volumes",
-    "finished",
-    "labels_of",
-    "manifest",
-    "pod_state",
-]
-
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
 """The cluster ends a Job by itself this much after the worker would have: when the worker is gone."""

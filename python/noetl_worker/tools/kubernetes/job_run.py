@@ -13,8 +13,6 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterRefusal
 from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, PodState, finished, pod_state
 
-__all__ = ["JobRun"]
-
 
 class JobRun:
     """`kind`: of the tool, for its log events."""

@@ -25,8 +25,6 @@ from noetl_worker.tools.kubernetes.script_job import JobConfig, job_config, job_
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.python.python_source import Sources, check_script
 
-__all__ = ["ScriptConfig", "ScriptTool"]
-
 POLL_S: Final = 2.0
 MAX_LOG_BYTES: Final = 1 << 20
 

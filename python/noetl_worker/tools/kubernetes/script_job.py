@@ -24,8 +24,6 @@ from noetl_worker.tools.kubernetes.container_job import (
     labels_of,
 )
 
-__all__ = ["JobConfig", "job_config", "job_name", "manifests", "owned_by"]
-
 MAX_SCRIPT_BYTES: Final = 1_000_000
 """What a ConfigMap holds, with room for its other fields."""
 _CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")

@@ -27,8 +27,6 @@ from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.mcp.session import McpSession, RpcError
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
-__all__ = ["McpConfig", "McpTool"]
-
 DEFAULT_SERVER: Final = "kubernetes"
 DEFAULT_TIMEOUT_S: Final = 60.0
 TIMEOUT_VARIABLE: Final = "NOETL_MCP_REQUEST_TIMEOUT_SECONDS"

@@ -16,8 +16,6 @@ from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.client import send, shown
 
-__all__ = ["MAX_ANSWER_BYTES", "McpSession", "RpcError"]
-
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _ACCEPT: Final = "application/json, text/event-stream"
 _METHOD_NOT_FOUND: Final = -32601

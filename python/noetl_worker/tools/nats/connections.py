@@ -25,8 +25,6 @@ from noetl_worker.tools.credential import credential_data, first_given, written_
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
-__all__ = ["Address", "Connections", "Login", "address_of", "check_login"]
-
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
 """What a server may send for one command: its result in base64, with what is around it."""

@@ -9,8 +9,6 @@ from typing import Any, Final
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.nats.connections import COMMAND_BYTES, Address, Connections
 
-__all__ = ["failure_of", "not_permitted", "spoken"]
-
 
 @asynccontextmanager
 async def spoken(connections: Connections, address: Address, operation: str) -> AsyncIterator[Any]:

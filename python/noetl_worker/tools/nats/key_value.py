@@ -15,8 +15,6 @@ from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_t
 if TYPE_CHECKING:
     from noetl_worker.tools.nats.nats import NatsConfig
 
-__all__ = ["KEY_VALUE", "OBJECTS"]
-
 _MAX_KEYS: Final = 10_000
 _OPENING_S: Final = 2.0
 """How long a cancelled watch may take to be open, so that it can be stopped."""

@@ -16,8 +16,6 @@ from noetl_worker.tools.ending import ended
 if TYPE_CHECKING:
     from noetl_worker.tools.nats.nats import NatsConfig
 
-__all__ = ["ACK", "MESSAGES", "Inbox", "acknowledge", "confirmed_acks", "pull"]
-
 _ANSWER_GRACE_S: Final = 2.0
 """How long after a pull's own end its last status may take to arrive."""
 ACK: Final = b"+ACK"

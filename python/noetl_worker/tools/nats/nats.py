@@ -19,8 +19,6 @@ from noetl_worker.tools.nats.failures import not_permitted, spoken
 from noetl_worker.tools.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.nats.messages import MESSAGES
 
-__all__ = ["NatsConfig", "NatsTool"]
-
 DEFAULT_TIMEOUT_S: Final = 60.0
 MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000

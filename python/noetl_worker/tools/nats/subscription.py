@@ -19,8 +19,6 @@ from noetl_worker.tools.nats.failures import spoken
 from noetl_worker.tools.nats.messages import ACK, acknowledge, confirmed_acks, pull
 from noetl_worker.tools.nats.nats import MAX_BATCH, MAX_WAIT_MS
 
-__all__ = ["SubscriptionConfig", "SubscriptionTool"]
-
 DEFAULT_TIMEOUT_S: Final = 60.0
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
 _ACK_MODES: Final = {"on_success": True, "auto": True, "true": True} | dict.fromkeys(

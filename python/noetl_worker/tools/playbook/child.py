@@ -20,8 +20,6 @@ from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["Ask", "NoSuchResult", "NotShown", "has_ended", "result_of", "state_of", "steps_without_value"]
-
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Asks the control plane until it has answered."""
 

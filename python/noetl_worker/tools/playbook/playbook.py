@@ -24,8 +24,6 @@ from noetl_worker.tools.playbook.child import (
     steps_without_value,
 )
 
-__all__ = ["PlaybookConfig", "PlaybookTool"]
-
 _WAIT_S: Final = 300.0
 _MIN_POLL_S: Final = 0.05
 _LIST_LAG_S: Final = 15.0

@@ -15,8 +15,6 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import plane_failure
 
-__all__ = ["WorkbookConfig", "WorkbookTool"]
-
 _BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title"})
 """What an entry has that is no field of its tool, where the tool is only named."""
 

@@ -17,8 +17,6 @@ from noetl_worker.tools.artifact.file_roots import is_forbidden
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
 
-__all__ = ["PostgresFields", "check_connection", "conninfo", "library", "schemas_of"]
-
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,
     "application_name": "noetl-worker",

@@ -17,8 +17,6 @@ from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.postgres.errors import connection_failure
 from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
 
-__all__ = ["connect"]
-
 _MOST_BYTES: Final = 64 * 1024 * 1024
 """Of one exchange: a text, a statement with parameters, a chunk of a transfer."""
 _LOOK_S: Final = 0.02

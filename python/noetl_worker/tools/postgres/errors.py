@@ -9,8 +9,6 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.sql import sql
 
-__all__ = ["connection_failure", "is_statement_timeout", "statement_failure"]
-
 _KINDS: Final = (
     ("08", "connection", True),
     ("28", "auth", False),

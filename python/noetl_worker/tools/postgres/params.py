@@ -15,8 +15,6 @@ from typing import Any, Final
 from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.sql import split as sql_split
 
-__all__ = ["adapted", "unused_values"]
-
 _PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^()]+)\))?[sbt])")
 _NUMBER: Final = re.compile(r"(?<![\w$])\$(\d+)")
 _EXACT: Final = 2**53

@@ -25,8 +25,6 @@ from noetl_worker.errors import ToolError
 from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.postgres.connection import connect
 
-__all__ = ["ConnectionPools"]
-
 MAX_SIZE: Final = 8
 """Connections to one address; a further command waits for one, within its own timeout. For fewer limit the kind."""
 MAX_IDLE_S: Final = 60.0

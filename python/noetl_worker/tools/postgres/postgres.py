@@ -26,8 +26,6 @@ from noetl_worker.tools.sql import split as sql_split
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.sql.source import check_sql, sql_of
 
-__all__ = ["CONNECTION_SPELLINGS", "PostgresConfig", "PostgresTool", "session_settings"]
-
 CONNECTION_SPELLINGS: Final[Mapping[str, str]] = {
     "db_host": "host",
     "db_port": "port",

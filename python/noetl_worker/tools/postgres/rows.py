@@ -13,8 +13,6 @@ from typing import Any, Final
 from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.sql.sql import Batch
 
-__all__ = ["UNCOUNTED", "run_text"]
-
 _ROWS_AT_A_TIME: Final = 100
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
 """Commands whose count is that of the rows they give."""

@@ -17,19 +17,6 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-__all__ = [
-    "UNCONFINED",
-    "Confinement",
-    "begin_supervisor",
-    "enter",
-    "go_on_at_the_parents_end",
-    "hide_memory",
-    "kill_children",
-    "limit_memory",
-    "memory_file",
-    "missing",
-]
-
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24

@@ -16,8 +16,6 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["is_there", "missing", "restrict_thread"]
-
 _CREATE_RULESET: Final = 444
 _ADD_RULE: Final = 445
 _RESTRICT_SELF: Final = 446

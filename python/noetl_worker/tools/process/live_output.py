@@ -12,8 +12,6 @@ from noetl_worker.models.wire import CommandId
 from noetl_worker.secrets.redaction import known_here, redact_text, without_half_at_end
 from noetl_worker.tools.process.own_frames import without_own_frames
 
-__all__ = ["LiveLines", "PrintedLine", "Watcher", "begin", "lines_of", "say", "watched"]
-
 _LONGEST: Final = 8_192
 """Bytes of one line; the rest of it is left out."""
 

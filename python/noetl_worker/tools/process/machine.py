@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["memory_bytes"]
-
 
 def memory_bytes(cgroup: str | os.PathLike[str] = "/sys/fs/cgroup/memory.max") -> int:
     """The machine's, or what the container may have of it; 0 where the system does not say."""

@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["without_own_frames"]
-
 _PLACE: Final = f'  File "{Path(__file__).parents[1] / "python"}/'
 _FRAME: Final = re.compile(rf"^{re.escape(_PLACE)}.*\n?", re.MULTILINE)
 

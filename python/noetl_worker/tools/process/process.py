@@ -27,19 +27,6 @@ from noetl_worker.json_text import dumps
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 from noetl_worker.tools.process.live_output import LiveLines
 
-__all__ = [
-    "MAX_OUTPUT_BYTES",
-    "MEMORY_EVENTS",
-    "Capture",
-    "Finished",
-    "Group",
-    "base_environment",
-    "environment_text",
-    "exit_text",
-    "oom_kills",
-    "supervise",
-]
-
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """Kept of each stream; two of these per running command at worst."""
 MEMORY_EVENTS: Final = "/sys/fs/cgroup/memory.events"

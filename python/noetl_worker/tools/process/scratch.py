@@ -18,8 +18,6 @@ from typing import Final
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.process.confinement import Confinement, missing
 
-__all__ = ["Scratch"]
-
 _MOST_KEPT: Final = 16
 _Look = tuple[int, ...]
 """What a directory looks like from outside: which it is, its rights and owner, its size."""

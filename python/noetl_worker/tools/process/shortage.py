@@ -13,16 +13,6 @@ from typing import Final, TypeVar
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.process.threads import submitted
 
-__all__ = [
-    "before_any_effect",
-    "is_out_of_descriptors",
-    "is_shortage",
-    "is_shortage_text",
-    "pipes",
-    "raise_shortage",
-    "started",
-]
-
 T = TypeVar("T")
 
 _NOTHING_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})

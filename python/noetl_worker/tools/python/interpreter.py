@@ -15,8 +15,6 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.process.command_group import remove_group
 from noetl_worker.tools.process.confinement import Confinement
 
-__all__ = ["TemplateProcess", "allowed", "once"]
-
 _SCRIPT: Final = str(Path(__file__).with_name("python_template.py"))
 _OPTIONS: Final = ("-I", "-X", "utf8")
 _PYTHONS: Final = "NOETL_WORKER_PYTHONS"

@@ -14,8 +14,6 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_exchange import LENGTH, PROCESS_ID
 
-__all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "PythonAnswer", "Request", "complete", "frame_of", "parsed"]
-
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 

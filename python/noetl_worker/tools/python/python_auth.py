@@ -17,8 +17,6 @@ from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import first_given
 
-__all__ = ["Granted", "aws_variables", "check_auth", "granted"]
-
 _ONE_OBJECT: Final = frozenset({"source", "key", "credential", "type", "service", "inject", "fields"})
 _AWS: Final = {
     "AWS_ACCESS_KEY_ID": ("access_key_id", "aws_access_key_id", "key_id", "access_key"),

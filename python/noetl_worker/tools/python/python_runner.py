@@ -33,8 +33,6 @@ from noetl_worker.tools.python.interpreter import TemplateProcess, once
 from noetl_worker.tools.python.python_answer import PythonAnswer, Request, complete, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, NOT_STARTED, REQUEST
 
-__all__ = ["PythonRun", "PythonRunner"]
-
 _log = logging.getLogger(__name__)
 _ANSWER_S: Final = 2.0
 _END_S: Final = 1.0

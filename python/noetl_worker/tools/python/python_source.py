@@ -29,8 +29,6 @@ from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["Sources", "check_code", "check_script"]
-
 MAX_CODE_BYTES: Final = 4 * 1024 * 1024
 _TIMEOUT_S: Final = 30.0
 _NO_CODE: Final = "python: no code; give 'code', 'script' or 'code_b64'"

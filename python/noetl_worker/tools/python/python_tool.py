@@ -27,8 +27,6 @@ from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
 from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
 from noetl_worker.tools.python.python_source import Sources, check_code
 
-__all__ = ["PythonConfig", "PythonTool"]
-
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}

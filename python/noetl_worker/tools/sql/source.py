@@ -10,8 +10,6 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.python.python_source import Sources, check_script
 from noetl_worker.tools.sql.sql import script_of
 
-__all__ = ["check_sql", "sql_of"]
-
 
 class _Config(Protocol):
     @property

@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["bare", "statements"]
-
 _TOKEN: Final = re.compile(
     r"""
       (?P<end>;)

@@ -21,8 +21,6 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt
 
-__all__ = ["MAX_ROWS", "SPELLINGS_B64", "Batch", "json_form", "left_open", "preview", "script_of"]
-
 MAX_ROWS: Final = 100_000
 """Rows kept of one statement; the rest is left out and marked, so that a result fits into memory."""
 SPELLINGS_B64: Final = {"command_b64": "query_b64", "commands_b64": "query_b64", "sql_b64": "query_b64"}

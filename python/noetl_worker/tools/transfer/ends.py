@@ -15,8 +15,6 @@ from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.postgres.address import check_connection
 from noetl_worker.tools.postgres.postgres import CONNECTION_SPELLINGS
 
-__all__ = ["RENDERED_BY_HTTP", "TransferSource", "TransferTarget", "end_of", "rendered", "type_of", "unread"]
-
 EndT = TypeVar("EndT")
 
 _SPELLINGS: Final[Mapping[str, str]] = {
@@ -60,7 +58,7 @@ _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Connection:
+class _EndConnection:
     """What either end connects with."""
 
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
@@ -90,7 +88,7 @@ class _Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class TransferSource(_Connection):
+class TransferSource(_EndConnection):
     """Where the rows come from."""
 
     type: str
@@ -146,7 +144,7 @@ class TransferSource(_Connection):
 
 
 @dataclass(frozen=True, slots=True)
-class TransferTarget(_Connection):
+class TransferTarget(_EndConnection):
     """The table the rows go to."""
 
     type: str

@@ -13,20 +13,6 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.transfer.ends import TransferTarget
 
-__all__ = [
-    "JsonText",
-    "PostgresSession",
-    "TransferLimits",
-    "TransferPlan",
-    "Writer",
-    "identifier",
-    "json_inside",
-    "json_text",
-    "matched",
-    "table_parts",
-    "without_json",
-]
-
 
 class JsonText(str):
     """JSON as the source's database has it. Parsed and written anew it would lose digits, equal keys and its null."""

@@ -28,8 +28,6 @@ from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, TransferSource
 from noetl_worker.tools.transfer.plan import JsonText, PostgresSession, TransferLimits, json_inside
 
-__all__ = ["SourceReader", "inert", "reader"]
-
 Row = Sequence[Any]
 
 _DUCKDB_TYPES: Final[Mapping[str, str]] = {

@@ -30,8 +30,6 @@ from noetl_worker.tools.transfer.plan import (
     without_json,
 )
 
-__all__ = ["DuckdbWriter", "duckdb_writer"]
-
 _SEEN: Final = "temp.noetl_transfer_keys"
 _INTEGER: Final = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER)")
 _NESTED: Final = re.compile(r".*(\[\d*\]|\))")

@@ -24,8 +24,6 @@ from noetl_worker.tools.transfer.plan import (
     without_json,
 )
 
-__all__ = ["PostgresWriter", "postgres_writer"]
-
 _STAGE: Final = "pg_temp.noetl_transfer_stage"
 _COLUMNS: Final = """
 SELECT a.attname, pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), NULL),

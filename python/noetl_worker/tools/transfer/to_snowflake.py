@@ -19,8 +19,6 @@ from noetl_worker.tools.transfer.plan import (
     without_json,
 )
 
-__all__ = ["SnowflakeWriter", "snowflake_writer"]
-
 _STAGE: Final = '"NOETL_TRANSFER_STAGE"'
 _PLACE: Final = '"NOETL_PLACE"'
 

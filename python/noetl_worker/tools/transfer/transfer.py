@@ -31,8 +31,6 @@ from noetl_worker.tools.transfer.to_duckdb import duckdb_writer
 from noetl_worker.tools.transfer.to_postgres import postgres_writer
 from noetl_worker.tools.transfer.to_snowflake import snowflake_writer
 
-__all__ = ["TransferConfig", "TransferTool"]
-
 _WRITERS: Final[Mapping[str, Any]] = {
     "postgres": postgres_writer,
     "duckdb": duckdb_writer,
