@@ -132,7 +132,6 @@ class Keepalive:
         self._over: Future[None] = Future()
         self._stop: asyncio.Event | None = None
         self._is_stopping = False
-        self.probes_port: int | None = None
 
     # ── called from the main loop ──
 
@@ -181,7 +180,6 @@ class Keepalive:
         server = ProbeServer(pages_of(self._health), debug_token=self._settings.debug_token.reveal())
         if self._settings.metrics_bind:
             await server.open(self._settings.metrics_bind)
-            self.probes_port = server.port
         registry = asyncio.create_task(self._registry(client))
         beats = asyncio.create_task(self.in_progress.extend_until(self._stop, connection, self._settings))
         self._up.set_result(None)

@@ -28,11 +28,11 @@ _HOSTNAME: Final = 62
 """X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH; 64 is the same for an address."""
 
 
-def of_settings(settings: Settings, now: Callable[[], float] = lambda: time.time()) -> list[Finding]:
+def of_settings(settings: Settings) -> list[Finding]:
     """The certificates and tokens that the worker itself shows, and the authorities that it goes by."""
     findings = []
     for name, ends_at in credential_ends(settings).items():
-        left_s, found = ends_at - now(), f"until {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(ends_at))}"
+        left_s, found = ends_at - time.time(), f"until {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(ends_at))}"
         if left_s > _SOON_S:
             findings.append(fine(f"end of {name}", found, _TWO_WEEKS))
         elif left_s > 0:

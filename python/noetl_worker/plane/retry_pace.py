@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from typing import Final
 
 from noetl_worker.models.claim import Claimed, ClaimOutcome, RetryLater
@@ -25,8 +24,7 @@ MAX_WAIT_S: Final = 240.0
 class RetryPace:
     """One for each control plane: what one of them gives says nothing of another."""
 
-    def __init__(self, *, draw: Callable[[], float] = random.random) -> None:
-        self._draw = draw
+    def __init__(self) -> None:
         self.given_at = float("-inf")
         """When the plane gave a command last (monotonic)."""
         self._last_turn = float("-inf")
@@ -42,6 +40,6 @@ class RetryPace:
             return 0.0
         turn = max(now, self._last_turn) + 1 / RATE_PER_S
         if turn > now + MAX_WAIT_S:  # more than there are turns: spread, or all of them come in one second
-            return MAX_WAIT_S * (0.5 + 0.5 * self._draw())
+            return MAX_WAIT_S * (0.5 + 0.5 * random.random())
         self._last_turn = turn
         return turn - now

@@ -243,9 +243,6 @@ class DialectRules(Protocol):
 
     # ── events ──
 
-    forgets_batches: bool
-    """Whether a batch that was accepted and not processed yet is lost where the plane is restarted."""
-
     def started(self, command: Subject, worker_id: str) -> Post:
         """The start of a command that still runs, alone."""
         ...

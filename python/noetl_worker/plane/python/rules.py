@@ -115,7 +115,6 @@ class PythonRules:
     redacts_results = True
     has_one_store_route = False
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
-    forgets_batches = True
     batch_bytes: int | None = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
     def is_health(self, body: JsonValue) -> bool:

@@ -87,7 +87,6 @@ class RustRules:
     redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
     has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
-    forgets_batches = False
     batch_bytes: int | None = None
 
     def is_health(self, body: JsonValue) -> bool:
