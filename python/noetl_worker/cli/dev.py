@@ -19,6 +19,8 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 
+__all__ = ["dev", "parse_override"]
+
 EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143
 """128 + 15, what a shell reports for a process that SIGTERM ended."""

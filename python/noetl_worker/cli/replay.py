@@ -11,7 +11,7 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import require_posix
-from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from noetl_worker.local_run import LocalRun
     from noetl_worker.models.notification import Envelope
 
+__all__ = ["replay"]
+
 EXIT_FAILED: Final = 1
+EXIT_SETTINGS: Final = 2
+EXIT_PLANE: Final = 3
 EXIT_NO_COMMAND: Final = 5
 EXIT_INTERRUPTED: Final = 130
 
@@ -46,17 +50,26 @@ def replay(
     from noetl_worker.observability.logging import configure_logging
 
     require_posix()
-    settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
-    configure_logging("warning", "auto", without=("command_failed",))  # the result says it
     try:
+        settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
+        configure_logging("warning", "auto", without=("command_failed",))  # the result says it
         code = event_loop.run(_replay(settings, event_id, dry=dry, as_json=as_json))
+    except SettingsError as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
-        if not error.is_not_found:
-            raise
-        text = f"the control plane knows no command of the event {event_id}: is it the id of its command.issued?"
-        typer.echo(f"noetl-worker: {text} ({error})", err=True)
-        raise typer.Exit(EXIT_NO_COMMAND) from None
+        typer.echo(f"noetl-worker replay: {_refusal_text(error, event_id)}", err=True)
+        raise typer.Exit(EXIT_NO_COMMAND if error.is_not_found else EXIT_PLANE) from None
+    except ControlPlaneError as error:
+        typer.echo(f"noetl-worker replay: {error}", err=True)
+        raise typer.Exit(EXIT_PLANE) from None
     raise typer.Exit(code)
+
+
+def _refusal_text(error: ServerRefused, event_id: int) -> str:
+    if not error.is_not_found:
+        return str(error)
+    return f"the control plane knows no command of the event {event_id}: is it the id of its command.issued? ({error})"
 
 
 async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool) -> int:

@@ -16,6 +16,9 @@ from noetl_worker.settings.settings import load_settings
 if TYPE_CHECKING:
     from noetl_worker.diagnosis import Story
 
+__all__ = ["why"]
+
+EXIT_SETTINGS: Final = 2
 EXIT_UNKNOWN: Final = 5
 
 
@@ -44,11 +47,15 @@ def why(
     from noetl_worker.diagnosis import Diagnosis
     from noetl_worker.observability.logging import configure_logging
 
-    if not command_id.strip():
-        raise SettingsError("COMMAND_ID", command_id, "the id of a command")
-    settings = load_settings(flags=flags)
-    configure_logging("error", "auto")
-    story = event_loop.run(Diagnosis(settings, command_id.strip(), execution_id=execution, most=messages).ask())
+    try:
+        if not command_id.strip():
+            raise SettingsError("COMMAND_ID", command_id, "the id of a command")
+        settings = load_settings(flags=flags)
+        configure_logging("error", "auto")
+        story = event_loop.run(Diagnosis(settings, command_id.strip(), execution_id=execution, most=messages).ask())
+    except SettingsError as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
     if as_json:
         typer.echo(json.dumps(asdict(story), ensure_ascii=False))
     else:

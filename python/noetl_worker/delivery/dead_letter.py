@@ -13,17 +13,27 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
-from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.observability import metrics
 from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
+
+__all__ = [
+    "DeadLetter",
+    "DeadLetters",
+    "NotRequeued",
+    "Requeued",
+    "Settleable",
+    "pack",
+    "requeue",
+    "settle_delivery",
+]
 
 log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
@@ -46,6 +56,23 @@ Publish = Callable[[str, bytes, str], Awaitable[None]]
 """(subject, dead letter, message id)."""
 
 
+class Settleable(Protocol):
+    """The part of a delivery that is needed to answer it."""
+
+    data: bytes
+    subject: str
+    headers: Mapping[str, str] | None
+    num_delivered: int
+    stream_sequence: int
+
+    @property
+    def message_id(self) -> str: ...
+
+    async def ack(self) -> None: ...
+    async def nak(self, delay_s: float) -> None: ...
+    async def term(self, reason: str) -> None: ...
+
+
 class DeadLetters:
     """Where poison goes. `publish` stores one message in JetStream, once for each id, and returns when it is stored."""
 
@@ -54,38 +81,51 @@ class DeadLetters:
         self._subject = subject
         self._worker_id = worker_id
 
-    async def keep(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """Store its message (the form: `pack`). False when it could not be stored: then it must not be terminated."""
-        reason, sequence = outcome.reason, delivery.stream_sequence
+    async def keep(
+        self,
+        data: bytes,
+        *,
+        message_id: str,
+        subject: str,
+        stream_sequence: int,
+        num_delivered: int,
+        kind: OutcomeKind,
+        reason: str,
+        headers: Mapping[str, str] | None = None,
+        **detail: object,
+    ) -> bool:
+        """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated."""
         dead_letter = pack(
-            delivery.data,
-            delivery.headers,
-            kind=outcome.kind.value,
+            data,
+            headers,
+            kind=kind.value,
             reason=reason,
-            subject=delivery.subject,
-            stream_sequence=sequence,
-            num_delivered=delivery.num_delivered,
+            subject=subject,
+            stream_sequence=stream_sequence,
+            num_delivered=num_delivered,
             worker_id=self._worker_id,
             kept_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
-            **outcome.ids,
+            **detail,
         )
         try:
-            await self._publish(self._subject, dead_letter, delivery.message_id)
+            await self._publish(self._subject, dead_letter, message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
-            log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **outcome.ids)
+            log.error(
+                "dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error), **detail
+            )
             return False
         log.error(
             "dead_letter",
-            subject=delivery.subject,
-            stream_sequence=sequence,
-            deliveries=delivery.num_delivered,
+            subject=subject,
+            stream_sequence=stream_sequence,
+            deliveries=num_delivered,
             reason=reason,
-            **outcome.ids,
+            **detail,
         )
         return True
 
 
-async def settle_delivery(dead_letters: DeadLetters, delivery: Delivery, outcome: Outcome) -> str | None:
+async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outcome: Outcome) -> str | None:
     """Answer JetStream. A message is terminated only once its dead letter is stored.
 
     Returns:
@@ -95,7 +135,18 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Delivery, outcome
     kind, delay_s = outcome.kind, outcome.delay_s
     settlement = SETTLEMENT[kind]
     if settlement is Settlement.TERM:
-        if await dead_letters.keep(delivery, outcome):
+        kept = await dead_letters.keep(
+            delivery.data,
+            message_id=delivery.message_id,
+            subject=delivery.subject,
+            stream_sequence=delivery.stream_sequence,
+            num_delivered=delivery.num_delivered,
+            kind=kind,
+            reason=outcome.reason,
+            headers=delivery.headers,
+            **outcome.ids,
+        )
+        if kept:
             metrics.DEAD_LETTERS.labels(kind.value).inc()
         else:
             settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S

@@ -318,6 +318,7 @@ class Settings(ToolSettings):
         "LOG_LEVEL",
         "info",
         values.choice("debug", "info", "warning", "error"),
+        source="ours",
         help="least level that is logged",
     )
 
