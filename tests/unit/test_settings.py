@@ -39,7 +39,6 @@ def test_defaults_are_those_of_the_table() -> None:
         ("NOETL_MCP_GIT_HUB_ENDPOINT", "ftp://h", "a URL that starts with http:// or https://"),
         ("NOETL_MCP_GITHUB_URL", "h", "a URL that starts with http:// or https://"),
         ("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon", "seconds, a number"),
-        ("NOETL_WORKER_POSTGRES_POOL_SIZE", "0", "a whole number from 1"),
         ("NOETL_SECRETS_DIR", "/does/not/exist", "the path of a directory"),
         ("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "-1", "a whole number from 1"),
         ("NOETL_SECRET_A_FILE", "/does/not/exist", "the path of a file that can be read"),
