@@ -118,7 +118,7 @@ class Worker:
             directory_of(settings.outbox_dir),
             max_bytes=settings.outbox_max_bytes,
         )
-        self._batches = RecentBatches()
+        self._batches = RecentBatches(self.outbox)
         ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(self.slots, self.stopping, settings.drain_timeout_s, self.emitter)
@@ -188,7 +188,7 @@ class Worker:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
             self._resending = Resending(self._batches.lost, self.emitter)
-            self._adoption = Adoption(client, self.emitter, self.in_flight)
+            self._adoption = Adoption(client, self.emitter, self.in_flight, self._batches)
             self._adoption.look()  # before the first pull: what is reported already must not run again
             executor = self._executor(client, keepalive, StartNotes(connection, self.identity.unique))
             self._warn_of_stream(durable, plane)

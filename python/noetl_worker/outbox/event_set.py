@@ -23,7 +23,7 @@ from noetl_worker.plane.rules import DialectRules, Part
 
 __all__ = ["EventSet"]
 
-_NAMES: Final = (
+SET_NAMES: Final = (
     "event_id",
     "execution_id",
     "command_id",
@@ -39,7 +39,7 @@ _NAMES: Final = (
     "created_at",
 )
 """What stands in a row as it is here."""
-_REPORT: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
+REPORT_NAMES: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
 _UPLOAD: Final = ("name", "source_step", "preview", "beside")
 
 
@@ -243,7 +243,8 @@ class EventSet:
         Args:
             batch: the id that the plane gave it.
         """
-        self.idempotency_key = self.rules.new_key(self.worker_id, self.execution_id)
+        # the same from whoever sends it: a worker may be killed between the rescue and the note that it is done
+        self.idempotency_key = f"{self.worker_id}:{self.execution_id}:rescue:{batch}"
         self.rescues, self.is_rescue, self.was_tried = batch, True, False
 
     # ── its row ──
@@ -252,9 +253,9 @@ class EventSet:
         """The row of the outbox; with what goes to the result store beside it, as it is."""
         report, upload, loop = self.report, self.report.upload, self.loop
         row: dict[str, object] = {"dialect": self.dialect.value}
-        row.update((name, getattr(self, name)) for name in _NAMES)
+        row.update((name, getattr(self, name)) for name in SET_NAMES)
         row["loop"] = [loop.event_id, loop.iteration_index, loop.epoch_id] if loop is not None else None
-        fields: dict[str, object] = {name: getattr(report, name) for name in _REPORT}
+        fields: dict[str, object] = {name: getattr(report, name) for name in REPORT_NAMES}
         fields["exit"] = [report.exit.status, report.exit.data] if report.exit is not None else None
         if upload is not None:
             fields["upload"] = {name: getattr(upload, name) for name in _UPLOAD}
@@ -278,13 +279,13 @@ class EventSet:
         fields, loop = row["report"], row["loop"]
         if ("upload" in fields) is not (data is not None):
             raise KeyError("data")
-        report = Report(**{name: fields[name] for name in _REPORT})
+        report = Report(**{name: fields[name] for name in REPORT_NAMES})
         if fields["exit"] is not None:
             report.exit = Exit(*fields["exit"])
         if data is not None:
             report.upload = Upload(data=data, **{name: fields["upload"][name] for name in _UPLOAD})
         made = cls(
-            **{name: row[name] for name in _NAMES},
+            **{name: row[name] for name in SET_NAMES},
             dialect=Dialect(row["dialect"]),
             report=report,
             loop=LoopPosition(*loop) if loop is not None else None,

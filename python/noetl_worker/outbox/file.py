@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,17 @@ __all__ = ["HAS_LOCKS", "OutboxFile", "OutboxRow", "require_version"]
 
 HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
-"""Of a file: its `PRAGMA user_version`. A change after which a worker before it would misread a row takes another."""
+_WITH_BATCHES: Final = 2
+"""Of a file: its `PRAGMA user_version`. It is 1 until there are batches in it: a worker that knows of none would delete
+them with the last row."""
 # `data` is what goes to the result store: beside the row, so that nobody has to parse it to read the row.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
     f" row BLOB NOT NULL, data BLOB) WITHOUT ROWID; PRAGMA user_version={_VERSION}; COMMIT"
+)
+_TABLE_OF_BATCHES: Final = (
+    "BEGIN; CREATE TABLE IF NOT EXISTS accepted_batches (number INTEGER PRIMARY KEY, contents BLOB NOT NULL);"
+    f" PRAGMA user_version={_WITH_BATCHES}; COMMIT"
 )
 _PUT: Final = "INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)"
 
@@ -57,13 +64,15 @@ class OutboxFile:
         self._lock_path = directory / f"{name}.lock"
         self._has_unread = False
         self._stays = False
+        self._is_for_power_cuts = False
         self._database = sqlite3.connect(self.path)
         try:
-            is_empty = require_version(self._database, self.path)
+            version = require_version(self._database, self.path)
+            self._has_batches = version == _WITH_BATCHES
             self._database.execute("PRAGMA journal_mode=WAL")
-            # A killed process loses nothing of what it wrote; only a power cut may lose the last rows.
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            if is_empty:
+            # A killed process loses nothing of what it wrote. Batches alone are not worth a wait for the disk.
+            self._database.execute("PRAGMA synchronous=OFF")
+            if not version:
                 self._database.executescript(_TABLE)
         except (sqlite3.Error, OSError):
             self._database.close()
@@ -120,6 +129,9 @@ class OutboxFile:
         return [OutboxRow(*row) for row in self._database.execute(query)]
 
     def put(self, row: OutboxRow) -> None:
+        if not self._is_for_power_cuts:  # from here on one may lose the last rows only
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._is_for_power_cuts = True
         with self._database:
             self._database.execute(_PUT, (row.key, row.command_id, row.place, row.contents, row.data))
 
@@ -139,6 +151,30 @@ class OutboxFile:
     def delete(self, key: str) -> None:
         with self._database:
             self._database.execute("DELETE FROM event_sets WHERE key = ?", (key,))
+
+    # ── batches that a plane has accepted, many in one row ──
+
+    def put_batches(self, contents: bytes) -> int:
+        """Returns: the number of the row."""
+        if not self._has_batches:
+            self._database.executescript(_TABLE_OF_BATCHES)
+            self._has_batches = True
+        with self._database:
+            made = self._database.execute("INSERT INTO accepted_batches (contents) VALUES (?)", (contents,))
+        assert made.lastrowid is not None
+        return made.lastrowid
+
+    def batches(self) -> list[tuple[int, bytes]]:
+        """Their numbers and contents, in the order in which they were written."""
+        if not self._has_batches:
+            return []
+        return self._database.execute("SELECT number, contents FROM accepted_batches ORDER BY number").fetchall()
+
+    def delete_batches(self, numbers: Iterable[int]) -> None:
+        with self._database:
+            self._database.executemany("DELETE FROM accepted_batches WHERE number = ?", [(one,) for one in numbers])
+
+    # ── its end ──
 
     def leave_unread(self) -> None:
         """A row of it cannot be read. The file is quarantined, and not deleted with its last row."""
@@ -172,21 +208,21 @@ class OutboxFile:
                 path.unlink()
 
 
-def require_version(database: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is empty: its process died before it wrote a row.
+def require_version(database: sqlite3.Connection, path: Path) -> int:
+    """The version of the file; 0: it is empty, its process died before it wrote a row.
 
     Raises:
         OSError: it is a file of another version; the text says what to do.
     """
     if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        return True
+        return 0
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version != _VERSION:
+    if version not in (_VERSION, _WITH_BATCHES):
         raise OSError(
-            f"{path} is an outbox of version {version}, and this worker reads version {_VERSION}: start a worker of "
-            "the version that wrote it with this directory, until the file is gone"
+            f"{path} is an outbox of version {version}, and this worker reads versions {_VERSION} and {_WITH_BATCHES}: "
+            "start a worker of the version that wrote it with this directory, until the file is gone"
         )
-    return False
+    return int(version)
 
 
 def _of_database(path: Path) -> list[Path]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -20,9 +22,9 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.outbox.directory import require_own_directory
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
-from noetl_worker.outbox.rows import read_row
+from noetl_worker.outbox.rows import KeptBatch, pack_batches, read_batches, read_row
 
-__all__ = ["MAX_ROWS", "Outbox"]
+__all__ = ["MAX_ROWS", "KeptBatches", "Outbox"]
 
 MAX_ROWS: Final = 10_000
 """Of one outbox, unless its bytes are fewer: a plane that is back takes them in minutes."""
@@ -36,6 +38,15 @@ _UNWRITABLE_ADVICE: Final = (
 )
 log = structlog.get_logger("noetl_worker.outbox")
 _Trouble = (sqlite3.Error, OSError)
+
+
+class KeptBatches(NamedTuple):
+    """Batches that were written together."""
+
+    file: OutboxFile
+    number: int
+    size: int
+    """Bytes on disk."""
 
 
 class Outbox:
@@ -57,6 +68,10 @@ class Outbox:
         """Where the row of a key is."""
         self._left: dict[OutboxFile, int] = {}
         """Adopted files, and how many of their rows are still to be sent."""
+        self._batches: set[KeptBatches] = set()
+        """Those on disk, written by this process or adopted."""
+        self._orphans: list[tuple[KeptBatches, list[KeptBatch]]] = []
+        """Adopted batches that nobody has asked for yet."""
         self._not_adopted: set[Path] = set()
         """Locks of files that could not be taken over: logged once."""
         self._sizes: dict[str, int] = {}
@@ -117,10 +132,45 @@ class Outbox:
 
     def close(self) -> None:
         """Give up the locks. Files without rows go; with rows they wait for the next worker."""
-        with_rows = set(self._files.values())
+        with_rows = {*self._files.values(), *(kept.file for kept in self._batches)}
         for file in [*self._left, *([self._own] if self._own is not None else [])]:
             self._close(file, is_empty=file not in with_rows)
         self._own = None
+
+    # ── batches that a plane has accepted ──
+
+    def keep_batches(self, accepted: Sequence[Any], *, with_events: bool) -> KeptBatches | None:
+        """Write what recent_batches.py has of these batches, all at once. None where they are in memory only."""
+        if self._is_off:
+            return None
+        try:
+            contents, file = pack_batches(accepted, with_events=with_events), self._opened()
+            kept = KeptBatches(file, file.put_batches(contents), len(contents))
+        except _Trouble as error:
+            self._report(error)
+            return None
+        self._batches.add(kept)
+        self._works_again()
+        return kept
+
+    def drop_batches(self, kept: Iterable[KeptBatches]) -> None:
+        """None of them is needed any more."""
+        by_file: dict[OutboxFile, list[KeptBatches]] = defaultdict(list)
+        for one in kept:
+            by_file[one.file].append(one)
+        for file, of_file in by_file.items():
+            try:
+                file.delete_batches([one.number for one in of_file])
+            except _Trouble as error:  # whoever adopts them asks the plane, and drops them then
+                self._report(error)
+            self._batches.difference_update(of_file)
+            for _ in of_file:
+                self._one_less(file)
+
+    def adopted_batches(self) -> list[tuple[KeptBatches, list[KeptBatch]]]:
+        """Those of dead processes, once: they stay on disk until they are dropped."""
+        orphans, self._orphans = self._orphans, []
+        return orphans
 
     # ── the sets of dead processes ──
 
@@ -163,6 +213,7 @@ class Outbox:
             if file is None:
                 return []
             rows = [row for row in file.rows() if not self._is_reported_already(row, file)]
+            batches = self._read_batches(file)
         except _Trouble as error:
             if lock not in self._not_adopted:
                 self._not_adopted.add(lock)
@@ -170,14 +221,27 @@ class Outbox:
             if file is not None:
                 self._close(file, is_empty=False)
             return []
-        self._left[file] = len(rows)
+        self._left[file] = len(rows) + len(batches)
+        self._orphans += batches
+        self._batches.update(kept for kept, _ in batches)
         for row in rows:
             self._files[row.key] = file
             self._count(row.key, row.size)
-        if not rows:
+        if not self._left[file]:
             self._close(file, is_empty=True)
         metrics.OUTBOX_ADOPTED.inc(len(rows))
         return rows
+
+    @staticmethod
+    def _read_batches(file: OutboxFile) -> list[tuple[KeptBatches, list[KeptBatch]]]:
+        read: list[tuple[KeptBatches, list[KeptBatch]]] = []
+        for number, contents in file.batches():
+            try:
+                read.append((KeptBatches(file, number, len(contents)), read_batches(contents)))
+            except DocumentError as error:
+                log.error("outbox_row_unreadable", file=str(file.path), key=f"batches {number}", error=str(error))
+                file.leave_unread()
+        return read
 
     def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
         """A second outcome of the same claim would be a second end of its command."""
@@ -210,6 +274,9 @@ class Outbox:
         """The row is no longer ours; an adopted file goes with its last one."""
         file = self._files.pop(key)
         self._count(key, None)
+        self._one_less(file)
+
+    def _one_less(self, file: OutboxFile) -> None:
         if file in self._left:
             self._left[file] -= 1
             if not self._left[file]:

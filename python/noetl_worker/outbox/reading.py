@@ -75,7 +75,7 @@ def _rows(file: Path) -> Iterator[KeptSet]:
     require_own_file(file)
     is_owned = _is_owned(file.with_suffix(".lock"))
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-        if require_version(database, file):
+        if not require_version(database, file):
             return
         for command_id, place, size, row, data in database.execute(_ROWS):
             yield KeptSet(file, is_owned, str(command_id), str(place), int(size), _read(row, data))

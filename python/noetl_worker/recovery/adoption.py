@@ -1,13 +1,14 @@
 """Outcomes that dead processes of this machine left in their outboxes, reported in their name.
 
 The claim is asked first with the dead one's id: a command that was taken up by somebody else, or is over, is theirs.
-Until it is reported the command counts as in flight here, so that a delivery of it runs nothing.
+Until it is reported the command counts as in flight here, so that a delivery of it runs nothing. Batches that the
+dead one had accepted are watched on from here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from contextlib import ExitStack
 from functools import partial
 from typing import Final
@@ -17,11 +18,14 @@ import structlog
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery.in_flight import NO_MESSAGE, InFlight
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted
+from noetl_worker.models.wire import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import OutboxRow
+from noetl_worker.outbox.rows import KeptBatch
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.report.emitter import Emitter
 
 __all__ = ["Adoption"]
@@ -35,8 +39,10 @@ outboxes, would take the loop for seconds and the memory of all of them (seen)."
 class Adoption:
     """Takes over what is left, at the start and whenever it is looked for again."""
 
-    def __init__(self, client: ControlPlaneClient, emitter: Emitter, in_flight: InFlight) -> None:
-        self._client = client
+    def __init__(
+        self, client: ControlPlaneClient, emitter: Emitter, in_flight: InFlight, batches: RecentBatches | None = None
+    ) -> None:
+        self._client, self._batches = client, batches
         self._emitter = emitter
         self._in_flight = in_flight
         self._waiting: dict[str, deque[tuple[OutboxRow, ExitStack]]] = {}
@@ -53,8 +59,20 @@ class Adoption:
             self._waiting.setdefault(row.place, deque()).append((row, flight))
         if rows:
             log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
+        if self._batches is not None:
+            self._watch_on(self._batches)
         for place in list(self._waiting):
             self._go_on(place)
+
+    def _watch_on(self, watching: RecentBatches) -> None:
+        for kept, batches in self._emitter.outbox.adopted_batches():
+            log.info("batches_adopted", count=len(batches), bytes=kept.size)
+            by_plane: dict[tuple[str, Dialect], list[KeptBatch]] = defaultdict(list)
+            for one in batches:
+                by_plane[one.end.server_url, one.end.dialect].append(one)
+            for (server_url, dialect), of_plane in by_plane.items():
+                plane = Plane(self._client, self._client.servers.to_ask(server_url), dialect)
+                watching.adopted(plane, kept, kept.size, of_plane)
 
     async def stop(self) -> None:
         """What is not reported yet stays in the outbox, for the next worker."""

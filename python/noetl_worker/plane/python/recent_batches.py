@@ -4,7 +4,7 @@ It answers before it acts, and what waits in it is gone when it is restarted: 40
 (protocol/batches.md#after-the-answer). So the last ones are kept until the plane says what became of them. It is asked
 when they are many, rarely else, and thoroughly once a request had no answer or it does not know a batch of ours any
 more. What it knows nothing of is sent again; what it has stored and never works off is rescued, but for a command of a
-loop, which is named. A worker that dies meanwhile has forgotten them as well.
+loop, which is named. What is kept is on disk too, some at a time, for the worker that comes after one that was killed.
 
 Its state does not say that a batch is lost: it is read from the event log, and stays `accepted` for ever. What says so
 is the order. One engine works the queue off, so a batch that was there before an outage and waits still, when a later
@@ -17,9 +17,9 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
@@ -32,19 +32,36 @@ from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.process import event_loop
 
-__all__ = ["CHECK_S", "LOOK_ADVICE", "NOT_RESCUED_ADVICE", "OVERDUE_S", "LostEnd", "RecentBatches", "not_rescued"]
+__all__ = [
+    "CHECK_S",
+    "KEEP_S",
+    "LOOK_ADVICE",
+    "NOT_RESCUED_ADVICE",
+    "OVERDUE_S",
+    "BatchShelf",
+    "LostEnd",
+    "RecentBatches",
+    "not_rescued",
+]
 
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
+KEEP_S: Final = 0.25
+"""How long after the first of some batches they are written, all together: four times a second at most, whatever the
+load. A worker that is killed sooner has forgotten them."""
 OVERDUE_S: Final = 600.0
 """The plane warns of a batch that takes 15 s. One that waits for so long is lost if there was an outage, though no
 later one is over; else that is said."""
 _BYTES_BESIDE: Final = 4096
 """Of a batch, what its objects take beside its text, about."""
+_BYTES_NAMED: Final = 1024
+"""Of a batch that can only be named, about."""
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Some 1,500 usual batches; in a plane 1,024 wait at most (protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
+_NOWHERE: Final = object()
+"""Where what could not be written is."""
 _UNSEEN: Final = -1
 """Outages of the plane before a batch that it had already: it may have been down in between."""
 NOT_RESCUED_ADVICE: Final = (
@@ -60,13 +77,26 @@ _FULL_ADVICE: Final = (
 log = structlog.get_logger("noetl_worker.events")
 
 
+class NamedEnd(NamedTuple):
+    """An end of which no events are kept any more."""
+
+    execution_id: int
+    ids: Mapping[str, object]
+    size: int = 0
+
+    def who(self) -> dict[str, object]:
+        return dict(self.ids)
+
+
 @dataclass(slots=True, eq=False)
 class _Accepted:
     """One batch, and what it was made of."""
 
     batch: str
     plane: Plane
-    end: PendingEnd
+    end: PendingEnd | NamedEnd
+    bytes: int
+    """What it takes, about."""
     sent: int
     """Of its requests, which one this was."""
     outages: int
@@ -75,6 +105,8 @@ class _Accepted:
     """When a check first found it, on the monotonic clock."""
     was_before_outage: bool = False
     """Since it was accepted a request had no answer: the plane may have been restarted."""
+    kept: object | None = None
+    """Where it is on disk; None: it is still to be written."""
 
     @property
     def is_overdue(self) -> bool:
@@ -83,9 +115,9 @@ class _Accepted:
     def who(self) -> dict[str, object]:
         return {**self.end.who(), "batch": self.batch}
 
-    def again(self) -> PendingEnd:
-        """As it was before the plane took this request."""
-        return self.end.again(self.sent)
+    def forget_events(self) -> None:
+        """There is no room for them: it can only be named."""
+        self.end, self.bytes = NamedEnd(self.end.execution_id, self.end.who()), _BYTES_NAMED
 
 
 class LostEnd(NamedTuple):
@@ -96,17 +128,40 @@ class LostEnd(NamedTuple):
     batch: str
 
 
+class LeftBatch(Protocol):
+    """A batch of a dead worker, as it is on disk."""
+
+    @property
+    def batch(self) -> str: ...
+    @property
+    def end(self) -> PendingEnd: ...
+    @property
+    def has_events(self) -> bool: ...
+
+
+class BatchShelf(Protocol):
+    """What outlives this process (the outbox)."""
+
+    def keep(self, end: Any) -> bool: ...
+    def keep_batches(self, accepted: Sequence[Any], *, with_events: bool) -> Any | None: ...
+    def drop_batches(self, kept: Iterable[Any]) -> None: ...
+
+
 class RecentBatches:
     """One for the worker: what its emitter has had accepted.
 
     `lost` is what has to be sent again (recovery/resending.py).
 
     Args:
-        most_bytes: what is remembered at most.
+        shelf: where they are kept for the next worker; None: nowhere.
+        most_bytes: what is remembered at most, and kept with its events.
         many_bytes: so much since the last check, and the plane is asked at once.
     """
 
-    def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
+    def __init__(
+        self, shelf: BatchShelf | None = None, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES
+    ) -> None:
+        self._shelf = shelf
         self._most_bytes, self._many_bytes = most_bytes, many_bytes
         self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
         self._recent: deque[_Accepted] = deque()
@@ -116,6 +171,9 @@ class RecentBatches:
         """By plane, the latest batch that was over at a check, of whomever: one that is enqueued at the same instant
         may overtake another, but not for the time between two checks."""
         self._has_logged_full = False
+        self._on_shelf: dict[object, int] = {}
+        """What was written together, and its bytes."""
+        self._writing: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -124,32 +182,82 @@ class RecentBatches:
         if "request_id" not in answer:
             return
         batch = answer["request_id"]
-        outages = _UNSEEN if "duplicate" in answer and answer["duplicate"] is True else plane.gate.outages
-        self._recent.append(_Accepted(batch, plane, end, end.sent, outages))
-        self._bytes += end.size + _BYTES_BESIDE
+        is_again = "duplicate" in answer and answer["duplicate"] is True
+        taken, outages = end.size + _BYTES_BESIDE, _UNSEEN if is_again else plane.gate.outages
+        self._recent.append(_Accepted(batch, plane, end, taken, end.sent, outages))
+        if is_again:
+            self._sort()
+        self._bytes += taken
         while self._bytes > self._most_bytes:
-            self._forget(self._recent.popleft())
+            self._make_room()
+        if self._writing is None and self._shelf is not None:
+            self._writing = asyncio.get_running_loop().call_later(KEEP_S, self._write)
         if self._timer is None:
             self._arm()
         if self._bytes > self._ask_above:
             self._begin()
 
-    def _forget(self, oldest: _Accepted) -> None:
-        self._bytes -= oldest.end.size + _BYTES_BESIDE
+    def adopted(self, plane: Plane, kept: object, size: int, batches: Iterable[LeftBatch]) -> None:
+        """A worker that is dead has left these on disk: it is not known what the plane went through meanwhile."""
+        self._on_shelf[kept] = size
+        for one in batches:
+            end = one.end
+            found = _Accepted(one.batch, plane, end, end.size + _BYTES_BESIDE, end.sent, _UNSEEN, kept=kept)
+            if not one.has_events:
+                found.forget_events()
+            self._recent.append(found)
+        self._sort()
+        self._keep(self._recent)
+        while self._bytes > self._most_bytes:
+            self._make_room()
+        if self._timer is None:
+            self._arm()
+
+    def _sort(self) -> None:
+        """What is older came later: that the plane works them off in order is said of their numbers."""
+        self._recent = deque(sorted(self._recent, key=lambda accepted: _number(accepted.batch)))
+
+    def _write(self) -> None:
+        """What has come since, on disk."""
+        self._writing = None
+        new = [accepted for accepted in self._recent if accepted.kept is None]
+        if self._shelf is None or not new:
+            return
+        size = sum([accepted.end.size for accepted in new])
+        has_room = sum(self._on_shelf.values()) + size <= self._most_bytes
+        kept = self._shelf.keep_batches(new, with_events=has_room)
+        for accepted in new:
+            accepted.kept = _NOWHERE if kept is None else kept
+        if kept is not None:
+            self._on_shelf[kept] = kept.size
+
+    def _make_room(self) -> None:
+        """Let go of the events of the oldest that has them; where none has, of the oldest."""
+        oldest = next((accepted for accepted in self._recent if type(accepted.end) is not NamedEnd), None)
+        if oldest is not None:
+            if oldest.kept is None:
+                self._write()
+            self._bytes -= oldest.bytes - _BYTES_NAMED
+            oldest.forget_events()
+            return
+        oldest = self._recent.popleft()
+        self._bytes -= oldest.bytes
         metrics.BATCHES_NOT_WATCHED.inc()
         if not self._has_logged_full:  # once a check: there may be thousands
             self._has_logged_full = True
             log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
 
     async def stop(self) -> None:
-        """What it knows is forgotten; what an outage may have lost is named."""
+        """What it knows is for the next worker, if that is on this disk; what an outage may have lost is named."""
+        await event_loop.end(*self._tasks)
+        for timer in (self._timer, self._writing):
+            if timer is not None:
+                timer.cancel()
+        self._write()
         for accepted in self._recent:
             if accepted.was_before_outage:
                 not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _STOPPED)
-        self._keep(())
-        await event_loop.end(*self._tasks)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._recent.clear()
 
     # ── what became of them ─────────────────────────────────────────────────────────────────────
 
@@ -176,8 +284,8 @@ class RecentBatches:
                 accepted.seen_at = now
         latest: dict[str, int] = {}
         try:
-            for plane in dict.fromkeys([accepted.plane for accepted in self._recent]):
-                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane is plane], latest)
+            for url, plane in {accepted.plane.url: accepted.plane for accepted in self._recent}.items():
+                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane.url == url], latest)
         finally:
             self._completed.update(latest)
             self._timer = None
@@ -196,7 +304,13 @@ class RecentBatches:
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
         self._recent = deque(batches)
-        self._bytes = sum([accepted.end.size for accepted in batches]) + len(batches) * _BYTES_BESIDE
+        self._bytes = sum([accepted.bytes for accepted in batches])
+        needed = {accepted.kept for accepted in batches}
+        done = [kept for kept in self._on_shelf if kept not in needed]
+        if self._shelf is not None and done:
+            self._shelf.drop_batches(done)
+            for kept in done:
+                del self._on_shelf[kept]
 
     async def _settle(
         self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted], completed: set[str]
@@ -290,37 +404,46 @@ class RecentBatches:
             not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _UNKNOWN)
         elif is_stored or has_begun:
             self._rescue(accepted, has_begun=has_begun is True)
+        elif isinstance(accepted.end, NamedEnd):
+            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _NO_EVENTS)
         else:
             log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
-            self._lost(accepted, accepted.again())
+            self._lost(accepted, accepted.end.again(accepted.sent))
 
     def _rescue(self, accepted: _Accepted, *, has_begun: bool) -> None:
         if has_begun:
             not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _BEGUN)
+        elif isinstance(accepted.end, NamedEnd):
+            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _NO_EVENTS)
         elif accepted.end.can_be_rescued:
             log.warning("batch_rescued", **accepted.who())
-            again = accepted.again()
+            again = accepted.end.again(accepted.sent)
             again.rescue(accepted.batch)
             self._lost(accepted, again)
         else:
             not_rescued(accepted.end, accepted.batch, NOT_RESCUED_ADVICE)
 
     def _lost(self, accepted: _Accepted, end: PendingEnd) -> None:
+        if self._shelf is not None:
+            self._shelf.keep(end)  # as an outcome that no plane has: until it is sent it outlives this process
         self.lost.put_nowait(LostEnd(accepted.plane, end, accepted.batch))
 
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
 _UNKNOWN: Final = "the execution has more events than the control plane shows at once"
+_NO_EVENTS: Final = (
+    "the control plane has lost it, and there was no room to keep its events: too many batches waited at the same time"
+)
 _STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
 
 
-def not_rescued(end: PendingEnd, batch: str, advice: str, reason: str | None = None) -> None:
+def not_rescued(end: PendingEnd | NamedEnd, batch: str, advice: str, reason: str | None = None) -> None:
     """Name the command whose end the plane has and never processes, and for which nothing more can be done here."""
     why = {"reason": reason} if reason is not None else {}
     _name("batch_not_rescued", end, batch, advice=advice, **why)
 
 
-def _name(event: str, end: PendingEnd, batch: str, **said: str) -> None:
+def _name(event: str, end: PendingEnd | NamedEnd, batch: str, **said: str) -> None:
     metrics.BATCHES_NOT_RESCUED.inc()
     log.error(event, **end.who(), batch=batch, **said)
 
