@@ -94,8 +94,8 @@ faults: $(STAMP) ## the fault suite and a minute of steady load, then all other 
 	$(BIN)/pytest tests/faults/test_figures.py
 	$(HOLD_TIMES) $(BIN)/pytest tests -m '$(SUITE)' --ignore=tests/faults
 
-steady: $(STAMP) ## 10,000 commands, then a minute of steady load: memory, descriptors, tasks, backlog
-	$(HOLD_TIMES) $(BIN)/pytest tests/faults -m steady
+steady: $(STAMP) ## 10,000 commands, a minute of steady load (memory, descriptors, tasks, backlog); 1,000 seeds of kills and restarts
+	$(HOLD_TIMES) $(BIN)/pytest tests/faults tests/simulate -m steady
 
 UPGRADE_FROM ?= 2ec6f6826a59
 upgrade-test: $(STAMP) ## the version before, this one, and back again, on one durable and one outbox: UPGRADE_FROM=commit

@@ -119,6 +119,7 @@ class Worker:
             max_bytes=settings.outbox_max_bytes,
         )
         self._batches = RecentBatches(self.outbox)
+        self.outbox.before_drop = self._batches.write
         ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(self.slots, self.stopping, settings.drain_timeout_s, self.emitter)

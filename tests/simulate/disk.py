@@ -23,7 +23,7 @@ class SimOutbox(Outbox):
 
     def die(self) -> None:
         self._is_dead = True
-        for file in [*self._left, *([self._own] if self._own is not None else [])]:
+        for file in [*self._left, *self._own.values()]:
             file.close(is_empty=False)
 
     def keep(self, event_set: EventSet) -> bool:

@@ -46,6 +46,8 @@ class HttpNetwork:
         self.weather: dict[str, Weather] = {}
         self.refused: list[tuple[float, str]] = []
         """When which process was refused a connection; what its keepalive asks beside is not in it."""
+        self.known: dict[tuple[Process, str], float] = {}
+        """When which process was first told that the end of an execution's command is accepted."""
         self.on_sent: Callable[[Process, str, Mapping[str, Any]], None] = lambda *_: None
 
     def of(self, name: str) -> Weather:
@@ -101,6 +103,8 @@ class SimTransport:
             raise MaybeProcessed(f"{method} {url}: no answer in {timeout_s} s") from None
         if answer is None:
             raise MaybeProcessed(f"{method} {url}: connection reset")
+        if answer.status == 202 and request[3]["events"][-1]["name"] != "step.enter":
+            network.known.setdefault((self._process, request[3]["execution_id"]), network.loop.time())
         return answer
 
     def _arrive(self, request: tuple[str, str, dict[str, str], dict[str, Any]], back: asyncio.Future[Any]) -> None:

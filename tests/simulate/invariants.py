@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
+from noetl_worker.plane.python.recent_batches import KEEP_S
 from simulate.clock import Clock, Process
 from simulate.jetstream_model import Consumer, JetStream, Peer, Stored, Stream
 from simulate.nats_link import Session
@@ -22,6 +23,7 @@ __all__ = ["Witness"]
 _TOLD: Final = ("call.done", "call.error", "command.completed", "command.failed")
 DEAD_LETTERS: Final = "noetl.dead_letters"
 EXPIRY_GRACE_S: Final = 2.0
+WRITTEN_S: Final = 0.01
 EXITS: Final = (0, 4)
 
 
@@ -61,6 +63,10 @@ class Witness:
         self.violations: list[str] = []
         self.refused: Sequence[tuple[float, str]] = ()
         """When which worker was refused a connection."""
+        self.known: Mapping[tuple[Process, str], float] = {}
+        """When which process was first told that the end of an execution's command is accepted."""
+        self.keeps_batches = True
+        """Whether there is an outbox."""
         self.deliveries: dict[str, int] = {}
         self.excused_until: dict[str, float] = {}
         self.closing_at = math.inf
@@ -221,7 +227,7 @@ class Witness:
         if not command.endings:
             if self.is_named(command):
                 self._trace.note("world", f"{command.step} is lost, and named")
-            elif self._is_lost_by_plane(command, lives):
+            elif self.is_excused(command, lives):
                 self._trace.note("world", f"{command.step} is lost: its teller died before the rescue")
             else:
                 self.violate(
@@ -273,13 +279,20 @@ class Witness:
             for name, since in tellers
         )
 
-    def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
+    def is_excused(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout,
-        protocol/batches.md#rescue; or a restart). Only the worker that sent it can mend it, and it is gone."""
+        protocol/batches.md#rescue; or a restart). Only who knows of it can mend it: a worker that is there, or has
+        written it down."""
         if not command.sets or self._plane.dialect is not Dialect.PYTHON:
             return False
         tellers = {one.worker_id for one in command.sets}
-        return all(life.ended_at < self.closing_at for life in lives if life.worker_id in tellers)
+        return not any(self._follows(life, command) for life in lives if life.worker_id in tellers)
+
+    def _follows(self, life: WorkerProcess, command: Command) -> bool:
+        if life.ended_at >= self.closing_at:
+            return True
+        known_at = self.known.get((life.process, str(command.execution_id)), math.inf)
+        return self.keeps_batches and known_at + (KEEP_S + WRITTEN_S if life.process.is_dead else 0) < life.ended_at
 
     def _expected(self, command: Command) -> str:
         """On the Rust plane a returned failure completes the step (protocol/events.md#rust-plane)."""

@@ -8,7 +8,7 @@ from noetl_worker.models import Dialect
 from simulate.schedule import FAULTS_END_S, Schedule, make_schedule
 from simulate.world import World
 
-__all__ = ["Run", "replay_command", "run_seed"]
+__all__ = ["Run", "replay_command", "run_schedule", "run_seed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,13 @@ def replay_command(schedule: Schedule) -> str:
 
 def run_seed(seed: int, dialect: Dialect) -> Run:
     """Run the schedule of this seed until all is quiet."""
-    schedule = make_schedule(seed, dialect)
-    seeded = f"{seed}:{dialect.value}"
-    with World(dialect, seeded, schedule.environment, is_one_machine=schedule.is_one_machine) as world:
+    return run_schedule(make_schedule(seed, dialect))
+
+
+def run_schedule(schedule: Schedule) -> Run:
+    """The same of a schedule that was made otherwise."""
+    seeded = f"{schedule.seed}:{schedule.dialect.value}"
+    with World(schedule.dialect, seeded, schedule.environment, is_one_machine=schedule.is_one_machine) as world:
         for name in schedule.workers:
             world.start(name)
         for issue in schedule.issues:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from noetl_worker.models import Dialect
 
-__all__ = ["FAULTS", "LARGE", "WORKERS", "Fault", "Issue", "Schedule", "draw_fault", "make_schedule"]
+__all__ = ["FAULTS", "LARGE", "WORKERS", "Fault", "Issue", "Schedule", "draw_fault", "make_restarts", "make_schedule"]
 
 WORKERS: Final = ("w1", "w2", "w3")
 PUBLISHING_S: Final = 60.0
@@ -129,6 +129,26 @@ def make_schedule(seed: int, dialect: Dialect) -> Schedule:
         chance.random() < 0.5,
         tuple(sorted(issues, key=lambda one: one.at)),
         tuple(sorted(faults, key=lambda one: one.at)),
+    )
+
+
+def make_restarts(seed: int) -> Schedule:
+    """A Python plane that restarts at any moment, among workers that are killed, each with an outbox."""
+    before = make_schedule(seed, Dialect.PYTHON)
+    chance = random.Random(f"{seed}:restarts and kills")
+    restarts = [
+        _drawn("plane_restarts", chance, "*", chance.uniform(0, FAULTS_END_S)) for _ in range(chance.randint(1, 2))
+    ]
+    kills = [
+        _drawn("crash", chance, chance.choice(before.workers), chance.uniform(0, FAULTS_END_S))
+        for _ in range(chance.randint(1, 5))
+    ]
+    kept = {"NOETL_WORKER_OUTBOX": chance.choice(("on_failure", "on_failure", "always"))}
+    return replace(
+        before,
+        environment={**before.environment, **kept},
+        issues=tuple(replace(one, is_item=chance.random() < 0.4) for one in before.issues),
+        faults=tuple(sorted([*before.faults, *restarts, *kills], key=lambda one: one.at)),
     )
 
 

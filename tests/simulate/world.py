@@ -54,6 +54,10 @@ class World(contextlib.AbstractContextManager["World"]):
         self.nats = NatsNetwork(self.loop, self.server, self.trace, seed)
         self.http = HttpNetwork(self.loop, self.plane, self.trace, seed)
         self.witness = Witness(self.clock, self.trace, self.plane, self.server)
+        self.witness.known, self.witness.keeps_batches = (
+            self.http.known,
+            environment.get("NOETL_WORKER_OUTBOX") != "off",
+        )
         self.http.on_sent, self.witness.refused = self.witness.sent, self.http.refused
         self.nats.on_received = self.witness.received
         self.server.on_delivered = self.witness.delivered
@@ -192,11 +196,11 @@ class World(contextlib.AbstractContextManager["World"]):
         return [*(f"message {one}" for one in waiting), *open_commands, *self._not_acted_on()]
 
     def _not_acted_on(self) -> list[str]:
-        """Ends that the Python plane has stored and forgotten, and whose worker will ask for them."""
-        there = {life.worker_id for life in self.lives.values() if not life.is_over}
+        """Ends that the Python plane has stored and forgotten, and that a worker will ask for."""
+        if self.plane.dialect is not Dialect.PYTHON:
+            return []
         stored = [one for one in self.plane.commands.values() if one.sets and not one.endings and not one.is_refused]
-        is_python = self.plane.dialect is Dialect.PYTHON
-        waited = [one for one in stored if is_python and any(end.worker_id in there for end in one.sets)]
+        waited = [one for one in stored if not self.witness.is_excused(one, self.past)]
         return [one.step for one in waited if not self.witness.is_named(one)]
 
     def _stop_all(self) -> None:

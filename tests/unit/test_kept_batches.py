@@ -17,6 +17,7 @@ from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
 from noetl_worker.models import Dialect, LoopPosition
 from noetl_worker.observability import metrics
+from noetl_worker.outbox.file import OutboxFile, OutboxRow
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.python.recent_batches import CHECK_S, KEEP_S, MAX_BYTES, RecentBatches
@@ -24,7 +25,7 @@ from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.recovery.resending import Resending
 from noetl_worker.report.events import CommandEvents
 from unit.outboxes import OPEN, box, event_set, left, taken
-from unit.planes import Ours, Script, ScriptedTransport, command, emitter, plane, settings
+from unit.planes import URL, Ours, Script, ScriptedTransport, command, emitter, plane, settings
 from unit.restarted_plane import FIRST, LOOP, OK, Restarted, checked
 
 anyio_backend = virtual_time.anyio_backend
@@ -86,7 +87,8 @@ def kept(directory: Path) -> list[bytes]:
     found: list[bytes] = []
     for path in directory.glob("*.sqlite3"):
         with contextlib.closing(sqlite3.connect(path)) as database:
-            found += [contents for (contents,) in database.execute("SELECT contents FROM accepted_batches")]
+            if database.execute("PRAGMA user_version").fetchone() == (2,):
+                found += [contents for (contents,) in database.execute("SELECT contents FROM accepted_batches")]
     return found
 
 
@@ -266,6 +268,19 @@ async def test_off_keeps_no_batch(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+async def test_outcome_on_disk_goes_only_once_its_batch_is_there(tmp_path: Path) -> None:
+    """Else a worker that is killed just then has lost it."""
+    said = Restarted("batch.accepted")
+    at, _ = plane(said)
+    telling = emitter(tmp_path, "always")
+    OPEN.append(telling.outbox)
+    recent = RecentBatches(telling.outbox)
+    telling.ends, telling.outbox.before_drop = emitter(batches=recent).ends, recent.write
+    await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
+    assert (look_into(tmp_path).kept, len(kept(tmp_path))) == ((), 1)
+    await recent.stop()
+
+
 # ── the version of a file ──
 
 VERSION_1 = """
@@ -290,22 +305,34 @@ def test_file_of_version_1_is_adopted_by_this_version(tmp_path: Path) -> None:
     assert versions(tmp_path) == [1], "it is left as it was, for a worker of either version"
 
 
-async def test_file_becomes_version_2_with_its_first_batch_and_keeps_its_outcomes(tmp_path: Path) -> None:
+async def test_batches_are_in_a_file_of_version_2_beside_the_outcomes_which_the_version_before_takes_over(
+    tmp_path: Path,
+) -> None:
     outbox = box(tmp_path)
     assert outbox.keep(event_set())
-    assert versions(tmp_path) == [1]
     recent = RecentBatches(outbox)
     at, _ = plane(Restarted())
     await CommandEvents(command(), at, "w-1", emitter(batches=recent), hold_s=5.0).finish(OK, Ours())
     await asyncio.sleep(2 * KEEP_S)
     outbox.close()
     await recent.stop()
-    assert versions(tmp_path) == [2]
+    assert sorted(versions(tmp_path)) == [1, 2]
     [row] = look_into(tmp_path).kept
-    assert row.command_id == "c-7"
+    with contextlib.closing(sqlite3.connect(row.file)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
     after = box(tmp_path)
     assert [one.event_id for one in taken(after)] == [7]
     assert len(after.adopted_batches()) == 1
+
+
+async def test_file_of_version_1_that_is_given_batches_is_one_of_version_2_and_keeps_its_rows(tmp_path: Path) -> None:
+    file = OutboxFile.made(tmp_path)
+    file.put(OutboxRow(event_set().key, "c-7", URL, 16, event_set().packed()[0]))
+    assert versions(tmp_path) == [1]
+    file.put_batches(b"[]")
+    assert versions(tmp_path) == [2]
+    assert [row.command_id for row in file.rows()] == ["c-7"]
+    file.close(is_empty=False)
 
 
 def test_outcomes_for_the_rust_plane_stay_in_files_of_version_1(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class OutboxFile:
             version = require_version(self._database, self.path)
             self._has_batches = version == _WITH_BATCHES
             self._database.execute("PRAGMA journal_mode=WAL")
-            # A killed process loses nothing of what it wrote. Batches alone are not worth a wait for the disk.
+            # A killed process loses nothing of what it wrote. What is on its way is not worth a wait for the disk.
             self._database.execute("PRAGMA synchronous=OFF")
             if not version:
                 self._database.executescript(_TABLE)
@@ -129,7 +129,7 @@ class OutboxFile:
         return [OutboxRow(*row) for row in self._database.execute(query)]
 
     def put(self, row: OutboxRow) -> None:
-        if not self._is_for_power_cuts:  # from here on one may lose the last rows only
+        if not self._is_for_power_cuts:  # only one may lose the last rows
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._is_for_power_cuts = True
         with self._database:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -63,7 +63,8 @@ class Outbox:
         self._is_off = when == "off" or not HAS_LOCKS
         self._directory = directory
         self._max_rows, self._max_bytes = max_rows, max_bytes
-        self._own: OutboxFile | None = None
+        self._own: dict[str, OutboxFile] = {}
+        """The file of outcomes and that of batches: the version before reads the one and leaves the other alone."""
         self._files: dict[str, OutboxFile] = {}
         """Where the row of a key is."""
         self._left: dict[OutboxFile, int] = {}
@@ -72,6 +73,8 @@ class Outbox:
         """Those on disk, written by this process or adopted."""
         self._orphans: list[tuple[KeptBatches, list[KeptBatch]]] = []
         """Adopted batches that nobody has asked for yet."""
+        self.before_drop: Callable[[], None] = lambda: None
+        """Writes what follows from a set that is accepted, before its row goes."""
         self._not_adopted: set[Path] = set()
         """Locks of files that could not be taken over: logged once."""
         self._sizes: dict[str, int] = {}
@@ -108,7 +111,7 @@ class Outbox:
         try:
             contents, data = event_set.packed()
             size = len(contents) + len(data or b"")
-            file = self._files.get(key) or self._opened()
+            file = self._files.get(key) or self._opened("outcomes")
             file.put(OutboxRow(key, str(event_set.command_id), event_set.place, size, contents, data))
         except _Trouble as error:
             self._report(error)
@@ -124,6 +127,7 @@ class Outbox:
         if event_set.is_open and (is_kept or self.writes_first):
             self.keep(event_set)
         elif is_kept:
+            self.before_drop()
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
@@ -133,9 +137,9 @@ class Outbox:
     def close(self) -> None:
         """Give up the locks. Files without rows go; with rows they wait for the next worker."""
         with_rows = {*self._files.values(), *(kept.file for kept in self._batches)}
-        for file in [*self._left, *([self._own] if self._own is not None else [])]:
+        for file in [*self._left, *self._own.values()]:
             self._close(file, is_empty=file not in with_rows)
-        self._own = None
+        self._own.clear()
 
     # ── batches that a plane has accepted ──
 
@@ -144,7 +148,7 @@ class Outbox:
         if self._is_off:
             return None
         try:
-            contents, file = pack_batches(accepted, with_events=with_events), self._opened()
+            contents, file = pack_batches(accepted, with_events=with_events), self._opened("batches")
             kept = KeptBatches(file, file.put_batches(contents), len(contents))
         except _Trouble as error:
             self._report(error)
@@ -253,13 +257,13 @@ class Outbox:
 
     # ── files ──
 
-    def _opened(self) -> OutboxFile:
+    def _opened(self, of: str) -> OutboxFile:
         """The file of this process."""
-        if self._own is None:
+        if of not in self._own:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_own_directory(self._directory)
-            self._own = OutboxFile.made(self._directory)
-        return self._own
+            self._own[of] = OutboxFile.made(self._directory)
+        return self._own[of]
 
     def _forget(self, key: str) -> None:
         if key not in self._sizes:

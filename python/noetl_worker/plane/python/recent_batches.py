@@ -191,7 +191,7 @@ class RecentBatches:
         while self._bytes > self._most_bytes:
             self._make_room()
         if self._writing is None and self._shelf is not None:
-            self._writing = asyncio.get_running_loop().call_later(KEEP_S, self._write)
+            self._writing = asyncio.get_running_loop().call_later(KEEP_S, self.write)
         if self._timer is None:
             self._arm()
         if self._bytes > self._ask_above:
@@ -217,9 +217,11 @@ class RecentBatches:
         """What is older came later: that the plane works them off in order is said of their numbers."""
         self._recent = deque(sorted(self._recent, key=lambda accepted: _number(accepted.batch)))
 
-    def _write(self) -> None:
-        """What has come since, on disk."""
-        self._writing = None
+    def write(self) -> None:
+        """Write what has come since to disk."""
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
         new = [accepted for accepted in self._recent if accepted.kept is None]
         if self._shelf is None or not new:
             return
@@ -236,7 +238,7 @@ class RecentBatches:
         oldest = next((accepted for accepted in self._recent if type(accepted.end) is not NamedEnd), None)
         if oldest is not None:
             if oldest.kept is None:
-                self._write()
+                self.write()
             self._bytes -= oldest.bytes - _BYTES_NAMED
             oldest.forget_events()
             return
@@ -250,10 +252,9 @@ class RecentBatches:
     async def stop(self) -> None:
         """What it knows is for the next worker, if that is on this disk; what an outage may have lost is named."""
         await event_loop.end(*self._tasks)
-        for timer in (self._timer, self._writing):
-            if timer is not None:
-                timer.cancel()
-        self._write()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.write()
         for accepted in self._recent:
             if accepted.was_before_outage:
                 not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _STOPPED)
