@@ -72,7 +72,7 @@ async def _count(rig: Rig, what: str, started: Any, commands: int, answers: Answ
     starting: AbstractAsyncContextManager[Side] = started(BENCH_COUNT=what, BENCH_COUNT_FILE=str(file))
     async with starting as side:
         await side.load.send(answers, max(1, commands // 5))
-        os.kill(side.pid, signal.SIGUSR1)
+        os.kill(side.pid, signal.SIGUSR2)
         sent = await side.load.send(answers, commands)
         os.kill(side.pid, signal.SIGUSR2)
         deadline = time.monotonic() + _WRITTEN_S

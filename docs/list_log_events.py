@@ -22,12 +22,15 @@ NOT_A_WORKERS: Final = ("dev", "testing", "cli")
 """Packages that a worker does not run."""
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "command.who": ("execution_id", "command_id", "event_id", "step", "kind"),
+    "progress.who": ("execution_id", "command_id", "event_id", "step", "kind"),
+    "self._who": ("execution_id", "command_id", "event_id", "step", "kind"),
+    "ids": ("execution_id", "command_id", "event_id", "step", "kind"),
+    "spent": ("attempt", "deliveries", "queued_s", "claim_s", "prepare_s", "tool_s"),
+    "handled": ("failure",),
     "who": ("execution_id", "command_id", "event_id", "step"),
-    "ids": ("execution_id", "command_id", "event_id", "step"),
-    "detail": ("execution_id", "command_id", "event_id", "step"),
     "line": ("error", "failures", "since", "for_s"),
     "times": ("since", "for_s"),
-    "fields": ("process", "exit_code", "deaths", "starts_again_s"),
+    "died": ("process", "exit_code", "deaths", "starts_again_s"),
     "start": ("version", "engine", "stream", "durable", "filters", "slots", "control_plane", "server_url", "worker_id"),
 }
 """Of `**name`, or `**name()`, in a call."""
@@ -85,6 +88,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "pull_heartbeat_missed": "nothing; it pulls again. If it lasts, look at NATS",
     "pull_refused": "look at `text`; `noetl-worker nats ensure` compares the durable",
     "pulls_not_withdrawn": "nothing; messages may wait for ack_wait",
+    "python_warning": "look at `text`; of a plug-in, tell its author",
     "request_retried": "nothing; if it lasts, look at the control plane",
     "result_not_stored": "look at `reason`, and at the plane's result store",
     "server_not_named": "if it is a control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS",
@@ -138,7 +142,7 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, str, ast.Call]]:
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
         event = str(node.args[0].value)
-        levels = re.findall(r"(?:log|logger|Logger\(.*\))\.(\w+)", ast.unparse(node.func))
+        levels = re.findall(r"(?:log|logger|\))\.(\w+)", ast.unparse(node.func))
         if re.fullmatch(r"[a-z_]+", event):
             yield from ((event, level, node) for level in levels if level in LEVELS)
 
@@ -157,7 +161,7 @@ def events() -> dict[str, Event]:
         known = {**shared, **texts(tree)}
         for name, level, call in calls(tree):
             event = found[name]
-            if re.search("StepLog|step_log|context.logger", ast.unparse(call.func)):
+            if re.search(r"StepLog|step_log|self._log\(\)|context.logger", ast.unparse(call.func)):
                 event.fields.update(GROUPS["command.who"])
             event.levels.add("error" if level == "exception" else level)
             for keyword in call.keywords:

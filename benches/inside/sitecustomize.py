@@ -1,6 +1,6 @@
 """Counts inside of a process what it does: put this directory on its PYTHONPATH. Nothing of the worker knows it.
 
-BENCH_COUNT_FILE   where the counts go, as JSON: SIGUSR1 begins, SIGUSR2 writes
+BENCH_COUNT_FILE   where the counts go, as JSON: SIGUSR2 begins, a second one writes
 BENCH_COUNT        calls: Python and builtin calls of the main thread, on any loop
                    loop: tasks, futures and callbacks; on a loop of asyncio only, uvloop makes its own in C
 """
@@ -81,6 +81,7 @@ def _main(kind: str, file: Path) -> None:
         asyncio.Future = asyncio.futures.Future = CountedFuture  # type: ignore[misc]
 
     def begin(*_: object) -> None:
+        signal.signal(signal.SIGUSR2, end)
         if kind == "loop":
             loop: Any = asyncio.get_running_loop()
             _count_tasks(loop)
@@ -100,8 +101,7 @@ def _main(kind: str, file: Path) -> None:
         whole.write_text(json.dumps(COUNTED), encoding="utf-8")
         whole.rename(file)
 
-    signal.signal(signal.SIGUSR1, begin)
-    signal.signal(signal.SIGUSR2, end)
+    signal.signal(signal.SIGUSR2, begin)
 
 
 if "BENCH_COUNT_FILE" in os.environ:

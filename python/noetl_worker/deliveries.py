@@ -14,18 +14,18 @@ from noetl_worker.delivery import acknowledge
 from noetl_worker.executor import Executor
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.observability import metrics
-from noetl_worker.observability.logging import debug_is_on
+from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.process import event_loop
 from noetl_worker.readings import PULSE_S
 from noetl_worker.report.emitter import Emitter
-from noetl_worker.settlement import Outcome
+from noetl_worker.settlement import Outcome, OutcomeKind
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import REPORT_S, TOOL_S, StopLevel, Stopping
 
 __all__ = ["CANCEL_TIMEOUT_S", "Deliveries"]
 
-Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
+Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
 """From the end of the grace until all is returned: a tool is interrupted, then its command is reported or kept."""
 log = structlog.get_logger("noetl_worker")
@@ -52,13 +52,15 @@ class Living(Protocol):
 class Deliveries:
     """One for the worker."""
 
-    def __init__(self, slots: Slots, stopping: Stopping, drain_timeout_s: float, emitter: Emitter) -> None:
+    def __init__(
+        self, slots: Slots, stopping: Stopping, drain_timeout_s: float, emitter: Emitter, lines: CommandLines
+    ) -> None:
         """`emitter`: knows which ends are with a plane that issues commands meanwhile."""
         self._slots, self._stopping, self._drain_timeout_s, self._emitter = slots, stopping, drain_timeout_s, emitter
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
         self.settled: Final[Counter[str]] = Counter()
         """How many ended in which way."""
-        self.logs_debug: Final = debug_is_on()
+        self.lines: Final = lines
 
     async def pull_until_stopped(
         self, puller: Pulling, watch: Coroutine[Any, Any, None], keepalive: Living, *, on_drain: Callable[[], None]
@@ -135,7 +137,7 @@ class Deliveries:
             is_full = self._stopping.level < StopLevel.DRAIN
             outcome = acknowledge.no_free_slot() if is_full else acknowledge.returned()
             progress.enter(Phase.SETTLING)
-            task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
+            task = asyncio.ensure_future(self._answer(settle, delivery, outcome, progress))
         else:
             progress = Progress()
             executor.services.keepalive.track(delivery.reply, delivery.received_at)
@@ -156,36 +158,52 @@ class Deliveries:
         try:
             if outcome is None:
                 metrics.DUPLICATES.inc()
-                if self.logs_debug:
-                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence)
+                if self.lines.is_debug:
+                    ids = progress.who()
+                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence, **ids)
                 return
-            await self._answer(settle, delivery, outcome)
+            await self._answer(settle, delivery, outcome, progress)
         finally:
             executor.services.keepalive.untrack(delivery.reply)
 
-    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome) -> None:
+    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
         metrics.ENDED[outcome.kind].value += 1
-        if self.logs_debug:
-            self._log_outcome(delivery, outcome)
-        ended = await settle(delivery, outcome)
+        lines = self.lines
+        if lines.is_on:
+            is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
+            share = lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
+            if share:
+                _log_finished(progress, share)
+            elif lines.is_debug:
+                _log_outcome(delivery, outcome, progress)
+        ended = await settle(delivery, outcome, progress.who)
         if ended is not None:
             self.settled[ended] += 1
-
-    @staticmethod
-    def _log_outcome(delivery: Delivery, outcome: Outcome) -> None:
-        log.debug(
-            "outcome",
-            outcome=outcome.kind.value,
-            settlement=outcome.settlement.value,
-            delay_s=round(outcome.delay_s, 2),
-            cause=outcome.text,
-            stream_sequence=delivery.stream_sequence,
-            deliveries=delivery.num_delivered,
-            **outcome.ids,
-        )
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self.tasks[task]
         self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def _log_finished(progress: Progress, share: float) -> None:
+    """The line of a command whose outcome the plane has."""
+    spent, failure = progress.spent(), progress.failure
+    report_s = round(time.monotonic() - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
+    handled = {"failure": failure} if failure is not None else {}  # by a case of its step
+    kind = OutcomeKind.REPORTED.value
+    log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)
+
+
+def _log_outcome(delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
+    log.debug(
+        "outcome",
+        outcome=outcome.kind.value,
+        settlement=outcome.settlement.value,
+        delay_s=round(outcome.delay_s, 2),
+        cause=outcome.text,
+        stream_sequence=delivery.stream_sequence,
+        deliveries=delivery.num_delivered,
+        **progress.who(),
+    )

@@ -69,26 +69,23 @@ class Executor:
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:
-                outcome = acknowledge.system_pool(refusal.cause)
-            else:
-                outcome = acknowledge.foreign_pool(refusal.cause, delivery.num_delivered, delivery.age_s())
-            return acknowledge.named(outcome, notification, acks=self.services.logs_acks)
+                return acknowledge.system_pool(refusal.cause)
+            return acknowledge.foreign_pool(refusal.cause, delivery.num_delivered, delivery.age_s())
         seen = in_flight.look(notification.command_id, delivery.stream_sequence)
         if seen is not Seen.NEW:
             return acknowledge.duplicate(seen, delivery.tries)
         share = self.share
         if share is not None and (delay_s := share.delay_s(notification.execution_id, delivery)) is not None:
-            return acknowledge.named(acknowledge.over_share(delay_s), notification, acks=False)
+            return acknowledge.over_share(delay_s)
         in_flight.enter(notification.command_id, delivery.stream_sequence)
         try:
             work = self._claim_and_run(notification, delivery, progress)
-            outcome = await (work if share is None else share.counted(notification.execution_id, work))
+            return await (work if share is None else share.counted(notification.execution_id, work))
         except asyncio.CancelledError as stop:  # its claim was not answered in time
             progress.absorb(stop)
-            outcome = acknowledge.returned()
+            return acknowledge.returned()
         finally:
             in_flight.leave(notification.command_id, delivery.stream_sequence)
-        return acknowledge.named(outcome, notification, acks=self.services.logs_acks)
 
     async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Outcome:
         if self.services.emitter.stopping.is_draining:
@@ -107,7 +104,7 @@ class Executor:
         now = time.monotonic()
         metrics.claim_ended(claim, now - delivery.received_at)
         if plane is not None and type(claim) is Claimed:
-            plane.retry_pace.given_at = now
+            plane.retry_pace.given_at = progress.claimed_at = now
             command = ClaimedCommand(claim, notification, plane, delivery, self.services, progress, worker_id, now)
             return await command.run()
         if plane is not None and isinstance(claim, AuthRefusedClaim):

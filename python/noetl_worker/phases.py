@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -58,9 +59,11 @@ class Progress:
     """One delivery's phase."""
 
     __slots__ = (
+        "claimed_at",
         "command",
         "delivery",
         "failure",
+        "has_line",
         "interrupt",
         "is_cut",
         "is_issuing",
@@ -70,6 +73,8 @@ class Progress:
         "phase",
         "stages",
         "task",
+        "tool_at",
+        "tool_s",
     )
 
     def __init__(self) -> None:
@@ -86,13 +91,41 @@ class Progress:
         self.delivery: Delivery | None = None
         self.notification: Envelope | None = None
         self.command: Command | None = None
-        """Once it is claimed and read."""
+        """Once it is claimed; until its context is read, without that."""
+        self.claimed_at = 0.0
+        """Monotonic, as `tool_at`, when its tool began; `tool_s`: how long that ran. Written for the log alone."""
+        self.tool_at = 0.0
+        self.tool_s = 0.0
+        self.has_line = False
+        """Whether the log has the line of its failure."""
         self.failure: str | None = None
         """The kind of what it failed with."""
         self.stages: Stages | None = None
         """Of a delivery whose trace is recorded."""
         self.outcome: Outcome | None = None
         """What JetStream is answered with; None as well when another delivery of the message answers."""
+
+    def who(self) -> dict[str, object]:
+        """The ids that an operator searches the log for, as far as they are known."""
+        known = self.command or self.notification
+        return known.who() if known is not None else {}
+
+    def spent(self) -> dict[str, object]:
+        """How often its command was tried, and where its time went so far, in seconds."""
+        delivery, command, now = self.delivery, self.command, time.monotonic()
+        if delivery is None or command is None:
+            return {}
+        waited_s = now - delivery.received_at
+        found: dict[str, object] = {
+            "attempt": command.attempt,
+            "deliveries": delivery.num_delivered,
+            "queued_s": round(max(0.0, delivery.age_s() - waited_s), 3),
+            "claim_s": round(self.claimed_at - delivery.received_at, 3),
+        }
+        if self.tool_at:
+            found["prepare_s"] = round(self.tool_at - self.claimed_at, 3)
+            found["tool_s"] = round(self.tool_s, 3)
+        return found
 
     def enter(self, phase: Phase) -> None:
         self.phase = phase

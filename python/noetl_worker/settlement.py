@@ -7,7 +7,7 @@ dead letters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NoReturn
 
@@ -111,8 +111,6 @@ class Outcome:
     """Why, for people."""
     delay_s: float = 0.0
     """Only for nak; never zero but at shutdown."""
-    ids: Mapping[str, object] = field(default_factory=dict)
-    """What an operator searches the log for."""
 
     @property
     def settlement(self) -> Settlement:

@@ -38,6 +38,8 @@ from noetl_worker.jetstream.pause import shown
 from noetl_worker.jetstream.puller import Puller
 from noetl_worker.jetstream.start_notes import StartNotes
 from noetl_worker.observability import metrics
+from noetl_worker.observability.command_lines import CommandLines
+from noetl_worker.observability.logging import toggle_debug
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
 from noetl_worker.observability.tracing import TracedTransport
@@ -122,7 +124,9 @@ class Worker:
         self.outbox.before_drop = self._batches.write
         ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
-        self.deliveries: Final = Deliveries(self.slots, self.stopping, settings.drain_timeout_s, self.emitter)
+        self.deliveries: Final = Deliveries(
+            self.slots, self.stopping, settings.drain_timeout_s, self.emitter, CommandLines(settings.log_commands)
+        )
         self._adoption: Adoption | None = None
         self._resending: Resending | None = None
         self.connection: Connection | None = None
@@ -147,10 +151,16 @@ class Worker:
             os._exit(EXIT_AT_ONCE)
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT ask for a stop. Call it on the loop that runs the worker; not on Windows."""
+        """SIGTERM and SIGINT ask for a stop, SIGUSR1 for the level debug and back. Call it on the loop that runs the
+        worker; not on Windows."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._toggle_debug)
+
+    def _toggle_debug(self) -> None:
+        toggle_debug(self.settings.log_level)
+        self.deliveries.lines.look()
 
     # ── the life ──
 
@@ -410,7 +420,6 @@ class Worker:
             self.slots,
             machine=self._machine,
             starts=starts,
-            logs_acks=self.deliveries.logs_debug,
         )
         slots, part = self.settings.max_concurrent, self.settings.execution_share
         share = ExecutionShare(slots, part) if 0 < part < 1 else None

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ import structlog
 
 import logging_guard
 import virtual_time
+from noetl_worker.command.case_actions import act
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.models import Dialect, Envelope
+from noetl_worker.models import CaseDecision, Dialect, Envelope, SetVar
 from noetl_worker.observability.logging import add_to_each_line, configure_logging
+from noetl_worker.phases import Progress
 from unit.planes import URL, answer, command, plane
 
 anyio_backend = virtual_time.anyio_backend
@@ -55,6 +58,24 @@ def test_ids_are_text_so_that_no_viewer_rounds_them(written: io.StringIO) -> Non
     assert line["count"] == LARGE, "no id"
 
 
+def test_no_colours_are_written_into_a_file_and_none_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for form, is_terminal, no_color, has_colours in (
+        ("console", False, "", False),
+        ("auto", False, "", False),
+        ("auto", True, "", True),
+        ("auto", True, "1", False),
+    ):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("NO_COLOR", no_color)
+        with logging_guard.kept():
+            configure_logging("debug", form)
+            structlog.get_logger("noetl_worker").warning("line_written")
+        assert "line_written" in stream.getvalue()
+        assert ("\x1b[" in stream.getvalue()) is has_colours, (form, is_terminal, no_color)
+
+
 def test_every_line_of_one_of_several_workers_has_its_name(written: io.StringIO) -> None:
     add_to_each_line(worker="pod-1-a")
     structlog.get_logger("noetl_worker").info("line_written")
@@ -79,21 +100,38 @@ async def kept(*_: object) -> None: ...
 
 
 @pytest.mark.parametrize("event", ["message_returned", "dead_letter"])
-async def test_line_of_a_message_that_is_not_run_has_the_ids_of_its_command(event: str) -> None:
+async def test_line_of_a_message_that_is_not_run_has_the_ids_of_its_command_and_its_kind_once_it_is_claimed(
+    event: str,
+) -> None:
     outcome = acknowledge.returned() if event == "message_returned" else acknowledge.outcome_refused("400")
-    outcome = acknowledge.named(outcome, notification(), acks=False)
-    with structlog.testing.capture_logs() as found:
-        await settle_delivery(DeadLetters(kept, "noetl.dead_letters", "w"), Message(), outcome)
-    [line] = [line for line in found if line["event"] == event]
-    assert IDS.items() <= line.items()
-    assert (line["stream_sequence"], line["deliveries"]) == (9, 2)
+    progress = Progress()
+    progress.notification = notification()
+    for known in (IDS, {**IDS, "kind": "noop"}):
+        with structlog.testing.capture_logs() as found:
+            await settle_delivery(DeadLetters(kept, "noetl.dead_letters", "w"), Message(), outcome, progress.who)
+        [line] = [line for line in found if line["event"] == event]
+        assert {name: line.get(name) for name in (*IDS, "kind")} == {"kind": None, **known}
+        assert (line["stream_sequence"], line["deliveries"]) == (9, 2)
+        ids = {name: value for name, value in IDS.items() if name != "step"}
+        progress.command = replace(command(kind="noop"), **ids, step="load")
 
 
 async def test_line_of_a_claim_that_is_not_known_has_the_ids_of_its_command() -> None:
     at, _ = plane(lambda *_: answer(503, {"error": "no"}), Dialect.RUST)
-    who = notification().who
-    asked = ClaimedOnce(at, 7, "w", who=who, claimed_at=0, is_expired=lambda _: True, lease_s=1)
+    asked = ClaimedOnce(at, 7, "w", who=notification().who, claimed_at=0, is_expired=lambda _: True, lease_s=1)
     with structlog.testing.capture_logs() as found, contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(asked.confirm(), 60)
     line = next(line for line in found if line["event"] == "claim_unknown")
     assert IDS.items() <= line.items()
+
+
+async def test_line_of_each_try_of_a_request_has_the_ids_of_its_command() -> None:
+    answers = iter([answer(503, {"error": "no"}), answer(503, {"error": "no"}), answer(200, {})])
+    at, _ = plane(lambda *_: next(answers), Dialect.PYTHON)
+    ours = command()
+    decision = CaseDecision(1, SetVar("total", 3))
+    with structlog.testing.capture_logs() as found:
+        await act(decision, ours, at)
+    tries = [line for line in found if line["event"] == "request_retried"]
+    assert [line["tries"] for line in tries] == [1, 2]
+    assert all(ours.who().items() <= line.items() for line in tries)

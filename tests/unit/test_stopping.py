@@ -39,7 +39,7 @@ class Scene:
         self.transport = ScriptedTransport(lambda *_: answer(404, {}))
         self.execution = Executor(ControlPlaneClient(self.transport, ours), services)
 
-    async def _settle(self, delivery: Any, outcome: Outcome) -> str:
+    async def _settle(self, delivery: Any, outcome: Outcome, _ids: Any) -> str:
         self.answers[delivery.reply] = outcome
         return "nak:returned"
 
@@ -147,10 +147,10 @@ async def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end
     scene = Scene()
     stored, may_end = asyncio.Event(), asyncio.Event()
 
-    async def settle(delivery: Any, outcome: Outcome) -> str:
+    async def settle(delivery: Any, outcome: Outcome, _ids: Any) -> str:
         stored.set()
         await may_end.wait()
-        return await scene._settle(delivery, outcome)
+        return await scene._settle(delivery, outcome, _ids)
 
     scene.deliver("a", settle, data=b"poison")
     await stored.wait()

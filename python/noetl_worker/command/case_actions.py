@@ -77,6 +77,7 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
             f"set_var {action.name}",
             lambda: plane.set_vars(command.execution_id, kept, command.step),
             max_tries=_MAX_TRIES,
+            ids=command.who,
         )
     except ControlPlaneError as error:
         raise ToolError(

@@ -63,8 +63,6 @@ class WorkerServices:
     """How many commands this machine has room for; the slots shrink with it."""
     starts: StartNotes | None = None
     """None: no start is noted."""
-    logs_acks: bool = False
-    """Whether the line that every outcome has at the level debug is written."""
     limits: CallLimits = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,17 +93,18 @@ class ClaimedCommand:
         ours, self._plane, self._services, self._progress = services.settings, plane, services, progress
         self._claim, self._notification, self._delivery = claim, notification, delivery
         self._worker_id = worker_id
+        progress.command = command = bare_command(claim.body, notification, plane)
         self._ownership = ClaimedOnce(
             plane,
             notification.event_id,
             self._worker_id,
-            who=notification.who,
+            who=command.who,
             claimed_at=claimed_at,
             is_expired=partial(_may_be_anothers, plane, delivery, services.keepalive),
             lease_s=ours.claim_lease_s,
         )
         self._events = CommandEvents(
-            bare_command(claim.body, notification, plane),
+            command,
             plane,
             self._worker_id,
             services.emitter,
@@ -188,6 +187,8 @@ class ClaimedCommand:
             result, is_handled = failure_of(error), False
             self._progress.failure = result.error.kind if result.error is not None else None
             report = await results.report_failure(command, result, self._rules(dispatch))
+        if dispatch is not None:
+            self._progress.tool_at, self._progress.tool_s = dispatch.ran_at, dispatch.ran_s
         if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
             self._log_failure(command, result, report, self._rules(dispatch))
         return report
@@ -206,15 +207,16 @@ class ClaimedCommand:
             exc_info=error,
         )
 
-    @staticmethod
-    def _log_failure(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
+    def _log_failure(self, command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
         """One line a failed command; what the tool had to say more is in its events."""
+        self._progress.has_line = True
         message = result.error.message if result.error is not None else f"it ended with {result.status.value}"
         text = " ".join((report.error or results.fit_text(message, rules)).split())
-        log.warning(
+        (log.debug if self._services.settings.log_commands == "none" else log.warning)(
             "command_failed",
             **command.who(),
             error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
+            **self._progress.spent(),
         )
 
     async def _run_tool(self, command: Command, dispatch: Dispatch) -> ToolResult:

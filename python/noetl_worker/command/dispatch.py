@@ -85,6 +85,10 @@ class Dispatch:
         self._bound: StepLog | None = None
         self._stop = Stop()
         self._scope: CallScope | None = None
+        self.ran_at = 0.0
+        """When its tool began, monotonic; 0: it has not."""
+        self.ran_s = 0.0
+        """How long that ran."""
 
     @property
     def secrets(self) -> SecretTexts:
@@ -149,7 +153,7 @@ class Dispatch:
             Interrupted: the worker stops.
             ToolError, or whatever else the tool raised.
         """
-        started = time.monotonic()
+        started = self.ran_at = time.monotonic()
         kind = self._command.kind
         try:
             if prepared.is_inline:
@@ -161,9 +165,10 @@ class Dispatch:
         except BaseException as error:
             if isinstance(error, ToolError):
                 self._forget_if_refused(error)
-            metrics.TOOLS.labels(kind, ended_by(error)).observe(time.monotonic() - started)
+            self.ran_s = time.monotonic() - started
+            metrics.TOOLS.labels(kind, ended_by(error)).observe(self.ran_s)
             raise
-        took_s = time.monotonic() - started
+        took_s = self.ran_s = time.monotonic() - started
         metrics.TOOLS.series[kind, result.status].observe(took_s)
         if result.error is not None:
             self._forget_if_refused(result.error)

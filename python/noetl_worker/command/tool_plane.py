@@ -57,8 +57,8 @@ class ToolPlane:
     async def resolve_result(self, ref: str) -> JsonValue:
         found, packed = await self._plane.stored_result(ref)
         if places := mark_stored(found, packed, "", redacts=self._plane.rules.redacts_results):
-            fields = {"places": places[:_MOST_PLACES], "advice": _STORED_ADVICE}
-            self._log().warning("stored_result_redacted_by_plane", ref=ref, **fields)
+            places = places[:_MOST_PLACES]
+            self._log().warning("stored_result_redacted_by_plane", ref=ref, places=places, advice=_STORED_ADVICE)
         return found
 
     async def get_var(self, name: str) -> JsonValue:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from noetl_worker import backoff
@@ -24,11 +23,10 @@ from noetl_worker.models.claim import (
     NotFound,
     RetryLater,
 )
-from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.answers import floor_s
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.settlement import SETTLEMENT, Outcome, OutcomeKind, Settlement, assert_never
+from noetl_worker.settlement import Outcome, OutcomeKind, assert_never
 
 __all__ = [
     "REPORTED",
@@ -37,7 +35,6 @@ __all__ = [
     "foreign_pool",
     "internal_error",
     "interrupted",
-    "named",
     "no_free_slot",
     "not_a_notification",
     "outcome_refused",
@@ -130,17 +127,6 @@ def over_share(delay_s: float) -> Outcome:
 def internal_error(num_delivered: int, cause: str) -> Outcome:
     """A bug of ours: the message comes again, later and later, and is never lost silently."""
     return Outcome(OutcomeKind.INTERNAL_ERROR, cause, _growing_s(num_delivered, 5.0))
-
-
-def named(outcome: Outcome, envelope: Envelope, *, acks: bool) -> Outcome:
-    """The outcome with the ids that an operator searches the log for.
-
-    Args:
-        acks: name those too; they are logged at the level debug only.
-    """
-    if SETTLEMENT[outcome.kind] is Settlement.ACK and not acks:
-        return outcome
-    return replace(outcome, ids=envelope.who())
 
 
 def duplicate(seen: Seen, num_delivered: int) -> Outcome | None:

@@ -13,6 +13,7 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
@@ -92,9 +93,13 @@ class DeadLetters:
         kind: OutcomeKind,
         reason: str,
         headers: Mapping[str, str] | None = None,
-        **detail: object,
+        ids: Mapping[str, object] = MappingProxyType({}),
     ) -> bool:
-        """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated."""
+        """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated.
+
+        Args:
+            ids: of its command; the kind of its tool is in the line alone, since a dead letter has a kind of its own.
+        """
         dead_letter = pack(
             data,
             headers,
@@ -105,14 +110,12 @@ class DeadLetters:
             num_delivered=num_delivered,
             worker_id=self._worker_id,
             kept_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
-            **detail,
+            **{name: value for name, value in ids.items() if name != "kind"},
         )
         try:
             await self._publish(self._subject, dead_letter, message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
-            log.error(
-                "dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error), **detail
-            )
+            log.error("dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error), **ids)
             return False
         log.error(
             "dead_letter",
@@ -120,13 +123,18 @@ class DeadLetters:
             stream_sequence=stream_sequence,
             deliveries=num_delivered,
             reason=reason,
-            **detail,
+            **ids,
         )
         return True
 
 
-async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outcome: Outcome) -> str | None:
+async def settle_delivery(
+    dead_letters: DeadLetters, delivery: Settleable, outcome: Outcome, ids: Callable[[], Mapping[str, object]] = dict
+) -> str | None:
     """Answer JetStream. A message is terminated only once its dead letter is stored.
+
+    Args:
+        ids: of its command; asked for when there is a line to write.
 
     Returns:
         What the summary line counts (settlement.SETTLED), or None when the answer did not get through: the message
@@ -144,7 +152,7 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outco
             kind=kind,
             reason=outcome.reason,
             headers=delivery.headers,
-            **outcome.ids,
+            ids=ids(),
         )
         if kept:
             metrics.DEAD_LETTERS.labels(kind.value).inc()
@@ -164,7 +172,7 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outco
             reason=outcome.reason,
             error=str(error),
             stream_sequence=delivery.stream_sequence,
-            **outcome.ids,
+            **ids(),
         )
         return None
     metrics.SETTLED[settlement].value += 1
@@ -177,7 +185,7 @@ async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outco
             stream_sequence=delivery.stream_sequence,
             deliveries=delivery.num_delivered,
             **cause,
-            **outcome.ids,
+            **ids(),
         )
     return SETTLED[kind, settlement]
 

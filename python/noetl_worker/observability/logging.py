@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or colours on a terminal.
+"""Structured logs: one JSON object a line, or colours on a terminal and nowhere else.
 
 Every line is redacted last, after the trace of an exception has become text: by the names of its fields, by the shape
 of credentials, and by the secrets of the command that is being worked on (`redaction.known_here`).
@@ -7,6 +7,7 @@ of credentials, and by the secrets of the command that is being worked on (`reda
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -19,8 +20,9 @@ from noetl_worker.models.fit import SecretTexts
 from noetl_worker.observability.tracing import add_trace_ids
 from noetl_worker.secrets import redaction
 
-__all__ = ["SafeLogger", "add_to_each_line", "configure_logging", "debug_is_on", "redact_line"]
+__all__ = ["SafeLogger", "add_to_each_line", "configure_logging", "level_is_on", "redact_line", "toggle_debug"]
 
+log = structlog.get_logger("noetl_worker")
 _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 
 
@@ -90,7 +92,10 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
 
     threshold = getattr(logging, level.upper())
     as_console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if as_console else structlog.processors.JSONRenderer()
+    with_colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=with_colors) if as_console else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[
             *([drop] if without else []),
@@ -123,13 +128,19 @@ def add_to_each_line(**fields: str) -> None:
     structlog.configure(processors=[add, *structlog.get_config()["processors"]])
 
 
-def debug_is_on() -> bool:
-    """Whether a line at the level debug is written.
-
-    Asked once, at a start: to bind a logger for each line that is not written costs more than what it is about.
-    """
+def level_is_on(level: int) -> bool:
+    """Whether a line of this level is written."""
     is_enabled = getattr(structlog.get_logger().bind(), "is_enabled_for", None)  # structlog has it from 25.1 on
-    return is_enabled is None or bool(is_enabled(logging.DEBUG))
+    return is_enabled is None or bool(is_enabled(level))
+
+
+def toggle_debug(usual: str) -> None:
+    """To the level debug; from there to `usual`, or to info where that is debug. One line says so."""
+    was_debug = level_is_on(logging.DEBUG)
+    now = "debug" if not was_debug else "info" if usual == "debug" else usual
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))  # it has a line, too
+    log.info("log_level_changed", now=now)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, now.upper())))
 
 
 def _log_warning(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 import structlog
@@ -57,12 +57,19 @@ def is_passing(error: ControlPlaneError) -> bool:
     return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
 
 
-async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tries: int | None = None) -> T:
+async def until_it_passes(
+    what: str,
+    call: Callable[[], Awaitable[T]],
+    *,
+    max_tries: int | None = None,
+    ids: Callable[[], Mapping[str, object]] = dict,
+) -> T:
     """The result of `call`, repeated (0.1 s growing to 10 s, jitter) while the trouble is a passing one.
 
     Args:
         what: named in the log.
         max_tries: give up after so many; None goes on for as long as the command may run.
+        ids: of the command that it is for.
 
     Raises:
         ControlPlaneError: a trouble that does not pass, or the last one.
@@ -81,5 +88,5 @@ async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tr
                 uncertainty.settle()
             if not (is_passing(error) or (is_uncertain and not uncertainty.is_refusal)) or tries == max_tries:
                 raise
-            log.warning("request_retried", what=what, tries=tries, error=str(error))
+            log.warning("request_retried", what=what, tries=tries, error=str(error), **ids())
             await asyncio.sleep(backoff.delay_s(tries, 0.2, MAX_DELAY_S, jitter=0.9))

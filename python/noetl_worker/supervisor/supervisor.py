@@ -105,6 +105,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._toggle_debug)
+
+    def _toggle_debug(self) -> None:
+        """Of the workers: the supervisor's own lines are few."""
+        for worker in self.workers:
+            self._signal(worker, signal.SIGUSR1)
 
     async def run(self) -> int:
         """Keep them running until a stop, or until one says that it can never start."""
@@ -143,18 +149,18 @@ class Supervisor:
 
     def _log_death(self, worker: WorkerProcess, code: int, delay_s: float) -> None:
         is_killed = code == -signal.SIGKILL
-        fields: dict[str, object] = {
+        died: dict[str, object] = {
             "process": worker.number,
             "exit_code": code,
             "deaths": worker.deaths,
             "starts_again_s": round(delay_s, 1),
         }
         if worker.deaths < _KEEPS_DYING:
-            log.warning("process_died", **fields, **({"advice": _KILLED} if is_killed else {}))
+            log.warning("process_died", **died, **({"advice": _KILLED} if is_killed else {}))
             return
         why = _KILLED if is_killed else "its own lines above say why"
         advice = f"{why}; it is started again and again, at most every {_MOST_DELAY_S:g} s"
-        log.error("process_keeps_dying", **fields, advice=advice)
+        log.error("process_keeps_dying", **died, advice=advice)
 
     async def _start(self, worker: WorkerProcess) -> asyncio.subprocess.Process:
         variables = {**os.environ, **self._given, "NOETL_WORKER_PROCESSES": "1"}
@@ -178,13 +184,13 @@ class Supervisor:
         )
 
     @staticmethod
-    def _signal(worker: WorkerProcess) -> None:
+    def _signal(worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> None:
         if worker.running is None or worker.running.returncode is not None:
             return
         # Process.send_signal looks first whether it has ended, which before 3.13 hides the exit code from asyncio: it
         # says 255 (cpython#87744).
         with contextlib.suppress(ProcessLookupError):
-            os.kill(worker.running.pid, signal.SIGTERM)
+            os.kill(worker.running.pid, number)
 
     def _running(self) -> int:
         return sum(worker.running is not None for worker in self.workers)

@@ -50,7 +50,7 @@ class PythonEnds:
     async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
         events = BatchEvents(plane, end.execution_id)
         try:
-            batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, end))
+            batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, end), ids=end.who)
         except ControlPlaneError as error:
             log.warning("batch_state_unknown", **end.who(), error=str(error))
             return False
@@ -72,7 +72,7 @@ class PythonEnds:
 async def _state(plane: Plane, end: PendingEnd, batch: str) -> BatchState | None:
     """None where the plane does not say it."""
     try:
-        return await until_it_passes("the state of a batch", partial(plane.batch_state, batch))
+        return await until_it_passes("the state of a batch", partial(plane.batch_state, batch), ids=end.who)
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **end.who(), error=str(error))
         return None

@@ -69,7 +69,7 @@ async def is_stored(plane: Plane, end: PendingEnd) -> bool:
     """Whether the event with the id of this set is its own end; not, where the plane does not say so."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:
-        execution = await until_it_passes("the events of an execution", ask)
+        execution = await until_it_passes("the events of an execution", ask, ids=end.who)
     except ControlPlaneError as error:
         log.warning("execution_check_failed", **end.who(), error=str(error))
         return False

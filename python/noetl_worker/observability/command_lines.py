@@ -1,0 +1,52 @@
+"""Which finished commands have a line in the log: NOETL_WORKER_LOG_COMMANDS."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from noetl_worker.observability.logging import level_is_on
+
+__all__ = ["MOST_A_SECOND", "ONE_OF", "CommandLines"]
+
+MOST_A_SECOND: Final = 50
+"""So many have each a line."""
+ONE_OF: Final = 100
+"""Of those above that."""
+
+
+class CommandLines:
+    """One for the worker. What a command without a line costs is one call."""
+
+    def __init__(self, which: str) -> None:
+        """`which`: failed, sampled, all or none; those that failed have `command_failed` instead."""
+        self._which = which
+        self._second_ends = 0.0
+        self._left = MOST_A_SECOND
+        self._above = 0
+        self.look()
+
+    def look(self) -> None:
+        """At the level of the log, which an operator may have changed.
+
+        Not at each command: to bind a logger for a line that is not written costs more than what it is about.
+        """
+        self.is_debug = level_is_on(logging.DEBUG)
+        """Whether each delivery has a line."""
+        self.is_on = self.is_debug or (self._which in ("sampled", "all") and level_is_on(logging.INFO))
+
+    def share(self, at: float) -> float:
+        """Of the commands that end now, the part that has a line; 0: this one has none.
+
+        Args:
+            at: when its tool ended, monotonic: the clock is not asked again.
+        """
+        if self._which != "sampled":
+            return 1.0 if self._which == "all" else 0.0
+        if at >= self._second_ends:
+            self._second_ends, self._left = at + 1.0, MOST_A_SECOND
+        if self._left > 0:
+            self._left -= 1
+            return 1.0
+        self._above += 1
+        return 0.0 if self._above % ONE_OF else 1 / ONE_OF
