@@ -10,6 +10,7 @@ import pytest
 
 from integration.desk import DURABLE, STREAM, desk
 from integration.house import house, noops
+from integration.older_server import older_server
 from integration.processes import Probe, command_line, typed, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.models import Dialect
@@ -92,3 +93,17 @@ async def test_durable_that_is_not_there_is_named_with_what_makes_it() -> None:
             assert ended.code == 3
             assert f"no durable {DURABLE}" in ended.err
             assert "nats ensure --apply" in ended.err
+
+
+@pytest.mark.parametrize("words", [("pause", "--for", "20m"), ("resume",)])
+async def test_server_before_2_11_cannot_pause_and_nothing_is_changed(words: tuple[str, ...]) -> None:
+    """Its INFO has this version (recorded of nats-server 2.10.26, which said the same by hand)."""
+    async with desk() as there:
+        await there.make_stream(max_age=3600 * 10**9)
+        await there.make_durable()
+        before = (await there.durable())["config"]
+        async with older_server(there.server.port, "2.10.26") as url:
+            ended = await there.type("nats", *words, NATS_URL=url)
+        assert (ended.code, ended.out) == (3, "")
+        assert ended.err_lines == ["noetl-worker: nats-server 2.10 cannot pause a durable: it takes 2.11"]
+        assert (await there.durable())["config"] == before

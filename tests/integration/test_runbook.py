@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,13 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from faults.plug_in import KINDS, install_tools
+from faults.scene import inside
 from integration.desk import DURABLE, STREAM, desk
 from integration.house import house, noops
 from integration.page_commands import commands_of
-from integration.processes import Gate, typed, until, worker_process
+from integration.pods import logged
+from integration.processes import Gate, starting_process, typed, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -25,10 +29,13 @@ from noetl_worker.models import Dialect
 PAGE = Path(__file__, "../../../docs/runbook.md").resolve().read_text(encoding="utf-8")
 
 
+def section(alert: str) -> str:
+    return PAGE.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
+
+
 def printed(alert: str, **variables: str) -> str:
     """By the commands of its section, in one line without the borders of tables; those that ask a cluster not run."""
-    section = PAGE.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
-    commands = [shlex.split(line.text)[1:] for line in commands_of(section) if line.why_not is None]
+    commands = [shlex.split(line.text)[1:] for line in commands_of(section(alert)) if line.why_not is None]
     assert commands, f"no command that can be run in {alert}"
     given = {"COLUMNS": "300", **variables}
     with ThreadPoolExecutor(1) as apart:  # a test may be on a loop, and a command has one of its own
@@ -114,8 +121,50 @@ async def test_dead_letter_is_found_with_its_reason() -> None:
         assert "unknown command: 404" in printed("NoetlWorkerDeadLetters", NATS_URL=there.server.url)
 
 
+async def test_restart_is_found_in_the_last_lines_of_the_worker_before(tmp_path: Path) -> None:
+    broken = inside(BREAK="noetl_worker.delivery.keepalive:Keepalive._registration")
+    async with (
+        house(Dialect.PYTHON, worker=False) as home,
+        starting_process(home, tmp_path, WORKER_NATS_LAG_POLL_INTERVAL="1", **broken) as worker,
+    ):
+        assert await worker.exit_code() == 6
+        found = logged(section("NoetlWorkerRestarts"), worker.log_path)
+        assert "cannot go on: the keepalive thread has ended" in found
+        assert "is broken on purpose" in found
+
+
+async def test_kind_that_fails_is_found_with_the_error_of_each_command(tmp_path: Path) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    async with house(Dialect.PYTHON, worker=False) as home, worker_process(home, tmp_path) as worker:
+        fails = RawCommand("http", {"url": f"http://{nowhere}/"})
+        issued = await home.plane.create_commands([*[fails] * 2, *noops(20)])
+        await home.wait_terminal(*(one.event_id for one in issued))
+        await home.wait_settled()
+        found = [json.loads(line) for line in logged(section("NoetlWorkerKindFails"), worker.log_path).splitlines()]
+        assert [(line["event"], line["kind"], nowhere in line["error"]) for line in found] == [
+            ("command_failed", "http", True)
+        ] * 2
+
+
+async def test_loop_that_stands_still_is_found_with_what_blocks_it(tmp_path: Path) -> None:
+    bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}"}
+    async with (
+        house(Dialect.PYTHON, plane={"extra_kinds": KINDS}, worker=False) as home,
+        worker_process(home, tmp_path, **bind, **install_tools(tmp_path)),
+    ):
+        await home.plane.create_commands([RawCommand("block", {"seconds": 600})])
+        await until((tmp_path / "blocked").exists, "the loop is blocked")
+        given = at(home, NOETL_WORKER_OUTBOX_DIR=home.outbox.name, **bind)
+
+        async def is_shown() -> bool:
+            found = await asyncio.to_thread(printed, "NoetlWorkerLoopLag", tmp_path, **given)
+            lag = re.search(r"loop lag ([0-9.]+) s", found)
+            return lag is not None and float(lag[1]) >= 1 and " running block " in found
+
+        await until(is_shown, "the lag, and the kind that runs")
+
+
 @pytest.mark.parametrize("alert", [line[3:] for line in PAGE.splitlines() if line.startswith("## ")])
 def test_each_section_has_a_command_and_a_fix(alert: str) -> None:
-    section = PAGE.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
-    assert commands_of(section)
-    assert "**Fix:** " in section
+    assert commands_of(section(alert))
+    assert "**Fix:** " in section(alert)

@@ -214,17 +214,21 @@ async def test_drain_ends_when_the_last_end_is_answered_or_nothing_may_be_waited
 # ── what was cut off is looked after ──
 
 
-async def looked_at(answers: list[Any]) -> tuple[list[Any], float]:
-    """The log lines of a watch that sees these answers, one a minute, and what it counts."""
-    before = counted("executions_standing_still")
+async def watched(answers: list[Any]) -> None:
+    """By a watch that sees these answers, one a minute."""
     at, _ = plane(lambda *_: answers.pop(0), Dialect.RUST)
+    watch = ExecutionWatch()
+    event_set: Any = type("Set", (), {"execution_id": STUCK["execution_id"], "who": lambda _: {"step": "start"}})()
+    watch.look_at(at, event_set)
+    watch.look_at(at, event_set)  # one line an execution
+    await asyncio.sleep(600)
 
+
+async def looked_at(answers: list[Any]) -> tuple[list[Any], float]:
+    """The log lines, and what it counts."""
+    before = counted("executions_standing_still")
     with capture_logs() as lines:
-        watch = ExecutionWatch()
-        event_set: Any = type("Set", (), {"execution_id": STUCK["execution_id"], "who": lambda _: {"step": "start"}})()
-        watch.look_at(at, event_set)
-        watch.look_at(at, event_set)  # one line an execution
-        await asyncio.sleep(600)
+        await watched(answers)
     return lines, counted("executions_standing_still") - before
 
 
