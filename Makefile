@@ -103,8 +103,10 @@ upgrade-test: $(STAMP) ## the version before, this one, and back again, on one d
 	NOETL_WORKER_UPGRADE_FROM=$(CURDIR)/target/upgrade/python $(BIN)/pytest tests/faults/test_upgrade.py; \
 	  status=$$?; git worktree remove --force target/upgrade; exit $$status
 
-soak: $(STAMP) ## the long forms: 10,000 commands under kills, 100,000 commands, real waits (an hour)
-	$(HOLD_TIMES) NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m soak
+# What was done of a commit is not done again: a run that was stopped goes on.
+SOAK_DONE ?= target/soak/$(shell git rev-parse --short HEAD)
+soak: $(STAMP) ## the long forms: kills, 100,000 commands, real waits (an hour), mixed kinds (two hours); goes on where it was stopped
+	$(HOLD_TIMES) NOETL_WORKER_FAULTS_WRITE=1 NOETL_WORKER_SOAK_DONE=$(SOAK_DONE) $(BIN)/pytest tests/faults -m soak
 
 # The demo needs no compiler: without a .venv it takes a light one of its own, in seconds.
 DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)

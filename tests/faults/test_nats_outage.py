@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,11 @@ def main_connection(worker: WorkerProcess, event: str) -> list[Any]:
 
 
 @contextlib.asynccontextmanager
-async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIterator[None]:
-    """No-op commands at this rate while the block runs."""
+async def feeding(
+    home: Scene, issued: list[Issued], *, per_s: int, mix: Sequence[RawCommand] = (RawCommand("noop"),)
+) -> AsyncIterator[None]:
+    """Commands of this mix, in turns, at this rate while the block runs."""
+    turns = itertools.cycle(mix)
 
     stop = asyncio.Event()  # not a cancellation: nats-py's flush may swallow it (cpython #86296)
 
@@ -42,7 +46,7 @@ async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIter
         while not stop.is_set():
             by_now = int((time.monotonic() - started) * per_s)
             due = min(by_now - sent, per_s)  # a flush of the plane's that the server never answered is no flood later
-            issued.extend(await home.plane.create_commands([RawCommand("noop")] * due) if due else [])
+            issued.extend(await home.plane.create_commands(list(itertools.islice(turns, due))) if due else [])
             sent = by_now
             await asyncio.sleep(0.02)
 

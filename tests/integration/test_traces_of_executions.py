@@ -133,5 +133,9 @@ def test_execution_of_more_than_a_thousand_commands_goes_on_in_a_trace_for_each_
         begun(traces, 7, step=step)
     last = [trace_id(span) for span in spans.all()[-3:]]
     assert last == [trace_of(PLANE, 7, step) for step in ("load", "store", "load")]
+    first, *rest = spans.all()
+    assert all(not span.links for span in (first, *rest[: MOST_COMMANDS - 1]))
+    assert [[link.context for link in span.links] for span in rest[MOST_COMMANDS - 1 :]] == [[first.context]] * 3
+    assert spans.roots() == spans.all(), "a link is no parent"
     begun(traces, 8)
     assert trace_id(spans.all()[-1]) == trace_of(PLANE, 8), "another execution begins anew"

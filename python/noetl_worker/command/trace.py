@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
@@ -59,13 +60,25 @@ that is larger, or refuse it."""
 _MOST_KEPT: Final = 1000
 
 
+@dataclass(slots=True)
+class _Begun:
+    """What began in one trace."""
+
+    trace_id: int
+    commands: int = 0
+    first: SpanContext | None = None
+    """Recorded."""
+
+
 class ExecutionTraceIds(RandomIdGenerator):
     """Ids of traces that begin here: a sampler that goes by the id decides the same in each worker."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
-        self._begun: dict[tuple[str, int, str], list[int]] = {}
-        """Plane, execution and step ("": all) -> commands whose trace began here, and its id; of the last ones."""
+        self._begun: dict[tuple[str, int, str], _Begun] = {}
+        """By plane, execution and step ("": all), of the last ones."""
+        self.execution: _Begun | None = None
+        """Of the trace that was begun last."""
         self.notification: Envelope | None = None
         """Whose trace is begun next; None: it belongs to no execution."""
 
@@ -74,20 +87,20 @@ class ExecutionTraceIds(RandomIdGenerator):
         if notification is None:
             return super().generate_trace_id()
         key = (notification.server_url, notification.execution_id, "")
-        begun = self._begun.get(key) or self._first(key)
-        begun[0] += 1
-        if begun[0] > MOST_COMMANDS:
+        begun = self.execution = self._begun.get(key) or self._first(key)
+        begun.commands += 1
+        if begun.commands > MOST_COMMANDS:
             key = (*key[:2], notification.step)
             begun = self._begun.get(key) or self._first(key)
-        return begun[1]
+        return begun.trace_id
 
-    def _first(self, key: tuple[str, int, str]) -> list[int]:
+    def _first(self, key: tuple[str, int, str]) -> _Begun:
         if len(self._begun) >= _MOST_KEPT:
             del self._begun[next(iter(self._begun))]
         url, execution, step = key
         text = "/".join(filter(None, ((url or self._server_url).rstrip("/"), str(execution), step)))
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
-        found = self._begun[key] = [0, int.from_bytes(digest[:16], "big")]
+        found = self._begun[key] = _Begun(int.from_bytes(digest[:16], "big"))
         return found
 
 
@@ -115,7 +128,8 @@ class DeliveryTraces:
         parent = _NO_PARENT
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
-        self._trace_ids.notification = notification  # asked at once, if there is no parent
+        ids = self._trace_ids
+        ids.notification, ids.execution = notification, None  # asked at once, if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
@@ -141,6 +155,8 @@ class DeliveryTraces:
                         "noetl.step": notification.step,
                     }
                 )
+            if ids.execution is not None:
+                _link(span, ids.execution)
             progress.stages = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
         else:
             traced = _Unrecorded(span.get_span_context())
@@ -149,6 +165,15 @@ class DeliveryTraces:
         task = progress.task or asyncio.current_task()
         assert task is not None
         task.add_done_callback(traced.end)
+
+
+def _link(span: Span, execution: _Begun) -> None:
+    """A span of a step's trace leads to a span of its execution's: one that was sent, so it is no parent."""
+    at = span.get_span_context()
+    if execution.first is None:
+        execution.first = at
+    elif at.trace_id != execution.trace_id:
+        span.add_link(execution.first)
 
 
 class _Unrecorded:
