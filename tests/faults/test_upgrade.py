@@ -81,7 +81,11 @@ async def rolled(home: Scene, version: int) -> WorkerProcess:
 async def test_both_versions_work_side_by_side_under_load_while_workers_are_drained_and_killed(
     dialect: Dialect, tmp_path: Path
 ) -> None:
-    """One durable, one outbox directory, a worker of each; in turns one is drained, then one killed, and replaced."""
+    """One durable, one outbox directory, a worker of each; in turns one is drained, then one killed, and replaced.
+
+    Leases are longer than elsewhere: on a busy machine a heartbeat is half a second late, and after one second the
+    plane gives a command away that runs. It takes the ends of both (protocol/claim.md#races).
+    """
     leases = {**SHORT_LEASES, "claim_lease_s": 2.0, "heartbeat_stale_s": 4.0, "worker_stale_s": 4.0}
     async with scene(tmp_path, dialect, plane=leases if dialect is Dialect.PYTHON else {}) as home:
         workers = [await rolled(home, 0), await rolled(home, 1)]

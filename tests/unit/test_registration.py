@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
+import virtual_time
+from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import Health
 from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
 from unit.planes import answer, plane, settings
+
+anyio_backend = virtual_time.anyio_backend
 
 
 @pytest.mark.parametrize(
@@ -26,3 +33,33 @@ async def test_beat_is_a_registration_where_the_plane_warns_of_every_heartbeat(d
     assert (first[0], second[0], second[1]["name"]) == ("/api/worker/pool/register", beat, "w")
     if dialect is Dialect.PYTHON:
         assert second[1] == first[1], "the whole row"
+
+
+@pytest.mark.parametrize(("silent_s", "is_asked"), [(15.0, False), (45.0, True)])
+async def test_command_is_asked_about_before_its_report_once_the_plane_heard_nothing_for_longer_than_a_claim_lasts(
+    silent_s: float, is_asked: bool
+) -> None:
+    """After 30 s without a heartbeat the Python plane gives its claims away, and takes both ends
+    (protocol/claim.md#leases, #races)."""
+    answers = [answer(200, {"status": "ok"})]
+    at, _ = plane(lambda *_: answers[-1], Dialect.PYTHON)
+    deliveries = InProgress(ack_wait_s=3600)
+    registration = Registration(
+        at,
+        settings(),
+        "w",
+        HeartbeatWatch(at.url, Health()),
+        version="0",
+        engine="rust",
+        on_silence=deliveries.give_up,
+    )
+    assert await registration.register()
+    deliveries.track("a", time.monotonic())
+    answers.append(answer(503, {"error": "no"}))
+    await asyncio.sleep(silent_s)
+    assert not await registration.heartbeat()
+    assert deliveries.is_expired("a", time.monotonic()) is is_asked
+    answers.append(answer(200, {"status": "ok"}))
+    assert await registration.heartbeat()
+    deliveries.track("b", time.monotonic())
+    assert [deliveries.is_expired(one, time.monotonic()) for one in ("a", "b")] == [is_asked, False]

@@ -44,7 +44,7 @@ class _Beat:
     last_sent: float
     """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
     expired: bool = False
-    """Nothing was extended for longer than ack_wait: the server may have given it away, whatever came after."""
+    """Nothing was heard of us for too long: the server or the plane may have given it away, whatever came after."""
     deliveries: int = 1
     """Two can have one reply subject: a durable that is made again counts from 1 again."""
 
@@ -71,8 +71,13 @@ class InProgress:
         if beat.deliveries == 0:
             del self._beats[reply]
 
+    def give_up(self) -> None:
+        """The plane has not heard of this worker for so long that it gives its claims away."""
+        for beat in self._beats.copy().values():
+            beat.expired = True
+
     def is_expired(self, reply: str, now: float) -> bool:
-        """No sign of life for longer than ack_wait: the server has given the message to somebody else."""
+        """No sign of life for longer than ack_wait, or the plane has had none: somebody else may have the command."""
         if reply not in self._beats:
             return False
         beat = self._beats[reply]
@@ -220,7 +225,15 @@ class Keepalive:
             log.debug("not_registered_yet", error=str(error))  # the main loop waits for the same plane, and says so
             return None
         name = self._identity.name_for(plane.dialect)
-        registration = Registration(plane, self._settings, name, watch, version=self._version, engine=self._engine)
+        registration = Registration(
+            plane,
+            self._settings,
+            name,
+            watch,
+            version=self._version,
+            engine=self._engine,
+            on_silence=self.in_progress.give_up,
+        )
         return registration if await registration.register() else None
 
 

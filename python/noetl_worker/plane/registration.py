@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Callable
 
 import structlog
 
@@ -26,9 +28,19 @@ class Registration:
     """One row. Used from the keepalive thread, with that thread's own transport."""
 
     def __init__(
-        self, plane: Plane, settings: Settings, worker_id: str, watch: HeartbeatWatch, *, version: str, engine: str
+        self,
+        plane: Plane,
+        settings: Settings,
+        worker_id: str,
+        watch: HeartbeatWatch,
+        *,
+        version: str,
+        engine: str,
+        on_silence: Callable[[], None] = lambda: None,
     ) -> None:
-        self._plane, self._watch = plane, watch
+        """`on_silence`: called while, and once more after, the plane has had no heartbeat for too long."""
+        self._plane, self._watch, self._on_silence = plane, watch, on_silence
+        self._heard_at = time.monotonic()
         self._trouble = Outage()
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
@@ -78,11 +90,19 @@ class Registration:
         log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
         return await self.register()
 
+    def _look_at_silence(self) -> None:
+        """It gives claims away meanwhile, and takes the ends of both workers (protocol/claim.md#races)."""
+        if time.monotonic() - self._heard_at > self._plane.rules.stale_after_s:
+            self._on_silence()
+
     def _answered(self) -> None:
+        self._look_at_silence()
+        self._heard_at = time.monotonic()
         self._trouble.ends()
         self._watch.answered()
 
     def _failed(self, error: ControlPlaneError) -> bool:
+        self._look_at_silence()
         metrics.HEARTBEAT_FAILURES.inc()
         if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
             log.warning("heartbeat_failed", worker_id=self._worker_id, server_url=self._plane.url, **line)
