@@ -39,6 +39,11 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
         yield stream
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def lines(written: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.getvalue().splitlines()]
 
@@ -65,8 +70,7 @@ def test_no_colours_are_written_into_a_file_and_none_where_they_are_not_wanted(m
         ("auto", True, "", True),
         ("auto", True, "1", False),
     ):
-        stream = io.StringIO()
-        monkeypatch.setattr(stream, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        stream = Terminal() if is_terminal else io.StringIO()
         monkeypatch.setattr("sys.stderr", stream)
         monkeypatch.setenv("NO_COLOR", no_color)
         with logging_guard.kept():
