@@ -77,8 +77,8 @@ class ExecutionTraceIds(RandomIdGenerator):
         self._server_url = server_url
         self._begun: dict[tuple[str, int, str], _Begun] = {}
         """By plane, execution and step ("": all), of the last ones."""
-        self.execution: _Begun | None = None
-        """Of the trace that was begun last."""
+        self.begun_now: tuple[_Begun, ...] = ()
+        """The execution whose trace, or that of a step of it, was begun last; none where there was a parent."""
         self.notification: Envelope | None = None
         """Whose trace is begun next; None: it belongs to no execution."""
 
@@ -87,7 +87,8 @@ class ExecutionTraceIds(RandomIdGenerator):
         if notification is None:
             return super().generate_trace_id()
         key = (notification.server_url, notification.execution_id, "")
-        begun = self.execution = self._begun.get(key) or self._first(key)
+        begun = self._begun.get(key) or self._first(key)
+        self.begun_now = (begun,)
         begun.commands += 1
         if begun.commands > MOST_COMMANDS:
             key = (*key[:2], notification.step)
@@ -129,7 +130,7 @@ class DeliveryTraces:
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
         ids = self._trace_ids
-        ids.notification, ids.execution = notification, None  # asked at once, if there is no parent
+        ids.notification, ids.begun_now = notification, ()  # asked at once, if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
@@ -155,8 +156,8 @@ class DeliveryTraces:
                         "noetl.step": notification.step,
                     }
                 )
-            if ids.execution is not None:
-                _link(span, ids.execution)
+            for execution in ids.begun_now:
+                _link(span, execution)
             progress.stages = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
         else:
             traced = _Unrecorded(span.get_span_context())
