@@ -77,7 +77,7 @@ class ExecutionTraceIds(RandomIdGenerator):
         self._server_url = server_url
         self._begun: dict[tuple[str, int, str], _Begun] = {}
         """By plane, execution and step ("": all), of the last ones."""
-        self.begun_now: tuple[_Begun, ...] = ()
+        self.begun_now: list[_Begun] = []
         """The execution whose trace, or that of a step of it, was begun last; none where there was a parent."""
         self.notification: Envelope | None = None
         """Whose trace is begun next; None: it belongs to no execution."""
@@ -88,7 +88,7 @@ class ExecutionTraceIds(RandomIdGenerator):
             return super().generate_trace_id()
         key = (notification.server_url, notification.execution_id, "")
         begun = self._begun.get(key) or self._first(key)
-        self.begun_now = (begun,)
+        self.begun_now = [begun]
         begun.commands += 1
         if begun.commands > MOST_COMMANDS:
             key = (*key[:2], notification.step)
@@ -130,7 +130,7 @@ class DeliveryTraces:
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
         ids = self._trace_ids
-        ids.notification, ids.begun_now = notification, ()  # asked at once, if there is no parent
+        ids.notification, ids.begun_now = notification, []  # asked at once, if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
