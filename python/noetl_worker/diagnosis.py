@@ -1,4 +1,7 @@
-"""What became of one command: what this machine, NATS and the control plane know. Asking changes nothing."""
+"""What became of one command, or of an execution: what this machine, NATS and the control plane know.
+
+Asking changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import addresses_here
 from noetl_worker.outbox.reading import look_into
-from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
 from noetl_worker.settings.settings import Settings
@@ -84,6 +87,12 @@ class Diagnosis:
             story.means(other.conclusion)
         story.means("nothing is known of it: it is over and forgotten, or was never published here")
         return story
+
+    async def ask_plane_alone(self) -> Story:
+        """As `ask`, where nothing else can know of it."""
+        await self._ask_plane(self._story)
+        self._story.means("the control plane knows nothing of it")
+        return self._story
 
     def _is_ours(self, command_id: object) -> bool:
         return str(command_id) == self._story.command_id
@@ -215,11 +224,13 @@ class Diagnosis:
     async def _ask_plane(self, story: Story) -> None:
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         try:
-            if story.execution_id is None:
-                story.unknown.append("the control plane: name the execution with --execution, nothing here names it")
-                return
             plane = await client.plane("")
-            self._note_execution(await plane.execution_detail(story.execution_id), story)
+            if story.execution_id is not None:
+                self._note_command(await plane.execution_detail(story.execution_id), story)
+            elif (detail := await _execution_named(plane, story.command_id)) is not None:
+                self._note_execution(detail, story)
+            else:
+                story.unknown.append("the control plane: name the execution with --execution, nothing here names it")
         except ServerRefused as error:
             story.unknown.append(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
@@ -228,10 +239,32 @@ class Diagnosis:
             await client.close()
 
     def _note_execution(self, detail: Mapping[str, Any], story: Story) -> None:
-        events = [
-            event for event in detail.get("events") or () if isinstance(event, dict) and self._is_of_command(event)
-        ]
-        for event in sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0))):
+        """How each of its commands ended, and which have not."""
+        story.execution_id = int(story.command_id)
+        errors: dict[str, str] = {}
+        running: dict[str, object] = {}
+        failed = []
+        for event in _events_of(detail):
+            node, command_id = event.get("node_name"), str(_context(event).get("command_id"))
+            errors[command_id] = _error_of(event) or errors.get(command_id, "")
+            if event.get("event_type") == "command.claimed":
+                running[command_id] = node
+            elif event.get("event_type") in _ENDS:
+                running.pop(command_id, None)
+                text = f"{node} {_end_text(event)}" + (f": {errors[command_id]}" if errors[command_id] else "")
+                story.add("plane", f"{text[:_MOST_CHARS]} (command {command_id})", str(event.get("created_at") or ""))
+                failed += [text] if errors[command_id] else []
+        for command_id, node in running.items():
+            story.add("plane", f"{node} was claimed and has no end (command {command_id})")
+        story.is_known = True
+        reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
+        story.means(f"execution {story.execution_id} of {detail.get('path')} is {detail.get('status')}{reason}")
+        if (detail.get("pagination") or {}).get("has_next"):
+            story.unknown.append(f"execution {story.execution_id} has more events than its newest page")
+
+    def _note_command(self, detail: Mapping[str, Any], story: Story) -> None:
+        events = [event for event in _events_of(detail) if self._is_of_command(event)]
+        for event in events:
             story.add("plane", _event_text(event), str(event.get("created_at") or ""))
         ends = [event for event in events if event.get("event_type") in _ENDS]
         claims = [event for event in events if event.get("event_type") == "command.claimed"]
@@ -253,6 +286,24 @@ class Diagnosis:
         if event.get("event_type") == "command.issued":
             return str(event.get("event_id")) in (str(self._story.event_id), self._story.command_id.rpartition(":")[2])
         return self._is_ours(_context(event).get("command_id"))
+
+
+async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
+    """The execution with this id; None where the plane knows none."""
+    if not (name.isascii() and name.isdigit()):
+        return None
+    try:
+        return await plane.execution_detail(int(name))
+    except ServerRefused as error:
+        if error.is_not_found:
+            return None
+        raise
+
+
+def _events_of(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """In their order: the Python plane has the newest first."""
+    events = [event for event in detail.get("events") or () if isinstance(event, dict)]
+    return sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0)))
 
 
 def _execution_in(command_id: str) -> int | None:
@@ -293,20 +344,20 @@ def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[st
 
 
 def _event_text(event: Mapping[str, Any]) -> str:
-    context = _context(event)
-    worker = context.get("worker_id")
-    inner = context.get("result")
-    error = (
-        event.get("error")
-        or context.get("error")
-        or ((inner.get("context") or {}).get("error") if isinstance(inner, dict) else None)
-    )
+    worker, error = _context(event).get("worker_id"), _error_of(event)
     parts = [
         f"{event.get('event_type')} ({event.get('status')})",
         f"by {worker}" if worker else "",
         f"error: {error}" if error else "",
     ]
     return ", ".join(filter(None, parts))[:_MOST_CHARS]
+
+
+def _error_of(event: Mapping[str, Any]) -> str:
+    context = _context(event)
+    inner = context.get("result")
+    of_tool = (inner.get("context") or {}).get("error") if isinstance(inner, dict) else None
+    return str(event.get("error") or context.get("error") or of_tool or "")
 
 
 def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -64,6 +64,20 @@ async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dial
         assert "not today" not in texts(story, "plane")
 
 
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_execution_is_told_by_how_its_commands_ended(dialect: Dialect) -> None:
+    async with house(dialect, WORKER_ID="w-1") as home:
+        good, bad = await home.plane.create_commands(
+            [RawCommand("noop"), RawCommand("python", {"code": "raise ValueError('not today')"})]
+        )
+        await home.wait_terminal(good.event_id, bad.event_id)
+        story = await asked(home, good.execution_id)
+        assert story.conclusion.startswith(f"execution {good.execution_id} of raw is ")
+        assert f"(command {good.command_id})" in texts(story, "plane")
+        assert "start completed (command" in texts(story, "plane")
+        assert f"not today (command {bad.command_id})" in texts(story, "plane")
+
+
 async def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:
     async with house(worker=False) as home:
         [one] = await home.plane.create_commands([RawCommand("noop")])
@@ -159,7 +173,7 @@ async def test_command_line_ends_with_5_where_nothing_is_known() -> None:
 def test_id_that_is_empty_is_refused(tmp_path: Path) -> None:
     ended = command_line(tmp_path, "why", " ")
     assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
-    assert "COMMAND_ID" in ended.err
+    assert "the id of a command or an execution" in ended.err
 
 
 def test_table_without_a_fact_has_no_head() -> None:

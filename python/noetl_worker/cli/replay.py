@@ -43,6 +43,8 @@ def replay(
     not. Credentials are fetched as by the worker. The Python plane takes secrets
     out of what it shows: a config that has them in clear is not the same here.
 
+    A command of a kept run of `dev` is had from there.
+
     Exit codes: 0 the tool succeeded (with --dry: the config is right); 1 it
     failed; 2 a setting is wrong; 3 no control plane; 5 it knows no such command;
     130 interrupted.
@@ -51,9 +53,8 @@ def replay(
 
     require_posix()
     try:
-        settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
         configure_logging("warning", "auto", without=("command_failed",))  # the result says it
-        code = event_loop.run(_replay(settings, event_id, dry=dry, as_json=as_json))
+        code = event_loop.run(_replay(flags, event_id, dry=dry, as_json=as_json))
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
@@ -72,7 +73,18 @@ def _refusal_text(error: ServerRefused, event_id: int) -> str:
     return f"the control plane knows no command of the event {event_id}: is it the id of its command.issued? ({error})"
 
 
-async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool) -> int:
+async def _replay(flags: SettingFlags, event_id: int, *, dry: bool, as_json: bool) -> int:
+    from noetl_worker.cli.local.kept_plane import kept_plane
+
+    async with kept_plane(str(event_id)) as kept:
+        # Its execution may be over by now.
+        settings = load_settings(
+            flags={**flags, **(kept.flags if kept else {}), "NOETL_WORKER_CANCELLATION_POLL_S": "0"}
+        )
+        return await _replay_at(settings, event_id, dry=dry, as_json=as_json)
+
+
+async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool) -> int:
     from noetl_worker import json_text
     from noetl_worker.claim.claim import read_claim
     from noetl_worker.local_run import LocalRun, WithholdingTransport

@@ -1,4 +1,4 @@
-"""`noetl-worker why COMMAND_ID`: what became of a command."""
+"""`noetl-worker why ID`: what became of a command, or of an execution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ EXIT_UNKNOWN: Final = 5
 @with_setting_flags(shown=("nats_url", "server_url", "outbox_dir"))
 def why(
     flags: SettingFlags,
-    command_id: Annotated[str, typer.Argument(help="As in the notification, a log line or a dead letter.")],
+    command_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Of a command or an execution, also of a run of `dev`.")
+    ],
     execution: Annotated[
         int | None, typer.Option("--execution", min=1, help="Its execution, where nothing here names it.")
     ] = None,
@@ -34,9 +36,10 @@ def why(
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say what became of a command: its message and where the durable stands, dead
+    """Say what became of a command: its message and where the durable stands, its
     dead letters, the outbox of this machine, and the control plane's events: who
-    claimed it, when it started, how it ended.
+    claimed it, when it started, how it ended. Of an execution: how each of its
+    commands ended. Of a run of `dev` the kept run is asked, and nothing else.
 
     Nothing is changed. A source that cannot be asked is named. The Rust plane's
     ids begin with their execution; for one of the Python plane the message, the
@@ -44,15 +47,13 @@ def why(
 
     Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is.
     """
-    from noetl_worker.diagnosis import Diagnosis
     from noetl_worker.observability.logging import configure_logging
 
     try:
         if not command_id.strip():
-            raise SettingsError("COMMAND_ID", command_id, "the id of a command")
-        settings = load_settings(flags=flags)
+            raise SettingsError("ID", command_id, "the id of a command or an execution")
         configure_logging("error", "auto")
-        story = event_loop.run(Diagnosis(settings, command_id.strip(), execution_id=execution, most=messages).ask())
+        story = event_loop.run(_ask(flags, command_id.strip(), execution, messages))
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
@@ -61,6 +62,17 @@ def why(
     else:
         _print(story)
     raise typer.Exit(0 if story.is_known else EXIT_UNKNOWN)
+
+
+async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: int) -> Story:
+    from noetl_worker.cli.local.kept_plane import kept_plane
+    from noetl_worker.diagnosis import Diagnosis
+
+    async with kept_plane(name) as kept:
+        settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
+        execution = execution or (kept and kept.execution_id)
+        diagnosis = Diagnosis(settings, name, execution_id=execution, most=messages)
+        return await (diagnosis.ask_plane_alone() if kept else diagnosis.ask())
 
 
 def _print(story: Story) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -15,6 +17,8 @@ from rich.console import Console
 from noetl_worker.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.failures import LoopItem
+from noetl_worker.dev.kept_plane import rows_of
+from noetl_worker.dev.kept_runs import KeptRuns
 from noetl_worker.dev.live_view import About, View, view_for
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.orchestration.execution import Execution
@@ -22,7 +26,7 @@ from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_
 from noetl_worker.dev.places import FilePlaces, places_in
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.errors import PlaybookError
+from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.json_text import loads
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.tools.fields import nearest
@@ -90,7 +94,7 @@ async def run_playbook(
             places[plane.register_playbook(content).path] = places_in(content, str(neighbour))
         plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
         places[own_path] = places_in(text, str(path))
-        with view_for(console, as_json=as_json) as view:
+        with _kept(plane, known), view_for(console, as_json=as_json) as view:
             shown = _Shown(plane, view, places)
             with nullcontext() if is_quiet else watched(shown.take):
                 async with worker_factory(nats.url, plane.url, dialect):
@@ -101,6 +105,26 @@ async def run_playbook(
                             console.print(line, highlight=False, soft_wrap=True)
                         await asyncio.Event().wait()
     return 0 if execution.status == "COMPLETED" else 1
+
+
+@contextmanager
+def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
+    """Keep each run when the session is over; one that cannot be kept has been shown all the same."""
+    try:
+        yield
+    finally:
+        data = [credential.data for credential in known]
+        for execution in plane.executions.all():
+            if execution.parent_execution_id is None:
+                try:
+                    if not KeptRuns().keep(execution.execution_id, rows_of(plane, execution, data)):
+                        _warn(execution, "it is larger than what is kept of all runs")
+                except (NoetlWorkerError, OSError, sqlite3.Error) as error:
+                    _warn(execution, str(error))
+
+
+def _warn(execution: Execution, reason: str) -> None:
+    sys.stderr.write(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}\n")
 
 
 def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredential]) -> dict[str, str]:

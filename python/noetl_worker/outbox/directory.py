@@ -17,6 +17,7 @@ __all__ = [
     "made_own",
     "require_own_directory",
     "require_own_file",
+    "state_directory",
 ]
 
 
@@ -26,16 +27,19 @@ def directory_of(outbox_dir: str) -> Path:
     Empty: in the state directory of the service (systemd's STATE_DIRECTORY), else of the user (XDG_STATE_HOME,
     ~/.local/state), else, for a user without a home to write to, below the temporary directory.
     """
-    if outbox_dir:
-        return Path(outbox_dir)
+    return Path(outbox_dir) if outbox_dir else state_directory("outbox")
+
+
+def state_directory(name: str) -> Path:
+    """Where something of this user's is kept that no setting places."""
     if service := os.environ.get("STATE_DIRECTORY"):
-        return Path(service.partition(":")[0], "outbox")
+        return Path(service.partition(":")[0], name)
     temporary = Path(tempfile.gettempdir())
     if not hasattr(os, "getuid"):  # Windows, where nothing is kept on disk
-        return temporary / "noetl-worker-outbox"
+        return temporary / f"noetl-worker-{name}"
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises for a user without one
     state = os.environ.get("XDG_STATE_HOME") or (os.access(home, os.W_OK) and f"{home}/.local/state")
-    return Path(state, "noetl-worker/outbox") if state else temporary / f"noetl-worker-outbox-{os.getuid()}"
+    return Path(state, "noetl-worker", name) if state else temporary / f"noetl-worker-{name}-{os.getuid()}"
 
 
 class NotOwn(PermissionError):
@@ -64,7 +68,8 @@ def _require(path: Path, what: str, is_kind: Callable[[int], bool], *, forbidden
     if found.st_uid != os.geteuid():
         raise NotOwn(
             f"{what} {path} belongs to user {found.st_uid}, not to {os.geteuid()}: name a directory in "
-            "NOETL_WORKER_OUTBOX_DIR that is the worker's own; one that does not exist yet is made so"
+            "NOETL_WORKER_OUTBOX_DIR (runs of dev: XDG_STATE_HOME) that is the worker's own; one that does not exist "
+            "yet is made so"
         )
     if found.st_mode & forbidden:
         mode = stat.S_IMODE(found.st_mode)

@@ -50,6 +50,10 @@ class Executions:
     def children(self, execution_id: int) -> list[Execution]:
         return [execution for execution in self._by_id.values() if execution.parent_execution_id == execution_id]
 
+    def restore(self, execution: Execution) -> None:
+        """Know one of an earlier plane again, to be looked at; its rows are the event log's."""
+        self._by_id[execution.execution_id] = execution
+
     # ── starting ────────────────────────────────────────────────────────────────────────────────
 
     def execute_route(self, body: JsonValue) -> HttpAnswer:

@@ -1,0 +1,47 @@
+"""A command that asks the control plane, pointed at one that knows a kept run of `dev`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import typer
+
+from noetl_worker.cli.setting_flags import SettingFlags
+from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.outbox.directory import state_directory
+
+__all__ = ["KeptPlane", "kept_plane"]
+
+
+class KeptPlane(NamedTuple):
+    flags: SettingFlags
+    """What points a command at it."""
+    execution_id: int | None
+    """Of the command that was named."""
+
+
+@asynccontextmanager
+async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
+    """One of the kept run with this id (an execution's, a command's, an event's); None: there is no such run."""
+    if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
+        yield None
+        return
+    try:
+        from noetl_worker.dev.kept_plane import plane_of
+        from noetl_worker.dev.kept_runs import KeptRuns
+
+        rows = KeptRuns().find(name)
+    except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
+        typer.echo(f"noetl-worker: the kept runs of dev cannot be asked: {error}", err=True)
+        rows = []
+    if not rows:
+        yield None
+        return
+    async with plane_of(rows) as plane:
+        # Not asked which plane it is: without NATS, which it has none of, it calls itself unhealthy.
+        flags: SettingFlags = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
+        command = plane.log.command_by_ref(name)
+        yield KeptPlane(flags, command.execution_id if command is not None else None)

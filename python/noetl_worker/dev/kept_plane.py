@@ -1,0 +1,93 @@
+"""A run of `dev` as the rows of its plane, redacted; and a plane that answers from them as the one it ran on did."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from noetl_worker.dev.kept_runs import KeptRow
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.playbook import parse_yaml
+from noetl_worker.dev.plane import DevControlPlane
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.json_text import dumps, embed, loads
+from noetl_worker.models.fit import FitRules
+from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.secrets.known import KnownSecrets
+from noetl_worker.secrets.redaction import fit_result
+
+__all__ = ["plane_of", "rows_of"]
+
+_EXECUTIONS: Final = "executions"
+_CATALOG: Final = "catalog"
+_TABLES: Final = {"commands": "command_ref", "events": "event_id", "results": "ref"}
+"""Those with rows of an execution, and the column that names one."""
+_FIELDS: Final = (
+    "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
+    "stands_still", "ended_at", "error", "is_failed",
+)  # fmt: skip
+_NO_LIMIT: Final = 1 << 40
+"""Bytes."""
+
+
+def rows_of(
+    plane: DevControlPlane, execution: Execution, credentials: Iterable[Mapping[str, JsonValue]]
+) -> Iterator[KeptRow]:
+    """What there is of an execution and of those that its steps started, without what is secret.
+
+    Args:
+        credentials: the data of those that the run could use.
+    """
+    family = [execution]
+    for member in family:
+        family += plane.executions.children(member.execution_id)
+    playbooks = {member.catalog_id: plane.catalog.find(catalog_id=member.catalog_id) for member in family}
+    documents = {catalog_id: parse_yaml(entry.content) for catalog_id, entry in playbooks.items() if entry is not None}
+    known = KnownSecrets()
+    for data in credentials:
+        known.add_credential(data)
+    for value in (*documents.values(), *(member.workload for member in family)):
+        known.add_inline(value)
+    rules = FitRules.of(known.texts(), max_bytes=_NO_LIMIT)
+
+    def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> KeptRow:
+        """What is bytes is JSON; it is found as such by its place."""
+        value = {key: embed(item) for key, item in columns.items() if isinstance(item, bytes)}
+        plain = {key: item for key, item in columns.items() if key not in value}
+        return KeptRow(kind, str(name), fit_result(dumps({"plain": plain, "json": value}), rules).body)
+
+    for catalog_id, entry in playbooks.items():
+        if entry is not None:
+            yield row(_CATALOG, catalog_id, {**entry._asdict(), "content": dumps(documents[catalog_id])})
+    for member in family:
+        fields = {name: getattr(member, name) for name in _FIELDS}
+        yield row(_EXECUTIONS, member.execution_id, {"dialect": plane.dialect.value, **fields})
+        for table, key in _TABLES.items():
+            query = f"SELECT * FROM {table} WHERE execution_id = ?"
+            for found in plane.log.db.execute(query, (member.execution_id,)):
+                yield row(table, found[key], dict(found))
+
+
+@asynccontextmanager
+async def plane_of(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
+    """A plane on a port of its own, without NATS, that knows this run and nothing else.
+
+    Raises:
+        PlaybookError: what is kept of it is no run.
+    """
+    read: list[tuple[str, dict[str, Any]]] = [(row.kind, loads(row.contents)) for row in rows]
+    dialect = Dialect(next(value["plain"].pop("dialect") for kind, value in read if kind == _EXECUTIONS))
+    async with DevControlPlane(PlaneSettings(dialect=dialect)) as plane:
+        for kind, value in read:
+            plain = value["plain"]
+            if kind == _EXECUTIONS:
+                plain.pop("dialect", None)
+                plane.executions.restore(Execution(playbook=None, payload={}, **plain))
+                continue
+            columns = {**plain, **{name: dumps(item) for name, item in value["json"].items()}}
+            if kind == _CATALOG:
+                columns["content"] = columns["content"].decode()
+            marks = ", ".join("?" * len(columns))
+            plane.log.db.execute(f"INSERT INTO {kind} ({', '.join(columns)}) VALUES ({marks})", (*columns.values(),))
+        yield plane

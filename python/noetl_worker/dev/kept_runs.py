@@ -1,0 +1,103 @@
+"""The runs of `dev` on disk, for whoever looks at one later: rows in one table, the oldest run goes first.
+
+The directory and the file are this user's alone, as the outbox's are: what steps worked with is in them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from noetl_worker.errors import PlaybookError
+from noetl_worker.outbox.directory import made_own, require_own_directory, require_own_file, state_directory
+
+__all__ = ["LAST", "KeptRow", "KeptRuns"]
+
+LAST: Final = "last"
+"""In the place of an id: the newest run."""
+_VERSION: Final = 1
+_TABLE: Final = (
+    "PRAGMA auto_vacuum=FULL; BEGIN; CREATE TABLE rows (run INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,"
+    " contents BLOB NOT NULL); CREATE INDEX rows_run ON rows (run); CREATE INDEX rows_id ON rows (id);"
+    f" PRAGMA user_version={_VERSION}; COMMIT"
+)
+_FILE: Final = "runs.sqlite3"
+
+
+class KeptRow(NamedTuple):
+    """One row of the plane that a run was on."""
+
+    kind: str
+    """Its table there."""
+    id: str
+    contents: bytes
+    """JSON."""
+
+
+class KeptRuns:
+    """Every method raises OSError or sqlite3.Error where the file cannot be used; the text says what to do."""
+
+    def __init__(self, directory: Path | None = None, *, most_runs: int = 100, most_bytes: int = 200 << 20) -> None:
+        self._file = (directory or state_directory("dev")) / _FILE
+        self._most_runs, self._most_bytes = most_runs, most_bytes
+
+    def keep(self, run: int, rows: Iterable[KeptRow]) -> bool:
+        """Write a run, named by its execution; whether there is room for it."""
+        self._make()
+        with self._opened() as database, database:
+            database.execute("DELETE FROM rows WHERE run = ?", (run,))
+            database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", ((run, *row) for row in rows))
+            while self._is_too_much(database):
+                database.execute("DELETE FROM rows WHERE run = (SELECT run FROM rows ORDER BY rowid LIMIT 1)")
+            return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
+
+    def find(self, name: str) -> list[KeptRow]:
+        """The rows of the run with this id: an execution's, a command's or an event's; [] if none is kept."""
+        if not self._file.exists():
+            return []
+        with self._opened() as database:
+            query = "SELECT run FROM rows WHERE id = ? LIMIT 1"
+            if name == LAST:
+                query = "SELECT run FROM rows WHERE ? ORDER BY rowid DESC LIMIT 1"
+            found = database.execute(query, (name if name != LAST else 1,)).fetchone()
+            wanted = "SELECT kind, id, contents FROM rows WHERE run = ? ORDER BY rowid"
+            return [KeptRow(*row) for row in database.execute(wanted, found)] if found is not None else []
+
+    def newest(self, most: int) -> list[int]:
+        """The ids of the newest runs."""
+        if not self._file.exists():
+            return []
+        with self._opened() as database:
+            query = "SELECT run FROM rows GROUP BY run ORDER BY max(rowid) DESC LIMIT ?"
+            return [run for (run,) in database.execute(query, (most,))]
+
+    def _make(self) -> None:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_own_directory(self._file.parent)
+        try:
+            made_own(self._file)
+        except FileExistsError:
+            return
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        require_own_directory(self._file.parent)
+        require_own_file(self._file)
+        with closing(sqlite3.connect(self._file)) as database:
+            if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                database.executescript(_TABLE)
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version != _VERSION:
+                raise PlaybookError(f"{self._file} is of version {version}, not {_VERSION}: move it away")
+            yield database
+
+    def _is_too_much(self, database: sqlite3.Connection) -> bool:
+        def number(query: str) -> int:
+            return int(database.execute(query).fetchone()[0])
+
+        pages = number("PRAGMA page_count") - number("PRAGMA freelist_count")
+        runs = number("SELECT count(DISTINCT run) FROM rows")
+        return runs > self._most_runs or (runs > 0 and pages * number("PRAGMA page_size") > self._most_bytes)

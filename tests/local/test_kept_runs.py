@@ -1,0 +1,174 @@
+"""Runs of `dev` are kept for `why` and `replay`: what of them, where, and how many."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from integration.processes import Ended, typed
+from noetl_worker.cli.dev import worker_beside
+from noetl_worker.dev.kept_runs import KeptRow, KeptRuns
+from noetl_worker.dev.session import run_playbook
+from noetl_worker.models import Dialect
+from patience import until
+
+DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
+FAILS = """\
+metadata: {name: p, path: p}
+workload: {divisors: [1, 0]}
+workflow:
+  - step: start
+    tool: {kind: noop}
+    next: {arcs: [{step: two}]}
+  - step: two
+    loop: {in: "{{ workload.divisors }}", iterator: n}
+    tool: {kind: python, input: {n: "{{ n }}"}, code: "result = {'n': 1 / n}"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "noetl-worker" / "dev"
+
+
+def ran(folder: Path, text: str, *flags: str) -> list[dict[str, object]]:
+    """The lines that `dev --json` prints."""
+    (folder / "p.yaml").write_text(text, encoding="utf-8")
+    return [json.loads(line) for line in typed("dev", str(folder / "p.yaml"), "--json", *flags).out.splitlines()]
+
+
+def why(name: object) -> Ended:
+    return typed("why", str(name), COLUMNS="400")
+
+
+@DIALECTS
+def test_why_tells_how_each_command_of_a_run_of_dev_ended(tmp_path: Path, dialect: str) -> None:
+    begin, *_, failed, _ = ran(tmp_path, FAILS, "--dialect", dialect)
+    said = why(begin["execution_id"])
+    word = "failed" if dialect == "python" else "completed with status error"
+    assert said.code == 0
+    assert f"; first two {word}: ZeroDivisionError: division by zero" in said.out.splitlines()[0]
+    assert f"two {word}: ZeroDivisionError: division by zero (command {failed['command_id']})" in said.out
+    assert said.out.count("two completed (command ") == 1
+
+
+@DIALECTS
+def test_why_knows_a_command_of_a_run_of_dev(tmp_path: Path, dialect: str) -> None:
+    *_, failed, _ = ran(tmp_path, FAILS, "--dialect", dialect)
+    said = why(failed["command_id"])
+    assert said.code == 0
+    assert "the control plane has its end" in said.out
+    assert "ZeroDivisionError: division by zero" in said.out
+
+
+@DIALECTS
+def test_replay_runs_a_command_of_a_kept_run_and_reports_nothing(tmp_path: Path, dialect: str) -> None:
+    begin, *_ = ran(tmp_path, FAILS, "--dialect", dialect)
+    rows = [json.loads(row.contents) for row in KeptRuns().find(str(begin["execution_id"])) if row.kind == "commands"]
+    done = typed("replay", str(rows[-1]["plain"]["event_id"]))
+    assert done.code == 1
+    assert "ZeroDivisionError: division by zero" in done.out
+    assert all(line.startswith("not sent: ") for line in done.out.splitlines() if "/api/" in line)
+
+
+def test_why_of_an_id_that_no_run_has_says_so() -> None:
+    assert why(12345).code == 5
+
+
+def test_run_of_a_child_playbook_is_kept_with_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "child.yaml").write_text(
+        'metadata: {name: c, path: c}\nworkflow: [{step: start, tool: {kind: shell, command: "exit 3"}}]\n'
+    )
+    parent = (
+        "metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: playbook, path: c, return_step: start}}]\n"
+    )
+    children = [line for line in ran(tmp_path, parent) if line["event"] == "failed"]
+    assert "c is FAILED" in why(children[0]["execution_id"]).out
+
+
+def test_nothing_that_is_secret_is_in_the_kept_file(tmp_path: Path, state: Path) -> None:
+    secrets = {"data": "fizz-Buzz-93-credential", "named": "qUux-71-of-the-workload"}
+    (tmp_path / "credentials.yaml").write_text(json.dumps({"db": {"type": "custom", "data": {"key": secrets["data"]}}}))
+    code = "print(auth['db']['key']); result = {'got': auth['db']['key'], 'text': t}"
+    text = (
+        f"metadata: {{name: p, path: p}}\nworkload: {{password: {secrets['named']}}}\nworkflow:\n  - step: start\n"
+        f"    tool: {{kind: python, auth: db, input: {{t: 'it is {{{{ workload.password }}}}'}}, code: {code!r}}}\n"
+    )
+    assert ran(tmp_path, text)[-1]["status"] == "COMPLETED"
+    kept = (state / "runs.sqlite3").read_bytes()
+    assert b"REDACTED" in kept
+    assert [name for name, secret in secrets.items() if secret.encode() in kept] == []
+
+
+def test_kept_runs_are_their_users_alone(tmp_path: Path, state: Path) -> None:
+    ran(tmp_path, FAILS)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (state, *state.iterdir())}
+    assert modes == {"dev": 0o700, "runs.sqlite3": 0o600}
+
+
+def test_run_is_shown_and_not_kept_where_others_may_write(tmp_path: Path, state: Path) -> None:
+    state.mkdir(parents=True)
+    state.chmod(0o777)
+    (tmp_path / "p.yaml").write_text(FAILS.replace(", 0]", "]"))
+    done = typed("dev", str(tmp_path / "p.yaml"))
+    assert done.code == 0
+    assert "is not kept: directory" in done.err
+    assert "chmod go-rwx it" in done.err
+    assert list(state.iterdir()) == []
+
+
+async def test_interrupted_run_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        'metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: shell, command: "echo on; sleep 60"}}]\n'
+    )
+    shown = io.StringIO()
+    running = asyncio.create_task(
+        run_playbook(
+            tmp_path / "p.yaml",
+            {},
+            dialect=Dialect.PYTHON,
+            keep=False,
+            as_json=False,
+            worker_factory=worker_beside,
+            console=Console(file=shown, width=120),
+        )
+    )
+    await until(lambda: "start | on" in shown.getvalue(), "the step")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    [run] = KeptRuns().newest(5)
+    assert f"execution {run} " in shown.getvalue()
+
+
+def row(size: int = 1) -> KeptRow:
+    return KeptRow("events", "7", b" " * size)
+
+
+def test_oldest_run_goes_when_there_are_too_many(tmp_path: Path) -> None:
+    kept = KeptRuns(tmp_path / "few", most_runs=2)
+    assert all(kept.keep(run, [row()]) for run in (3, 1, 2))
+    assert kept.newest(5) == [2, 1]
+    assert len(kept.find("last")) == 1
+
+
+def test_oldest_runs_go_when_they_are_too_large(tmp_path: Path) -> None:
+    kept = KeptRuns(tmp_path / "small", most_bytes=1 << 20)
+    assert [kept.keep(run, [row(300_000)]) for run in range(1, 6)] == [True] * 5
+    assert kept.newest(9) == [5, 4, 3]
+    assert (tmp_path / "small" / "runs.sqlite3").stat().st_size <= 1 << 20
+    assert not kept.keep(6, [row(2 << 20)])
+
+
+def test_name_of_a_step_is_no_picture_in_what_is_shown(tmp_path: Path) -> None:
+    """Its command's id has it between two colons."""
+    (tmp_path / "p.yaml").write_text(FAILS)
+    said = typed("dev", str(tmp_path / "p.yaml"), "--dialect", "rust").out
+    assert ":two:" in said
