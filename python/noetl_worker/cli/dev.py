@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -36,6 +37,27 @@ _RULES: Final = (
 """What its worker takes from the environment as `run` does: they are this machine's."""
 
 
+_Credential: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--credential",
+        metavar="NAME=FILE",
+        help="A credential for `auth`: a JSON or YAML file {type, data}. credentials.yaml beside the playbook, "
+        "{NAME: {type, data}}, is read by itself.",
+    ),
+]
+_Step: TypeAlias = Annotated[
+    str | None, typer.Option("--step", metavar="NAME", help="Run this step alone; each[2] is an item of its loop.")
+]
+_With: TypeAlias = Annotated[
+    Path | None, typer.Option("--with", metavar="FILE", help="With --step: a JSON object of what its templates see.")
+]
+_Run: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--run", metavar="ID", help="With --step: what they saw in this earlier run; `last` has it too."),
+]
+
+
 class LogLevel(str, Enum):
     DEBUG = "debug"
     INFO = "info"
@@ -51,15 +73,11 @@ def dev(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override, for example workload.x=1 (value is JSON, else text).")
     ] = None,
-    credential: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--credential",
-            metavar="NAME=FILE",
-            help="A credential for `auth`: a JSON or YAML file {type, data}. credentials.yaml beside the playbook, "
-            "{NAME: {type, data}}, is read by itself.",
-        ),
-    ] = None,
+    credential: _Credential = None,
+    step: _Step = None,
+    with_: _With = None,
+    run: _Run = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Run again whenever one of its files changes.")] = False,
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = Dialect.PYTHON,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for POST /api/execute.")] = False,
     strict: Annotated[
@@ -74,34 +92,64 @@ def dev(
 
     require_posix()
     configure_logging(log_level.value, "auto")
+    if (with_ or run) and not step:
+        raise typer.BadParameter("--with and --run say what a step gets: name it with --step")
+    if watch and keep:
+        raise typer.BadParameter("--watch runs it again, --keep stays with one run: give one of them")
     try:
+        overrides = dict(parse_override(text) for text in set_ or ())
         with with_extra_local():
             from noetl_worker.dev.session import run_playbook
-            from noetl_worker.lint.first_look import look_at
+            from noetl_worker.dev.step_inputs import step_with
 
-        found = look_at(playbook, plane=dialect.value)
-        for line in found:
-            typer.echo(f"{'error' if strict else 'warning'}: {line}", err=True)
-        if found and strict:
-            raise typer.Exit(EXIT_REFUSED)
-        overrides = dict(parse_override(text) for text in set_ or ())
-        session = run_playbook(
-            playbook,
-            overrides,
-            dialect=dialect,
-            keep=keep,
-            as_json=as_json,
-            worker_factory=worker_beside,
-            credentials=credential or (),
-            is_quiet=quiet,
-        )
-        code = event_loop.run(_until_sigterm(session))
+        async def once() -> int:
+            if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):
+                return EXIT_REFUSED
+            return await run_playbook(
+                playbook,
+                overrides,
+                dialect=dialect,
+                keep=keep,
+                as_json=as_json,
+                worker_factory=worker_beside,
+                credentials=credential or (),
+                is_quiet=quiet,
+                step=partial(step_with, step, dialect, file=with_, run=run, overrides=overrides) if step else None,
+            )
+
+        others = [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
+        code = event_loop.run(_until_sigterm(_again_and_again(once, playbook, others) if watch else once()))
     except NoetlWorkerError as error:
         typer.echo(f"noetl-worker dev: {error}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_SIGTERM) from None
     raise typer.Exit(code)
+
+
+def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool) -> bool:
+    """Say what `check` finds; whether that is a reason to refuse it."""
+    from noetl_worker.lint.first_look import look_at
+
+    found = look_at(playbook, plane=dialect.value)
+    for line in found:
+        typer.echo(f"{'error' if strict else 'warning'}: {line}", err=True)
+    return bool(found) and strict
+
+
+async def _again_and_again(once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path]) -> int:
+    """Run it, and again after each change, until Ctrl-C; one that cannot be run waits for the next change."""
+    from noetl_worker.dev.watch import stamps_of, until_changed
+
+    while True:
+        before = stamps_of(playbook, others)
+        try:
+            await once()
+        except NoetlWorkerError as error:
+            typer.echo(f"noetl-worker dev: {error}", err=True)
+        typer.echo(f"watching {', '.join(sorted(map(str, before)))}; Ctrl-C ends it", err=True)
+        changed = await until_changed(before, playbook)
+        typer.echo(f"\nchanged: {', '.join(map(str, changed))}", err=True)
 
 
 async def _until_sigterm(session: Coroutine[Any, Any, int]) -> int:

@@ -17,7 +17,7 @@ from noetl_worker.outbox.directory import made_own, require_own_directory, requi
 __all__ = ["LAST", "KeptRow", "KeptRuns"]
 
 LAST: Final = "last"
-"""In the place of an id: the newest run."""
+"""In the place of an id."""
 _VERSION: Final = 1
 _TABLE: Final = (
     "PRAGMA auto_vacuum=FULL; BEGIN; CREATE TABLE rows (run INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,"
@@ -59,10 +59,7 @@ class KeptRuns:
         if not self._file.exists():
             return []
         with self._opened() as database:
-            query = "SELECT run FROM rows WHERE id = ? LIMIT 1"
-            if name == LAST:
-                query = "SELECT run FROM rows WHERE ? ORDER BY rowid DESC LIMIT 1"
-            found = database.execute(query, (name if name != LAST else 1,)).fetchone()
+            found = database.execute("SELECT run FROM rows WHERE id = ? LIMIT 1", (name,)).fetchone()
             wanted = "SELECT kind, id, contents FROM rows WHERE run = ? ORDER BY rowid"
             return [KeptRow(*row) for row in database.execute(wanted, found)] if found is not None else []
 

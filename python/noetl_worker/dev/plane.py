@@ -28,6 +28,7 @@ from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.dev.orchestration.reaper import Reaper
 from noetl_worker.dev.orchestration.router import Router
+from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.routes.batches import Batches
 from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
 from noetl_worker.dev.routes.claims import Claims
@@ -216,14 +217,19 @@ class DevControlPlane:
         return self.catalog.add(path, content)
 
     async def execute(
-        self, path: str, payload: Mapping[str, JsonValue] | None = None, *, parent_execution_id: int | None = None
+        self,
+        path: str,
+        payload: Mapping[str, JsonValue] | None = None,
+        *,
+        parent_execution_id: int | None = None,
+        alone: StepAlone | None = None,
     ) -> int:
-        """Start an execution of a registered playbook; its id. Raises KeyError for an unknown path."""
+        """Start an execution of a registered playbook, or of one step; its id. Raises KeyError for an unknown path."""
         entry = self.catalog.find(path=path)
         if entry is None:
             raise KeyError(path)
         playbook = self.catalog.playbook(entry)
-        execution, _ = self.executions.begin(entry, playbook, payload or {}, parent_execution_id)
+        execution, _ = self.executions.begin(entry, playbook, payload or {}, parent_execution_id, alone)
         await self.dispatcher.flush()
         return execution.execution_id
 

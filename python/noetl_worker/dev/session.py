@@ -23,6 +23,7 @@ from noetl_worker.dev.live_view import About, View, view_for
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
+from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.places import FilePlaces, places_in
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
@@ -56,6 +57,7 @@ async def run_playbook(
     credentials: Sequence[str] = (),
     console: Console | None = None,
     is_quiet: bool = False,
+    step: Callable[[Playbook], StepAlone] | None = None,
 ) -> int:
     """Run one playbook file with nothing else running, and show it.
 
@@ -70,6 +72,7 @@ async def run_playbook(
         as_json: JSON lines instead of the view.
         console: where to show it; default: standard output.
         is_quiet: without what the steps print.
+        step: which one of the playbook is run, alone; None: all of it.
 
     Returns:
         0 only if the execution ended COMPLETED, else 1.
@@ -81,6 +84,7 @@ async def run_playbook(
     file = Path(path)
     text, document = await asyncio.to_thread(_load, file, overrides)
     known = await asyncio.to_thread(local_credentials, file, credentials)
+    alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
     console = console or Console()
     settings = PlaneSettings(dialect=dialect)
     async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
@@ -98,7 +102,7 @@ async def run_playbook(
             shown = _Shown(plane, view, places)
             with nullcontext() if is_quiet else watched(shown.take):
                 async with worker_factory(nats.url, plane.url, dialect):
-                    execution = await _run(plane, own_path, shown, _begin(plane, nats.url, known))
+                    execution = await _run(plane, own_path, alone, shown, _begin(plane, nats.url, known))
                     if keep:
                         if not as_json:  # there, the `begin` line has both addresses
                             line = f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it"
@@ -133,10 +137,12 @@ def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredentia
     return fields | ({"credentials": ", ".join(credential.name for credential in known)} if known else {})
 
 
-async def _run(plane: DevControlPlane, path: str, shown: _Shown, fields: Mapping[str, str]) -> Execution:
+async def _run(
+    plane: DevControlPlane, path: str, alone: StepAlone | None, shown: _Shown, fields: Mapping[str, str]
+) -> Execution:
     """Execute and wait for the end, children of it included."""
     stop_showing = plane.log.listen(shown.take)
-    execution = plane.execution(await plane.execute(path))
+    execution = plane.execution(await plane.execute(path, alone=alone))
     shown.begin(execution, fields)
     is_interrupted = True
     try:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
+from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger", "items_of", "names_set", "write"]
@@ -138,9 +139,13 @@ class Router:
     def __init__(self, form: Form) -> None:
         self._form = form
 
-    def begin(self, execution: Execution) -> Decision:
-        """The first commands of an execution."""
+    def begin(self, execution: Execution, alone: StepAlone | None = None) -> Decision:
+        """The first commands of an execution; `alone`: of this step, and nothing follows."""
         decision = Decision()
+        if alone is not None and execution.playbook is not None:
+            for name, value in alone.results(execution.playbook).items():
+                self._form.keep(execution, name, CommandOutcome(name, True, value))
+            execution.playbook = alone.of(execution.playbook)
         first = execution.playbook.first if execution.playbook is not None else None
         if first is not None:
             event = {"name": "command_creation", "step": first.name, "payload": {}}

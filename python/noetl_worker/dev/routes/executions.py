@@ -12,6 +12,7 @@ from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook
 from noetl_worker.dev.orchestration.router import Router
+from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, rust_error
 from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
 from noetl_worker.dev.routes.credentials import Keychain
@@ -105,8 +106,9 @@ class Executions:
         playbook: Playbook | None,
         payload: Mapping[str, JsonValue],
         parent_execution_id: int | None = None,
+        alone: StepAlone | None = None,
     ) -> tuple[Execution, int]:
-        """Start an execution; with the number of its first commands.
+        """Start an execution, or one step of it; with the number of its first commands.
 
         Raises:
             PlaybookError: the Rust plane does not execute such a playbook.
@@ -116,6 +118,8 @@ class Executions:
         if playbook is not None and not self._is_rust:
             playbook = playbook.with_policies_in_lists()
         workload = {**(playbook.workload if playbook is not None else {}), **payload}
+        if alone is not None and playbook is not None:
+            workload |= alone.variables(playbook)
         execution = Execution(
             execution_id=self._log.ids.next(),
             catalog_id=entry.catalog_id,
@@ -142,7 +146,7 @@ class Executions:
         for item in playbook.keychain:
             self._keychain.add_static(entry.catalog_id, item)
         try:
-            return execution, self._dispatcher.apply(execution, self._router.begin(execution))
+            return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
         except TemplateError:  # the Rust plane refuses to execute what it cannot render (recorded: methods)
             del self._by_id[execution.execution_id]
             raise

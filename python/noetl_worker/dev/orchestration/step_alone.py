@@ -1,0 +1,46 @@
+"""One step of a playbook run by itself, with names that are given in the place of what ran before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from noetl_worker.dev.orchestration.playbook import Playbook, Step
+from noetl_worker.models.wire import JsonValue
+
+__all__ = ["StepAlone"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepAlone:
+    step: str
+    names: Mapping[str, JsonValue]
+    """What its templates see: by the name of a step that step's result, by another one a variable."""
+    inputs: Mapping[str, JsonValue]
+    """What replaces those of its inputs that have such a name."""
+
+    def results(self, playbook: Playbook) -> dict[str, JsonValue]:
+        return {name: value for name, value in self.names.items() if name in playbook.steps}
+
+    def variables(self, playbook: Playbook) -> dict[str, JsonValue]:
+        return {name: value for name, value in self.names.items() if name not in playbook.steps}
+
+    def of(self, playbook: Playbook) -> Playbook:
+        """The playbook with this step alone; of its loop the one item that is named, if one is."""
+        step = playbook.steps[self.step]
+        loop = step.loop
+        if loop is not None and loop.iterator in self.names:
+            loop = replace(loop, collection=[self.names[loop.iterator]])
+        return replace(playbook, steps={step.name: replace(self._with_inputs(step), loop=loop, arcs=(), when=None)})
+
+    def _with_inputs(self, step: Step) -> Step:
+        def replaced(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+            return {name: self.inputs.get(name, value) for name, value in fields.items()}
+
+        tool = step.tool
+        if isinstance(tool, Mapping):
+            tool = {
+                name: replaced(value) if name in ("input", "args") and isinstance(value, dict) else value
+                for name, value in tool.items()
+            }
+        return replace(step, tool=tool, input=replaced(step.input))

@@ -1,0 +1,149 @@
+"""What a step that is run by itself is given: names of a file, or those that its command had in a kept run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from noetl_worker.dev.kept_runs import LAST, KeptRow, KeptRuns
+from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.dev.orchestration.step_alone import StepAlone
+from noetl_worker.errors import PlaybookError
+from noetl_worker.json_text import dumps, loads
+from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.secrets.redaction import MARK
+from noetl_worker.tools.fields import nearest
+
+__all__ = ["step_with"]
+
+_OF_THE_RUN: Final = frozenset(
+    {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
+    | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}
+)
+"""Names that a plane makes for each run anew."""
+_MOST_RUNS: Final = 100
+_MOST_NAMED: Final = 5
+
+
+def step_with(
+    name: str,
+    dialect: Dialect,
+    playbook: Playbook,
+    *,
+    file: Path | None,
+    run: str | None,
+    overrides: Collection[str] = (),
+) -> StepAlone:
+    """The step of this name, or the item of its loop: `each[2]`.
+
+    Args:
+        file: an object of names, which win over those of the run.
+        run: the id of a kept run; `last`: the newest one in which this step ran.
+        overrides: names of the workload, dotted, that win over the run's.
+
+    Raises:
+        PlaybookError: there is no such step, run, item or file.
+        OSError, sqlite3.Error: the kept runs cannot be read.
+    """
+    step, item = _parsed(name)
+    if step not in playbook.steps:
+        raise PlaybookError(f"--step {name}: no such step{nearest(step, list(playbook.steps))}")
+    loop = playbook.steps[step].loop
+    if item is not None and (loop is None or run is None):
+        why = "an item is one of a run: give --run ID" if loop is not None else "it has no loop"
+        raise PlaybookError(f"--step {name}: {why}")
+    given = _of_file(file) if file is not None else {}
+    names = _of_run(run, step, item, playbook, dialect) if run is not None else {}
+    for other in {name.removeprefix("workload.").partition(".")[0] for name in overrides}:
+        names.pop(other, None)
+    if loop is not None and item is None:
+        names.pop(loop.iterator, None)
+    return StepAlone(step, {**names, **_flat(given)}, given)
+
+
+def _parsed(name: str) -> tuple[str, int | None]:
+    head, bracket, number = name.removesuffix("]").rpartition("[")
+    return (head, int(number)) if bracket and name.endswith("]") and number.isdecimal() else (name, None)
+
+
+def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What stands under `workload` and `ctx` is seen by its name too."""
+    inner = [found for name in ("workload", "ctx") if isinstance(found := given.get(name), dict)]
+    flat = {name: value for name, value in given.items() if name not in ("workload", "ctx")}
+    return {**{name: value for found in inner for name, value in found.items()}, **flat}
+
+
+def _of_file(file: Path) -> dict[str, JsonValue]:
+    try:
+        found = parse_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, PlaybookError) as error:
+        raise PlaybookError(f"--with {file}: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(found, dict):
+        raise PlaybookError(f'--with {file}: an object of names is needed, for example {{"start": {{"rows": []}}}}')
+    return {str(name): value for name, value in found.items()}
+
+
+def _of_run(run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect) -> dict[str, JsonValue]:
+    """What is secret is not kept: where the workload has such a name, today's value stands for it."""
+    kept = KeptRuns()
+    reason = "no such run is kept"
+    for name in map(str, kept.newest(_MOST_RUNS)) if run == LAST else [run]:
+        rows = kept.find(name)
+        if rows:
+            found, reason = _seen_in(rows, step, item, playbook, dialect)
+            if found is not None:
+                names = {key: value for key, value in _flat(found).items() if key not in _OF_THE_RUN}
+                lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
+                return {key: value for key, value in names.items() if key not in lost or key not in playbook.workload}
+    ids = ", ".join(map(str, kept.newest(_MOST_NAMED)))
+    raise PlaybookError(f"--run {run}: {reason}; {f'the newest runs are {ids}' if ids else 'there is no run yet'}")
+
+
+def _seen_in(
+    rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
+) -> tuple[Mapping[str, JsonValue] | None, str]:
+    """What the step saw in this run, or why there is nothing."""
+    runs = [_plain(row) for row in rows if row.kind == "executions"]
+    if (was := runs[0]["dialect"]) != dialect.value:
+        return None, f"it was a run of --dialect {was}"
+    ours = {one["execution_id"] for one in runs if one["path"] == playbook.path}
+    if not ours:
+        return None, f"it was a run of {runs[0]['path']}, not of {playbook.path}"
+    commands = [command for command in _commands(rows) if command.execution_id in ours]
+    found = [one for one in commands if one.step == step and item in (None, one.item)]
+    if not found:
+        ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
+        what = f"step {step}" if item is None else f"item {item} of step {step}"
+        return None, f"{what} did not run in it; there ran {ran}"
+    return _resolved(found[-1].context.get("render_context"), rows), ""
+
+
+class _KeptCommand(NamedTuple):
+    execution_id: int
+    step: str
+    item: JsonValue
+    """Its place in the loop."""
+    context: Mapping[str, JsonValue]
+
+
+def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
+    for row in rows:
+        if row.kind == "commands":
+            plain, value = _plain(row), loads(row.contents)["json"]
+            item = value["meta"].get("loop_iteration_index", value["meta"].get("iteration_index"))
+            yield _KeptCommand(
+                plain["execution_id"], plain["node"].removesuffix(":task_sequence"), item, value["context"]
+            )
+
+
+def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
+    """Names that were too large for their command are kept apart from it (protocol/command.md#python-plane)."""
+    if isinstance(value, dict) and value.get("kind") == "result_ref":
+        value = next((loads(row.contents)["json"]["data"] for row in rows if row.id == value["ref"]), {})
+    return value if isinstance(value, dict) else {}
+
+
+def _plain(row: KeptRow) -> dict[str, Any]:
+    plain: dict[str, Any] = loads(row.contents)["plain"]
+    return plain

@@ -1,0 +1,128 @@
+"""`dev --step NAME`: one step, with given names or with those of an earlier run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.processes import Ended, typed
+from noetl_worker.models import Dialect
+
+DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
+PLAYBOOK = """\
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: p, path: p}
+workload: {divisors: [1, 2, 0], scale: 10, password: long-Enough-71-secret}
+workflow:
+  - step: start
+    tool: {kind: noop, result: {a: 7, rows: [1, 2]}}
+    next: {arcs: [{step: each}]}
+  - step: each
+    loop: {in: "{{ workload.divisors }}", iterator: n}
+    tool:
+      kind: python
+      input: {n: "{{ n }}", a: "{{ start.a }}", s: "{{ workload.scale }}"}
+      code: "result = {'v': a * s / n}"
+    next: {arcs: [{step: last}]}
+  - step: last
+    tool:
+      kind: python
+      input: {rows: "{{ start.rows }}", p: "{{ workload.password }}"}
+      code: "result = {'v': sum(rows), 'is': len(p)}"
+"""
+
+
+@pytest.fixture(autouse=True)
+def playbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = tmp_path / "p.yaml"
+    path.write_text(PLAYBOOK, encoding="utf-8")
+    return path
+
+
+def dev(playbook: Path, *flags: str) -> list[dict[str, Any]]:
+    done = typed("dev", str(playbook), "--json", *flags)
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def results(lines: list[dict[str, Any]]) -> list[tuple[str, Any]]:
+    return [(line["step"], line["result"]["v"]) for line in lines if line["event"] == "done"]
+
+
+def refused(playbook: Path, *flags: str) -> Ended:
+    ended = typed("dev", str(playbook), *flags)
+    assert (ended.code, ended.out) == (2, "")
+    return ended
+
+
+def whole_run(playbook: Path, dialect: str) -> str:
+    playbook.write_text(playbook.read_text().replace("2, 0]", "2]"))
+    lines = dev(playbook, "--dialect", dialect)
+    assert lines[-1]["status"] == "COMPLETED"
+    return str(lines[0]["execution_id"])
+
+
+@DIALECTS
+def test_step_runs_alone_with_what_it_saw_in_an_earlier_run(playbook: Path, dialect: str) -> None:
+    """A loop as a whole, or one item of it; `last` is the newest run in which the step ran."""
+    run = whole_run(playbook, dialect)
+    playbook.write_text(playbook.read_text().replace("sum(rows)", "max(rows)"))
+    assert results(dev(playbook, "--step", "each[1]", "--run", run, "--dialect", dialect)) == [("each", 35)]
+    whole = dev(playbook, "--step", "each", "--run", "last", "--dialect", dialect)
+    assert results(whole) == [("each", 70), ("each", 35)]
+    assert results(dev(playbook, "--step", "last", "--run", "last", "--dialect", dialect)) == [("last", 2)]
+
+
+@DIALECTS
+def test_step_is_given_the_result_of_another_by_a_file(playbook: Path, tmp_path: Path, dialect: str) -> None:
+    given = tmp_path / "in.json"
+    given.write_text(json.dumps({"start": {"rows": [5, 6]}}))
+    assert results(dev(playbook, "--step", "last", "--with", str(given), "--dialect", dialect)) == [("last", 11)]
+
+
+@DIALECTS
+def test_name_of_an_input_in_the_file_replaces_it(playbook: Path, tmp_path: Path, dialect: str) -> None:
+    given = tmp_path / "in.yaml"
+    given.write_text("rows: [7, 8]\n")
+    assert results(dev(playbook, "--step", "last", "--with", str(given), "--dialect", dialect)) == [("last", 15)]
+
+
+@DIALECTS
+def test_item_is_given_by_the_name_of_its_iterator(playbook: Path, tmp_path: Path, dialect: str) -> None:
+    (tmp_path / "in.json").write_text(json.dumps({"start": {"a": 3}, "n": 5, "workload": {"scale": 100}}))
+    lines = dev(playbook, "--step", "each", "--with", str(tmp_path / "in.json"), "--dialect", dialect)
+    assert results(lines) == [("each", 60)]
+
+
+def test_set_wins_over_the_earlier_run_and_a_secret_is_todays(playbook: Path) -> None:
+    run = whole_run(playbook, "python")
+    lines = dev(playbook, "--step", "each[1]", "--run", run, "--set", "workload.scale=100")
+    assert results(lines) == [("each", 350)]
+    [done] = [line for line in dev(playbook, "--step", "last", "--run", run) if line["event"] == "done"]
+    assert done["result"]["is"] == len("long-Enough-71-secret")
+
+
+def test_step_that_saw_much_is_given_all_of_it(playbook: Path) -> None:
+    """The plane keeps the names of such a command apart."""
+    playbook.write_text(playbook.read_text().replace("rows: [1, 2]", f"rows: {list(range(5000))}"))
+    run = whole_run(playbook, "python")
+    assert results(dev(playbook, "--step", "last", "--run", run)) == [("last", sum(range(5000)))]
+
+
+def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: Path) -> None:
+    run = str(dev(playbook)[0]["execution_id"])  # it fails in `each`
+    assert "no such step; did you mean 'last'?" in refused(playbook, "--step", "lst").err
+    assert "step last did not run in it; there ran start, each" in refused(playbook, "--step", "last", "--run", run).err
+    assert f"no such run is kept; the newest runs are {run}" in refused(playbook, "--step", "last", "--run", "1").err
+    assert (
+        "it was a run of --dialect python" in refused(playbook, "--step", "each", "--run", run, "--dialect", "rust").err
+    )
+    assert "an item is one of a run: give --run ID" in refused(playbook, "--step", "each[1]").err
+    assert "name it with --step" in refused(playbook, "--run", run).err
+    (tmp_path / "in.json").write_text("[1]")
+    wrong = refused(playbook, "--step", "last", "--with", str(tmp_path / "in.json"))
+    assert "an object of names is needed" in wrong.err
