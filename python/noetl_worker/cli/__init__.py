@@ -18,6 +18,7 @@ EXIT_NOT_REACHED: Final = 3
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
+    "test": ("local.cases:cases", "Run the cases beside playbooks."),
     "check": ("check:check", "Mistakes in playbooks, before anything runs."),
     "exec": ("exec_tool:exec_", "Run one tool once, without a server."),
     "tools": ("tools:tools", "The tool kinds of this installation, and what each takes."),

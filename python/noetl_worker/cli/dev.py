@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
 
@@ -19,8 +19,9 @@ from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
+from noetl_worker.tools.contract import Tool
 
-__all__ = ["dev", "parse_override"]
+__all__ = ["dev", "parse_override", "until_sigterm", "worker_beside"]
 
 EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143
@@ -37,6 +38,7 @@ _RULES: Final = (
 """What its worker takes from the environment as `run` does: they are this machine's."""
 
 
+T = TypeVar("T")
 _Credential: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,7 +120,7 @@ def dev(
             )
 
         others = [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
-        code = event_loop.run(_until_sigterm(_again_and_again(once, playbook, others) if watch else once()))
+        code = event_loop.run(until_sigterm(_again_and_again(once, playbook, others) if watch else once()))
     except NoetlWorkerError as error:
         typer.echo(f"noetl-worker dev: {error}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
@@ -152,7 +154,7 @@ async def _again_and_again(once: Callable[[], Coroutine[Any, Any, int]], playboo
         typer.echo(f"\nchanged: {', '.join(map(str, changed))}", err=True)
 
 
-async def _until_sigterm(session: Coroutine[Any, Any, int]) -> int:
+async def until_sigterm(session: Coroutine[Any, Any, T]) -> T:
     """SIGTERM ends it as Ctrl-C does: without this, nats-server and the template process would be left behind."""
     running = asyncio.ensure_future(session)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
@@ -192,13 +194,23 @@ def settings_beside(nats_url: str, server_url: str, dialect: Dialect) -> Setting
 
 
 @asynccontextmanager
-async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> AsyncIterator[None]:
-    """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end."""
+async def worker_beside(
+    nats_url: str, server_url: str, dialect: Dialect, *, tools: Sequence[Tool[Any]] = ()
+) -> AsyncIterator[None]:
+    """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end.
+
+    Args:
+        tools: kinds that it has besides.
+    """
+    from noetl_worker.command.tool_rules import registry_of
     from noetl_worker.worker import Worker
 
     reading = settings_beside(nats_url, server_url, dialect)
     os.environ.update(reading.for_environment())
-    worker = Worker(reading.settings)
+    registry = registry_of(reading.settings)
+    for tool in tools:
+        registry.register(tool)
+    worker = Worker(reading.settings, registry=registry)
     running = asyncio.ensure_future(worker.run())
     ready = asyncio.ensure_future(worker.ready.wait())
     try:

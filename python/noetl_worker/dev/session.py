@@ -34,9 +34,9 @@ from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["WorkerFactory", "run_playbook"]
+__all__ = ["LIST", "WorkerFactory", "load_document", "neighbours", "run_playbook"]
 
-_LIST: Final = ":task_sequence"
+LIST: Final = ":task_sequence"
 """After the name of a step that is a list of tasks."""
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect], AbstractAsyncContextManager[Any]]
 """(nats_url, server_url, dialect) -> a worker that runs while the block is open."""
@@ -82,7 +82,7 @@ async def run_playbook(
         JetStreamError: nats-server is not installed or does not start.
     """
     file = Path(path)
-    text, document = await asyncio.to_thread(_load, file, overrides)
+    text, document = await asyncio.to_thread(load_document, file, overrides)
     known = await asyncio.to_thread(local_credentials, file, credentials)
     alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
     console = console or Console()
@@ -94,7 +94,7 @@ async def run_playbook(
             plane.credentials.write(credential.body())
         own_path = Playbook.of(document).path
         places = {}
-        for neighbour, content in await asyncio.to_thread(_neighbours, file):
+        for neighbour, content in await asyncio.to_thread(neighbours, file):
             places[plane.register_playbook(content).path] = places_in(content, str(neighbour))
         plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
         places[own_path] = places_in(text, str(path))
@@ -176,10 +176,10 @@ class _Shown:
             self._early.append(item)
         elif isinstance(item, PrintedLine):
             if not self._is_over:
-                line = replace(item, step=item.step.removesuffix(_LIST))
+                line = replace(item, step=item.step.removesuffix(LIST))
                 self._view.printed(line, self._about(line.execution_id, line.step, line.command_id))
         else:
-            self._view.event(item, self._about(item.execution_id, item.node.removesuffix(_LIST), item.command_ref))
+            self._view.event(item, self._about(item.execution_id, item.node.removesuffix(LIST), item.command_ref))
 
     def end(self, execution: Execution, *, is_interrupted: bool) -> None:
         """Of an interrupted run, what is printed after this is not told: its last line is what was interrupted."""
@@ -207,8 +207,10 @@ class _Shown:
 # ── the file ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _load(file: Path, overrides: Mapping[str, JsonValue]) -> tuple[str, dict[str, Any]]:
-    """The text of the file, and the checked document with the overrides in its workload."""
+def load_document(
+    file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set"
+) -> tuple[str, dict[str, Any]]:
+    """The text of the file, and the checked document with the overrides in its workload; `source`: who gives them."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -220,26 +222,26 @@ def _load(file: Path, overrides: Mapping[str, JsonValue]) -> tuple[str, dict[str
     document["workload"] = workload
     document.setdefault("metadata", {"path": file.stem, "name": file.stem})
     for name in overrides:
-        _refuse_unknown(workload, name)
+        _refuse_unknown(workload, name, source)
     for name, value in overrides.items():
-        _override(workload, name, value)
+        _override(workload, name, value, source)
     return text, document
 
 
-def _override(workload: dict[str, Any], name: str, value: JsonValue) -> None:
+def _override(workload: dict[str, Any], name: str, value: JsonValue, source: str) -> None:
     parts = name.removeprefix("workload.").split(".")
     if not all(parts):
-        raise PlaybookError(f"--set {name}: not a dotted name such as workload.city")
+        raise PlaybookError(f"{source} {name}: not a dotted name such as workload.city")
     target = workload
     for part in parts[:-1]:
         inner = target.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise PlaybookError(f"--set {name}: workload.{part} is not a mapping")
+            raise PlaybookError(f"{source} {name}: workload.{part} is not a mapping")
         target = inner
     target[parts[-1]] = value
 
 
-def _refuse_unknown(workload: Mapping[str, Any], name: str) -> None:
+def _refuse_unknown(workload: Mapping[str, Any], name: str, source: str) -> None:
     """A misspelled name would leave the one that was meant as it is. An object that is empty may be given any."""
     target: Any = workload
     where = "workload"
@@ -248,12 +250,12 @@ def _refuse_unknown(workload: Mapping[str, Any], name: str) -> None:
             return
         if part not in target:
             if depth or part not in _GIVEN:
-                raise PlaybookError(f"--set {name}: {where} has no {part!r}{nearest(part, list(map(str, target)))}")
+                raise PlaybookError(f"{source} {name}: {where} has no {part!r}{nearest(part, list(map(str, target)))}")
             return
         target, where = target[part], f"{where}.{part}"
 
 
-def _neighbours(file: Path) -> list[tuple[Path, str]]:
+def neighbours(file: Path) -> list[tuple[Path, str]]:
     """The other playbooks in the file's folder, with their contents; what is no playbook is left out."""
     found: list[tuple[Path, str]] = []
     for other in sorted((*file.parent.glob("*.yaml"), *file.parent.glob("*.yml"))):

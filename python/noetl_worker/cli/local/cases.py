@@ -1,0 +1,84 @@
+"""`noetl-worker test PATH...`: the cases beside playbooks, each run on this machine."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from noetl_worker.cli.dev import until_sigterm, worker_beside
+from noetl_worker.cli.system import require_posix, with_extra_local
+from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.models.wire import Dialect
+from noetl_worker.process import event_loop
+
+if TYPE_CHECKING:
+    from noetl_worker.dev.cases.case_file import CaseFile
+    from noetl_worker.dev.cases.case_run import CaseEnd
+
+__all__ = ["cases"]
+
+EXIT_FAILED: Final = 1
+EXIT_REFUSED: Final = 2
+
+
+def cases(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="name.test.yaml, a playbook name.yaml beside it, a folder.")
+    ],
+    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = Dialect.PYTHON,
+    case: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only cases with this in their name.")] = "",
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML too.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one case.")] = 60.0,
+) -> None:
+    """Run the cases of playbooks: each with its workload, and with stand-ins for
+    some of its steps; then compare the outcome, the steps that ran and their
+    results with what is expected. A step without a stand-in runs for real.
+
+    Exit codes: 0 all cases passed; 1 one failed; 2 a file is wrong, or there is
+    no case.
+    """
+    from noetl_worker.observability.logging import configure_logging
+
+    require_posix()
+    configure_logging("error", "auto")
+    try:
+        with with_extra_local():
+            from noetl_worker.dev.cases.case_file import case_files
+            from noetl_worker.dev.cases.junit import write_junit
+        files = case_files(paths, named=case)
+        ends = event_loop.run(until_sigterm(_run(files, dialect, timeout)))
+        failed = sum(bool(end.lines) for end in ends)
+        typer.echo(f"{len(ends)} cases: {len(ends) - failed} passed, {failed} failed")
+        if junit is not None:
+            write_junit(ends, junit)
+    except NoetlWorkerError as error:
+        typer.echo(f"noetl-worker test: {error}", err=True)
+        raise typer.Exit(EXIT_REFUSED) from None
+    except OSError as error:
+        typer.echo(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
+        raise typer.Exit(EXIT_REFUSED) from None
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+async def _run(files: list[CaseFile], dialect: Dialect, limit_s: float) -> list[CaseEnd]:
+    from noetl_worker.dev.cases.case_run import run_cases
+    from noetl_worker.dev.cases.stand_in import StandInTool
+    from noetl_worker.dev.excerpts import printable
+
+    worker = partial(worker_beside, tools=[StandInTool()])
+    ends: list[CaseEnd] = []
+
+    def tell(end: CaseEnd) -> None:
+        ends.append(end)
+        word = "FAIL" if end.lines else "ok  "
+        took = f"({end.seconds * 1000:.0f} ms)"
+        typer.echo(printable(f"{word} {end.file.file}:{end.case.line}: {end.case.name} {took}"))
+        for line in end.lines:
+            typer.echo(f"       {printable(line)}")
+
+    for file in files:
+        await run_cases(file, tell, dialect=dialect, worker_factory=worker, limit_s=limit_s)
+    return ends

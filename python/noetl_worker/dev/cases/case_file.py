@@ -1,0 +1,158 @@
+"""A file of cases beside a playbook, `name.test.yaml` beside `name.yaml`: read, and checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from noetl_worker.dev.cases.differences import inner
+from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.dev.session import load_document
+from noetl_worker.errors import PlaybookError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.fields import nearest
+
+__all__ = ["OUTCOMES", "Case", "CaseFile", "case_files"]
+
+OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
+"""`running`: it stands still."""
+_ENDINGS: Final = (".test.yaml", ".test.yml")
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    name: str
+    line: int
+    document: Mapping[str, Any]
+    """The playbook with the case's workload."""
+    stand_ins: Mapping[str, Mapping[str, JsonValue]]
+    expected: Mapping[str, JsonValue]
+    node: yaml.Node | None = field(repr=False)
+    """Of what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFile:
+    file: Path
+    playbook: Path
+    cases: Sequence[Case]
+
+
+def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
+    """Of files, of playbooks with such a file beside them, and of folders with all below; those with `named` in it.
+
+    Raises:
+        PlaybookError: there is none, or one of them is wrong; names file and line.
+    """
+    found = dict.fromkeys(file for path in paths for file in _files_of(path))
+    if not found:
+        raise PlaybookError(f"no case in {', '.join(map(str, paths))}: cases of name.yaml stand in name.test.yaml")
+    files = [_read(file) for file in found]
+    wanted = [replace(one, cases=[case for case in one.cases if named in case.name]) for one in files]
+    if not any(one.cases for one in wanted):
+        raise PlaybookError(f"no case has {named!r} in its name")
+    return [one for one in wanted if one.cases]
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for ending in _ENDINGS for file in path.rglob(f"*{ending}"))
+    if path.name.endswith(_ENDINGS):
+        return [path]
+    beside = [path.with_name(path.stem + ending) for ending in _ENDINGS]
+    if found := [file for file in beside if file.is_file()]:
+        return found
+    raise PlaybookError(f"{path}: no cases beside it; they stand in {beside[0].name}")
+
+
+def _read(file: Path) -> CaseFile:
+    try:
+        text = file.read_text(encoding="utf-8")
+        document, node = parse_yaml(text), yaml.compose(text, _LOADER)
+    except (OSError, UnicodeDecodeError, PlaybookError) as error:
+        raise PlaybookError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    reader = _Reader(file)
+    given = reader.object(document, node, "a file of cases", ("playbook", "cases"))
+    playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _beside(file)
+    _, node = inner(node, "cases")
+    cases = given.get("cases")
+    if not isinstance(cases, list) or not cases:
+        raise reader.error(node, "`cases` is a list of at least one case")
+    return CaseFile(file, playbook, list(reader.cases(cases, node, playbook)))
+
+
+def _beside(file: Path) -> Path:
+    name = next(file.name.removesuffix(ending) for ending in _ENDINGS if file.name.endswith(ending))
+    found = [path for ending in (".yaml", ".yml") if (path := file.with_name(name + ending)).is_file()]
+    if not found:
+        raise PlaybookError(f"{file}: there is no {name}.yaml beside it; `playbook: FILE` names another one")
+    return found[0]
+
+
+class _Reader:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def error(self, node: yaml.Node | None, text: str) -> PlaybookError:
+        line = node.start_mark.line + 1 if node is not None else 1
+        return PlaybookError(f"{self._file}:{line}: {text}")
+
+    def object(
+        self, value: JsonValue, node: yaml.Node | None, what: str, known: Collection[str]
+    ) -> Mapping[str, JsonValue]:
+        if not isinstance(value, dict):
+            raise self.error(node, f"{what} is an object with {', '.join(known)}")
+        for key in value:
+            if key not in known:
+                line, _ = inner(node, key)
+                guess = nearest(str(key), list(known)) or f"; it has {', '.join(known)}"
+                raise PlaybookError(f"{self._file}:{line}: {what}: {key!r} is unknown{guess}")
+        return value
+
+    def cases(self, cases: Sequence[JsonValue], node: yaml.Node | None, playbook: Path) -> Iterator[Case]:
+        for number, value in enumerate(cases):
+            line, at = inner(node, number)
+            case = self.object(value, at, "a case", ("name", "workload", "stand_ins", "expect"))
+            if "expect" not in case:
+                raise self.error(at, f"a case needs `expect`, for example {{outcome: {OUTCOMES[0]}}}")
+            document = self._document(case.get("workload") or {}, inner(at, "workload"), playbook)
+            steps = list(Playbook.of(document).steps)
+            _, below = inner(at, "stand_ins")
+            stand_ins = self.object(case.get("stand_ins") or {}, below, "stand_ins", steps)
+            for step, given in stand_ins.items():
+                what = self.object(given, inner(below, step)[1], "a stand-in", ("result", "error"))
+                if not isinstance(what.get("error", ""), str):
+                    raise self.error(inner(below, step)[1], "`error` of a stand-in is a text")
+            _, below = inner(at, "expect")
+            expected = self._expected(case["expect"], below, steps)
+            name = str(case.get("name") or f"case {number + 1}")
+            yield Case(name, line, document, {**stand_ins}, expected, below)
+
+    def _document(self, workload: JsonValue, place: tuple[int, yaml.Node | None], playbook: Path) -> dict[str, Any]:
+        if not isinstance(workload, dict):
+            raise self.error(place[1], "`workload` is an object of names and values")
+        try:
+            return load_document(playbook, workload, source="workload")[1]
+        except PlaybookError as error:
+            raise PlaybookError(f"{self._file}:{place[0]}: {error}") from error
+
+    def _expected(self, value: JsonValue, node: yaml.Node | None, steps: Collection[str]) -> Mapping[str, JsonValue]:
+        expected = self.object(value, node, "expect", ("outcome", "steps", "results", "result", "error"))
+        line, at = inner(node, "outcome")
+        if expected.get("outcome", OUTCOMES[0]) not in OUTCOMES:
+            raise PlaybookError(f"{self._file}:{line}: an outcome is one of {', '.join(OUTCOMES)}")
+        _, at = inner(node, "results")
+        self.object(expected.get("results", {}), at, "results", steps)
+        _, at = inner(node, "steps")
+        ran = expected.get("steps", [])
+        if not isinstance(ran, list):
+            raise self.error(at, "`steps` is a list of names")
+        for number, step in enumerate(ran):
+            if step not in steps:
+                raise self.error(inner(at, number)[1], f"no step is named {step!r}{nearest(str(step), list(steps))}")
+        return expected

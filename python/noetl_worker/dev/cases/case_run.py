@@ -1,0 +1,161 @@
+"""Runs cases: a plane, NATS and a worker for each file, and each case as an execution of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import yaml
+
+from noetl_worker.dev.cases.case_file import OUTCOMES, Case, CaseFile
+from noetl_worker.dev.cases.differences import Difference, differences, inner
+from noetl_worker.dev.cases.stand_in import with_stand_ins
+from noetl_worker.dev.credential_files import credentials_beside
+from noetl_worker.dev.event_log import LoggedEvent
+from noetl_worker.dev.live_view import reported
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.plane import DevControlPlane
+from noetl_worker.dev.session import LIST, WorkerFactory, neighbours
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.errors import PlaybookError, TemplateError
+from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.tools.process.live_output import PrintedLine, watched
+
+__all__ = ["CaseEnd", "run_cases"]
+
+_MOST_PRINTED: Final = 20
+_ENDS: Final = ("call.done", "call.error", "command.failed")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEnd:
+    file: CaseFile
+    case: Case
+    seconds: float
+    differences: tuple[Difference, ...]
+    told: tuple[str, ...] = ()
+    """What there is to go by: errors, and what was printed."""
+
+    @property
+    def lines(self) -> list[str]:
+        """Why it failed."""
+        found = [line for one in self.differences for line in one.lines(str(self.file.file))]
+        return [*found, *self.told] if found else []
+
+
+async def run_cases(
+    file: CaseFile, tell: Callable[[CaseEnd], None], *, dialect: Dialect, worker_factory: WorkerFactory, limit_s: float
+) -> None:
+    """Each case of a file, one after the other.
+
+    Args:
+        tell: called at the end of each case.
+        limit_s: for one case; what takes longer is cancelled, and has failed.
+    """
+    async with NatsServer() as nats, DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane:
+        for credential in credentials_beside(file.playbook):
+            plane.credentials.write(credential.body())
+        for _, content in neighbours(file.playbook):
+            plane.register_playbook(content)
+        seen = _Seen(plane)
+        # Around the worker: what is watched is so for the tasks that begin here.
+        with watched(lambda line: seen.printed(line)):
+            async with worker_factory(nats.url, plane.url, dialect):
+                for case in file.cases:
+                    began, seen = time.monotonic(), _Seen(plane)
+                    found = await _run(plane, nats.url, case, seen, limit_s)
+                    tell(CaseEnd(file, case, time.monotonic() - began, tuple(found), tuple(seen.told)))
+
+
+async def _run(plane: DevControlPlane, nats_url: str, case: Case, seen: _Seen, limit_s: float) -> list[Difference]:
+    document = with_stand_ins(case.document, case.stand_ins)
+    given = {"server_url": plane.url, "nats_url": nats_url}
+    document = {**document, "workload": {**given, **document["workload"]}}
+    entry = plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
+    stop = plane.log.listen(seen.take)
+    try:
+        execution_id = await plane.execute(entry.path)
+        await plane.wait_all_ended(timeout_s=limit_s)
+    except (PlaybookError, TemplateError) as error:
+        return [Difference(case.line, "it cannot be executed", (str(error),))]
+    except TimeoutError:
+        plane.executions.cancel_route(execution_id, {})
+        running = ", ".join(plane.execution(execution_id).open_commands.values()) or "no step"
+        text = f"it did not end within {limit_s:g} s; {running} was running"
+        return [Difference(case.line, "outcome", (text,))]
+    finally:
+        stop()
+    return list(_compared(case, plane.execution(execution_id), seen))
+
+
+def _compared(case: Case, execution: Execution, seen: _Seen) -> Iterator[Difference]:
+    expected, node = case.expected, case.node
+    outcome = execution.status.lower()
+    if expected.get("outcome", OUTCOMES[0]) != outcome:
+        line, _ = inner(node, "outcome")
+        wanted = expected.get("outcome", OUTCOMES[0])
+        yield from differences(wanted, outcome, name="outcome", line=line, node=None)
+    actual: dict[str, JsonValue] = {
+        "steps": list(seen.results),
+        "results": {step: seen.result_of(step) for step in seen.results},
+        "result": execution.last_result,
+    }
+    for name, value in actual.items():
+        if name in expected:
+            line, below = inner(node, name)
+            yield from differences(expected[name], value, name=name, line=line, node=below)
+    if "error" in expected:
+        errors = [*seen.errors, *filter(None, [execution.error])]
+        if not any(str(expected["error"]) in text for text in errors):
+            line, _ = inner(node, "error")
+            there = [f"+ {text}" for text in dict.fromkeys(errors)] or ["there was no error"]
+            yield Difference(line, "error", (f"- {expected['error']}", *there))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What becomes of the steps of one execution."""
+
+    plane: DevControlPlane
+    results: dict[str, dict[int, JsonValue]] = field(default_factory=dict)
+    """By step, in the order in which they were issued; of a loop by the place of the item."""
+    errors: list[str] = field(default_factory=list)
+    _lines: list[str] = field(default_factory=list)
+    _places: dict[str, int] = field(default_factory=dict)
+    _loops: set[str] = field(default_factory=set)
+    _ended: set[str] = field(default_factory=set)
+
+    def take(self, event: LoggedEvent) -> None:
+        ref = event.command_ref
+        if ref is None:
+            return
+        step = event.node.removesuffix(LIST)
+        execution = self.plane.execution(event.execution_id)
+        is_ours = execution.parent_execution_id is None
+        if event.event_type == "command.issued" and is_ours:
+            self.results.setdefault(step, {})
+            if (position := execution.positions.get(ref)) is not None:
+                self._loops.add(step)
+                self._places[ref] = position.index
+        elif event.event_type in _ENDS and ref not in self._ended:
+            self._ended.add(ref)
+            value, error = reported(event)
+            if is_ours:
+                self.results.setdefault(step, {})[self._places.get(ref, 0)] = value
+            if error is not None:
+                self.errors.append(error)
+                self._lines.append(f"{step} failed: {error}")
+
+    def printed(self, line: PrintedLine) -> None:
+        self._lines.append(f"{line.step.removesuffix(LIST)} | {line.text}")
+
+    def result_of(self, step: str) -> JsonValue:
+        found = self.results[step]
+        return [found[place] for place in sorted(found)] if step in self._loops else found.get(0)
+
+    @property
+    def told(self) -> list[str]:
+        return [line for text in self._lines for line in text.splitlines()][-_MOST_PRINTED:]

@@ -1,0 +1,180 @@
+"""`noetl-worker test`: cases beside a playbook, with stand-ins for steps, and what is said of those that fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from integration.processes import typed
+from noetl_worker.models import Dialect
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "cases"
+DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
+PLAYBOOK = """\
+metadata: {name: p, path: p}
+workload: {names: [ada, bob], limit: 3}
+workflow:
+  - step: start
+    tool: {kind: http, url: "http://nowhere.invalid/"}
+    next: {arcs: [{step: each}]}
+  - step: each
+    loop: {in: "{{ workload.names }}", iterator: who}
+    tool: {kind: http, url: "http://nowhere.invalid/{{ who }}"}
+    next: {arcs: [{step: last}]}
+  - step: last
+    tool: {kind: python, input: {n: "{{ start.n }}"}, code: "print('n is', n); result = {'n': n, 'list': [1, 2, 3]}"}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "p.yaml").write_text(PLAYBOOK)
+    return tmp_path
+
+
+def written(folder: Path, cases: str) -> Path:
+    file = folder / "p.test.yaml"
+    file.write_text(cases)
+    return file
+
+
+@DIALECTS
+def test_example_passes(dialect: str) -> None:
+    done = typed("test", str(EXAMPLES), "--dialect", dialect)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "3 cases: 3 passed, 0 failed"), done.out
+
+
+def test_no_case_file_is_looked_at_as_a_playbook() -> None:
+    assert typed("check", str(EXAMPLES)).code == 0
+
+
+@DIALECTS
+def test_steps_of_a_case_see_what_stands_in_for_others(folder: Path, dialect: str) -> None:
+    """Of a loop each item; what a stand-in gives may have templates."""
+    written(
+        folder,
+        """\
+cases:
+  - name: all of it
+    workload: {names: [eve, mal, joe]}
+    stand_ins:
+      start: {result: {n: 7}}
+      each: {result: {hello: "{{ who }}"}}
+    expect:
+      steps: [start, each, last]
+      results:
+        each: [{hello: eve}, {hello: mal}, {hello: joe}]
+        last: {n: 7}
+      result: {list: [1, 2, 3]}
+""",
+    )
+    done = typed("test", str(folder / "p.yaml"), "--dialect", dialect)
+    assert done.code == 0, done.out
+
+
+FAILING = """\
+cases:
+  - name: values
+    workload: {names: [eve]}
+    stand_ins: &both
+      start: {result: {n: 7}}
+      each: {result: {}}
+    expect:
+      steps: [start, last]
+      results:
+        last:
+          n: true
+          list: [1, 3]
+          lst: []
+  - name: it fails
+    stand_ins:
+      start: {error: "no \\a route"}
+      each: {result: {}}
+      last: {result: 0}
+    expect:
+      outcome: completed
+      error: other
+  - name: it passes
+    stand_ins: {start: {error: no route}, each: {result: {}}, last: {result: 0}}
+    expect: {outcome: failed, error: route}
+"""
+
+
+def test_what_differs_is_told_at_its_line_and_in_junit(folder: Path) -> None:
+    file, report = written(folder, FAILING), folder / "report.xml"
+    done = typed("test", str(file), "--junit", str(report))
+    assert done.code == 1
+    told = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert told[0].startswith(f"FAIL {file}:2: values (")
+    assert told[1:-2] == [
+        *(f"{file}:8: steps", "[", '"start"', '+ "each"', '"last"', "]"),
+        *(f"{file}:11: results.last.n", "- true", "+ 7"),
+        *(f"{file}:12: results.last.list", "[", "1", "+ 2", "3", "]"),
+        *(f"{file}:13: results.last.lst", "it is not there; did you mean 'list'?; there is n, list"),
+        "last | n is 7",
+        told[19],
+        *(f"{file}:20: outcome", '- "completed"', '+ "failed"'),
+        *(f"{file}:21: error", "- other", r"+ no \x07 route"),
+        r"start failed: no \x07 route",
+    ]
+    assert told[-2].startswith(f"ok {file}:22: it passes (")
+    assert told[-1] == "3 cases: 1 passed, 2 failed"
+    suite = ET.parse(report).getroot()[0]
+    assert {name: suite.get(name) for name in ("name", "tests", "failures")} == {
+        "name": str(file),
+        "tests": "3",
+        "failures": "2",
+    }
+    first, second, third = suite
+    assert (first.get("classname"), first.get("name"), first.get("line")) == ("p", "values", "2")
+    assert first[0].get("message") == f"{file}:8: steps"
+    assert "no \N{REPLACEMENT CHARACTER} route" in str(second[0].text)
+    assert len(third) == 0
+
+
+def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -> None:
+    (folder / "p.yaml").write_text(
+        'metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: shell, command: "sleep 60"}}]\n'
+    )
+    file = written(
+        folder, "cases:\n- {name: long, expect: {}}\n- {name: short, stand_ins: {start: {result: 1}}, expect: {}}\n"
+    )
+    done = typed("test", str(file), "--timeout", "2")
+    assert done.code == 1
+    assert f"{file}:2: outcome\n         it did not end within 2 s; start was running" in done.out
+    assert "ok  " in done.out
+
+
+@pytest.mark.parametrize(
+    ("cases", "said"),
+    [
+        ("cases: []", ":1: `cases` is a list of at least one case"),
+        ("case:\n- name: x", ":1: a file of cases: 'case' is unknown; did you mean 'cases'?"),
+        ("cases:\n- nme: x", ":2: a case: 'nme' is unknown; did you mean 'name'?"),
+        ("cases:\n- name: x", ":2: a case needs `expect`, for example {outcome: completed}"),
+        ("cases:\n- stand_ins: {strt: {}}\n  expect: {}", ":2: stand_ins: 'strt' is unknown; did you mean 'start'?"),
+        ("cases:\n- stand_ins: {start: 5}\n  expect: {}", ":2: a stand-in is an object with result, error"),
+        ("cases:\n- stand_ins: {start: {error: 5}}\n  expect: {}", ":2: `error` of a stand-in is a text"),
+        ("cases:\n- workload:\n    limt: 5\n  expect: {}", "workload has no 'limt'; did you mean 'limit'?"),
+        ("cases:\n- expect:\n    outcome: done", ":3: an outcome is one of completed, failed, cancelled, running"),
+        ("cases:\n- expect:\n    steps: [start, lst]", ":3: no step is named 'lst'; did you mean 'last'?"),
+        ("cases:\n- expect:\n    results:\n      lst: 1", ":4: results: 'lst' is unknown; did you mean 'last'?"),
+        ("cases: [", ": not YAML at line"),
+        ("playbook: q.yaml\ncases:\n- expect: {}", "q.yaml: No such file"),
+    ],
+)
+def test_wrong_file_is_refused_in_one_line_before_anything_runs(folder: Path, cases: str, said: str) -> None:
+    done = typed("test", str(written(folder, cases)))
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_paths_without_a_case_are_refused(folder: Path) -> None:
+    assert "they stand in p.test.yaml" in typed("test", str(folder / "p.yaml")).err
+    assert "cases of name.yaml stand in name.test.yaml" in typed("test", str(folder)).err
+    written(folder, "cases:\n- {name: x, expect: {}}")
+    done = typed("test", str(folder), "--case", "other")
+    assert (done.code, done.err) == (2, "noetl-worker test: no case has 'other' in its name\n")
