@@ -54,6 +54,7 @@ def test_why_tells_how_each_command_of_a_run_of_dev_ended(tmp_path: Path, dialec
     said = why(begin["execution_id"])
     word = "failed" if dialect == "python" else "completed with status error"
     assert said.code == 0
+    assert why("last").out == said.out
     assert f"; first two {word}: ZeroDivisionError: division by zero" in said.out.splitlines()[0]
     assert f"two {word}: ZeroDivisionError: division by zero (command {failed['command_id']})" in said.out
     assert said.out.count("two completed (command ") == 1

@@ -56,7 +56,7 @@ _With: TypeAlias = Annotated[
 ]
 _Run: TypeAlias = Annotated[
     str | None,
-    typer.Option("--run", metavar="ID", help="With --step: what they saw in this earlier run; `last` has it too."),
+    typer.Option("--run", metavar="ID", help="With --step: what they saw in this earlier run, or in the `last` one."),
 ]
 
 

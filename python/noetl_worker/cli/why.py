@@ -26,7 +26,8 @@ EXIT_UNKNOWN: Final = 5
 def why(
     flags: SettingFlags,
     command_id: Annotated[
-        str, typer.Argument(metavar="ID", help="Of a command or an execution, also of a run of `dev`.")
+        str,
+        typer.Argument(metavar="ID", help="Of a command or an execution, of `dev` too; `last` is its newest run."),
     ],
     execution: Annotated[
         int | None, typer.Option("--execution", min=1, help="Its execution, where nothing here names it.")
@@ -71,7 +72,7 @@ async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: 
     async with kept_plane(name) as kept:
         settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
         execution = execution or (kept and kept.execution_id)
-        diagnosis = Diagnosis(settings, name, execution_id=execution, most=messages)
+        diagnosis = Diagnosis(settings, kept.name if kept else name, execution_id=execution, most=messages)
         return await (diagnosis.ask_plane_alone() if kept else diagnosis.ask())
 
 

@@ -17,6 +17,8 @@ __all__ = ["KeptPlane", "kept_plane"]
 
 
 class KeptPlane(NamedTuple):
+    name: str
+    """The id that was asked for; of `last` that of the newest run."""
     flags: SettingFlags
     """What points a command at it."""
     execution_id: int | None
@@ -25,15 +27,17 @@ class KeptPlane(NamedTuple):
 
 @asynccontextmanager
 async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
-    """One of the kept run with this id (an execution's, a command's, an event's); None: there is no such run."""
+    """One of the kept run with this id (an execution's, a command's, an event's, or `last`); None: there is none."""
     if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
         yield None
         return
     try:
         from noetl_worker.dev.kept_plane import plane_of
-        from noetl_worker.dev.kept_runs import KeptRuns
+        from noetl_worker.dev.kept_runs import LAST, KeptRuns
 
-        rows = KeptRuns().find(name)
+        kept = KeptRuns()
+        name = str(next(iter(kept.newest(1)), name)) if name == LAST else name
+        rows = kept.find(name)
     except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
         typer.echo(f"noetl-worker: the kept runs of dev cannot be asked: {error}", err=True)
         rows = []
@@ -44,4 +48,4 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         # Not asked which plane it is: without NATS, which it has none of, it calls itself unhealthy.
         flags: SettingFlags = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
         command = plane.log.command_by_ref(name)
-        yield KeptPlane(flags, command.execution_id if command is not None else None)
+        yield KeptPlane(name, flags, command.execution_id if command is not None else None)
