@@ -13,7 +13,7 @@ from rich.console import Console
 
 from integration.processes import Ended, typed
 from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev.kept_runs import KeptRow, KeptRuns
+from noetl_worker.dev.kept.runs import KeptRow, KeptRuns
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from patience import until

@@ -21,8 +21,9 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 from noetl_worker.tools.contract import Tool
 
-__all__ = ["dev", "parse_override", "until_sigterm", "worker_beside"]
+__all__ = ["USUAL_DIALECT", "dev", "parse_override", "until_sigterm", "worker_beside"]
 
+USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143
 """128 + 15, what a shell reports for a process that SIGTERM ended."""
@@ -80,7 +81,7 @@ def dev(
     with_: _With = None,
     run: _Run = None,
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever one of its files changes.")] = False,
-    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = Dialect.PYTHON,
+    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for POST /api/execute.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a playbook of which `check` finds anything.")
@@ -101,8 +102,8 @@ def dev(
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
         with with_extra_local():
+            from noetl_worker.dev.kept.step_inputs import step_with
             from noetl_worker.dev.session import run_playbook
-            from noetl_worker.dev.step_inputs import step_with
 
         async def once() -> int:
             if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):

@@ -17,8 +17,8 @@ from rich.console import Console
 from noetl_worker.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.failures import LoopItem
-from noetl_worker.dev.kept_plane import rows_of
-from noetl_worker.dev.kept_runs import KeptRuns
+from noetl_worker.dev.kept.rows import rows_of
+from noetl_worker.dev.kept.runs import KeptRuns
 from noetl_worker.dev.live_view import About, View, view_for
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.orchestration.execution import Execution
@@ -61,9 +61,8 @@ async def run_playbook(
 ) -> int:
     """Run one playbook file with nothing else running, and show it.
 
-    Playbooks beside the file are registered too, so that a `playbook` tool finds its child by `metadata.path`.
-    `workload.server_url` is the development plane's URL and `workload.nats_url` its NATS's, unless the playbook sets
-    them.
+    Playbooks beside the file are registered too, so that a `playbook` tool finds its child by `metadata.path`. The
+    workload has `server_url` and `nats_url`, of the development plane and its NATS, unless the playbook sets them.
 
     Args:
         overrides: by dotted name, `workload.` optional: {"workload.base": "http://...", "retries": 3}.
@@ -86,17 +85,15 @@ async def run_playbook(
     known = await asyncio.to_thread(local_credentials, file, credentials)
     alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
     console = console or Console()
-    settings = PlaneSettings(dialect=dialect)
-    async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
+    async with NatsServer() as nats, DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane:
         document["workload"].setdefault("server_url", plane.url)
         document["workload"].setdefault("nats_url", nats.url)
         for credential in known:
             plane.credentials.write(credential.body())
-        own_path = Playbook.of(document).path
         places = {}
         for neighbour, content in await asyncio.to_thread(neighbours, file):
             places[plane.register_playbook(content).path] = places_in(content, str(neighbour))
-        plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
+        own_path = plane.register_playbook(yaml.safe_dump(document, sort_keys=False)).path
         places[own_path] = places_in(text, str(path))
         with _kept(plane, known), view_for(console, as_json=as_json) as view:
             shown = _Shown(plane, view, places)

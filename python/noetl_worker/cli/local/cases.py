@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from noetl_worker.cli.dev import until_sigterm, worker_beside
+from noetl_worker.cli.dev import USUAL_DIALECT, until_sigterm, worker_beside
 from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import Dialect
@@ -28,7 +28,7 @@ def cases(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="name.test.yaml, a playbook name.yaml beside it, a folder.")
     ],
-    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = Dialect.PYTHON,
+    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
     case: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only cases with this in their name.")] = "",
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML too.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one case.")] = 60.0,

@@ -32,8 +32,8 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         yield None
         return
     try:
-        from noetl_worker.dev.kept_plane import plane_of
-        from noetl_worker.dev.kept_runs import LAST, KeptRuns
+        from noetl_worker.dev.kept.rows import plane_of
+        from noetl_worker.dev.kept.runs import LAST, KeptRuns
 
         kept = KeptRuns()
         name = str(next(iter(kept.newest(1)), name)) if name == LAST else name

@@ -16,7 +16,7 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["OUTCOMES", "Case", "CaseFile", "case_files"]
+__all__ = ["OUTCOMES", "CaseFile", "PlaybookCase", "case_files"]
 
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
 """`running`: it stands still."""
@@ -25,7 +25,7 @@ _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class PlaybookCase:
     name: str
     line: int
     document: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Case:
 class CaseFile:
     file: Path
     playbook: Path
-    cases: Sequence[Case]
+    cases: Sequence[PlaybookCase]
 
 
 def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
@@ -76,7 +76,7 @@ def _read(file: Path) -> CaseFile:
         document, node = parse_yaml(text), yaml.compose(text, _LOADER)
     except (OSError, UnicodeDecodeError, PlaybookError) as error:
         raise PlaybookError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    reader = _Reader(file)
+    reader = _CaseReader(file)
     given = reader.object(document, node, "a file of cases", ("playbook", "cases"))
     playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _beside(file)
     _, node = inner(node, "cases")
@@ -94,7 +94,7 @@ def _beside(file: Path) -> Path:
     return found[0]
 
 
-class _Reader:
+class _CaseReader:
     def __init__(self, file: Path) -> None:
         self._file = file
 
@@ -114,7 +114,7 @@ class _Reader:
                 raise PlaybookError(f"{self._file}:{line}: {what}: {key!r} is unknown{guess}")
         return value
 
-    def cases(self, cases: Sequence[JsonValue], node: yaml.Node | None, playbook: Path) -> Iterator[Case]:
+    def cases(self, cases: Sequence[JsonValue], node: yaml.Node | None, playbook: Path) -> Iterator[PlaybookCase]:
         for number, value in enumerate(cases):
             line, at = inner(node, number)
             case = self.object(value, at, "a case", ("name", "workload", "stand_ins", "expect"))
@@ -131,7 +131,7 @@ class _Reader:
             _, below = inner(at, "expect")
             expected = self._expected(case["expect"], below, steps)
             name = str(case.get("name") or f"case {number + 1}")
-            yield Case(name, line, document, {**stand_ins}, expected, below)
+            yield PlaybookCase(name, line, document, {**stand_ins}, expected, below)
 
     def _document(self, workload: JsonValue, place: tuple[int, yaml.Node | None], playbook: Path) -> dict[str, Any]:
         if not isinstance(workload, dict):

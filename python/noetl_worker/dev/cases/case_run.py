@@ -9,7 +9,7 @@ from typing import Final
 
 import yaml
 
-from noetl_worker.dev.cases.case_file import OUTCOMES, Case, CaseFile
+from noetl_worker.dev.cases.case_file import OUTCOMES, CaseFile, PlaybookCase
 from noetl_worker.dev.cases.differences import Difference, differences, inner
 from noetl_worker.dev.cases.stand_in import with_stand_ins
 from noetl_worker.dev.credential_files import credentials_beside
@@ -33,7 +33,7 @@ _ENDS: Final = ("call.done", "call.error", "command.failed")
 @dataclass(frozen=True, slots=True)
 class CaseEnd:
     file: CaseFile
-    case: Case
+    case: PlaybookCase
     seconds: float
     differences: tuple[Difference, ...]
     told: tuple[str, ...] = ()
@@ -70,7 +70,9 @@ async def run_cases(
                     tell(CaseEnd(file, case, time.monotonic() - began, tuple(found), tuple(seen.told)))
 
 
-async def _run(plane: DevControlPlane, nats_url: str, case: Case, seen: _Seen, limit_s: float) -> list[Difference]:
+async def _run(
+    plane: DevControlPlane, nats_url: str, case: PlaybookCase, seen: _Seen, limit_s: float
+) -> list[Difference]:
     document = with_stand_ins(case.document, case.stand_ins)
     given = {"server_url": plane.url, "nats_url": nats_url}
     document = {**document, "workload": {**given, **document["workload"]}}
@@ -91,7 +93,7 @@ async def _run(plane: DevControlPlane, nats_url: str, case: Case, seen: _Seen, l
     return list(_compared(case, plane.execution(execution_id), seen))
 
 
-def _compared(case: Case, execution: Execution, seen: _Seen) -> Iterator[Difference]:
+def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator[Difference]:
     expected, node = case.expected, case.node
     outcome = execution.status.lower()
     if expected.get("outcome", OUTCOMES[0]) != outcome:

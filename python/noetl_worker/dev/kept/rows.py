@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from noetl_worker.dev.kept_runs import KeptRow
+from noetl_worker.dev.kept.runs import KeptRow
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import parse_yaml
 from noetl_worker.dev.plane import DevControlPlane

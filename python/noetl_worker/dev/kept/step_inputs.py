@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from noetl_worker.dev.kept_runs import LAST, KeptRow, KeptRuns
+from noetl_worker.dev.kept.runs import LAST, KeptRow, KeptRuns
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.errors import PlaybookError
