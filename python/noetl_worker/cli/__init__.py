@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "doctor": ("doctor:doctor", "What would keep a worker with these settings from working."),
     "top": ("top:top", "A live view of running workers."),
     "why": ("why:why", "What became of a command."),
+    "report": ("runs.report:report", "A run of the control plane as one page."),
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
 }

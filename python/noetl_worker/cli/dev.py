@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
@@ -83,6 +83,9 @@ def dev(
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever one of its files changes.")] = False,
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for POST /api/execute.")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the run there as one HTML page.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a playbook of which `check` finds anything.")
     ] = False,
@@ -117,6 +120,7 @@ def dev(
                 worker_factory=worker_beside,
                 credentials=credential or (),
                 is_quiet=quiet,
+                on_end=reporting(report, dialect) if report is not None else None,
                 step=partial(step_with, step, dialect, file=with_, run=run, overrides=overrides) if step else None,
             )
 
@@ -160,6 +164,22 @@ async def until_sigterm(session: Coroutine[Any, Any, T]) -> T:
     running = asyncio.ensure_future(session)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     return await running
+
+
+def reporting(file: Path, dialect: Dialect) -> Callable[[str, int], Awaitable[None]]:
+    """What writes the page of an execution of the plane at an address. Raises PlaybookError: there is no place for it."""
+    if not file.parent.is_dir() or file.is_dir():
+        raise PlaybookError(f"--report {file}: {file if file.is_dir() else file.parent} is no folder for it")
+
+    async def write(server_url: str, execution_id: int) -> None:
+        from noetl_worker.cli.runs.report import write_report
+
+        try:
+            await write_report(settings_beside("", server_url, dialect).settings, execution_id, file)
+        except OSError as error:
+            raise PlaybookError(f"--report {file}: {error.strerror}") from error
+
+    return write
 
 
 def parse_override(text: str) -> tuple[str, JsonValue]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,8 @@ LIST: Final = ":task_sequence"
 """After the name of a step that is a list of tasks."""
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect], AbstractAsyncContextManager[Any]]
 """(nats_url, server_url, dialect) -> a worker that runs while the block is open."""
+OnEnd: TypeAlias = Callable[[str, int], Awaitable[None]]
+"""(server_url, execution_id)"""
 
 
 _GIVEN: Final = ("server_url", "nats_url")
@@ -58,6 +60,7 @@ async def run_playbook(
     console: Console | None = None,
     is_quiet: bool = False,
     step: Callable[[Playbook], StepAlone] | None = None,
+    on_end: OnEnd | None = None,
 ) -> int:
     """Run one playbook file with nothing else running, and show it.
 
@@ -68,10 +71,10 @@ async def run_playbook(
         overrides: by dotted name, `workload.` optional: {"workload.base": "http://...", "retries": 3}.
         credentials: `NAME=FILE`, in addition to a file of credentials beside the playbook.
         keep: leave everything up after the end, until cancelled (Ctrl-C).
-        as_json: JSON lines instead of the view.
+        as_json: JSON lines instead of the view; is_quiet: without what the steps print.
         console: where to show it; default: standard output.
-        is_quiet: without what the steps print.
         step: which one of the playbook is run, alone; None: all of it.
+        on_end: called with the plane's URL and the execution once it is over, while the plane is still up.
 
     Returns:
         0 only if the execution ended COMPLETED, else 1.
@@ -99,7 +102,7 @@ async def run_playbook(
             shown = _Shown(plane, view, places)
             with nullcontext() if is_quiet else watched(shown.take):
                 async with worker_factory(nats.url, plane.url, dialect):
-                    execution = await _run(plane, own_path, alone, shown, _begin(plane, nats.url, known))
+                    execution = await _run(plane, own_path, alone, shown, _begin(plane, nats.url, known), on_end)
                     if keep:
                         if not as_json:  # there, the `begin` line has both addresses
                             line = f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it"
@@ -135,7 +138,12 @@ def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredentia
 
 
 async def _run(
-    plane: DevControlPlane, path: str, alone: StepAlone | None, shown: _Shown, fields: Mapping[str, str]
+    plane: DevControlPlane,
+    path: str,
+    alone: StepAlone | None,
+    shown: _Shown,
+    fields: Mapping[str, str],
+    on_end: OnEnd | None,
 ) -> Execution:
     """Execute and wait for the end, children of it included."""
     stop_showing = plane.log.listen(shown.take)
@@ -148,6 +156,8 @@ async def _run(
     finally:
         stop_showing()
         shown.end(execution, is_interrupted=is_interrupted)
+    if on_end is not None:
+        await on_end(plane.url, execution.execution_id)
     return execution
 
 

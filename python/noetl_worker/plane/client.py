@@ -305,10 +305,9 @@ class Plane:
         """An execution with its events: all on the Rust plane, the newest page on the Python one."""
         return await self._object("GET", url_path("api", "executions", execution_id))
 
-    async def events_of(self, execution_id: int, event_type: str, page_size: int) -> Mapping[str, JsonValue]:
-        """The newest events of a type. Python plane only."""
-        path = url_path("api", "executions", execution_id, "events", event_type=event_type, page_size=page_size)
-        return await self._object("GET", path)
+    async def events_of(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
+        """A page of its events, the newest first: `event_type`, `page`, `page_size`. Python plane only."""
+        return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
 
     # ── variables (protocol/executions.md#variables) ──
 

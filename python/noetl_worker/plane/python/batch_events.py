@@ -50,7 +50,9 @@ class BatchEvents:
         """Events of a type, the newest first, and whether there are more."""
         answer = self._known.get(event_type)
         if answer is None:
-            answer = self._known[event_type] = await self._plane.events_of(self._execution_id, event_type, _PAGE)
+            answer = self._known[event_type] = await self._plane.events_of(
+                self._execution_id, event_type=event_type, page_size=_PAGE
+            )
         events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
         return events, (answer.get("pagination") or {}).get("has_next") is True
 

@@ -1,0 +1,92 @@
+"""`noetl-worker report EXECUTION_ID`: a run of the control plane as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from noetl_worker.run_page.run import ExecutionRun
+
+__all__ = ["report", "write_report"]
+
+EXIT_SETTINGS: Final = 2
+EXIT_PLANE: Final = 3
+EXIT_NO_EXECUTION: Final = 5
+_SERVER: Final = "NOETL_SERVER_URL"
+_STDOUT: Final = Path("-")
+
+
+@with_setting_flags(shown=("control_plane",))
+def report(
+    flags: SettingFlags,
+    execution_id: Annotated[int, typer.Argument(min=1, help="As the plane names it: a log line or its list has it.")],
+    server_url: Annotated[
+        str | None, typer.Option("--server", "--server-url", metavar="URL", help=f"The control plane. {_SERVER}")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Default: run-EXECUTION_ID.html; - is standard output."),
+    ] = None,
+) -> None:
+    """Write what the events of an execution say as one HTML page: the graph with
+    the way that was taken, a timeline, and of each command input, output, what it
+    printed, error, attempts and worker. Values are redacted.
+
+    The page asks nobody for anything: it can be kept, sent and printed. The
+    control plane is read, all pages of its events, and nothing is changed there.
+
+    Exit codes: 0 the page is written; 2 a setting or the file is wrong; 3 no
+    control plane; 5 it knows no such execution.
+    """
+    from noetl_worker.observability.logging import configure_logging
+
+    try:
+        settings = load_settings(flags={**flags, _SERVER: server_url})
+        configure_logging("error", "auto")
+        event_loop.run(write_report(settings, execution_id, output or Path(f"run-{execution_id}.html")))
+    except SettingsError as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+    except OSError as error:
+        typer.echo(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+    except ServerRefused as error:
+        is_unknown = error.is_not_found
+        text = f"the control plane knows no execution {execution_id} ({error})" if is_unknown else str(error)
+        typer.echo(f"noetl-worker report: {text}", err=True)
+        raise typer.Exit(EXIT_NO_EXECUTION if is_unknown else EXIT_PLANE) from None
+    except ControlPlaneError as error:
+        typer.echo(f"noetl-worker report: {error}", err=True)
+        raise typer.Exit(EXIT_PLANE) from None
+
+
+async def write_report(settings: Settings, execution_id: int, file: Path) -> None:
+    """Read the run, write the page, and say so on standard error.
+
+    Raises:
+        ControlPlaneError: the plane cannot be reached, or knows no such execution.
+        OSError: the file cannot be written.
+    """
+    from noetl_worker.run_page.page import page_of
+    from noetl_worker.run_page.reading import read_run
+
+    run = await read_run(settings, execution_id)
+    page = page_of(run, settings.secrets())
+    if file == _STDOUT:
+        typer.echo(page, nl=False)
+        return
+    file.write_text(page, encoding="utf-8")
+    typer.echo(f"{file}: {_summary(run)}, {len(page.encode()) / 1000:,.0f} kB", err=True)
+
+
+def _summary(run: ExecutionRun) -> str:
+    count = len(run.commands)
+    return f"{run.path} {run.status}, {count} command{'' if count == 1 else 's'}"

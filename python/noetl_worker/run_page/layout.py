@@ -1,0 +1,139 @@
+"""Where the steps of a graph stand: ranks by the longest path, few crossings, straight lines.
+
+A layered drawing in three known steps (Sugiyama): arcs that lead back are put aside, each step stands one rank after
+the last of those that lead to it, and a rank is sorted by the middle of its neighbours. An arc over several ranks has
+a place in each, so that it passes no step. No small library does it: dagre brings lodash, networkx numpy, graphviz a
+program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+__all__ = ["RunLayout", "lay_out"]
+
+_SWEEPS: Final = 6
+Edge: TypeAlias = tuple[int, int]
+Node: TypeAlias = int | tuple[Edge, int]
+"""A step, or the place of a long arc in a rank."""
+Neighbours: TypeAlias = tuple[Mapping[Node, Sequence[Node]], Mapping[Node, Sequence[Node]]]
+"""Of a rank before, and of the one after."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    places: list[tuple[int, float]]
+    """Of each step its rank, and where it stands across."""
+    routes: Mapping[Edge, list[tuple[int, float]]]
+    """Of each arc the places it passes, both ends included. One that leads back has its two ends alone."""
+
+
+def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) -> RunLayout:
+    """`count` steps and the arcs between them, by number; `straight`: those whose line matters most."""
+    back = _leading_back(count, edges)
+    forward = [edge for edge in dict.fromkeys(edges) if edge not in back]
+    ranks = _ranks(count, forward)
+    chains = {edge: _chain(edge, ranks) for edge in forward}
+    layers: list[list[Node]] = [[] for _ in range(max(ranks, default=0) + 1)]
+    for node in _nodes(count, chains.values()):
+        layers[_rank(node, ranks)].append(node)
+    lines = _neighbours(chain for edge, chain in chains.items() if edge in straight)
+    across = _across(layers, _neighbours(chains.values()), lines)
+    least = min(across.values(), default=0.0)
+    places = [(ranks[node], across[node] - least) for node in range(count)]
+    routes = {edge: [(_rank(node, ranks), across[node] - least) for node in chain] for edge, chain in chains.items()}
+    return RunLayout(places, routes | {edge: [places[edge[0]], places[edge[1]]] for edge in back})
+
+
+def _leading_back(count: int, edges: Sequence[Edge]) -> set[Edge]:
+    """Arcs to a step that led to theirs, found by walking in depth; no recursion, a playbook may be long."""
+    ways: dict[int, list[int]] = {}
+    for start, to in edges:
+        ways.setdefault(start, []).append(to)
+    back: set[Edge] = set()
+    seen: set[int] = set()
+    for root in range(count):
+        on_path: dict[int, Iterable[int]] = {} if root in seen else {root: iter(ways.get(root, ()))}
+        while on_path:
+            node = next(reversed(on_path))
+            seen.add(node)
+            for to in on_path[node]:
+                if to in on_path:
+                    back.add((node, to))
+                elif to not in seen:
+                    on_path[to] = iter(ways.get(to, ()))
+                    break
+            else:
+                del on_path[node]
+    return back
+
+
+def _ranks(count: int, edges: Iterable[Edge]) -> list[int]:
+    before: dict[int, list[int]] = {node: [] for node in range(count)}
+    for start, to in edges:
+        before[to].append(start)
+    ranks = [0] * count
+    for node in TopologicalSorter(before).static_order():
+        ranks[node] = max((ranks[start] + 1 for start in before[node]), default=0)
+    return ranks
+
+
+def _chain(edge: Edge, ranks: Sequence[int]) -> list[Node]:
+    start, to = edge
+    return [start, *((edge, rank) for rank in range(ranks[start] + 1, ranks[to])), to]
+
+
+def _nodes(count: int, chains: Iterable[Sequence[Node]]) -> Iterator[Node]:
+    """The steps, then the places of long arcs."""
+    yield from range(count)
+    for chain in chains:
+        yield from chain[1:-1]
+
+
+def _rank(node: Node, ranks: Sequence[int]) -> int:
+    return ranks[node] if isinstance(node, int) else node[1]
+
+
+def _neighbours(chains: Iterable[Sequence[Node]]) -> Neighbours:
+    """Those before and those after, a rank away."""
+    before: dict[Node, list[Node]] = {}
+    after: dict[Node, list[Node]] = {}
+    for chain in chains:
+        for start, to in pairwise(chain):
+            after.setdefault(start, []).append(to)
+            before.setdefault(to, []).append(start)
+    return before, after
+
+
+def _across(layers: list[list[Node]], neighbours: Neighbours, lines: Neighbours) -> dict[Node, float]:
+    across: dict[Node, float] = {}
+    for layer in layers:
+        across.update((node, index - (len(layer) - 1) / 2) for index, node in enumerate(layer))
+    for sweep in range(_SWEEPS):
+        near, on_line = neighbours[sweep % 2], lines[sweep % 2]
+        for layer in layers if sweep % 2 == 0 else reversed(layers):
+            found = {node: on_line.get(node) or near.get(node, ()) for node in layer}
+            wanted = {node: _mean([across[other] for other in found[node]], across[node]) for node in layer}
+            layer.sort(key=wanted.__getitem__)
+            _spread(layer, wanted, across, [node for node in layer if node in on_line] or layer)
+    return across
+
+
+def _spread(
+    layer: Sequence[Node], wanted: Mapping[Node, float], across: dict[Node, float], first: Sequence[Node]
+) -> None:
+    """As near as they can to where they want to be, one apart, and those of `first` where they want to be."""
+    at = float("-inf")
+    for node in layer:
+        across[node] = at = max(wanted[node], at + 1)
+    moved = _mean([across[node] - wanted[node] for node in first], 0.0)
+    for node in layer:
+        across[node] -= moved
+
+
+def _mean(values: Sequence[float], default: float) -> float:
+    return sum(values) / len(values) if values else default

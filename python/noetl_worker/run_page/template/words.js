@@ -1,0 +1,88 @@
+// Elements and words. Text goes into textContent alone: what a playbook says is never markup.
+const data = JSON.parse(document.getElementById('data').textContent);
+const { run, steps, commands } = data;
+const at = (id) => document.getElementById(id);
+const SVG = 'http://www.w3.org/2000/svg';
+
+function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  fill(made, properties, children);
+  return made;
+}
+
+function drawn(name, properties = {}, ...children) {
+  const made = document.createElementNS(SVG, name);
+  fill(made, properties, children);
+  return made;
+}
+
+function fill(made, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === 'text') made.textContent = value;
+    else if (name === 'on') for (const [event, does] of Object.entries(value)) made.addEventListener(event, does);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+}
+
+const STATES = {
+  done: { sign: '✓', word: 'done' },
+  failed: { sign: '✕', word: 'failed' },
+  running: { sign: '▸', word: 'running' },
+  waiting: { sign: '·', word: 'waiting' },
+  idle: { sign: '–', word: 'not run' },
+};
+
+function duration(ms) {
+  if (ms === null || ms === undefined) return '';
+  if (ms < 999.5) return `${Math.round(ms)} ms`;
+  const s = ms / 1000;
+  if (s < 9.995) return `${s.toFixed(2)} s`;
+  if (s < 59.95) return `${s.toFixed(1)} s`;
+  const whole = Math.round(s);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+const clock = (ms) => new Date(run.begin + ms).toISOString().replace('T', ' ').replace('Z', ' UTC');
+const many = (count, word) => `${count.toLocaleString('en')} ${word}${count === 1 ? '' : 's'}`;
+const KINDS = { task_sequence: 'tasks' };
+const kindWord = (kind) => KINDS[kind] || kind;
+
+// From claim to end: a worker may report the start of a quick command together with its end.
+// An event that is missing leaves its time out: nothing is made up.
+const beginOf = (command) => command.claimed ?? command.started ?? null;
+const issueOf = (command) => command.issued ?? beginOf(command);
+const endOf = (command) => (command.ended === undefined ? null : Math.max(command.ended, beginOf(command) ?? command.ended));
+const isOver = run.end !== null || !['RUNNING', 'STARTED', 'PENDING'].includes(run.status);
+const lastSaid = commands.reduce((last, command) => Math.max(last, command.ended ?? 0, beginOf(command) ?? command.issued ?? 0), 0);
+const runEnd = run.end ?? (isOver ? lastSaid : Math.max(lastSaid, run.written - run.begin));
+const spanEnd = Math.max(runEnd, lastSaid, 1);
+const took = (command) => {
+  const begin = beginOf(command), end = endOf(command);
+  return begin === null || end === null ? null : end - begin;
+};
+
+for (const step of steps) Object.assign(step, { commands: [], failed: 0 });
+commands.forEach((command, number) => {
+  const step = steps[command.step];
+  command.number = number;
+  step.commands.push(command);
+  if (command.state === 'failed') step.failed += 1;
+});
+for (const step of steps) {
+  const states = new Set(step.commands.map((command) => command.state));
+  step.state = ['failed', 'running', 'waiting', 'done'].find((state) => states.has(state)) || 'idle';
+  step.isFolded = step.commands.length > 1;
+}
+const failedCount = steps.reduce((sum, step) => sum + step.failed, 0);
+const stateOfRun = { COMPLETED: 'done', FAILED: 'failed', CANCELLED: 'failed' }[run.status.toUpperCase()] || 'running';
+
+function nameOf(command) {
+  const name = steps[command.step].name;
+  return command.item === undefined ? name : `${name} [${command.item}]`;
+}
+
+function pill(state, word = STATES[state].word) {
+  return element('span', { class: `pill ${state}` }, element('span', { 'aria-hidden': 'true', text: `${STATES[state].sign} ` }), word);
+}
