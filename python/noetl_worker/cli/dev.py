@@ -167,9 +167,11 @@ async def until_sigterm(session: Coroutine[Any, Any, T]) -> T:
 
 
 def reporting(file: Path, dialect: Dialect) -> Callable[[str, int], Awaitable[None]]:
-    """What writes the page of an execution of the plane at an address. Raises PlaybookError: there is no place for it."""
-    if not file.parent.is_dir() or file.is_dir():
-        raise PlaybookError(f"--report {file}: {file if file.is_dir() else file.parent} is no folder for it")
+    """What writes the page of a run. Raises PlaybookError: the file has no place."""
+    if file.is_dir():
+        raise PlaybookError(f"--report {file} is a folder: name a file in it")
+    if not file.parent.is_dir():
+        raise PlaybookError(f"--report {file}: there is no folder {file.parent}")
 
     async def write(server_url: str, execution_id: int) -> None:
         from noetl_worker.cli.runs.report import write_report
