@@ -66,6 +66,6 @@ class ShownValues:
 
 def visible(text: str) -> str:
     """Control characters as their numbers: those that turn the direction of text make a name read as another."""
-    if text.isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\u{{{ord(char):x}}}" for char in text)

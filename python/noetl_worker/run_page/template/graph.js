@@ -67,7 +67,8 @@ function backWay(from, to, isWide) {
 
 function drawStep(step, number, middle) {
   const count = step.commands.length;
-  const under = [count > 1 ? `${count.toLocaleString('en')} × ${kindWord(step.kind)}` : kindWord(step.kind), step.failed && count > 1 ? `${step.failed} failed` : null].filter(Boolean).join(' · ');
+  const all = count.toLocaleString('en'), kind = kindWord(step.kind);
+  const under = count > 1 ? (step.failed ? `${step.failed.toLocaleString('en')} of ${all} failed` : `${all} × ${kind}`) : kind;
   const select = () => choose({ step: number }, true);
   const name = `${step.name}: ${under ? `${under}, ` : ''}${STATES[step.state].word}`;
   return drawn('g', {

@@ -1,6 +1,7 @@
 // The timeline: a tree of which only the rows in sight are elements, whatever there is of them.
 const OVERSCAN = 6;
-const MOST_PRINTED = 400;
+const MOST_PRINTED = 250;
+const MOST_MARKS = 60;
 const tree = at('timeline');
 const opened = new Set();
 let rows = [], chosen = null, isPrinting = false, rowHeight = 36, search = '', onlyFailed = false;
@@ -87,8 +88,17 @@ function drawBar({ issued, begin, end }, row, state) {
   };
   if (issued !== null && (begin === null || issued < begin)) bar('waited', issued, begin ?? (isOver ? issued : spanEnd));
   if (begin === null) return track;
-  bar(`bar${row.step !== undefined ? ' folded' : ''}${row.level === 1 && !row.command && row.step === undefined ? ' whole' : ''}${end === null ? ' open' : ''}`, begin, end ?? (isOver ? begin : spanEnd));
+  const form = row.command ? state : row.step === undefined ? `${state} whole` : `${row.found.every((one) => one.state === 'failed') ? 'failed' : state === 'failed' ? 'done' : state} folded`;
+  bar(`bar ${form}${end === null ? ' open' : ''}`, begin, end ?? (isOver ? begin : spanEnd));
+  if (row.step !== undefined) for (const time of failuresOf(row.found)) bar('mark', time, time);
   return track;
+}
+
+// Where items of a loop failed, so far as marks can be told apart.
+function failuresOf(found) {
+  const ends = found.filter((command) => command.state === 'failed').map(endOf).filter((time) => time !== null);
+  const apart = new Map(ends.map((time) => [Math.round((100 * time) / spanEnd), time]));
+  return [...apart.values()].slice(0, MOST_MARKS);
 }
 
 function drawAxis() {
