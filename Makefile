@@ -67,7 +67,9 @@ test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks ha
 	$(BIN)/pytest tests $(PARALLEL) -m '$(SUITE)'
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
 
+# With a Chromium on the machine, the page of a run in it too: what drives it is installed then.
 pages: $(STAMP) ## what the pages say, done as their reader does: commands, the walk to a new kind, the plug-in, the demo
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then $(BIN)/python -m pip install -q --group pages || true; fi
 	$(BIN)/pytest $$(grep -rl --include='test_*.py' pytest.mark.pages tests) $(PARALLEL) -m pages
 
 test-nobody: $(STAMP) ## attacks that the worker's user matters for, once more as nobody (by root; else skipped)
@@ -124,8 +126,9 @@ docs: $(STAMP) ## docs/tools from the tools, docs/check.md from the codes, docs/
 	$(BIN)/noetl-worker tools --markdown docs/tools
 	$(BIN)/noetl-worker check --markdown docs/check.md
 
-picture: $(STAMP) ## docs/live-view.svg, from a run of the demo
+picture: $(STAMP) ## docs/live-view.svg and docs/run-page.png (with Chromium), from runs of the demo
 	$(BIN)/python docs/record_live_view.py
+	$(BIN)/python docs/record_run_page.py
 
 values: $(STAMP) ## the recorded value playbooks through our worker: brings their table of differences and its pages up to date
 	$(BIN)/python tests/compat/values_table.py --write

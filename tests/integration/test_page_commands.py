@@ -134,6 +134,7 @@ async def busy(home: House) -> dict[str, str]:
         "767533785830130589": str(issued.event_id),
         "767533785830130588": str(issued.command_id),
         "383769031670239232:start:383769031682822144": str(issued.command_id),
+        "767533785452643225": str(issued.execution_id),
         " 12 13 ": " 1 2 ",
         " 12 ": " 1 ",
     }

@@ -1,4 +1,4 @@
-"""The page as a browser shows it: Chromium of the system, driven by playwright. Part of `make pages`, and of the night."""
+"""The page as the system's Chromium shows it, driven by playwright. Part of `make pages`, and of the night."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noetl_worker.run_page.run import CommandState, ExecutionRun
 from run_page.told_plane import BEGIN, command, in_a_row, made_run, many_items
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install --group pages")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.pages, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")]
 
 THEMES = ("light", "dark")
@@ -24,7 +24,7 @@ MOST_NODES = 3000
 ATTACKS = (
     "</script><script>window.attacked = 1</script>",
     "<img src=x onerror='window.attacked = 1'>",
-    "\"><svg onload=window.attacked=1>",
+    '"><svg onload=window.attacked=1>',
     "javascript:window.attacked=1",
 )
 NODES = "document.querySelectorAll('*').length"
@@ -175,8 +175,9 @@ def test_printed_page_has_the_rows_of_a_loop_and_no_controls(browser: Any, tmp_p
 
 CONTRASTS = """() => {
   const parts = (color) => color.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (color) => [0.2126, 0.7152, 0.0722]
+    .reduce((sum, share, at) => sum + share * linear(color[at] / 255), 0);
   const ground = (node) => {
     for (let at = node; at; at = at.parentElement) {
       const color = parts(getComputedStyle(at).backgroundColor);
@@ -190,7 +191,7 @@ CONTRASTS = """() => {
     if (!node.checkVisibility()) continue;
     const [one, other] = [light(parts(getComputedStyle(node).color)), light(ground(node))].sort((a, b) => b - a);
     const ratio = (one + 0.05) / (other + 0.05);
-    if (ratio < 4.5) low.push(`${node.className || node.tagName} ${node.textContent.slice(0, 20)}: ${ratio.toFixed(2)}`);
+    if (ratio < 4.5) low.push([node.className || node.tagName, node.textContent.slice(0, 20), ratio.toFixed(2)]);
   }
   return low;
 }"""

@@ -52,7 +52,7 @@ class ShownValues:
             return [self._cut("", value)]
         texts: list[ShownText] = []
         if isinstance(value, dict):
-            several = {name: text for name, text in value.items() if isinstance(text, str) and "\n" in text.rstrip()}
+            several = {name: text for name, text in value.items() if isinstance(text, str) and "\n" in text}
             value = {name: item for name, item in value.items() if name not in several}
             texts = [self._cut(name, text) for name, text in several.items()]
         if value or not texts:
