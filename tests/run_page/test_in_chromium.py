@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,9 @@ import pytest
 
 from noetl_worker.run_page.page import page_of
 from noetl_worker.run_page.run import CommandState, ExecutionRun
-from run_page.told_plane import BEGIN, command, in_a_row, made_run, many_items
+from run_page.told_plane import BEGIN, CHROMIUM, command, in_a_row, made_run, many_items
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install --group pages")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.pages, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")]
 
 THEMES = ("light", "dark")
@@ -126,6 +124,7 @@ def test_timeline_is_walked_opened_and_read_by_keyboard(browser: Any, tmp_path: 
         assert page.get_by_role("region", name="Input, code").text_content() == "print('hi')\nresult = 1\n"
 
 
+@pytest.mark.heavy_on_loop("the page of 10,000 commands is made in it")
 def test_ten_thousand_commands_are_few_elements_however_they_are_walked(browser: Any, tmp_path: Path) -> None:
     with opened(browser, many_items(10_000), tmp_path) as page:
         counts = [page.evaluate(NODES)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from noetl_worker.run_page.steps import steps_of
 
 SAMPLES = Path(__file__).parents[1] / "compat/samples"
 BEGIN = 1_795_000_000.0
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+"""The system's, by the names it has."""
 DETAIL = re.compile(r"/api/executions/\d+$")
 _DATA = re.compile(r'<script id="data" type="application/json">(.*?)</script>', re.DOTALL)
 

@@ -44,7 +44,7 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 
-__all__ = ["DevControlPlane", "RawCommand"]
+__all__ = ["DevControlPlane", "DevServer", "RawCommand"]
 
 WAIT_S: Final = 120.0
 
@@ -102,7 +102,7 @@ class DevControlPlane:
         self._gate.after = self._after
         self._app: Final = build_app(route_table(self), self._gate)
         self._port = chosen.port
-        self._server: _DevServer | None = None
+        self._server: DevServer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._stream: CommandStream | None = None
         self._queued = asyncio.Event()
@@ -147,7 +147,7 @@ class DevControlPlane:
         config = uvicorn.Config(
             self._app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1, backlog=2048
         )
-        self._server = _DevServer(config)
+        self._server = DevServer(config)
         self._tasks = [
             asyncio.create_task(self._server.serve(sockets=[listener]), name="dev-plane-http"),
             asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
@@ -376,7 +376,7 @@ def _values(issued: Issued) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-class _DevServer(uvicorn.Server):
+class DevServer(uvicorn.Server):
     """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when asked to."""
 
     def __init__(self, config: uvicorn.Config) -> None:

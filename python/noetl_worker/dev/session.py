@@ -26,6 +26,7 @@ from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_
 from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.places import FilePlaces, places_in
 from noetl_worker.dev.plane import DevControlPlane
+from noetl_worker.dev.routes.live_page import live_page
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.json_text import loads
@@ -88,7 +89,11 @@ async def run_playbook(
     known = await asyncio.to_thread(local_credentials, file, credentials)
     alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
     console = console or Console()
-    async with NatsServer() as nats, DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane:
+    async with (
+        NatsServer() as nats,
+        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
+        live_page(plane, is_wanted=keep) as page,
+    ):
         document["workload"].setdefault("server_url", plane.url)
         document["workload"].setdefault("nats_url", nats.url)
         for credential in known:
@@ -102,12 +107,9 @@ async def run_playbook(
             shown = _Shown(plane, view, places)
             with nullcontext() if is_quiet else watched(shown.take):
                 async with worker_factory(nats.url, plane.url, dialect):
-                    execution = await _run(plane, own_path, alone, shown, _begin(plane, nats.url, known), on_end)
+                    execution = await _run(plane, own_path, alone, shown, _begin(plane, nats.url, known, page), on_end)
                     if keep:
-                        if not as_json:  # there, the `begin` line has both addresses
-                            line = f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it"
-                            console.print(line, highlight=False, soft_wrap=True)
-                        await asyncio.Event().wait()
+                        await _stay(None if as_json else console, page, plane.url, nats.url)
     return 0 if execution.status == "COMPLETED" else 1
 
 
@@ -131,9 +133,17 @@ def _warn(execution: Execution, reason: str) -> None:
     sys.stderr.write(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}\n")
 
 
-def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredential]) -> dict[str, str]:
+async def _stay(console: Console | None, page: str, url: str, nats_url: str) -> None:
+    """Until cancelled. No console: the `begin` line has had the addresses."""
+    if console is not None:
+        line = f"page {page}, control plane {url}, NATS {nats_url}; Ctrl-C ends it"
+        console.print(line, highlight=False, soft_wrap=True)
+    await asyncio.Event().wait()
+
+
+def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredential], page: str) -> dict[str, str]:
     """What the first line says; of credentials the names alone."""
-    fields = {"control_plane": plane.url, "nats": nats_url}
+    fields = {"control_plane": plane.url, "nats": nats_url} | ({"page": page} if page else {})
     return fields | ({"credentials": ", ".join(credential.name for credential in known)} if known else {})
 
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib.resources
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker import __version__
@@ -20,9 +20,11 @@ from noetl_worker.run_page.layout import lay_out
 from noetl_worker.run_page.run import ExecutionRun, RunCommand, RunStep
 from noetl_worker.run_page.shown_values import ShownValues, visible
 
-__all__ = ["page_of"]
+__all__ = ["data_of", "in_script", "page_of"]
 
 _SCRIPTS: Final = ("words.js", "graph.js", "details.js", "timeline.js", "page.js")
+_LIVE: Final = ("live.js",)
+_ASKS_HOME: Final = "connect-src 'self'; "
 _IN_SCRIPT: Final = {
     ord("<"): "\\u003c",
     ord(">"): "\\u003e",
@@ -35,21 +37,27 @@ _MOST_DRAWN: Final = 150
 """Steps of a graph: more of them are no picture any more, and thousands of elements."""
 
 
-def page_of(run: ExecutionRun, own_secrets: Iterable[str] = (), *, written: float | None = None) -> str:
+def page_of(
+    run: ExecutionRun,
+    own_secrets: Iterable[str] = (),
+    *,
+    written: float | None = None,
+    runs: Sequence[Mapping[str, str]] | None = None,
+) -> str:
     """The whole file.
 
     Args:
         own_secrets: of this process; they are taken out of all that is shown.
         written: seconds since 1970; default: now.
+        runs: of a page that is served and follows its run, what else there is (`data_of`).
     """
-    written = time.time() if written is None else written
-    style = _file("page.css")
-    script = "\n".join(["'use strict';", *map(_file, _SCRIPTS)])
+    style, is_live = _file("page.css"), runs is not None
+    script = "\n".join(["'use strict';", *map(_file, (*_SCRIPTS, *(_LIVE if is_live else ())))])
     parts = {
-        "policy": _policy(style, script),
+        "policy": _policy(style, script, is_live=is_live),
         "style": style,
         "script": script,
-        "data": in_script(_data(run, ShownValues(run.commands, own_secrets), written)),
+        "data": in_script(data_of(run, own_secrets, written=written, runs=runs)),
     }
     before, *rest = _file("page.html").split("{{")
     return before + "".join(parts[name] + after for name, _, after in (part.partition("}}") for part in rest))
@@ -64,11 +72,11 @@ def _file(name: str) -> str:
     return (importlib.resources.files("noetl_worker.run_page") / "template" / name).read_text(encoding="utf-8")
 
 
-def _policy(style: str, script: str) -> str:
-    """Nothing but these two texts; no request, no form, no base, no frame."""
+def _policy(style: str, script: str, *, is_live: bool) -> str:
+    """Nothing but these two texts; no request (a live page: to where it came from), no form, no base, no frame."""
     return (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"{_ASKS_HOME if is_live else ''}base-uri 'none'; form-action 'none'"
     )
 
 
@@ -76,7 +84,15 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _data(run: ExecutionRun, values: ShownValues, written: float) -> dict[str, Any]:
+def data_of(
+    run: ExecutionRun,
+    own_secrets: Iterable[str] = (),
+    *,
+    written: float | None = None,
+    runs: Sequence[Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
+    """What the page's script reads. `runs`: {id, path, state, at} of each run that can be looked at instead."""
+    values, written = ShownValues(run.commands, own_secrets), time.time() if written is None else written
     numbers = {name: number for number, name in enumerate(run.steps)}
     moments = (moment for command in run.commands for moment in (command.issued, command.ended) if moment is not None)
     begin = run.started if run.started is not None else min(moments, default=written)
@@ -99,6 +115,7 @@ def _data(run: ExecutionRun, values: ShownValues, written: float) -> dict[str, A
         "steps": [_step(step, numbers, values) for step in run.steps.values()],
         "graph": _graph(run.steps, numbers) if len(run.steps) <= _MOST_DRAWN else None,
         "commands": [_command(command, numbers, begin, values) for command in run.commands],
+        "runs": [{name: visible(text) for name, text in one.items()} for one in runs or ()],
     }
 
 

@@ -2,21 +2,22 @@
 function drawHead() {
   at('path').textContent = run.path || 'a playbook';
   document.title = `${run.path || 'run'}: ${run.status.toLowerCase()}`;
-  at('state').replaceWith(pill(stateOfRun, run.status.toLowerCase()));
+  at('state').replaceChildren(pill(stateOfRun, run.status.toLowerCase()));
   const facts = [
     ['took', run.end === null ? (isOver ? '' : 'still running') : duration(run.end)], ['commands', commands.length.toLocaleString('en')], ['failed', failedCount || ''],
     ['started', clock(0).slice(0, 19) + ' UTC'], ['execution', run.id], ['version', run.version], ['child of', run.parent], ['plane', run.plane],
   ].filter(([, value]) => value !== '');
   at('facts').replaceChildren(...facts.map(([name, value]) => element('div', {}, element('dt', { text: name }), element('dd', { text: value }))));
-  const failed = commands.find((command) => command.state === 'failed');
+  const failed = firstFailed;
   const text = failed ? `${nameOf(failed)}: ${failed.error || 'failed'}` : run.error;
-  if (text && stateOfRun !== 'done') {
-    at('error').hidden = false;
+  at('error').hidden = !text || stateOfRun === 'done';
+  if (!at('error').hidden) {
     at('error').replaceChildren(element('span', { text: text.split('\n', 1)[0] }),
       ...(failed ? [element('button', { type: 'button', class: 'link', text: 'Show it', on: { click: () => choose({ command: failed }, true) } })] : []));
   }
   at('notes').replaceChildren(...run.notes.map((text) => element('li', { text })));
   at('made').textContent = `Written by noetl-worker ${run.by}, ${new Date(run.written).toISOString().slice(0, 19).replace('T', ' ')} UTC. Values are redacted.`;
+  at('only-failed').parentElement.hidden = failedCount === 0;
   const states = Object.keys(STATES).filter((state) => steps.some((step) => step.state === state));
   at('legend').replaceChildren(...states.map((state) => element('li', { class: state }, element('span', { class: 'dot', 'aria-hidden': 'true' }), STATES[state].word)));
 }
@@ -39,7 +40,6 @@ function chosenStep() {
 
 drawHead();
 listRows();
-const firstFailed = commands.find((command) => command.state === 'failed');
 if (firstFailed && steps[firstFailed.step].commands.length <= 20) opened.add(firstFailed.step);
 choose(firstFailed ? { command: firstFailed } : { level: 1 });
 measure();
@@ -53,7 +53,6 @@ tree.addEventListener('scroll', () => {
 tree.addEventListener('keydown', onKey);
 at('search').addEventListener('input', (event) => { search = event.target.value.trim().toLowerCase(); listRows(); tree.scrollTop = 0; render(); });
 at('only-failed').addEventListener('change', (event) => { onlyFailed = event.target.checked; listRows(); tree.scrollTop = 0; render(); });
-at('only-failed').parentElement.hidden = failedCount === 0;
 let width = innerWidth;
 addEventListener('resize', () => { if (innerWidth !== width) { width = innerWidth; measure(); } });
 addEventListener('beforeprint', () => { isPrinting = true; for (const [number, step] of steps.entries()) if (step.commands.length <= 50) opened.add(number); measure(); });

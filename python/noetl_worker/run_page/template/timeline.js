@@ -14,7 +14,7 @@ function listRows() {
   const isAll = !search && !onlyFailed;
   rows = isAll ? [{ level: 1 }] : [];
   let shown = 0;
-  order().forEach((number) => {
+  sorted.forEach((number) => {  // as they began; a step that has not run is in the graph alone
     const step = steps[number], found = isAll ? step.commands : step.commands.filter(isFound);
     shown += found.length;
     if (found.length === 0) return;
@@ -24,13 +24,6 @@ function listRows() {
     if (isOpen) for (const command of found) rows.push({ level: 2, command });
   });
   at('count').textContent = isAll ? '' : `${many(shown, 'command')} found`;
-}
-
-// Steps as they began; a step that has not run is in the graph alone.
-function order() {
-  const begin = (step) => step.commands.reduce((least, command) => Math.min(least, issueOf(command) ?? Infinity), Infinity);
-  return (order.known ??= steps.map((step, number) => ({ begin: begin(step), number }))
-    .sort((one, other) => (one.begin === other.begin ? one.number - other.number : one.begin - other.begin)).map(({ number }) => number));
 }
 
 function render() {

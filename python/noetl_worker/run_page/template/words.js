@@ -1,6 +1,5 @@
 // Elements and words. Text goes into textContent alone: what a playbook says is never markup.
-const data = JSON.parse(document.getElementById('data').textContent);
-const { run, steps, commands } = data;
+let data, run, steps, commands, sorted, failedCount, firstFailed, stateOfRun, isOver, runEnd, spanEnd;
 const at = (id) => document.getElementById(id);
 const SVG = 'http://www.w3.org/2000/svg';
 
@@ -54,29 +53,39 @@ const kindWord = (kind) => KINDS[kind] || kind;
 const beginOf = (command) => command.claimed ?? command.started ?? null;
 const issueOf = (command) => command.issued ?? beginOf(command);
 const endOf = (command) => (command.ended === undefined ? null : Math.max(command.ended, beginOf(command) ?? command.ended));
-const isOver = run.end !== null || !['RUNNING', 'STARTED', 'PENDING'].includes(run.status);
-const lastSaid = commands.reduce((last, command) => Math.max(last, command.ended ?? 0, beginOf(command) ?? command.issued ?? 0), 0);
-const runEnd = run.end ?? (isOver ? lastSaid : Math.max(lastSaid, run.written - run.begin));
-const spanEnd = Math.max(runEnd, lastSaid, 1);
 const took = (command) => {
   const begin = beginOf(command), end = endOf(command);
   return begin === null || end === null ? null : end - begin;
 };
 
-for (const step of steps) Object.assign(step, { commands: [], failed: 0 });
-commands.forEach((command, number) => {
-  const step = steps[command.step];
-  command.number = number;
-  step.commands.push(command);
-  if (command.state === 'failed') step.failed += 1;
-});
-for (const step of steps) {
-  const states = new Set(step.commands.map((command) => command.state));
-  step.state = ['failed', 'running', 'waiting', 'done'].find((state) => states.has(state)) || 'idle';
-  step.isFolded = step.commands.length > 1;
+// Of the data, what is counted once.
+function take(given) {
+  data = given;
+  ({ run, steps, commands } = given);
+  for (const step of steps) Object.assign(step, { commands: [], failed: 0 });
+  commands.forEach((command, number) => {
+    const step = steps[command.step];
+    command.number = number;
+    step.commands.push(command);
+    if (command.state === 'failed') step.failed += 1;
+  });
+  for (const step of steps) {
+    const states = new Set(step.commands.map((command) => command.state));
+    step.state = ['failed', 'running', 'waiting', 'done'].find((state) => states.has(state)) || 'idle';
+    step.isFolded = step.commands.length > 1;
+    step.began = step.commands.reduce((least, command) => Math.min(least, issueOf(command) ?? Infinity), Infinity);
+  }
+  sorted = steps.map((step, number) => number).sort((one, other) => (steps[one].began === steps[other].began ? one - other : steps[one].began - steps[other].began));
+  failedCount = steps.reduce((sum, step) => sum + step.failed, 0);
+  firstFailed = commands.find((command) => command.state === 'failed');
+  stateOfRun = { COMPLETED: 'done', FAILED: 'failed', CANCELLED: 'failed' }[run.status.toUpperCase()] || 'running';
+  isOver = run.end !== null || stateOfRun !== 'running';
+  const lastSaid = commands.reduce((last, command) => Math.max(last, command.ended ?? 0, beginOf(command) ?? command.issued ?? 0), 0);
+  runEnd = run.end ?? (isOver ? lastSaid : Math.max(lastSaid, run.written - run.begin));
+  spanEnd = Math.max(runEnd, lastSaid, 1);
 }
-const failedCount = steps.reduce((sum, step) => sum + step.failed, 0);
-const stateOfRun = { COMPLETED: 'done', FAILED: 'failed', CANCELLED: 'failed' }[run.status.toUpperCase()] || 'running';
+
+take(JSON.parse(at('data').textContent));
 
 function nameOf(command) {
   const name = steps[command.step].name;

@@ -1,0 +1,193 @@
+"""The runs of a development plane as pages that follow them (run_page/), on a port of their own.
+
+Whoever is on this machine, and each page that a browser here shows, can reach that port. So a page is served to who
+knows the token of its address, under the name that was printed (a name that a stranger points here is not it), and
+nothing is done for a request of another page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from noetl_worker import json_text
+from noetl_worker.dev.database import moment
+from noetl_worker.dev.plane import DevControlPlane, DevServer
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.run_page.page import data_of, page_of
+from noetl_worker.run_page.reading import read_run_of
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.transport.opening import open_transport
+
+__all__ = ["live_page"]
+
+MOST_LISTED: Final = 30
+_REST_S: Final = 0.3
+"""Between two looks at a run."""
+_SHARE: Final = 4
+"""And so many times as long as the last look took: a large run must not be slowed by who looks at it."""
+_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),  # beside the one in the page, which cannot say this
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_STATES: Final = {"COMPLETED": "done", "FAILED": "failed", "CANCELLED": "failed"}
+
+
+@asynccontextmanager
+async def live_page(plane: DevControlPlane, *, is_wanted: bool = True) -> AsyncIterator[str]:
+    """Serve the runs of `plane` while the block is open; gives the address, "" where it is not wanted."""
+    if not is_wanted:
+        yield ""
+        return
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, token = f"127.0.0.1:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
+    variables = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
+    settings = load_settings(variables, dotenv=Path(os.devnull))
+    client = ControlPlaneClient(open_transport(settings, max_connections=4), settings)
+    app = _Guarded(_Pages(plane, client).app(), host, token)
+    server = DevServer(
+        uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="dev-live-page")
+    try:
+        await server.is_up.wait()
+        yield f"http://{host}/{token}/"
+    finally:
+        server.end()
+        await serving
+        await client.close()
+
+
+class _Guarded:
+    """Lets through what names this port, knows the token, and is of no other page; the app sees a path without it."""
+
+    def __init__(self, app: ASGIApp, host: str, token: str) -> None:
+        self._app, self._host, self._prefix = app, host, f"/{token}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        app: ASGIApp = self._app if self._is_allowed(scope, headers) else Response("not found", status_code=404)
+        path = scope["path"].removeprefix(self._prefix)
+        await app({**scope, "path": path, "raw_path": path.encode()}, receive, _with_headers(send))
+
+    def _is_allowed(self, scope: Scope, headers: dict[bytes, str]) -> bool:
+        given, ours = scope["path"][: len(self._prefix) + 1], f"{self._prefix}/"
+        if headers.get(b"host") != self._host or not hmac.compare_digest(given.encode(), ours.encode()):
+            return False
+        origin = headers.get(b"origin")
+        return origin == f"http://{self._host}" or (origin is None and scope["method"] in ("GET", "HEAD"))
+
+
+def _with_headers(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *_HEADERS]}
+        await send(message)
+
+    return sent
+
+
+class _Pages:
+    """What is answered."""
+
+    def __init__(self, plane: DevControlPlane, client: ControlPlaneClient) -> None:
+        self._plane, self._client = plane, client
+
+    def app(self) -> ASGIApp:
+        return Starlette(
+            routes=[
+                Route("/", self._newest),
+                Route("/runs/{execution_id:int}", self._page),
+                Route("/runs/{execution_id:int}/events", self._events),
+                Route("/runs/{execution_id:int}/cancel", self._cancel, methods=["POST"]),
+                Route("/runs/{execution_id:int}/again", self._again, methods=["POST"]),
+            ]
+        )
+
+    async def _newest(self, request: Request) -> Response:
+        runs = self._runs()
+        return RedirectResponse(f"runs/{runs[0]['id']}") if runs else Response("nothing has run yet", status_code=404)
+
+    async def _page(self, request: Request) -> Response:
+        execution_id = self._known(request)
+        if execution_id is None:
+            return Response("no such run", status_code=404)
+        run = await read_run_of(await self._asked(), execution_id)
+        return HTMLResponse(await asyncio.to_thread(page_of, run, runs=self._runs()))
+
+    async def _events(self, request: Request) -> Response:
+        execution_id = self._known(request)
+        if execution_id is None:
+            return Response("no such run", status_code=404)
+        return StreamingResponse(self._changes(execution_id), media_type="text/event-stream")
+
+    async def _changes(self, execution_id: int) -> AsyncIterator[bytes]:
+        """The run's data, now and whenever anything has happened on the plane."""
+        happened = asyncio.Event()
+        happened.set()
+        stop = self._plane.log.listen(lambda _: happened.set())
+        try:
+            while True:
+                await happened.wait()
+                happened.clear()
+                started = asyncio.get_running_loop().time()
+                run = await read_run_of(await self._asked(), execution_id)
+                data = await asyncio.to_thread(data_of, run, runs=self._runs())
+                yield b"data: " + json_text.dumps(data) + b"\n\n"
+                await asyncio.sleep(_REST_S + _SHARE * (asyncio.get_running_loop().time() - started))
+        finally:
+            stop()
+
+    async def _cancel(self, request: Request) -> Response:
+        execution_id = self._known(request)
+        if execution_id is None:
+            return Response("no such run", status_code=404)
+        self._plane.executions.cancel_route(execution_id, {})
+        return JSONResponse({"id": str(execution_id)})
+
+    async def _again(self, request: Request) -> Response:
+        execution_id = self._known(request)
+        if execution_id is None:
+            return Response("no such run", status_code=404)
+        execution = self._plane.execution(execution_id)
+        return JSONResponse({"id": str(await self._plane.execute(execution.path, execution.workload))})
+
+    def _known(self, request: Request) -> int | None:
+        execution_id: int = request.path_params["execution_id"]
+        return execution_id if self._plane.executions.get(execution_id) is not None else None
+
+    async def _asked(self) -> Plane:
+        return await self._client.plane("")
+
+    def _runs(self) -> list[dict[str, str]]:
+        """The newest first."""
+        newest = sorted(self._plane.executions.all(), key=lambda one: one.execution_id, reverse=True)[:MOST_LISTED]
+        return [
+            {
+                "id": str(one.execution_id),
+                "path": one.path,
+                "state": _STATES.get(one.status, "running"),
+                "at": (moment(one.started_at) or "")[11:19],
+            }
+            for one in newest
+        ]
