@@ -82,7 +82,7 @@ def dev(
     run: _Run = None,
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever one of its files changes.")] = False,
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
-    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for POST /api/execute.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, with a live page of each run.")] = False,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the run there as one HTML page.")
     ] = None,

@@ -62,7 +62,7 @@ async def live_page(plane: DevControlPlane, *, is_wanted: bool = True) -> AsyncI
     variables = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
     settings = load_settings(variables, dotenv=Path(os.devnull))
     client = ControlPlaneClient(open_transport(settings, max_connections=4), settings)
-    app = _Guarded(_Pages(plane, client).app(), host, token)
+    app = _Doorkeeper(_Pages(plane, client).app(), host, token)
     server = DevServer(
         uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     )
@@ -76,7 +76,7 @@ async def live_page(plane: DevControlPlane, *, is_wanted: bool = True) -> AsyncI
         await client.close()
 
 
-class _Guarded:
+class _Doorkeeper:
     """Lets through what names this port, knows the token, and is of no other page; the app sees a path without it."""
 
     def __init__(self, app: ASGIApp, host: str, token: str) -> None:
