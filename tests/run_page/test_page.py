@@ -107,6 +107,15 @@ def test_secret_that_a_command_was_given_is_nowhere_on_the_page() -> None:
     assert "[REDACTED]" in page
 
 
+def test_secret_of_the_workload_is_taken_out_of_what_a_step_printed_and_of_a_note() -> None:
+    run = made_run(
+        [command("start", output={"n": SECRET}, stdout=f"it is {SECRET}")],
+        workload={"db": {"password": SECRET}},
+        notes=[f"not found: {SECRET}"],
+    )
+    assert SECRET not in page_of(run)
+
+
 def test_secret_of_this_process_and_what_looks_like_one_are_taken_out() -> None:
     own, key = "own-Token-8823-kkq", "ghp_" + "a1B2" * 9
     run = made_run([command("start", output={"said": f"{own} and {key}"}, stdout=f"{key}\n{own}")])

@@ -92,7 +92,7 @@ def data_of(
     runs: Sequence[Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """What the page's script reads. `runs`: {id, path, state, at} of each run that can be looked at instead."""
-    values, written = ShownValues(run.commands, own_secrets), time.time() if written is None else written
+    values, written = ShownValues(run, own_secrets), time.time() if written is None else written
     numbers = {name: number for number, name in enumerate(run.steps)}
     moments = (moment for command in run.commands for moment in (command.issued, command.ended) if moment is not None)
     begin = run.started if run.started is not None else min(moments, default=written)
@@ -110,7 +110,7 @@ def data_of(
             "written": round(written * 1000),
             "by": __version__,
             "workload": values.value(run.workload),
-            "notes": [visible(note) for note in run.notes],
+            "notes": [values.text(note) for note in run.notes],
         },
         "steps": [_step(step, numbers, values) for step in run.steps.values()],
         "graph": _graph(run.steps, numbers) if len(run.steps) <= _MOST_DRAWN else None,

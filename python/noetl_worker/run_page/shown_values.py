@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.run_page.run import RunCommand
+from noetl_worker.run_page.run import ExecutionRun
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.known import KnownSecrets
 
@@ -26,14 +26,13 @@ ShownText: TypeAlias = list[Any]
 class ShownValues:
     """The values of one run."""
 
-    def __init__(self, commands: Iterable[RunCommand], own_secrets: Iterable[str] = ()) -> None:
-        """What a command was given names secrets, which are then taken out wherever they stand."""
-        commands = list(commands)
+    def __init__(self, run: ExecutionRun, own_secrets: Iterable[str] = ()) -> None:
+        """What the run and its commands were given names secrets, which are then taken out wherever they stand."""
         known = KnownSecrets(tuple(own_secrets))
-        for command in commands:
-            known.add_inline(command.input)
+        for given in (run.workload, *(command.input for command in run.commands)):
+            known.add_inline(given)
         self._secrets = known.texts()
-        share = _ALL_CHARS // (_TEXTS_OF_COMMAND * max(1, len(commands)))
+        share = _ALL_CHARS // (_TEXTS_OF_COMMAND * max(1, len(run.commands)))
         self._most = max(_LEAST_CHARS, min(MOST_CHARS, share))
 
     def text(self, text: str) -> str:
