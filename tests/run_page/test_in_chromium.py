@@ -75,9 +75,15 @@ def test_page_opens_without_a_request_and_is_no_wider_than_the_screen(
 @pytest.mark.parametrize("theme", THEMES)
 def test_text_can_be_read_on_its_ground(browser: Any, tmp_path: Path, theme: str) -> None:
     """WCAG AA: 4.5 to 1 for text."""
-    with opened(browser, small_run(), tmp_path, theme=theme) as page:
-        low = page.evaluate(CONTRASTS)
-        assert low == []
+    open_ends = [
+        command(state.value, number, state=state, ended=None)
+        for number, state in enumerate((CommandState.WAITING, CommandState.RUNNING))
+    ]
+    for run in (small_run(), made_run(open_ends, status="RUNNING", ended=None)):
+        with opened(browser, run, tmp_path, theme=theme) as page:
+            for _ in page.get_by_role("treeitem").all():
+                assert page.evaluate(CONTRASTS) == []
+                page.locator("#timeline").press("ArrowDown")
 
 
 def test_accessibility_tree_names_what_is_seen(browser: Any, tmp_path: Path) -> None:
@@ -170,6 +176,9 @@ def test_printed_page_has_the_rows_of_a_loop_and_no_controls(browser: Any, tmp_p
         assert page.get_by_role("treeitem").count() == 6
         assert not page.get_by_role("searchbox").is_visible()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.evaluate(CONTRASTS) == []
+        left = "document.querySelector('{} .track').getBoundingClientRect().left"
+        assert page.evaluate(left.format("#axis")) == page.evaluate(left.format("#timeline"))
 
 
 CONTRASTS = """() => {
