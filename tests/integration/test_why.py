@@ -64,7 +64,6 @@ async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dial
         assert "not today" not in texts(story, "plane")
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_execution_is_told_by_how_its_commands_ended(dialect: Dialect) -> None:
     async with house(dialect, WORKER_ID="w-1") as home:
         good, bad = await home.plane.create_commands(
