@@ -24,15 +24,20 @@ import httpx
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import opened
-from noetl_worker.tools.http import egress, egress_backend
+from noetl_worker.tools.http import egress
+from noetl_worker.tools.http.client_transport import KEPT_S, ClientTransport
+from noetl_worker.tools.http.egress_backend import CheckedNetwork, guard
 
-__all__ = ["ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
+__all__ = ["HEADERS", "ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
 
 MAX_REDIRECTS: Final = 10
-KEPT_S: Final = 5.0
-"""A client that nobody takes for so long is closed; httpx closes an idle connection then, too."""
-_HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
-"""Only what `answer.py` unpacks within its limit: the other codings would be unpacked without one."""
+HEADERS: Final = {
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate",
+    "Connection": "keep-alive",
+    "User-Agent": "noetl-worker",
+}
+"""Only the codings that `answer.py` unpacks within its limit: the others would be unpacked without one."""
 _MOST_PEM_BYTES: Final = 4 << 20
 _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
 
@@ -185,14 +190,14 @@ def _new_client(
     options: ClientOptions, verify: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None
 ) -> httpx.AsyncClient:
     if transport is None and not _has_proxies(options):
-        transport = httpx.AsyncHTTPTransport(verify=verify)
+        transport = ClientTransport(verify, CheckedNetwork(is_own=options.is_own))
     try:
         client = _Client(
             verify=verify,
             timeout=None,  # one deadline over the exchange instead: a trickling body has to end too
             transport=transport,
             proxy=options.proxy,
-            headers=_HEADERS,
+            headers=HEADERS,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             event_hooks=None if options.is_own else {"request": [egress.check_literal]},
         )
@@ -200,7 +205,7 @@ def _new_client(
         raise _bad_proxy(options.proxy, error) from error
     client.direct = transport
     if not options.is_own:
-        egress_backend.guard(client, proxies=options.proxy is not None)
+        guard(client, proxies=options.proxy is not None)
     return client
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -17,16 +18,17 @@ import httpcore
 import httpx
 
 from noetl_worker.tools.http.egress import EgressDenied, check
+from noetl_worker.tools.http.stream import TcpStream
 from noetl_worker.tools.process.shortage import is_shortage
 
-__all__ = ["guard"]
+__all__ = ["CheckedNetwork", "guard"]
 
 _STAGGER_S: Final = 0.25
 """After so long the next address of a name is tried beside the one before (RFC 8305)."""
 
 
 def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
-    """Check every address that this client connects to.
+    """Check every address that this client connects to over transports of httpx.
 
     Args:
         proxies: whether its proxies are checked, too; False where they are the worker's own.
@@ -38,17 +40,17 @@ def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
         if not isinstance(transport, httpx.AsyncHTTPTransport):  # a test's own, or the lack of a proxy
             continue
         pool = getattr(transport, "_pool", None)
-        inner = getattr(pool, "_network_backend", None)
-        if pool is None or not isinstance(inner, httpcore.AsyncNetworkBackend):
+        if pool is None or not isinstance(getattr(pool, "_network_backend", None), httpcore.AsyncNetworkBackend):
             raise RuntimeError(f"httpx {httpx.__version__} has no place to check addresses at: install another version")
-        pool._network_backend = _Guarded(inner)
+        pool._network_backend = CheckedNetwork()
 
 
-class _Guarded(httpcore.AsyncNetworkBackend):
-    """Connections to checked addresses, through another backend."""
+class CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Connections of asyncio, to checked addresses."""
 
-    def __init__(self, inner: httpcore.AsyncNetworkBackend) -> None:
-        self._inner = inner
+    def __init__(self, *, is_own: bool = False) -> None:
+        self._is_own = is_own
+        """Any address will do."""
 
     async def connect_tcp(
         self,
@@ -58,20 +60,22 @@ class _Guarded(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        async def connected(address: str) -> httpcore.AsyncNetworkStream:
-            return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+        if local_address is not None or socket_options is not None:
+            raise ValueError("a tool's connection has neither a local address nor options of its socket")
 
         try:
             with anyio.fail_after(timeout):
-                return await _first(connected, await _allowed(host, port))
+                addresses = await (_resolved if self._is_own else _allowed)(host, port)
+                return await _first(partial(_connected, port), addresses)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"no connection to {host} after {timeout:g} seconds") from error
 
-    async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        return await self._inner.connect_unix_socket(*args, **options)
 
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)
+async def _connected(port: int, address: str) -> TcpStream:
+    try:
+        return (await asyncio.get_running_loop().create_connection(TcpStream, address, port))[1]
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
 
 
 async def _allowed(host: str, port: int) -> list[str]:
@@ -104,13 +108,11 @@ async def _resolved(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-async def _first(
-    connected: Callable[[str], Coroutine[Any, Any, httpcore.AsyncNetworkStream]], addresses: list[str]
-) -> httpcore.AsyncNetworkStream:
+async def _first(connected: Callable[[str], Coroutine[Any, Any, TcpStream]], addresses: list[str]) -> TcpStream:
     """The first connection that stands; each address is tried a moment after the one before."""
     if len(addresses) == 1:
         return await connected(addresses[0])
-    waiting, tasks, failure = list(addresses), set[asyncio.Task[httpcore.AsyncNetworkStream]](), None
+    waiting, tasks, failure = list(addresses), set[asyncio.Task[TcpStream]](), None
     try:
         while waiting or tasks:
             if waiting:

@@ -1,0 +1,170 @@
+"""The connections below a client of tools: which are used again, and what a server can do to one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import httpx
+import pytest
+
+from noetl_worker.models import ToolStatus
+from noetl_worker.testing import arun_tool
+from noetl_worker.tools.http.client import Clients, send
+from patience import until
+
+from .http_server import Answer, ToolServer
+
+Served = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@asynccontextmanager
+async def serving(served: Served) -> AsyncIterator[str]:
+    """The address of a server that does this with each connection, and leaves the closing to the client."""
+    ended: list[asyncio.Future[None]] = []
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(asyncio.get_running_loop().create_future())
+        here = ended[-1]
+        with suppress(ConnectionError):
+            await served(reader, writer)
+            await reader.read()
+        writer.close()
+        here.set_result(None)
+
+    server = await asyncio.start_server(one, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+        await asyncio.gather(*ended)
+        await asyncio.sleep(0)  # the loop closes them in its next turn
+
+
+async def asked(client: httpx.AsyncClient, address: str) -> bytes:
+    response = await send(client, httpx.Request("GET", address), follow_redirects=True)
+    return await response.aread()
+
+
+@pytest.mark.parametrize("later", [b"", ANSWER.replace(b"ok", b"no")], ids=["closed", "speaks-out-of-turn"])
+async def test_idle_connection_that_was_closed_or_spoke_is_not_used_again(later: bytes) -> None:
+    arrived, seen = [], asyncio.Event()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(ANSWER)
+        if len(arrived) == 1:
+            await seen.wait()
+            writer.write(later)
+            if not later:
+                writer.close()
+
+    clients = Clients()
+    async with serving(served) as address, clients.lease(to=address) as client:
+        first = await send(client, httpx.Request("GET", address), follow_redirects=True)
+        stream = first.extensions["network_stream"]
+        assert await first.aread() == b"ok"
+        seen.set()
+        await until(lambda: stream.get_extra_info("is_readable"), "what the server does arrives")
+        assert await asked(client, address) == b"ok"
+        await clients.aclose()
+    assert len(arrived) == 2
+
+
+async def test_client_keeps_the_connections_to_two_servers() -> None:
+    clients = Clients()
+    with ToolServer() as here, ToolServer() as there:
+        for server in (here, there):
+            server.routes["/"] = lambda _: Answer(200, b"x")
+        async with clients.lease(to=here.url("/")) as client:
+            for server in (here, there) * 3:
+                assert await asked(client, server.url("/")) == b"x"
+        await clients.aclose()
+        for server in (here, there):
+            assert len(server.requests) == 3
+            assert len({seen.client_port for seen in server.requests}) == 1
+
+
+async def test_client_keeps_no_more_than_twenty_idle_connections() -> None:
+    closed = []
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        await reader.read()
+        closed.append(writer.get_extra_info("sockname")[1])
+
+    clients = Clients()
+    async with AsyncExitStack() as stack:
+        addresses = [await stack.enter_async_context(serving(served)) for _ in range(22)]
+        async with clients.lease(to=addresses[0]) as client:
+            for address in addresses:
+                await asked(client, address)
+            await until(lambda: len(closed) == 2, "two are closed")
+            assert closed == [httpx.URL(address).port for address in addresses[:2]]
+        await clients.aclose()
+        await until(lambda: len(closed) == 22, "all are closed")
+
+
+async def test_two_requests_of_one_client_at_a_time_have_a_connection_each() -> None:
+    clients = Clients()
+    with ToolServer() as server:
+        server.routes["/"] = lambda _: Answer(200, b"x")
+        async with clients.lease(to=server.url("/")) as client:
+            answers = await asyncio.gather(*(asked(client, server.url("/")) for _ in range(2)))
+        await clients.aclose()
+        assert answers == [b"x", b"x"]
+        assert len({seen.client_port for seen in server.requests}) == 2
+
+
+async def test_server_that_sends_more_than_is_read_has_to_wait() -> None:
+    pieces, sent = 256, []
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (pieces << 16))
+        for _ in range(pieces):
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+            sent.append(1)
+
+    clients = Clients()
+    async with serving(served) as address, clients.lease(to=address) as client:
+        response = await client.send(httpx.Request("GET", address), stream=True)
+        for _ in range(4 * pieces):  # turns of the loop that the server has, too
+            await asyncio.sleep(0)
+        waited_at = len(sent)
+        assert sum([len(piece) async for piece in response.aiter_raw()]) == pieces << 16
+        await clients.aclose()
+    assert waited_at < pieces // 2, "what nobody has read fills the buffers of the system, and no memory of ours"
+
+
+async def test_answer_before_the_end_of_a_request_ends_the_request() -> None:
+    left = asyncio.Event()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Much\r\nContent-Length: 2\r\n\r\nno")
+        writer.write_eof()
+        await left.wait()
+
+    async with serving(served) as address:
+        result = await arun_tool("http", {"url": address, "method": "POST", "body": "x" * (8 << 20)})
+        left.set()
+    assert (result.status, result.data["status_code"], result.data["data"]) == (ToolStatus.ERROR, 413, "no")
+
+
+async def test_server_that_is_silent_in_the_handshake_is_a_connect_timeout() -> None:
+    left = asyncio.Event()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await left.wait()
+
+    async with serving(served) as address:
+        result = await arun_tool("http", {"url": address.replace("http:", "https:"), "connect_timeout": 0.05})
+        left.set()
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.error is not None
+    assert "(connect_timeout)" in result.error.message
