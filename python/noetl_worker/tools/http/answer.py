@@ -91,8 +91,10 @@ async def read(response: httpx.Response, limit: int) -> Content:
     if response.is_stream_consumed:  # a transport that gives complete answers, unpacked already
         content.add(response.content)
         return content
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)
     try:
-        async for chunk in response.aiter_raw():
+        async for chunk in stream:
             if unpack is None:
                 content.add(chunk)
             else:
@@ -143,10 +145,11 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
 def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
     """Data with the fields of both workers; `in_plane_form` leaves one of them. Empties `content`."""
     notes: list[str] = []
-    payload = _payload(response, content, response_type, notes)
-    data: dict[str, JsonValue] = {
+    headers = dict(response.headers.items())  # each look at them there would go through all of them
+    payload = _payload(response, headers, content, response_type, notes)
+    data: dict[str, Any] = {
         "status_code": response.status_code,
-        "headers": {name.lower(): value for name, value in response.headers.items()},
+        "headers": headers,
         "body": payload,
         "data": payload,
         "url": without_user(str(response.url)),
@@ -172,15 +175,17 @@ def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
     return replace(result, data={name: value for name, value in result.data.items() if name not in form.not_of_http})
 
 
-def _payload(response: httpx.Response, content: Content, response_type: str, notes: list[str]) -> JsonValue:
+def _payload(
+    response: httpx.Response, headers: Mapping[str, str], content: Content, response_type: str, notes: list[str]
+) -> JsonValue:
     size = content.size
     if content.is_cut:
         notes.append(f"body: cut after {size} bytes; max_response_bytes sets the limit")
         content.end_without_half()
     if response_type == "binary":
         return _binary(content.pieces, size)
-    charset = _charset(response, notes)
-    content_bytes = content.take(_cut_mark(response, size) if content.is_cut else b"")
+    charset = _charset(response, headers, notes)
+    content_bytes = content.take(_cut_mark(headers, size) if content.is_cut else b"")
     if response_type == "json" and not content.is_cut and content_bytes.strip():
         try:
             return loads_exact(_json_bytes(content_bytes, charset))
@@ -189,7 +194,7 @@ def _payload(response: httpx.Response, content: Content, response_type: str, not
     try:
         return decoded(content_bytes, charset)
     except UnicodeDecodeError as error:
-        if response_type == "json" and not content.is_cut and _is_binary(response):
+        if response_type == "json" and not content.is_cut and _is_binary(headers):
             notes.append("body: neither JSON nor text, given as base64")
             return _binary([content_bytes], size)
         if not content.is_cut:  # the cut itself may split a character
@@ -197,9 +202,9 @@ def _payload(response: httpx.Response, content: Content, response_type: str, not
         return decoded(content_bytes, charset, "replace")
 
 
-def _cut_mark(response: httpx.Response, size: int) -> bytes:
-    declared = response.headers.get("content-length", "")
-    of_how_many = f" of {declared}" if declared.isdigit() and "content-encoding" not in response.headers else ""
+def _cut_mark(headers: Mapping[str, str], size: int) -> bytes:
+    declared = headers.get("content-length", "")
+    of_how_many = f" of {declared}" if declared.isdigit() and "content-encoding" not in headers else ""
     return f"\n[... cut after {size}{of_how_many} bytes ...]".encode()
 
 
@@ -221,14 +226,14 @@ def _json_bytes(data: bytes, charset: str) -> bytes:
     return data.removeprefix(_BOM) if charset in ("utf-8", "ascii") else decoded(data, charset).encode()
 
 
-def _is_binary(response: httpx.Response) -> bool:
+def _is_binary(headers: Mapping[str, str]) -> bool:
     """Whether the server says that this is no text, or does not say what it is."""
-    kind = response.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    kind = headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     return not (kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "x-www-form-urlencoded")))
 
 
-def _charset(response: httpx.Response, notes: list[str]) -> str:
-    names_one = "charset" in response.headers.get("content-type", "").lower()
+def _charset(response: httpx.Response, headers: Mapping[str, str], notes: list[str]) -> str:
+    names_one = "charset" in headers.get("content-type", "").lower()
     declared = (response.charset_encoding if names_one else None) or "utf-8"  # by email's parser, which is slow
     codec = codec_of(declared)
     if codec is None:

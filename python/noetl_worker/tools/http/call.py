@@ -24,7 +24,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import answer_result, off_loop, read, retry_after_s
-from noetl_worker.tools.http.auth import Authorizer
+from noetl_worker.tools.http.auth import Authorization, Authorizer
 from noetl_worker.tools.http.client import Clients, send, shown, without_user
 from noetl_worker.tools.http.request import build
 from noetl_worker.tools.http.secret_hosts import Destination
@@ -40,6 +40,7 @@ ATTEMPT_TIMEOUT_S: Final = 60.0
 _NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
 _TOKEN_CALL: Final = re.compile(r"\btoken\(([^()]+)\)")
 _TOKENS_NAME: Final = "noetl_tokens_"
+_NO_AUTHORIZATION: Final = Authorization()
 
 
 class HttpCall:
@@ -201,15 +202,13 @@ class HttpCall:
         return result
 
     async def _sent(self, config: HttpConfig) -> tuple[ToolResult, str | None]:
-        destination = Destination(config.url, self._headers, config.proxy)
-        with nullcontext() if self._has_connected else before_any_effect("no room to fetch the credential"):
-            authorization = await self._authorizer.authorize(config.auth, self._context, destination)
+        authorization = _NO_AUTHORIZATION if config.auth is None else await self._authorization(config)
         started = time.monotonic()
         async with self._clients.lease(config.options(), to=config.url) as client:
             with ExitStack() as files:
                 headers = self._context.worker.with_trace(self._headers)
                 as_json = self._context.command.form.field_list_is_json
-                built = partial(build, client, config, headers, authorization, files, lists_are_json=as_json)
+                built = partial(build, config, headers, authorization, files, lists_are_json=as_json)
                 request = await finished_off_loop(built) if config.files else built()
                 try:
                     response = await send(
@@ -234,6 +233,11 @@ class HttpCall:
         elapsed_s = time.monotonic() - started
         result = await off_loop(content.size, lambda: answer_result(response, content, config.response_type, elapsed_s))
         return _without(result, authorization.params), authorization.fetched
+
+    async def _authorization(self, config: HttpConfig) -> Authorization:
+        destination = Destination(config.url, self._headers, config.proxy)
+        with nullcontext() if self._has_connected else before_any_effect("no room to fetch the credential"):
+            return await self._authorizer.authorize(config.auth, self._context, destination)
 
     # ── headers with token() ──
 

@@ -19,7 +19,7 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.auth import Authorization
-from noetl_worker.tools.http.client import shown
+from noetl_worker.tools.http.client import HEADERS, shown
 
 if TYPE_CHECKING:
     from noetl_worker.tools.http.http import HttpConfig
@@ -74,7 +74,6 @@ def _not_built(url: str, error: Exception) -> ConfigurationError:
 
 
 def build(
-    client: httpx.AsyncClient,
     config: HttpConfig,
     headers: Mapping[str, JsonValue],
     authorization: Authorization,
@@ -101,14 +100,16 @@ def build(
         texts = {name: value for name, value in texts.items() if name.lower() != "content-type"}
     if body.pop("is_json", False) and not _content_type(texts):
         texts["Content-Type"] = "application/json"
-    timeout = httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout)
+    given_names = {name.lower() for name in texts}
+    sent = [*((name, value) for name, value in HEADERS.items() if name.lower() not in given_names), *texts.items()]
+    timeouts = {"connect": config.connect_timeout, "read": config.read_timeout, "write": None, "pool": None}
     try:
         url = config.address
         given = {**query, **config.params, **authorization.params}
         params = _fields(given, as_field)
         if params:
             url = url.copy_with(params=url.params.merge(params))
-        request = client.build_request(method, url, headers=texts, timeout=timeout, **body)
+        request = httpx.Request(method, url, headers=sent, extensions={"timeout": timeouts}, **body)
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
         raise _not_built(config.url, error) from error
     if "files" in body:
