@@ -131,13 +131,14 @@ class Dispatch:
         config, values = await inputs.of(config, given)
         # A template may have put anything in; else a config whose own text names no secret has none.
         may_name_secrets = marks.secrets and (marks.templates or marks_of(json_text.dumps(config)).secrets)
-        if may_name_secrets:
-            known.add_inline(config)
-        has_secrets = may_name_secrets or marks.references or known.has_any
+
+        def has_secrets(part: object) -> bool:
+            if may_name_secrets:
+                known.add_inline(part)
+            return marks.references or known.has_any
+
         prepared = self._registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
         prepared.limit(self._limits.default_s, self._limits.hard_s)
-        if may_name_secrets:
-            known.add_inline(prepared.config)
         if prepared.warnings:
             self._warn(prepared)
         if command.redacted and (read := places_in_code(command.config, command.redacted)):  # templates that do, fail

@@ -12,7 +12,7 @@ import dataclasses
 import inspect
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, NamedTuple
@@ -254,7 +254,7 @@ class Registry:
         raw_config: Mapping[str, JsonValue] | Sequence[JsonValue],
         context: ToolContext,
         *,
-        has_secrets: bool = True,
+        has_secrets: Callable[[object], bool] | None = None,
     ) -> PreparedTool:
         """Check and render a config; see the module.
 
@@ -262,7 +262,8 @@ class Registry:
             kind: or an alias.
             raw_config: as a playbook has it, unrendered.
             context: what templates see, and the time left.
-            has_secrets: whether a secret may be in it: then what the check finds is not kept for the next call.
+            has_secrets: looks for secrets in the config as given, and as checked where that is new; without any, what
+                the check finds is kept for the next call.
 
         Raises:
             UnknownTool: no such kind.
@@ -270,11 +271,12 @@ class Registry:
             TemplateError: names the field.
         """
         tool, is_inline, has_check = self._get(kind)
-        key = None if has_secrets or has_check else self._plain.key(kind, raw_config)
+        may_be_kept = has_secrets is not None and not has_secrets(raw_config) and not has_check
+        key = self._plain.key(kind, raw_config) if may_be_kept else None
         checked = self._plain.get(key) if key is not None else None
         if checked is None:
             checked = self._checked(kind, tool, raw_config, context)
-            if key is not None:
+            if has_secrets is not None and not has_secrets(checked.config) and key is not None:
                 self._plain.keep(key, checked)
         timeout_s = time_left(checked.timeout_s, context)
         config, warnings, own_timeout_s, needed_s = checked
