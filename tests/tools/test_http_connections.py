@@ -156,6 +156,18 @@ async def test_answer_before_the_end_of_a_request_ends_the_request() -> None:
     assert (result.status, result.data["status_code"], result.data["data"]) == (ToolStatus.ERROR, 413, "no")
 
 
+async def test_flood_of_interim_answers_ends_with_the_deadline() -> None:
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while True:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 500)
+            await writer.drain()
+
+    async with serving(served) as address:
+        result = await arun_tool("http", {"url": address, "timeout": 0.5})
+    assert result.status is ToolStatus.TIMEOUT
+
+
 async def test_server_that_is_silent_in_the_handshake_is_a_connect_timeout() -> None:
     left = asyncio.Event()
 

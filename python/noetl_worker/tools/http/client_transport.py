@@ -73,6 +73,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
     async def give_back(self, server: bytes, connection: httpcore.AsyncHTTPConnection) -> None:
         """After an answer that was read, or left."""
         if connection not in self._used:  # all were closed meanwhile
+            await connection.aclose()
             return
         self._used.remove(connection)
         if not connection.is_idle():

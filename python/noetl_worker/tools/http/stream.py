@@ -41,7 +41,9 @@ class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     # ── httpcore ──
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if not self._pieces and not self._is_over:
+        if self._pieces:
+            await asyncio.sleep(0)  # a server that floods its client has no more than its turn
+        elif not self._is_over:
             self._arrival = asyncio.get_running_loop().create_future()
             if not await _is_done(self._arrival, timeout):
                 raise httpcore.ReadTimeout
