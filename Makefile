@@ -144,6 +144,7 @@ bench: $(STAMP) ## benchmarks of the engine and of the worker, and every gate, t
 performance: $(STAMP) $(PURE_STAMP) $(PEERS_STAMP) ## docs/performance.md: the worker beside a yardstick and other libraries, on a quiet machine (minutes)
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .
 	$(BIN)/python benches/bench_peers.py $(abspath $(PURE_VENV)/bin/python) $(abspath $(PEERS_VENV)/bin/python)
+	$(BIN)/python benches/bench_kinds.py
 	$(BIN)/python benches/bench_worker.py write
 
 scale: $(STAMP) ## docs/scale.md: 20 workers, 50,000 commands, and the cost on a real plane (a quiet machine, minutes)

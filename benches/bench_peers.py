@@ -1,9 +1,6 @@
-"""The worker beside the published one, other libraries, and itself without compiled packages: peers.json, for
-docs/performance.md.
+"""The worker beside other libraries, and itself without compiled packages: peers.json, for docs/performance.md.
 
 bench_peers.py PURE_PYTHON PEERS_PYTHON     the interpreters of two environments, as `make performance` makes them
-
-The published worker is measured where `make compat-values` has installed it.
 
 All of them run at once, with a stream each on the same nats-server, and take turns: who has no commands is idle. What a
 peer does for a command is what the yardstick does, by the yardstick's own HTTP client; how a message comes to it and is
@@ -18,22 +15,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import performance_page
 from bench_worker import rounded, where_and_when
-from compat.published_worker import PROGRAM, VERSION
 from measured_process import rss_mb
 from rig import Side, rig
 from scenario import Scenario, best, one_round
 
 NOOP: Final = Scenario(commands=4000, rounds=3)
-KINDS: Final = tuple(Scenario(kind=kind, commands=600, rounds=3, slots=16) for kind in ("noop", "python", "shell"))
-CONFIGS: Final[dict[str, dict[str, Any]]] = {"python": {"code": "result = {'n': 1}"}, "shell": {"command": "true"}}
-"""What both workers take; the code of `scenario.py` is for ours."""
 PEERS: Final = ("faststream", "taskiq")
 
 
@@ -51,18 +41,8 @@ async def of_noop(pure: str, peers: str) -> dict[str, dict[str, float]]:
         return await _in_turns(sides, NOOP)
 
 
-async def of_kinds() -> dict[str, dict[str, dict[str, float]]]:
-    """The same of some kinds, by ours and by the published worker."""
-    slots = KINDS[0].slots
-    async with rig() as here, AsyncExitStack() as stack:
-        sides = [await stack.enter_async_context(here.worker(slots))]
-        if PROGRAM.exists():
-            sides.append(await stack.enter_async_context(here.published(slots, PROGRAM)))
-        return {scenario.kind: await _in_turns(sides, scenario) for scenario in KINDS}
-
-
 async def _in_turns(sides: Sequence[Side], scenario: Scenario) -> dict[str, dict[str, float]]:
-    answers = replace(scenario.answers(scenario.kind), config=CONFIGS.get(scenario.kind, {}))
+    answers = scenario.answers(scenario.kind)
     for side in sides:
         await side.load.send(answers, scenario.commands // 10)  # warm
     rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
@@ -86,10 +66,8 @@ def main() -> None:
     found: dict[str, Any] = {
         **where_and_when(),
         "slots": NOOP.slots,
-        "kind_slots": KINDS[0].slots,
-        "versions": {**versions(peers), "published": VERSION},
+        "versions": versions(peers),
         "noop": asyncio.run(of_noop(pure, peers)),
-        "kinds": asyncio.run(of_kinds()),
     }
     performance_page.PEERS.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
     performance_page.write()

@@ -34,6 +34,8 @@ class Sent:
     requests: Mapping[str, int]
     tool_starts_ms: Sequence[float]
     """From the publication to the start of the tool, where the kind tells it."""
+    spans_ms: Sequence[float]
+    """From the first claim of each command to its end, as the plane saw them."""
 
     @property
     def requests_per_command(self) -> float:
@@ -95,7 +97,8 @@ class Load:
             raise RuntimeError(f"{failed} of {commands} commands failed: what they cost says nothing")
         starts = (await self._stub.get("/__starts")).json()
         waits_ms = [(starts[one] - at) * 1000 for one, at in published.items() if one in starts]
-        return Sent(commands, stats["last_end_at"] - stats["first_claim_at"], stats["requests"], waits_ms)
+        spans_ms = [seconds * 1000 for seconds in (await self._stub.get("/__spans")).json()]
+        return Sent(commands, stats["last_end_at"] - stats["first_claim_at"], stats["requests"], waits_ms, spans_ms)
 
     async def stats(self) -> dict[str, Any]:
         found: dict[str, Any] = (await self._stub.get("/__stats")).json()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cpu_s", "rss_mb"]
+__all__ = ["cpu_s", "pss_mb", "rss_mb"]
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -38,3 +38,13 @@ def rss_mb(pid: int) -> float:
         with suppress(OSError):
             pages += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def pss_mb(pid: int) -> float:
+    """Proportional set size: a page that n processes share counts as an n-th for each."""
+    kilobytes = 0
+    for process in _tree(pid):
+        with suppress(OSError):
+            text = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
+            kilobytes += int(text.partition("\nPss:")[2].split()[0])
+    return kilobytes * 1024 / 1e6

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["DOCUMENT", "FIGURES", "PEERS", "document", "load", "write"]
+__all__ = ["DOCUMENT", "FIGURES", "KINDS", "PEERS", "document", "load", "write"]
 
 FIGURES: Final = Path(__file__).with_name("performance.json")
 PEERS: Final = Path(__file__).with_name("peers.json")
+KINDS: Final = Path(__file__).with_name("kinds.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 _HEAD: Final = """# Performance
@@ -63,15 +64,22 @@ _PEERS_NOTE: Final = (
     "or redaction. Without compiled packages there is the Python engine, asyncio's loop, the standard library's JSON "
     "and h11."
 )
+_CALM: Final = 2.0
+"""Load average of a machine that has little else to do."""
+_KINDS_NOTE: Final = (
+    "`http` is a GET of 15 bytes, `postgres` and `duckdb` a SELECT 1, `task_sequence` two noops, `python` one line, "
+    "`shell` is `true`. Memory is the proportional set size of all processes. The published worker starts an "
+    "interpreter for each `python` command, and confines none."
+)
 _REMEMBERED: Final = """A worker remembers the
 commands that it finished for two to four ack_waits, to answer repeated messages without a claim: 110 bytes each, 16 to
 32 MB at 2,400 commands/s and an ack_wait of 30 s. These runs are too short to show it."""
 
 
 def load() -> dict[str, Any]:
-    """Of the worker, and under `peers` of those beside it: a run of its own."""
-    found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
-    return {**found, "peers": json.loads(PEERS.read_text(encoding="utf-8"))}
+    """Of the worker, and of runs of their own: under `peers` of those beside it, under `by_kind` of each kind."""
+    found, peers, by_kind = (json.loads(file.read_text(encoding="utf-8")) for file in (FIGURES, PEERS, KINDS))
+    return {**found, "peers": peers, "by_kind": by_kind}
 
 
 def write() -> None:
@@ -106,6 +114,7 @@ def document(found: Mapping[str, Any]) -> str:
         *_kinds(tables["kinds"]),
         *_traces(found.get("traces")),
         *_peers(found["peers"]),
+        *_by_kind(found["by_kind"]),
     ]
     return "\n".join(map(_fitted, parts))
 
@@ -287,13 +296,12 @@ def _peers(found: Mapping[str, Any]) -> list[str]:
     named = {
         "worker": "noetl-worker",
         "pure": "noetl-worker without compiled packages",
-        "published": f"the published Rust worker {versions['published']}",
         "yardstick": "the yardstick",
         "faststream": f"FastStream {versions['faststream']}",
         "taskiq": f"taskiq {versions['taskiq']}, taskiq-nats {versions['taskiq-nats']}",
     }
     columns = {"commands_per_s": "commands/s", "cpu_us": "CPU, µs", "rss_mb": "RSS, MB"}
-    noop, kinds = found["noop"], found["kinds"]
+    noop = found["noop"]
     return [
         "## Beside others",
         "",
@@ -307,19 +315,40 @@ def _peers(found: Mapping[str, Any]) -> list[str]:
         "",
         _PEERS_NOTE,
         "",
-        f"Beside the published worker, {found['kind_slots']} slots: `python` is one line, `shell` is `true`. That one "
-        "starts an interpreter for each `python` command, and confines none.",
+    ]
+
+
+def _by_kind(found: Mapping[str, Any]) -> list[str]:
+    is_busy = found["load_average_before"] > _CALM
+    busy = " **The machine was busy with other work**: only the sides of one kind can be compared." if is_busy else ""
+    named = {
+        "worker": "noetl-worker",
+        "before": "noetl-worker before its present client",
+        "published": f"the published Rust worker {found['published']}",
+    }
+    return [
+        "## By kind",
+        "",
+        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}), "
+        f"in turns: {found['slots']} slots, the plane answers after {_number(found['delay_ms'])} ms. "
+        f"{_KINDS_NOTE}{busy}",
         "",
         *_table(
-            ["kind", "", "commands/s", "CPU, ms"],
+            ["kind", "", "commands/s", "CPU, ms", "claim to outcome", "memory, MB"],
             (
-                [kind, named[name], _number(side["commands_per_s"]), _number(side["cpu_us"] / 1000)]
-                for kind, sides in kinds.items()
-                for name, side in sides.items()
+                [kind, named[name], *_side(sides[name])]
+                for kind, sides in found["kinds"].items()
+                for name in named
+                if name in sides
             ),
         ),
         "",
     ]
+
+
+def _side(side: Mapping[str, float]) -> list[str]:
+    spans = f"p50 {_number(side['p50_ms'])} ms, p99 {_number(side['p99_ms'])} ms"
+    return [_number(side["commands_per_s"]), _number(side["cpu_us"] / 1000), spans, _number(side["pss_mb"])]
 
 
 def _growth(title: str, column: str, rows: Sequence[Mapping[str, Any]], label: Any, note: str = "") -> list[str]:

@@ -32,6 +32,8 @@ PLUG_INS: Final = {
 }
 _OWN_VARIABLES: Final = ("NOETL_", "WORKER_", "NATS_")
 _KEPT_VARIABLES: Final = ("NOETL_WORKER_ENGINE",)
+_START_S: Final = 120.0
+"""A busy machine needs half of it."""
 _END_S: Final = 20.0
 _BEHIND: Final = 10
 """Niceness."""
@@ -177,7 +179,7 @@ class Rig:
         side = Side(name, load, process, log)
         try:
             try:
-                await load.send(Answers(), 1, timeout_s=30)
+                await load.send(Answers(), 1, timeout_s=_START_S)
             except TimeoutError as error:
                 raise RuntimeError(f"the {name} does not work: {error}; it says: {side.log()}") from error
             side.first_claim_ms = ((await load.stats())["first_claim_at"] - started) * 1000

@@ -1,8 +1,8 @@
 """A stand-in for a Python control plane, as fast as one process can be, so that a worker is what is measured.
 
 It answers claims, batches and heartbeats, and counts them. `POST /__reset` takes Answers as JSON and forgets the
-counts, `GET /__stats` gives them, `GET /__starts` the tool starts that results carry. Its first line of output is its
-port.
+counts, `GET /__stats` gives them, `GET /__starts` the tool starts that results carry, `GET /__spans` how long each
+command took. Its first line of output is its port.
 
 A command is done when its command.completed or command.failed was accepted. The answers have the fields that recordings
 of the real plane have; nothing is checked, so no test of behaviour may use it: `noetl_worker.dev` has a plane for that.
@@ -107,6 +107,9 @@ class Plane:
         self.done_twice = 0
         self.keys: set[bytes] = set()
         self.tool_starts: dict[str, float] = {}
+        self.claimed_at: dict[str, float] = {}
+        self.spans: list[float] = []
+        """Seconds from the first claim of each command to its end."""
         self.first_claim_at: float | None = None
         self.last_end_at: float | None = None
 
@@ -153,7 +156,8 @@ class Plane:
             return 409, _FINISHED
         if worker := _WORKER.search(body):
             self.workers[worker.group(1).decode()] += 1
-        self.first_claim_at = self.first_claim_at or time.monotonic()
+        now = self.claimed_at.setdefault(event_id.decode(), time.monotonic())
+        self.first_claim_at = self.first_claim_at or now
         return 200, self.answers.claim(int(event_id))
 
     def _batch(self, body: bytes, key: bytes | None) -> tuple[int, bytes]:
@@ -176,6 +180,8 @@ class Plane:
             self.done_twice += command_id in self.done
             self.done.add(command_id)
             self.last_end_at = time.monotonic()
+            if command_id in self.claimed_at:
+                self.spans.append(self.last_end_at - self.claimed_at.pop(command_id))
 
 
 def _command_id(event: dict[str, Any]) -> str:
@@ -227,6 +233,8 @@ class Connection(asyncio.Protocol):
         if path == b"/__reset":
             Connection.plane = Plane(Answers(**orjson.loads(body)))
             return b"{}"
+        if path == b"/__spans":
+            return orjson.dumps(self.plane.spans)
         return orjson.dumps(self.plane.tool_starts) if path == b"/__starts" else self.plane.stats()
 
     def answer(self, path: bytes, body: bytes, key: bytes | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def test_figures_are_those_of_the_scenarios_of_now() -> None:
         for table, rows in FOUND["tables"].items()
     }
     assert measured == of_now, "run `make performance`"
+
+
+@needs_rig
+def test_kinds_of_the_page_are_those_that_are_measured() -> None:
+    import bench_kinds
+
+    assert list(FOUND["by_kind"]["kinds"]) == list(bench_kinds.COMMANDS), "run `make performance`"
+    assert set(bench_kinds.configs("http://h/", 1)) == set(bench_kinds.COMMANDS)
+
+
+@needs_rig
+def test_shared_pages_count_once_in_the_proportional_set_size() -> None:
+    import measured_process
+
+    assert 0 < measured_process.pss_mb(os.getpid()) <= measured_process.rss_mb(os.getpid())
 
 
 @needs_rig

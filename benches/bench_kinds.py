@@ -1,0 +1,139 @@
+"""A command of each kind that can run here, by this worker and the published one: kinds.json, for docs/performance.md.
+
+bench_kinds.py [--before CHECKOUT] [--rounds N] [--share N]
+
+--before   an older checkout, whose `http` takes turns with ours
+--share    only one of so many commands: for a machine that is busy
+
+The published worker is measured where `make compat-values` has installed it. Sides take turns; each command is claimed
+from a plane that answers after 1 ms, and so does the server that `http` asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+import performance_page
+from bench_worker import rounded, where_and_when
+from compat.postgres_server import PostgresServer
+from compat.published_worker import PROGRAM, VERSION
+from load import quantiles
+from measured_process import pss_mb
+from rig import Rig, Side, rig
+from stub_plane import Answers
+
+SLOTS: Final = 16
+DELAY_MS: Final = 1.0
+COMMANDS: Final = {
+    "noop": 2000,
+    "http": 2000,
+    "postgres": 1000,
+    "duckdb": 400,
+    "task_sequence": 1000,
+    "python": 400,
+    "shell": 400,
+}
+"""In each round."""
+
+
+def configs(http_url: str, postgres_port: int) -> dict[str, dict[str, Any]]:
+    """What both workers take."""
+    server = {"host": "127.0.0.1", "port": postgres_port, "user": "postgres", "database": "postgres"}
+    return {
+        "noop": {},
+        "http": {"url": http_url},
+        "postgres": {**server, "query": "SELECT 1 AS one"},
+        "duckdb": {"query": "SELECT 1 AS one"},
+        "task_sequence": {"tasks": [{"first": {"kind": "noop"}}, {"second": {"kind": "noop"}}]},
+        "python": {"code": "result = {'n': 1}"},
+        "shell": {"command": "true"},
+    }
+
+
+@asynccontextmanager
+async def sides_of(here: Rig, before: Path | None) -> AsyncIterator[list[Side]]:
+    async with AsyncExitStack() as stack:
+        sides = [await stack.enter_async_context(here.worker(SLOTS))]
+        if before is not None:
+            found = os.environ.get("PYTHONPATH", "")
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(before / "python"), found]))
+            sides.append(await stack.enter_async_context(here.worker(SLOTS, name="before")))
+            os.environ["PYTHONPATH"] = found
+        if PROGRAM.exists():
+            sides.append(await stack.enter_async_context(here.published(SLOTS, PROGRAM)))
+        yield sides
+
+
+async def one_round(side: Side, answers: Answers, commands: int) -> dict[str, float]:
+    before = side.cpu_s()
+    sent = await side.load.send(answers, commands, timeout_s=600)
+    cpu_us = (side.cpu_s() - before) / commands * 1e6
+    return {"commands_per_s": commands / sent.seconds, "cpu_us": cpu_us, **quantiles(sent.spans_ms)}
+
+
+async def in_turns(sides: Sequence[Side], answers: Answers, commands: int, rounds: int) -> dict[str, dict[str, float]]:
+    """By side: the best rate, the least CPU, the round with the least p99, and the memory at the end."""
+    able: list[Side] = []
+    for side in sides:
+        try:
+            await side.load.send(answers, max(SLOTS, commands // 10))  # warm
+            able.append(side)
+        except RuntimeError as error:
+            print(f"{answers.kind}: {error}", file=sys.stderr, flush=True)
+    found: dict[str, list[dict[str, float]]] = {side.name: [] for side in able}
+    for _ in range(rounds):
+        for side in able:
+            found[side.name].append(await one_round(side, answers, commands))
+    return {side.name: {**_best(found[side.name]), "pss_mb": pss_mb(side.pid)} for side in able}
+
+
+def _best(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    calmest = min(rounds, key=lambda one: one["p99"])
+    return {
+        "commands_per_s": max(one["commands_per_s"] for one in rounds),
+        "cpu_us": min(one["cpu_us"] for one in rounds),
+        "p50_ms": calmest["p50"],
+        "p99_ms": calmest["p99"],
+    }
+
+
+async def of_kinds(before: Path | None, rounds: int, share: int) -> dict[str, dict[str, dict[str, float]]]:
+    with PostgresServer() as postgres:
+        async with rig() as here, sides_of(here, before) as sides:
+            found = {}
+            for kind, config in configs(f"{here.stub_url}/api/health", postgres.port).items():
+                print(kind, file=sys.stderr, flush=True)
+                asked = [side for side in sides if kind == "http" or side.name != "before"]
+                answers = Answers(DELAY_MS, kind, config)
+                found[kind] = await in_turns(asked, answers, max(SLOTS, COMMANDS[kind] // share), rounds)
+            return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=int, default=1)
+    options = parser.parse_args()
+    found = {
+        **where_and_when(),
+        "slots": SLOTS,
+        "delay_ms": DELAY_MS,
+        "published": VERSION,
+        "kinds": asyncio.run(of_kinds(options.before, options.rounds, options.share)),
+    }
+    performance_page.KINDS.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
+    performance_page.write()
+
+
+if __name__ == "__main__":
+    main()
