@@ -94,8 +94,7 @@ async def run_playbook(
         DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
         live_page(plane, is_wanted=keep) as page,
     ):
-        document["workload"].setdefault("server_url", plane.url)
-        document["workload"].setdefault("nats_url", nats.url)
+        document["workload"] = {"server_url": plane.url, "nats_url": nats.url, **document["workload"]}
         for credential in known:
             plane.credentials.write(credential.body())
         places = {}
