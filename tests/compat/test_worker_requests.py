@@ -260,6 +260,9 @@ class RecordedDelivery:
     received_at: float = 0.0
     answers: list[str] = field(default_factory=list)
 
+    def age_s(self) -> float:
+        return 0.0
+
 
 def recorded_claims() -> list[tuple[str, Mapping[str, Any], Dialect]]:
     found: dict[str, tuple[str, Mapping[str, Any], Dialect]] = {}

@@ -74,8 +74,8 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 async def _connected(port: int, address: str) -> TcpStream:
     try:
         return (await asyncio.get_running_loop().create_connection(TcpStream, address, port))[1]
-    except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
+    except OSError as error:  # the text of the published worker first: playbooks look for it (values/, http-refused)
+        raise httpcore.ConnectError(f"All connection attempts failed: {error.strerror or error}") from error
 
 
 async def _allowed(host: str, port: int) -> list[str]:
