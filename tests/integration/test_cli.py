@@ -369,6 +369,7 @@ async def is_closed(port: int) -> bool:
         ("starlette", ["dev", "p.yaml"]),
         ("yaml", ["dev", "p.yaml"]),
         ("yaml", ["check", "p.yaml"]),
+        ("yaml", ["test", "p.test.yaml"]),
         ("uvicorn", ["exec", "noop", "--credential", "pg=pg.json"]),
     ],
 )

@@ -43,7 +43,7 @@ def replay(
     not. Credentials are fetched as by the worker. The Python plane takes secrets
     out of what it shows: a config that has them in clear is not the same here.
 
-    A command of a kept run of `dev` is had from there.
+    A command of a kept run of `dev` is had from there, by any event of it.
 
     Exit codes: 0 the tool succeeded (with --dry: the config is right); 1 it
     failed; 2 a setting is wrong; 3 no control plane; 5 it knows no such command;
@@ -77,10 +77,10 @@ async def _replay(flags: SettingFlags, event_id: int, *, dry: bool, as_json: boo
     from noetl_worker.cli.local.kept_plane import kept_plane
 
     async with kept_plane(str(event_id)) as kept:
-        # Its execution may be over by now.
-        settings = load_settings(
-            flags={**flags, **(kept.flags if kept else {}), "NOETL_WORKER_CANCELLATION_POLL_S": "0"}
-        )
+        if kept is not None:
+            flags = {**flags, **kept.flags}
+            event_id = kept.command.event_id if kept.command is not None else event_id
+        settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
         return await _replay_at(settings, event_id, dry=dry, as_json=as_json)
 
 

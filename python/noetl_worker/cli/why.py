@@ -71,7 +71,8 @@ async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: 
 
     async with kept_plane(name) as kept:
         settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
-        execution = execution or (kept and kept.execution_id)
+        if kept and kept.command is not None:
+            execution = kept.command.execution_id
         diagnosis = Diagnosis(settings, kept.name if kept else name, execution_id=execution, most=messages)
         return await (diagnosis.ask_plane_alone() if kept else diagnosis.ask())
 

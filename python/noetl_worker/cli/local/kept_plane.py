@@ -5,24 +5,28 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags
 from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.json_text import loads
 from noetl_worker.outbox.directory import state_directory
+
+if TYPE_CHECKING:
+    from noetl_worker.dev.event_log import CommandRow
 
 __all__ = ["KeptPlane", "kept_plane"]
 
 
 class KeptPlane(NamedTuple):
-    name: str
-    """The id that was asked for; of `last` that of the newest run."""
     flags: SettingFlags
     """What points a command at it."""
-    execution_id: int | None
-    """Of the command that was named."""
+    name: str
+    """The id that was asked for: of `last` the newest run's, of an event its command's."""
+    command: CommandRow | None
+    """The one that was named, or whose event was."""
 
 
 @asynccontextmanager
@@ -47,5 +51,6 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
     async with plane_of(rows) as plane:
         # Not asked which plane it is: without NATS, which it has none of, it calls itself unhealthy.
         flags: SettingFlags = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
-        command = plane.log.command_by_ref(name)
-        yield KeptPlane(name, flags, command.execution_id if command is not None else None)
+        ref = next((loads(row.contents)["plain"].get("command_ref") for row in rows if row.id == name), None)
+        command = plane.log.command_by_ref(str(ref))
+        yield KeptPlane(flags, name if command is None else command.command_ref, command)
