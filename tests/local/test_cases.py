@@ -139,7 +139,9 @@ def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -
         'metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: shell, command: "sleep 60"}}]\n'
     )
     file = written(
-        folder, "cases:\n- {name: long, expect: {}}\n- {name: short, stand_ins: {start: {result: 1}}, expect: {}}\n"
+        folder,
+        "cases:\n- {name: long, expect: {}}\n"
+        "- {name: short, stand_ins: {start: {result: 1}}, expect: {steps: [start], results: {start: 1}}}\n",
     )
     done = typed("test", str(file), "--timeout", "2")
     assert done.code == 1

@@ -119,7 +119,7 @@ def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator
 
 @dataclass(slots=True)
 class _Seen:
-    """What becomes of the steps of one execution."""
+    """What becomes of the steps of the execution that begins next."""
 
     plane: DevControlPlane
     results: dict[str, dict[int, JsonValue]] = field(default_factory=dict)
@@ -129,10 +129,15 @@ class _Seen:
     _places: dict[str, int] = field(default_factory=dict)
     _loops: set[str] = field(default_factory=set)
     _ended: set[str] = field(default_factory=set)
+    _before: set[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A case that was ended for its time may still tell something."""
+        self._before = {execution.execution_id for execution in self.plane.executions.all()}
 
     def take(self, event: LoggedEvent) -> None:
         ref = event.command_ref
-        if ref is None:
+        if ref is None or event.execution_id in self._before:
             return
         step = event.node.removesuffix(LIST)
         execution = self.plane.execution(event.execution_id)
@@ -152,7 +157,8 @@ class _Seen:
                 self._lines.append(f"{step} failed: {error}")
 
     def printed(self, line: PrintedLine) -> None:
-        self._lines.append(f"{line.step.removesuffix(LIST)} | {line.text}")
+        if line.execution_id not in self._before:
+            self._lines.append(f"{line.step.removesuffix(LIST)} | {line.text}")
 
     def result_of(self, step: str) -> JsonValue:
         found = self.results[step]

@@ -19,11 +19,16 @@ __all__ = ["LAST", "KeptRow", "KeptRuns"]
 LAST: Final = "last"
 """In the place of an id."""
 _VERSION: Final = 1
-_TABLE: Final = (
-    "PRAGMA auto_vacuum=FULL; BEGIN; CREATE TABLE rows (run INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,"
-    " contents BLOB NOT NULL); CREATE INDEX rows_run ON rows (run); CREATE INDEX rows_id ON rows (id);"
-    f" PRAGMA user_version={_VERSION}; COMMIT"
-)
+_TABLE: Final = f"""
+PRAGMA auto_vacuum=FULL;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS rows (
+  run INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, contents BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS rows_run ON rows (run);
+CREATE INDEX IF NOT EXISTS rows_id ON rows (id);
+PRAGMA user_version={_VERSION};
+COMMIT
+"""
 _FILE: Final = "runs.sqlite3"
 
 
