@@ -146,9 +146,14 @@ async def test_stored_result_that_lost_its_end_is_an_error() -> None:
         await whole(at, payload)
 
 
-async def test_stored_result_that_unpacks_to_more_than_an_answer_may_have_is_an_error() -> None:
-    at, too_large = Limited(Dialect.PYTHON), zlib.compress(b'"' + b"0" * (MAX_BODY_BYTES + 1) + b'"')
-    packed = base64.b64encode(too_large).decode()
-    at.stored = json.dumps({"_zlib_base64": packed}, separators=(",", ":")).encode()
+@pytest.fixture
+def too_large() -> str:
+    """64 MiB and more, in 85 kB. Not on the loop, and not where the file is only collected."""
+    return base64.b64encode(zlib.compress(b'"' + b"0" * (MAX_BODY_BYTES + 1) + b'"')).decode()
+
+
+async def test_stored_result_that_unpacks_to_more_than_an_answer_may_have_is_an_error(too_large: str) -> None:
+    at = Limited(Dialect.PYTHON)
+    at.stored = json.dumps({"_zlib_base64": too_large}, separators=(",", ":")).encode()
     with pytest.raises(ControlPlaneError, match="has more than 67108864 bytes"):
         await at.plane.stored_result(REF)
