@@ -130,12 +130,15 @@ class Dispatch:
         inputs = Inputs(command, self._credentials, self._worker_id, self._registry.fields_of, is_strict=strict)
         config, values = await inputs.of(config, given)
         # A template may have put anything in; else a config whose own text names no secret has none.
-        may_name_secrets = marks.secrets and (marks.templates or marks_of(json_text.dumps(config)).secrets)
+        text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
+        may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
+        # Of an address all that is secret is found; a word may stand beside one that nobody finds.
+        has_words = may_name_secrets and (marks.templates or marks_of(text.replace(b"://", b"")).secrets)
 
         def has_secrets(part: object) -> bool:
             if may_name_secrets:
                 known.add_inline(part)
-            return marks.references or known.has_any
+            return has_words or marks.references or known.has_any
 
         prepared = self._registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
         prepared.limit(self._limits.default_s, self._limits.hard_s)
