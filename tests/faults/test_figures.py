@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 import holds
 from faults import figures
+from faults.conftest import DONE
+from patience import PATIENCE_S
 
 FOUND = figures.load()
 
@@ -61,3 +70,40 @@ def test_bound_of_a_time_is_asserted_where_times_are_held_and_nowhere_else(
     monkeypatch.setattr(holds, "HOLDS_TIMES", True)
     with pytest.raises(AssertionError, match="promised: at most 1"):
         measured("F1", "on a busy machine", 2.0, unit, at_most=1)
+
+
+SOAKS = """
+from pathlib import Path
+import pytest
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["fine", "stopped"])
+def test_soak(name, measured):
+    with open("runs", "a") as runs:
+        print(name, file=runs)
+    assert name == "fine" or Path("quiet").exists()
+    measured("S", name, 7, "", exactly=7)
+
+def test_that_is_no_soak():
+    with open("runs", "a") as runs:
+        print("short", file=runs)
+"""
+
+
+def test_soak_that_was_done_is_not_done_again_and_its_figures_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "test_soaks.py").write_text(SOAKS, encoding="utf-8")
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), DONE: str(tmp_path / "done")}
+    variables.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "faults.conftest", "-c", os.devnull, f"--rootdir={tmp_path}"]
+
+    def run() -> int:
+        ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, timeout=PATIENCE_S, check=False)
+        return ran.returncode
+
+    assert run() == 1, "it is stopped in the second one"
+    (tmp_path / "quiet").touch()
+    assert [run(), run()] == [0, 0]
+    runs = Counter((tmp_path / "runs").read_text(encoding="utf-8").split())
+    assert runs == {"fine": 1, "stopped": 2, "short": 3}
+    kept = [json.loads(file.read_text(encoding="utf-8")) for file in (tmp_path / "done").iterdir()]
+    assert sorted(figure["what"] for found in kept for figure in found) == ["fine", "stopped"]
