@@ -106,7 +106,7 @@ upgrade-test: $(STAMP) ## the version before, this one, and back again, on one d
 	  status=$$?; git worktree remove --force target/upgrade; exit $$status
 
 # What was done of a commit is not done again: a run that was stopped goes on.
-SOAK_DONE ?= target/soak/$(shell git rev-parse --short HEAD)
+SOAK_DONE ?= $(CURDIR)/target/soak/$(shell git rev-parse --short HEAD)
 soak: $(STAMP) ## the long forms: kills, 100,000 commands, real waits (an hour), mixed kinds (two hours); goes on where it was stopped
 	$(HOLD_TIMES) NOETL_WORKER_FAULTS_WRITE=1 NOETL_WORKER_SOAK_DONE=$(SOAK_DONE) $(BIN)/pytest tests/faults -m soak
 

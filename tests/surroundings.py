@@ -19,6 +19,7 @@ KEPT: Final = frozenset(
     {
         *("NOETL_WORKER_BUILD", "NOETL_WORKER_ENGINE", "NOETL_WORKER_REQUIRE_RUST"),
         *("NOETL_WORKER_FAULTS_WRITE", "NOETL_WORKER_HOLD_TIMES", "NOETL_WORKER_UPGRADE_FROM"),
+        *("NOETL_WORKER_UPGRADE_LOAD_S", "NOETL_WORKER_SOAK_DONE", "NOETL_WORKER_SOAK_PART_S"),
     }
 )
 """What the Makefile says to the tests themselves."""

@@ -76,16 +76,18 @@ SOAKS = """
 from pathlib import Path
 import pytest
 
+HERE = Path(__file__).parent
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["fine", "stopped"])
 def test_soak(name, measured):
-    with open("runs", "a") as runs:
+    with open(HERE / "runs", "a") as runs:
         print(name, file=runs)
-    assert name == "fine" or Path("quiet").exists()
+    assert name == "fine" or (HERE / "quiet").exists()
     measured("S", name, 7, "", exactly=7)
 
 def test_that_is_no_soak():
-    with open("runs", "a") as runs:
+    with open(HERE / "runs", "a") as runs:
         print("short", file=runs)
 """
 
@@ -94,7 +96,19 @@ def test_soak_that_was_done_is_not_done_again_and_its_figures_are_kept(tmp_path:
     (tmp_path / "test_soaks.py").write_text(SOAKS, encoding="utf-8")
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), DONE: str(tmp_path / "done")}
     variables.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "faults.conftest", "-c", os.devnull, f"--rootdir={tmp_path}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "surroundings",
+        "-p",
+        "faults.conftest",
+        "-c",
+        os.devnull,
+        f"--rootdir={tmp_path}",
+    ]
 
     def run() -> int:
         ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, timeout=PATIENCE_S, check=False)
