@@ -29,6 +29,7 @@ BOUND: Final = {
     "python/noetl_worker/tools/python/python_command.py": (2, "the template process: its variables are its commands'"),
     "tests/faults/inside/sitecustomize.py": (3, "a worker process starts with it: it is told there what to change"),
     "tests/holds.py": (1, "what the Makefile says to the run"),
+    "tests/faults/test_mixed_soak.py": (1, "what a person says to the run"),
     "tests/faults/test_upgrade.py": (2, "what the Makefile says to the run"),
     "tests/faults/test_mixed_soak.py": (1, "what a person says to the run"),
     "tests/loop_guard.py": (1, "what a person says to the run"),
