@@ -58,6 +58,8 @@ class PlaneWatch:
             if before is None:
                 log.error("plane_left_nats", problem=self.trouble)
         except ControlPlaneError as error:
+            if isinstance(error, TransportError):  # it may have been restarted, and have lost batches
+                self._client.servers.at(self._client.servers.configured).gate.outages += 1
             log.debug("plane_health_unknown", error=str(error))
         else:
             self.trouble = None
