@@ -30,11 +30,12 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A batch in the queue of the engine, which will act on this end."""
+    """A batch in the queue of the engine: all go through it (recorded: batch-actionable-default-events)."""
 
     batch: _Batch
     command: Command
-    end: TerminalSet
+    end: TerminalSet | None
+    """What it will act on."""
 
 
 class PythonPlane(Plane):
@@ -144,16 +145,15 @@ class PythonPlane(Plane):
         words = [_ENDS[name] for name in names if name in _ENDS]
         if names == ["step.exit"] and command.is_item:
             command.problems.append("an item of a loop is rescued: the loop issues items again that have run")
+        end: TerminalSet | None = None
         if words or names == ["step.exit"]:
             word = words[-1] if words else str(items[-1]["payload"].get("status"))
             if not command.is_terminal:
                 command.status = word
             end = TerminalSet(worker_id, word, self.clock.now, key, is_acted_on and self._queue is None)
             self.keep(command, end)
-            if is_acted_on and self._queue is not None:
-                self._queue.append(_Waiting(batch, command, end))
-        elif self._queue is not None:
-            batch.state = "completed"  # nothing follows from it
+        if self._queue is not None and not self.loses_batches:
+            self._queue.append(_Waiting(batch, command, end if is_acted_on else None))
 
     # ── the engine's queue ──
 
@@ -167,7 +167,8 @@ class PythonPlane(Plane):
         waiting, self._queue = self._queue or [], None
         for one in waiting[:worked_off]:
             one.batch.state = "completed"
-            one.command.sets[one.command.sets.index(one.end)] = replace(one.end, is_acted_on=True)
+            if one.end is not None:
+                one.command.sets[one.command.sets.index(one.end)] = replace(one.end, is_acted_on=True)
         self.trace.note("plane", f"restarts: {len(waiting[worked_off:])} of {len(waiting)} batches are forgotten")
         if forgets_states:
             self._by_request.clear()

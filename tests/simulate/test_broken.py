@@ -9,8 +9,8 @@ import pytest
 from noetl_worker.models import Dialect
 from simulate.broken import BUGS, with_bug
 from simulate.plane import TerminalSet
-from simulate.run import Run, run_seed
-from simulate.schedule import LARGE, Fault, Issue
+from simulate.run import Run, run_schedule, run_seed
+from simulate.schedule import LARGE, Fault, Issue, make_restarts
 from simulate.test_seeds import SEEDS
 from simulate.world import World
 
@@ -45,7 +45,17 @@ UNSTORED = "result_not_in_the_outbox"
 """Needs a crash between a large result and its storing, and a peer on the same machine."""
 
 
-@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug not in (*NOTICED, UNSTORED)])
+IN_MEMORY = "accepted_batches_are_in_memory_alone"
+"""Needs a worker that is killed and a plane that is restarted soon after."""
+
+
+def test_worker_that_keeps_accepted_batches_in_memory_alone_is_noticed_where_it_is_killed() -> None:
+    with with_bug(IN_MEMORY):
+        run = run_schedule(make_restarts(10))
+    assert any("has no end that is acted on" in text for text in run.violations)
+
+
+@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug not in (*NOTICED, UNSTORED, IN_MEMORY)])
 def test_a_broken_worker_is_noticed(bug: str) -> None:
     run = first_failure(bug)
     assert run is not None
