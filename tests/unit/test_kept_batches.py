@@ -208,11 +208,22 @@ async def test_batch_whose_events_had_no_room_in_memory_is_named_by_its_own_work
 # ── on disk ──
 
 
-async def test_many_batches_are_written_in_one_row(tmp_path: Path) -> None:
-    said = Restarted()
-    keys = await killed(tmp_path, said, commands=50)
-    [row] = kept(tmp_path)
-    assert [row.count(key.encode()) for key in keys] == [1] * 50
+async def test_first_batch_is_written_at_once_and_those_that_follow_are_one_row(tmp_path: Path) -> None:
+    at, transport = plane(Restarted())
+    outbox = box(tmp_path)
+    telling = emitter(tmp_path, batches=(recent := RecentBatches(outbox)))
+    rows = []
+    for number in range(50):
+        await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
+        if number in (0, 49):
+            await asyncio.sleep(KEEP_S / 100 if number == 0 else 2 * KEEP_S)
+            rows.append(len(kept(tmp_path)))
+    assert rows == [1, 2]
+    keys = [headers["idempotency-key"].encode() for _, _, _, headers in transport.sent]
+    [first, others] = kept(tmp_path)
+    assert [(key in first, key in others) for key in keys] == [(True, False)] + [(False, True)] * 49
+    outbox.close()
+    await recent.stop()
 
 
 async def test_what_a_worker_that_stops_does_not_know_to_be_worked_off_is_for_the_next_one(tmp_path: Path) -> None:

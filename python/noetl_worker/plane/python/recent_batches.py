@@ -47,8 +47,8 @@ __all__ = [
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
 KEEP_S: Final = 0.25
-"""How long after the first of some batches they are written, all together: four times a second at most, whatever the
-load. A worker that is killed sooner has forgotten them."""
+"""From one writing of batches to the next: one is written at once, many are together, four times a second at most. A
+worker that is killed in between has forgotten those since the last."""
 OVERDUE_S: Final = 600.0
 """The plane warns of a batch that takes 15 s. One that waits for so long is lost if there was an outage, though no
 later one is over; else that is said."""
@@ -174,6 +174,7 @@ class RecentBatches:
         self._on_shelf: dict[object, int] = {}
         """What was written together, and its bytes."""
         self._writing: asyncio.TimerHandle | None = None
+        self._written_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -191,7 +192,8 @@ class RecentBatches:
         while self._bytes > self._most_bytes:
             self._make_room()
         if self._writing is None and self._shelf is not None:
-            self._writing = asyncio.get_running_loop().call_later(KEEP_S, self.write)
+            loop = asyncio.get_running_loop()
+            self._writing = loop.call_at(max(loop.time(), self._written_at + KEEP_S), self.write)
         if self._timer is None:
             self._arm()
         if self._bytes > self._ask_above:
@@ -222,6 +224,7 @@ class RecentBatches:
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
+        self._written_at = asyncio.get_running_loop().time()
         new = [accepted for accepted in self._recent if accepted.kept is None]
         if self._shelf is None or not new:
             return
