@@ -31,7 +31,6 @@ BOUND: Final = {
     "tests/holds.py": (1, "what the Makefile says to the run"),
     "tests/faults/test_mixed_soak.py": (1, "what a person says to the run"),
     "tests/faults/test_upgrade.py": (2, "what the Makefile says to the run"),
-    "tests/faults/test_mixed_soak.py": (1, "what a person says to the run"),
     "tests/loop_guard.py": (1, "what a person says to the run"),
     "tests/security/test_outbox_owner.py": (1, "a skip: a run has one user"),
     "tests/security/test_resource_shortage.py": (2, "a skip: a run has one user"),
