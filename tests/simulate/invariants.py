@@ -269,14 +269,12 @@ class Witness:
         about = [line for line in self._trace.lines if f" command_id={command.command_id} " in line]
         if command.is_item and any(" log error: batch_not_rescued " in line for line in about):
             return True
-        overdue = [float(line.split()[0]) for line in about if " log error: batch_overdue " in line]
-        tellers = {
-            (one.worker_id.partition("-")[0], one.at - self._clock.now + self._clock.elapsed_s) for one in command.sets
-        }
+        overdue = [line.split()[:2] for line in about if " log error: batch_overdue " in line]
+        told = [one.at - self._clock.now + self._clock.elapsed_s for one in command.sets]
         return any(
-            not any(who == name and since < at < until for at, who in self.refused)
-            for until in overdue
-            for name, since in tellers
+            not any(who == name and since < at < float(until) for at, who in self.refused)
+            for until, name in overdue
+            for since in told
         )
 
     def is_excused(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
