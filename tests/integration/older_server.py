@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from integration.findings import serving
+from integration.wire import serving
 
 __all__ = ["older_server"]
 
@@ -29,5 +29,5 @@ async def older_server(port: int, version: str) -> AsyncIterator[str]:
         writer.write(re.sub(rb'"version":"[^"]*"', b'"version":"%s"' % version.encode(), info))
         await asyncio.gather(passed(reader, to_server), passed(from_server, writer))
 
-    async with serving(serve) as at:
-        yield f"nats://127.0.0.1:{at}"
+    async with serving(serve) as url:
+        yield url.replace("http://", "nats://")

@@ -379,5 +379,5 @@ def test_what_only_the_extra_installs_is_named_with_how_to_install_it(missing: s
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     said = complaint(Ended(done.returncode, done.stdout, done.stderr))
     assert done.returncode == 2
-    assert said.startswith(f"noetl-worker {arguments[0]}: {missing}")
+    assert said.startswith((f"noetl-worker: {missing}", f"noetl-worker {arguments[0]}: {missing}"))
     assert said.endswith('is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")')

@@ -14,8 +14,9 @@ import pytest
 from nats.errors import FlushTimeoutError
 
 import virtual_time
+from closed_port import closed_port
 from faults.test_names_and_keys import make_login
-from noetl_worker.dev.nats_server import NatsServer, free_port
+from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
@@ -104,7 +105,7 @@ async def test_connection_that_could_not_be_reopened_is_closed_still_and_is_reop
     async with NatsServer() as server:
         connection = await connect(settings(server.url), "test")
         await connection.client.close()
-        await connection.reopen(settings(f"nats://127.0.0.1:{free_port()}"))
+        await connection.reopen(settings(f"nats://127.0.0.1:{closed_port()}"))
         assert connection.client.is_closed
         await connection.reopen(settings(server.url))
         assert connection.is_connected

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+from closed_port import closed_port
 from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev.nats_server import NatsServer, free_port
+from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.models import Dialect
 
 
 async def test_session_that_is_ended_while_its_worker_starts_leaves_nothing_running() -> None:
     async with NatsServer() as server:
-        nobody = f"http://127.0.0.1:{free_port()}"
+        nobody = f"http://127.0.0.1:{closed_port()}"
         before = asyncio.all_tasks()
 
         async def session() -> None:

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from closed_port import closed_port
 from integration.findings import by_check, not_fine, settings
 from integration.house import house
 from integration.processes import command_line, typed, until
 from noetl_worker import engine
 from noetl_worker.cli.views.findings import print_findings
-from noetl_worker.dev.nats_server import free_port
 from noetl_worker.doctor import Finding, State, examine, machine, outbox, variables
 from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.event_set import EventSet
@@ -42,8 +42,8 @@ async def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Diale
 
 def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
     nowhere = {
-        "NATS_URL": f"nats://u:s3cr3t@127.0.0.1:{free_port()}",
-        "NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}",
+        "NATS_URL": f"nats://u:s3cr3t@127.0.0.1:{closed_port()}",
+        "NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}",
     }
     ended = command_line(tmp_path, "doctor", "--json", **nowhere)
     assert (ended.code, ended.err) == (5, "")
@@ -62,7 +62,7 @@ def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("columns", "most"), [("", 120), ("90", 90)])
 def test_table_in_a_pipe_fits_a_terminal(columns: str, most: int) -> None:
     """The chart's notes say `kubectl exec`, whose output is no terminal and is read on one."""
-    nowhere = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
+    nowhere = {"NATS_URL": f"nats://127.0.0.1:{closed_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}"}
     ended = typed("doctor", COLUMNS=columns, **nowhere)
     table = ended.out.partition("WRONG  NATS: ")[0]
     assert "outbox directory" in table

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from closed_port import closed_port
 from integration.processes import command_line, typed
 from noetl_worker.cli import app_for
-from noetl_worker.dev.nats_server import NatsServer, free_port
+from noetl_worker.dev.nats_server import NatsServer
 
 
 @pytest.mark.parametrize("command", [("nats", "ensure"), ("dead-letters", "list")])
 def test_nats_that_is_not_there_is_one_line_and_exit_3(command: tuple[str, ...], tmp_path: Path) -> None:
-    ended = command_line(tmp_path, *command, NATS_URL=f"nats://u:s3cr3t@127.0.0.1:{free_port()}")
+    ended = command_line(tmp_path, *command, NATS_URL=f"nats://u:s3cr3t@127.0.0.1:{closed_port()}")
     assert ended.code == 3
     assert ended.out == ""
     assert len(ended.err_lines) == 1

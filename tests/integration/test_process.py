@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from closed_port import closed_port
 from holds import HOLDS_TIMES
 from integration.house import house
 from integration.processes import (
@@ -119,7 +120,7 @@ async def test_variable_that_is_no_setting_is_named_once_at_the_start(tmp_path: 
 
 
 async def test_signal_while_it_waits_for_nats_ends_it(tmp_path: Path) -> None:
-    variables = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "WORKER_METRICS_BIND": ""}
+    variables = {"NATS_URL": f"nats://127.0.0.1:{closed_port()}", "WORKER_METRICS_BIND": ""}
     worker = WorkerProcess(tmp_path, "worker", variables, ["run"])
     try:
         await worker.wait_logged("nats_unreachable")
@@ -132,7 +133,7 @@ async def test_signal_while_it_waits_for_nats_ends_it(tmp_path: Path) -> None:
 async def test_signal_while_it_waits_for_the_control_plane_ends_it(tmp_path: Path) -> None:
     async with (
         house(worker=False) as home,
-        starting_process(home, tmp_path, NOETL_SERVER_URL=f"http://127.0.0.1:{free_port()}") as worker,
+        starting_process(home, tmp_path, NOETL_SERVER_URL=f"http://127.0.0.1:{closed_port()}") as worker,
     ):
         await worker.wait_logged("control_plane_unreachable")
         worker.signal()

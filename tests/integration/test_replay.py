@@ -10,9 +10,9 @@ from typing import Any
 
 from starlette.requests import Request
 
+from closed_port import closed_port
 from integration.house import House, house
 from integration.processes import Ended, command_line, typed
-from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
@@ -23,7 +23,7 @@ ONE_BATCH = {"NOETL_WORKER_STARTED_HOLD_MS": "10000"}
 
 
 def variables(home: House) -> dict[str, str]:
-    urls = {"NOETL_SERVER_URL": home.plane.url, "NATS_URL": f"nats://127.0.0.1:{free_port()}", "WORKER_ID": "w"}
+    urls = {"NOETL_SERVER_URL": home.plane.url, "NATS_URL": f"nats://127.0.0.1:{closed_port()}", "WORKER_ID": "w"}
     return {**urls, **ONE_BATCH}
 
 
@@ -95,6 +95,6 @@ async def test_command_and_plane_that_are_not_there_are_told_apart() -> None:
         unknown: Ended = await ended_before(home, "4242")
         assert (unknown.code, unknown.out, len(unknown.err_lines)) == (5, "", 1)
         assert "knows no command of the event 4242" in unknown.err
-        nowhere = {"NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
+        nowhere = {"NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}"}
         away = await asyncio.to_thread(typed, "replay", "4242", **nowhere)
         assert (away.code, away.out) == (3, "")

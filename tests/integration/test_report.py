@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from closed_port import closed_port
 from integration.processes import Ended, typed
 from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from run_page.told_plane import data_of
@@ -106,7 +106,7 @@ async def test_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_plane_that_cannot_be_reached_is_said() -> None:
-    ended = typed("report", "1", "--server", f"http://127.0.0.1:{free_port()}")
+    ended = typed("report", "1", "--server", f"http://127.0.0.1:{closed_port()}")
     assert (ended.code, ended.err.count("\n")) == (3, 1)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from closed_port import closed_port
 from faults.plug_in import KINDS, install_tools
 from faults.scene import inside
 from integration.desk import DURABLE, STREAM, desk
@@ -49,13 +50,13 @@ def at(home: Any, **variables: str) -> dict[str, str]:
 
 async def test_plane_that_is_down_or_has_an_old_outcome_is_found() -> None:
     async with house(Dialect.PYTHON, worker=False) as home:
-        nowhere = f"http://127.0.0.1:{free_port()}"
+        nowhere = f"http://127.0.0.1:{closed_port()}"
         for alert in ("NoetlWorkerPlaneDown", "NoetlWorkerOutboxOld"):
             assert nowhere in printed(alert, **at(home, NOETL_SERVER_URL=nowhere))
 
 
 async def test_nats_that_is_down_is_found() -> None:
-    nowhere = f"nats://127.0.0.1:{free_port()}"
+    nowhere = f"nats://127.0.0.1:{closed_port()}"
     assert f"no NATS at {nowhere}" in printed("NoetlWorkerNatsDown", NATS_URL=nowhere)
 
 
@@ -106,7 +107,7 @@ def test_credential_that_ends_is_found() -> None:
         claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + left_s}).encode()).decode().rstrip("=")
         return f"eyJhbGciOiJub25lIn0.{claims}.c2ln"
 
-    nowhere = f"nats://127.0.0.1:{free_port()}"
+    nowhere = f"nats://127.0.0.1:{closed_port()}"
     for left_s, said in ((7.5 * 86400, ": 7 days left"), (-60, "it has ended"), (90 * 86400, "ok")):
         given = {"NATS_URL": nowhere, "NOETL_INTERNAL_API_TOKEN": token(left_s)}
         found = printed("NoetlWorkerCredentialEnds", **given)
@@ -134,7 +135,7 @@ async def test_restart_is_found_in_the_last_lines_of_the_worker_before(tmp_path:
 
 
 async def test_kind_that_fails_is_found_with_the_error_of_each_command(tmp_path: Path) -> None:
-    nowhere = f"127.0.0.1:{free_port()}"
+    nowhere = f"127.0.0.1:{closed_port()}"
     async with house(Dialect.PYTHON, worker=False) as home, worker_process(home, tmp_path) as worker:
         fails = RawCommand("http", {"url": f"http://{nowhere}/"})
         issued = await home.plane.create_commands([*[fails] * 2, *noops(20)])
@@ -157,7 +158,7 @@ async def test_loop_that_stands_still_is_found_with_what_blocks_it(tmp_path: Pat
         given = at(home, NOETL_WORKER_OUTBOX_DIR=home.outbox.name, **bind)
 
         async def is_shown() -> bool:
-            found = await asyncio.to_thread(printed, "NoetlWorkerLoopLag", tmp_path, **given)
+            found = await asyncio.to_thread(printed, "NoetlWorkerLoopLag", **given)
             lag = re.search(r"loop lag ([0-9.]+) s", found)
             return lag is not None and float(lag[1]) >= 1 and " running block " in found
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from closed_port import closed_port
 from integration.house import house
 from integration.processes import Ended, Gate, Probe, starting_process, typed, until
 from noetl_worker.cli.views.top import view_of
@@ -135,7 +136,7 @@ def test_address_that_is_none_and_a_worker_that_is_not_there() -> None:
     wrong = typed("top", "worker")
     assert (wrong.code, len(wrong.err_lines)) == (2, 1)
     assert "HOST:PORT" in wrong.err
-    away = typed("top", f"127.0.0.1:{free_port()}", "--once")
+    away = typed("top", f"127.0.0.1:{closed_port()}", "--once")
     assert away.code == 3
     assert "no answer" in away.out
 

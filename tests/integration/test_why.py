@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from closed_port import closed_port
 from integration.house import House, house
 from integration.processes import command_line, typed
 from noetl_worker.delivery.dead_letter import pack
-from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.diagnosis import Diagnosis, Story
 from noetl_worker.jetstream.connection import connect
@@ -152,7 +152,7 @@ async def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -
     async with house(WORKER_ID="w-1") as home:
         [one] = await home.plane.create_commands([RawCommand("noop")])
         await home.wait_terminal(one.event_id)
-        nowhere = f"nats://127.0.0.1:{free_port()}"
+        nowhere = f"nats://127.0.0.1:{closed_port()}"
         without = await asked(home, one.command_id, NATS_URL=nowhere)
         assert not without.is_known
         assert any("no NATS" in text for text in without.unknown)
@@ -176,7 +176,7 @@ def test_id_that_is_empty_is_refused(tmp_path: Path) -> None:
 
 
 def test_table_without_a_fact_has_no_head() -> None:
-    urls = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
+    urls = {"NATS_URL": f"nats://127.0.0.1:{closed_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}"}
     ended = typed("why", "1:none:2", **urls)
     assert ended.code == 5
     assert not any(line.startswith("knows") for line in ended.out.splitlines())

@@ -86,7 +86,7 @@ def test_crates_are_installed_in_one_version(file: Path) -> None:
 def test_jobs_have_few_rights_and_an_end(file: Path) -> None:
     assert read(file)["permissions"] == {"contents": "read"}
     for name, job in jobs(file).items():
-        assert "uses" in job or job["timeout-minutes"] <= 150, name
+        assert "uses" in job or job["timeout-minutes"] <= 300, name
         assert job.get("permissions", {}) == RIGHTS.get((file.stem, name), {}), name
 
 
