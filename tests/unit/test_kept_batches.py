@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.outbox.file import OutboxFile, OutboxRow
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.python.recent_batches import CHECK_S, KEEP_S, MAX_BYTES, RecentBatches
+from noetl_worker.plane.python.recent_batches import CHECK_S, KEEP_S, MAX_BYTES, OVERDUE_S, RecentBatches
 from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.recovery.resending import Resending
 from noetl_worker.report.events import CommandEvents
@@ -131,6 +132,24 @@ async def test_batch_that_was_worked_off_meanwhile_is_asked_about_once_and_leave
     await followed(tmp_path, said, checks=3)
     assert said.sent_again(1) == []
     assert left(tmp_path) == []
+
+
+async def test_many_batches_of_a_killed_worker_that_are_worked_off_take_three_questions(tmp_path: Path) -> None:
+    states = {str(FIRST + 10 * number): "completed" for number in range(60)}
+    said = Restarted("batch.accepted", "batch.completed", states=states)
+    await killed(tmp_path, said, commands=60)
+    transport = await followed(tmp_path, said)
+    asked = [path for method, path, _, _ in transport.sent if method == "GET" and "/batch/" in path]
+    assert len(asked) == 3
+    assert (said.sent_again(60), left(tmp_path)) == ([], [])
+
+
+async def test_last_batches_of_a_killed_worker_that_a_restart_has_lost_are_found_among_many(tmp_path: Path) -> None:
+    states = {str(FIRST + 10 * number): "accepted" if 7 <= number < 10 else "completed" for number in range(13)}
+    said = Restarted("batch.accepted", states=states)
+    await killed(tmp_path, said, commands=10)
+    await followed(tmp_path, said, checks=ceil(OVERDUE_S / CHECK_S) + 2)
+    assert said.sent_again(10) == [["step.exit"]] * 3
 
 
 async def test_item_of_a_loop_that_a_killed_worker_had_told_and_a_restart_has_lost_is_named(tmp_path: Path) -> None:

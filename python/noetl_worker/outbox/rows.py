@@ -30,6 +30,8 @@ class KeptBatch:
     """As it was before the plane took the batch."""
     has_events: bool
     """False: there was no room for them, and the end can only be named."""
+    outages: int
+    """Of the plane, as its worker had counted them when the plane took it."""
 
 
 def read_row(row: bytes, data: bytes | None = None) -> EventSet:
@@ -47,9 +49,9 @@ def read_row(row: bytes, data: bytes | None = None) -> EventSet:
 def pack_batches(accepted: Sequence[Any], *, with_events: bool) -> bytes:
     """The row of what recent_batches.py has of some batches."""
     ends = [one.end for one in accepted]
-    batches, sent = [one.batch for one in accepted], [one.sent for one in accepted]
+    batches, sent, outages = zip(*[(one.batch, one.sent, one.outages) for one in accepted], strict=True)
     reports = list(map(_of_report, [end.report for end in ends])) if with_events else []
-    return json_text.dumps([batches, sent, list(map(_of_set, ends)), reports])
+    return json_text.dumps([batches, outages, sent, list(map(_of_set, ends)), reports])
 
 
 def read_batches(contents: bytes) -> list[KeptBatch]:
@@ -59,10 +61,10 @@ def read_batches(contents: bytes) -> list[KeptBatch]:
         DocumentError: these bytes are none of it.
     """
     try:
-        batches, sent, sets, reports = json_text.loads(contents)
+        batches, outages, sent, sets, reports = json_text.loads(contents)
         nothing: list[list[JsonValue]] = [[None] * len(_REPORT_NAMES)] * len(batches)
-        read = zip(batches, sent, sets, reports or nothing, strict=True)
-        return [KeptBatch(str(batch), _end(*values), bool(reports)) for batch, *values in read]
+        read = zip(batches, outages, sent, sets, reports or nothing, strict=True)
+        return [KeptBatch(str(batch), _end(*values), bool(reports), int(of)) for batch, of, *values in read]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DocumentError("outbox_row", f"no batches of an outbox: {type(error).__name__}: {error}") from error
 

@@ -72,7 +72,7 @@ class Adoption:
                 by_plane[one.end.server_url, one.end.dialect].append(one)
             for (server_url, dialect), of_plane in by_plane.items():
                 plane = Plane(self._client, self._client.servers.to_ask(server_url), dialect)
-                watching.adopted(plane, kept, kept.size, of_plane)
+                watching.adopted(plane, kept, kept.size, of_plane, of=kept.file)
 
     async def stop(self) -> None:
         """What is not reported yet stays in the outbox, for the next worker."""

@@ -32,18 +32,6 @@ from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.process import event_loop
 
-__all__ = [
-    "CHECK_S",
-    "KEEP_S",
-    "LOOK_ADVICE",
-    "NOT_RESCUED_ADVICE",
-    "OVERDUE_S",
-    "BatchShelf",
-    "LostEnd",
-    "RecentBatches",
-    "not_rescued",
-]
-
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
 KEEP_S: Final = 0.25
@@ -107,6 +95,8 @@ class _Accepted:
     """Since it was accepted a request had no answer: the plane may have been restarted."""
     kept: object | None = None
     """Where it is on disk; None: it is still to be written."""
+    life: tuple[object, int] | None = None
+    """Of a dead worker's: batches of one life were accepted without an outage in between. None: it is our own."""
 
     @property
     def is_overdue(self) -> bool:
@@ -137,6 +127,8 @@ class LeftBatch(Protocol):
     def end(self) -> PendingEnd: ...
     @property
     def has_events(self) -> bool: ...
+    @property
+    def outages(self) -> int: ...
 
 
 class BatchShelf(Protocol):
@@ -173,6 +165,7 @@ class RecentBatches:
         self._has_logged_full = False
         self._on_shelf: dict[object, int] = {}
         """What was written together, and its bytes."""
+        self._check_began = -math.inf
         self._writing: asyncio.TimerHandle | None = None
         self._written_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -199,12 +192,19 @@ class RecentBatches:
         if self._bytes > self._ask_above:
             self._begin()
 
-    def adopted(self, plane: Plane, kept: object, size: int, batches: Iterable[LeftBatch]) -> None:
-        """A worker that is dead has left these on disk: it is not known what the plane went through meanwhile."""
+    def adopted(self, plane: Plane, kept: object, size: int, batches: Iterable[LeftBatch], *, of: object) -> None:
+        """A worker that is dead has left these on disk: it is not known what the plane went through meanwhile.
+
+        Args:
+            kept: where they are, as `keep_batches` gives it.
+            size: bytes there.
+            of: stands for the worker that wrote them.
+        """
         self._on_shelf[kept] = size
         for one in batches:
             end = one.end
-            found = _Accepted(one.batch, plane, end, end.size + _BYTES_BESIDE, end.sent, _UNSEEN, kept=kept)
+            life = (of, one.outages)
+            found = _Accepted(one.batch, plane, end, end.size + _BYTES_BESIDE, end.sent, _UNSEEN, kept=kept, life=life)
             if not one.has_events:
                 found.forget_events()
             self._recent.append(found)
@@ -282,10 +282,10 @@ class RecentBatches:
         task.add_done_callback(self._tasks.discard)
 
     async def _check(self) -> None:
-        now = time.monotonic()
+        self._check_began = time.monotonic()
         for accepted in self._recent:
             if accepted.seen_at is None:
-                accepted.seen_at = now
+                accepted.seen_at = self._check_began
         latest: dict[str, int] = {}
         try:
             for url, plane in {accepted.plane.url: accepted.plane for accepted in self._recent}.items():
@@ -324,11 +324,30 @@ class RecentBatches:
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
-        was_there = {accepted.outages for accepted in batches} == {outages}
-        lost = [accepted for accepted in batches if accepted.was_before_outage and self._is_lost(accepted)]
-        is_clear = was_there and not batches[0].is_overdue and not lost
-        if is_clear and await self._has_settled_by_some(batches, settled, completed):
-            return
+        by_life: dict[object, list[_Accepted]] = defaultdict(list)
+        for accepted in batches:
+            by_life[accepted.life].append(accepted)
+        for of_life in by_life.values():
+            if not (self._is_clear(of_life, outages) and await self._has_settled_by_some(of_life, settled, completed)):
+                await self._settle_each(plane, of_life, settled, completed)
+
+    def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
+        """Whether some of them say what became of all. Of a dead worker's too: of one life, what a restart has lost are
+        the last, and the last is asked about."""
+        oldest = batches[0]
+        if oldest.life is None:
+            was_there = {accepted.outages for accepted in batches} == {outages}
+        else:
+            was_there = oldest.life[1] != _UNSEEN
+            if oldest.seen_at == self._check_began:
+                return was_there
+        is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
+        return was_there and not oldest.is_overdue and not is_lost
+
+    async def _settle_each(
+        self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted], completed: set[str]
+    ) -> None:
+        outages = plane.gate.outages
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
         for accepted in batches:
