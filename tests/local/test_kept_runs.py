@@ -1,4 +1,4 @@
-"""Runs of `dev` are kept for `why` and `replay`: what of them, where, and how many."""
+"""Runs of `dev` are kept for `why`, `report` and `replay`: what of them, where, and how many."""
 
 from __future__ import annotations
 
@@ -67,6 +67,26 @@ def test_why_knows_a_command_of_a_run_of_dev(tmp_path: Path, dialect: str) -> No
     assert said.code == 0
     assert "the control plane has its end" in said.out
     assert "ZeroDivisionError: division by zero" in said.out
+
+
+@DIALECTS
+def test_report_writes_the_page_of_a_kept_run(tmp_path: Path, dialect: str) -> None:
+    begin, *_ = ran(tmp_path, FAILS, "--dialect", dialect)
+    for name in ("last", str(begin["execution_id"])):
+        said = typed("report", name, "-o", "-")
+        assert said.code == 0
+        assert str(begin["execution_id"]) in said.out
+        assert "ZeroDivisionError: division by zero" in said.out
+
+
+def test_report_of_what_is_no_execution_says_what_it_takes(tmp_path: Path) -> None:
+    *_, failed, _ = ran(tmp_path, FAILS)
+    for name in ("yesterday", str(failed["command_id"])):
+        said = typed("report", name)
+        assert said.code == 2
+        assert said.err_lines == [
+            f"noetl-worker: ID='{name}' is not usable: the id of an execution, or `last` where a run of `dev` is kept"
+        ]
 
 
 @DIALECTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -27,13 +28,15 @@ _STDOUT: Final = Path("-")
 @with_setting_flags(shown=("control_plane",))
 def report(
     flags: SettingFlags,
-    execution_id: Annotated[int, typer.Argument(min=1, help="As the plane names it: a log line or its list has it.")],
+    execution_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Of an execution, of `dev` too; `last` is the newest run of `dev`.")
+    ],
     server_url: Annotated[
         str | None, typer.Option("--server", "--server-url", metavar="URL", help=f"The control plane. {_SERVER}")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Default: run-EXECUTION_ID.html; - is standard output."),
+        typer.Option("--output", "-o", metavar="FILE", help="Default: run-ID.html; - is standard output."),
     ] = None,
 ) -> None:
     """Write what the events of an execution say as one HTML page: the graph with
@@ -42,6 +45,7 @@ def report(
 
     The page asks nobody for anything: it can be kept, sent and printed. The
     control plane is read, all pages of its events, and nothing is changed there.
+    Without --server a run of `dev` is looked for first, and nothing else is asked.
 
     Exit codes: 0 the page is written; 2 a setting or the file is wrong; 3 no
     control plane; 5 it knows no such execution.
@@ -49,9 +53,8 @@ def report(
     from noetl_worker.observability.logging import configure_logging
 
     try:
-        settings = load_settings(flags={**flags, _SERVER: server_url})
         configure_logging("error", "auto")
-        event_loop.run(write_report(settings, execution_id, output or Path(f"run-{execution_id}.html")))
+        event_loop.run(_report({**flags, _SERVER: server_url}, execution_id.strip(), output))
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
@@ -66,6 +69,17 @@ def report(
     except ControlPlaneError as error:
         typer.echo(f"noetl-worker report: {error}", err=True)
         raise typer.Exit(EXIT_PLANE) from None
+
+
+async def _report(flags: SettingFlags, name: str, output: Path | None) -> None:
+    from noetl_worker.cli.local.kept_plane import kept_plane
+
+    async with kept_plane(name) if flags[_SERVER] is None else nullcontext() as kept:
+        name = kept.name if kept else name
+        if not name.isdecimal() or (kept and kept.command):
+            raise SettingsError("ID", name, "the id of an execution, or `last` where a run of `dev` is kept")
+        settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
+        await write_report(settings, int(name), output or Path(f"run-{name}.html"))
 
 
 async def write_report(settings: Settings, execution_id: int, file: Path) -> None:
