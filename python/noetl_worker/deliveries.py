@@ -168,17 +168,21 @@ class Deliveries:
 
     async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
         metrics.ENDED[outcome.kind].value += 1
-        lines = self.lines
-        if lines.is_on:
-            is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
-            share = lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
-            if share:
-                _log_finished(progress, share)
-            elif lines.is_debug:
-                _log_outcome(delivery, outcome, progress)
+        has_lines = self.lines.is_on
+        reported_at = time.monotonic() if has_lines else 0.0
         ended = await settle(delivery, outcome, progress.who)
         if ended is not None:
             self.settled[ended] += 1
+        if has_lines:  # after its answer: a log that cannot be written holds no message up
+            self._log(delivery, outcome, progress, reported_at)
+
+    def _log(self, delivery: Delivery, outcome: Outcome, progress: Progress, reported_at: float) -> None:
+        is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
+        share = self.lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
+        if share:
+            _log_finished(progress, share, reported_at)
+        elif self.lines.is_debug:
+            _log_outcome(delivery, outcome, progress)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self.tasks[task]
@@ -187,10 +191,10 @@ class Deliveries:
             log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
 
 
-def _log_finished(progress: Progress, share: float) -> None:
+def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
     """The line of a command whose outcome the plane has."""
     spent, failure = progress.spent(), progress.failure
-    report_s = round(time.monotonic() - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
+    report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
     handled = {"failure": failure} if failure is not None else {}  # by a case of its step
     kind = OutcomeKind.REPORTED.value
     log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)

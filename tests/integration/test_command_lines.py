@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from integration.house import House, house, noops
 from integration.processes import WorkerProcess, starting_process, until, worker_process
@@ -69,6 +71,22 @@ async def test_setting_says_which_commands_have_a_line(
     ):
         await ended(home, *noops(3), FAILS)
         assert lines_of(worker) == expected
+
+
+async def test_command_whose_line_cannot_be_written_is_acknowledged_all_the_same() -> None:
+    def no_space_left(_: Any, __: str, line: Any) -> Any:
+        if line["event"] == "outcome":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return line
+
+    processors = structlog.get_config()["processors"]
+    async with house(Dialect.RUST) as home:
+        processors.insert(0, no_space_left)
+        try:
+            await ended(home, *noops(3))
+        finally:
+            processors.remove(no_space_left)
+        assert home.workers[0].settled == {"ack:reported": 3}
 
 
 async def test_signal_changes_the_level_of_a_worker_that_runs_to_debug_and_back(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+import httpcore
 import httpx
 import pytest
 
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.http.client import Clients, send
+from noetl_worker.tools.http.egress_backend import CheckedNetwork
 from patience import until
 
 from .http_server import Answer, ToolServer
@@ -71,6 +74,38 @@ async def test_idle_connection_that_was_closed_or_spoke_is_not_used_again(later:
         assert await asked(client, address) == b"ok"
         await clients.aclose()
     assert len(arrived) == 2
+
+
+async def test_connection_on_which_two_answers_came_at_once_is_not_used_again() -> None:
+    """The second would be the answer to the next request, which may be another command's."""
+    arrived = []
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(ANSWER + ANSWER.replace(b"ok", b"no"))
+
+    clients = Clients()
+    async with serving(served) as address, clients.lease(to=address) as client:
+        assert [await asked(client, address) for _ in range(3)] == [b"ok"] * 3
+        await clients.aclose()
+    assert len(arrived) == 3
+
+
+@pytest.mark.parametrize("said", [ANSWER, b""], ids=["speaks", "closes"])
+async def test_server_that_speaks_or_closes_before_tls_is_an_error_at_once(said: bytes) -> None:
+    """What came without TLS would be taken for an answer under it; on a closed connection nobody ends a handshake."""
+
+    async def served(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        if not said:
+            writer.close()
+
+    async with serving(served) as address:
+        url = httpx.URL(address)
+        stream = await CheckedNetwork(is_own=True).connect_tcp(url.host, url.port or 0)
+        await until(lambda: stream.get_extra_info("is_readable"), "what the server does arrives")
+        with pytest.raises(httpcore.ConnectError, match=r"the server (spoke|closed) before TLS"):
+            await stream.start_tls(ssl.create_default_context(), url.host)
 
 
 async def test_client_keeps_the_connections_to_two_servers() -> None:

@@ -13,7 +13,8 @@ from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import Health
 from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
-from unit.planes import answer, plane, settings
+from noetl_worker.transport.transport import Response
+from unit.planes import After, answer, plane, settings
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -51,7 +52,7 @@ async def test_command_is_asked_about_before_its_report_once_the_plane_heard_not
         HeartbeatWatch(at.url, Health()),
         version="0",
         engine="rust",
-        on_silence=deliveries.give_up,
+        on_heard=deliveries.heard,
     )
     assert await registration.register()
     deliveries.track("a", time.monotonic())
@@ -63,3 +64,23 @@ async def test_command_is_asked_about_before_its_report_once_the_plane_heard_not
     assert await registration.heartbeat()
     deliveries.track("b", time.monotonic())
     assert [deliveries.is_expired(one, time.monotonic()) for one in ("a", "b")] == [is_asked, False]
+
+
+async def test_command_is_asked_about_while_a_heartbeat_hangs_for_longer_than_a_claim_lasts() -> None:
+    taken = answer(200, {"status": "ok"})
+    answers: list[Response | After] = [taken]
+    at, _ = plane(lambda *_: answers[-1], Dialect.PYTHON)
+    deliveries = InProgress(ack_wait_s=3600)
+    watch = HeartbeatWatch(at.url, Health())
+    registration = Registration(at, settings(), "w", watch, version="0", engine="rust", on_heard=deliveries.heard)
+    assert await registration.register()
+    deliveries.track("a", time.monotonic())
+    answers.append(After(45.0, taken))
+    beat = asyncio.ensure_future(registration.heartbeat())
+    found = []
+    for _ in range(2):
+        await asyncio.sleep(20)
+        found.append(deliveries.is_expired("a", time.monotonic()))
+    assert found == [False, True]
+    assert await beat
+    assert deliveries.is_expired("a", time.monotonic()), "it was given away meanwhile"

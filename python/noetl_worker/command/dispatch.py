@@ -132,8 +132,10 @@ class Dispatch:
         # A template may have put anything in; else a config whose own text names no secret has none.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
-        # Of an address all that is secret is found; a word may stand beside one that nobody finds.
-        has_words = may_name_secrets and (marks.templates or marks_of(text.replace(b"://", b"")).secrets)
+        # In an address without a login all that is secret is found; a word may stand beside one that nobody finds.
+        has_words = may_name_secrets and (
+            marks.templates or b"@" in text or marks_of(text.replace(b"://", b"")).secrets
+        )
 
         def has_secrets(part: object) -> bool:
             if may_name_secrets:

@@ -8,6 +8,7 @@ a second connection in a second thread, 1.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from concurrent.futures import Future
@@ -56,6 +57,7 @@ class InProgress:
         self.ack_wait_s = ack_wait_s
         """The effective one, as the durable has it: it may change while we run."""
         self._beats: dict[str, _Beat] = {}
+        self._heard_at, self._stale_after_s = 0.0, math.inf
         self._closed, self._not_extended = Outage(), Outage()
 
     def track(self, reply: str, received_at: float) -> None:
@@ -71,17 +73,26 @@ class InProgress:
         if beat.deliveries == 0:
             del self._beats[reply]
 
-    def give_up(self) -> None:
-        """The plane has not heard of this worker for so long that it gives its claims away."""
-        for beat in self._beats.copy().values():
-            beat.expired = True
+    def heard(self, sent_at: float, stale_after_s: float) -> None:
+        """The plane has taken a heartbeat.
+
+        Args:
+            sent_at: when it was sent, on the monotonic clock.
+            stale_after_s: after so long without one the plane gives claims away, and takes the ends of both workers
+                (protocol/claim.md#races).
+        """
+        if time.monotonic() - self._heard_at > self._stale_after_s:
+            for beat in self._beats.copy().values():
+                beat.expired = True
+        self._heard_at, self._stale_after_s = sent_at, stale_after_s
 
     def is_expired(self, reply: str, now: float) -> bool:
         """No sign of life for longer than ack_wait, or the plane has had none: somebody else may have the command."""
         if reply not in self._beats:
             return False
         beat = self._beats[reply]
-        return beat.expired or now - beat.last_sent > self.ack_wait_s
+        is_stale = now - self._heard_at > self._stale_after_s
+        return beat.expired or is_stale or now - beat.last_sent > self.ack_wait_s
 
     async def extend_until(self, stop: asyncio.Event, connection: Connection, settings: Settings) -> None:
         """Extend each delivery when it is time."""
@@ -232,7 +243,7 @@ class Keepalive:
             watch,
             version=self._version,
             engine=self._engine,
-            on_silence=self.in_progress.give_up,
+            on_heard=self.in_progress.heard,
         )
         return registration if await registration.register() else None
 

@@ -36,11 +36,11 @@ class Registration:
         *,
         version: str,
         engine: str,
-        on_silence: Callable[[], None] = lambda: None,
+        on_heard: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
-        """`on_silence`: called while, and once more after, the plane has had no heartbeat for too long."""
-        self._plane, self._watch, self._on_silence = plane, watch, on_silence
-        self._heard_at = time.monotonic()
+        """`on_heard`: called with the time at which a heartbeat was sent that the plane has taken, on the monotonic
+        clock, and the seconds after which it takes the worker for gone."""
+        self._plane, self._watch, self._on_heard = plane, watch, on_heard
         self._trouble = Outage()
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
@@ -66,16 +66,18 @@ class Registration:
 
     async def register(self) -> bool:
         """True when the plane took the row; a failure is logged and tried again with the next heartbeat."""
+        sent_at = time.monotonic()
         try:
             await self._plane.register(self._body)
         except ControlPlaneError as error:
             return self._failed(error)
-        self._answered()
+        self._answered(sent_at)
         log.info("registered", worker_id=self._worker_id, server_url=self._plane.url)
         return True
 
     async def heartbeat(self) -> bool:
         """One beat; registers again when the plane does not know the name (it was restored or restarted)."""
+        sent_at = time.monotonic()
         try:
             if self._plane.rules.heartbeat_registers:
                 await self._plane.register(self._body)
@@ -84,25 +86,18 @@ class Registration:
                 is_known = await self._plane.heartbeat(self._worker_id)
         except ControlPlaneError as error:
             return self._failed(error)
-        self._answered()
+        self._answered(sent_at)
         if is_known:
             return True
         log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
         return await self.register()
 
-    def _look_at_silence(self) -> None:
-        """It gives claims away meanwhile, and takes the ends of both workers (protocol/claim.md#races)."""
-        if time.monotonic() - self._heard_at > self._plane.rules.stale_after_s:
-            self._on_silence()
-
-    def _answered(self) -> None:
-        self._look_at_silence()
-        self._heard_at = time.monotonic()
+    def _answered(self, sent_at: float) -> None:
+        self._on_heard(sent_at, self._plane.rules.stale_after_s)
         self._trouble.ends()
         self._watch.answered()
 
     def _failed(self, error: ControlPlaneError) -> bool:
-        self._look_at_silence()
         metrics.HEARTBEAT_FAILURES.inc()
         if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
             log.warning("heartbeat_failed", worker_id=self._worker_id, server_url=self._plane.url, **line)

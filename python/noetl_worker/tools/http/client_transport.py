@@ -78,6 +78,9 @@ class ClientTransport(httpx.AsyncBaseTransport):
         self._used.remove(connection)
         if not connection.is_idle():
             return
+        if _has_more(connection):
+            await connection.aclose()
+            return
         surplus = self._idle.pop(server, None)
         self._idle[server] = connection
         if surplus is None and len(self._idle) > _MOST_IDLE:
@@ -111,6 +114,12 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         await self._answer.aclose()
         await self._owner.give_back(self._server, self._connection)
+
+
+def _has_more(connection: httpcore.AsyncHTTPConnection) -> bool:
+    """Whether bytes came behind the answer: they would be the answer to the next request, which may be another's."""
+    state = getattr(getattr(connection, "_connection", None), "_h11_state", None)
+    return state is None or bool(state.trailing_data[0])
 
 
 def _of_httpx(error: BaseException) -> httpx.TransportError | None:

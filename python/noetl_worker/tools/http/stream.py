@@ -87,6 +87,7 @@ class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
         assert self._transport is not None
+        await self._require_untouched("TLS")
         started = asyncio.get_running_loop().start_tls(
             self._transport, self, ssl_context, server_hostname=server_hostname, ssl_handshake_timeout=_DAY_S
         )
@@ -102,7 +103,15 @@ class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             if transport is None:
                 await self.aclose()
         self._transport = transport
+        await self._require_untouched("its first request")
         return self
+
+    async def _require_untouched(self, before: str) -> None:
+        """Nothing came yet. What was read without TLS would be taken for an answer under it."""
+        if self._pieces or self._is_over:
+            await self.aclose()
+            did = "spoke" if self._pieces else "closed"
+            raise httpcore.ConnectError(f"the server {did} before {before}")
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # of an idle connection: it was closed, or speaks out of turn
