@@ -23,6 +23,7 @@ from integration.house import TERMINAL
 from integration.processes import Gate, WorkerProcess, until
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
@@ -35,14 +36,16 @@ SENDS = 4
 # ── F15 ──
 
 
+def behind(proxy: Proxy) -> dict[str, Any]:
+    """Settings of a plane that is reached by the proxy: it answers no other name but its own."""
+    return {"port": proxy.server_port, "public_url": f"http://127.0.0.1:{proxy.port}"}
+
+
 @asynccontextmanager
 async def behind_proxy(directory: Path, dialect: Dialect) -> AsyncIterator[tuple[Scene, Proxy]]:
     """Workers reach the plane through the proxy only."""
-    port = free_port()
-    async with Proxy(port) as proxy:
-        public = f"http://127.0.0.1:{proxy.port}"
-        async with scene(directory, dialect, plane={"port": port, "public_url": public}) as home:
-            yield home, proxy
+    async with Proxy(free_port()) as proxy, scene(directory, dialect, plane=behind(proxy)) as home:
+        yield home, proxy
 
 
 def answered(home: Scene, issued: list[Any]) -> bool:
@@ -106,7 +109,7 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transpor
         except (MaybeProcessed, NotSent) as error:
             told[type(error)] += 1
 
-    async with DevControlPlane() as plane, Proxy(int(plane.url.rpartition(":")[2])) as proxy:
+    async with Proxy(free_port()) as proxy, DevControlPlane(PlaneSettings(**behind(proxy))) as plane:
         proxy.hold(Way.DOWN)
         await asyncio.gather(*(send(proxy.port) for _ in range(SENDS)))
         arrived, unsent = plane.requests.total(), told[NotSent]

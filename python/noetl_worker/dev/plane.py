@@ -35,6 +35,7 @@ from noetl_worker.dev.routes.claims import Claims
 from noetl_worker.dev.routes.credentials import Credentials, Keychain
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.inspection import Inspection
+from noetl_worker.dev.routes.own_requests import OwnAddresses, OwnRequests
 from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.dev.routes.route_table import route_table
@@ -69,7 +70,7 @@ class DevControlPlane:
 
     `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends. It runs in the caller's
     event loop; state outlives `stop()` and `start()`, which keep the port. Not made for production: one process,
-    nothing is authenticated, secrets are kept in clear.
+    nothing is authenticated, secrets are kept in clear. Requests to another name, or of a page, are refused.
     """
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
@@ -134,7 +135,7 @@ class DevControlPlane:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self.settings.host, self._port))
         self._port = int(listener.getsockname()[1])
-        self.dispatcher.server_url = self.settings.public_url or self.url
+        self.dispatcher.server_url = public_url = self.settings.public_url or self.url
         if self.nats_url is not None:
             self._stream = CommandStream(
                 self.nats_url,
@@ -144,8 +145,9 @@ class DevControlPlane:
             )
             await self._stream.open()
             self.dispatcher.publisher = self._stream
+        app = OwnRequests(self._app, OwnAddresses.on_loopback(self._port, self.url, public_url))
         config = uvicorn.Config(
-            self._app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1, backlog=2048
+            app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1, backlog=2048
         )
         self._server = DevServer(config)
         self._tasks = [

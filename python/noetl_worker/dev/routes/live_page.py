@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from noetl_worker import json_text
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.plane import DevControlPlane, DevServer
+from noetl_worker.dev.routes.own_requests import OwnAddresses
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.run_page.page import data_of, page_of
 from noetl_worker.run_page.reading import read_run_of
@@ -80,22 +81,20 @@ class _Doorkeeper:
     """Lets through what names this port, knows the token, and is of no other page; the app sees a path without it."""
 
     def __init__(self, app: ASGIApp, host: str, token: str) -> None:
-        self._app, self._host, self._prefix = app, host, f"/{token}"
+        self._app, self._addresses, self._prefix = app, OwnAddresses([f"http://{host}"]), f"/{token}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        app: ASGIApp = self._app if self._is_allowed(scope, headers) else Response("not found", status_code=404)
+        app: ASGIApp = self._app if self._is_allowed(scope) else Response("not found", status_code=404)
         path = scope["path"].removeprefix(self._prefix)
         await app({**scope, "path": path, "raw_path": path.encode()}, receive, _with_headers(send))
 
-    def _is_allowed(self, scope: Scope, headers: dict[bytes, str]) -> bool:
+    def _is_allowed(self, scope: Scope) -> bool:
         given, ours = scope["path"][: len(self._prefix) + 1], f"{self._prefix}/"
-        if headers.get(b"host") != self._host or not hmac.compare_digest(given.encode(), ours.encode()):
+        if not self._addresses.has_sent(scope) or not hmac.compare_digest(given.encode(), ours.encode()):
             return False
-        origin = headers.get(b"origin")
-        return origin == f"http://{self._host}" or (origin is None and scope["method"] in ("GET", "HEAD"))
+        return scope["method"] in ("GET", "HEAD") or any(name == b"origin" for name, _ in scope["headers"])
 
 
 def _with_headers(send: Send) -> Send:
