@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from rich.console import Console
 
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
+from patience import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -152,21 +157,60 @@ class Announced(io.StringIO):
         return super().write(text)
 
 
-async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
-    path = written(tmp_path, one_step("{kind: noop}"))
-    shown = Announced("Ctrl-C")
-    session = run_playbook(
-        path,
-        {},
-        dialect=Dialect.PYTHON,
-        keep=True,
-        as_json=False,
-        worker_factory=worker_beside,
-        console=Console(file=shown, width=200),
+@asynccontextmanager
+async def staying(path: Path, shown: io.StringIO, **given: Any) -> AsyncIterator[asyncio.Task[int]]:
+    """A session that is cancelled at the end of the block, as by Ctrl-C."""
+    task = asyncio.create_task(
+        run_playbook(
+            path,
+            {},
+            dialect=Dialect.PYTHON,
+            as_json=False,
+            worker_factory=worker_beside,
+            console=Console(file=shown, width=200),
+            **given,
+        )
     )
-    task = asyncio.create_task(session)
-    await shown.was_written.wait()
-    assert not task.done()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
+    shown = Announced("Ctrl-C")
+    async with staying(written(tmp_path, one_step("{kind: noop}")), shown, keep=True) as task:
+        await shown.was_written.wait()
+        assert not task.done()
+
+
+def is_told(shown: io.StringIO, *texts: str) -> bool:
+    """One after the other."""
+    rest = shown.getvalue()
+    for text in texts:
+        _, found, rest = rest.partition(text)
+        if not found:
+            return False
+    return True
+
+
+async def test_kept_session_shows_the_end_of_each_further_run(tmp_path: Path) -> None:
+    """Of runs that are started by POST /api/execute; what a run starts itself has no end of its own."""
+    path = written(tmp_path, one_step("{kind: noop}"))
+    written(tmp_path, one_step("{kind: shell, command: sleep 60}").replace("p, path: p", "slow, path: slow"), "s.yaml")
+    written(tmp_path, one_step("{kind: shell, command: exit 3}").replace("p, path: p", "bad, path: bad"), "bad.yaml")
+    shown = Announced("Ctrl-C")
+    async with staying(path, shown, keep=True), httpx.AsyncClient(trust_env=False, verify=False) as client:
+        await shown.was_written.wait()
+        url = shown.getvalue().partition("control plane ")[2].partition(",")[0]
+        for name, word in (("bad", "FAILED in "), ("p", "COMPLETED in ")):
+            answer = await client.post(f"{url}/api/execute", json={"path": name})
+            begin = f"{name}: execution {answer.json()['execution_id']} (control_plane {url})\n"
+            await until(partial(is_told, shown, begin, word), "the end")
+        await client.post(f"{url}/api/execute", json={"path": "slow"})
+        await until(partial(is_told, shown, "slow: execution ", "started  slow: start"), "the start")
+    assert is_told(shown, "INTERRUPTED in ", "interrupted: slow: start (shell, command ")
+    assert "  failed: start: " in shown.getvalue()
+    assert shown.getvalue().count("COMPLETED in ") == 2

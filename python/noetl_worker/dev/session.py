@@ -103,12 +103,12 @@ async def run_playbook(
         own_path = plane.register_playbook(yaml.safe_dump(document, sort_keys=False)).path
         places[own_path] = places_in(text, str(path))
         with _kept(plane, known), view_for(console, as_json=as_json) as view:
-            shown = _Shown(plane, view, places)
+            shown = _Shown(plane, view, places, keep=keep)
             with nullcontext() if is_quiet else watched(shown.take):
                 async with worker_factory(nats.url, plane.url, dialect):
                     execution = await _run(plane, own_path, alone, shown, _begin(plane, nats.url, known, page), on_end)
                     if keep:
-                        await _stay(None if as_json else console, page, plane.url, nats.url)
+                        await _stay(shown, None if as_json else console, page, plane.url, nats.url)
     return 0 if execution.status == "COMPLETED" else 1
 
 
@@ -132,12 +132,12 @@ def _warn(execution: Execution, reason: str) -> None:
     sys.stderr.write(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}\n")
 
 
-async def _stay(console: Console | None, page: str, url: str, nats_url: str) -> None:
-    """Until cancelled. No console: the `begin` line has had the addresses."""
+async def _stay(shown: _Shown, console: Console | None, page: str, url: str, nats_url: str) -> None:
+    """Until cancelled, telling how other runs end. No console: the `begin` line has had the addresses."""
     if console is not None:
         line = f"page {page}, control plane {url}, NATS {nats_url}; Ctrl-C ends it"
         console.print(line, highlight=False, soft_wrap=True)
-    await asyncio.Event().wait()
+    await shown.others()
 
 
 def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredential], page: str) -> dict[str, str]:
@@ -155,7 +155,7 @@ async def _run(
     on_end: OnEnd | None,
 ) -> Execution:
     """Execute and wait for the end, children of it included."""
-    stop_showing = plane.log.listen(shown.take)
+    plane.log.listen(shown.take)
     execution = plane.execution(await plane.execute(path, alone=alone))
     shown.begin(execution, fields)
     is_interrupted = True
@@ -163,7 +163,6 @@ async def _run(
         await plane.wait_all_ended(timeout_s=None)
         is_interrupted = False
     finally:
-        stop_showing()
         shown.end(execution, is_interrupted=is_interrupted)
     if on_end is not None:
         await on_end(plane.url, execution.execution_id)
@@ -173,15 +172,18 @@ async def _run(
 class _Shown:
     """Tells a view what happens, and what is printed, with what the plane knows of it."""
 
-    def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces]) -> None:
-        self._view, self._plane, self._places = view, plane, places
+    def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces], *, keep: bool) -> None:
+        self._view, self._plane, self._places, self._keep = view, plane, places, keep
         self._early: list[LoggedEvent | PrintedLine] | None = []
         """What comes before the execution is known."""
         self._execution_id = 0
-        self._is_over = False
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
+        self._is_interrupted = False
 
     def begin(self, execution: Execution, fields: Mapping[str, str]) -> None:
         self._execution_id = execution.execution_id
+        self._begun.add(execution.execution_id)
         self._view.begin(execution, fields)
         early, self._early = self._early or [], None
         for item in early:
@@ -190,17 +192,39 @@ class _Shown:
     def take(self, item: LoggedEvent | PrintedLine) -> None:
         if self._early is not None:
             self._early.append(item)
+        elif self._is_interrupted:
+            return
         elif isinstance(item, PrintedLine):
-            if not self._is_over:
-                line = replace(item, step=item.step.removesuffix(LIST))
-                self._view.printed(line, self._about(line.execution_id, line.step, line.command_id))
-        else:
+            line = replace(item, step=item.step.removesuffix(LIST))
+            self._view.printed(line, self._about(line.execution_id, line.step, line.command_id))
+        elif self._keep or not self._ended:
+            execution = self._plane.execution(item.execution_id)
+            if execution.parent_execution_id is None and execution.execution_id not in self._begun:
+                self._begun.add(execution.execution_id)
+                self._view.begin(execution, {"control_plane": self._plane.url})
             self._view.event(item, self._about(item.execution_id, item.node.removesuffix(LIST), item.command_ref))
 
-    def end(self, execution: Execution, *, is_interrupted: bool) -> None:
-        """Of an interrupted run, what is printed after this is not told: its last line is what was interrupted."""
-        self._is_over = is_interrupted
+    def end(self, execution: Execution, *, is_interrupted: bool = False) -> None:
+        """Of an interrupted run, nothing is told after this: its last line is what was interrupted."""
+        self._is_interrupted = is_interrupted
+        self._ended.add(execution.execution_id)
         self._view.summary(execution, is_interrupted=is_interrupted)
+
+    async def others(self) -> None:
+        """Tell how those ended that were begun besides, for ever; when cancelled, of those that have not too."""
+
+        def new() -> list[Execution]:
+            return [one for one in self._plane.executions.all() if one.execution_id in self._begun - self._ended]
+
+        try:
+            while True:
+                await self._plane.wait_until(lambda: any(one.is_at_rest for one in new()), timeout_s=None)
+                for execution in new():
+                    if execution.is_at_rest:
+                        self.end(execution)
+        finally:
+            for execution in new():
+                self.end(execution, is_interrupted=True)
 
     def _about(self, execution_id: int, step_name: str, command_ref: str | None) -> About:
         execution = self._plane.execution(execution_id)
