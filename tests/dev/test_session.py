@@ -15,7 +15,7 @@ import httpx
 import pytest
 from rich.console import Console
 
-from noetl_worker.cli.dev import worker_beside
+from noetl_worker.cli.dev import reporting, worker_beside
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from patience import until
@@ -214,3 +214,13 @@ async def test_kept_session_shows_the_end_of_each_further_run(tmp_path: Path) ->
     assert is_told(shown, "INTERRUPTED in ", "interrupted: slow: start (shell, command ")
     assert "  failed: start: " in shown.getvalue()
     assert shown.getvalue().count("COMPLETED in ") == 2
+
+
+async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "run.html"
+    shown = io.StringIO()
+    path = written(tmp_path, one_step("{kind: shell, command: 'echo up; sleep 60'}"))
+    async with staying(path, shown, keep=False, on_end=reporting(page, Dialect.PYTHON)):
+        await until(lambda: "start | up" in shown.getvalue(), "output")
+    assert "echo up; sleep 60" in page.read_text()
+    assert capfd.readouterr().err.startswith(f"{page}: p RUNNING, 1 command, ")

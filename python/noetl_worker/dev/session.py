@@ -75,7 +75,7 @@ async def run_playbook(
         as_json: JSON lines instead of the view; is_quiet: without what the steps print.
         console: where to show it; default: standard output.
         step: which one of the playbook is run, alone; None: all of it.
-        on_end: called with the plane's URL and the execution once it is over, while the plane is still up.
+        on_end: called with the plane's URL and the execution once it is over or interrupted; the plane is still up.
 
     Returns:
         0 only if the execution ended COMPLETED, else 1.
@@ -164,8 +164,8 @@ async def _run(
         is_interrupted = False
     finally:
         shown.end(execution, is_interrupted=is_interrupted)
-    if on_end is not None:
-        await on_end(plane.url, execution.execution_id)
+        if on_end is not None:
+            await on_end(plane.url, execution.execution_id)
     return execution
 
 
