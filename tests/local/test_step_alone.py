@@ -126,3 +126,12 @@ def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: P
     (tmp_path / "in.json").write_text("[1]")
     wrong = refused(playbook, "--step", "last", "--with", str(tmp_path / "in.json"))
     assert "an object of names is needed" in wrong.err
+
+
+@DIALECTS
+@pytest.mark.parametrize("collection", ["start.rows", "start"])
+def test_loop_over_what_is_not_there_says_what_to_give(playbook: Path, dialect: str, collection: str) -> None:
+    playbook.write_text(playbook.read_text().replace("workload.divisors", collection))
+    said = refused(playbook, "--step", "each", "--dialect", dialect).err_lines
+    name = f"{{{{ {collection} }}}}"
+    assert said == [f"noetl-worker dev: --step each: loop.in gave nothing ({name}): give --run last or --with FILE"]

@@ -14,6 +14,7 @@ from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, 
 from noetl_worker.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.dev.orchestration.step_alone import StepAlone
+from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
 __all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger", "items_of", "names_set", "write"]
@@ -140,7 +141,11 @@ class Router:
         self._form = form
 
     def begin(self, execution: Execution, alone: StepAlone | None = None) -> Decision:
-        """The first commands of an execution; `alone`: of this step, and nothing follows."""
+        """The first commands of an execution; `alone`: of this step, and nothing follows.
+
+        Raises:
+            PlaybookError: the step alone is a loop, and what it is given has no items for it.
+        """
         decision = Decision()
         if alone is not None and execution.playbook is not None:
             for name, value in alone.results(execution.playbook).items():
@@ -150,6 +155,9 @@ class Router:
         if first is not None:
             event = {"name": "command_creation", "step": first.name, "payload": {}}
             self._enter(execution, first, self._form.scope(execution, output=None, event=event), None, decision)
+        if alone is not None and first is not None and first.loop is not None and not decision.commands:
+            what = "for what it was given" if alone.names else "give --run last or --with FILE"
+            raise PlaybookError(f"--step {first.name}: loop.in gave nothing ({first.loop.collection}): {what}")
         self._settle(execution, decision)
         return decision
 

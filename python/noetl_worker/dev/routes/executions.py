@@ -111,7 +111,7 @@ class Executions:
         """Start an execution, or one step of it; with the number of its first commands.
 
         Raises:
-            PlaybookError: the Rust plane does not execute such a playbook.
+            PlaybookError: the Rust plane does not execute such a playbook; or the step cannot be run alone.
         """
         if playbook is not None and self._is_rust and (refusal := _refused_by_rust(playbook)):
             raise PlaybookError(f"the Rust plane refuses it: {refusal[1]}")
@@ -147,7 +147,7 @@ class Executions:
             self._keychain.add_static(entry.catalog_id, item)
         try:
             return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
-        except TemplateError:  # the Rust plane refuses to execute what it cannot render (recorded: methods)
+        except (TemplateError, PlaybookError):  # Rust plane: it refuses what it cannot render (recorded: methods)
             del self._by_id[execution.execution_id]
             raise
 
