@@ -128,6 +128,26 @@ def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: P
     assert "an object of names is needed" in wrong.err
 
 
+@pytest.mark.parametrize(
+    ("contents", "mode", "reason"),
+    [
+        (b"", 0o644, "has mode 0644, so that others can get at it: chmod go-rwx it"),
+        (b"not a database" * 100, 0o600, "file is not a database; if it stays so, move it away"),
+    ],
+)
+def test_kept_runs_that_cannot_be_read_are_one_line(
+    playbook: Path, tmp_path: Path, contents: bytes, mode: int, reason: str
+) -> None:
+    file = tmp_path / "state" / "noetl-worker" / "dev" / "runs.sqlite3"
+    file.parent.mkdir(parents=True, mode=0o700)
+    file.write_bytes(contents)
+    file.chmod(mode)
+    [said] = refused(playbook, "--step", "last", "--run", "last").err_lines
+    assert said.startswith("noetl-worker dev: --run last: the kept runs cannot be read: ")
+    assert str(file) in said
+    assert said.endswith(reason)
+
+
 @DIALECTS
 @pytest.mark.parametrize("collection", ["start.rows", "start"])
 def test_loop_over_what_is_not_there_says_what_to_give(playbook: Path, dialect: str, collection: str) -> None:

@@ -46,7 +46,7 @@ class KeptRuns:
     """Every method raises OSError or sqlite3.Error where the file cannot be used; the text says what to do."""
 
     def __init__(self, directory: Path | None = None, *, most_runs: int = 100, most_bytes: int = 200 << 20) -> None:
-        self._file = (directory or state_directory("dev")) / _FILE
+        self.file: Final = (directory or state_directory("dev")) / _FILE
         self._most_runs, self._most_bytes = most_runs, most_bytes
 
     def keep(self, run: int, rows: Iterable[KeptRow]) -> bool:
@@ -61,7 +61,7 @@ class KeptRuns:
 
     def find(self, name: str) -> list[KeptRow]:
         """The rows of the run with this id: an execution's, a command's or an event's; [] if none is kept."""
-        if not self._file.exists():
+        if not self.file.exists():
             return []
         with self._opened() as database:
             found = database.execute("SELECT run FROM rows WHERE id = ? LIMIT 1", (name,)).fetchone()
@@ -70,30 +70,30 @@ class KeptRuns:
 
     def newest(self, most: int) -> list[int]:
         """The ids of the newest runs."""
-        if not self._file.exists():
+        if not self.file.exists():
             return []
         with self._opened() as database:
             query = "SELECT run FROM rows GROUP BY run ORDER BY max(rowid) DESC LIMIT ?"
             return [run for (run,) in database.execute(query, (most,))]
 
     def _make(self) -> None:
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        require_own_directory(self._file.parent)
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_own_directory(self.file.parent)
         try:
-            made_own(self._file)
+            made_own(self.file)
         except FileExistsError:
             return
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        require_own_directory(self._file.parent)
-        require_own_file(self._file)
-        with closing(sqlite3.connect(self._file)) as database:
+        require_own_directory(self.file.parent)
+        require_own_file(self.file)
+        with closing(sqlite3.connect(self.file)) as database:
             if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 database.executescript(_TABLE)
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version != _VERSION:
-                raise PlaybookError(f"{self._file} is of version {version}, not {_VERSION}: move it away")
+                raise PlaybookError(f"{self.file} is of version {version}, not {_VERSION}: move it away")
             yield database
 
     def _is_too_much(self, database: sqlite3.Connection) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -43,8 +44,7 @@ def step_with(
         overrides: names of the workload, dotted, that win over the run's.
 
     Raises:
-        PlaybookError: there is no such step, run, item or file.
-        OSError, sqlite3.Error: the kept runs cannot be read.
+        PlaybookError: there is no such step, run, item or file, or the kept runs cannot be read.
     """
     step, item = _parsed(name)
     if step not in playbook.steps:
@@ -87,6 +87,16 @@ def _of_file(file: Path) -> dict[str, JsonValue]:
 def _of_run(run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect) -> dict[str, JsonValue]:
     """What is secret is not kept: where the workload has such a name, today's value stands for it."""
     kept = KeptRuns()
+    try:
+        return _of_kept_run(kept, run, step, item, playbook, dialect)
+    except (OSError, sqlite3.Error) as error:
+        what = f"{kept.file}: {error}; if it stays so, move it away" if isinstance(error, sqlite3.Error) else error
+        raise PlaybookError(f"--run {run}: the kept runs cannot be read: {what}") from error
+
+
+def _of_kept_run(
+    kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
+) -> dict[str, JsonValue]:
     reason = "no such run is kept"
     for name in map(str, kept.newest(_MOST_RUNS)) if run == LAST else [run]:
         rows = kept.find(name)
