@@ -98,6 +98,20 @@ def test_item_is_given_by_the_name_of_its_iterator(playbook: Path, tmp_path: Pat
     assert results(lines) == [("each", 60)]
 
 
+@DIALECTS
+def test_item_keeps_its_place_in_the_loop(playbook: Path, dialect: str) -> None:
+    """Templates see it, and so do its lines."""
+    place = {"python": "{{ iter._index }} {{ iter._first }} {{ iter._last }}", "rust": "{{ _index }} of {{ _total }}"}
+    text = playbook.read_text().replace('n: "{{ n }}", ', f'n: "{{{{ n }}}}", at: "{place[dialect]}", ')
+    playbook.write_text(text.replace("{'v': a * s", "{'at': at, 'v': a * s"))
+    whole_run(playbook, dialect)
+    lines = dev(playbook, "--step", "each[1]", "--run", "last", "--dialect", dialect)
+    [done] = [line for line in lines if line["event"] == "done"]
+    assert (done["loop_index"], done["result"]["v"]) == (1, 35)
+    assert done["result"]["at"] == {"python": "1 False True", "rust": "1 of 2"}[dialect]
+    assert lines[-1]["status"] == "COMPLETED"
+
+
 def test_set_wins_over_the_earlier_run_and_a_secret_is_todays(playbook: Path) -> None:
     run = whole_run(playbook, "python")
     lines = dev(playbook, "--step", "each[1]", "--run", run, "--set", "workload.scale=100")

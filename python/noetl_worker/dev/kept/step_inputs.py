@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from noetl_worker.dev.kept.runs import LAST, KeptRow, KeptRuns
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
-from noetl_worker.dev.orchestration.step_alone import StepAlone
+from noetl_worker.dev.orchestration.step_alone import ItemPlace, StepAlone
 from noetl_worker.errors import PlaybookError
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -54,12 +54,12 @@ def step_with(
         why = "an item is one of a run: give --run ID" if loop is not None else "it has no loop"
         raise PlaybookError(f"--step {name}: {why}")
     given = _of_file(file) if file is not None else {}
-    names = _of_run(run, step, item, playbook, dialect) if run is not None else {}
+    names, place = _of_run(run, step, item, playbook, dialect) if run is not None else ({}, None)
     for other in {name.removeprefix("workload.").partition(".")[0] for name in overrides}:
         names.pop(other, None)
     if loop is not None and item is None:
         names.pop(loop.iterator, None)
-    return StepAlone(step, {**names, **_flat(given)}, given)
+    return StepAlone(step, {**names, **_flat(given)}, given, place if item is not None else None)
 
 
 def _parsed(name: str) -> tuple[str, int | None]:
@@ -84,7 +84,9 @@ def _of_file(file: Path) -> dict[str, JsonValue]:
     return {str(name): value for name, value in found.items()}
 
 
-def _of_run(run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect) -> dict[str, JsonValue]:
+def _of_run(
+    run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
+) -> tuple[dict[str, JsonValue], ItemPlace | None]:
     """What is secret is not kept: where the workload has such a name, today's value stands for it."""
     kept = KeptRuns()
     try:
@@ -96,23 +98,29 @@ def _of_run(run: str, step: str, item: int | None, playbook: Playbook, dialect: 
 
 def _of_kept_run(
     kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
-) -> dict[str, JsonValue]:
+) -> tuple[dict[str, JsonValue], ItemPlace | None]:
     reason = "no such run is kept"
     for name in map(str, kept.newest(_MOST_RUNS)) if run == LAST else [run]:
         rows = kept.find(name)
         if rows:
             found, reason = _seen_in(rows, step, item, playbook, dialect)
             if found is not None:
-                names = {key: value for key, value in _flat(found).items() if key not in _OF_THE_RUN}
+                names = {key: value for key, value in _flat(found.names).items() if key not in _OF_THE_RUN}
                 lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
-                return {key: value for key, value in names.items() if key not in lost or key not in playbook.workload}
+                kept_names = {n: value for n, value in names.items() if n not in lost or n not in playbook.workload}
+                return kept_names, found.place
     ids = ", ".join(map(str, kept.newest(_MOST_NAMED)))
     raise PlaybookError(f"--run {run}: {reason}; {f'the newest runs are {ids}' if ids else 'there is no run yet'}")
 
 
+class _StepNames(NamedTuple):
+    names: Mapping[str, JsonValue]
+    place: ItemPlace | None
+
+
 def _seen_in(
     rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
-) -> tuple[Mapping[str, JsonValue] | None, str]:
+) -> tuple[_StepNames | None, str]:
     """What the step saw in this run, or why there is nothing."""
     runs = [_plain(row) for row in rows if row.kind == "executions"]
     if (was := runs[0]["dialect"]) != dialect.value:
@@ -121,19 +129,18 @@ def _seen_in(
     if not ours:
         return None, f"it was a run of {runs[0]['path']}, not of {playbook.path}"
     commands = [command for command in _commands(rows) if command.execution_id in ours]
-    found = [one for one in commands if one.step == step and item in (None, one.item)]
+    found = [one for one in commands if one.step == step and item in (None, one.place and one.place.at)]
     if not found:
         ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
         what = f"step {step}" if item is None else f"item {item} of step {step}"
         return None, f"{what} did not run in it; there ran {ran}"
-    return _resolved(found[-1].context.get("render_context"), rows), ""
+    return _StepNames(_resolved(found[-1].context.get("render_context"), rows), found[-1].place), ""
 
 
 class _KeptCommand(NamedTuple):
     execution_id: int
     step: str
-    item: JsonValue
-    """Its place in the loop."""
+    place: ItemPlace | None
     context: Mapping[str, JsonValue]
 
 
@@ -141,10 +148,16 @@ def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
     for row in rows:
         if row.kind == "commands":
             plain, value = _plain(row), loads(row.contents)["json"]
-            item = value["meta"].get("loop_iteration_index", value["meta"].get("iteration_index"))
-            yield _KeptCommand(
-                plain["execution_id"], plain["node"].removesuffix(":task_sequence"), item, value["context"]
-            )
+            step = plain["node"].removesuffix(":task_sequence")
+            yield _KeptCommand(plain["execution_id"], step, _place(value["meta"], value["context"]), value["context"])
+
+
+def _place(meta: Mapping[str, Any], context: Mapping[str, Any]) -> ItemPlace | None:
+    """Where in its loop: by the names of the Rust plane, or of the Python plane."""
+    if "iteration_index" in meta:
+        return ItemPlace(meta["iteration_index"], meta["iteration_total"])
+    index = meta.get("loop_iteration_index")
+    return ItemPlace(index, context["input"]["__loop_collection_size"]) if index is not None else None
 
 
 def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:

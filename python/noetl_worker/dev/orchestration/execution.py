@@ -24,7 +24,9 @@ class LoopRun:
     is_parallel: bool
     limit: int
     """Commands out at the same time."""
-    next_index: int = 0
+    next_index: int
+    end: int
+    """The place behind the last item that is run."""
     in_flight: int = 0
     results: dict[int, JsonValue] = field(default_factory=dict)
     failed: int = 0
@@ -32,7 +34,7 @@ class LoopRun:
 
     @property
     def is_over(self) -> bool:
-        return self.in_flight == 0 and (self.next_index >= len(self.items) or self.is_stopped)
+        return self.in_flight == 0 and (self.next_index >= self.end or self.is_stopped)
 
     @property
     def is_stopped(self) -> bool:

@@ -59,6 +59,8 @@ class Loop:
     iterator: str = "item"
     is_parallel: bool = False
     max_in_flight: int | None = None
+    only: int | None = None
+    """The place of the one item that is run; None: all are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,6 +306,8 @@ class Router:
             items=items,
             is_parallel=is_parallel,
             limit=self._form.in_flight(step.loop, len(items)),
+            next_index=step.loop.only or 0,
+            end=len(items) if step.loop.only is None else step.loop.only + 1,
         )
         execution.loops[step.name] = run
         request_id = trigger.batch_request_id if trigger is not None else None
@@ -329,7 +331,7 @@ class Router:
         decision: Decision,
     ) -> None:
         """Issue items up to the loop's limit."""
-        while run.in_flight < run.limit and run.next_index < len(run.items) and not run.is_stopped:
+        while run.in_flight < run.limit and run.next_index < run.end and not run.is_stopped:
             position = Position(run.next_index, run.items[run.next_index], run)
             decision.commands.append(StepCommand(step, self._form.with_item(scope, position), position, trigger))
             run.next_index += 1

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from noetl_worker.dev.orchestration.playbook import Playbook, Step
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["StepAlone"]
+__all__ = ["ItemPlace", "StepAlone"]
+
+
+class ItemPlace(NamedTuple):
+    """Of one item in its loop."""
+
+    at: int
+    of: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +26,8 @@ class StepAlone:
     """What its templates see: by the name of a step that step's result, by another one a variable."""
     inputs: Mapping[str, JsonValue]
     """What replaces those of its inputs that have such a name."""
+    place: ItemPlace | None = None
+    """Of the item that is run; None: it is all of them, or one that is given."""
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}
@@ -30,7 +40,10 @@ class StepAlone:
         step = playbook.steps[self.step]
         loop = step.loop
         if loop is not None and loop.iterator in self.names:
-            loop = replace(loop, collection=[self.names[loop.iterator]])
+            index, size = self.place or ItemPlace(0, 1)
+            others: list[JsonValue] = [None] * size
+            items = [*others[:index], self.names[loop.iterator], *others[index + 1 :]]
+            loop = replace(loop, collection=items, only=index)
         return replace(playbook, steps={step.name: replace(self._with_inputs(step), loop=loop, arcs=(), when=None)})
 
     def _with_inputs(self, step: Step) -> Step:
