@@ -106,6 +106,8 @@ def test_item_keeps_its_place_in_the_loop(playbook: Path, dialect: str) -> None:
     playbook.write_text(text.replace("{'v': a * s", "{'at': at, 'v': a * s"))
     whole_run(playbook, dialect)
     lines = dev(playbook, "--step", "each[1]", "--run", "last", "--dialect", dialect)
+    only = refused(playbook, "--step", "each[7]", "--run", str(lines[0]["execution_id"]), "--dialect", dialect)
+    assert "item 7 of step each did not run in it; there ran item 1;" in only.err
     [done] = [line for line in lines if line["event"] == "done"]
     assert (done["loop_index"], done["result"]["v"]) == (1, 35)
     assert done["result"]["at"] == {"python": "1 False True", "rust": "1 of 2"}[dialect]
@@ -137,9 +139,29 @@ def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: P
     )
     assert "an item is one of a run: give --run ID" in refused(playbook, "--step", "each[1]").err
     assert "name it with --step" in refused(playbook, "--run", run).err
+    assert "item 7 of step each did not run in it; there ran items 0 to 2" in (
+        refused(playbook, "--step", "each[7]", "--run", "last").err
+    )
     (tmp_path / "in.json").write_text("[1]")
     wrong = refused(playbook, "--step", "last", "--with", str(tmp_path / "in.json"))
     assert "an object of names is needed" in wrong.err
+
+
+def test_last_names_the_reason_of_the_newest_run_of_this_playbook(playbook: Path, tmp_path: Path) -> None:
+    """Runs of others, before and after it, say nothing of it."""
+    other = tmp_path / "other.yaml"
+    other.write_text("metadata: {name: o, path: o}\nworkflow: [{step: start, tool: {kind: noop}}]\n")
+    dev(other)
+    older = str(dev(playbook)[0]["execution_id"])
+    newer = str(dev(playbook)[0]["execution_id"])
+    dev(other)
+    said = refused(playbook, "--step", "last", "--run", "last").err_lines
+    assert said == [
+        "noetl-worker dev: --run last: step last did not run in it; there ran start, each; "
+        f"the newest runs are {newer}, {older}"
+    ]
+    none = refused(playbook, "--step", "last", "--run", "last", "--dialect", "rust").err_lines
+    assert none == ["noetl-worker dev: --run last: no run of p with --dialect rust is kept"]
 
 
 @pytest.mark.parametrize(

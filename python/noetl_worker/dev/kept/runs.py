@@ -59,14 +59,16 @@ class KeptRuns:
                 database.execute("DELETE FROM rows WHERE run = (SELECT run FROM rows ORDER BY rowid LIMIT 1)")
             return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
 
-    def find(self, name: str) -> list[KeptRow]:
-        """The rows of the run with this id: an execution's, a command's or an event's; [] if none is kept."""
+    def find(self, name: str, kind: str | None = None) -> list[KeptRow]:
+        """The rows, or those of one kind, of the run with this id (an execution's, a command's or an event's); [] if
+        none is kept.
+        """
         if not self.file.exists():
             return []
         with self._opened() as database:
             found = database.execute("SELECT run FROM rows WHERE id = ? LIMIT 1", (name,)).fetchone()
-            wanted = "SELECT kind, id, contents FROM rows WHERE run = ? ORDER BY rowid"
-            return [KeptRow(*row) for row in database.execute(wanted, found)] if found is not None else []
+            wanted = "SELECT kind, id, contents FROM rows WHERE run = ? AND kind = coalesce(?, kind) ORDER BY rowid"
+            return [KeptRow(*row) for row in database.execute(wanted, (*found, kind))] if found is not None else []
 
     def newest(self, most: int) -> list[int]:
         """The ids of the newest runs."""

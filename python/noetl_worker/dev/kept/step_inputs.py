@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -90,32 +91,44 @@ def _of_run(
     """What is secret is not kept: where the workload has such a name, today's value stands for it."""
     kept = KeptRuns()
     try:
-        return _of_kept_run(kept, run, step, item, playbook, dialect)
+        found, reason = _saw(kept, run, step, item, playbook, dialect)
     except (OSError, sqlite3.Error) as error:
         what = f"{kept.file}: {error}; if it stays so, move it away" if isinstance(error, sqlite3.Error) else error
         raise PlaybookError(f"--run {run}: the kept runs cannot be read: {what}") from error
-
-
-def _of_kept_run(
-    kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
-) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    reason = "no such run is kept"
-    for name in map(str, kept.newest(_MOST_RUNS)) if run == LAST else [run]:
-        rows = kept.find(name)
-        if rows:
-            found, reason = _seen_in(rows, step, item, playbook, dialect)
-            if found is not None:
-                names = {key: value for key, value in _flat(found.names).items() if key not in _OF_THE_RUN}
-                lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
-                kept_names = {n: value for n, value in names.items() if n not in lost or n not in playbook.workload}
-                return kept_names, found.place
-    ids = ", ".join(map(str, kept.newest(_MOST_NAMED)))
-    raise PlaybookError(f"--run {run}: {reason}; {f'the newest runs are {ids}' if ids else 'there is no run yet'}")
+    if found is None:
+        raise PlaybookError(f"--run {run}: {reason}")
+    names = {key: value for key, value in _flat(found.names).items() if key not in _OF_THE_RUN}
+    lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
+    return {key: value for key, value in names.items() if key not in lost or key not in playbook.workload}, found.place
 
 
 class _StepNames(NamedTuple):
     names: Mapping[str, JsonValue]
     place: ItemPlace | None
+
+
+def _saw(
+    kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
+) -> tuple[_StepNames | None, str]:
+    """What the step saw in this run, or in the last that it ran in; or why there is nothing, of the newest run."""
+    reasons = []
+    for name in _runs_of(kept, playbook, dialect) if run == LAST else [run]:
+        rows = kept.find(name)
+        found, reason = _seen_in(rows, step, item, playbook, dialect) if rows else (None, "no such run is kept")
+        if found is not None:
+            return found, ""
+        reasons.append(reason)
+    ids = ", ".join(islice(_runs_of(kept, playbook, dialect), _MOST_NAMED))
+    none = f"no run of {playbook.path} with --dialect {dialect.value} is kept"
+    return None, "; ".join([*reasons[:1], f"the newest runs are {ids}" if ids else none])
+
+
+def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
+    """The newest first."""
+    for run in map(str, kept.newest(_MOST_RUNS)):
+        executions = map(_plain, kept.find(run, "executions"))
+        if any((one["dialect"], one["path"]) == (dialect.value, playbook.path) for one in executions):
+            yield run
 
 
 def _seen_in(
@@ -129,12 +142,14 @@ def _seen_in(
     if not ours:
         return None, f"it was a run of {runs[0]['path']}, not of {playbook.path}"
     commands = [command for command in _commands(rows) if command.execution_id in ours]
-    found = [one for one in commands if one.step == step and item in (None, one.place and one.place.at)]
-    if not found:
-        ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
-        what = f"step {step}" if item is None else f"item {item} of step {step}"
-        return None, f"{what} did not run in it; there ran {ran}"
-    return _StepNames(_resolved(found[-1].context.get("render_context"), rows), found[-1].place), ""
+    of_step = [one for one in commands if one.step == step]
+    if found := [one for one in of_step if item in (None, one.place and one.place.at)]:
+        return _StepNames(_resolved(found[-1].context.get("render_context"), rows), found[-1].place), ""
+    if places := [one.place.at for one in of_step if one.place is not None]:
+        ran = f"items {min(places)} to {max(places)}" if len(places) > 1 else f"item {places[0]}"
+        return None, f"item {item} of step {step} did not run in it; there ran {ran}"
+    ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
+    return None, f"step {step} did not run in it; there ran {ran}"
 
 
 class _KeptCommand(NamedTuple):
