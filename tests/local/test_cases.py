@@ -134,6 +134,28 @@ def test_what_differs_is_told_at_its_line_and_in_junit(folder: Path) -> None:
     assert len(third) == 0
 
 
+@DIALECTS
+def test_secret_that_is_expected_is_compared_as_redacted_and_never_shown(folder: Path, dialect: str) -> None:
+    """A step may be named like one."""
+    (folder / "p.yaml").write_text(
+        "metadata: {name: p, path: p}\nworkflow:\n"
+        "- {step: start, tool: {kind: noop}, next: {arcs: [{step: token}]}}\n"
+        "- step: token\n  tool: {kind: python, code: \"result = {'password': 'hush-4711', 'n': 1}\"}\n"
+    )
+    report = folder / "report.xml"
+    file = written(
+        folder,
+        "cases:\n- expect: {results: {token: {password: hush-4711, n: 1}}, result: {password: '[REDACTED]'}}\n"
+        "- expect: {results: {token: {password: hush-4711, n: 2}}, error: 'password=hush-4711'}\n"
+        "- expect: {results: {token: hush}}\n",
+    )
+    done = typed("test", str(file), "--junit", str(report), "--dialect", dialect)
+    told = [line.split(" (")[0].strip() for line in done.out.splitlines()]
+    assert told[:3] == [f"ok   {file}:2: case 1", f"FAIL {file}:3: case 2", f"{file}:3: results.token.n"]
+    assert '- "hush"' in told
+    assert "hush-4711" not in done.out + report.read_text()
+
+
 def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -> None:
     (folder / "p.yaml").write_text(
         'metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: shell, command: "sleep 60"}}]\n'

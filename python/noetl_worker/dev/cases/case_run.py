@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,7 @@ from noetl_worker.dev.session import LIST, WorkerFactory, neighbours
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.secrets.redaction import redact_text, redact_value
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 
 __all__ = ["CaseEnd", "run_cases"]
@@ -94,7 +95,7 @@ async def _run(
 
 
 def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator[Difference]:
-    expected, node = case.expected, case.node
+    expected, node = _without_secrets(case.expected), case.node
     outcome = execution.status.lower()
     if expected.get("outcome", OUTCOMES[0]) != outcome:
         line, _ = inner(node, "outcome")
@@ -115,6 +116,18 @@ def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator
             line, _ = inner(node, "error")
             there = [f"+ {text}" for text in dict.fromkeys(errors)] or ["there was no error"]
             yield Difference(line, "error", (f"- {expected['error']}", *there))
+
+
+def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """As the worker reports it, so that a secret is neither a difference nor printed. A step's name is no key here."""
+    values: dict[str, JsonValue] = {}
+    if "result" in expected:
+        values["result"] = redact_value(expected["result"])
+    if "results" in expected:
+        values["results"] = {step: redact_value(value) for step, value in expected["results"].items()}
+    if "error" in expected:
+        values["error"] = redact_text(str(expected["error"]))
+    return {**expected, **values}
 
 
 @dataclass(slots=True)
