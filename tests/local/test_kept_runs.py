@@ -98,6 +98,19 @@ def test_replay_runs_a_command_of_a_kept_run_and_reports_nothing(tmp_path: Path,
     assert all(line.startswith("not sent: ") for line in done.out.splitlines() if "/api/" in line)
 
 
+@DIALECTS
+def test_replay_says_which_input_lacks_a_secret_before_it_runs(tmp_path: Path, dialect: str) -> None:
+    text = FAILS.replace('n: "{{ n }}"', 'pw: "{{ workload.password }}", n: "{{ n }}"')
+    begin, *_, failed, _ = ran(tmp_path, text.replace("[1, 0]", "[1, 0], password: hush-4711"), "--dialect", dialect)
+    said = typed("replay", str(failed["event_id"])).err_lines
+    place = "input.pw" if dialect == "python" else "args.pw"
+    assert said[:2] == [
+        f"noetl-worker replay: its {place} has [REDACTED] in place of a secret, which is not kept: "
+        f"use dev FILE --step 'two[1]' --run {begin['execution_id']}",
+        f"python of step two, execution {begin['execution_id']}: run here",
+    ]
+
+
 def test_why_of_an_id_that_no_run_has_says_so() -> None:
     assert why(12345).code == 5
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -81,10 +82,10 @@ async def _replay(flags: SettingFlags, event_id: int, *, dry: bool, as_json: boo
             flags = {**flags, **kept.flags}
             event_id = kept.command.event_id if kept.command is not None else event_id
         settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
-        return await _replay_at(settings, event_id, dry=dry, as_json=as_json)
+        return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_kept=kept is not None)
 
 
-async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool) -> int:
+async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool, is_kept: bool) -> int:
     from noetl_worker import json_text
     from noetl_worker.claim.claim import read_claim
     from noetl_worker.local_run import LocalRun, WithholdingTransport
@@ -106,8 +107,31 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
         )
         if dry:
             return await _show_config(local_run, body, envelope)
+        if is_kept:
+            _say_what_is_lost(body, envelope)
         typer.echo(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
         return await _run(local_run, body, envelope, as_json=as_json)
+
+
+def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
+    """Of a kept run secrets are taken out, and the tool would work with the text that stands there instead."""
+    from noetl_worker.cli.views.terminal import harmless
+    from noetl_worker.secrets.redaction import MARK
+
+    def places(value: Any, place: str) -> Iterator[str]:
+        if isinstance(value, str) and MARK in value:
+            yield place
+        elif isinstance(value, (dict, list)):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from places(inner, f"{place}.{key}" if place else str(key))
+
+    if lost := ", ".join(places(body["context"].get("tool_config"), "")):
+        meta, step = body.get("meta") or {}, envelope.step.removesuffix(":task_sequence")
+        item = meta.get("loop_iteration_index", meta.get("iteration_index"))
+        named = step if item is None else f"'{step}[{item}]'"
+        what = f"its {lost} has {MARK} in place of a secret, which is not kept"
+        how = f"use dev FILE --step {named} --run {envelope.execution_id}"
+        typer.echo(harmless(f"noetl-worker replay: {what}: {how}"), err=True)
 
 
 async def _show_config(local_run: LocalRun, body: Any, envelope: Envelope) -> int:
