@@ -99,6 +99,15 @@ def test_replay_runs_a_command_of_a_kept_run_and_reports_nothing(tmp_path: Path,
 
 
 @DIALECTS
+def test_replay_takes_last_and_the_id_of_a_command_or_of_a_run(tmp_path: Path, dialect: str) -> None:
+    begin, *_, failed, _ = ran(tmp_path, FAILS, "--dialect", dialect)
+    for name in ("last", str(begin["execution_id"]), str(failed["command_id"])):
+        done = typed("replay", name)
+        assert (done.code, done.err_lines) == (1, [f"python of step two, execution {begin['execution_id']}: run here"])
+        assert "ZeroDivisionError: division by zero" in done.out
+
+
+@DIALECTS
 def test_replay_says_which_input_lacks_a_secret_before_it_runs(tmp_path: Path, dialect: str) -> None:
     text = FAILS.replace('n: "{{ n }}"', 'pw: "{{ workload.password }}", n: "{{ n }}"')
     begin, *_, failed, _ = ran(tmp_path, text.replace("[1, 0]", "[1, 0], password: hush-4711"), "--dialect", dialect)
@@ -109,6 +118,16 @@ def test_replay_says_which_input_lacks_a_secret_before_it_runs(tmp_path: Path, d
         f"use dev FILE --step 'two[1]' --run {begin['execution_id']}",
         f"python of step two, execution {begin['execution_id']}: run here",
     ]
+
+
+def test_replay_of_what_is_no_id_says_what_it_takes() -> None:
+    for name in ("yesterday", "last", "7:two:"):
+        said = typed("replay", name)
+        assert said.code == 2
+        assert said.err_lines == [
+            f"noetl-worker: ID='{name}' is not usable: the event_id of a command.issued; "
+            "of a run of `dev` any id of it, or `last` where one is kept"
+        ]
 
 
 def test_why_of_an_id_that_no_run_has_says_so() -> None:

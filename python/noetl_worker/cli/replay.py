@@ -1,4 +1,4 @@
-"""`noetl-worker replay EVENT_ID`: a command of the control plane, run on this machine; nothing is reported."""
+"""`noetl-worker replay ID`: a command of the control plane, run on this machine; nothing is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ EXIT_INTERRUPTED: Final = 130
 @with_setting_flags(shown=("server_url", "control_plane"))
 def replay(
     flags: SettingFlags,
-    event_id: Annotated[int, typer.Argument(min=1, help="Of command.issued: `event_id` of the notification.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Of command.issued: `event_id` of the notification; `last` is the newest command of `dev`.",
+        ),
+    ],
     dry: Annotated[bool, typer.Option("--dry", help="Show the rendered config; the tool does not run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -44,7 +50,8 @@ def replay(
     not. Credentials are fetched as by the worker. The Python plane takes secrets
     out of what it shows: a config that has them in clear is not the same here.
 
-    A command of a kept run of `dev` is had from there, by any event of it.
+    A command of a kept run of `dev` is had from there, by its id or any event of
+    it; of a run its newest command.
 
     Exit codes: 0 the tool succeeded (with --dry: the config is right); 1 it
     failed; 2 a setting is wrong; 3 no control plane; 5 it knows no such command;
@@ -55,12 +62,12 @@ def replay(
     require_posix()
     try:
         configure_logging("warning", "auto", without=("command_failed",))  # the result says it
-        code = event_loop.run(_replay(flags, event_id, dry=dry, as_json=as_json))
+        code = event_loop.run(_replay(flags, name.strip(), dry=dry, as_json=as_json))
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
-        typer.echo(f"noetl-worker replay: {_refusal_text(error, event_id)}", err=True)
+        typer.echo(f"noetl-worker replay: {_refusal_text(error, name)}", err=True)
         raise typer.Exit(EXIT_NO_COMMAND if error.is_not_found else EXIT_PLANE) from None
     except ControlPlaneError as error:
         typer.echo(f"noetl-worker replay: {error}", err=True)
@@ -68,19 +75,31 @@ def replay(
     raise typer.Exit(code)
 
 
-def _refusal_text(error: ServerRefused, event_id: int) -> str:
+def _number(name: str) -> int | None:
+    """The id of the event; the Rust plane's command ids have it: <execution>:<step>:<event>, of a loop :i<item> too."""
+    head, _, last = name.rpartition(":")
+    number = head.rpartition(":")[2] if head and last.startswith("i") else last
+    return int(number) if number.isascii() and number.isdigit() else None
+
+
+def _refusal_text(error: ServerRefused, name: str) -> str:
     if not error.is_not_found:
         return str(error)
-    return f"the control plane knows no command of the event {event_id}: is it the id of its command.issued? ({error})"
+    return f"the control plane knows no command of the event {name}: is it the id of its command.issued? ({error})"
 
 
-async def _replay(flags: SettingFlags, event_id: int, *, dry: bool, as_json: bool) -> int:
+async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -> int:
     from noetl_worker.cli.local.kept_plane import kept_plane
 
-    async with kept_plane(str(event_id)) as kept:
+    async with kept_plane(name) as kept:
+        event_id = _number(name)
         if kept is not None:
             flags = {**flags, **kept.flags}
-            event_id = kept.command.event_id if kept.command is not None else event_id
+            command = kept.command or kept.newest_command
+            event_id = command.event_id if command is not None else None
+        if event_id is None:
+            allowed = "the event_id of a command.issued; of a run of `dev` any id of it, or `last` where one is kept"
+            raise SettingsError("ID", name, allowed)
         settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
         return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_kept=kept is not None)
 

@@ -27,6 +27,8 @@ class KeptPlane(NamedTuple):
     """The id that was asked for: of `last` the newest run's, of an event its command's."""
     command: CommandRow | None
     """The one that was named, or whose event was."""
+    newest_command: CommandRow | None
+    """Of the execution that was named, else None."""
 
 
 @asynccontextmanager
@@ -53,4 +55,6 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         flags: SettingFlags = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
         ref = next((loads(row.contents)["plain"].get("command_ref") for row in rows if row.id == name), None)
         command = plane.log.command_by_ref(str(ref))
-        yield KeptPlane(flags, name if command is None else command.command_ref, command)
+        issued = plane.log.commands_of(int(name)) if name.isdigit() else []
+        newest = issued[-1] if issued else None
+        yield KeptPlane(flags, name if command is None else command.command_ref, command, newest)
