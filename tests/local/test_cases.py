@@ -196,7 +196,22 @@ def test_wrong_file_is_refused_in_one_line_before_anything_runs(folder: Path, ca
     assert len(done.err.splitlines()) == 1
 
 
+def test_every_wrong_file_is_named(folder: Path) -> None:
+    written(folder, "cases: []")
+    (folder / "q.test.yaml").write_text("cases:\n- nme: x")
+    (folder / "p2.test.yaml").write_text("playbook: p.yaml\ncases:\n- expect: {}")
+    done = typed("test", str(folder))
+    assert (done.code, done.out) == (2, "")
+    assert done.err_lines == [
+        f"noetl-worker test: {folder}/p.test.yaml:1: `cases` is a list of at least one case",
+        f"noetl-worker test: {folder}/q.test.yaml: there is no q.yaml beside it; `playbook: FILE` names another one",
+    ]
+
+
 def test_paths_without_a_case_are_refused(folder: Path) -> None:
+    for name in ("nope", "nope.yaml", "nope.test.yaml"):
+        done = typed("test", str(folder / name))
+        assert (done.code, done.err) == (2, f"noetl-worker test: {folder}/{name}: No such file or directory\n")
     assert "they stand in p.test.yaml" in typed("test", str(folder / "p.yaml")).err
     assert "cases of name.yaml stand in name.test.yaml" in typed("test", str(folder)).err
     written(folder, "cases:\n- {name: x, expect: {}}")

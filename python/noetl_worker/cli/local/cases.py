@@ -55,7 +55,8 @@ def cases(
         if junit is not None:
             write_junit(ends, junit)
     except NoetlWorkerError as error:
-        typer.echo(f"noetl-worker test: {error}", err=True)
+        for line in str(error).splitlines():
+            typer.echo(f"noetl-worker test: {line}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
     except OSError as error:
         typer.echo(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,12 +49,19 @@ def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
     """Of files, of playbooks with such a file beside them, and of folders with all below; those with `named` in it.
 
     Raises:
-        PlaybookError: there is none, or one of them is wrong; names file and line.
+        PlaybookError: there is none, or some of them are wrong; a line for each, with its file and line.
     """
     found = dict.fromkeys(file for path in paths for file in _files_of(path))
     if not found:
         raise PlaybookError(f"no case in {', '.join(map(str, paths))}: cases of name.yaml stand in name.test.yaml")
-    files = [_read(file) for file in found]
+    files, wrong = [], []
+    for file in found:
+        try:
+            files.append(_read(file))
+        except PlaybookError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise PlaybookError("\n".join(wrong))
     wanted = [replace(one, cases=[case for case in one.cases if named in case.name]) for one in files]
     if not any(one.cases for one in wanted):
         raise PlaybookError(f"no case has {named!r} in its name")
@@ -62,6 +71,8 @@ def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for ending in _ENDINGS for file in path.rglob(f"*{ending}"))
+    if not path.exists():
+        raise PlaybookError(f"{path}: {os.strerror(errno.ENOENT)}")
     if path.name.endswith(_ENDINGS):
         return [path]
     beside = [path.with_name(path.stem + ending) for ending in _ENDINGS]

@@ -32,6 +32,9 @@ def check_shape(inspection: Inspected) -> None:
         inspection.add("NW104", playbook.at(()), "a playbook is a mapping with metadata and workflow")
         return
     document = playbook.value
+    if "cases" in document and "workflow" not in document:
+        inspection.add("NW101", playbook.key(("cases",)), "this is a file of cases, which `noetl-worker test` reads")
+        return
     _keys(inspection, (), document, _PLAYBOOK, "of a playbook")
     _head(inspection, document)
     for name, kind in (("metadata", dict), ("workload", dict), ("keychain", list), ("workbook", list)):
