@@ -11,7 +11,14 @@ from typing import Any, Final
 
 from noetl_worker.delivery import envelope
 from noetl_worker.delivery.dead_letter import DeadLetter
-from noetl_worker.errors import ControlPlaneError, DocumentError, JetStreamError, NotificationError, ServerRefused
+from noetl_worker.errors import (
+    ControlPlaneError,
+    DocumentError,
+    JetStreamError,
+    NotificationError,
+    ServerRefused,
+    TransportError,
+)
 from noetl_worker.jetstream.comparison import config_filters
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import Found, find
@@ -71,6 +78,8 @@ class Diagnosis:
         """`most`: how many of the newest messages of the stream are looked through."""
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
+        self._unanswered = ""
+        """By the control plane; why."""
 
     async def ask(self) -> Story:
         """Raises nothing for a source that cannot be asked: `unknown` says so."""
@@ -85,7 +94,8 @@ class Diagnosis:
             story.unknown += other.unknown
             story.is_known = story.is_known or other.is_known
             story.means(other.conclusion)
-        story.means("nothing is known of it: it is over and forgotten, or was never published here")
+        why = self._unanswered or "it is over and forgotten, or was never published here"
+        story.means(f"nothing is known of it: {why}")
         return story
 
     async def ask_plane_alone(self) -> Story:
@@ -235,6 +245,8 @@ class Diagnosis:
             story.unknown.append(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
             story.unknown.append(f"the control plane: {error}")
+            if isinstance(error, TransportError):
+                self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
         finally:
             await client.close()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from closed_port import closed_port
 from integration.processes import Ended, typed
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev.kept.runs import KeptRow, KeptRuns
@@ -130,8 +131,18 @@ def test_replay_of_what_is_no_id_says_what_it_takes() -> None:
         ]
 
 
-def test_why_of_an_id_that_no_run_has_says_so() -> None:
-    assert why(12345).code == 5
+def test_id_that_nobody_knows_is_said_to_be_in_no_kept_run_before_the_plane_is_named() -> None:
+    away = f"http://127.0.0.1:{closed_port()}"
+    begin = "no kept run of dev has the id 12345, and"
+    for command in ("replay", "report"):
+        said = typed(command, "12345", NOETL_SERVER_URL=away)
+        assert (said.code, len(said.err_lines)) == (3, 1)
+        assert said.err.startswith(f"noetl-worker {command}: {begin} no control plane answers (NOETL_SERVER_URL): GET ")
+        assert away in said.err
+    said = typed("why", "12345", NOETL_SERVER_URL=away, COLUMNS="400")
+    no_answer = f"{begin} nothing is known of it: no control plane answers at {away} (NOETL_SERVER_URL)"
+    assert (said.code, said.out.splitlines()[0]) == (5, no_answer)
+    assert "no kept run" not in typed("report", "12345", "--server", away).err
 
 
 def test_run_of_a_child_playbook_is_kept_with_its_parent(tmp_path: Path) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags
-from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.errors import NoetlWorkerError, TransportError
 from noetl_worker.json_text import loads
 from noetl_worker.outbox.directory import state_directory
 
 if TYPE_CHECKING:
     from noetl_worker.dev.event_log import CommandRow
+    from noetl_worker.dev.kept.runs import KeptRow
 
 __all__ = ["KeptPlane", "kept_plane"]
 
@@ -33,23 +34,21 @@ class KeptPlane(NamedTuple):
 
 @asynccontextmanager
 async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
-    """One of the kept run with this id (an execution's, a command's, an event's, or `last`); None: there is none."""
-    if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
-        yield None
-        return
-    try:
-        from noetl_worker.dev.kept.rows import plane_of
-        from noetl_worker.dev.kept.runs import LAST, KeptRuns
+    """One of the kept run with this id (an execution's, a command's, an event's, or `last`); None: there is none.
 
-        kept = KeptRuns()
-        name = str(next(iter(kept.newest(1)), name)) if name == LAST else name
-        rows = kept.find(name)
-    except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
-        typer.echo(f"noetl-worker: the kept runs of dev cannot be asked: {error}", err=True)
-        rows = []
+    Raises:
+        TransportError: there is none, and the control plane that the command asked instead gives no answer.
+    """
+    name, rows = _found(name)
     if not rows:
-        yield None
+        try:
+            yield None
+        except TransportError as error:
+            text = f"no kept run of dev has the id {name}, and no control plane answers (NOETL_SERVER_URL): {error}"
+            raise type(error)(text) from error
         return
+    from noetl_worker.dev.kept.rows import plane_of
+
     async with plane_of(rows) as plane:
         # Not asked which plane it is: without NATS, which it has none of, it calls itself unhealthy.
         flags: SettingFlags = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
@@ -58,3 +57,18 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         issued = plane.log.commands_of(int(name)) if name.isdigit() else []
         newest = issued[-1] if issued else None
         yield KeptPlane(flags, name if command is None else command.command_ref, command, newest)
+
+
+def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
+    """The id and the rows of its run; `last` is the id of the newest one."""
+    if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
+        return name, ()
+    try:
+        from noetl_worker.dev.kept.runs import LAST, KeptRuns
+
+        kept = KeptRuns()
+        name = str(next(iter(kept.newest(1)), name)) if name == LAST else name
+        return name, kept.find(name)
+    except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
+        typer.echo(f"noetl-worker: the kept runs of dev cannot be asked: {error}", err=True)
+        return name, ()
