@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _ASKS_FOR_COMPLETION = "_NOETL_WORKER_COMPLETE"
+_EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """The command line. Nothing is imported before the environment is there, since modules read it."""
+    """The command line; Ctrl-C while it loads is no error of it."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        sys.exit(_EXIT_INTERRUPTED)
+
+
+def _main() -> None:
+    """Nothing is imported before the environment is there, since modules read it."""
     try:
         is_sealed = sealed_environment.begin(sys.argv[1:])
     except OSError as error:

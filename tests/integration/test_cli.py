@@ -381,3 +381,19 @@ def test_what_only_the_extra_installs_is_named_with_how_to_install_it(missing: s
     assert done.returncode == 2
     assert said.startswith((f"noetl-worker: {missing}", f"noetl-worker {arguments[0]}: {missing}"))
     assert said.endswith('is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")')
+
+
+def test_ctrl_c_while_the_command_line_loads_leaves_no_traceback() -> None:
+    code = """
+import sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from noetl_worker.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
