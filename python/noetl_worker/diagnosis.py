@@ -78,6 +78,7 @@ class Diagnosis:
         """`most`: how many of the newest messages of the stream are looked through."""
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
+        self._running = "is RUNNING"
         self._unanswered = ""
         """By the control plane; why."""
 
@@ -98,8 +99,9 @@ class Diagnosis:
         story.means(f"nothing is known of it: {why}")
         return story
 
-    async def ask_plane_alone(self) -> Story:
-        """As `ask`, where nothing else can know of it."""
+    async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
+        """As `ask`, where nothing else can know of it; `is_interrupted`: what the plane calls running was ended."""
+        self._running = "was interrupted" if is_interrupted else self._running
         await self._ask_plane(self._story)
         self._story.means("the control plane knows nothing of it")
         return self._story
@@ -270,9 +272,14 @@ class Diagnosis:
             story.add("plane", f"{node} was claimed and has no end (command {command_id})")
         story.is_known = True
         reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
-        story.means(f"execution {story.execution_id} of {detail.get('path')} is {detail.get('status')}{reason}")
+        story.means(f"{self._state_of(detail)}{reason}")
         if (detail.get("pagination") or {}).get("has_next"):
             story.unknown.append(f"execution {story.execution_id} has more events than its newest page")
+
+    def _state_of(self, detail: Mapping[str, Any]) -> str:
+        status = detail.get("status")
+        word = self._running if status == "RUNNING" else f"is {status}"
+        return f"execution {self._story.execution_id} of {detail.get('path')} {word}"
 
     def _note_command(self, detail: Mapping[str, Any], story: Story) -> None:
         events = [event for event in _events_of(detail) if self._is_of_command(event)]
@@ -280,8 +287,7 @@ class Diagnosis:
             story.add("plane", _event_text(event), str(event.get("created_at") or ""))
         ends = [event for event in events if event.get("event_type") in _ENDS]
         claims = [event for event in events if event.get("event_type") == "command.claimed"]
-        status = detail.get("status")
-        story.facts.append(Fact("plane", "", f"execution {story.execution_id} of {detail.get('path')} is {status}"))
+        story.facts.append(Fact("plane", "", self._state_of(detail)))
         if ends:
             word = _end_text(ends[-1])
             story.means(f"it {word}, by {_worker(events) or 'a worker'}: the control plane has its end")

@@ -176,6 +176,13 @@ def test_kept_runs_are_their_users_alone(tmp_path: Path, state: Path) -> None:
     assert modes == {"dev": 0o700, "runs.sqlite3": 0o600}
 
 
+def test_link_in_place_of_the_kept_runs_is_said_to_be_no_regular_file(tmp_path: Path, state: Path) -> None:
+    ran(tmp_path, FAILS)
+    (state / "runs.sqlite3").rename(tmp_path / "other")
+    (state / "runs.sqlite3").symlink_to(tmp_path / "other")
+    assert "runs.sqlite3 is not a regular file: move it away" in why("last").err
+
+
 def test_run_is_shown_and_not_kept_where_others_may_write(tmp_path: Path, state: Path) -> None:
     state.mkdir(parents=True)
     state.chmod(0o777)
@@ -187,7 +194,7 @@ def test_run_is_shown_and_not_kept_where_others_may_write(tmp_path: Path, state:
     assert list(state.iterdir()) == []
 
 
-async def test_interrupted_run_is_kept(tmp_path: Path) -> None:
+async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         'metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: shell, command: "echo on; sleep 60"}}]\n'
     )
@@ -209,6 +216,11 @@ async def test_interrupted_run_is_kept(tmp_path: Path) -> None:
         await running
     [run] = KeptRuns().newest(5)
     assert f"execution {run} " in shown.getvalue()
+    said = await asyncio.to_thread(why, "last")
+    assert said.out.splitlines()[0] == f"execution {run} of p was interrupted"
+    page = await asyncio.to_thread(typed, "report", "last", "-o", str(tmp_path / "run.html"))
+    assert "p INTERRUPTED, 1 command, " in page.err
+    assert "INTERRUPTED" in (tmp_path / "run.html").read_text()
 
 
 def row(size: int = 1) -> KeptRow:

@@ -74,7 +74,7 @@ async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: 
         if kept and kept.command is not None:
             execution = kept.command.execution_id
         diagnosis = Diagnosis(settings, kept.name if kept else name, execution_id=execution, most=messages)
-        story = await (diagnosis.ask_plane_alone() if kept else diagnosis.ask())
+        story = await (diagnosis.ask_plane_alone(is_interrupted=kept.is_interrupted) if kept else diagnosis.ask())
         if not (kept or story.is_known):
             story.conclusion = f"no kept run of dev has the id {name}, and {story.conclusion}"
         return story

@@ -30,6 +30,8 @@ class KeptPlane(NamedTuple):
     """The one that was named, or whose event was."""
     newest_command: CommandRow | None
     """Of the execution that was named, else None."""
+    is_interrupted: bool
+    """Whether the run was ended while something of it ran; its events do not say so."""
 
 
 @asynccontextmanager
@@ -56,7 +58,9 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         command = plane.log.command_by_ref(str(ref))
         issued = plane.log.commands_of(int(name)) if name.isdigit() else []
         newest = issued[-1] if issued else None
-        yield KeptPlane(flags, name if command is None else command.command_ref, command, newest)
+        root = next(loads(row.contents)["plain"] for row in rows if row.kind == "executions")
+        is_interrupted = root["status"] == "RUNNING" and not root["stands_still"]
+        yield KeptPlane(flags, command.command_ref if command else name, command, newest, is_interrupted)
 
 
 def _found(name: str) -> tuple[str, Sequence[KeptRow]]:

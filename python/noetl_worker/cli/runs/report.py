@@ -79,11 +79,15 @@ async def _report(flags: SettingFlags, name: str, output: Path | None) -> None:
         if not name.isdecimal() or (kept and kept.command):
             raise SettingsError("ID", name, "the id of an execution, or `last` where a run of `dev` is kept")
         settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
-        await write_report(settings, int(name), output or Path(f"run-{name}.html"))
+        file, is_interrupted = output or Path(f"run-{name}.html"), kept is not None and kept.is_interrupted
+        await write_report(settings, int(name), file, is_interrupted=is_interrupted)
 
 
-async def write_report(settings: Settings, execution_id: int, file: Path) -> None:
+async def write_report(settings: Settings, execution_id: int, file: Path, *, is_interrupted: bool = False) -> None:
     """Read the run, write the page, and say so on standard error.
+
+    Args:
+        is_interrupted: whether what the plane calls running was ended.
 
     Raises:
         ControlPlaneError: the plane cannot be reached, or knows no such execution.
@@ -93,6 +97,8 @@ async def write_report(settings: Settings, execution_id: int, file: Path) -> Non
     from noetl_worker.run_page.reading import read_run
 
     run = await read_run(settings, execution_id)
+    if is_interrupted and run.status == "RUNNING":
+        run.status = "INTERRUPTED"
     page = page_of(run, settings.secrets())
     if file == _STDOUT:
         typer.echo(page, nl=False)
