@@ -110,7 +110,7 @@ async def test_plain_lines_name_step_time_and_result() -> None:
     assert done.split()[1:3] == ["done", "start"]
     assert done.endswith('{"greeting":"hello world"}')
     assert ended.startswith("COMPLETED in ")
-    assert ended.endswith(": 1 steps, 1 commands")
+    assert ended.endswith(": 1 step, 1 command")
     assert result == '  result: {"greeting":"hello world"}'
 
 

@@ -167,7 +167,7 @@ def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -
     )
     done = typed("test", str(file), "--timeout", "2")
     assert done.code == 1
-    assert f"{file}:2: outcome\n         it did not end within 2 s; start was running" in done.out
+    assert f"{file}:2: outcome\n         it did not end within 2 s (--timeout); running: 'start'" in done.out
     assert "ok  " in done.out
 
 
@@ -180,7 +180,7 @@ def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -
         ("cases:\n- name: x", ":2: a case needs `expect`, for example {outcome: completed}"),
         ("cases:\n- stand_ins: {strt: {}}\n  expect: {}", ":2: stand_ins: 'strt' is unknown; did you mean 'start'?"),
         ("cases:\n- stand_ins: {start: 5}\n  expect: {}", ":2: a stand-in is an object with result, error"),
-        ("cases:\n- stand_ins: {start: {error: 5}}\n  expect: {}", ":2: `error` of a stand-in is a text"),
+        ("cases:\n- stand_ins: {start: {error: no}}\n  expect: {}", ", and YAML reads this as false: put it in quotes"),
         ("cases:\n- workload:\n    limt: 5\n  expect: {}", "workload has no 'limt'; did you mean 'limit'?"),
         ("cases:\n- expect:\n    outcome: done", ":3: an outcome is one of completed, failed, cancelled, running"),
         ("cases:\n- expect:\n    steps: [start, lst]", ":3: no step is named 'lst'; did you mean 'last'?"),
@@ -217,3 +217,8 @@ def test_paths_without_a_case_are_refused(folder: Path) -> None:
     written(folder, "cases:\n- {name: x, expect: {}}")
     done = typed("test", str(folder), "--case", "other")
     assert (done.code, done.err) == (2, "noetl-worker test: no case has 'other' in its name\n")
+
+
+def test_one_case_is_not_called_cases(folder: Path) -> None:
+    written(folder, "cases:\n- {expect: {}, stand_ins: {start: {error: x}}}")
+    assert typed("test", str(folder)).out.splitlines()[-1] == "1 case: 0 passed, 1 failed"

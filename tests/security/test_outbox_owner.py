@@ -189,7 +189,7 @@ def test_link_of_another_user_to_a_directory_of_the_workers_is_not_followed(work
     os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
     said = run_as(worker, ADOPT, str(link))
     assert "adopted 0 loaded 0" in said
-    assert "is no directory: move it away" in said
+    assert "is not a directory: move it away" in said
 
 
 @needs_users

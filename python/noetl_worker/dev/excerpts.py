@@ -7,7 +7,7 @@ from typing import Final
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["EXCERPT", "cut", "duration", "excerpt", "glance", "one_line", "printable"]
+__all__ = ["EXCERPT", "counted", "cut", "duration", "excerpt", "glance", "one_line", "printable"]
 
 EXCERPT: Final = 96
 
@@ -39,6 +39,10 @@ def glance(value: JsonValue, limit: int = EXCERPT) -> str:
 def one_line(text: str) -> str:
     """Line ends and control characters as JSON writes them: a tool's output must not steer the terminal."""
     return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def cut(text: str, limit: int) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.excerpts import duration, glance, one_line, printable
+from noetl_worker.dev.excerpts import counted, duration, glance, one_line, printable
 from noetl_worker.dev.failures import Failure, LoopItem, failure_lines
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.places import FilePlaces
@@ -398,7 +398,7 @@ def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: b
     commands = sum(run.issued for run in runs)
     status = "INTERRUPTED" if is_interrupted else execution.status
     lines = [
-        f"{status} in {duration(lasted(execution))}: {len(runs)} steps, {commands} commands",
+        f"{status} in {duration(lasted(execution))}: {counted(len(runs), 'step')}, {counted(commands, 'command')}",
     ]
     for run in runs:
         for failure in run.failures[:_MOST_FAILURES]:

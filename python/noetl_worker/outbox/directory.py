@@ -53,7 +53,7 @@ def require_own_directory(path: Path) -> None:
 
 def require_own_file(path: Path) -> None:
     """Raises NotOwn unless it is a plain file that this user alone may read and write; OSError: there is none."""
-    _require(path, "file", stat.S_ISREG, forbidden=0o077)
+    _require(path, "regular file", stat.S_ISREG, forbidden=0o077)
 
 
 def made_own(path: Path) -> None:
@@ -64,7 +64,7 @@ def made_own(path: Path) -> None:
 def _require(path: Path, what: str, is_kind: Callable[[int], bool], *, forbidden: int) -> None:
     found = path.lstat()  # not stat: a link would be checked where it points
     if not is_kind(found.st_mode):
-        raise NotOwn(f"{path} is no {what}: move it away")
+        raise NotOwn(f"{path} is not a {what}: move it away")
     if found.st_uid != os.geteuid():
         raise NotOwn(
             f"{what} {path} belongs to user {found.st_uid}, not to {os.geteuid()}: name a directory in "

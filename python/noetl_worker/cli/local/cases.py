@@ -48,10 +48,11 @@ def cases(
         with with_extra_local():
             from noetl_worker.dev.cases.case_file import case_files
             from noetl_worker.dev.cases.junit import write_junit
+            from noetl_worker.dev.excerpts import counted
         files = case_files(paths, named=case)
         ends = event_loop.run(until_sigterm(_run(files, dialect, timeout)))
         failed = sum(bool(end.lines) for end in ends)
-        typer.echo(f"{len(ends)} cases: {len(ends) - failed} passed, {failed} failed")
+        typer.echo(f"{counted(len(ends), 'case')}: {len(ends) - failed} passed, {failed} failed")
         if junit is not None:
             write_junit(ends, junit)
     except NoetlWorkerError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -137,8 +138,9 @@ class _CaseReader:
             stand_ins = self.object(case.get("stand_ins") or {}, below, "stand_ins", steps)
             for step, given in stand_ins.items():
                 what = self.object(given, inner(below, step)[1], "a stand-in", ("result", "error"))
-                if not isinstance(what.get("error", ""), str):
-                    raise self.error(inner(below, step)[1], "`error` of a stand-in is a text")
+                if not isinstance(error := what.get("error", ""), str):
+                    text = f"`error` of a stand-in is a text, and YAML reads this as {json.dumps(error, default=str)}"
+                    raise self.error(inner(below, step)[1], f"{text}: put it in quotes")
             _, below = inner(at, "expect")
             expected = self._expected(case["expect"], below, steps)
             name = str(case.get("name") or f"case {number + 1}")

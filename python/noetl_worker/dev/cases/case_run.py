@@ -86,8 +86,8 @@ async def _run(
         return [Difference(case.line, "it cannot be executed", (str(error),))]
     except TimeoutError:
         plane.executions.cancel_route(execution_id, {})
-        running = ", ".join(plane.execution(execution_id).open_commands.values()) or "no step"
-        text = f"it did not end within {limit_s:g} s; {running} was running"
+        running = ", ".join(f"'{step}'" for step in plane.execution(execution_id).open_commands.values())
+        text = f"it did not end within {limit_s:g} s (--timeout); running: {running or 'no step'}"
         return [Difference(case.line, "outcome", (text,))]
     finally:
         stop()
