@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from integration.processes import typed
+from integration.processes import WorkerProcess, typed
 from noetl_worker.models import Dialect
+from patience import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "cases"
 DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
@@ -169,6 +171,32 @@ def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -
     assert done.code == 1
     assert f"{file}:2: outcome\n         it did not end within 2 s (--timeout); running: 'start'" in done.out
     assert "ok  " in done.out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_interrupted_says_in_which_case_and_tells_of_those_that_ended(
+    folder: Path, number: signal.Signals, code: int
+) -> None:
+    began, report = folder / "began", folder / "report.xml"
+    (folder / "p.yaml").write_text(
+        "metadata: {name: p, path: p}\n"
+        f'workflow: [{{step: start, tool: {{kind: shell, command: "touch {began}; sleep 60"}}}}]\n'
+    )
+    file = written(
+        folder,
+        "cases:\n- {name: short, stand_ins: {start: {result: 1}}, expect: {}}\n"
+        "- {name: long, expect: {}}\n- {name: after, expect: {}}\n",
+    )
+    running = WorkerProcess(folder, "test", {}, ["test", str(file), "--junit", str(report)])
+    await until(began.exists, "the second case")
+    running.signal(number)
+    await until(lambda: not running.is_running, "its end")
+    assert running.process.returncode == code
+    assert running.text.splitlines()[-2:] == [
+        f"interrupted: {file}:3: long; 1 did not begin",
+        "1 case: 1 passed, 0 failed",
+    ]
+    assert [case.get("name") for case in ET.parse(report).getroot()[0]] == ["short"]
 
 
 @pytest.mark.parametrize(

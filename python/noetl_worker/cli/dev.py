@@ -21,7 +21,7 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 from noetl_worker.tools.contract import Tool
 
-__all__ = ["USUAL_DIALECT", "dev", "parse_override", "until_sigterm", "worker_beside"]
+__all__ = ["EXIT_SIGTERM", "USUAL_DIALECT", "dev", "parse_override", "until_sigterm", "worker_beside"]
 
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_REFUSED: Final = 2

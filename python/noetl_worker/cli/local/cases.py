@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from noetl_worker.cli.dev import USUAL_DIALECT, until_sigterm, worker_beside
+from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_sigterm, worker_beside
 from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import Dialect
@@ -22,6 +24,7 @@ __all__ = ["cases"]
 
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 
 def cases(
@@ -38,7 +41,7 @@ def cases(
     results with what is expected. A step without a stand-in runs for real.
 
     Exit codes: 0 all cases passed; 1 one failed; 2 a file is wrong, or there is
-    no case.
+    no case; 130 interrupted, with the counts and --junit of what had ended.
     """
     from noetl_worker.observability.logging import configure_logging
 
@@ -50,8 +53,11 @@ def cases(
             from noetl_worker.dev.cases.junit import write_junit
             from noetl_worker.dev.excerpts import counted
         files = case_files(paths, named=case)
-        ends = event_loop.run(until_sigterm(_run(files, dialect, timeout)))
+        ends: list[CaseEnd] = []
+        code = _ended(_run(files, ends, dialect, timeout))
         failed = sum(bool(end.lines) for end in ends)
+        if code:
+            typer.echo(_interrupted_line(files, len(ends)))
         typer.echo(f"{counted(len(ends), 'case')}: {len(ends) - failed} passed, {failed} failed")
         if junit is not None:
             write_junit(ends, junit)
@@ -62,16 +68,36 @@ def cases(
     except OSError as error:
         typer.echo(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
-    raise typer.Exit(EXIT_FAILED if failed else 0)
+    raise typer.Exit(code or (EXIT_FAILED if failed else 0))
 
 
-async def _run(files: list[CaseFile], dialect: Dialect, limit_s: float) -> list[CaseEnd]:
+def _ended(session: Coroutine[Any, Any, None]) -> int:
+    """Run it; 0, or what a shell reports for a process that the signal ended."""
+    try:
+        event_loop.run(until_sigterm(session))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except asyncio.CancelledError:
+        return EXIT_SIGTERM
+    return 0
+
+
+def _interrupted_line(files: list[CaseFile], ended: int) -> str:
+    """The case that ran, and how many were left: they run in this order."""
+    from noetl_worker.dev.excerpts import printable
+
+    left = [f"{file.file}:{case.line}: {case.name}" for file in files for case in file.cases][ended:]
+    more = f"; {len(left) - 1} did not begin" if len(left) > 1 else ""
+    return printable(f"interrupted: {left[0] if left else 'all cases had ended'}{more}")
+
+
+async def _run(files: list[CaseFile], ends: list[CaseEnd], dialect: Dialect, limit_s: float) -> None:
+    """`ends`: what has ended is added to it, and is there whatever ends this."""
     from noetl_worker.dev.cases.case_run import run_cases
     from noetl_worker.dev.cases.stand_in import StandInTool
     from noetl_worker.dev.excerpts import printable
 
     worker = partial(worker_beside, tools=[StandInTool()])
-    ends: list[CaseEnd] = []
 
     def tell(end: CaseEnd) -> None:
         ends.append(end)
@@ -83,4 +109,3 @@ async def _run(files: list[CaseFile], dialect: Dialect, limit_s: float) -> list[
 
     for file in files:
         await run_cases(file, tell, dialect=dialect, worker_factory=worker, limit_s=limit_s)
-    return ends
