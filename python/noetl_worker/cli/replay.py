@@ -144,7 +144,8 @@ def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
             for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
                 yield from places(inner, f"{place}.{key}" if place else str(key))
 
-    if lost := ", ".join(places(body["context"].get("tool_config"), "")):
+    context = body.get("context")
+    if lost := ", ".join(places(context.get("tool_config") if isinstance(context, dict) else None, "")):
         meta, step = body.get("meta") or {}, envelope.step.removesuffix(":task_sequence")
         item = meta.get("loop_iteration_index", meta.get("iteration_index"))
         named = step if item is None else f"'{step}[{item}]'"
