@@ -90,6 +90,15 @@ async def test_config_that_is_wrong_is_told_as_the_worker_would(tmp_path: Path) 
         assert "call.error" in whole.out
 
 
+async def test_command_id_of_the_rust_plane_names_its_event() -> None:
+    """In a loop with the item behind it."""
+    async with house(Dialect.RUST, worker=False) as home:
+        [one] = await home.plane.create_commands([ECHO])
+        for name in (str(one.command_id), f"{one.command_id}:i3"):
+            done: Ended = await ended_before(home, name, "--dry")
+            assert (done.code, json.loads(done.out)["command"]) == (0, "echo ada")
+
+
 async def test_command_and_plane_that_are_not_there_are_told_apart() -> None:
     async with house(Dialect.RUST, worker=False) as home:
         unknown: Ended = await ended_before(home, "4242")
