@@ -21,11 +21,12 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 from noetl_worker.tools.contract import Tool
 
-__all__ = ["EXIT_SIGTERM", "USUAL_DIALECT", "dev", "parse_override", "until_sigterm", "worker_beside"]
+__all__ = ["EXIT_SIGTERM", "USUAL_DIALECT", "dev", "parse_override", "until_signal", "worker_beside"]
 
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 """128 + 15, what a shell reports for a process that SIGTERM ended."""
 _RULES: Final = (
     "NOETL_WORKER_KINDS",
@@ -125,7 +126,7 @@ def dev(
             )
 
         others = [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
-        code = event_loop.run(until_sigterm(_again_and_again(once, playbook, others) if watch else once()))
+        code = event_loop.run(_again_and_again(once, playbook, others) if watch else until_signal(once()))
     except NoetlWorkerError as error:
         typer.echo(f"noetl-worker dev: {error}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
@@ -151,19 +152,45 @@ async def _again_and_again(once: Callable[[], Coroutine[Any, Any, int]], playboo
     while True:
         before = stamps_of(playbook, others)
         try:
-            await once()
+            await until_signal(once())
         except NoetlWorkerError as error:
             typer.echo(f"noetl-worker dev: {error}", err=True)
         typer.echo(f"watching {', '.join(sorted(map(str, before)))}; Ctrl-C ends it", err=True)
-        changed = await until_changed(before, playbook)
+        changed = await until_signal(until_changed(before, playbook))
         typer.echo(f"\nchanged: {', '.join(map(str, changed))}", err=True)
 
 
-async def until_sigterm(session: Coroutine[Any, Any, T]) -> T:
-    """SIGTERM ends it as Ctrl-C does: without this, nats-server and the template process would be left behind."""
-    running = asyncio.ensure_future(session)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    return await running
+async def until_signal(session: Coroutine[Any, Any, T]) -> T:
+    """SIGTERM and Ctrl-C cancel the session alone, which ends in its order the worker, nats-server and the rest.
+
+    By itself Ctrl-C cancels every task of the loop once. One in nats-py that has just got an answer goes on, and would
+    be waited for without end (`event_loop.end`).
+
+    Raises:
+        KeyboardInterrupt, asyncio.CancelledError: it was asked to end so, whether or not it had come to its end. A
+            second Ctrl-C does not wait for that.
+    """
+    running, loop, signals = asyncio.ensure_future(session), asyncio.get_running_loop(), list[signal.Signals]()
+
+    def stop(number: signal.Signals) -> None:
+        signals.append(number)
+        loop.remove_signal_handler(number)
+        running.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        result = await running
+        if signals:
+            raise asyncio.CancelledError
+    except asyncio.CancelledError:
+        if signal.SIGINT in signals:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    return result
 
 
 def reporting(file: Path, dialect: Dialect) -> Callable[[str, int], Awaitable[None]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
+import anyio
 import nats
 import nats.errors
 import nats.js.errors
@@ -110,7 +111,8 @@ class NatsServer:
             binary, "-c", str(config), "-l", str(self.log_path), stdin=asyncio.subprocess.DEVNULL
         )
         try:
-            await asyncio.wait_for(self._wait_ready(), START_TIMEOUT_S)
+            with anyio.fail_after(START_TIMEOUT_S):
+                await self._wait_ready()
         except BaseException:
             await self.stop()
             raise
@@ -144,9 +146,9 @@ class NatsServer:
         if process is None or process.returncode is not None:
             return
         process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-        except asyncio.TimeoutError:
+        with anyio.move_on_after(STOP_TIMEOUT_S):
+            await process.wait()
+        if process.returncode is None:
             process.kill()
             await process.wait()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_sigterm, worker_beside
+from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_signal, worker_beside
 from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import Dialect
@@ -74,7 +74,7 @@ def cases(
 def _ended(session: Coroutine[Any, Any, None]) -> int:
     """Run it; 0, or what a shell reports for a process that the signal ended."""
     try:
-        event_loop.run(until_sigterm(session))
+        event_loop.run(until_signal(session))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except asyncio.CancelledError:
