@@ -129,6 +129,15 @@ def test_step_that_saw_much_is_given_all_of_it(playbook: Path) -> None:
     assert results(dev(playbook, "--step", "last", "--run", run)) == [("last", sum(range(5000)))]
 
 
+def test_item_that_is_given_much_keeps_its_place(playbook: Path) -> None:
+    """The plane keeps the inputs of such a command apart too."""
+    text = playbook.read_text().replace("rows: [1, 2]", f"rows: {list(range(5000))}")
+    playbook.write_text(text.replace("  - step: each\n", '  - step: each\n    input: {many: "{{ start.rows }}"}\n'))
+    run = whole_run(playbook, "python")
+    [done] = [line for line in dev(playbook, "--step", "each[1]", "--run", run) if line["event"] == "done"]
+    assert (done["loop_index"], done["result"]["v"]) == (1, 35)
+
+
 def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: Path) -> None:
     run = str(dev(playbook)[0]["execution_id"])  # it fails in `each`
     assert "no such step; did you mean 'last'?" in refused(playbook, "--step", "lst").err

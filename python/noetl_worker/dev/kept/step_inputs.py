@@ -60,7 +60,7 @@ def step_with(
         names.pop(other, None)
     if loop is not None and item is None:
         names.pop(loop.iterator, None)
-    return StepAlone(step, {**names, **_flat(given)}, given, place if item is not None else None)
+    return StepAlone(step, {**names, **_flat(given)}, given, place)
 
 
 def _parsed(name: str) -> tuple[str, int | None]:
@@ -143,10 +143,11 @@ def _seen_in(
         return None, f"it was a run of {runs[0]['path']}, not of {playbook.path}"
     commands = [command for command in _commands(rows) if command.execution_id in ours]
     of_step = [one for one in commands if one.step == step]
-    if found := [one for one in of_step if item in (None, one.place and one.place.at)]:
-        return _StepNames(_resolved(found[-1].context.get("render_context"), rows), found[-1].place), ""
-    if places := [one.place.at for one in of_step if one.place is not None]:
-        ran = f"items {min(places)} to {max(places)}" if len(places) > 1 else f"item {places[0]}"
+    if found := [one for one in of_step if item in (None, one.item)]:
+        names = _resolved(found[-1].context.get("render_context"), rows)
+        return _StepNames(names, _place(found[-1], rows) if item is not None else None), ""
+    if items := [one.item for one in of_step if one.item is not None]:
+        ran = f"items {min(items)} to {max(items)}" if len(items) > 1 else f"item {items[0]}"
         return None, f"item {item} of step {step} did not run in it; there ran {ran}"
     ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
     return None, f"step {step} did not run in it; there ran {ran}"
@@ -155,7 +156,9 @@ def _seen_in(
 class _KeptCommand(NamedTuple):
     execution_id: int
     step: str
-    place: ItemPlace | None
+    item: int | None
+    """Its place in the loop."""
+    meta: Mapping[str, Any]
     context: Mapping[str, JsonValue]
 
 
@@ -163,16 +166,18 @@ def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
     for row in rows:
         if row.kind == "commands":
             plain, value = _plain(row), loads(row.contents)["json"]
-            step = plain["node"].removesuffix(":task_sequence")
-            yield _KeptCommand(plain["execution_id"], step, _place(value["meta"], value["context"]), value["context"])
+            meta, step = value["meta"], plain["node"].removesuffix(":task_sequence")
+            item = meta.get("loop_iteration_index", meta.get("iteration_index"))
+            yield _KeptCommand(plain["execution_id"], step, item, meta, value["context"])
 
 
-def _place(meta: Mapping[str, Any], context: Mapping[str, Any]) -> ItemPlace | None:
-    """Where in its loop: by the names of the Rust plane, or of the Python plane."""
-    if "iteration_index" in meta:
-        return ItemPlace(meta["iteration_index"], meta["iteration_total"])
-    index = meta.get("loop_iteration_index")
-    return ItemPlace(index, context["input"]["__loop_collection_size"]) if index is not None else None
+def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
+    """Of an item: how many there are stands in the meta on the Rust plane, in the inputs on the Python plane."""
+    assert command.item is not None
+    size = command.meta.get("iteration_total")
+    if size is None:
+        size = _resolved(command.context["input"], rows)["__loop_collection_size"]
+    return ItemPlace(command.item, size)
 
 
 def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
