@@ -21,7 +21,8 @@ class PlaneSettings:
     """0: a free port, kept over stop() and start()."""
     public_url: str | None = None
     """What notifications carry as `server_url`; None: the plane's own URL. A test's proxy goes here, and
-    into the worker's NOETL_SERVER_URL: a server that its settings do not name is not asked."""
+    into the worker's NOETL_SERVER_URL: a server that its settings do not name is not asked. Of other hosts than this
+    one, `host` and those of loopback nothing is answered."""
     store: Path | None = None
     """SQLite file of the event log; None: in memory."""
 
