@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from integration.processes import environment
+from noetl_worker.cli.dev import until_signal
 from noetl_worker.dev.watch import stamps_of, until_changed
 from patience import until
 
@@ -73,6 +77,23 @@ async def test_playbook_runs_again_after_each_change_until_ctrl_c(tmp_path: Path
         if running.returncode is None:
             running.kill()
             await running.wait()
+
+
+async def test_ctrl_c_that_a_session_misses_is_known_to_it_and_one_that_it_meets_ends_it() -> None:
+    signals: list[signal.Signals] = []
+
+    async def session(*, misses: bool) -> list[signal.Signals]:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if not misses:
+                raise
+        return list(signals)
+
+    assert await until_signal(session(misses=True), signals) == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        await until_signal(session(misses=False))
 
 
 async def shows(out: Path, *texts: str) -> None:

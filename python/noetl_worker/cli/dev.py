@@ -26,7 +26,6 @@ __all__ = ["EXIT_SIGTERM", "USUAL_DIALECT", "dev", "parse_override", "until_sign
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 """128 + 15, what a shell reports for a process that SIGTERM ended."""
 _RULES: Final = (
     "NOETL_WORKER_KINDS",
@@ -70,6 +69,12 @@ class LogLevel(str, Enum):
 
 
 _USUAL: Final = LogLevel.ERROR
+_Report: TypeAlias = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write the run there as one HTML page.")
+]
+_Strict: TypeAlias = Annotated[
+    bool, typer.Option("--strict", help="Refuse a playbook of which `check` finds anything.")
+]
 
 
 def dev(
@@ -84,12 +89,8 @@ def dev(
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever one of its files changes.")] = False,
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, with a live page of each run.")] = False,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write the run there as one HTML page.")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a playbook of which `check` finds anything.")
-    ] = False,
+    report: _Report = None,
+    strict: _Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the view.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the steps print.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
@@ -126,7 +127,9 @@ def dev(
             )
 
         others = [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
-        code = event_loop.run(_again_and_again(once, playbook, others) if watch else until_signal(once()))
+        signals: list[signal.Signals] = []
+        session = _again_and_again(once, playbook, others, signals) if watch else once()
+        code = event_loop.run(until_signal(session, signals))
     except NoetlWorkerError as error:
         typer.echo(f"noetl-worker dev: {error}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
@@ -145,52 +148,53 @@ def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool) -> bool:
     return bool(found) and strict
 
 
-async def _again_and_again(once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path]) -> int:
+async def _again_and_again(
+    once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path], signals: list[signal.Signals]
+) -> int:
     """Run it, and again after each change, until Ctrl-C; one that cannot be run waits for the next change."""
     from noetl_worker.dev.watch import stamps_of, until_changed
 
     while True:
         before = stamps_of(playbook, others)
         try:
-            await until_signal(once())
+            await once()
         except NoetlWorkerError as error:
             typer.echo(f"noetl-worker dev: {error}", err=True)
+        if signals:
+            raise asyncio.CancelledError
         typer.echo(f"watching {', '.join(sorted(map(str, before)))}; Ctrl-C ends it", err=True)
-        changed = await until_signal(until_changed(before, playbook))
+        changed = await until_changed(before, playbook)
         typer.echo(f"\nchanged: {', '.join(map(str, changed))}", err=True)
 
 
-async def until_signal(session: Coroutine[Any, Any, T]) -> T:
+async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:
     """SIGTERM and Ctrl-C cancel the session alone, which ends in its order the worker, nats-server and the rest.
 
     By itself Ctrl-C cancels every task of the loop once. One in nats-py that has just got an answer goes on, and would
     be waited for without end (`event_loop.end`).
 
+    Args:
+        signals: what came is added to it: a session with more to do looks at it, for it may miss being cancelled too.
+
     Raises:
-        KeyboardInterrupt, asyncio.CancelledError: it was asked to end so, whether or not it had come to its end. A
-            second Ctrl-C does not wait for that.
+        KeyboardInterrupt, asyncio.CancelledError: it was asked to end so. A second Ctrl-C does not wait for that.
     """
-    running, loop, signals = asyncio.ensure_future(session), asyncio.get_running_loop(), list[signal.Signals]()
+    running, loop = asyncio.ensure_future(session), asyncio.get_running_loop()
+    came: list[signal.Signals] = [] if signals is None else signals
 
     def stop(number: signal.Signals) -> None:
-        signals.append(number)
+        came.append(number)
         loop.remove_signal_handler(number)
         running.cancel()
 
-    for number in _SIGNALS:
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     try:
-        result = await running
-        if signals:
-            raise asyncio.CancelledError
+        return await running
     except asyncio.CancelledError:
-        if signal.SIGINT in signals:
+        if signal.SIGINT in came:
             raise KeyboardInterrupt from None
         raise
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-    return result
 
 
 def reporting(file: Path, dialect: Dialect) -> Callable[[str, int], Awaitable[None]]:
