@@ -38,6 +38,8 @@ from postgres_server import PostgresServer  # noqa: E402 - beside this script
 from noetl_worker.dev.nats_server import NatsServer, free_port  # noqa: E402
 from noetl_worker.engine import ENGINE  # noqa: E402
 from noetl_worker.models import Dialect  # noqa: E402
+from noetl_worker.run_page.page import page_of  # noqa: E402
+from noetl_worker.run_page.reading import read_run  # noqa: E402
 from noetl_worker.settings.settings import load_settings  # noqa: E402
 from noetl_worker.worker import Worker  # noqa: E402
 
@@ -197,6 +199,13 @@ def last_words(execution: dict[str, Any]) -> str:
 
 
 async def go(*, is_written: bool = False) -> int:
+    executions: list[int] = []
+
+    async def note(response: httpx.Response) -> None:
+        if response.request.url.path == "/api/execute" and response.is_success:
+            await response.aread()
+            executions.append(int(response.json()["execution_id"]))
+
     postgres_credential = {"host": "127.0.0.1", "user": "demo", "password": "demo", "database": "demo_noetl"}
     with PostgresServer() as postgres, tempfile.TemporaryDirectory() as directory:
         prepare_database(postgres)
@@ -206,13 +215,14 @@ async def go(*, is_written: bool = False) -> int:
             async with (
                 control_plane(postgres, server.url, log) as url,
                 our_worker(server.url, url) as worker,
-                httpx.AsyncClient(base_url=url, timeout=30) as client,
+                httpx.AsyncClient(base_url=url, timeout=30, event_hooks={"response": [note]}) as client,
             ):
                 data = {**postgres_credential, "port": postgres.port}
                 body = {"name": "pg_demo", "type": "postgres", "data": data, "tags": []}
                 (await client.post("/api/credentials", json=body)).raise_for_status()
                 ended = await run_all(client, url)
                 wrong = await run_page(client, url)
+                wrong += await run_pages(client, url, executions)
             settled = dict(worker.settled)
     show(ended)
     print("settled:", settled)
@@ -249,6 +259,22 @@ async def page_result(client: httpx.AsyncClient, playbook: PagePlaybook, url: st
         (await client.post(f"{where}/cancel", json={"reason": "nothing follows"})).raise_for_status()
         return STANDS_STILL
     return FAILED if ended["status"] == "FAILED" else last_result(ended)
+
+
+async def run_pages(client: httpx.AsyncClient, url: str, executions: list[int]) -> list[str]:
+    """The page of each execution (`noetl-worker report`): its commands are those that the plane has issued, and
+    nothing of it is missing. Of each that is not so a line, which is printed."""
+    settings = load_settings({"NOETL_SERVER_URL": url, "NOETL_CONTROL_PLANE": "auto"})
+    wrong = []
+    for execution_id in executions:
+        run = await read_run(settings, execution_id)
+        events = (await client.get(f"/api/executions/{execution_id}")).json()["events"]
+        issued = sum(event["event_type"] == "command.issued" for event in events)
+        if run.notes or len(run.commands) != issued or not run.steps or str(execution_id) not in page_of(run, ()):
+            has = f"{len(run.commands)} of {issued} commands, {len(run.steps)} steps"
+            wrong.append(f"{run.path} {execution_id}: {has}; {run.notes}")
+    print(f"run pages: {len(executions) - len(wrong)} of {len(executions)} are whole", *wrong, sep="\n    ")
+    return wrong
 
 
 async def until_quiet(client: httpx.AsyncClient, where: str) -> dict[str, Any]:

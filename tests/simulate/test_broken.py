@@ -22,7 +22,7 @@ NOTICED = {UNASKED: "unasked", REFUSED: "to keep off"}
 RARE = {
     "another_id_and_key_at_each_try": 25,
     "nak_dropped": 1,
-    "not_looked_whether_it_is_in_flight": 160,
+    "not_looked_whether_it_is_in_flight": 164,
     "a_passing_trouble_fails_the_command": 29,
     "ids_follow_the_clock": 1,
     "accepted_batches_are_not_remembered": 1,

@@ -98,4 +98,5 @@ async def _playbook(plane: Plane, detail: Mapping[str, Any], run: ExecutionRun) 
         run.notes.append(f"The playbook is not here, so that arcs which were not taken are missing: {error}")
         return {}
     run.version = run.version or str(entry.get("version") or "")
-    return as_dict(entry.get("payload"))
+    layout = entry.get("layout")  # the Rust plane's payload is the workload (protocol/executions.md#the-catalog)
+    return {"workflow": layout} if isinstance(layout, list) else as_dict(entry.get("payload"))
