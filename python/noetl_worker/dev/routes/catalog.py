@@ -143,16 +143,15 @@ class Catalog:
         return answer(self._shown(entry))
 
     def _shown(self, entry: CatalogEntry) -> dict[str, JsonValue]:
-        registered_at, document = moment(entry.created_at), parse_yaml(entry.content)
-        parts = document if isinstance(document, dict) else {}
+        registered_at = moment(entry.created_at)
         return {
             "catalog_id": str(entry.catalog_id),
             "path": entry.path,
             "version": entry.version,
             "kind": entry.kind,
             "content": entry.content,
-            "layout": parts.get("workflow") if self._is_rust else None,
-            "payload": parts.get("workload") if self._is_rust else document,
+            "layout": None,
+            "payload": parse_yaml(entry.content),
             "meta": {
                 "agent": False,
                 "terminal": {},
