@@ -12,12 +12,14 @@ import cProfile
 import json
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
 COUNTED: dict[str, Any] = {}
+BATCHES = "noetl_worker.plane.python.recent_batches"
 MAIN = threading.main_thread().ident
 FUTURE: Any = asyncio.Future
 
@@ -82,6 +84,8 @@ def _main(kind: str, file: Path) -> None:
 
     def begin(*_: object) -> None:
         signal.signal(signal.SIGUSR2, end)
+        if (batches := sys.modules.get(BATCHES)) is not None:
+            batches.KEEP_S = 10.0  # type: ignore[attr-defined]  # written four times a second, however slow this is
         if kind == "loop":
             loop: Any = asyncio.get_running_loop()
             _count_tasks(loop)
