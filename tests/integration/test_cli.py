@@ -364,22 +364,24 @@ async def is_closed(port: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("missing", "arguments"),
+    ("who", "missing", "arguments"),
     [
-        ("starlette", ["dev", "p.yaml"]),
-        ("yaml", ["dev", "p.yaml"]),
-        ("yaml", ["check", "p.yaml"]),
-        ("yaml", ["test", "p.test.yaml"]),
-        ("uvicorn", ["exec", "noop", "--credential", "pg=pg.json"]),
+        ("noetl-worker dev", "starlette", ["dev", "p.yaml"]),
+        ("noetl-worker dev", "yaml", ["dev", "p.yaml"]),
+        ("noetl-worker", "yaml", ["check", "p.yaml"]),
+        ("noetl-worker test", "yaml", ["test", "p.test.yaml"]),
+        ("noetl-worker", "uvicorn", ["exec", "noop", "--credential", "pg=pg.json"]),
     ],
 )
-def test_what_only_the_extra_installs_is_named_with_how_to_install_it(missing: str, arguments: list[str]) -> None:
+def test_what_only_the_extra_installs_is_named_with_how_to_install_it(
+    who: str, missing: str, arguments: list[str]
+) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from noetl_worker.__main__ import main; main()"
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     said = complaint(Ended(done.returncode, done.stdout, done.stderr))
     assert done.returncode == 2
-    assert said.startswith((f"noetl-worker: {missing}", f"noetl-worker {arguments[0]}: {missing}"))
+    assert said.startswith(f"{who}: {missing}")
     assert said.endswith('is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")')
 
 
