@@ -79,6 +79,8 @@ class WorkerProcess:
         self.worker: Worker | None = None
         self.exit: int | str | None = None
         self.ended_at = math.inf
+        """Of one that was killed while it was frozen, when it last ran: it has written nothing since."""
+        self._frozen_at = math.inf
         self._stops = 0
         self._loop = loop
         self._settings = settings
@@ -117,7 +119,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """SIGKILL: nothing that it does from now on reaches anybody."""
-        self.process.is_dead, self.ended_at = True, min(self.ended_at, self._loop.time())
+        self.process.is_dead, self.ended_at = True, min(self.ended_at, self._frozen_at, self._loop.time())
         if self.worker is not None and isinstance(self.worker.outbox, SimOutbox):
             self.worker.outbox.die()
         self.thaw()
@@ -126,9 +128,11 @@ class WorkerProcess:
 
     def freeze(self, *, whole: bool) -> None:
         """SIGSTOP; or only the main thread, as a tool does that blocks the loop."""
+        self._frozen_at = min(self._frozen_at, self._loop.time())
         self.process.main.is_frozen = True
         self.process.keepalive.is_frozen = whole
 
     def thaw(self) -> None:
+        self._frozen_at = math.inf
         self._loop.thaw(self.process.main)
         self._loop.thaw(self.process.keepalive)
