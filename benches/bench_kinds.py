@@ -41,22 +41,31 @@ COMMANDS: Final = {
     "task_sequence": 1000,
     "python": 400,
     "shell": 400,
+    "http, 1 MB": 200,
+    "http, 10 MB": 40,
 }
 """In each round."""
 
 
-def configs(http_url: str, postgres_port: int) -> dict[str, dict[str, Any]]:
+def configs(stub_url: str, postgres_port: int) -> dict[str, dict[str, Any]]:
     """What both workers take."""
     server = {"host": "127.0.0.1", "port": postgres_port, "user": "postgres", "database": "postgres"}
     return {
         "noop": {},
-        "http": {"url": http_url},
+        "http": {"url": f"{stub_url}/api/health"},
         "postgres": {**server, "query": "SELECT 1 AS one"},
         "duckdb": {"query": "SELECT 1 AS one"},
         "task_sequence": {"tasks": [{"first": {"kind": "noop"}}, {"second": {"kind": "noop"}}]},
         "python": {"code": "result = {'n': 1}"},
         "shell": {"command": "true"},
+        "http, 1 MB": _got_and_left(f"{stub_url}/text/{10**6}"),
+        "http, 10 MB": _got_and_left(f"{stub_url}/text/{10**7}"),
     }
+
+
+def _got_and_left(url: str) -> dict[str, Any]:
+    """A request within a list of tasks, the last of which answers: what it got is not sent to the plane."""
+    return {"tasks": [{"got": {"kind": "http", "url": url}}, {"left": {"kind": "noop"}}]}
 
 
 @asynccontextmanager
@@ -110,10 +119,10 @@ async def of_kinds(before: Path | None, rounds: int, share: int) -> dict[str, di
     with PostgresServer() as postgres:
         async with rig() as here, sides_of(here, before) as sides:
             found = {}
-            for kind, config in configs(f"{here.stub_url}/api/health", postgres.port).items():
+            for kind, config in configs(here.stub_url, postgres.port).items():
                 print(kind, file=sys.stderr, flush=True)
-                asked = [side for side in sides if kind == "http" or side.name != "before"]
-                answers = Answers(DELAY_MS, kind, config)
+                asked = [side for side in sides if kind.startswith("http") or side.name != "before"]
+                answers = Answers(DELAY_MS, "task_sequence" if "tasks" in config else kind, config)
                 found[kind] = await in_turns(asked, answers, max(SLOTS, COMMANDS[kind] // share), rounds)
             return found
 

@@ -68,8 +68,9 @@ _CALM: Final = 2.0
 """Load average of a machine that has little else to do."""
 _KINDS_NOTE: Final = (
     "`http` is a GET of 15 bytes, `postgres` and `duckdb` a SELECT 1, `task_sequence` two noops, `python` one line, "
-    "`shell` is `true`. Memory is the proportional set size of all processes. The published worker starts an "
-    "interpreter for each `python` command, and confines none."
+    "`shell` is `true`; `http, 1 MB` and `http, 10 MB` a list of tasks that gets a text of JSON of that size and ends "
+    "with a noop. Memory is the proportional set size of all processes. The published worker starts an interpreter for "
+    "each `python` command, and confines none."
 )
 _REMEMBERED: Final = """A worker remembers the
 commands that it finished for two to four ack_waits, to answer repeated messages without a claim: 110 bytes each, 16 to

@@ -58,6 +58,12 @@ def recorded_claims() -> list[bytes]:
     return found
 
 
+@cache
+def text_of(chars: int) -> bytes:
+    """What a server answers to a request of a step: one text of JSON."""
+    return orjson.dumps({"text": "word " * (chars // 5)})
+
+
 @dataclass
 class Answers:
     """What a claim is answered with, and how late."""
@@ -147,6 +153,10 @@ class Plane:
             return 200, b'{"status":"ok","name":"w","runtime":"python","runtime_id":"1"}'
         if path == b"/api/pool/status":
             return 200, _STATUS
+        if path.startswith(b"/text/"):
+            return 200, text_of(int(path.split(b"/")[2]))
+        if path.startswith(b"/api/result/"):
+            return 200, b'{"ref":"noetl://execution/1/result/s/1","store":"kv","scope":"execution"}'
         if path.startswith(b"/api/events/batch/"):
             return 200, b'{"state":"completed"}'
         return 200, b'{"status":"ok"}' if path.endswith(b"/health") else b"{}"
