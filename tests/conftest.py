@@ -42,6 +42,25 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return Dialect(request.param)
 
 
+WAITING = frozenset({"security", "dev", "faults", "integration", "local"})
+"""Directories of tests that mostly wait: for servers, processes, a lease."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait run beside those that compute, and are through before those: a minute of idle cores less."""
+    files = dict.fromkeys(_file(item) for item in items)
+    waiting = [file for file in files if not WAITING.isdisjoint(file.split("/"))]
+    computing = [file for file in files if WAITING.isdisjoint(file.split("/"))]
+    begins = {file: 0.45 * place / len(waiting) for place, file in enumerate(waiting)}
+    begins |= {file: place / len(computing) for place, file in enumerate(computing)}
+    items.sort(key=lambda item: begins[_file(item)])
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """The tests stay: no collection of the garbage has to go through nine thousand of them."""

@@ -7,7 +7,7 @@ import pytest
 from simulate.run import run_schedule
 from simulate.schedule import make_restarts
 
-SEEDS = range(50)
+SEEDS = range(25)
 OF_A_NIGHT = range(1000)
 EXCUSED = "its teller died before the rescue"
 """Of all commands: told less than KEEP_S before its worker was killed, or while the answer was on its way."""

@@ -8,7 +8,7 @@ from noetl_worker.models import Dialect
 from simulate.schedule import Issue
 from simulate.world import World
 
-COMMANDS, EVERY_S = 200, 29.0
+COMMANDS, EVERY_S = 100, 29.0
 
 
 def test_worker_that_starts_right_behind_another_has_its_share_of_a_slow_stream() -> None:
