@@ -68,3 +68,14 @@ async def test_single_completed_must_be_above_the_ids_of_the_batch_before() -> N
         assert plane.execution(issued.execution_id).status == "RUNNING"
         await client.post("/api/events", json=rust_event(issued, "command.completed", ids[-1] + 1, **named))
         assert plane.execution(issued.execution_id).status == "COMPLETED"
+
+
+async def test_catalog_has_the_workload_and_the_steps_and_the_rest_in_the_text_alone() -> None:
+    """As `make compat` finds it in the real one (protocol/executions.md#the-catalog)."""
+    content = "{metadata: {path: p}, workload: {n: 1}, workbook: [{name: w}], workflow: [{step: start}]}"
+    async with serving(dialect=Dialect.RUST) as (_, client):
+        registered = await client.post("/api/catalog/register", json={"content": content})
+        named = {"catalog_id": registered.json()["catalog_id"]}
+        entry = (await client.post("/api/catalog/resource", json=named)).json()
+    assert (entry["payload"], entry["layout"]) == ({"n": 1}, [{"step": "start"}])
+    assert entry["content"] == content

@@ -429,16 +429,18 @@ async def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slot
 WORKBOOK = {"workbook": [{"name": "double", "tool": {"kind": "noop", "result": "{{ n * 2 }}"}}]}
 
 
-async def doubled(catalog_id: str | None, body: Any) -> tuple[ToolResult, list[Any]]:
+async def doubled(
+    catalog_id: str | None, body: Any, *, dialect: Dialect = Dialect.PYTHON
+) -> tuple[ToolResult, list[Any]]:
     sent: list[Any] = []
 
     def script(method: str, path: str, given: Any) -> Any:
         sent.append((method, path, given))
         return answer(200, body)
 
-    at, _ = plane(script)
+    at, _ = plane(script, dialect)
     given = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
-    one = command(Dialect.PYTHON, **given)
+    one = command(dialect, **given)
     limits = within(5)
     registry = Registry(plugins=False)
     dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
@@ -449,6 +451,17 @@ async def test_workbook_is_looked_up_in_the_catalog_in_the_version_of_the_execut
     result, sent = await doubled("767500679257522354", {"path": "p", "version": 3, "payload": WORKBOOK})
     assert result.data == 42
     assert sent == [("POST", "/api/catalog/resource", {"catalog_id": "767500679257522354"})]
+
+
+async def test_rust_planes_workbook_is_in_the_text_of_the_playbook() -> None:
+    entry = {"payload": {"n": 1}, "layout": [], "content": json.dumps(WORKBOOK)}
+    assert (await doubled("7", entry, dialect=Dialect.RUST))[0].data == 42
+
+
+@pytest.mark.parametrize("content", ["a: [", "no playbook", None])
+async def test_rust_planes_entry_without_a_playbook_says_so(content: str | None) -> None:
+    with pytest.raises(ToolError, match="the catalog's entry 7"):
+        await doubled("7", {"payload": {"n": 1}, "content": content}, dialect=Dialect.RUST)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
 # A paragraph a layer, from the bottom to the top: packages, and the modules beside them.
 LAYERS = """
-errors backoff models settlement marks slots stopping json_text settings engine _core process
+errors backoff models settlement marks slots stopping json_text yaml_text settings engine _core process
 
 secrets transport
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from noetl_worker import json_text
-from noetl_worker.errors import ToolError
+from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.models.command import Command
 from noetl_worker.models.fit import FitRules, SecretTexts
 from noetl_worker.models.wire import JsonValue
@@ -45,7 +45,11 @@ class ToolPlane:
         catalog_id = self._command.catalog_id
         if catalog_id is None:
             raise ToolError("the command carries no catalog_id: its playbook cannot be looked up", kind="parse")
-        found = (await self._plane.catalog_entry(catalog_id)).get("payload")
+        entry = await self._plane.catalog_entry(catalog_id)
+        try:
+            found = await asyncio.to_thread(self._plane.rules.playbook_in, entry)
+        except DocumentError as error:
+            raise ToolError(f"the catalog's entry {catalog_id}: {error}", kind="parse") from error
         if not isinstance(found, Mapping):
             raise ToolError(f"the catalog's entry {catalog_id} has no playbook in it", kind="parse")
         return found

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import yaml
+
+from noetl_worker import yaml_text
 
 __all__ = ["FilePlaces", "places_in"]
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
 """As Python writes it in a traceback, and in the message of a SyntaxError."""
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def places_in(text: str, file: str) -> FilePlaces:
     """Of the text of a playbook that has been read without an error."""
     steps: dict[str, int] = {}
     code: dict[tuple[str, str], int] = {}
-    for item in _items(_fields(yaml.compose(text, Loader=_LOADER)).get("workflow")):
+    for item in _items(_fields(yaml.compose(text, Loader=yaml_text.LOADER)).get("workflow")):
         name = _fields(item).get("step")
         if not isinstance(name, yaml.ScalarNode):
             continue

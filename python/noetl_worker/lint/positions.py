@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import yaml
 
+from noetl_worker import yaml_text
 from noetl_worker.models.wire import JsonValue
 
 Path: TypeAlias = tuple[str | int, ...]
 """("workflow", 0, "tool", "kind")."""
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_NODES: Final = 200_000
 """Aliases of aliases make more of a few lines."""
 _BARE_BRACES: Final = re.compile(r"(?:^|[:\-\[,])\s*(\{\{)")
@@ -98,7 +98,7 @@ def read_text(text: str) -> PlaybookText:
     read = PlaybookText(text)
     loader = None
     try:
-        loader = _LOADER(text)
+        loader = yaml_text.LOADER(text)
         node = loader.get_single_node()
         if node is None:
             read.unreadable = Unreadable(Place(1, 1), "the file is empty")

@@ -295,7 +295,7 @@ class Plane:
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
-        """A registered resource {path, version, content, payload, ...}; `payload` is the content, parsed."""
+        """A registered resource {path, version, content, ...}: `rules.playbook_in` reads it."""
         return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:

@@ -155,6 +155,15 @@ class DialectRules(Protocol):
         """Whether a plane of this dialect answers GET /api/health like this."""
         ...
 
+    def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
+        """The playbook of a catalog's entry (protocol/executions.md#the-catalog).
+
+        Raises:
+            DocumentError: it is text, and no YAML.
+            ConfigurationError: it is text, and what reads YAML is not installed.
+        """
+        ...
+
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
         """What a claim's 409 means."""
         ...

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import yaml
 
+from noetl_worker import yaml_text
 from noetl_worker.dev.cases.differences import inner
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.dev.session import load_document
@@ -24,7 +25,6 @@ __all__ = ["OUTCOMES", "CaseFile", "PlaybookCase", "case_files"]
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
 """`running`: it stands still."""
 _ENDINGS: Final = (".test.yaml", ".test.yml")
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _files_of(path: Path) -> list[Path]:
 def _read(file: Path) -> CaseFile:
     try:
         text = file.read_text(encoding="utf-8")
-        document, node = parse_yaml(text), yaml.compose(text, _LOADER)
+        document, node = parse_yaml(text), yaml.compose(text, yaml_text.LOADER)
     except (OSError, UnicodeDecodeError, PlaybookError) as error:
         raise PlaybookError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
     reader = _CaseReader(file)

@@ -12,9 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-import yaml
-
-from noetl_worker.errors import PlaybookError
+from noetl_worker import yaml_text
+from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import JsonValue
 
 __all__ = ["KINDS", "Arc", "Loop", "Playbook", "Step", "known_kinds", "load_playbook", "parse_yaml"]
@@ -35,8 +34,6 @@ STEP_FIELDS: Final = frozenset(
 _UNWRITTEN_OF_POLICY: Final = {
     "mode": "exclusive", "on_unmatched": "continue", "before": None, "after": None, "finally_": None,
 }  # fmt: skip
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, which PyYAML's wheels have: a tenth of the time of the loader in Python."""
 END: Final = "end"
 """An arc may lead to `end` without such a step: the planes add one."""
 
@@ -132,11 +129,9 @@ def known_kinds() -> frozenset[str]:
 def parse_yaml(text: str) -> JsonValue:
     """Raises PlaybookError with the parser's reason and position in one line."""
     try:
-        return yaml.load(text, _LOADER)
-    except (yaml.YAMLError, UnicodeEncodeError) as error:  # half of a surrogate pair: no text for libyaml
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise PlaybookError(f"not YAML{where}: {getattr(error, 'problem', None) or error}") from error
+        return yaml_text.loads(text)
+    except DocumentError as error:
+        raise PlaybookError(str(error)) from error
 
 
 def load_playbook(text: str, *, source: str = "playbook", kinds: Collection[str] | None = None) -> Playbook:

@@ -150,8 +150,7 @@ class Catalog:
             "version": entry.version,
             "kind": entry.kind,
             "content": entry.content,
-            "layout": None,
-            "payload": parse_yaml(entry.content),
+            **self._parsed(entry),
             "meta": {
                 "agent": False,
                 "terminal": {},
@@ -162,6 +161,13 @@ class Catalog:
             },
             "created_at": moment(entry.created_at, utc=""),
         }
+
+    def _parsed(self, entry: CatalogEntry) -> dict[str, JsonValue]:
+        """The Rust plane keeps the steps and the workload (seen in the real one: compat/real_plane.py)."""
+        document = parse_yaml(entry.content)
+        if not self._is_rust or not isinstance(document, dict):
+            return {"layout": None, "payload": document}
+        return {"layout": document.get("workflow"), "payload": document.get("workload")}
 
 
 def _decoded(content: str) -> str:

@@ -129,6 +129,9 @@ class PythonRules:
             epoch_id=meta.get("__loop_epoch_id"),
         )
 
+    def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
+        return entry.get("payload")
+
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
         detail = body.get("detail") if isinstance(body, dict) else None
         if not isinstance(detail, dict):

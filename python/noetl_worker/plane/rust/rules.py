@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker import json_text
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, RetryLater
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import FittedResult
@@ -96,6 +97,16 @@ class RustRules:
 
     def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
         return LoopPosition(iteration_index=meta.get("iteration_index")) if "iterator_step" in meta else None
+
+    def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
+        """Its `payload` is the workload: the rest is in the text alone."""
+        try:
+            from noetl_worker import yaml_text  # where it is asked for: a worker is installed without it
+        except ImportError as error:
+            raise ConfigurationError(
+                "the Rust plane's playbooks are YAML: pip install 'noetl-worker[local]'"
+            ) from error
+        return yaml_text.loads(str(entry.get("content")))
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
         message = str(body.get("error", "")).lower() if isinstance(body, dict) else ""

@@ -50,6 +50,7 @@ class WorkbookTool:
 
     kind: ClassVar[str] = "workbook"
     config_model: ClassVar[type] = WorkbookConfig
+    requires: ClassVar[Mapping[str, str]] = {"yaml": "noetl-worker[local] on the Rust plane"}
 
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)
