@@ -13,7 +13,6 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
@@ -82,46 +81,35 @@ class DeadLetters:
         self._subject = subject
         self._worker_id = worker_id
 
-    async def keep(
-        self,
-        data: bytes,
-        *,
-        message_id: str,
-        subject: str,
-        stream_sequence: int,
-        num_delivered: int,
-        kind: OutcomeKind,
-        reason: str,
-        headers: Mapping[str, str] | None = None,
-        ids: Mapping[str, object] = MappingProxyType({}),
-    ) -> bool:
+    async def keep(self, delivery: Settleable, outcome: Outcome, ids: Mapping[str, object]) -> bool:
         """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated.
 
         Args:
             ids: of its command; the kind of its tool is in the line alone, since a dead letter has a kind of its own.
         """
+        sequence, reason = delivery.stream_sequence, outcome.reason
         dead_letter = pack(
-            data,
-            headers,
-            kind=kind.value,
+            delivery.data,
+            delivery.headers,
+            kind=outcome.kind.value,
             reason=reason,
-            subject=subject,
-            stream_sequence=stream_sequence,
-            num_delivered=num_delivered,
+            subject=delivery.subject,
+            stream_sequence=sequence,
+            num_delivered=delivery.num_delivered,
             worker_id=self._worker_id,
             kept_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
             **{name: value for name, value in ids.items() if name != "kind"},
         )
         try:
-            await self._publish(self._subject, dead_letter, message_id)
+            await self._publish(self._subject, dead_letter, delivery.message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
-            log.error("dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error), **ids)
+            log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **ids)
             return False
         log.error(
             "dead_letter",
-            subject=subject,
-            stream_sequence=stream_sequence,
-            deliveries=num_delivered,
+            subject=delivery.subject,
+            stream_sequence=sequence,
+            deliveries=delivery.num_delivered,
             reason=reason,
             **ids,
         )
@@ -143,18 +131,7 @@ async def settle_delivery(
     kind, delay_s = outcome.kind, outcome.delay_s
     settlement = SETTLEMENT[kind]
     if settlement is Settlement.TERM:
-        kept = await dead_letters.keep(
-            delivery.data,
-            message_id=delivery.message_id,
-            subject=delivery.subject,
-            stream_sequence=delivery.stream_sequence,
-            num_delivered=delivery.num_delivered,
-            kind=kind,
-            reason=outcome.reason,
-            headers=delivery.headers,
-            ids=ids(),
-        )
-        if kept:
+        if await dead_letters.keep(delivery, outcome, ids()):
             metrics.DEAD_LETTERS.labels(kind.value).inc()
         else:
             settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
