@@ -95,9 +95,7 @@ class Worker:
         self.settings = settings
         self._traces = traces
         self.identity = identity or Identity(settings)
-        self.health = Health(
-            puller_progress=self._pulled_at, is_ready_without_plane=settings.ready_without_plane == "yes"
-        )
+        self.health = Health(puller_progress=self._pulled_at)
         self.in_flight = InFlight(2 * settings.ack_wait_s)
         self.registry = registry or registry_of(settings)
         self.ready = asyncio.Event()

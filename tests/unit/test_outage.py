@@ -17,7 +17,7 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
-from unit.planes import URL, After, answer, plane, settings
+from unit.planes import URL, answer, plane, settings
 
 anyio_backend = virtual_time.anyio_backend
 BEAT_S = 15
@@ -54,9 +54,9 @@ async def test_failure_that_does_not_last_is_none_where_several_are_asked_for() 
 class Idle:
     """A worker that does nothing but its heartbeats."""
 
-    def __init__(self, said: Any, *, is_ready_without_plane: bool = False) -> None:
+    def __init__(self, said: Any) -> None:
         self.said = said
-        self.health = Health(is_ready_without_plane=is_ready_without_plane)
+        self.health = Health()
         self.health.set_ready(True, "pulling")
         self.plane, self.transport = plane(lambda *_: self.said, Dialect.RUST)
         watch = HeartbeatWatch(URL, self.health)
@@ -111,14 +111,6 @@ async def test_plane_that_refuses_heartbeats_is_up_and_said_once_a_minute(lines:
     assert [line["event"] for line in lines] == ["heartbeat_failed", "heartbeat_failed"]
     assert "NOETL_INTERNAL_API_TOKEN" in lines[0]["error"]
     assert (await worker.ready())[0] == 200
-
-
-async def test_worker_without_a_plane_may_be_ready_and_says_why_it_does_nothing() -> None:
-    worker = Idle(After(0.1, NotSent("gone")), is_ready_without_plane=True)
-    await worker.beats(3)
-    status, reason = await worker.ready()
-    assert status == 200
-    assert "does not answer" in reason
 
 
 async def test_worker_that_drains_says_so_whatever_the_plane_does() -> None:

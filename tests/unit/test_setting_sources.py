@@ -262,7 +262,7 @@ def test_variable_that_is_named_as_ours_and_is_no_setting_is_found(tmp_path: Pat
     [
         ("NOETL_WORKER_PROCESES", "NOETL_WORKER_PROCESSES"),
         ("NOETL_WORKER_OUTBOX_DIRECTORY", "NOETL_WORKER_OUTBOX_DIR"),
-        ("NOETL_WORKER_READY_WITHOUT_PLAIN", "NOETL_WORKER_READY_WITHOUT_PLANE"),
+        ("NOETL_WORKER_PROCESS_MEMORY_MIB", "NOETL_WORKER_PROCESS_MEMORY_MB"),
         ("NOETL_WORKER_SERVICE_PORTS", None),
     ],
 )

@@ -36,7 +36,6 @@ class Health:
     lock: threading.Lock = field(default_factory=threading.Lock)
     plane_down: str | None = None
     """What the heartbeats say against the control plane; written in the keepalive thread."""
-    is_ready_without_plane: bool = False
 
     def set_ready(self, ready: bool, reason: str) -> None:
         with self.lock:
@@ -55,7 +54,7 @@ class Health:
         """And why. A reason of the worker's own comes first."""
         if not self.ready or self.plane_down is None:
             return self.ready, self.reason
-        return self.is_ready_without_plane, self.plane_down
+        return False, self.plane_down
 
     def loop_lag_s(self) -> float:
         return max(0.0, time.monotonic() - self.pulse)

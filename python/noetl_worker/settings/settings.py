@@ -187,13 +187,6 @@ class Settings(ToolSettings):
         source="Rust worker",
         help="registry heartbeat; the Python plane calls 30 s without one stale",
     )
-    ready_without_plane: str = setting(
-        "NOETL_WORKER_READY_WITHOUT_PLANE",
-        "no",
-        values.choice("no", "yes"),
-        help="what /readyz says while the control plane does not answer two heartbeats in a row; no: 503, as nothing "
-        "can be run; /livez is 200, as a restart mends nothing",
-    )
     drain_timeout_s: float = setting(
         "NOETL_WORKER_DRAIN_TIMEOUT_S",
         "25",
