@@ -21,10 +21,9 @@ _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A command that waits for its kind, or runs within its limits."""
+    """A command that waits for its kind, or runs within its limit."""
 
     kind: str
-    cost: int
     admitted: asyncio.Future[None]
 
 
@@ -33,7 +32,6 @@ class Slots:
 
     Args:
         limits: kind -> most commands of it at the same time.
-        costs: kind -> slots that one command takes, 1 unless named; more than `size` counts as all of them.
         rate: most commands that are taken in a second, with a burst of one second; 0 is no limit.
         ceiling: how many slots the control plane lets us fill (its gate); never below one.
         on_free: called when one is free again.
@@ -44,7 +42,6 @@ class Slots:
         size: int,
         *,
         limits: Mapping[str, int] = _NOTHING,
-        costs: Mapping[str, int] = _NOTHING,
         rate: float = 0.0,
         ceiling: Callable[[], int] | None = None,
         on_free: Callable[[], object] = lambda: None,
@@ -52,12 +49,10 @@ class Slots:
     ) -> None:
         self.size: Final = size
         self._limits = limits
-        self._costs = {kind: min(cost, size) for kind, cost in costs.items()}
         self._used = 0
         self._waiting = 0
         self._running: Counter[str] = Counter()
         self._queue: list[_Waiter] = []
-        self._is_starved = False
         self._rate = _Rate(rate, clock) if rate else None
         self.ceiling: Final = ceiling or (lambda: size)
         self._on_free = on_free
@@ -79,8 +74,8 @@ class Slots:
         return self.size - self._used
 
     def window(self) -> int:
-        """How many more may be pulled: none while a claimed command cannot find room, or too many wait for a kind."""
-        if self._is_starved or len(self._queue) >= self.size:
+        """How many more may be pulled: none while too many wait for a kind."""
+        if len(self._queue) >= self.size:
             return 0
         room = min(self.size, max(1, self.ceiling())) - self._used
         if room > 0 and self._rate is not None:
@@ -100,42 +95,40 @@ class Slots:
 
     @contextmanager
     def waiting(self, kind: str | None = None) -> Iterator[None]:
-        """Inside, the command holds nothing: not its slots and, of `kind`, not its place among those that may run.
+        """Inside, the command holds nothing: not its slot and, of `kind`, not its place among those that may run.
 
         Afterwards it has all of it back at once, above the limits if need be: a command that has begun must be able
         to end. Bounded: with WAITING_PER_SLOT waiting for each slot, another one keeps what it has.
 
         Args:
-            kind: the kind within which the command runs; None for one outside of its kind, with a single slot.
+            kind: the kind within which the command runs; None for one outside of its kind.
         """
         if self._waiting >= self.size * WAITING_PER_SLOT:
             yield
             return
-        cost = 1 if kind is None else self._costs.get(kind, 1)
         self._waiting += 1
         if kind is not None:
             self._running[kind] -= 1
-        self.release(cost)
+        self.release()
         try:
             yield
         finally:
             self._waiting -= 1
-            self._used += cost
+            self._used += 1
             if kind is not None:
                 self._running[kind] += 1
 
     def is_limited(self, kind: str) -> bool:
-        """Whether a command of this kind takes more or less than the one slot that its delivery holds."""
-        return kind in self._limits or (kind in self._costs and self._costs[kind] != 1)
+        """Whether a command of this kind may have to wait for others of it."""
+        return kind in self._limits
 
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
-        """Inside, a command of this kind runs within its limits; before, it waits for them outside of its slot."""
-        cost = self._costs.get(kind, 1)
+        """Inside, a command of this kind runs within its limit; before, it waits for it outside of its slot."""
         if not self.is_limited(kind):
             yield
             return
-        place = _Waiter(kind, cost, asyncio.get_running_loop().create_future())
+        place = _Waiter(kind, asyncio.get_running_loop().create_future())
         self._used -= 1
         self._queue.append(place)
         self._admit()
@@ -152,29 +145,26 @@ class Slots:
             self._leave(place)
 
     def _admit(self) -> None:
-        """Admit, in their order, what fits. One that lacks slots only is not overtaken: it would wait for ever."""
-        self._is_starved = False
+        """Admit, in their order, those whose kind has room, while there are slots."""
         for place in list(self._queue):
-            is_full = place.kind in self._limits and self._running[place.kind] >= self._limits[place.kind]
-            if is_full or place.admitted.cancelled():
-                continue
-            if self._used > 0 and self._used + place.cost > self.size:
-                self._is_starved = True
+            if self._used >= self.size:
                 return
+            if self._running[place.kind] >= self._limits[place.kind] or place.admitted.cancelled():
+                continue
             self._queue.remove(place)
-            self._used += place.cost
+            self._used += 1
             self._running[place.kind] += 1
             place.admitted.set_result(None)
 
     def _leave(self, place: _Waiter) -> None:
-        """Back to the one slot that the delivery holds."""
+        """Back to the slot that the delivery holds."""
         if place in self._queue:
             self._queue.remove(place)
             self._used += 1
             self._admit()
             return
         self._running[place.kind] -= 1
-        self.release(place.cost - 1)
+        self.release(0)  # its slot stays taken; another of its kind may run
 
 
 class _Rate:

@@ -108,7 +108,6 @@ class Worker:
         self.slots = Slots(
             settings.max_concurrent,
             limits=settings.kind_limits,
-            costs=settings.slot_costs,
             rate=settings.rate_limit,
             ceiling=self._ceiling,
             on_free=self._freed.set,

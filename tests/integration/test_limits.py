@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
-import pytest
 
 from integration.house import House, house
 from integration.processes import until
@@ -69,15 +68,10 @@ workflow:
 """
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [{"NOETL_WORKER_KIND_LIMITS": "playbook=1"}, {"NOETL_WORKER_SLOT_COSTS": "playbook=2"}],
-    ids=["limit", "cost"],
-)
-async def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(limits: dict[str, str]) -> None:
+async def test_parents_that_wait_for_their_children_leave_them_the_whole_worker() -> None:
     """Parent, child and grandchild wait for one another; each but the last would need all that there is of its kind."""
     waits = "{{kind: playbook, path: tests/{child}, return_result: true, poll_interval: 0.05, timeout: 1000}}"
-    async with house(Dialect.PYTHON, WORKER_MAX_CONCURRENT="2", **limits) as home:
+    async with house(Dialect.PYTHON, WORKER_MAX_CONCURRENT="2", NOETL_WORKER_KIND_LIMITS="playbook=1") as home:
         async with httpx.AsyncClient(base_url=home.plane.url, verify=False) as client:
             last = chained("last", "{kind: noop}")
             middle, first = (

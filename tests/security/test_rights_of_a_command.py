@@ -187,7 +187,7 @@ async def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> Non
 
 
 def test_share_of_duckdb_is_by_how_many_run_at_once() -> None:
-    """(no attack) Slots, what a command takes of them, the kinds that have a DuckDB and their limits."""
+    """(no attack) Slots, the kinds that have a DuckDB and their limits."""
     usable = memory_bytes() * 4 // 5
 
     def share(**variables: str) -> int:
@@ -195,8 +195,6 @@ def test_share_of_duckdb_is_by_how_many_run_at_once() -> None:
 
     alone = {"NOETL_WORKER_KINDS_DENY": "ducklake,transfer"}
     assert share() == usable // 4
-    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=2", **alone) == usable // 2
-    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=2") == usable // 4
     assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2", **alone) == usable // 2
     assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2") == usable // 4
     assert share(NOETL_WORKER_KIND_LIMITS="duckdb=1,ducklake=1,transfer=1") == usable // 3

@@ -1,4 +1,4 @@
-"""Who may run beside whom: slots, limits and costs of kinds, the rate, and who waits outside."""
+"""Who may run beside whom: slots, limits of kinds, the rate, and who waits outside."""
 
 from __future__ import annotations
 
@@ -76,6 +76,21 @@ async def test_command_of_a_full_kind_waits_outside_its_slot_and_others_pass() -
     assert commands.slots.used == 0
 
 
+async def test_freed_slot_is_for_who_waited_for_its_kind_before_another_is_pulled() -> None:
+    commands = Commands(Slots(2, limits={"postgres": 1}))
+    for name, kind in (("p1", "postgres"), ("p2", "postgres"), ("a", "noop")):
+        await commands.start(name, kind)
+    commands.slots.take()  # pulled before p1 ended, and so above the slots
+    await commands.end("p1")
+    assert (commands.running, commands.slots.window()) == (["a"], 0)
+    commands.slots.release()
+    await settle()
+    assert (commands.running, commands.slots.window()) == (["a", "p2"], 0)
+    await commands.end("a")
+    await commands.end("p2")
+    assert (commands.slots.used, commands.slots.window()) == (0, 2)
+
+
 async def test_pulling_stops_when_as_many_wait_for_a_kind_as_there_are_slots() -> None:
     commands = Commands(Slots(2, limits={"postgres": 1}))
     for name in ("p1", "p2", "p3"):
@@ -88,31 +103,9 @@ async def test_pulling_stops_when_as_many_wait_for_a_kind_as_there_are_slots() -
     await commands.end("p3")
 
 
-async def test_costly_command_is_not_overtaken_and_stops_the_pulling_until_it_fits() -> None:
-    commands = Commands(Slots(4, costs={"container": 3}))
-    await commands.start("a")
-    await commands.start("b")
-    await commands.start("big", "container")
-    assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
-    await commands.end("a")
-    assert (commands.running, commands.slots.window()) == (["b", "big"], 0)
-    await commands.end("b")
-    assert commands.slots.window() == 1
-    await commands.end("big")
-    assert (commands.slots.used, commands.slots.window()) == (0, 4)
-
-
-async def test_command_that_costs_more_than_there_is_runs_alone() -> None:
-    commands = Commands(Slots(2, costs={"container": 9}))
-    await commands.start("big", "container")
-    assert (commands.running, commands.slots.window()) == (["big"], 0)
-    await commands.end("big")
-    assert commands.slots.window() == 2
-
-
 @pytest.mark.parametrize("victim", ["waiting", "running"])
 async def test_cancelled_command_leaves_nothing_behind(victim: str) -> None:
-    commands = Commands(Slots(4, limits={"container": 1}, costs={"container": 2}))
+    commands = Commands(Slots(4, limits={"container": 1}))
     await commands.start("running", "container")
     await commands.start("waiting", "container")
     assert commands.running == ["running"]
@@ -129,20 +122,6 @@ def test_command_that_waits_for_others_holds_no_slot() -> None:
     with slots.waiting():
         assert slots.window() == 1
     assert slots.window() == 0
-
-
-async def test_command_that_waits_gives_back_the_whole_cost_of_its_kind() -> None:
-    commands = Commands(Slots(2, costs={"playbook": 2}))
-    await commands.start("parent", "playbook")
-    assert commands.slots.window() == 0
-    with commands.slots.waiting("playbook"):
-        assert (commands.slots.used, commands.slots.window()) == (0, 2)
-        await commands.start("child", "playbook")
-        assert commands.running == ["parent", "child"]
-        await commands.end("child")
-    assert (commands.slots.used, commands.slots.window()) == (2, 0)
-    await commands.end("parent")
-    assert (commands.slots.used, commands.slots.window()) == (0, 2)
 
 
 async def test_command_that_waits_leaves_its_place_in_its_kind_to_another() -> None:

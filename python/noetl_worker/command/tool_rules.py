@@ -111,9 +111,8 @@ def _duckdb_kinds(settings: Settings) -> list[str]:
 
 def _duckdb_share(settings: Settings) -> int:
     """Of four fifths of the memory, by how many commands with a DuckDB run at the same time; 0: not known."""
-    costs = {kind: settings.slot_costs.get(kind, 1) for kind in _duckdb_kinds(settings)}
-    in_slots = {kind: max(settings.max_concurrent // cost, 1) for kind, cost in costs.items()}
-    allowed = sum(min(most, settings.kind_limits.get(kind, most)) for kind, most in in_slots.items())
-    at_once = max(min(allowed, max(in_slots.values(), default=1)), 1)
+    slots = settings.max_concurrent
+    allowed = sum(min(slots, settings.kind_limits.get(kind, slots)) for kind in _duckdb_kinds(settings))
+    at_once = max(min(allowed, slots), 1)
     usable = memory_bytes() * 4 // 5
     return min(max(usable // at_once, _LEAST_SHARE), usable)

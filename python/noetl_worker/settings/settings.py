@@ -142,13 +142,6 @@ class Settings(ToolSettings):
         unit="commands",
         help="most commands of a kind at the same time: postgres=4,container=2",
     )
-    slot_costs: Mapping[str, int] = setting(
-        "NOETL_WORKER_SLOT_COSTS",
-        "",
-        values.numbers_by_name(1),
-        unit="slots",
-        help="slots that a command of a kind takes, 1 unless named: container=4",
-    )
     execution_share: float = setting(
         "NOETL_WORKER_EXECUTION_SHARE",
         "0",
