@@ -264,7 +264,6 @@ class Worker:
         return {
             "version": __version__,
             "engine": engine.ENGINE,
-            "http": plane.client.transport.name,
             "stream": durable.stream,
             "durable": durable.name,
             "filters": durable.filters,

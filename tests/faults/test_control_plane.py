@@ -29,7 +29,6 @@ from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport.opening import open_transport
 
-TRANSPORTS = ("on_loop", "httpx")
 SENDS = 4
 
 
@@ -54,16 +53,15 @@ def answered(home: Scene, issued: list[Any]) -> bool:
     return all(calls[str(one.command_id)] for one in issued)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("how", ["hangs", "resets"])
 async def test_f15_answer_that_never_comes_leaves_one_row(
-    dialect: Dialect, how: str, transport: str, tmp_path: Path, measured: Measured
+    dialect: Dialect, how: str, tmp_path: Path, measured: Measured
 ) -> None:
-    pytest.importorskip(transport)
     gate = Gate(tmp_path)
-    variables = {"NOETL_WORKER_HTTP_TIMEOUT_S": "1", "NOETL_WORKER_HTTP_TRANSPORT": transport}
     async with behind_proxy(tmp_path, dialect) as (home, proxy):
-        worker = await home.start_process(NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}", **variables)
+        worker = await home.start_process(
+            NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}", NOETL_WORKER_HTTP_TIMEOUT_S="1"
+        )
         command = RawCommand("shell", {"command": gate.command()})
         issued = await home.plane.create_commands([command] * 4)
         await until(lambda: gate.runs == 4, "all run")
@@ -79,7 +77,7 @@ async def test_f15_answer_that_never_comes_leaves_one_row(
         await home.stop_all()
         refs = [str(one.command_id) for one in issued]
         sends = {ref: sends_of(worker, ref) for ref in refs}
-    word = f"{dialect.value}, {transport}"
+    word = dialect.value
     # The Rust plane's batch has no key and makes its own ids: each send that it processed is a row
     # (protocol/events.md#rust-plane).
     most = 1 if dialect is Dialect.PYTHON else max(sends.values())
@@ -95,12 +93,9 @@ def sends_of(worker: WorkerProcess, ref: str) -> int:
     return max(tries, default=0) + 1
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transport: str, measured: Measured) -> None:
+async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(measured: Measured) -> None:
     """What is called unsent is sent again: a child playbook would be started twice."""
-    pytest.importorskip(transport)
-    settings = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, "NOETL_WORKER_HTTP_TIMEOUT_S": "2"})
-    client = open_transport(settings, max_connections=4)
+    client = open_transport(load_settings({"NOETL_WORKER_HTTP_TIMEOUT_S": "2"}), max_connections=4)
     told: Counter[type[Exception]] = Counter()
 
     async def send(port: int) -> None:
@@ -117,10 +112,10 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transpor
     await asyncio.gather(*(send(port) for _ in range(SENDS)))  # nobody listens there any more
     await client.close()
     assert arrived == SENDS
-    measured("F15", f"{transport}: sent requests reported as unsent, of {SENDS}", unsent, "", exactly=0)
+    measured("F15", f"sent requests reported as unsent, of {SENDS}", unsent, "", exactly=0)
     measured(
         "F15",
-        f"{transport}: unsent requests reported as sent, of {SENDS}",
+        f"unsent requests reported as sent, of {SENDS}",
         told[MaybeProcessed] - arrived,
         "",
         exactly=0,

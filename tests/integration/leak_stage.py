@@ -44,7 +44,6 @@ from noetl_worker.report.emitter import Emitter
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
-from noetl_worker.transport.over_httpx import HttpxTransport
 from noetl_worker.transport.transport import Body, Response
 from unit.planes import URL, settings
 
@@ -266,12 +265,11 @@ ENDS = ("raised", "raised_by_chance", "raised_from", "returned_failure")
 
 
 class Recording:
-    """A transport that keeps every request, and refuses outcomes when told to, quoting them."""
+    """A transport to a plane of this process: it keeps every request, and refuses outcomes when told to, quoting
+    them."""
 
-    name = "recording"
-
-    def __init__(self, inner: HttpxTransport) -> None:
-        self.inner = inner
+    def __init__(self, plane: DevControlPlane) -> None:
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=plane.app))  # type: ignore[arg-type]
         self.sent: list[bytes] = []
         self.refuses = False
 
@@ -282,10 +280,11 @@ class Recording:
         self.sent += [url.encode(), json.dumps(dict(headers)).encode(), whole]
         if self.refuses and "/api/events" in url:
             return Response(422, {}, b'{"detail":' + json.dumps(whole.decode()).encode() + b"}")
-        return await self.inner.send(method, url, headers, body, timeout_s)
+        answer = await self.client.request(method, url, headers=dict(headers), content=whole)
+        return Response(answer.status_code, dict(answer.headers), answer.content)
 
     async def close(self) -> None:
-        await self.inner.close()
+        await self.client.aclose()
 
 
 class Message:
@@ -327,7 +326,7 @@ class Stage:
     def __init__(self, dialect: Dialect, outbox: Path) -> None:
         self.plane = DevControlPlane(PlaneSettings(dialect=dialect))
         ours = settings(NOETL_CONTROL_PLANE=dialect.value)
-        self.wire = Recording(HttpxTransport(ours, transport=httpx.ASGITransport(app=self.plane.app)))  # type: ignore[arg-type]
+        self.wire = Recording(self.plane)
         self.tool = LeakTool()
         self.client = ControlPlaneClient(self.wire, ours)
         self.registry = Registry([self.tool], plugins=False)

@@ -1,4 +1,4 @@
-"""The client's whole surface against the development control plane, per dialect and transport."""
+"""The client's whole surface against the development control plane, per dialect."""
 
 from __future__ import annotations
 
@@ -19,16 +19,11 @@ from noetl_worker.transport.opening import open_transport
 from patience import PATIENCE_S
 
 
-@pytest.fixture(params=["httpx", "on_loop"])
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @asynccontextmanager
-async def reached(dialect: Dialect, transport: str, **settings: Any) -> AsyncIterator[tuple[Plane, DevControlPlane]]:
+async def reached(dialect: Dialect, **settings: Any) -> AsyncIterator[tuple[Plane, DevControlPlane]]:
     async with DevControlPlane(PlaneSettings(dialect=dialect, **settings)) as control_plane:
-        variables = {"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": transport}
-        chosen = load_settings({**variables, "NOETL_WORKER_HTTP_TIMEOUT_S": f"{PATIENCE_S:g}"})
+        variables = {"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TIMEOUT_S": f"{PATIENCE_S:g}"}
+        chosen = load_settings(variables)
         client = ControlPlaneClient(open_transport(chosen), chosen)
         try:
             plane = await client.plane("")
@@ -38,8 +33,8 @@ async def reached(dialect: Dialect, transport: str, **settings: Any) -> AsyncIte
             await client.close()
 
 
-async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect, transport: str) -> None:
-    async with reached(dialect, transport) as (plane, control_plane):
+async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect) -> None:
+    async with reached(dialect) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         big = 2**63 - 1
         variables = {"n": big, "deep": {"x": [1, None]}, "name with space": "ü"}
@@ -48,8 +43,8 @@ async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialec
         assert await plane.get_var(one.execution_id, "missing") is None
 
 
-async def test_command_is_fetched_without_claiming_it(dialect: Dialect, transport: str) -> None:
-    async with reached(dialect, transport) as (plane, control_plane):
+async def test_command_is_fetched_without_claiming_it(dialect: Dialect) -> None:
+    async with reached(dialect) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand("shell", {"command": "true"})], publish=False)
         fetched = await plane.fetch_command(one.event_id)
         assert (fetched["execution_id"], fetched["action"]) == (one.execution_id, "shell")
@@ -60,8 +55,8 @@ async def test_command_is_fetched_without_claiming_it(dialect: Dialect, transpor
 
 
 @pytest.mark.parametrize("prefix", ["/api", "/api/api"])
-async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, transport: str) -> None:
-    async with reached(Dialect.PYTHON, transport, result_prefix=prefix) as (plane, control_plane):
+async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str) -> None:
+    async with reached(Dialect.PYTHON, result_prefix=prefix) as (plane, control_plane):
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         data = b'{"id":767527441517510672,"rows":[1,2]}'
         stored = await plane.put_result(one.execution_id, "start", data, source_step="start")
@@ -70,8 +65,8 @@ async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, tr
         assert timedelta(hours=1, minutes=59) < left <= timedelta(hours=2), "as the worker has asked for"
 
 
-async def test_credentials_keychain_and_cancellation(dialect: Dialect, transport: str) -> None:
-    async with reached(dialect, transport) as (plane, control_plane):
+async def test_credentials_keychain_and_cancellation(dialect: Dialect) -> None:
+    async with reached(dialect) as (plane, control_plane):
         body = {"name": "pg demo", "type": "postgres", "data": {"host": "h", "password": "p"}, "tags": []}
         await plane.client.send("POST", f"{plane.url}/api/credentials", body)
         record = await plane.credential("pg demo")
@@ -83,8 +78,8 @@ async def test_credentials_keychain_and_cancellation(dialect: Dialect, transport
         assert await plane.is_cancelled(one.execution_id) is False
 
 
-async def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, transport: str) -> None:
-    async with reached(dialect, transport) as (plane, _):
+async def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect) -> None:
+    async with reached(dialect) as (plane, _):
         assert await plane.heartbeat("w-1") is False
         await plane.register({"name": "w-1", "component_type": "worker_pool", "runtime": "python", "status": "ready"})
         assert await plane.heartbeat("w-1") is True
@@ -92,8 +87,8 @@ async def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, tran
         await plane.deregister("never registered")
 
 
-async def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
-    async with reached(Dialect.PYTHON, transport) as (plane, control_plane):
+async def test_child_playbook_is_started_and_asked_for() -> None:
+    async with reached(Dialect.PYTHON) as (plane, control_plane):
         content = "metadata: {name: c, path: t/c}\nworkflow: [{step: start, tool: {kind: noop}}]\n"
         control_plane.register_playbook(content)
         started = await plane.execute_playbook({"path": "t/c", "payload": {}})

@@ -80,20 +80,14 @@ async def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialec
         await home.wait_settled()
         assert await worker.stop() == 0
         assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
-        assert worker.logged("pulling")[0]["http"] == "on_loop"
 
 
-@pytest.mark.parametrize(("loop", "transport"), [("asyncio", "httpx"), ("uvloop", "httpx"), ("asyncio", "on_loop")])
-async def test_mixed_commands_end_on_each_loop_and_transport(loop: str, transport: str, tmp_path: Path) -> None:
-    """Those of 500 above end on the fourth pair, which is the one that a worker has by itself."""
-    pytest.importorskip(loop)
-    variables = {"NOETL_WORKER_LOOP": loop, "NOETL_WORKER_HTTP_TRANSPORT": transport}
-    async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+async def test_mixed_commands_end_on_the_standard_loop_too(tmp_path: Path) -> None:
+    async with house(worker=False) as home, worker_process(home, tmp_path, NOETL_WORKER_LOOP="asyncio") as worker:
         issued = await home.plane.create_commands([mixed(number) for number in range(30)])
         await home.wait_terminal(*(one.event_id for one in issued))
         await home.wait_settled()
         assert await worker.stop() == 0
-        assert worker.logged("pulling")[0]["http"] == transport
         for one in issued:
             assert len(home.terminal_events(one.event_id)) == 1
 

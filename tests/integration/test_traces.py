@@ -158,10 +158,8 @@ class _Span:
     ids = (TRACE_ID, "b7ad6b7169203331")
 
 
-@pytest.mark.parametrize("transport", ["auto", "httpx"])
-async def test_requests_to_the_plane_carry_the_trace_of_their_command(transport: str) -> None:
-    below = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
-    traced, token = TracedTransport(below), CURRENT.set(_Span())
+async def test_requests_to_the_plane_carry_the_trace_of_their_command() -> None:
+    traced, token = TracedTransport(open_transport(load_settings({}))), CURRENT.set(_Span())
     with HttpStub() as stub:
         stub.answer("POST /api/commands/1/claim", json={})
         url = stub.url + "/api/commands/1/claim"

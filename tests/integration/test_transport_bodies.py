@@ -28,11 +28,6 @@ from patience import PATIENCE_S
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution"}
 
 
-@pytest.fixture(params=["httpx", "on_loop"])
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def chunks(sizes: Iterable[int], sent: list[int]) -> Script:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -47,19 +42,19 @@ def chunks(sizes: Iterable[int], sent: list[int]) -> Script:
     return answer
 
 
-async def test_chunked_answer_without_an_end_is_refused_and_not_read_on(name: str) -> None:
+async def test_chunked_answer_without_an_end_is_refused_and_not_read_on() -> None:
     sent = [0]
 
-    async with serving(chunks(repeat(256 * 1024, 100_000), sent)) as url, transport(name) as wire:
+    async with serving(chunks(repeat(256 * 1024, 100_000), sent)) as url, transport() as wire:
         with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
             await wire.send("GET", url, {}, None, PATIENCE_S)
     assert MAX_BODY_BYTES <= sent[0] < 2 * MAX_BODY_BYTES  # the part that went over the limit may not count as sent
 
 
 @pytest.mark.parametrize("over", [0, 1])
-async def test_chunked_answer_may_be_as_large_as_the_limit(name: str, over: int) -> None:
+async def test_chunked_answer_may_be_as_large_as_the_limit(over: int) -> None:
     sizes = [MAX_BODY_BYTES // 64] * 64 + [1] * over
-    async with serving(chunks(sizes, [0])) as url, transport(name) as wire:
+    async with serving(chunks(sizes, [0])) as url, transport() as wire:
         if over:
             with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
                 await wire.send("GET", url, {}, None, PATIENCE_S)
@@ -67,14 +62,14 @@ async def test_chunked_answer_may_be_as_large_as_the_limit(name: str, over: int)
             assert len((await wire.send("GET", url, {}, None, PATIENCE_S)).body) == MAX_BODY_BYTES
 
 
-async def test_declared_length_over_the_limit_is_refused_before_it_is_read(name: str) -> None:
+async def test_declared_length_over_the_limit_is_refused_before_it_is_read() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 500_000)
         await writer.drain()
         await reader.read()
 
-    async with serving(answer) as url, transport(name) as wire:
+    async with serving(answer) as url, transport() as wire:
         with pytest.raises(MaybeProcessed, match="larger than"):
             await wire.send("GET", url, {}, None, PATIENCE_S)
 
@@ -100,9 +95,9 @@ def store(received: list[tuple[bytes, Any, int]]) -> Script:
     return answer
 
 
-async def put(name: str, data: bytes, received: list[Any]) -> int:
+async def put(data: bytes, received: list[Any]) -> int:
     """Store one result; the most memory Python took for it."""
-    async with serving(store(received)) as url, transport(name) as wire:
+    async with serving(store(received)) as url, transport() as wire:
         plane = Plane(ControlPlaneClient(wire, load_settings({"NOETL_SERVER_URL": url})), url, Dialect.RUST)
         tracemalloc.start()
         try:
@@ -115,46 +110,46 @@ async def put(name: str, data: bytes, received: list[Any]) -> int:
 
 
 @pytest.mark.parametrize("size", [10, 1024 * 1024 - 2, 1024 * 1024 + 1, 3_000_000])
-async def test_result_arrives_whole_with_its_length_declared(name: str, size: int) -> None:
+async def test_result_arrives_whole_with_its_length_declared(size: int) -> None:
     received: list[Any] = []
-    await put(name, json.dumps("x" * size).encode(), received)
+    await put(json.dumps("x" * size).encode(), received)
     [(head, body, _)] = received
     assert body == {"name": "start", "scope": "execution", "source_step": "start", "data": "x" * size}
     assert b"chunked" not in head.lower()
     assert b"application/json" in head.lower()
 
 
-async def test_large_result_is_sent_without_a_copy_of_it(name: str) -> None:
+async def test_large_result_is_sent_without_a_copy_of_it() -> None:
     received: list[Any] = []
     data = b'"' + b"x" * 30_000_000 + b'"'
-    assert await put(name, data, received) < 5_000_000
+    assert await put(data, received) < 5_000_000
     assert received[0][2] > len(data)
 
 
-async def test_answer_that_does_not_come_in_time_is_not_told_as_a_failed_connect(name: str) -> None:
+async def test_answer_that_does_not_come_in_time_is_not_told_as_a_failed_connect() -> None:
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
         await reader.read()
 
-    async with serving(never) as url, transport(name) as wire:
+    async with serving(never) as url, transport() as wire:
         with pytest.raises(MaybeProcessed, match=r"no complete answer in .*0\.2 s") as told:
             await wire.send("POST", f"{url}/api/events", {}, b"{}", 0.2)
         assert "connect" not in str(told.value).lower()
 
 
-async def test_request_without_a_limit_outlasts_the_timeout_of_the_others(name: str) -> None:
+async def test_request_without_a_limit_outlasts_the_timeout_of_the_others() -> None:
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(0.5)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         await writer.drain()
 
-    async with serving(slow) as url, transport(name, NOETL_WORKER_HTTP_TIMEOUT_S="0.1") as wire:
+    async with serving(slow) as url, transport(NOETL_WORKER_HTTP_TIMEOUT_S="0.1") as wire:
         assert (await wire.send("POST", f"{url}/api/events", {}, b"", None)).body == b"{}"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at its own sockets in /proc")
-async def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(name: str) -> None:
+async def test_connection_to_a_machine_that_has_vanished_comes_to_an_end() -> None:
     """Nothing else would end a request without a limit: TCP asks the peer's machine."""
     asked: list[tuple[int, ...]] = []
 
@@ -173,6 +168,6 @@ async def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(name: s
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         await writer.drain()
 
-    async with serving(answer) as url, transport(name) as wire:
+    async with serving(answer) as url, transport() as wire:
         await wire.send("POST", url, {}, b"", None)
     assert asked == [(1, PROBE_S, PROBE_S, PROBES)]

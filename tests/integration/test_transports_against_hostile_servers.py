@@ -1,4 +1,4 @@
-"""Servers that do what no server should, and the transports side by side: same answers, same errors."""
+"""Servers that do what no server should, and the two parsers side by side: same answers, same errors."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from patience import PATIENCE_S
 
 PEM = Path(__file__, "../../tools/loopback.pem").resolve()
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nRetry-After: 7\r\nContent-Length: 8\r\n\r\n{"a": 1}'
-TRANSPORTS = ["httpx", "on_loop", "on_loop with h11"]
 
 
-@pytest.fixture(params=TRANSPORTS)
-def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param.endswith("h11"):  # as it is imported where there is no httptools
+@pytest.fixture(params=["httptools", "h11"], autouse=True)
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "h11":  # as it is imported where there is no httptools
         monkeypatch.setitem(sys.modules, "httptools", None)
         importlib.reload(on_loop)
-    elif request.param == "on_loop":
+    else:
         pytest.importorskip("httptools")
-    yield str(request.param).partition(" ")[0]
-    if request.param.endswith("h11"):
+    yield
+    if request.param == "h11":
         monkeypatch.undo()
         importlib.reload(on_loop)
 
@@ -92,7 +91,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_every_transport_reads_the_same(case: Case, name: str) -> None:
+async def test_both_parsers_read_the_same(case: Case) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         for part in case.parts:
@@ -100,7 +99,7 @@ async def test_every_transport_reads_the_same(case: Case, name: str) -> None:
             await writer.drain()
             await asyncio.sleep(0)
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         if case.status is None:
             with pytest.raises(MaybeProcessed):
                 await post(wire, url)
@@ -112,10 +111,7 @@ async def test_every_transport_reads_the_same(case: Case, name: str) -> None:
             assert answer.headers.get("content-type") == "application/json"
 
 
-async def test_second_answer_to_one_request_is_given_to_nobody(name: str) -> None:
-    if name == "httpx":
-        pytest.skip("httpx gives it to the next request")
-
+async def test_second_answer_to_one_request_is_given_to_nobody() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             path = (await head_of(reader)).split(b" ")[1]
@@ -123,20 +119,20 @@ async def test_second_answer_to_one_request_is_given_to_nobody(name: str) -> Non
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
             await writer.drain()
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         for number in range(3):
             answer = await wire.send("GET", f"{url}/{number}", {}, None, PATIENCE_S)
             assert answer.body == f"/{number}".encode()
 
 
 @pytest.mark.parametrize("part", [b"", OK[:10], OK[:-1], CHUNKED])
-async def test_answer_that_does_not_end_is_given_up_at_the_deadline(part: bytes, name: str) -> None:
+async def test_answer_that_does_not_end_is_given_up_at_the_deadline(part: bytes) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         writer.write(part)
         await asyncio.Event().wait()
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         with pytest.raises(MaybeProcessed):
             await post(wire, url, timeout_s=0.2)
 
@@ -152,9 +148,8 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("name", TRANSPORTS[1:], indirect=True)
 @pytest.mark.parametrize("flood", FLOODS)
-async def test_flood_beside_the_content_of_an_answer_is_ended_by_its_size(flood: str, name: str) -> None:
+async def test_flood_beside_the_content_of_an_answer_is_ended_by_its_size(flood: str) -> None:
     """A server that does not stop: what is read of it is bounded, whatever the deadline; buffers of the system are
     some megabytes."""
     head, part = FLOODS[flood]
@@ -170,13 +165,13 @@ async def test_flood_beside_the_content_of_an_answer_is_ended_by_its_size(flood:
             sent += len(block)
         await asyncio.Event().wait()
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         with pytest.raises(MaybeProcessed, match=r"cannot be read|beside its content"):
             await post(wire, url, timeout_s=30)
     assert sent < 1 << 24
 
 
-async def test_drip_that_never_pauses_is_given_up_at_the_deadline(name: str) -> None:
+async def test_drip_that_never_pauses_is_given_up_at_the_deadline() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         writer.write(CHUNKED)
@@ -185,12 +180,12 @@ async def test_drip_that_never_pauses_is_given_up_at_the_deadline(name: str) -> 
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         with pytest.raises(MaybeProcessed):
             await post(wire, url, timeout_s=0.2)
 
 
-async def test_connection_that_the_server_has_closed_is_not_used_again(name: str) -> None:
+async def test_connection_that_the_server_has_closed_is_not_used_again() -> None:
     closed = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -201,7 +196,7 @@ async def test_connection_that_the_server_has_closed_is_not_used_again(name: str
         await writer.wait_closed()
         closed.set()
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         for _ in range(3):
             closed.clear()
             assert (await post(wire, url)).status == 200
@@ -209,8 +204,7 @@ async def test_connection_that_the_server_has_closed_is_not_used_again(name: str
             await asyncio.sleep(0)  # the loop reads the end
 
 
-@pytest.mark.parametrize("name", TRANSPORTS[1:], indirect=True)
-async def test_closed_connections_are_freed_without_the_garbage_collector(name: str) -> None:
+async def test_closed_connections_are_freed_without_the_garbage_collector() -> None:
     """It seldom runs in a worker: some hundred connections a quarter of an hour were memory that grew (F24)."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -224,7 +218,7 @@ async def test_closed_connections_are_freed_without_the_garbage_collector(name: 
     gc.collect()
     gc.disable()
     try:
-        async with serving(script) as url, transport(name) as wire:
+        async with serving(script) as url, transport() as wire:
             before = objects()
             for _ in range(30):
                 assert (await post(wire, url)).status == 200
@@ -233,7 +227,7 @@ async def test_closed_connections_are_freed_without_the_garbage_collector(name: 
         gc.enable()
 
 
-async def test_kept_connection_serves_many_requests(name: str) -> None:
+async def test_kept_connection_serves_many_requests() -> None:
     connections = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -243,13 +237,13 @@ async def test_kept_connection_serves_many_requests(name: str) -> None:
             await head_of(reader)
             writer.write(OK)
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         for _ in range(20):
             assert (await post(wire, url)).status == 200
     assert connections == 1
 
 
-async def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when_none_comes(name: str) -> None:
+async def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when_none_comes() -> None:
     free, arrived = asyncio.Event(), asyncio.Queue[None]()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -259,7 +253,7 @@ async def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when
             await free.wait()
             writer.write(OK)
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         holding = [asyncio.ensure_future(post(wire, url)) for _ in range(2)]
         for _ in holding:
             await arrived.get()
@@ -270,7 +264,7 @@ async def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when
         assert [one.status for one in await asyncio.gather(*holding, waiting)] == [200] * 3
 
 
-async def test_cancelled_request_leaves_a_transport_that_works(name: str) -> None:
+async def test_cancelled_request_leaves_a_transport_that_works() -> None:
     arrived, answers = asyncio.Event(), [False, True, True]
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -282,7 +276,7 @@ async def test_cancelled_request_leaves_a_transport_that_works(name: str) -> Non
             else:
                 await asyncio.Event().wait()
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         asking = asyncio.ensure_future(post(wire, url))
         await arrived.wait()
         asking.cancel()
@@ -291,8 +285,7 @@ async def test_cancelled_request_leaves_a_transport_that_works(name: str) -> Non
         assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
 
 
-@pytest.mark.parametrize("name", TRANSPORTS[1:], indirect=True)
-async def test_request_whose_connection_is_closed_before_its_turn_to_be_written_is_unsent(name: str) -> None:
+async def test_request_whose_connection_is_closed_before_its_turn_to_be_written_is_unsent() -> None:
     """Requests of one turn of the loop are written together, at its end."""
     heads: list[bytes] = []
 
@@ -301,7 +294,7 @@ async def test_request_whose_connection_is_closed_before_its_turn_to_be_written_
             heads.append(await head_of(reader))
             writer.write(OK)
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         await post(wire, url)
         asking, closing = asyncio.ensure_future(post(wire, url)), wire.close()
         asyncio.get_running_loop().call_soon(closing.send, None)  # behind the request, and before it is written
@@ -311,14 +304,14 @@ async def test_request_whose_connection_is_closed_before_its_turn_to_be_written_
     assert len(heads) == 1
 
 
-async def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
+async def test_early_answer_ends_the_sending_of_a_large_body() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         await reader.read(1_000_000)
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         try:
             answer = await wire.send("PUT", f"{url}/r", {}, (b"x" * 40_000_000,), PATIENCE_S)
         except MaybeProcessed:
@@ -329,8 +322,8 @@ async def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:1/x", "http://name.invalid/x", "https://127.0.0.1:1/x", "ftp://h/x", "nonsense"]
 )
-async def test_what_cannot_be_reached_is_unsent(url: str, name: str) -> None:
-    async with transport(name) as wire:
+async def test_what_cannot_be_reached_is_unsent(url: str) -> None:
+    async with transport() as wire:
         with pytest.raises(NotSent):
             await wire.send("POST", url, {}, b"{}", PATIENCE_S)
 
@@ -338,7 +331,7 @@ async def test_what_cannot_be_reached_is_unsent(url: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("path", "headers"), [("/a b", {}), ("/a\r\nx: y", {}), ("/x", {"x": "1\r\ny: 2"}), ("/x", {"x\r\ny": "2"})]
 )
-async def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, str], name: str) -> None:
+async def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, str]) -> None:
     heads: list[bytes] = []
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -346,7 +339,7 @@ async def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, 
         writer.write(OK)
 
     async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
+        async with serving(script) as url, transport() as wire:
             try:
                 await wire.send("GET", url + path, headers, None, PATIENCE_S)
             except (NotSent, MaybeProcessed):
@@ -369,11 +362,11 @@ async def always_ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         await writer.drain()
 
 
-async def test_certificate_of_the_named_authority_is_trusted_and_no_other(name: str) -> None:
+async def test_certificate_of_the_named_authority_is_trusted_and_no_other() -> None:
     async with serving(always_ok, tls()) as url:
-        async with transport(name, NOETL_TLS_CA=str(PEM)) as wire:
+        async with transport(NOETL_TLS_CA=str(PEM)) as wire:
             assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
-        async with transport(name) as wire:
+        async with transport() as wire:
             with pytest.raises(NotSent, match=r"(?i)certificate"):
                 await post(wire, url)
 
@@ -400,9 +393,9 @@ def named(*, client: str = "") -> dict[str, str]:
     ("certificate", "refused"), [("valid", None), ("expired", "expired"), ("foreign", "unable to get local issuer")]
 )
 async def test_plane_s_certificate_has_to_be_valid_and_of_the_named_authority(
-    certificate: str, refused: str | None, name: str
+    certificate: str, refused: str | None
 ) -> None:
-    async with serving(always_ok, of(certificate)) as url, transport(name, **named()) as wire:
+    async with serving(always_ok, of(certificate)) as url, transport(**named()) as wire:
         if refused is None:
             assert (await post(wire, url)).status == 200
             return
@@ -411,9 +404,9 @@ async def test_plane_s_certificate_has_to_be_valid_and_of_the_named_authority(
 
 
 @pytest.mark.parametrize("client", ["valid", "", "expired", "foreign"])
-async def test_plane_that_asks_for_a_certificate_gets_ours_and_refuses_any_other(client: str, name: str) -> None:
+async def test_plane_that_asks_for_a_certificate_gets_ours_and_refuses_any_other(client: str) -> None:
     context = of("valid", clients_of="ca")
-    async with serving(always_ok, context) as url, transport(name, **named(client=client)) as wire:
+    async with serving(always_ok, context) as url, transport(**named(client=client)) as wire:
         if client == "valid":
             assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
             return
@@ -422,23 +415,23 @@ async def test_plane_that_asks_for_a_certificate_gets_ours_and_refuses_any_other
             await post(wire, url)
 
 
-async def test_https_to_a_server_without_tls_is_unsent(name: str) -> None:
+async def test_https_to_a_server_without_tls_is_unsent() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         with pytest.raises(NotSent):
             await post(wire, url.replace("http://", "https://"))
 
 
-async def test_name_and_password_of_an_address_are_sent_as_basic_credentials(name: str) -> None:
+async def test_name_and_password_of_an_address_are_sent_as_basic_credentials() -> None:
     heads: list[bytes] = []
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append((await head_of(reader)).lower())
         writer.write(OK)
 
-    async with serving(script) as url, transport(name) as wire:
+    async with serving(script) as url, transport() as wire:
         assert (await post(wire, url.replace("http://", "http://me:p%40ss@"))).status == 200
     assert b"authorization: basic bwu6cebzcw==\r\n" in heads[0]

@@ -44,9 +44,8 @@ async def serving(script: Script, context: ssl.SSLContext | None = None) -> Asyn
 
 
 @asynccontextmanager
-async def transport(name: str, max_connections: int = 2, **settings: str) -> AsyncIterator[Transport]:
-    chosen = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": name, **settings})
-    wire = open_transport(chosen, max_connections=max_connections)
+async def transport(max_connections: int = 2, **settings: str) -> AsyncIterator[Transport]:
+    wire = open_transport(load_settings(settings), max_connections=max_connections)
     try:
         yield wire
     finally:

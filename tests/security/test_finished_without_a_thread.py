@@ -28,7 +28,6 @@ from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.on_loop import OnLoopTransport
-from noetl_worker.transport.over_httpx import HttpxTransport
 
 PAD = "a" * (2 << 20)
 COMMAND = dict(
@@ -87,8 +86,8 @@ async def of_scratch():
         Path(place, "file").write_text("x")
     return {"said": "there" if Path(place).exists() else "gone"}
 
-async def of_transport(name):
-    transport = {"on_loop": OnLoopTransport, "httpx": HttpxTransport}[name](load_settings({}))
+async def of_transport():
+    transport = OnLoopTransport(load_settings({}))
     try:
         await transport.send("GET", "http://localhost:9/", {}, None, 5.0)
     except TransportError as error:
@@ -99,7 +98,7 @@ async def of_transport(name):
 WORK = {
     **{kind: partial(of_kind, kind) for kind in ("http", "mcp", "artifact")},
     **{f"report to {dialect.value}": partial(of_report, dialect) for dialect in Dialect},
-    **{name: partial(of_transport, name) for name in ("on_loop", "httpx")},
+    "transport": of_transport,
     "scratch": of_scratch,
 }
 
@@ -141,8 +140,7 @@ def test_scratch_directory_is_removed() -> None:
     assert found()["under"]["scratch"] == {"said": "gone"}
 
 
-@pytest.mark.parametrize(("transport", "error"), [("on_loop", "NotSent"), ("httpx", "MaybeProcessed")])
-def test_event_is_sent_again_where_the_name_of_the_plane_cannot_be_looked_up(transport: str, error: str) -> None:
+def test_event_is_sent_again_where_the_name_of_the_plane_cannot_be_looked_up() -> None:
     """The plane's name cannot be looked up for lack of threads."""
-    said = found()["under"][transport]["said"]
-    assert (said.partition(":")[0], said.endswith("can't start new thread")) == (error, True)
+    said = found()["under"]["transport"]["said"]
+    assert (said.partition(":")[0], said.endswith("can't start new thread")) == ("NotSent", True)

@@ -75,8 +75,6 @@ class HttpNetwork:
 class SimTransport:
     """The product's `Transport` over the simulated network."""
 
-    name = "simulated"
-
     def __init__(self, network: HttpNetwork, process: Process) -> None:
         self._network = network
         self._process = process

@@ -58,7 +58,7 @@ class BrokenPlane(MemoryControlPlane):
 
 async def with_plane(dialect: Dialect, use: Callable[[Any], Awaitable[None]]) -> None:
     async with DevControlPlane(PlaneSettings(dialect=dialect)) as control_plane:
-        settings = load_settings({"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": "httpx"})
+        settings = load_settings({"NOETL_SERVER_URL": control_plane.url})
         client = ControlPlaneClient(open_transport(settings), settings)
         try:
             await use(PlaneOfOneExecution(await client.plane("")))

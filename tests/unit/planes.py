@@ -51,8 +51,6 @@ def batch_status(state: str, error_code: str | None = None) -> Response:
 class ScriptedTransport:
     """Answers by a function of (method, path, body) and keeps what was sent."""
 
-    name = "scripted"
-
     def __init__(self, script: Script) -> None:
         self.script = script
         self.sent: list[tuple[str, str, Any, Mapping[str, str]]] = []

@@ -73,7 +73,6 @@ class TracedTransport:
     """A transport whose requests carry the trace of the command that they are for."""
 
     def __init__(self, below: Transport) -> None:
-        self.name = below.name
         self._below = below
 
     def send(

@@ -53,12 +53,6 @@ class Settings(ToolSettings):
         source="Rust worker",
         help="total time of one control-plane request; a command's end has no limit on the Rust plane",
     )
-    http_transport: str = setting(
-        "NOETL_WORKER_HTTP_TRANSPORT",
-        "auto",
-        values.choice("auto", "on_loop", "httpx"),
-        help="HTTP client below the control-plane calls; auto: on_loop",
-    )
     trusted_servers: tuple[str, ...] = setting(
         "NOETL_WORKER_TRUSTED_SERVERS",
         "",

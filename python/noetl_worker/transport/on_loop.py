@@ -371,8 +371,6 @@ class _Origin:
 
 
 class OnLoopTransport:
-    name = "on_loop"
-
     def __init__(self, settings: Settings, *, max_connections: int = 64) -> None:
         self._tls = TlsFiles(settings.plane_tls)
         self._most = max_connections

@@ -73,8 +73,6 @@ class Response:
 
 
 class Transport(Protocol):
-    name: str
-
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Response:
