@@ -109,18 +109,15 @@ def test_task_sequence(config: Any, message: str) -> None:
         ),
     ],
 )
-def test_unknown_words_of_a_policy_are_reported_and_refused_where_strict(policy: Any, warnings: list[str]) -> None:
+def test_unknown_words_of_a_policy_are_reported(policy: Any, warnings: list[str]) -> None:
     config = {"tasks": [{"name": "a", "kind": "noop", "spec": {"policy": policy}}]}
     call = call_tool("task_sequence", config)
     assert call.succeeded
     assert [text.removeprefix("task_sequence: ") for text in call.warnings] == warnings
-    strict = call_tool("task_sequence", config, registry=Registry(plugins=False, strict=True))
-    assert strict.succeeded is not bool(warnings)
 
 
-def test_unknown_fields_of_a_task_are_logged_and_refused_where_strict() -> None:
+def test_unknown_fields_of_a_task_are_logged() -> None:
     config = {"tasks": [{"name": "a", "kind": "noop", "mesage": "x"}]}
     call = call_tool("task_sequence", config)
     problem = "noop: unknown field 'mesage' is ignored; did you mean 'message'?"
     assert call.log == (("warning", "tool_config", {"kind": "noop", "problem": problem}),)
-    assert call_tool("task_sequence", config, registry=Registry(plugins=False, strict=True)).message == problem

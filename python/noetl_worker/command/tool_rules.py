@@ -45,7 +45,6 @@ def registry_of(settings: Settings) -> Registry:
     egress.deny(settings.egress_deny)
     file_roots.keep_own(_own_files(settings))
     registry = Registry(
-        strict=settings.unknown_fields == "error",
         confinement=_confinement(settings),
         may_override=settings.allow_override,
     )

@@ -189,12 +189,6 @@ class Settings(ToolSettings):
         help="event loop; auto: uvloop where installed",
     )
 
-    unknown_fields: str = setting(
-        "NOETL_WORKER_UNKNOWN_FIELDS",
-        "warn",
-        values.choice("warn", "error"),
-        help="what a field that a tool does not know is: a line in the log, or a failed command",
-    )
     undefined: str = setting(
         "NOETL_WORKER_UNDEFINED",
         "empty",

@@ -145,7 +145,6 @@ class Registry:
     Args:
         tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
         plugins: whether to load the `noetl_worker.tools` entry points.
-        strict: an unknown field, or an unknown word in a task's policy, is an error instead of a warning.
         confinement: what commands of the built-in tools that run code may not do.
         may_override: built-in kinds and aliases that a plug-in may take; an installed package must not become the
             worker's `http` by itself.
@@ -156,7 +155,6 @@ class Registry:
         tools: Iterable[Tool[Any]] = (),
         *,
         plugins: bool = True,
-        strict: bool = False,
         confinement: Confinement = UNCONFINED,
         may_override: Collection[str] = (),
     ) -> None:
@@ -164,7 +162,6 @@ class Registry:
         self._may_override = frozenset(may_override)
         self._rules = KindRules()
         self.broken: list[BrokenPlugin] = []
-        self._strict = strict
         self._plain = PlainConfigs()
         self._tools: dict[str, Tool[Any]] = {}
         self._given: dict[str, _Given] = {}  # what was found, and the rules let through
@@ -267,7 +264,7 @@ class Registry:
 
         Raises:
             UnknownTool: no such kind.
-            ConfigurationError: a missing field, one of another type, or (strict) an unknown one.
+            ConfigurationError: a missing field, or one of another type.
             TemplateError: names the field.
         """
         tool, is_inline, has_check = self._get(kind)
@@ -314,8 +311,6 @@ class Registry:
         ignored = getattr(tool, "ignored", None)
         if ignored is not None:
             warnings += ignored(config)
-        if warnings and self._strict:
-            raise ConfigurationError("; ".join(warnings))
         needed = getattr(tool, "time_needed", None)
         return Checked(config, tuple(warnings), raw["timeout"], 0.0 if needed is None else needed(config))
 
@@ -337,7 +332,7 @@ class Registry:
 
         Raises:
             UnknownTool: no such kind.
-            ConfigurationError: a missing field, one of another type, or (strict) an unknown one.
+            ConfigurationError: a missing field, or one of another type.
         """
         tool = self.get(kind)
         spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))

@@ -69,8 +69,7 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
 
     Args:
         tool: from `Registry.get`, or your own.
-        strict: unknown fields do not validate, as a strict registry refuses them; otherwise they do, and the worker
-            warns of them.
+        strict: unknown fields do not validate; otherwise they do, as the worker only warns of them.
 
     Raises:
         NotImplementedError: a field of the model has a type that JSON Schema cannot say (from mashumaro).
