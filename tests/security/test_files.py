@@ -222,7 +222,6 @@ def test_database_of_an_execution_is_reached_wherever_the_operator_has_it(
     inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(no attack) NOETL_DATA_DIR is the operator's, and need not be in the roots."""
-    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
     monkeypatch.setenv("NOETL_DATA_DIR", str(inside.parent / "data"))
     query("CREATE TABLE t AS SELECT * FROM range(100000)")
     assert query("INSERT INTO t VALUES (1); SELECT count(*) AS n FROM t")["rows"] == [{"n": 100_001}]

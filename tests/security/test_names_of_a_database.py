@@ -130,7 +130,6 @@ def test_database_is_a_regular_file(made: str, there: Path) -> None:
 
 def test_file_of_another_execution_is_refused_under_each_name(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database of another execution."""
-    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
     monkeypatch.setenv("NOETL_DATA_DIR", str(there))
     run_tool("duckdb", {"query": "CREATE TABLE t (i INT)"}, execution_id=7)
     for name in (one for one in NAMES if "x.duckdb" in one):

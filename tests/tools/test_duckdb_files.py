@@ -47,7 +47,6 @@ def test_named_memory_is_not_shared_between_commands() -> None:
 
 @pytest.fixture
 def scoped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
     monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "data"))
     return tmp_path / "data"
 
@@ -58,7 +57,7 @@ def in_execution(execution_id: int, text: str, **config: Any) -> Any:
     return data["rows"]
 
 
-def test_scope_execution_keeps_the_tables_of_each_execution_apart(scoped: Path) -> None:
+def test_data_directory_keeps_the_tables_of_each_execution_apart(scoped: Path) -> None:
     in_execution(7, "create table t as select 'seven' as v")
     in_execution(8, "create table t as select 'eight' as v")
     assert in_execution(7, "select v from t") == [{"v": "seven"}]
@@ -145,28 +144,8 @@ def test_file_that_another_process_writes_is_waited_for(tmp_path: Path, read_onl
         timer.join()
 
 
-@pytest.mark.parametrize(
-    ("environ", "message"),
-    [
-        ({"NOETL_DUCKDB_SCOPE": "step"}, "NOETL_DUCKDB_SCOPE='step' is not usable: give memory or execution"),
-        (
-            {"NOETL_DUCKDB_SCOPE": "execution"},
-            "NOETL_DUCKDB_SCOPE=execution needs NOETL_DATA_DIR: the directory its database files go to",
-        ),
-    ],
-)
-def test_wrong_scope_is_told_exactly(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], message: str) -> None:
-    monkeypatch.delenv("NOETL_DATA_DIR", raising=False)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError) as caught:
-        query("select 1")
-    assert str(caught.value) == message
-
-
 def test_data_directory_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
     monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match=r"NOETL_DATA_DIR=.* cannot be used: "):
         query("select 1")

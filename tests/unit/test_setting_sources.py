@@ -250,8 +250,10 @@ def test_variable_that_is_named_as_ours_and_is_no_setting_is_found(tmp_path: Pat
     dotenv = tmp_path / ".env"
     dotenv.write_text("NOETL_WORKER_MAX_NOT_FOUND=50\nNOETL_WORKER_ID=pod-0\nOTHER=1\n")
     given = {"NOETL_WORKER_DRAIN_TIMEOUT": "5", "NOETL_WORKER_DEBUG_TOKEN_FILE": "/token", "WORKER_ID": "pod-0"}
+    given["NOETL_DUCKDB_SCOPE"] = "execution"  # a setting of an earlier version
     found = unknown_names(SETTINGS, given, dotenv)
     assert found == {
+        "NOETL_DUCKDB_SCOPE": None,
         "NOETL_WORKER_DRAIN_TIMEOUT": "NOETL_WORKER_DRAIN_TIMEOUT_S",
         "NOETL_WORKER_MAX_NOT_FOUND": None,
     }

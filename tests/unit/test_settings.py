@@ -32,8 +32,6 @@ def test_defaults_are_those_of_the_table() -> None:
         ("NOETL_CONTROL_PLANE", "java", "one of auto, python, rust"),
         ("NATS_URL", "http://localhost", "a URL that starts with nats://"),
         ("NOETL_SNOWFLAKE_NODE_ID", "1024", "a whole number from 0 to 1023"),
-        ("NOETL_DUCKDB_SCOPE", "disk", "one of memory, execution"),
-        ("NOETL_DUCKDB_SCOPE", "execution", "together with NOETL_DATA_DIR"),
         ("NOETL_DUCKDB_MEMORY_LIMIT", "much", "a size as DuckDB reads it"),
         ("NOETL_MCP_URL", "localhost", "a URL that starts with http:// or https://"),
         ("NOETL_MCP_GIT_HUB_ENDPOINT", "ftp://h", "a URL that starts with http:// or https://"),

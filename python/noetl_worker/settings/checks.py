@@ -47,10 +47,6 @@ def check_together(settings: Settings) -> None:
             str(settings.max_ack_pending),
             f"at least WORKER_MAX_CONCURRENT ({settings.max_concurrent}), else slots stay empty",
         )
-    if settings.duckdb_scope == "execution" and not settings.data_dir:
-        raise SettingsError(
-            "NOETL_DUCKDB_SCOPE", "execution", "set it together with NOETL_DATA_DIR, the directory of the files"
-        )
     if settings.secrets_dir and not Path(settings.secrets_dir).is_dir():
         raise SettingsError("NOETL_SECRETS_DIR", settings.secrets_dir, "the path of a directory")
     for name, path in (

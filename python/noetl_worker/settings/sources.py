@@ -18,9 +18,10 @@ from noetl_worker.settings.tools import FAMILIES
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 """An empty variable counts as unset, but for these, which it switches off."""
 ENVIRONMENT: Final = "environment"
-_OURS: Final = "NOETL_WORKER_"
+_OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
+"""No other program reads such names."""
 _OF_A_SERVICE: Final = re.compile(
-    rf"{_OURS}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 """Kubernetes makes them in each pod for a service `noetl-worker`, or `noetl-worker-...`."""
 _ALIKE: Final = 0.85

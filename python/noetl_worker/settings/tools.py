@@ -57,13 +57,7 @@ class ToolSettings(NatsSettings):
         "",
         values.text,
         source="Python worker",
-        help="directory of DuckDB's files where NOETL_DUCKDB_SCOPE is execution",
-    )
-    duckdb_scope: str = setting(
-        "NOETL_DUCKDB_SCOPE",
-        "memory",
-        values.choice("memory", "execution"),
-        help="where a duckdb command without a database works: in memory, or in a file of its execution",
+        help="where a duckdb command without a database works: in a file of its execution; empty: in memory",
     )
     duckdb_memory_limit: str = setting(
         "NOETL_DUCKDB_MEMORY_LIMIT",

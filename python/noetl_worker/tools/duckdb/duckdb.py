@@ -49,8 +49,8 @@ class DuckdbConfig:
     statements, statement_count}, and `truncated: true` when rows were left out.
 
     * Without `database` the tables live in memory and end with the command: workers hold no state.
-      `NOETL_DUCKDB_SCOPE=execution` gives each execution a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`,
-      as the Python worker does. **Another worker does not see it** (unless the directory is shared), and nobody deletes
+      Where `NOETL_DATA_DIR` is set each execution has a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`, as
+      with the Python worker. **Another worker does not see it** (unless the directory is shared), and nobody deletes
       it: use it for playbooks that rely on it, with one worker.
     * Commands of one file run one after the other in this worker (with `read_only` together); a file that another
       process has open is waited for, 30 s at most.

@@ -18,12 +18,10 @@ from typing import Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.duckdb.paths import MEMORY, canonical
 
-__all__ = ["DATA_DIR", "MEMORY", "SCOPE", "Placement", "placement", "turn"]
+__all__ = ["DATA_DIR", "MEMORY", "Placement", "placement", "turn"]
 
-SCOPE: Final = "NOETL_DUCKDB_SCOPE"
-"""Variable: `memory` (when absent) or `execution`."""
 DATA_DIR: Final = "NOETL_DATA_DIR"
-"""Variable: the directory of the files of `NOETL_DUCKDB_SCOPE=execution`."""
+"""Variable: the directory of the files of executions."""
 _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
@@ -62,18 +60,9 @@ class Placement:
 
 
 def placement() -> Placement:
-    """What the environment says.
-
-    Raises:
-        ConfigurationError: an unknown scope, or `execution` without a directory.
-    """
-    scope = os.environ.get(SCOPE, "").strip().lower() or "memory"
+    """What the environment says."""
     directory = os.environ.get(DATA_DIR, "").strip()
-    if scope not in ("memory", "execution"):
-        raise ConfigurationError(f"{SCOPE}={os.environ[SCOPE]!r} is not usable: give memory or execution")
-    if scope == "execution" and not directory:
-        raise ConfigurationError(f"{SCOPE}=execution needs {DATA_DIR}: the directory its database files go to")
-    return Placement(Path(directory) if scope == "execution" else None)
+    return Placement(Path(directory) if directory else None)
 
 
 # ── turns ───────────────────────────────────────────────────────────────────────────────────────
