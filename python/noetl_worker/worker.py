@@ -112,11 +112,7 @@ class Worker:
             ceiling=self._ceiling,
             on_free=self._freed.set,
         )
-        self.outbox = Outbox(
-            settings.outbox,
-            directory_of(settings.outbox_dir),
-            max_bytes=settings.outbox_max_bytes,
-        )
+        self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
         self._batches = RecentBatches(self.outbox)
         self.outbox.before_drop = self._batches.write
         ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)

@@ -107,7 +107,7 @@ def test_outbox_with_rows_of_a_dead_process_and_a_full_one(tmp_path: Path) -> No
     found = outbox.contents(ours)
     assert found.state is State.WARNING
     assert "1 of dead processes" in found.found
-    full = outbox.contents(settings(tmp_path, NOETL_WORKER_OUTBOX_MAX_BYTES="1024"))
+    full = outbox.contents(ours, size=64)
     assert (full.state, full.found.startswith("full: ")) == (State.WRONG, True)
     again = Outbox("always", tmp_path / "outbox", max_rows=10, max_bytes=10**6)
     assert len(again.adopt()) == 1  # looking at it has taken nothing away
@@ -117,8 +117,7 @@ def test_outbox_with_rows_of_a_dead_process_and_a_full_one(tmp_path: Path) -> No
 
 
 def test_disk_without_the_room_that_the_outbox_may_take(tmp_path: Path) -> None:
-    ours = settings(tmp_path, NOETL_WORKER_OUTBOX_MAX_BYTES=str(1 << 60))
-    assert outbox.disk(ours).state is State.WARNING
+    assert outbox.disk(settings(tmp_path), size=1 << 60).state is State.WARNING
     assert outbox.disk(settings(tmp_path)).state is State.FINE
 
 

@@ -99,9 +99,9 @@ def test_durable_takes_what_all_pods_hold_together(values: dict[str, Any], wante
 )
 def test_setting_has_the_text_that_the_values_have(value: Any, wanted: str) -> None:
     """Helm reads a number of a file as a float, whose own text is 2.68435456e+08."""
-    documents = rendered({"settings": {"NOETL_WORKER_OUTBOX_MAX_BYTES": value}})
+    documents = rendered({"settings": {"NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES": value}})
     for container in containers(documents):
-        (found,) = (v["value"] for v in container["env"] if v["name"] == "NOETL_WORKER_OUTBOX_MAX_BYTES")
+        (found,) = (v["value"] for v in container["env"] if v["name"] == "NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES")
         assert found == wanted
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.outbox.directory import directory_of, require_own_directory
-from noetl_worker.outbox.outbox import MAX_ROWS
+from noetl_worker.outbox.outbox import MAX_BYTES, MAX_ROWS
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.settings.settings import Settings
 
@@ -44,9 +44,8 @@ def directory(settings: Settings) -> Finding:
     return fine(check, str(path), wanted)
 
 
-def contents(settings: Settings) -> Finding:
+def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
     """Rows of living and of dead processes, against the limits at which a worker stops pulling."""
-    size = settings.outbox_max_bytes
     check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
         seen = look_into(directory_of(settings.outbox_dir))
@@ -69,18 +68,18 @@ def contents(settings: Settings) -> Finding:
     return fine(check, "empty", wanted)
 
 
-def disk(settings: Settings) -> Finding:
-    check, wanted = "outbox disk", f"{settings.outbox_max_bytes // _MIB} MiB free, as much as the outbox may take"
+def disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
+    check, wanted = "outbox disk", f"{size // _MIB} MiB free, as much as the outbox may take"
     place = _existing(directory_of(settings.outbox_dir))
     try:
         free = shutil.disk_usage(place).free
     except OSError as error:
         return unknown(check, f"{place}: {error}", wanted)
     found = f"{free // _MIB} MiB free below {place}"
-    fix = "make room there, name another disk in NOETL_WORKER_OUTBOX_DIR, or lower NOETL_WORKER_OUTBOX_MAX_BYTES"
-    if free < min(_LEAST_FREE, settings.outbox_max_bytes):
+    fix = "make room there, or name another disk in NOETL_WORKER_OUTBOX_DIR"
+    if free < _LEAST_FREE:
         return wrong(check, found, wanted, fix)
-    return fine(check, found, wanted) if free >= settings.outbox_max_bytes else warning(check, found, wanted, fix)
+    return fine(check, found, wanted) if free >= size else warning(check, found, wanted, fix)
 
 
 def _is_read_only(path: Path) -> bool:

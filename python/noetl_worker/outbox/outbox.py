@@ -24,10 +24,11 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 from noetl_worker.outbox.rows import KeptBatch, pack_batches, read_batches, read_row
 
-__all__ = ["MAX_ROWS", "KeptBatches", "Outbox"]
+__all__ = ["MAX_BYTES", "MAX_ROWS", "KeptBatches", "Outbox"]
 
+MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
-"""Of one outbox, unless its bytes are fewer: a plane that is back takes them in minutes."""
+"""Of one outbox, whichever is reached first: a plane that is back takes them in minutes."""
 _ROOM_AGAIN: Final = 0.9
 """A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
 _MOST_FILES: Final = 32
@@ -58,7 +59,7 @@ class Outbox:
         max_rows, max_bytes: above one of them `is_full` says so, and nothing more is taken in.
     """
 
-    def __init__(self, when: str, directory: Path, *, max_bytes: int, max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, when: str, directory: Path, *, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS) -> None:
         self.writes_first: Final = when == "always"
         self._is_off = when == "off" or not HAS_LOCKS
         self._directory = directory

@@ -258,14 +258,6 @@ class Settings(ToolSettings):
         "`noetl-worker/outbox` in XDG_STATE_HOME or ~/.local/state",
     )
 
-    outbox_max_bytes: int = setting(
-        "NOETL_WORKER_OUTBOX_MAX_BYTES",
-        "268435456",
-        values.integer(1024),
-        unit="bytes",
-        help="a larger outbox stops the pulling",
-    )
-
     # ── observability ──
     metrics_bind: str = setting(
         "WORKER_METRICS_BIND",
