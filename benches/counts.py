@@ -31,7 +31,7 @@ async def count_worker(
     settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
     found: dict[str, float] = {}
     for what, loop in (("loop", "asyncio"), ("calls", "uvloop")):
-        started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, NOETL_WORKER_LOOP=loop, **settings)
+        started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, BENCH_LOOP=loop, **settings)
         found = {**await _count(rig, what, started, commands), **found}
     return found
 
@@ -41,13 +41,13 @@ async def count_calls(
 ) -> float:
     """Only the calls of `count_worker`, on uvloop."""
     settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
-    started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, NOETL_WORKER_LOOP="uvloop", **settings)
+    started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, **settings)
     return (await _count(rig, "calls", started, commands, Answers(kind=kind)))["calls"]
 
 
 async def count_http(rig: Rig, commands: int, *, plug_ins: tuple[str, ...] = (), **variables: str) -> dict[str, float]:
     """Of a GET of the plane, one command at a time: calls for each, and the descriptors that all of them leave."""
-    settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, "NOETL_WORKER_LOOP": "uvloop", **variables}
+    settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
     answers = Answers(kind="http", config={"url": f"{rig.stub_url}/api/health"})
     async with rig.worker(1, plug_ins=plug_ins, **settings) as side:
         await side.load.send(_NOOP, 1)

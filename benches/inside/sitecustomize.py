@@ -3,6 +3,7 @@
 BENCH_COUNT_FILE   where the counts go, as JSON: SIGUSR2 begins, a second one writes
 BENCH_COUNT        calls: Python and builtin calls of the main thread, on any loop
                    loop: tasks, futures and callbacks; on a loop of asyncio only, uvloop makes its own in C
+BENCH_LOOP         asyncio: a worker finds no uvloop
 """
 
 from __future__ import annotations
@@ -108,5 +109,7 @@ def _main(kind: str, file: Path) -> None:
     signal.signal(signal.SIGUSR2, begin)
 
 
+if os.environ.get("BENCH_LOOP") == "asyncio":
+    sys.modules["uvloop"] = None  # type: ignore[assignment]
 if "BENCH_COUNT_FILE" in os.environ:
     _main(os.environ["BENCH_COUNT"], Path(os.environ["BENCH_COUNT_FILE"]))

@@ -58,9 +58,9 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         is_one_of_several = end_with_parent()
         raise_open_files_limit()
         if settings.processes > 1:
-            _leave(event_loop.run(_supervise(settings, flags), settings.loop))
+            _leave(event_loop.run(_supervise(settings, flags)))
         _give_large_buffers_back()
-        return event_loop.run(_work(settings, is_one_of_several=is_one_of_several), settings.loop)
+        return event_loop.run(_work(settings, is_one_of_several=is_one_of_several))
     except (SettingsError, EngineUnavailable) as error:
         _print_error(str(error))
         return EXIT_SETTINGS

@@ -209,9 +209,9 @@ def test_config_shows_what_a_flag_says_and_that_it_is_one() -> None:
 
 
 def test_config_of_wrong_settings_says_what_would_stop_the_start() -> None:
-    ended = typed("config", NOETL_WORKER_LOOP="trio")
+    ended = typed("config", NOETL_WORKER_OUTBOX="never")
     assert ended.code == 2
-    assert "NOETL_WORKER_LOOP" in complaint(ended)
+    assert "NOETL_WORKER_OUTBOX" in complaint(ended)
 
 
 def test_tools_lists_the_kinds() -> None:

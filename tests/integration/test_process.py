@@ -83,21 +83,15 @@ async def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialec
 
 
 async def test_mixed_commands_end_on_the_standard_loop_too(tmp_path: Path) -> None:
-    async with house(worker=False) as home, worker_process(home, tmp_path, NOETL_WORKER_LOOP="asyncio") as worker:
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    path = os.pathsep.join((str(tmp_path), SOURCE))
+    async with house(worker=False) as home, worker_process(home, tmp_path, PYTHONPATH=path) as worker:
         issued = await home.plane.create_commands([mixed(number) for number in range(30)])
         await home.wait_terminal(*(one.event_id for one in issued))
         await home.wait_settled()
         assert await worker.stop() == 0
         for one in issued:
             assert len(home.terminal_events(one.event_id)) == 1
-
-
-async def test_loop_that_is_asked_for_and_not_installed_stops_the_start(tmp_path: Path) -> None:
-    (tmp_path / "uvloop.py").write_text("raise ImportError")
-    path = {"PYTHONPATH": os.pathsep.join((str(tmp_path), SOURCE))}
-    worker = await refused_start(tmp_path, **path, NOETL_WORKER_LOOP="uvloop")
-    assert worker.process.returncode == 2
-    assert "NOETL_WORKER_LOOP" in one_line(worker)
 
 
 async def test_variable_that_is_no_setting_is_named_once_at_the_start(tmp_path: Path) -> None:

@@ -212,29 +212,27 @@ def test_worker_that_started_itself_again_drains_and_reports_its_level(user: str
 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize(
-    ("start", "loop"),
-    [(["-m", "noetl_worker"], "asyncio"), (["-c", "from noetl_worker.__main__ import main; main()"], "uvloop")],
-    ids=["module-asyncio", "script-uvloop"],
+    "start",
+    [["-m", "noetl_worker"], ["-c", "from noetl_worker.__main__ import main; main()"]],
+    ids=["module", "script"],
 )
-def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str, user: str) -> None:
-    """(no attack) `python -m`, the console script's way, both loops."""
+def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], user: str) -> None:
+    """(no attack) `python -m`, and the console script's way."""
 
     async def scenario(log: Any) -> tuple[int, str]:
         async with house(worker=False) as home:
-            words = (*start, "run", "--worker-id", f"again-{loop}")
-            worker = await worker_of(home, user, "basic", log, *words, NOETL_WORKER_LOOP=loop)
+            words = (*start, "run", "--worker-id", "started-again")
+            worker = await worker_of(home, user, "basic", log, *words)
             block = Path(f"/proc/{worker.pid}/environ").read_text() if user != "own" else ""  # it may be root alone
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait, 20) == 0
             log.seek(0)
             return block.count(SECRET), log.read().decode()
 
-    if loop == "uvloop":
-        pytest.importorskip("uvloop")
     with TemporaryFile() as log:
         secrets, text = event_loop.run(scenario(log))
     assert secrets == 0
-    assert f"again-{loop}" in text
+    assert "started-again" in text
 
 
 @pytest.mark.parametrize("user", USERS)

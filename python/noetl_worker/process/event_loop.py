@@ -1,4 +1,4 @@
-"""Which event loop runs us (uvloop where it is installed, the standard one elsewhere or when asked); how tasks end."""
+"""Which event loop runs us (uvloop where it is installed, else the standard one); how tasks end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
-
-from noetl_worker.errors import SettingsError
 
 T = TypeVar("T")
 _AGAIN_S: Final = 2.0
@@ -24,26 +22,14 @@ def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
     return False
 
 
-def run(main: Coroutine[Any, Any, T], choice: str = "auto") -> T:
-    """Run `main` to its end.
-
-    Args:
-        choice: NOETL_WORKER_LOOP: auto, uvloop or asyncio.
-
-    Raises:
-        SettingsError: uvloop was asked for and is not installed.
-    """
-    if choice != "asyncio":
-        try:
-            import uvloop
-        except ImportError:
-            if choice == "uvloop":
-                main.close()
-                raise SettingsError("NOETL_WORKER_LOOP", choice, "auto or asyncio: uvloop is not installed") from None
-        else:
-            result: T = uvloop.run(main)
-            return result
-    return asyncio.run(main)
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` to its end."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    result: T = uvloop.run(main)
+    return result
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:

@@ -182,12 +182,6 @@ class Settings(ToolSettings):
         source="ours (Kubernetes gives 30 s)",
         help="how long running commands may finish after SIGTERM",
     )
-    loop: str = setting(
-        "NOETL_WORKER_LOOP",
-        "auto",
-        values.choice("auto", "uvloop", "asyncio"),
-        help="event loop; auto: uvloop where installed",
-    )
 
     undefined: str = setting(
         "NOETL_WORKER_UNDEFINED",

@@ -6,6 +6,7 @@ FAULTS_CLOCK  a file with seconds: the wall clock is wrong by that much, from no
 FAULTS_TASKS  a file: SIGUSR2 writes how many asyncio tasks are not done
 FAULTS_STEPS  a file: every step of the loop over 200 ms of CPU is written to it (tests/loop_guard.py)
 FAULTS_DNS    a file: while it is there, no name can be resolved
+FAULTS_LOOP   asyncio: the worker finds no uvloop
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def _change(environment: Mapping[str, str]) -> None:
         _break(environment["FAULTS_BREAK"])
     if "FAULTS_CLOCK" in environment:
         _set_clock(Path(environment["FAULTS_CLOCK"]))
+    if environment.get("FAULTS_LOOP") == "asyncio":
+        sys.modules["uvloop"] = None  # type: ignore[assignment]
     if "FAULTS_DNS" in environment:
         _break_names(Path(environment["FAULTS_DNS"]))
     if "FAULTS_TASKS" in environment:
