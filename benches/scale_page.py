@@ -95,8 +95,8 @@ LIMITS: Final = """\
 2. **The plane and its Postgres.** A command takes {plane_ms:.1f} ms of their CPU, {plane_times:.0f} times the worker's:
    {plane_rate:,.0f} commands a second for a core. More workers do not help; more replicas, a larger Postgres, or fewer
    and longer commands do.
-3. **Questions about cancellation** take {check_us:.0f} µs: {check_even:,.0f} running commands fill a core.
-   `NOETL_WORKER_CANCELLATION_POLL_S` makes them rarer.
+3. **Questions about cancellation**, one in 5 s of each command, take {check_us:.0f} µs: {check_even:,.0f} running
+   commands fill a core.
 4. **NATS**: {nats_us:.0f} µs a command, {nats_rate:,.0f} commands a second for a core, with one server and a stream in
    memory. A stream on disk with replicas costs more and was not measured.
 

@@ -136,6 +136,7 @@ class LocalRun:
             InProgress(settings.ack_wait_s),
             Emitter(ends, outbox),
             Slots(settings.max_concurrent),
+            cancellation_poll_s=0,  # it may be over by now
         )
 
     async def __aenter__(self) -> LocalRun:

@@ -26,7 +26,7 @@ async def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancell
     dialect: Dialect, tmp_path: Path
 ) -> None:
     started, ended = tmp_path / "started", tmp_path / "ended"
-    async with house(dialect, WORKER_ID="w", NOETL_WORKER_CANCELLATION_POLL_S="0.1") as home:
+    async with house(dialect, WORKER_ID="w") as home:
         config = {"command": f"touch {started}; sleep 1000; touch {ended}"}
         [issued] = await home.plane.create_commands([RawCommand("shell", config)])
         await until(lambda: is_there(started), "the tool runs")

@@ -100,7 +100,7 @@ async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -
         if event_id is None:
             allowed = "the event_id of a command.issued; of a run of `dev` any id of it, or `last` where one is kept"
             raise SettingsError("ID", name, allowed)
-        settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
+        settings = load_settings(flags=flags)
         return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_kept=kept is not None)
 
 

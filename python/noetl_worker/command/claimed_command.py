@@ -43,6 +43,8 @@ from noetl_worker.slots import Slots
 from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.registry import Registry
 
+CANCELLATION_POLL_S: Final = 5.0
+"""Of the plane and its Postgres a thousand running commands take a twentieth of a core so (docs/scale.md)."""
 _MOST_CHARS: Final = 500
 log = structlog.get_logger("noetl_worker")
 
@@ -63,13 +65,15 @@ class WorkerServices:
     """How many commands this machine has room for; the slots shrink with it."""
     starts: StartNotes | None = None
     """None: no start is noted."""
+    cancellation_poll_s: float = CANCELLATION_POLL_S
+    """How often a running command asks whether its execution is cancelled; 0: never."""
     limits: CallLimits = field(init=False)
 
     def __post_init__(self) -> None:
         ours = self.settings
         limits = CallLimits(
             default_s=ours.command_timeout_s,
-            cancellation_poll_s=ours.cancellation_poll_s,
+            cancellation_poll_s=self.cancellation_poll_s,
             undefined_is_error=ours.undefined == "error",
         )
         object.__setattr__(self, "limits", limits)

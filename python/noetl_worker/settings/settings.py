@@ -122,13 +122,6 @@ class Settings(ToolSettings):
         source="ours: the Python plane gives a command away at 1,800 s",
         help="limit of a command that sets none",
     )
-    cancellation_poll_s: float = setting(
-        "NOETL_WORKER_CANCELLATION_POLL_S",
-        "5",
-        values.seconds(0),
-        unit="s",
-        help="how often a running command asks whether its execution is cancelled; 0: never",
-    )
     kind_limits: Mapping[str, int] = setting(
         "NOETL_WORKER_KIND_LIMITS",
         "",
