@@ -19,8 +19,9 @@ import structlog
 
 import virtual_time
 from noetl_worker.delivery.keepalive import InProgress, Keepalive
+from noetl_worker.observability.probes import Health
 from noetl_worker.process import event_loop
-from patience import PATIENCE_S
+from patience import PATIENCE_S, until
 from unit.planes import settings
 
 REPLY = "$JS.ACK.NOETL_COMMANDS.noetl_worker.1.2.2.1790000022953000000.0"
@@ -111,7 +112,7 @@ class Server:
     def __init__(self) -> None:
         self.accepted, self.may_answer, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.may_answer.set()
-        self.settings = settings()
+        self.settings, self.health = settings(), Health()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted.set()
@@ -125,7 +126,7 @@ class Server:
 
     def keepalive(self, identity: Any = None) -> Keepalive:
         identity = identity or SimpleNamespace(unique="w", name_for=lambda _: "w")
-        return Keepalive(self.settings, cast(Any, None), identity, version="0", engine="rust")
+        return Keepalive(self.settings, self.health, identity, version="0", engine="rust")
 
 
 @pytest.fixture
@@ -164,6 +165,16 @@ async def logged(at: Callable[[], Any] = lambda: None) -> AsyncIterator[list[Any
         yield errors
     finally:
         structlog.configure(**configured)
+
+
+async def test_plane_that_never_answers_is_down_though_it_is_not_known_which_it_is(server: Server) -> None:
+    server.settings = settings(NATS_URL=server.settings.nats_url.reveal(), NOETL_SERVER_URL=server.settings.server_url)
+    keepalive = server.keepalive()
+    async with logged():
+        await keepalive.start()
+        await until(lambda: server.health.plane_down is not None, "plane_down")
+        await keepalive.stop()
+    assert server.settings.server_url in str(server.health.plane_down)
 
 
 @pytest.mark.parametrize("part", ["the deliveries", "the registry"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,6 +113,28 @@ async def test_plane_that_refuses_heartbeats_is_up_and_said_once_a_minute(lines:
     assert [line["event"] for line in lines] == ["heartbeat_failed", "heartbeat_failed"]
     assert "NOETL_INTERNAL_API_TOKEN" in lines[0]["error"]
     assert (await worker.ready())[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("said", "events"),
+    [
+        (answer(422, {"detail": "no"}), ["heartbeat_failed"] * 3),
+        (answer(503, {"error": "no"}), ["heartbeat_failed", *["plane_down"] * 3]),
+    ],
+)
+async def test_first_registration_that_fails_is_said_once_a_minute_since_the_first_try(
+    said: Any, events: list[str], lines: list[Any]
+) -> None:
+    worker = Idle(said)
+    began = datetime.datetime.fromtimestamp(time.time(), datetime.timezone.utc).isoformat(timespec="seconds")
+    registering = asyncio.ensure_future(worker.registration.keep(BEAT_S))
+    await asyncio.sleep(130)
+    assert [line["event"] for line in lines] == events
+    assert {line["since"] for line in lines} == {began}
+    worker.said = answer(200, {"status": "ok"})
+    await asyncio.sleep(2)
+    assert lines[-1]["event"] == "registered"
+    registering.cancel()
 
 
 async def test_worker_that_drains_says_so_whatever_the_plane_does() -> None:

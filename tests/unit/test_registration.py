@@ -66,6 +66,22 @@ async def test_command_is_asked_about_before_its_report_once_the_plane_heard_not
     assert [deliveries.is_expired(one, time.monotonic()) for one in ("a", "b")] == [is_asked, False]
 
 
+async def test_command_is_asked_about_once_the_first_registration_is_refused_for_longer_than_a_claim_lasts() -> None:
+    """After 120 s the Python plane gives the claim of a holder without a row away (protocol/claim.md#leases)."""
+    at, _ = plane(lambda *_: answer(422, {"detail": "no"}), Dialect.PYTHON)
+    deliveries = InProgress(ack_wait_s=3600)
+    watch = HeartbeatWatch(at.url, Health())
+    registration = Registration(at, settings(), "w", watch, version="0", engine="rust", on_heard=deliveries.heard)
+    deliveries.track("a", time.monotonic())
+    registering = asyncio.ensure_future(registration.keep(15))
+    found = []
+    for _ in range(2):
+        await asyncio.sleep(20)
+        found.append(deliveries.is_expired("a", time.monotonic()))
+    registering.cancel()
+    assert found == [False, True]
+
+
 async def test_command_is_asked_about_while_a_heartbeat_hangs_for_longer_than_a_claim_lasts() -> None:
     taken = answer(200, {"status": "ok"})
     answers: list[Response | After] = [taken]

@@ -29,7 +29,7 @@ from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.plane_watch import HeartbeatWatch
-from noetl_worker.plane.registration import Registration
+from noetl_worker.plane.registration import REGISTER_AGAIN_S, Registration
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
 from noetl_worker.stopping import KEEPALIVE_S
@@ -74,7 +74,7 @@ class InProgress:
             del self._beats[reply]
 
     def heard(self, sent_at: float, stale_after_s: float) -> None:
-        """The plane has taken a heartbeat.
+        """The plane has taken a heartbeat, or is about to be sent the first one.
 
         Args:
             sent_at: when it was sent, on the monotonic clock.
@@ -220,23 +220,22 @@ class Keepalive:
         registration: Registration | None = None
         watch = HeartbeatWatch(client.servers.configured, self._health)
         try:
-            while True:
-                if registration is None:
-                    registration = await self._registration(client, watch)
-                else:
-                    await registration.heartbeat()
-                await asyncio.sleep(self._settings.heartbeat_interval_s if registration else 1.0)
+            while (registration := await self._registration(client, watch)) is None:
+                await asyncio.sleep(REGISTER_AGAIN_S)
+            await registration.keep(self._settings.heartbeat_interval_s)
         except asyncio.CancelledError:
-            return registration
+            pass
+        return registration if registration is not None and registration.is_registered else None
 
     async def _registration(self, client: ControlPlaneClient, watch: HeartbeatWatch) -> Registration | None:
         try:
             plane = await client.plane(self._settings.server_url)
         except ControlPlaneError as error:
-            log.debug("not_registered_yet", error=str(error))  # the main loop waits for the same plane, and says so
+            watch.failed(error)
+            log.debug("not_registered_yet", error=str(error))
             return None
         name = self._identity.name_for(plane.dialect)
-        registration = Registration(
+        return Registration(
             plane,
             self._settings,
             name,
@@ -245,7 +244,6 @@ class Keepalive:
             engine=self._engine,
             on_heard=self.in_progress.heard,
         )
-        return registration if await registration.register() else None
 
 
 async def _deregister(registration: Registration) -> None:

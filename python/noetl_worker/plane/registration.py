@@ -6,10 +6,12 @@ The row's `name` is the id used in claims: a holder without a fresh row loses it
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -22,6 +24,8 @@ from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.settings.settings import Settings
 
 log = structlog.get_logger("noetl_worker.registration")
+REGISTER_AGAIN_S: Final = 1.0
+"""From one try to the next, until the plane has taken the row."""
 
 
 class Registration:
@@ -39,9 +43,12 @@ class Registration:
         on_heard: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
         """`on_heard`: called with the time at which a heartbeat was sent that the plane has taken, on the monotonic
-        clock, and the seconds after which it takes the worker for gone."""
+        clock, and the seconds after which it takes the worker for gone; at first with now: it has heard nothing yet."""
         self._plane, self._watch, self._on_heard = plane, watch, on_heard
         self._trouble = Outage()
+        self.is_registered = False
+        """Whether the plane has ever taken the row."""
+        on_heard(time.monotonic(), plane.rules.stale_after_s)
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
             "name": worker_id,
@@ -64,6 +71,15 @@ class Registration:
             },
         }
 
+    async def keep(self, interval_s: float) -> None:
+        """Register, then beat, until cancelled."""
+        while True:
+            if self.is_registered:
+                await self.heartbeat()
+            else:
+                await self.register()
+            await asyncio.sleep(interval_s if self.is_registered else REGISTER_AGAIN_S)
+
     async def register(self) -> bool:
         """True when the plane took the row; a failure is logged and tried again with the next heartbeat."""
         sent_at = time.monotonic()
@@ -72,6 +88,7 @@ class Registration:
         except ControlPlaneError as error:
             return self._failed(error)
         self._answered(sent_at)
+        self.is_registered = True
         log.info("registered", worker_id=self._worker_id, server_url=self._plane.url)
         return True
 
