@@ -14,8 +14,11 @@ __all__ = ["LOADER", "loads"]
 LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def loads(text: str) -> JsonValue:
+def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
     """Parse one document.
+
+    Args:
+        otherwise: how the error's message begins.
 
     Raises:
         DocumentError: code `yaml`, with the parser's reason and position in one line.
@@ -25,4 +28,4 @@ def loads(text: str) -> JsonValue:
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # half of a surrogate pair: no text for libyaml
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise DocumentError("yaml", f"not YAML{where}: {getattr(error, 'problem', None) or error}") from error
+        raise DocumentError("yaml", f"{otherwise}{where}: {getattr(error, 'problem', None) or error}") from error

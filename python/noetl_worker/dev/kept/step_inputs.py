@@ -77,7 +77,8 @@ def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _of_file(file: Path) -> dict[str, JsonValue]:
     try:
-        found = parse_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML
+        form = "not JSON" if file.suffix == ".json" else "neither JSON nor YAML"
+        found = parse_yaml(file.read_text(encoding="utf-8"), otherwise=form)  # JSON is YAML
     except (OSError, UnicodeDecodeError, PlaybookError) as error:
         raise PlaybookError(f"--with {file}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(found, dict):

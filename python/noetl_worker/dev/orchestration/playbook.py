@@ -126,10 +126,10 @@ def known_kinds() -> frozenset[str]:
     return frozenset((*KINDS, *(point.name for point in installed)))
 
 
-def parse_yaml(text: str) -> JsonValue:
-    """Raises PlaybookError with the parser's reason and position in one line."""
+def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
+    """Raises PlaybookError with the parser's reason and position in one line; `otherwise`: how that begins."""
     try:
-        return yaml_text.loads(text)
+        return yaml_text.loads(text, otherwise=otherwise)
     except DocumentError as error:
         raise PlaybookError(str(error)) from error
 
