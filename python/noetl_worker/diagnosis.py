@@ -256,20 +256,20 @@ class Diagnosis:
         """How each of its commands ended, and which have not."""
         story.execution_id = int(story.command_id)
         errors: dict[str, str] = {}
-        running: dict[str, object] = {}
+        running: dict[str, Mapping[str, Any]] = {}
         failed = []
         for event in _events_of(detail):
             node, command_id = event.get("node_name"), str(_context(event).get("command_id"))
             errors[command_id] = _error_of(event) or errors.get(command_id, "")
             if event.get("event_type") == "command.claimed":
-                running[command_id] = node
+                running[command_id] = event
             elif event.get("event_type") in _ENDS:
                 running.pop(command_id, None)
                 text = f"{node} {_end_text(event)}" + (f": {errors[command_id]}" if errors[command_id] else "")
-                story.add("plane", f"{text[:_MOST_CHARS]} (command {command_id})", str(event.get("created_at") or ""))
+                story.add("plane", text[:_MOST_CHARS] + _ids_text(event), str(event.get("created_at") or ""))
                 failed += [text] if errors[command_id] else []
-        for command_id, node in running.items():
-            story.add("plane", f"{node} was claimed and has no end (command {command_id})")
+        for claim in running.values():
+            story.add("plane", f"{claim.get('node_name')} was claimed and has no end{_ids_text(claim)}")
         story.is_known = True
         reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
         story.means(f"{self._state_of(detail)}{reason}")
@@ -361,10 +361,14 @@ def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[st
     return state, "it was delivered; a worker has it, or has given it back for a while"
 
 
+def _ids_text(event: Mapping[str, Any]) -> str:
+    return f" (command {_context(event).get('command_id')}, event {event.get('event_id')})"
+
+
 def _event_text(event: Mapping[str, Any]) -> str:
     worker, error = _context(event).get("worker_id"), _error_of(event)
     parts = [
-        f"{event.get('event_type')} ({event.get('status')})",
+        f"{event.get('event_type')} ({event.get('status')}), event {event.get('event_id')}",
         f"by {worker}" if worker else "",
         f"error: {error}" if error else "",
     ]

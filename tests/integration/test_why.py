@@ -72,9 +72,9 @@ async def test_execution_is_told_by_how_its_commands_ended(dialect: Dialect) -> 
         await home.wait_terminal(good.event_id, bad.event_id)
         story = await asked(home, good.execution_id)
         assert story.conclusion.startswith(f"execution {good.execution_id} of raw is ")
-        assert f"(command {good.command_id})" in texts(story, "plane")
+        assert f"(command {good.command_id}, event " in texts(story, "plane")
         assert "start completed (command" in texts(story, "plane")
-        assert f"not today (command {bad.command_id})" in texts(story, "plane")
+        assert f"not today (command {bad.command_id}, event " in texts(story, "plane")
 
 
 async def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def test_why_tells_how_each_command_of_a_run_of_dev_ended(tmp_path: Path, dialec
     assert said.code == 0
     assert why("last").out == said.out
     assert f"; first two {word}: ZeroDivisionError: division by zero" in said.out.splitlines()[0]
-    assert f"two {word}: ZeroDivisionError: division by zero (command {failed['command_id']})" in said.out
+    assert f"two {word}: ZeroDivisionError: division by zero (command {failed['command_id']}, event " in said.out
+    for end in re.findall(r"\(command (?:\S+), event (\d+)\)", said.out):
+        assert why(end).code == 0, "any id of it is known"
     assert said.out.count("two completed (command ") == 1
 
 
@@ -67,6 +70,7 @@ def test_why_knows_a_command_of_a_run_of_dev(tmp_path: Path, dialect: str) -> No
     said = why(failed["command_id"])
     assert said.code == 0
     assert "the control plane has its end" in said.out
+    assert re.search(rf"call\.\w+ \(\w+\), event {failed['event_id']}, ", said.out)
     assert "ZeroDivisionError: division by zero" in said.out
 
 
