@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.excerpts import EXCERPT, glance
 from noetl_worker.dev.failures import Failure, failure_lines
-from noetl_worker.dev.live_view import reported
+from noetl_worker.dev.live_view import LineView, reported
+from noetl_worker.dev.orchestration.execution import Execution
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,20 @@ from noetl_worker.dev.live_view import reported
 )
 def test_glance_is_what_a_tool_s_result_comes_to(value: Any, said: str) -> None:
     assert glance(value) == said
+
+
+def test_last_line_of_a_run_says_whose_it_is_once_there_is_another_one() -> None:
+    shown = io.StringIO()
+    view = LineView(Console(file=shown))
+    runs = [Execution(number, 1, path, 1, None, {}, {}, None, 0.0) for number, path in ((7, "p"), (8, "p"), (9, "q"))]
+    view.begin(runs[0], {})
+    view.summary(runs[0])
+    for run in runs[1:]:
+        view.begin(run, {})
+    for run in runs[1:]:
+        view.summary(run)
+    ends = [line.partition("commands")[2] for line in shown.getvalue().splitlines() if line.startswith("RUNNING in ")]
+    assert ends == ["", " (p: execution 8)", " (q: execution 9)"]
 
 
 def test_glance_is_one_line_of_limited_length() -> None:

@@ -211,6 +211,7 @@ class LineView:
         self._console = console
         self.timeline: Final = Timeline()
         self._began_at = time.time()
+        self._begun = 0
 
     def __enter__(self) -> LineView:
         return self
@@ -221,7 +222,7 @@ class LineView:
         return None
 
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
-        self._began_at = execution.started_at
+        self._began_at, self._begun = execution.started_at, self._begun + 1
         where = ", ".join(f"{name} {url}" for name, url in urls.items())
         self._print(f"{execution.path}: execution {execution.execution_id} ({where})")
 
@@ -240,7 +241,9 @@ class LineView:
         self._print(f"{name}{stream} | {text}")
 
     def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        for line in closing_lines(execution, self.timeline, is_interrupted=is_interrupted):
+        first, *more = closing_lines(execution, self.timeline, is_interrupted=is_interrupted)
+        self._print(first if self._begun == 1 else f"{first} ({execution.path}: execution {execution.execution_id})")
+        for line in more:
             self._print(line)
 
     def _print(self, line: str) -> None:
