@@ -27,7 +27,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "ids": ("execution_id", "command_id", "event_id", "step", "kind"),
     "spent": ("attempt", "deliveries", "queued_s", "claim_s", "prepare_s", "tool_s"),
     "handled": ("failure",),
-    "who": ("execution_id", "command_id", "event_id", "step"),
+    "who": ("execution_id", "command_id", "event_id", "step", "kind"),
     "line": ("error", "failures", "since", "for_s"),
     "times": ("since", "for_s"),
     "died": ("process", "exit_code", "deaths", "starts_again_s"),

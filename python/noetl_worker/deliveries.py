@@ -151,7 +151,7 @@ class Deliveries:
         try:
             outcome = await executor.run(delivery, progress)
         except Exception as error:  # the last guard: a delivery is always answered
-            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
+            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.who())
             outcome = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
         progress.outcome = outcome
         progress.enter(Phase.SETTLING)
@@ -185,10 +185,10 @@ class Deliveries:
             _log_outcome(delivery, outcome, progress)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self.tasks[task]
+        progress = self.tasks.pop(task)
         self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.who())
 
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,22 @@ import structlog
 
 import logging_guard
 import virtual_time
+from noetl_worker.command.cancellation import until_cancelled
 from noetl_worker.command.case_actions import act
+from noetl_worker.command.command import hydrate
+from noetl_worker.command.credentials import CommandCredentials
 from noetl_worker.command.handover import ClaimedOnce
+from noetl_worker.command.referred_results import with_referred_results
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.models import CaseDecision, Dialect, Envelope, SetVar
+from noetl_worker.models import CaseDecision, Command, Dialect, Envelope, Report, SetVar, ToolResult
 from noetl_worker.observability.logging import add_to_each_line, configure_logging
 from noetl_worker.phases import Progress
-from unit.planes import URL, answer, command, plane
+from noetl_worker.plane.client import Plane
+from noetl_worker.report.events import CommandEvents
+from noetl_worker.tools.contract import Stop
+from noetl_worker.tools.scope import CallScope
+from unit.planes import URL, Ours, answer, command, emitter, plane
 
 anyio_backend = virtual_time.anyio_backend
 LARGE = 2**60 + 1
@@ -139,3 +147,64 @@ async def test_line_of_each_try_of_a_request_has_the_ids_of_its_command() -> Non
     tries = [line for line in found if line["event"] == "request_retried"]
     assert [line["tries"] for line in tries] == [1, 2]
     assert all(ours.who().items() <= line.items() for line in tries)
+
+
+REF = {"kind": "result_ref", "ref": "noetl://execution/7/result/start/1", "store": "kv"}
+
+
+async def fetch_context(at: Plane, ours: Command) -> None:
+    envelope = Envelope(ours.execution_id, ours.event_id, ours.command_id, ours.step, at.url, None, None)
+    body = {"execution_id": ours.execution_id, "node_id": ours.step, "node_name": ours.step, "action": ours.kind}
+    await hydrate({**body, "context": {"tool_config": {}, "render_context": REF}}, envelope, at)
+
+
+async def fetch_earlier_result(at: Plane, ours: Command) -> None:
+    referred = {"earlier": {"status": "success", "context": {}, "reference": REF}}
+    await with_referred_results(referred, [{"n": "{{ earlier.data }}"}], [], ours, at, [])
+
+
+async def fetch_credential(at: Plane, ours: Command) -> None:
+    await CommandCredentials(ours, at).credential("pg")
+
+
+async def ask_whether_cancelled(at: Plane, ours: Command) -> None:
+    await until_cancelled(at, ours, 1.0)
+
+
+async def tell_its_end(at: Plane, ours: Command) -> None:
+    report = Report(status="success", context={"ok": True}, response={"ok": True})
+    await CommandEvents(ours, at, "w", emitter(), hold_s=5.0).finish(report, Ours())
+
+
+async def leave_its_tool_behind(at: Plane, ours: Command) -> None:
+    async def tool() -> ToolResult:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(3600)
+        return ToolResult.success()
+
+    await CallScope(Stop(), 1.0, who=ours.who).run(tool())
+
+
+@pytest.mark.parametrize(
+    ("event", "asks"),
+    [
+        ("request_retried", fetch_context),
+        ("request_retried", fetch_earlier_result),
+        ("request_retried", fetch_credential),
+        ("cancellation_unknown", ask_whether_cancelled),
+        ("events_not_accepted", tell_its_end),
+        ("tool_not_stoppable", leave_its_tool_behind),
+    ],
+)
+async def test_line_about_a_command_has_all_of_its_fields(
+    event: str, asks: Callable[[Plane, Command], Awaitable[None]]
+) -> None:
+    at, _ = plane(lambda *_: answer(425, {}), Dialect.PYTHON)
+    ours = command()
+    with structlog.testing.capture_logs() as found, contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(asks(at, ours), 20)
+    [line, *_] = [line for line in found if line["event"] == event]
+    assert ours.who().items() <= line.items()
+    assert set(ours.who()) == {*IDS, "kind"}

@@ -7,17 +7,18 @@ import asyncio
 import structlog
 
 from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.command import Command
 from noetl_worker.plane.client import Plane
 
 log = structlog.get_logger("noetl_worker.cancellation")
 
 
-async def until_cancelled(plane: Plane, execution_id: int, every_s: float) -> None:
-    """Returns when the plane says that the execution is cancelled. Not knowing is no reason to stop a tool."""
+async def until_cancelled(plane: Plane, command: Command, every_s: float) -> None:
+    """Returns when the plane says that its execution is cancelled. Not knowing is no reason to stop a tool."""
     while True:
         try:
-            if await plane.is_cancelled(execution_id):
+            if await plane.is_cancelled(command.execution_id):
                 return
         except ControlPlaneError as error:
-            log.warning("cancellation_unknown", execution_id=execution_id, error=str(error))
+            log.warning("cancellation_unknown", **command.who(), error=str(error))
         await asyncio.sleep(every_s)

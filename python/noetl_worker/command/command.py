@@ -95,10 +95,12 @@ async def hydrate(
     if type(context) is dict and _STORED_CONTEXT in context:
         marks, context = ALL, {"kind": "result_ref", "ref": context[_STORED_CONTEXT]}
     if marks.references or type(context) is not dict:
-        context = await _object(context, "context", plane, redacted)
-    config = await _config(context.get("tool_config"), plane, redacted)
-    variables = await _object(context.get(_NAMES), _NAMES, plane, redacted)
-    of_step = await _step_input(context, plane, redacted) if context.get("args") or context.get("input") else {}
+        context = await _object(context, "context", command, plane, redacted)
+    config = await _config(context.get("tool_config"), command, plane, redacted)
+    variables = await _object(context.get(_NAMES), _NAMES, command, plane, redacted)
+    of_step = (
+        await _step_input(context, command, plane, redacted) if context.get("args") or context.get("input") else {}
+    )
     given = _input(of_step, config, plane.rules)
     cases = _cases(context, config)
     if redacted:
@@ -108,7 +110,7 @@ async def hydrate(
         data = _texts_with_templates(variables)
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
-        variables = await with_referred_results(variables, [config, given], cases, command.kind, plane, redacted)
+        variables = await with_referred_results(variables, [config, given], cases, command, plane, redacted)
     named = partial(plane.rules.names.of_templates, variables, of_step)
     variables = await finished_off_loop(named) if has_packed(variables) else named()
     if "action" not in variables:
@@ -122,13 +124,13 @@ async def hydrate(
     return command
 
 
-async def _resolved(value: JsonValue, name: str, plane: Plane, redacted: list[str]) -> JsonValue:
+async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane, redacted: list[str]) -> JsonValue:
     """References followed, JSON text parsed. `redacted`: where the plane has taken something out is added to it."""
     for _ in range(_MAX_HOPS):
         if is_reference(value):
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
-            value, packed = await until_it_passes(name, ask, max_tries=_MAX_TRIES)
+            value, packed = await until_it_passes(name, ask, max_tries=_MAX_TRIES, ids=command.who)
             below = "" if name == _NAMES else name
             redacted += mark_stored(value, packed, below, redacts=plane.rules.redacts_results)
         elif isinstance(value, str) and value[:1] in ("{", "["):
@@ -141,10 +143,10 @@ async def _resolved(value: JsonValue, name: str, plane: Plane, redacted: list[st
     raise ConfigurationError(f"the command's {name} is a reference to a reference, more than {_MAX_HOPS} deep")
 
 
-async def _object(value: JsonValue, name: str, plane: Plane, redacted: list[str]) -> dict[str, Any]:
+async def _object(value: JsonValue, name: str, command: Command, plane: Plane, redacted: list[str]) -> dict[str, Any]:
     if type(value) is dict and "ref" not in value:
         return dict(value)
-    resolved = await _resolved(value, name, plane, redacted)
+    resolved = await _resolved(value, name, command, plane, redacted)
     if resolved is None:
         return {}
     if not isinstance(resolved, dict):
@@ -152,10 +154,10 @@ async def _object(value: JsonValue, name: str, plane: Plane, redacted: list[str]
     return dict(resolved)
 
 
-async def _config(value: JsonValue, plane: Plane, redacted: list[str]) -> dict[str, Any]:
+async def _config(value: JsonValue, command: Command, plane: Plane, redacted: list[str]) -> dict[str, Any]:
     config = value
     if type(value) is not dict or "ref" in value:
-        config = await _resolved(value, "tool_config", plane, redacted)
+        config = await _resolved(value, "tool_config", command, plane, redacted)
         if config is None:
             return {}
         if isinstance(config, list):
@@ -167,11 +169,13 @@ async def _config(value: JsonValue, plane: Plane, redacted: list[str]) -> dict[s
     return {key: config[key] for key in config if config[key] is not None}
 
 
-async def _step_input(context: Mapping[str, JsonValue], plane: Plane, redacted: list[str]) -> dict[str, Any]:
+async def _step_input(
+    context: Mapping[str, JsonValue], command: Command, plane: Plane, redacted: list[str]
+) -> dict[str, Any]:
     """The step's input with the loop's bookkeeping (`__loop_*`): `context.input`, else `args`."""
     merged: dict[str, Any] = {}
     for name in INPUTS:
-        merged.update(await _object(context.get(name), name, plane, redacted))
+        merged.update(await _object(context.get(name), name, command, plane, redacted))
     return merged
 
 

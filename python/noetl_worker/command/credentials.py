@@ -68,7 +68,9 @@ class CommandCredentials:
 
         async def fetch() -> Fetched:
             record = await _asked(
-                f"credential {alias!r}", lambda: self._plane.credential(alias, execution_id=command.execution_id)
+                f"credential {alias!r}",
+                lambda: self._plane.credential(alias, execution_id=command.execution_id),
+                command,
             )
             data = record.get("data")
             if not isinstance(data, dict) or not data:
@@ -150,6 +152,7 @@ class CommandCredentials:
                 "weak_secret",
                 of=f"{what} {name!r}",
                 fields=fields,
+                **self._command.who(),
                 problem="too short or too common to be distinguished from a word: it is not taken out of results",
                 advice="use a random text of at least 12 characters",
             )
@@ -158,6 +161,7 @@ class CommandCredentials:
         answer = await _asked(
             f"keychain entry {name!r}",
             lambda: self._plane.keychain(catalog_id, name, scope=scope, execution_id=self._command.execution_id),
+            self._command,
         )
         token = answer.get("token_data")
         if answer.get("status") != "success" or token in (None, "", {}, []):
@@ -170,8 +174,8 @@ class CommandCredentials:
         return await self._cache.get(key, fetch)
 
 
-async def _asked(what: str, call: Callable[[], Awaitable[T]]) -> T:
-    """The plane's answer; a passing trouble is waited out.
+async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) -> T:
+    """The plane's answer for a command; a passing trouble is waited out.
 
     Raises:
         CredentialError: names what was asked for; retryable only when the same command may succeed later.
@@ -187,7 +191,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]]) -> T:
             ) from error
 
     try:
-        return await until_it_passes(what, once, max_tries=_MAX_TRIES)
+        return await until_it_passes(what, once, max_tries=_MAX_TRIES, ids=command.who)
     except ControlPlaneError as error:
         raise CredentialError(
             f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"

@@ -183,9 +183,10 @@ class Dispatch:
         return self._in_plane_form(result, result.data) if type(result.data) is SequenceData else result
 
     def _scope_of(self, prepared: PreparedTool) -> CallScope:
-        poll_s, execution_id = self._limits.cancellation_poll_s, self._command.execution_id
-        asking = partial(until_cancelled, self._plane, execution_id, poll_s) if poll_s > 0 else None
-        return CallScope(self._stop, prepared.timeout_s or self._limits.hard_s, poll_s=poll_s, until_cancelled=asking)
+        poll_s, command = self._limits.cancellation_poll_s, self._command
+        asking = partial(until_cancelled, self._plane, command, poll_s) if poll_s > 0 else None
+        timeout_s = prepared.timeout_s or self._limits.hard_s
+        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, who=command.who)
 
     def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
         """A task sequence's data has one shape per plane (protocol/tasks.md#lists)."""

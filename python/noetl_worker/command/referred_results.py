@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.names import STEPS, Referred, fields_of
@@ -39,7 +40,7 @@ async def with_referred_results(
     variables: dict[str, Any],
     fields: JsonValue,
     cases: Sequence[JsonValue],
-    kind: str,
+    command: Command,
     plane: Plane,
     redacted: list[str],
 ) -> dict[str, Any]:
@@ -49,7 +50,7 @@ async def with_referred_results(
         variables: as the claim has them; they are not changed.
         fields: the command's config and input.
         cases: its cases; a bare left side names a variable.
-        kind: the command's tool kind; tasks of a list have their own.
+        command: whose they are: its tool kind (tasks of a list have their own), and its ids for the log.
         redacted: where the plane has taken something out of the results is added to it.
 
     Raises:
@@ -58,14 +59,14 @@ async def with_referred_results(
     referred = plane.rules.names.referred(variables)
     if not referred:
         return variables
-    names = _needed(_texts([fields, list(cases)], kind), referred, variables)
+    names = _needed(_texts([fields, list(cases)], command.kind), referred, variables)
     names |= referred.keys() & set(_left_sides(cases))
     needed = [earlier for earlier in referred.values() if earlier.name in names]
     _check_size(needed, sum({earlier.ref: earlier.size for earlier in needed}.values()))
     filled, stored, size = dict(variables), dict[str, JsonValue](), 0
     for earlier in needed:
         if earlier.ref not in stored:
-            found, packed = await _resolved(earlier, plane)
+            found, packed = await _resolved(earlier, command, plane)
             stored[earlier.ref], size = found, size + len(packed)
             _check_size(needed, size)
             redacted += mark_stored(found, packed, earlier.name, redacts=plane.rules.redacts_results)
@@ -180,11 +181,11 @@ def _check_size(needed: list[Referred], size: int) -> None:
         )
 
 
-async def _resolved(earlier: Referred, plane: Plane) -> tuple[JsonValue, bytes]:
+async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[JsonValue, bytes]:
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
-        found, packed = await until_it_passes(what, ask, max_tries=_MAX_TRIES)
+        found, packed = await until_it_passes(what, ask, max_tries=_MAX_TRIES, ids=command.who)
     except ControlPlaneError as error:
         kind = "client_error" if isinstance(error, ServerRefused) and error.status < 500 else "connection"
         text = (

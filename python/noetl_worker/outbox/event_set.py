@@ -92,6 +92,8 @@ class EventSet:
     reads a row asks the plane."""
     unstored: str = ""
     """Why the result store did not take the result."""
+    kind: str = ""
+    """Of its tool, for the log; "" where a batch on disk is all that is known."""
     size: int = 0
     """Bytes of the last request of events."""
     rules: DialectRules = field(init=False, repr=False)
@@ -151,6 +153,7 @@ class EventSet:
             "command_id": self.command_id,
             "event_id": self.event_id,
             "step": self.step,
+            **({"kind": self.kind} if self.kind else {}),
         }
 
     def cut(self, max_bytes: int) -> bool:
@@ -252,7 +255,7 @@ class EventSet:
     def packed(self) -> tuple[bytes, bytes | None]:
         """The row of the outbox; with what goes to the result store beside it, as it is."""
         report, upload, loop = self.report, self.report.upload, self.loop
-        row: dict[str, object] = {"dialect": self.dialect.value}
+        row: dict[str, object] = {"dialect": self.dialect.value, "kind": self.kind}
         row.update((name, getattr(self, name)) for name in SET_NAMES)
         row["loop"] = [loop.event_id, loop.iteration_index, loop.epoch_id] if loop is not None else None
         fields: dict[str, object] = {name: getattr(report, name) for name in REPORT_NAMES}
@@ -287,6 +290,7 @@ class EventSet:
         made = cls(
             **{name: row[name] for name in SET_NAMES},
             dialect=Dialect(row["dialect"]),
+            kind=row.get("kind", ""),  # a version before this one wrote none
             report=report,
             loop=LoopPosition(*loop) if loop is not None else None,
             was_tried=True,

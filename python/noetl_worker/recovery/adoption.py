@@ -131,7 +131,9 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
     if event_set.rescues is None:
         return
     try:
-        state = await until_it_passes("the state of a batch", partial(plane.batch_state, event_set.rescues))
+        state = await until_it_passes(
+            "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.who
+        )
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **event_set.who(), error=str(error))
         return

@@ -168,4 +168,5 @@ class CommandEvents:
             command.attempt,
             command.loop,
             with_start,
+            kind=command.kind,
         )

@@ -31,6 +31,7 @@ class CallScope:
         timeout_s: the tool's own; it knows it, so it is interrupted TOOL_S later only.
         poll_s: before the first question whether the execution is cancelled: most tools have ended by then.
         until_cancelled: that question; it waits until the answer is yes. None: never asked.
+        who: the ids of its command, for the log.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class CallScope:
         *,
         poll_s: float = 0.0,
         until_cancelled: Callable[[], Awaitable[None]] | None = None,
+        who: Callable[[], dict[str, object]] = dict,
     ) -> None:
-        self._stop = stop
+        self._stop, self._who = stop, who
         self._timeout_s, self._poll_s, self._grace_s = timeout_s, poll_s, stopping.TOOL_S
         self._until_cancelled = until_cancelled
         self._asking: asyncio.Task[None] | None = None
@@ -107,7 +109,7 @@ class CallScope:
         task.cancel()
         await asyncio.wait({task}, timeout=self._grace_s)
         if not task.done():
-            log.error("tool_not_stoppable", reason=reason, grace_s=self._grace_s)
+            log.error("tool_not_stoppable", **self._who(), reason=reason, grace_s=self._grace_s)
         elif not task.cancelled():
             task.exception()  # looked at: nobody reads what it raised on its way out
         if reason == CANCELLED:
