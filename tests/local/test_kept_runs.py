@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev.kept.runs import KeptRow, KeptRuns
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
-from patience import until
+from patience import PATIENCE_S, until
 
 DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
 FAILS = """\
@@ -229,6 +232,19 @@ async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path
 
 def row(size: int = 1) -> KeptRow:
     return KeptRow("events", "7", b" " * size)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_run_whose_output_nobody_reads_ends_quietly_and_is_kept(tmp_path: Path, flags: list[str]) -> None:
+    """As in `noetl-worker dev p.yaml | head -1`."""
+    (tmp_path / "p.yaml").write_text("metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: noop}}]\n")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "noetl_worker", "dev", str(tmp_path / "p.yaml"), *flags]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=PATIENCE_S)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert " of p is COMPLETED" in why("last").out
 
 
 def test_oldest_run_goes_when_there_are_too_many(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TextIO, TypeAlias, TypeVar, cast
 
 import typer
 
@@ -106,24 +106,31 @@ def dev(
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
         with with_extra_local():
+            from rich.console import Console
+
+            from noetl_worker.cli.local.closed_output import StandardOutput
             from noetl_worker.dev.kept.step_inputs import step_with
             from noetl_worker.dev.session import run_playbook
 
         async def once() -> int:
             if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):
                 return EXIT_REFUSED
-            return await run_playbook(
+            output = StandardOutput()
+            code = await run_playbook(
                 playbook,
                 overrides,
                 dialect=dialect,
                 keep=keep,
                 as_json=as_json,
                 worker_factory=worker_beside,
+                console=Console(file=cast(TextIO, output)),
                 credentials=credential or (),
                 is_quiet=quiet,
                 on_end=reporting(report, dialect) if report is not None else None,
                 step=partial(step_with, step, dialect, file=with_, run=run, overrides=overrides) if step else None,
             )
+            output.require_reader()
+            return code
 
         others = [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
         signals: list[signal.Signals] = []

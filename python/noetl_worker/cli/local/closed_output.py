@@ -1,0 +1,41 @@
+"""Standard output that nobody reads any more, as after `| head -1`: what is still to be shown goes nowhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Any, Final
+
+__all__ = ["StandardOutput"]
+
+
+class StandardOutput:
+    """A stream for a console. It does not raise where the reader is gone: what is shown must not end what runs."""
+
+    def __init__(self) -> None:
+        self._stream: Final = sys.stdout
+        self._is_closed = False
+
+    def write(self, text: str) -> int:
+        self._do(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._do(self._stream.flush)
+
+    def require_reader(self) -> None:
+        """Raises BrokenPipeError where something could not be shown: the command line ends quietly with it."""
+        if self._is_closed:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def _do(self, what: Any, *given: str) -> None:
+        if self._is_closed:
+            return
+        try:
+            what(*given)
+        except BrokenPipeError:
+            self._is_closed = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
