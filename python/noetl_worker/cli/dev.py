@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
 
+from noetl_worker.cli.local.closed_output import StandardOutput
 from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -106,16 +107,12 @@ def dev(
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
         with with_extra_local():
-            from rich.console import Console
-
-            from noetl_worker.cli.local.closed_output import StandardOutput
             from noetl_worker.dev.kept.step_inputs import step_with
             from noetl_worker.dev.session import run_playbook
 
         async def once() -> int:
             if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):
                 return EXIT_REFUSED
-            output = StandardOutput()
             code = await run_playbook(
                 playbook,
                 overrides,
@@ -123,14 +120,13 @@ def dev(
                 keep=keep,
                 as_json=as_json,
                 worker_factory=worker_beside,
-                console=Console(file=cast(TextIO, output)),
+                console=(output := StandardOutput()).console(),
                 credentials=credential or (),
                 is_quiet=quiet,
                 on_end=reporting(report, dialect) if report is not None else None,
                 step=partial(step_with, step, dialect, file=with_, run=run, overrides=overrides) if step else None,
             )
-            output.require_reader()
-            return code
+            return output.exit_code(code)
 
         others = [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
         signals: list[signal.Signals] = []

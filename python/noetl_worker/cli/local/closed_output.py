@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["StandardOutput"]
 
@@ -17,6 +20,11 @@ class StandardOutput:
         self._stream: Final = sys.stdout
         self._is_closed = False
 
+    def console(self) -> Console:
+        from rich.console import Console
+
+        return Console(file=cast(TextIO, self))
+
     def write(self, text: str) -> int:
         self._do(self._stream.write, text)
         return len(text)
@@ -24,10 +32,11 @@ class StandardOutput:
     def flush(self) -> None:
         self._do(self._stream.flush)
 
-    def require_reader(self) -> None:
-        """Raises BrokenPipeError where something could not be shown: the command line ends quietly with it."""
+    def exit_code(self, code: int) -> int:
+        """As it is. Raises BrokenPipeError where something could not be shown: the command line ends quietly with it."""
         if self._is_closed:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return code
 
     def _do(self, what: Any, *given: str) -> None:
         if self._is_closed:
