@@ -90,6 +90,23 @@ def test_headers_of_any_scalar() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "host", "length"),
+    [
+        ({"method": "GET"}, "host", None),
+        ({"method": "DELETE"}, "host", None),
+        ({"method": "POST"}, "host", "0"),
+        ({"method": "GET", "body": "ab"}, "host", "2"),
+        ({"method": "PUT", "body": "ab", "url": "http://here:8443/"}, "here:8443", "2"),
+        ({"method": "POST", "headers": {"HOST": "there"}, "url": "http://[::1]/"}, "there", "0"),
+        ({"method": "POST", "body": "ab", "headers": {"content-LENGTH": 2}, "url": "http://[::1]/"}, "[::1]", "2"),
+    ],
+)
+def test_request_says_its_host_and_how_long_its_body_is(fields: dict[str, Any], host: str, length: str | None) -> None:
+    headers = sent(fields)["headers"]
+    assert (headers["host"], headers.get("content-length")) == (host, length)
+
+
+@pytest.mark.parametrize(
     ("fields", "body", "content_type"),
     [
         ({"json": {"a": 1}, "form": {"b": 1}}, '{"a":1}', "application/json"),

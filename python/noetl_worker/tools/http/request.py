@@ -28,6 +28,7 @@ __all__ = ["METHODS", "build", "check_address", "check_request", "method_of"]
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _FORM: Final = "application/x-www-form-urlencoded"
 _AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
 
@@ -109,12 +110,32 @@ def build(
         params = _fields(given, as_field)
         if params:
             url = url.copy_with(params=url.params.merge(params))
+        if not body.keys() - {"content"}:
+            before, after, stream = _in_bytes(method, url, given_names, body.get("content", b""))
+            sent, body = [*before, *sent, *after], {"stream": stream}
         request = httpx.Request(method, url, headers=sent, extensions={"timeout": timeouts}, **body)
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
         raise _not_built(config.url, error) from error
+    request.headers.encoding = "ascii"  # or it had not been built; to look whether it is takes a while
     if "files" in body:
         request.stream = _OffLoop(request.stream)
     return request
+
+
+def _in_bytes(
+    method: str, url: httpx.URL, given: set[str], content: bytes
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]], httpx.ByteStream]:
+    """A body, and what stands before and after the headers whose names are given.
+
+    httpx would add the same, and goes through all headers four times for it: half of what a request costs to build.
+    """
+    before = [] if "host" in given else [("Host", url.netloc.decode("ascii"))]
+    after = []
+    if content and "content-length" not in given:
+        after.append(("Content-Length", str(len(content))))
+    elif method in _WITH_BODY and given.isdisjoint(("content-length", "transfer-encoding")):
+        before.append(("Content-Length", "0"))
+    return before, after, httpx.ByteStream(content)
 
 
 class _OffLoop(httpx.AsyncByteStream):
