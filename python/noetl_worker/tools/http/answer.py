@@ -12,7 +12,7 @@ import email.utils
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -172,7 +172,9 @@ def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
     """The fields of an answer that the plane's own worker gives: an arc, a `set` or a next step may look at them."""
     if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # no answer: all that is known
         return result
-    return replace(result, data={name: value for name, value in result.data.items() if name not in form.not_of_http})
+    for name in form.not_of_http:
+        result.data.pop(name, None)
+    return result
 
 
 def _payload(
