@@ -185,13 +185,11 @@ class HttpCall:
         if limit_s <= 0:
             return _timed_out(self._total_s or 0.0, config.url)
         self._exchanges += 1
-        try:
-            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished exchange
-            with anyio.fail_after(limit_s):
-                return await self._authorized(config)
-        except TimeoutError:
-            limit_shown_s = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
-            return _timed_out(limit_shown_s, config.url)
+        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished exchange
+        with anyio.move_on_after(limit_s):
+            return await self._authorized(config)
+        limit_shown_s = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
+        return _timed_out(limit_shown_s, config.url)
 
     async def _authorized(self, config: HttpConfig) -> ToolResult:
         """One exchange; a second one with a new token when the kept one is refused."""
@@ -204,7 +202,7 @@ class HttpCall:
     async def _sent(self, config: HttpConfig) -> tuple[ToolResult, str | None]:
         authorization = _NO_AUTHORIZATION if config.auth is None else await self._authorization(config)
         started = time.monotonic()
-        async with self._clients.lease(config.options(), to=config.url) as client:
+        async with self._clients.lease(config.options, to=config.url) as client:
             with ExitStack() as files:
                 headers = self._context.worker.with_trace(self._headers)
                 as_json = self._context.command.form.field_list_is_json
