@@ -97,6 +97,8 @@ class HttpConfig:
     """Tries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""
     address: httpx.URL = field(init=False, repr=False, compare=False)
     """The `url` as it was parsed; to parse it costs a tenth of a request."""
+    options: ClientOptions = field(init=False, repr=False, compare=False)
+    """What the connection is made with."""
 
     def __post_init__(self) -> None:
         if not 0 < self.max_response_bytes <= _LARGEST_LIMIT:
@@ -107,13 +109,11 @@ class HttpConfig:
                 raise ValueError(f"{name!r} must be above 0 seconds, not {value:g}")
         object.__setattr__(self, "address", check_address(self.url))
         check_request(self)
-        check_options(self.options())
+        options = ClientOptions(self.verify, self.ca_file, self.client_cert, self.client_key, self.proxy)
+        object.__setattr__(self, "options", options)
+        check_options(options)
         check_auth(self.auth)
         http_retry.parse(self.retry)
-
-    def options(self) -> ClientOptions:
-        """What the connection is made with."""
-        return ClientOptions(self.verify, self.ca_file, self.client_cert, self.client_key, self.proxy)
 
 
 class HttpTool:
