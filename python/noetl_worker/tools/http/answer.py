@@ -235,8 +235,9 @@ def _is_binary(headers: Mapping[str, str]) -> bool:
 
 
 def _charset(response: httpx.Response, headers: Mapping[str, str], notes: list[str]) -> str:
-    names_one = "charset" in headers.get("content-type", "").lower()
-    declared = (response.charset_encoding if names_one else None) or "utf-8"  # by email's parser, which is slow
+    if "charset" not in headers.get("content-type", "").lower():
+        return "utf-8"
+    declared = response.charset_encoding or "utf-8"  # by email's parser, which is slow
     codec = codec_of(declared)
     if codec is None:
         notes.append(f"body: the charset {excerpt(declared, 40)!r} is not one that is read here, read as UTF-8")
