@@ -185,7 +185,8 @@ class Deliveries:
             _log_outcome(delivery, outcome, progress)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        progress = self.tasks.pop(task)
+        progress = self.tasks[task]
+        del self.tasks[task]
         self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.who())

@@ -129,8 +129,8 @@ async def test_first_registration_that_fails_is_said_once_a_minute_since_the_fir
     assert [line["event"] for line in lines] == events
     assert len({line["since"] for line in lines}) == 1
     worker.said = answer(200, {"status": "ok"})
-    await asyncio.sleep(2)
-    assert lines[-1]["event"] == "registered"
+    await asyncio.sleep(60)
+    assert "registered" in {line["event"] for line in lines}
     registering.cancel()
 
 
