@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +13,6 @@ from structlog.testing import capture_logs
 import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.observability import metrics
-from noetl_worker.plane.python import recent_batches
 from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
 from noetl_worker.recovery.resending import Resending
 from noetl_worker.report.events import CommandEvents
@@ -359,59 +355,3 @@ async def test_plane_that_lags_behind_is_asked_for_the_one_in_the_middle() -> No
     said = Restarted()
     _, not_watched = await told_many(states, 12)
     assert not_watched == 0
-
-
-class Shelf:
-    """What takes every batch."""
-
-    size = 1
-
-    def keep(self, end: Any) -> bool:
-        return True
-
-    def keep_batches(self, accepted: Sequence[Any], *, with_events: bool) -> Any:
-        return type(self)()
-
-    def drop_batches(self, kept: Any) -> None: ...
-
-
-def steps_of(work: Callable[[], None]) -> int:
-    """The instructions of recent_batches.py that a work takes."""
-    found = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal found
-        if frame.f_code.co_filename != recent_batches.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        found += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return found
-
-
-@pytest.mark.parametrize("shelf", [None, Shelf()])
-@pytest.mark.parametrize("size", [100, 20_000])
-async def test_batch_beyond_the_limit_takes_as_many_steps_however_many_are_remembered(
-    shelf: Shelf | None, size: int
-) -> None:
-    at, _ = plane(Restarted())
-    end: Any = SimpleNamespace(size=size, sent=0, execution_id=1, who=dict)
-    steps = []
-    for remembered in (50, 500):
-        recent, numbers = RecentBatches(shelf, most_bytes=remembered * 1024, many_bytes=2**40), itertools.count(FIRST)
-
-        def tell(recent: RecentBatches = recent, numbers: Iterator[int] = numbers) -> None:
-            recent.accepted(at, end, {"request_id": str(next(numbers))})
-
-        for _ in range(2 * remembered):
-            tell()
-        steps.append(steps_of(lambda tell=tell: [tell() for _ in range(10)]))  # type: ignore[misc]
-        await recent.stop()
-    assert steps[1] == steps[0] > 0

@@ -157,7 +157,6 @@ class RecentBatches:
         self._most_bytes, self._many_bytes = most_bytes, many_bytes
         self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
         self._recent: deque[_Accepted] = deque()
-        self._with_events: deque[_Accepted] = deque()  # those of `_recent`; so all that are still to be written
         self._bytes = 0
         self._ask_above: float = many_bytes
         self._completed: dict[str, int] = {}
@@ -166,8 +165,9 @@ class RecentBatches:
         self._has_logged_full = False
         self._on_shelf: dict[object, int] = {}
         """What was written together, and its bytes."""
-        self._check_began = self._written_at = -math.inf
+        self._check_began = -math.inf
         self._writing: asyncio.TimerHandle | None = None
+        self._written_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -175,11 +175,10 @@ class RecentBatches:
         """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
         if "request_id" not in answer:
             return
+        batch = answer["request_id"]
         is_again = "duplicate" in answer and answer["duplicate"] is True
         taken, outages = end.size + _BYTES_BESIDE, _UNSEEN if is_again else plane.gate.outages
-        new = _Accepted(answer["request_id"], plane, end, taken, end.sent, outages)
-        self._recent.append(new)
-        self._with_events.append(new)
+        self._recent.append(_Accepted(batch, plane, end, taken, end.sent, outages))
         if is_again:
             self._sort()
         self._bytes += taken
@@ -203,7 +202,8 @@ class RecentBatches:
         """
         self._on_shelf[kept] = size
         for one in batches:
-            end, life = one.end, (of, one.outages)
+            end = one.end
+            life = (of, one.outages)
             found = _Accepted(one.batch, plane, end, end.size + _BYTES_BESIDE, end.sent, _UNSEEN, kept=kept, life=life)
             if not one.has_events:
                 found.forget_events()
@@ -217,11 +217,7 @@ class RecentBatches:
 
     def _sort(self) -> None:
         """What is older came later: that the plane works them off in order is said of their numbers."""
-        self._remember(sorted(self._recent, key=lambda accepted: _number(accepted.batch)))
-
-    def _remember(self, batches: Collection[_Accepted]) -> None:
-        self._recent = deque(batches)
-        self._with_events = deque([accepted for accepted in batches if type(accepted.end) is not NamedEnd])
+        self._recent = deque(sorted(self._recent, key=lambda accepted: _number(accepted.batch)))
 
     def write(self) -> None:
         """Write what has come since to disk."""
@@ -229,7 +225,7 @@ class RecentBatches:
             self._writing.cancel()
             self._writing = None
         self._written_at = asyncio.get_running_loop().time()
-        new = [accepted for accepted in self._with_events if accepted.kept is None]
+        new = [accepted for accepted in self._recent if accepted.kept is None]
         if self._shelf is None or not new:
             return
         size = sum([accepted.end.size for accepted in new])
@@ -242,11 +238,10 @@ class RecentBatches:
 
     def _make_room(self) -> None:
         """Let go of the events of the oldest that has them; where none has, of the oldest."""
-        if self._with_events:
-            oldest = self._with_events[0]
+        oldest = next((accepted for accepted in self._recent if type(accepted.end) is not NamedEnd), None)
+        if oldest is not None:
             if oldest.kept is None:
                 self.write()
-            self._with_events.popleft()
             self._bytes -= oldest.bytes - _BYTES_NAMED
             oldest.forget_events()
             return
@@ -266,7 +261,7 @@ class RecentBatches:
         for accepted in self._recent:
             if accepted.was_before_outage:
                 not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _STOPPED)
-        self._remember(())
+        self._recent.clear()
 
     # ── what became of them ─────────────────────────────────────────────────────────────────────
 
@@ -302,7 +297,8 @@ class RecentBatches:
             self._arm()
 
     async def _ask(self, plane: Plane, batches: Sequence[_Accepted], latest: dict[str, int]) -> None:
-        gone, completed = set[_Accepted](), set[str]()
+        gone: set[_Accepted] = set()
+        completed: set[str] = set()
         try:
             await self._settle(plane, batches, gone, completed)
         except ControlPlaneError as error:  # the others are asked about again at the next check
@@ -311,7 +307,7 @@ class RecentBatches:
         self._keep([accepted for accepted in self._recent if accepted not in gone])
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
-        self._remember(batches)
+        self._recent = deque(batches)
         self._bytes = sum([accepted.bytes for accepted in batches])
         needed = {accepted.kept for accepted in batches}
         done = [kept for kept in self._on_shelf if kept not in needed]
