@@ -22,6 +22,8 @@ _HELD_MS: Final = "10000"
 _NOOP: Final = Answers()
 _LEAVING: Final = 50
 _WRITTEN_S: Final = 120.0
+_TIMES: Final = 2
+"""How often calls are counted: how many messages a pull brings depends on the machine, and only ever adds some."""
 
 
 async def count_worker(
@@ -32,7 +34,8 @@ async def count_worker(
     found: dict[str, float] = {}
     for what, loop in (("loop", "asyncio"), ("calls", "uvloop")):
         started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, BENCH_LOOP=loop, **settings)
-        found = {**await _count(rig, what, started, commands), **found}
+        counted = [await _count(rig, what, started, commands) for _ in range(_TIMES if what == "calls" else 1)]
+        found = {**min(counted, key=lambda one: one.get("calls", 0.0)), **found}
     return found
 
 
@@ -42,7 +45,7 @@ async def count_calls(
     """Only the calls of `count_worker`, on uvloop."""
     settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
     started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, **settings)
-    return (await _count(rig, "calls", started, commands, Answers(kind=kind)))["calls"]
+    return min([(await _count(rig, "calls", started, commands, Answers(kind=kind)))["calls"] for _ in range(_TIMES)])
 
 
 async def count_http(rig: Rig, commands: int, *, plug_ins: tuple[str, ...] = (), **variables: str) -> dict[str, float]:
