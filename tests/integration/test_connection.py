@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,6 +82,32 @@ async def test_connection_goes_on_reading_after_a_flush_that_was_given_up() -> N
             assert await got.get() == b"hi"
         finally:
             await connection.close()
+
+
+async def test_write_to_a_connection_that_broke_unnoticed_is_an_oserror_and_the_connection_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvloop's RuntimeError ended whoever published in that moment: a pull, an ack, the plane of `dev`."""
+    open_connection, writers = asyncio.open_connection, []
+
+    async def kept(*given: Any, **named: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await open_connection(*given, **named)
+        writers.append(writer)
+        return reader, writer
+
+    monkeypatch.setattr(asyncio, "open_connection", kept)
+    async with NatsServer() as server:
+        connection = await connect(settings(server.url), "test")
+        is_back = asyncio.Event()
+        connection.on_reconnected.append(is_back.set)
+        await connection.client.flush()  # nothing else is being sent when it breaks
+        writers[-1].transport.abort()
+        while not is_back.is_set():
+            with suppress(OSError):
+                await connection.client.publish("a", b"")
+            await asyncio.sleep(0)
+        await connection.client.flush(timeout=PATIENCE_S)
+        await connection.close()
 
 
 @pytest.mark.parametrize("end", ["drain", "unsubscribe"])

@@ -11,6 +11,7 @@ from typing import Any, Final
 from nats.aio.client import Client as LibraryClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
@@ -39,6 +40,26 @@ class _Parser(Parser):
             raise ProtocolError("the server sends more than is read")  # the connection ends with it
 
 
+class _Transport(TcpTransport):
+    """A write to a connection that broke is an OSError, on every event loop.
+
+    uvloop raises a RuntimeError, which nobody expects: a pull or an ack that met the moment before the client noticed
+    ended its task, and the client's own task of reconnecting would end without a word.
+    """
+
+    def write(self, payload: bytes) -> None:
+        try:
+            self._io_writer.write(payload)  # type: ignore[union-attr]  # connected
+        except RuntimeError as error:
+            raise ConnectionResetError("the connection to NATS is closed") from error
+
+    def writelines(self, payload: list[bytes]) -> None:
+        try:
+            self._io_writer.writelines(payload)  # type: ignore[union-attr]  # connected
+        except RuntimeError as error:
+            raise ConnectionResetError("the connection to NATS is closed") from error
+
+
 class Client(LibraryClient):
     """As the library's; a PING goes behind what was sent before it.
 
@@ -61,6 +82,11 @@ class Client(LibraryClient):
         """The subjects of requests that are open."""
         self._is_mute: str | None = None
         """Why no request is ever answered: this login may not subscribe to the answers."""
+
+    async def _connect_to_server(self, s: Any) -> None:
+        await super()._connect_to_server(s)
+        if type(self._transport) is TcpTransport:
+            self._transport.__class__ = _Transport  # the library asks for no class of ours
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
         """Subscribe; `receiver` is called with each message as it is read, and raises nothing: that would end the
