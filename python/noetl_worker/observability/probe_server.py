@@ -145,6 +145,8 @@ class _ProbeConnection(asyncio.Protocol):
     async def _answer(self, head: bytes) -> None:
         try:
             peer = self._transport.get_extra_info("peername")  # None: it is gone already
-            self._transport.write(await self._server.respond(head, peer[0] if peer else ""))
+            answer = await self._server.respond(head, peer[0] if peer else "")
+            if not self._transport.is_closing():  # uvloop's write to one that is closed raises a RuntimeError
+                self._transport.write(answer)
         finally:
             self._transport.close()

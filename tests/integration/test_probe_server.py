@@ -1,0 +1,37 @@
+"""The server of probes and metrics, on both event loops: who gives up before the answer is no error."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import loops
+from noetl_worker.observability.probe_server import ProbeServer
+
+pytestmark = pytest.mark.parametrize("anyio_backend", loops.BOTH)
+
+
+async def test_client_that_is_gone_before_its_answer_leaves_no_error() -> None:
+    """A kubelet waits for a second; the page of a supervisor asks its processes."""
+    is_asked, is_answered = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> tuple[int, bytes]:
+        is_asked.set()
+        await is_answered.wait()
+        return 200, b"ok"
+
+    server = ProbeServer({"/slow": slow})
+    await server.open("127.0.0.1:0")
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        await is_asked.wait()
+        [answering] = [task for task in asyncio.all_tasks() if "_answer" in repr(task.get_coro())]
+        writer.transport.abort()
+        while server.connections:
+            await asyncio.sleep(0)
+        is_answered.set()
+        await answering
+    finally:
+        await server.close()
