@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from nats.errors import Error as NatsError
 from nats.errors import FlushTimeoutError
 
 import virtual_time
 from closed_port import closed_port
 from faults.test_names_and_keys import make_login
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
 from patience import PATIENCE_S
+
+INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n'
 
 
 def settings(url: str) -> Settings:
@@ -33,7 +36,7 @@ async def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
     read: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n')
+        writer.write(INFO)
         while line := await reader.readline():
             read.append(line.split()[0] if line.strip() else b"")  # the body of a PUB is empty
             if line == b"PING\r\n":
@@ -57,7 +60,7 @@ async def test_connection_goes_on_reading_after_a_flush_that_was_given_up() -> N
     is_given_up = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n')
+        writer.write(INFO)
         while line := await reader.readline():
             if line == b"PING\r\n":
                 writer.write(b"PONG\r\n")
@@ -108,6 +111,59 @@ async def test_write_to_a_connection_that_broke_unnoticed_is_an_oserror_and_the_
             await asyncio.sleep(0)
         await connection.client.flush(timeout=PATIENCE_S)
         await connection.close()
+
+
+@pytest.mark.parametrize("greeting", [b"INFO []\r\n", b"INFO " + b"x" * 200_000 + b"\r\n"], ids=["list", "long"])
+async def test_reconnect_goes_on_after_a_server_that_greets_with_something_else(greeting: bytes) -> None:
+    """What nats-py does not expect ended its reconnecting for good; so did a key file that was being written anew."""
+    greetings = iter([INFO, greeting, INFO])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said = next(greetings)
+        writer.write(said)
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+            elif line.startswith(b"PUB end"):
+                break
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        connection = await connect(settings(url), "test")
+        is_back = asyncio.Event()
+        connection.on_reconnected.append(is_back.set)
+        await connection.client.publish("end", b"")
+        await is_back.wait()
+        assert (next(greetings, None), connection.is_connected) == (None, True)
+        await connection.close()
+
+
+async def test_request_is_answered_again_after_a_reconnect_with_other_permissions(tmp_path: Path) -> None:
+    """What this login might not subscribe to once, it was thought never to get an answer on."""
+    allowed = 'authorization { users: [{user: a, password: b, permissions: {publish: ">", subscribe: %s}}] }'
+    port = free_port()
+    given = load_settings({"NATS_URL": f"nats://a:b@127.0.0.1:{port}"}, dotenv=Path(os.devnull))
+    async with NatsServer(port=port, config=allowed % '{allow: ">", deny: "_INBOX.>"}'):
+        connection = await connect(given, "test")
+        is_back = asyncio.Event()
+        connection.on_reconnected.append(is_back.set)
+        with pytest.raises(NatsError):
+            await connection.client.request("$JS.API.INFO", timeout=PATIENCE_S)
+    async with NatsServer(port=port, config=allowed % '">"'):
+        await is_back.wait()
+        assert (await connection.client.request("$JS.API.INFO", timeout=PATIENCE_S)).data
+        await connection.close()
+
+
+async def test_credentials_without_a_jwt_are_refused_and_say_so(tmp_path: Path) -> None:
+    """nats-py looks for it without an end, and nothing else runs."""
+    config = make_login(creds := tmp_path / "w.creds")
+    creds.write_text(creds.read_text().partition("\n\n")[2])
+    async with NatsServer(config=config) as server:
+        given = load_settings({"NATS_URL": server.url, "NATS_CREDS": str(creds)}, dotenv=Path(os.devnull))
+        with pytest.raises(JetStreamError, match="no NATS USER JWT"):
+            await connect(given, "test", attempts=1)
 
 
 @pytest.mark.parametrize("end", ["drain", "unsubscribe"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import UserString
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from nats.aio.client import Client as LibraryClient
@@ -84,9 +86,32 @@ class Client(LibraryClient):
         """Why no request is ever answered: this login may not subscribe to the answers."""
 
     async def _connect_to_server(self, s: Any) -> None:
+        self._is_mute = None  # permissions may be others
         await super()._connect_to_server(s)
         if type(self._transport) is TcpTransport:
             self._transport.__class__ = _Transport  # the library asks for no class of ours
+
+    async def _process_connect_init(self) -> None:
+        """Any failure of it is one of a try to connect: others end the library's reconnecting for good, without a word.
+
+        Seen for a key that is being written anew, and for a server that greets with something else.
+        """
+        try:
+            await super()._process_connect_init()
+        except (OSError, asyncio.TimeoutError, Error):
+            raise
+        except Exception as error:
+            raise Error(f"neither a greeting nor a login: {type(error).__name__}: {error}") from error
+
+    def _read_creds_user_jwt(self, creds: Any) -> bytearray:
+        text = creds.data.encode() if isinstance(creds, UserString) else Path(creds).read_bytes()
+        if b"BEGIN NATS USER JWT" not in text:  # the library looks for it without an end
+            raise Error("the credentials have no NATS USER JWT: is NATS_CREDS a .creds file, and whole?")
+        return bytearray(super()._read_creds_user_jwt(creds))
+
+    def forget(self, subscription: Subscription) -> None:
+        """Of one whose end failed: a reconnect would make it again."""
+        self._remove_sub(subscription._id)
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
         """Subscribe; `receiver` is called with each message as it is read, and raises nothing: that would end the

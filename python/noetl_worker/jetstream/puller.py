@@ -147,7 +147,9 @@ class Puller:
                 await self._sleep()
                 if time.monotonic() - self.last_progress > HEARTBEAT_S:
                     self._heard = time.monotonic()  # our own loop stood still: the server may well have spoken
-                self._check_heartbeat()
+                if self._is_unheard() and self._connection.is_connected:
+                    silent, subscription = subscription, None
+                    await self._withdraw(silent)
         finally:  # what the open pull has brought meanwhile would else wait for ack_wait
             await asyncio.wait({asyncio.ensure_future(self._withdraw(subscription))}, timeout=_END_S)
 
@@ -168,6 +170,7 @@ class Puller:
                 await subscription.unsubscribe()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             log.warning("pulls_not_withdrawn", error=describe(error))
+            client.forget(subscription)
 
     async def _subscribe(self) -> Subscription:
         return await self._connection.client.receive(f"{self._inbox}.*", self._received)
@@ -204,11 +207,15 @@ class Puller:
             self._pulls.pop(reply, None)  # a reconnect meanwhile has forgotten it
             log.warning("pull_failed", error=describe(error))
 
-    def _check_heartbeat(self) -> None:
-        """Two missed beats: the server forgot the pull (a restart, a lost leader); ask again (ADR-37)."""
-        if self._pulls and time.monotonic() - self._heard > HEARTBEAT_S * MISSED_BEATS + 1:
-            log.warning("pull_heartbeat_missed", silent_s=round(time.monotonic() - self._heard, 1))
+    def _is_unheard(self) -> bool:
+        """Two missed beats: the server forgot the pull (a restart, a lost leader; ADR-37), or the inbox (permissions
+        that were others for a while). Both are made again."""
+        silent_s = time.monotonic() - self._heard
+        is_unheard = bool(self._pulls) and silent_s > HEARTBEAT_S * MISSED_BEATS + 1
+        if is_unheard:
+            log.warning("pull_heartbeat_missed", silent_s=round(silent_s, 1))
             self._reset()
+        return is_unheard
 
     def _start_afresh(self) -> None:
         self._reconnected_at = time.monotonic()
