@@ -84,6 +84,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "policy_rule": "correct the rule of that task: `problem`",
     "process_died": "see its own lines above",
     "process_keeps_dying": "see its own lines above",
+    "process_not_started": "look at `error`: memory, descriptors or processes of the machine; it is tried again",
     "pull_failed": "nothing; it is tried again. If it lasts, look at NATS",
     "pull_heartbeat_missed": "nothing; it pulls again. If it lasts, look at NATS",
     "pull_refused": "look at `text`; `noetl-worker nats ensure` compares the durable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -33,5 +34,28 @@ async def test_client_that_is_gone_before_its_answer_leaves_no_error() -> None:
             await asyncio.sleep(0)
         is_answered.set()
         await answering
+    finally:
+        await server.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("bind", ["[::1]:0", "::1:0", "[::]:0", ":::0"])
+async def test_probes_listen_on_ipv6(bind: str) -> None:
+    """A kubelet of a cluster without IPv4 reaches nothing else."""
+    server = ProbeServer({})
+    await server.open(bind)
+    try:
+        reader, writer = await asyncio.open_connection("::1", server.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+        writer.close()
     finally:
         await server.close()

@@ -247,6 +247,19 @@ async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path) -> N
     assert all("out of memory" in line["advice"] and "own lines" not in line["advice"] for line in lines)
 
 
+async def test_worker_for_which_there_is_no_process_is_tried_again_like_one_that_died(tmp_path: Path) -> None:
+    """It ended the supervisor, and with it all other workers: after a kill for lack of memory a fork may fail."""
+    deaths = Deaths(tmp_path, "exit 7", [1.0] * 3)
+    (tmp_path / "ends").chmod(0o600)  # the start raises an OSError
+    lines = await deaths.logged()
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+        "process_not_started",
+        "process_not_started",
+        "process_not_started",
+        "process_keeps_dying",
+    ]
+
+
 def test_event_ids_of_two_processes_must_differ() -> None:
     with pytest.raises(SettingsError, match="two processes of one node would make the same event ids"):
         load_settings({"NOETL_WORKER_PROCESSES": "2", "NOETL_SNOWFLAKE_NODE_ID": "7"})

@@ -56,7 +56,7 @@ class ProbeServer:
         """
         host, _, port = bind.rpartition(":")
         try:
-            listening = listening_socket() or socket.create_server((host, int(port)))
+            listening = listening_socket() or _listening_at(host.strip("[]"), int(port))
         except OSError as error:
             advice = f"a free address ({error}); empty switches it off"
             raise SettingsError("WORKER_METRICS_BIND", bind, advice) from error
@@ -109,6 +109,14 @@ class ProbeServer:
             return ipaddress.ip_address(peer).is_loopback
         except ValueError:
             return False
+
+
+def _listening_at(host: str, port: int) -> socket.socket:
+    """`::` is every address of both families, where the machine has both."""
+    if ":" not in host:
+        return socket.create_server((host, port))
+    is_both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=is_both)
 
 
 class _ProbeConnection(asyncio.Protocol):

@@ -127,11 +127,7 @@ class Supervisor:
         """One worker's lives; the exit code of the last."""
         while not self._stopping.is_set():
             started_at = self._clock()
-            worker.running = await self._start(worker)
-            for _ in range(self._stops):  # they came while it was started
-                self._signal(worker)
-            code = await worker.running.wait()
-            worker.running = None
+            code = await self._life(worker)
             if self._stopping.is_set():
                 return code
             if code == _SETTINGS_WRONG or (code == _CANNOT_START and worker.starts == 1):
@@ -146,6 +142,19 @@ class Supervisor:
             except asyncio.TimeoutError:
                 continue
         return 0  # there is none to drain
+
+    async def _life(self, worker: WorkerProcess) -> int:
+        """Start it and wait for its end: its exit code."""
+        try:
+            worker.running = await self._start(worker)
+        except OSError as error:  # no process, no memory or no descriptor is to be had now
+            log.error("process_not_started", process=worker.number, error=str(error))
+            return os.EX_OSERR
+        for _ in range(self._stops):  # they came while it was started
+            self._signal(worker)
+        code = await worker.running.wait()
+        worker.running = None
+        return code
 
     def _log_death(self, worker: WorkerProcess, code: int, delay_s: float) -> None:
         is_killed = code == -signal.SIGKILL
