@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from noetl_worker.claim.claim import read_claim
-from noetl_worker.errors import ControlPlaneError, ServerRefused
+from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused
 from noetl_worker.models import AuthRefusedClaim, ClaimRefused, Dialect, RetryLater
 from noetl_worker.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import ControlPlaneClient, refusal
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.patience import is_passing
+from noetl_worker.plane.plane_watch import PlaneWatch
 from noetl_worker.plane.send_status import SendStatus, judge
+from noetl_worker.transport.transport import Response
 from unit.planes import ScriptedTransport, answer, settings
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
@@ -28,7 +30,7 @@ def row(status: int) -> Meaning:
     for meaning, statuses in ((Meaning.AUTH, AUTH), (Meaning.PASSING, PASSING), (Meaning.OVERLOADED, OVERLOADED)):
         if status in statuses:
             return meaning
-    return Meaning.UNCERTAIN if status >= 500 else Meaning.REFUSED
+    return Meaning.UNCERTAIN if status >= 500 or 300 <= status < 400 else Meaning.REFUSED
 
 
 def test_every_number_that_a_server_can_send_has_a_meaning() -> None:
@@ -42,12 +44,12 @@ def test_claim_event_and_other_requests_agree_about_a_status() -> None:
         claim, how = read_claim(said, Dialect.PYTHON), judge(said)
         is_again = means in (Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED)
         assert is_passing(refusal("x", said)) is is_again, status
-        assert (how is SendStatus.PASSING) is is_again, status
+        assert (how is SendStatus.PASSING) is (is_again or status // 100 == 3), status
         assert (how is SendStatus.ACCEPTED) is (means is Meaning.ACCEPTED), status
         expected = AuthRefusedClaim if means is Meaning.AUTH else RetryLater
-        assert isinstance(claim, expected if is_again or means is Meaning.UNCERTAIN else ClaimRefused), status
+        assert isinstance(claim, ClaimRefused if means is Meaning.REFUSED else expected), status
         if isinstance(claim, RetryLater):
-            assert claim.is_server_error is (status >= 500), status
+            assert claim.is_server_error is (status >= 500 or status < 400), status
 
 
 def test_only_what_the_plane_says_of_a_set_refuses_it() -> None:
@@ -63,6 +65,30 @@ async def test_gate_closes_for_what_is_overloaded_alone(status: int) -> None:
     gate = Gate(4)
     await client.send("GET", f"{client.servers.configured}/x", gate=gate)
     assert gate.has_room() is (row(status) is not Meaning.OVERLOADED)
+
+
+BAD_GATEWAY = b"<html>502 Bad Gateway</html>"
+
+
+@pytest.mark.parametrize(
+    ("said", "outages"),
+    [
+        (answer(502, BAD_GATEWAY), 1),
+        (answer(503, b"no healthy upstream"), 1),
+        (answer(504, {"detail": "upstream"}), 1),
+        (answer(503, {"detail": {"code": "db_unavailable"}}), 0),
+        (answer(429, {"detail": "busy"}), 0),
+        (answer(404, BAD_GATEWAY), 0),
+    ],
+    ids=lambda one: f"{one.status}-{type(one.json()).__name__}" if isinstance(one, Response) else str(one),
+)
+async def test_proxy_that_finds_no_plane_is_an_outage_of_it(said: Response, outages: int) -> None:
+    """What a plane had in memory is lost then; its own 503 says that it is there."""
+    client = ControlPlaneClient(ScriptedTransport(lambda *_: said), settings())
+    url, one, another = f"{client.servers.configured}/x", Gate(4), Gate(4)
+    await client.send("GET", url, gate=one)
+    await client.send_without_limit("POST", url, b"{}", {}, gate=another, patience_s=None, on_sent=lambda: None)
+    assert (one.outages, another.outages) == (outages, outages)
 
 
 @pytest.mark.parametrize(("status", "passes"), [(408, True), (425, True), (429, True), (500, True), (302, False)])
@@ -93,3 +119,12 @@ def test_no_caller_has_a_list_of_statuses_of_its_own() -> None:
                 if any(len(values & members) > 1 for members in (AUTH, PASSING, OVERLOADED)):
                     found.add(str(where))
     assert found == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "outages"), [(answer(502, BAD_GATEWAY), 1), (NotSent("refused"), 1), (answer(404), 0)]
+)
+async def test_worker_at_rest_sees_an_outage_behind_a_proxy_too(said: Any, outages: int) -> None:
+    client = ControlPlaneClient(ScriptedTransport(lambda *_: said), settings())
+    await PlaneWatch(client).look()
+    assert client.servers.at(client.servers.configured).gate.outages == outages

@@ -75,9 +75,9 @@ def test_rust_409s_are_told_apart_by_text(text: str, kind: type) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        *((status, RetryLater) for status in (408, 425, 429, 500, 502, 503, 504)),
+        *((status, RetryLater) for status in (204, 302, 308, 408, 425, 429, 500, 502, 503, 504)),
         *((status, AuthRefusedClaim) for status in (401, 403)),
-        *((status, ClaimRefused) for status in (400, 405, 410, 415, 422, 302)),
+        *((status, ClaimRefused) for status in (400, 405, 410, 415, 422)),
     ],
 )
 def test_every_other_status_has_its_row(status: int, kind: type, dialect: Dialect) -> None:
@@ -85,11 +85,20 @@ def test_every_other_status_has_its_row(status: int, kind: type, dialect: Dialec
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b"<html>welcome</html>", b"[1]", b"", {"status": "ok"}, {"execution_id": 1, "node_name": "s"}],
-    ids=str,
+    "said",
+    [answer(200, b"<html>log in</html>"), answer(200, b"[1]"), answer(200, b""), answer(308, b"")],
+    ids=lambda said: f"{said.status} {said.body!r}",
 )
-def test_200_that_does_not_decode_is_refused_and_becomes_a_dead_letter(body: Any) -> None:
+def test_answer_of_somebody_between_is_waited_for_and_a_dead_letter_once_it_is_old(said: Response) -> None:
+    """A page to log in at, or a redirect to it, would empty the queue."""
+    claim = read_claim(said, Dialect.PYTHON)
+    assert acknowledge.after_claim(claim, 1).settlement is Settlement.NAK
+    late = acknowledge.after_claim(claim, 50, message_age_s=49 * 60)
+    assert (late.settlement, late.dead_letter) == (Settlement.TERM, True)
+
+
+@pytest.mark.parametrize("body", [{"status": "ok"}, {"execution_id": 1, "node_name": "s"}], ids=str)
+def test_200_that_gives_no_command_is_refused_and_becomes_a_dead_letter(body: Any) -> None:
     claim = read_claim(answer(200, body), Dialect.PYTHON)
     assert isinstance(claim, ClaimRefused)
     outcome = acknowledge.after_claim(claim, 1)

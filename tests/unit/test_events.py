@@ -17,7 +17,8 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.report import results
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
-from unit.planes import URL, answer, command, emitter, plane
+from unit.outboxes import event_set
+from unit.planes import URL, Ours, answer, command, emitter, plane
 from unit.reports import OK, accept, names, tell
 
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
@@ -37,7 +38,20 @@ async def test_fast_command_on_the_python_plane_is_one_batch_of_five() -> None:
     assert body["execution_id"] == str(command().execution_id)
     assert [event["actionable"] for event in body["events"]] == [False, False, True, False, False]
     assert body["events"][2]["payload"]["response"] == {"ok": True}
-    assert transport.sent[0][3]["idempotency-key"].startswith(f"w-1:{command().execution_id}:")
+    assert transport.sent[0][3]["idempotency-key"].startswith(f"{command().execution_id}:")
+
+
+async def test_no_header_has_the_name_of_the_worker() -> None:
+    """One outside latin-1 could not be sent, and no outcome was ever accepted."""
+    at, transport = plane(accept)
+    told = CommandEvents(command(), at, "воркер-1", emitter(), hold_s=0.0)
+    told.start()
+    await told.finish(OK, Ours())
+    lost = event_set(worker_id="воркер-1")
+    lost.rescue("9")
+    sent = [*(value for *_, headers in transport.sent for value in headers.values()), *lost.headers.values()]
+    assert len(sent) > 2
+    assert all(map(str.isascii, sent))
 
 
 async def test_slow_command_reports_its_start_first_and_then_a_batch_of_three() -> None:

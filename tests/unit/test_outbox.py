@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -142,6 +144,21 @@ def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path, datab
         assert ours.keep(large), "and it works again when there is room"
     assert [line["event"] for line in lines] == ["outbox_not_writable", "outbox_writable"]
     assert "full" in lines[0]["error"]
+
+
+def test_outbox_on_nfs_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS gives a lock for itself alone only on a file that is open for writing (flock(2))."""
+    flock = fcntl.flock
+
+    def of_nfs(file: Any, operation: int) -> None:
+        is_read_only = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        if operation & fcntl.LOCK_EX and is_read_only:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    left_behind(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    assert [one.event_id for one in taken(box(tmp_path))] == [7]
 
 
 def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(

@@ -91,6 +91,14 @@ async def test_page_that_is_not_the_planes_answer_costs_no_result(page: Response
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
+@pytest.mark.parametrize("page", [PAGES[0], PAGES[2], PAGES[3]], ids=lambda page: str(page.status))
+async def test_page_of_a_proxy_costs_no_result_however_long_it_stands(page: Response) -> None:
+    """After half a minute of it the result became a failure, and that a dead letter."""
+    left = [After(patience.UNCERTAIN_S, page)] * (patience.UNCERTAIN_TRIES + 2)
+    transport = await tell(OK, lambda *a: left.pop() if left else accept(*a))
+    assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
+
+
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
 async def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
     at_once: list[int] = []

@@ -50,9 +50,11 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
     match means:
         case Meaning.AUTH:
             return AuthRefusedClaim(text)
-        case Meaning.PASSING | Meaning.OVERLOADED | Meaning.UNCERTAIN:
+        case Meaning.PASSING | Meaning.OVERLOADED:
             return RetryLater(text, retry_after_s(answer), is_server_error=is_server_error(status))
-        case Meaning.ACCEPTED | Meaning.REFUSED:  # a 2xx that gives no command is none of the planes'
+        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # a redirect, or a 2xx that gives no command, is none of the planes'
+            return RetryLater(text, retry_after_s(answer), is_server_error=True)
+        case Meaning.REFUSED:
             return ClaimRefused(text)
         case _:
             assert_never(means)
@@ -62,7 +64,7 @@ def _read_success(answer: Response) -> ClaimOutcome:
     body = answer.json()
     if type(body) is not dict:
         what = f"claim answered {answer.status} with a body that is not a JSON object"
-        return ClaimRefused(f"{what}{_reason(answer.body)}: is a proxy in between?")
+        return RetryLater(f"{what}{_reason(answer.body)}: is a proxy in between?", is_server_error=True)
     for needed in _NEEDED:
         if needed not in body or body[needed] is None:
             missing = [key for key in _NEEDED if body.get(key) is None]

@@ -113,7 +113,7 @@ class EventSet:
         self.part = self.parts[self.sent if self.is_open else -1]
         self.key = f"{self.worker_id}/{self.event_id}"
         if self.idempotency_key is None:
-            self.idempotency_key = rules.new_key(self.worker_id, self.execution_id)
+            self.idempotency_key = rules.new_key(self.execution_id)
 
     # ── what is sent next ──
 
@@ -247,7 +247,7 @@ class EventSet:
             batch: the id that the plane gave it.
         """
         # the same from whoever sends it: a worker may be killed between the rescue and the note that it is done
-        self.idempotency_key = f"{self.worker_id}:{self.execution_id}:rescue:{batch}"
+        self.idempotency_key = f"{self.execution_id}:rescue:{batch}"
         self.rescues, self.is_rescue, self.was_tried = batch, True, False
 
     # ── its row ──

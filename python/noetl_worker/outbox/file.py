@@ -110,7 +110,10 @@ class OutboxFile:
             NotOwn: others can get at one of its files.
             OSError: it is another version's; nothing of it is changed.
         """
-        lock = lock_path.open("rb")
+        try:
+            lock = lock_path.open("r+b")  # NFS locks for itself alone only what is open for writing
+        except FileNotFoundError:
+            return None
         try:
             if _is_locked(lock) and lock_path.exists():
                 for path in (lock_path, *_of_database(lock_path.with_suffix(".sqlite3"))):

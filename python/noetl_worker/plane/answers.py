@@ -45,6 +45,7 @@ def is_server_error(status: int) -> bool:
 MEANING: Final = _Meanings(
     {
         **dict.fromkeys(range(200, 300), Meaning.ACCEPTED),
+        **dict.fromkeys(range(300, 400), Meaning.UNCERTAIN),  # no plane sends one elsewhere: somebody between
         **dict.fromkeys(range(500, 600), Meaning.UNCERTAIN),
         **dict.fromkeys((401, 403), Meaning.AUTH),
         **dict.fromkeys((408, 425), Meaning.PASSING),
@@ -70,6 +71,16 @@ def not_found(answer: Response) -> bool:
     """
     body = answer.json() if answer.status == 404 else None
     return isinstance(body, dict) and "not found" in str(body.get("detail", body.get("error", ""))).lower()
+
+
+def is_page(answer: Response) -> bool:
+    """Whether it has a body that is no object: a proxy's, where a plane has an object."""
+    return bool(answer.body) and type(answer.json()) is not dict
+
+
+def is_outage(answer: Response) -> bool:
+    """Of one that is OVERLOADED: whether a proxy says that nobody is behind it, and not the plane that it is busy."""
+    return answer.status in CUT_BY_A_PROXY or type(answer.json()) is not dict
 
 
 def floor_s(header_s: float | None) -> float:

@@ -24,7 +24,7 @@ from noetl_worker.errors import (
 )
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.observability import metrics
-from noetl_worker.plane.answers import MEANING, Meaning, retry_after_s
+from noetl_worker.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.health import PlaneHealth, read_health
@@ -128,7 +128,7 @@ class ControlPlaneClient:
         answer = await self.send(
             "GET", f"{url}/api/health", timeout_s=timeout_s, gate=gate, patience_s=CLAIM_PATIENCE_S
         )
-        if answer.status != 200 and MEANING[answer.status] not in (Meaning.ACCEPTED, Meaning.REFUSED):
+        if answer.status >= 400 and MEANING[answer.status] is not Meaning.REFUSED:
             raise refusal("GET /api/health", answer)
         found = read_health(answer.json()) if answer.status == 200 else None
         if found is None:
@@ -174,12 +174,12 @@ class ControlPlaneClient:
         try:
             answer = await self.transport.send(method, url, all_headers, packed, limit_s)
         except TransportError:
-            gate.unanswered(sent_at)
+            gate.refused(sent_at, is_outage=True)
             raise
         finally:
             gate.leave()
         if MEANING[answer.status] is Meaning.OVERLOADED:
-            gate.refused(sent_at, retry_after_s(answer))
+            gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
         else:
             gate.answered(time.monotonic() - sent_at)
         return answer
@@ -212,10 +212,10 @@ class ControlPlaneClient:
         try:
             answer = await self.transport.send(method, url, headers, body, None)
         except TransportError:
-            gate.unanswered(sent_at)
+            gate.refused(sent_at, is_outage=True)
             raise
         if MEANING[answer.status] is Meaning.OVERLOADED:
-            gate.refused(sent_at, retry_after_s(answer))
+            gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
         else:
             gate.answered(None)
         return answer
@@ -463,8 +463,8 @@ def refusal(what: str, answer: Response) -> ServerRefused:
             f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
         )
     # Only a 404: the texts of a 400, 415 or 422 that are no JSON are the Rust plane's own (protocol/claim.md#statuses).
-    is_page = answer.status == 404 and bool(answer.body) and type(answer.json()) is not dict
-    return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer), is_page=is_page)
+    is_proxys = answer.status == 404 and is_page(answer)
+    return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer), is_page=is_proxys)
 
 
 @lru_cache(maxsize=8)

@@ -136,8 +136,14 @@ class Gate:
         else:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
 
-    def refused(self, sent_at: float, retry_after_s: float | None = None) -> None:
-        """503, 429, or no answer. `sent_at` is the gate's clock: refusals of one volley count once."""
+    def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
+        """503, 429, or no answer.
+
+        Args:
+            sent_at: by the gate's clock: refusals of one volley count once.
+            is_outage: nobody answered but a proxy; the plane may have been restarted.
+        """
+        self.outages += is_outage
         now = self._clock()
         if sent_at >= self._refused_at:
             self._refusals += 1
@@ -150,10 +156,6 @@ class Gate:
                 self._close(max(FIRST_PAUSE_S, pause_s))
         self._close(floor_s(retry_after_s))
         self._reduce(0.5, sent_at)
-
-    def unanswered(self, sent_at: float) -> None:
-        self.outages += 1
-        self.refused(sent_at)
 
     def _close(self, pause_s: float) -> None:
         self._closed_until = max(self._closed_until, self._clock() + pause_s)

@@ -58,7 +58,7 @@ class PlaneWatch:
             if before is None:
                 log.error("plane_left_nats", problem=self.trouble)
         except ControlPlaneError as error:
-            if isinstance(error, TransportError):  # it may have been restarted, and have lost batches
+            if not _is_there(error):  # it may have been restarted, and have lost batches
                 self._client.servers.at(self._client.servers.configured).gate.outages += 1
             log.debug("plane_health_unknown", error=str(error))
         else:
@@ -87,8 +87,7 @@ class HeartbeatWatch:
 
     def failed(self, error: ControlPlaneError) -> bool:
         """Whether that is a plane that is down; False: it is there and refuses, or one heartbeat is missing."""
-        is_refusal = isinstance(error, ServerRefused) and not is_server_error(error.status)
-        if is_refusal or not isinstance(error, ServerRefused | TransportError):
+        if _is_there(error):
             self.answered()
             return False
         line = self._outage.lasts(str(error))
@@ -97,6 +96,12 @@ class HeartbeatWatch:
             self._health.set_plane_down(f"the control plane {self._url} does not answer since {line['since']}")
             log.error("plane_down", server_url=self._url, **line, **_held_up(), advice=_DOWN_ADVICE)
         return self._outage.is_on
+
+
+def _is_there(error: ControlPlaneError) -> bool:
+    """Whether the plane answers, and refuses."""
+    is_down = isinstance(error, ServerRefused) and is_server_error(error.status)
+    return not (is_down or isinstance(error, TransportError))
 
 
 def _held_up() -> dict[str, int]:

@@ -273,7 +273,7 @@ class DialectRules(Protocol):
         """Whether the events of this end refer to a stored result."""
         ...
 
-    def new_key(self, worker_id: str, execution_id: int) -> str | None:
+    def new_key(self, execution_id: int) -> str | None:
         """An Idempotency-Key for one request and all its tries, where the plane knows them."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from noetl_worker.plane.answers import MEANING, PASSES, Meaning
+from noetl_worker.plane.answers import MEANING, PASSES, Meaning, is_page
 from noetl_worker.transport.transport import Response
 
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
@@ -35,12 +35,11 @@ NOT_CLEAR: Final = frozenset({SendStatus.NEW_ID, SendStatus.LOST, SendStatus.DUP
 
 
 def judge(answer: Response) -> SendStatus:
-    is_the_planes, means = type(answer.json()) is dict, MEANING[answer.status]
-    if means is Meaning.ACCEPTED:
-        return SendStatus.ACCEPTED if is_the_planes else SendStatus.UNCERTAIN
-    if means in PASSES:
+    is_the_planes, means, status = type(answer.json()) is dict, MEANING[answer.status], answer.status
+    if means is Meaning.ACCEPTED and is_the_planes:
+        return SendStatus.ACCEPTED
+    # Somebody between, who says nothing of the set. Not so with a 400 or 413: a firewall may refuse this body for ever.
+    if means in PASSES or 300 <= status < 400 or (is_page(answer) and (means is Meaning.ACCEPTED or status == 404)):
         return SendStatus.PASSING
-    if means is Meaning.UNCERTAIN:
-        return SendStatus.UNCERTAIN
-    # A page of a proxy, or a route that is missing while the plane is replaced, says nothing about the set.
-    return SendStatus.REFUSED if is_the_planes and answer.status in _REFUSALS else SendStatus.UNCERTAIN
+    # A route that is missing while the plane is replaced says nothing about the set either.
+    return SendStatus.REFUSED if is_the_planes and status in _REFUSALS else SendStatus.UNCERTAIN

@@ -223,7 +223,7 @@ class PythonRules:
         return scrubbing_s(size)
 
     def started(self, command: Subject, worker_id: str) -> Post:
-        headers = {"idempotency-key": self.new_key(worker_id, command.execution_id)}
+        headers = {"idempotency-key": self.new_key(command.execution_id)}
         return Post(BATCH, headers, _batch(command, worker_id, _start(command, worker_id)))
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
@@ -245,9 +245,9 @@ class PythonRules:
     def names_result(self, report: Report) -> bool:
         return True
 
-    def new_key(self, worker_id: str, execution_id: int) -> str:
+    def new_key(self, execution_id: int) -> str:
         # A key per set, kept over its tries: the same key with another body stores nothing (protocol/batches.md#key).
-        return f"{worker_id}:{execution_id}:{unique()}"
+        return f"{execution_id}:{unique()}"
 
     def body(self, end: Ending, part: Part) -> bytes:
         report, command_id, step, failed = end.report, end.command_id, end.step, end.report.error is not None

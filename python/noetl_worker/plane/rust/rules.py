@@ -189,7 +189,7 @@ class RustRules:
     def names_result(self, report: Report) -> bool:
         return report.error is None  # a failure has its text alone
 
-    def new_key(self, worker_id: str, execution_id: int) -> None:
+    def new_key(self, execution_id: int) -> None:
         return None
 
     def body(self, end: Ending, part: Part) -> bytes:
