@@ -84,7 +84,7 @@ def test_kind_is_listed_described_and_run(copy: Path) -> None:
     assert "Greets somebody." in python(copy, "-m", "noetl_worker", "tools", "greet")
     ran = python(copy, "-m", "noetl_worker", "exec", "greet", "--config", '{"whom": "ada"}', "--json")
     assert "hello ada" in json.dumps(json.loads(ran))
-    assert "# greet" in (copy / "docs/tools/greet.md").read_text(encoding="utf-8")
+    assert "# greet" in (copy / "docs/tools/greet").with_suffix(".md").read_text(encoding="utf-8")
 
 
 @pytest.mark.pages
