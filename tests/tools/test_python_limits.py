@@ -244,3 +244,16 @@ async def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: py
     monkeypatch.setattr("os.killpg", lambda group, _: killed.append(group))
     assert (await arun_tool(tool, {"code": "result = 1"})).data == 1
     assert killed == []
+
+
+async def test_timeout_that_meets_the_command_before_it_begins_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervise = process.supervise
+
+    async def before_it_has_begun(child: Any, captures: Any, **limits: Any) -> bool:
+        timed_out = await supervise(child, captures, timeout_s=0)
+        captures[-1].process = None
+        return timed_out
+
+    monkeypatch.setattr(process, "supervise", before_it_has_begun)
+    result = await arun_tool("python", {"code": "while True: pass", "timeout": 5})
+    assert result.status is ToolStatus.TIMEOUT

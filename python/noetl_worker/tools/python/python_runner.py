@@ -326,7 +326,7 @@ class _Template:
             raise ToolError(
                 f"the Python template process {self._end}, and the command with it", kind="process", retryable=True
             )
-        if answer.process is None:
+        if answer.process is None and not timed_out:
             raise ResourceShortage("no process to be had for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
         return complete(answer), exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
