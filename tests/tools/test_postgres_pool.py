@@ -128,6 +128,29 @@ async def test_transaction_left_open_fails_and_is_undone(server: Postgres) -> No
     await on(server, scenario)
 
 
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [("begin", ""), ("start transaction read write", ""), ("begin; savepoint a", "rollback to a; "),
+     ("begin", "commit and chain; "), ("begin; rollback; begin", "")],
+)  # fmt: skip
+async def test_transaction_left_open_before_a_statement_with_parameters_fails(
+    server: Postgres, begin: str, end: str
+) -> None:
+    server.sql("drop table if exists kept_not; create table kept_not(i int)")
+
+    async def scenario(run: Run, tool: PostgresTool) -> None:
+        text = f"{begin}; insert into kept_not values (1); {end}insert into kept_not values ($1)"
+        with pytest.raises(ToolError, match="leaves a transaction open, and nothing of that was kept: end it") as error:
+            await run(text, params=[2])
+        assert error.value.kind == "db_transaction"
+        await run("begin; insert into kept_not values (3); commit; insert into kept_not values ($1)", params=[4])
+        assert (await run("select i from kept_not where i in (3, 4)"))["row_count"] == 2
+        if "chain" not in end:
+            assert (await run("select i from kept_not"))["row_count"] == 2
+
+    await on(server, scenario)
+
+
 async def test_terminated_connection_is_replaced_before_the_command_notices(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         first = await backend(run)

@@ -39,6 +39,8 @@ CONNECTION_SPELLINGS: Final[Mapping[str, str]] = {
 _NUMBERED: Final = re.compile(r"(?<![\w$])\$\d")
 _IN_ORDER: Final = re.compile(r"%s(?!\w)")
 _LONGEST_MS: Final = 2**31 - 1
+_BEGINS: Final = ("BEGIN", "START TRANSACTION")
+_OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one transaction)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +164,7 @@ class PostgresTool:
             except UnicodeDecodeError as error:
                 raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                otherwise = ", or leave BEGIN out (the statements of one text are one transaction)"
-                raise sql.left_open(text, otherwise)
+                raise sql.left_open(text, _OTHERWISE)
         if not batch.statements:
             raise ConfigurationError("postgres: 'query' has no statement")
         return batch
@@ -223,6 +224,9 @@ async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresCon
         async with connection.transaction():
             await run_text(connection, ";\n".join(leading), batch)
             await run_last()
+            has_own = any(one["statement"] in _BEGINS for one in batch.statements)
+            if has_own and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                raise sql.left_open(text, _OTHERWISE)
 
 
 def _check_params(text: str, params: Any) -> None:
