@@ -209,6 +209,38 @@ def test_packed_answers_are_unpacked(server: ToolServer) -> None:
         assert get(server, "/packed").data["data"] == {"packed": True}, name
 
 
+@pytest.mark.parametrize(("coding", "bits"), [("gzip", 31), ("deflate", 15), ("deflate", -15)])
+@pytest.mark.parametrize("part", [0.5, 0.99])
+def test_packed_answer_that_ends_in_the_middle_is_a_parse_error(
+    server: ToolServer, coding: str, bits: int, part: float
+) -> None:
+    packer = zlib.compressobj(wbits=bits)
+    packed = packer.compress(b"".join(b"%d,x\n" % number for number in range(9000))) + packer.flush()
+    whole_members = gzip.compress(b"id,v\n") if coding == "gzip" else b""
+    body = whole_members + packed[: int(len(packed) * part)]
+    server.routes["/packed"] = lambda seen: Answer(200, body, {"Content-Encoding": coding})
+    result = get(server, "/packed")
+    assert result.error is not None
+    assert (result.error.kind, result.error.code) == ("parse", "DecodingError")
+    assert f"the body is not {coding}: it ends in the middle" in result.error.message
+    with pytest.raises(ToolError, match=f"DecodingError: the body is not {coding}: it ends in the middle"):
+        run_tool("artifact", {"uri": server.url("/packed")})
+    cut = get(server, "/packed", max_response_bytes=9)
+    assert (cut.status, cut.data["truncated"]) == (ToolStatus.SUCCESS, True)
+
+
+@pytest.mark.parametrize("behind", [b"\0", b"\0" * 70_000, b"\r\n", b"\x1f\x8c"])
+def test_what_comes_behind_a_packed_answer_is_left_out(server: ToolServer, behind: bytes) -> None:
+    for packed, coding in ((gzip.compress(b'{"a": 1}'), "gzip"), (zlib.compress(b'{"a": 1}'), "deflate")):
+        headers = {"Content-Encoding": coding}
+        server.routes["/packed"] = lambda seen, packed=packed, headers=headers: Answer(200, packed + behind, headers)  # type: ignore[misc]
+        assert get(server, "/packed").data["data"] == {"a": 1}
+
+
+def test_packed_answer_without_a_body_is_empty(server: ToolServer) -> None:
+    assert get(server, "/gzip", method="HEAD").data["data"] == ""
+
+
 # ── redirects ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -38,6 +38,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _LARGE: Final = 1 << 18
 """Decoding and parsing so much takes about a millisecond; more is done in a thread, where there is one."""
 _UNPACKED_AT_ONCE: Final = 1 << 20
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 @dataclass(slots=True)
@@ -99,8 +100,10 @@ async def read(response: httpx.Response, limit: int) -> Content:
                 content.add(chunk)
             else:
                 await unpack.add(chunk)
-            if content.is_cut:
+            if content.is_cut or (unpack is not None and unpack.is_over):
                 break
+        if unpack is not None and unpack.is_open and not content.is_cut:
+            raise zlib.error("it ends in the middle")
     except zlib.error as error:
         raise httpx.DecodingError(f"the body is not {coding}: {error}", request=response.request) from error
     finally:
@@ -109,16 +112,28 @@ async def read(response: httpx.Response, limit: int) -> Content:
 
 
 class _Unpacking:
-    """gzip (several members too) and deflate (with and without the zlib header) into a Content."""
+    """gzip (several members too) and deflate (with and without the zlib header) into a Content.
+
+    What comes behind a complete one and is no member of gzip is left out, as gzip does: some servers pad.
+    """
 
     def __init__(self, content: Content) -> None:
         self._content = content
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._is_first = True
+        self.is_open = False
+        """What has begun has not ended yet."""
+        self.is_over = False
+        """Whatever comes now is left out."""
 
     async def add(self, chunk: bytes) -> None:
         more = bool(chunk)
         while more and not self._content.is_cut:
+            if self._stream.eof:
+                self.is_over = not _GZIP_MAGIC.startswith(chunk[:2])
+                if self.is_over:
+                    return
+                self._stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
             at_most = min(self._content.limit - self._content.size + 1, _UNPACKED_AT_ONCE)
             try:
                 unpacked = self._stream.decompress(chunk, at_most)
@@ -133,7 +148,7 @@ class _Unpacking:
             if self._stream.eof:
                 chunk = self._stream.unused_data
                 more = bool(chunk)
-                self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            self.is_open = not self._stream.eof
             await asyncio.sleep(0)  # a small chunk may unpack to much: others have their turn
 
 
