@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import socket
+import sys
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -292,6 +293,24 @@ def test_redirects_without_an_end_and_to_another_scheme_are_client_errors(server
     assert (scheme.error.kind, scheme.error.code) == ("client_error", "UnsupportedProtocol")
 
 
+def test_redirect_to_what_is_no_address_is_a_client_error(server: ToolServer) -> None:
+    for proxy in ({}, {"proxy": server.url("")}):
+        result = run_tool("http", {"url": server.url("/redirect"), "params": {"to": "mailto:a@b"}, **proxy})
+        assert result.error is not None
+        assert (result.error.kind, result.error.code) == ("client_error", "UnsupportedProtocol")
+        assert "the answer's Location is no address that can be asked: " in result.error.message
+
+
+@pytest.mark.parametrize(("length", "message"), [("2", "Too much data"), ("50", "Too little data")])
+def test_body_of_another_length_than_its_header_says_is_a_configuration_error(
+    server: ToolServer, length: str, message: str
+) -> None:
+    for proxy in ({}, {"proxy": server.url("")}):
+        config = {"url": server.url("/echo"), "method": "POST", "body": "abc", "headers": {"Content-Length": length}}
+        with pytest.raises(ConfigurationError, match=f"cannot be sent: {message} for declared Content-Length"):
+            run_tool("http", {**config, **proxy})
+
+
 # ── what is kept between commands: connections only ─────────────────────────────────────────────
 
 
@@ -371,3 +390,12 @@ def test_connection_options_that_cannot_be_used_are_configuration_errors(config:
     with pytest.raises(ConfigurationError) as caught:
         run_tool("http", {"url": "http://127.0.0.1/", **config})
     assert str(caught.value).startswith(message)
+
+
+def test_socks_proxy_without_its_package_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ConfigurationError, match=r"^http: 'proxy' 'socks5h://host:1' cannot be used: .* socksio "):
+        run_tool("http", {"url": "http://127.0.0.1/", "proxy": "socks5h://u:hidden@host:1"})
+    monkeypatch.setenv("ALL_PROXY", "socks5://host:1")
+    with pytest.raises(ConfigurationError, match=r"^http: the proxy of the worker's environment cannot be used: "):
+        run_tool("http", {"url": "http://example.invalid/"})

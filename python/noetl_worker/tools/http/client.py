@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import h11
 import httpx
 
 from noetl_worker.errors import ConfigurationError
@@ -145,13 +147,16 @@ def check_options(options: ClientOptions) -> None:
         raise ConfigurationError("http: 'client_key' is the key of a 'client_cert'; give that too")
     if options.proxy is not None:
         try:
-            httpx.Proxy(options.proxy)
+            is_socks = httpx.Proxy(options.proxy).url.scheme.startswith("socks")
+            if is_socks and find_spec("socksio") is None:
+                raise ValueError("SOCKS needs the package socksio on the worker; or give the address of an HTTP proxy")
         except (ValueError, httpx.InvalidURL) as error:
             raise _bad_proxy(options.proxy, error) from error
 
 
 def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"http: 'proxy' {_without_password(proxy)!r} cannot be used: {error}")
+    what = f"'proxy' {_without_password(proxy)!r}" if proxy else "the proxy of the worker's environment"
+    return ConfigurationError(f"http: {what} cannot be used: {error}")
 
 
 class _Client(httpx.AsyncClient):
@@ -165,21 +170,26 @@ class _Client(httpx.AsyncClient):
     """None: there are proxies, and httpx knows which request goes over which."""
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        if self.direct is None or self.is_closed or not stream or request.url.userinfo:
-            return await super().send(request, stream=stream, **options)
         try:
+            if self.direct is None or self.is_closed or not stream or request.url.userinfo:
+                return await super().send(request, stream=stream, **options)
             response = await self.direct.handle_async_request(request)
+            response.request = request
+            if response.has_redirect_location:
+                try:
+                    response.next_request = self._build_redirect_request(request, response)
+                except BaseException:
+                    await response.aclose()
+                    raise
+            return response
         except httpx.RequestError as error:
             error.request = request
             raise
-        response.request = request
-        if response.has_redirect_location:
-            try:
-                response.next_request = self._build_redirect_request(request, response)
-            except BaseException:
-                await response.aclose()
-                raise
-        return response
+        except httpx.InvalidURL as error:  # httpx has its own error for some of them only
+            text = f"the answer's Location is no address that can be asked: {error}"
+            raise httpx.UnsupportedProtocol(text, request=request) from error
+        except h11.LocalProtocolError as error:  # httpcore has its own for the head only, not for the body
+            raise httpx.LocalProtocolError(str(error), request=request) from error
 
 
 def _has_proxies(options: ClientOptions) -> bool:
@@ -201,7 +211,7 @@ def _new_client(
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             event_hooks=None if options.is_own else {"request": [egress.check_literal]},
         )
-    except (ValueError, httpx.InvalidURL) as error:
+    except (ValueError, httpx.InvalidURL, ImportError) as error:  # of the package for SOCKS
         raise _bad_proxy(options.proxy, error) from error
     client.direct = transport
     if not options.is_own:
