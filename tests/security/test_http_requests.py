@@ -12,7 +12,7 @@ from noetl_worker.delivery.dead_letter import DeadLetter, pack
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.testing import run_tool
-from tools.http_server import Answer, ToolServer, as_json
+from tools.http_server import ToolServer, as_json
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_transfer_encoding_is_refused_by_the_other_kinds_too(
 # ── source: secret ──────────────────────────────────────────────────────────────────────────────
 
 SECRET = {"type": "bearer", "source": "secret", "key": "weather"}
+OWN = {"type": "gcp_adc"}
 
 
 def ask(url: str, **config: Any) -> ToolResult:
@@ -102,14 +103,101 @@ def test_secret_leaves_for_no_other_host(named: pytest.MonkeyPatch, attack: dict
         ask(**attack)
 
 
-def test_page_that_leads_elsewhere_gets_no_secret(server: ToolServer, named: pytest.MonkeyPatch) -> None:
+# ── the next page ───────────────────────────────────────────────────────────────────────────────
+
+
+def paged(url: str, next_call: dict[str, Any], **config: Any) -> ToolResult:
+    rule = {"while": "{{ response.next }}", "next_call": next_call, "collect": {"path": "items"}}
+    credentials = {"own": OWN, "alias": {"type": "bearer", "token": "aaa"}}
+    return run_tool("http", {"url": url, "retry": {"on_success": rule}, **config}, credentials=credentials)
+
+
+@pytest.fixture
+def two(identity: ToolServer, named: pytest.MonkeyPatch) -> Iterator[tuple[ToolServer, ToolServer]]:
+    """A server that may have all credentials, and the one that its answer names."""
+    with ToolServer() as other:
+        named.setenv("NOETL_WORKER_GOOGLE_HOSTS", f"127.0.0.1:{identity.port}")
+        identity.routes["/first"] = lambda seen: as_json({"items": [1], "next": other.url("/next")})
+        identity.routes["/next"] = other.routes["/next"] = lambda seen: as_json({"items": [2], "next": None})
+        yield identity, other
+
+
+LINK = {"url": "{{ response.next }}"}
+TOKEN = "Bearer {{ token('own') }}"
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"auth": SECRET}, "auth"),
+        ({"auth": OWN}, "auth"),
+        ({"auth": "alias"}, "auth"),
+        ({"auth": {"type": "api_key", "token": "aaa", "in": "query"}}, "auth"),
+        ({"headers": {"Authorization": TOKEN}}, "header 'Authorization'"),
+        ({"headers": {"X-Plain": TOKEN}}, "header 'X-Plain'"),
+        ({"headers": {"X-Api-Key": "aaa", "Cookie": "a=1", "X-Plain": "1"}}, "header 'X-Api-Key', header 'Cookie'"),
+        ({"headers": {"Authorization": "aaa", "Cookie": "a=1"}, "next": {"headers": {"Cookie": None}}},
+         "header 'Authorization'"),
+    ],
+)  # fmt: skip
+def test_next_page_elsewhere_is_asked_for_without_credentials_alone(
+    two: tuple[ToolServer, ToolServer], config: dict[str, Any], what: str
+) -> None:
     """The next page is on another host."""
-    named.setenv("NOETL_SECRET_WEATHER_HOSTS", "localhost")
-    server.routes["/first"] = lambda seen: Answer(200, b'{"next": "%s"}' % server.url("/echo").encode())
-    pages = {"on_success": {"while": True, "next_call": {"url": "{{ response.next }}"}, "collect": {"path": ""}}}
-    with pytest.raises(CredentialError, match=r"may not be sent to '127\.0\.0\.1'"):
-        ask(server.url("/first", host="localhost"), retry=pages)
-    assert [seen.path for seen in server.requests] == ["/first"]
+    server, other = two
+    given = {name: value for name, value in config.items() if name != "next"}
+    here, there = server.url(""), other.url("")
+    with pytest.raises(CredentialError) as caught:
+        paged(server.url("/first"), {**LINK, **config.get("next", {})}, **given)
+    assert str(caught.value).startswith(f"http: the next page is at {there}, and credentials of this step ({what}) ")
+    assert f"are for {here} alone: " in str(caught.value)
+    assert other.requests == []
+
+
+def test_next_page_of_another_site_at_the_same_server_gets_no_credential(two: tuple[ToolServer, ToolServer]) -> None:
+    server, other = two
+    for host in ("evil.test", f"{{{{ '127.0.0.1:{other.port}' }}}}"):
+        with pytest.raises(CredentialError, match=r"the next page is at http://127.0.0.1:\d+ \(Host: '"):
+            paged(server.url("/first"), {"url": "/next", "headers": {"hOST": host}}, headers={"Authorization": TOKEN})
+    assert [seen.path for seen in server.requests if "meta" not in seen.path.lower()] == ["/first"] * 2
+
+
+@pytest.mark.parametrize("config", [{}, {"headers": {"X-Plain": "1", "Authorization": None}}])
+def test_next_page_elsewhere_is_read_where_there_is_no_credential(
+    two: tuple[ToolServer, ToolServer], config: dict[str, Any]
+) -> None:
+    assert paged(two[0].url("/first"), LINK, **config).data["data"] == [1, 2]
+
+
+def test_header_that_next_call_leaves_out_does_not_hold_a_page_back(two: tuple[ToolServer, ToolServer]) -> None:
+    server, other = two
+    next_call = {**LINK, "headers": {"Authorization": None}}
+    assert paged(server.url("/first"), next_call, headers={"Authorization": TOKEN}).data["data"] == [1, 2]
+    assert "authorization" not in other.requests[0].headers
+
+
+@pytest.mark.parametrize("config", [{"auth": SECRET}, {"headers": {"Authorization": TOKEN}}])
+@pytest.mark.parametrize("host", [None, "127.0.0.1:{port}"])
+def test_next_page_at_the_same_server_gets_the_credentials(
+    two: tuple[ToolServer, ToolServer], config: dict[str, Any], host: str | None
+) -> None:
+    server, _ = two
+    headers = {**config.get("headers", {}), "Host": host and host.replace("{port}", str(server.port))}
+    next_call = {"url": server.url("/next").replace("http:", "HTTP:")}
+    assert paged(server.url("/first"), next_call, **{**config, "headers": headers}).data["data"] == [1, 2]
+    assert server.requests[-1].headers["authorization"] in ("Bearer sunny-key", "Bearer mine")
+
+
+def test_token_in_any_header_does_not_follow_a_redirect(two: tuple[ToolServer, ToolServer]) -> None:
+    server, other = two
+    headers = {"X-Plain": TOKEN}
+    run_tool("http", {"url": server.url("/redirect"), "params": {"to": other.url("/next")}, "headers": headers},
+             credentials={"own": OWN})  # fmt: skip
+    assert server.requests[-1].headers["x-plain"] == "Bearer mine"
+    assert "x-plain" not in other.requests[0].headers
+
+
+# ── source: secret, elsewhere ────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -150,9 +238,6 @@ def identity(server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     return server
 
 
-OWN = {"type": "gcp_adc"}
-
-
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
@@ -161,6 +246,16 @@ OWN = {"type": "gcp_adc"}
         ("http", {"url": "{url}", "headers": {"Authorization": "Bearer {{ token('own') }}"}}),
         ("http", {"url": "http://storage.googleapis.com/", "auth": OWN, "proxy": "{url}"}),
         ("http", {"url": "{url}", "auth": OWN, "headers": {"Host": "storage.googleapis.com"}}),
+        (
+            "http",
+            {
+                "url": "http://storage.googleapis.com/",
+                "headers": {
+                    "Authorization": "Bearer {{ token('own') }}",
+                    "Host": "{{ 'evil.test' if 'a.googleapis.com/' else '' }}",
+                },
+            },
+        ),
         ("http", {"url": "http://googleapis.com.example.net/", "auth": OWN}),
         ("mcp", {"endpoint": "{url}", "method": "tools/list", "auth": OWN}),
         ("artifact", {"uri": "{url}", "action": "get", "auth": OWN}),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import httpx
 
-from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
+from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, TemplateError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
@@ -25,7 +25,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import answer_result, off_loop, read, retry_after_s
 from noetl_worker.tools.http.auth import Authorization, Authorizer
-from noetl_worker.tools.http.client import Clients, send, shown, without_user
+from noetl_worker.tools.http.client import Clients, is_secret, send, shown, without_user
 from noetl_worker.tools.http.request import build
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.process import live_output
@@ -60,13 +60,16 @@ class HttpCall:
         self._deadline = None if total_s is None else time.monotonic() + total_s
         self._total_s = total_s
         self._headers: dict[str, JsonValue] = {}
+        self._token_headers: list[str] = []
+        """Those that a `token()` is in."""
+        self._first_headers = self._headers
         self._received = 0
         self._exchanges = 0
         self._has_connected = False
         """Whether a server may know of this call: one that was asked before the machine had nothing left."""
 
     async def run(self) -> ToolResult:
-        self._headers = await self._rendered_headers()
+        self._first_headers = self._headers = await self._rendered_headers()
         if self._plan.pages is not None:
             result = await self._paged(self._plan.pages)
         elif self._plan.rules:
@@ -173,7 +176,31 @@ class HttpCall:
         if "url" in changes and "params" not in changes:
             # differs-from-upstream: a `next` link is complete, the first page's parameters would undo it
             changes["params"] = {}
-        return dataclasses.replace(config, **changes)
+        following = dataclasses.replace(config, **changes)
+        self._require_no_credentials_elsewhere(following)
+        return following
+
+    def _require_no_credentials_elsewhere(self, following: HttpConfig) -> None:
+        """The answer may have named where its next page is: as of a redirect, another place gets no credentials.
+
+        Without them it would hardly be the page that is meant: so it is an error, where a redirect goes on.
+
+        Raises:
+            CredentialError: it is another place, and there are some.
+        """
+        here = Destination(self._config.url, self._first_headers).place()
+        there = Destination(following.url, self._headers).place()
+        if here == there:
+            return
+        headers = [name for name, value in self._headers.items() if value is not None]
+        carried = [f"header {name!r}" for name in headers if is_secret(name, self._token_headers)]
+        if following.auth is not None:
+            carried.insert(0, "auth")
+        if carried:
+            raise CredentialError(
+                f"http: the next page is at {there}, and credentials of this step ({', '.join(carried)}) are for "
+                f"{here} alone: have 'next_call' name the page by `params` or a path, or read it in a step of its own"
+            )
 
     # ── one exchange ──
 
@@ -213,7 +240,7 @@ class HttpCall:
                         client,
                         request,
                         follow_redirects=config.follow_redirects,
-                        secret_headers=tuple(authorization.headers),
+                        secret_headers=(*authorization.headers, *self._token_headers),
                     )
                     self._has_connected = True
                     content = await read(response, max(1, config.max_response_bytes - self._received))
@@ -240,22 +267,35 @@ class HttpCall:
     # ── headers with token() ──
 
     async def _rendered_headers(self) -> dict[str, JsonValue]:
-        """`token(alias)` is a credential's bearer token, as in the Python worker's templates."""
-        rendered: dict[str, JsonValue] = {}
-        destination = Destination(self._config.url, self._config.headers, self._config.proxy)
+        """`token(alias)` is a credential's bearer token, as in the Python worker's templates; but not in `Host`."""
+        rendered: dict[str, JsonValue] = dict(self._config.headers)
         for name, value in self._config.headers.items():
-            tokens: dict[str, JsonValue] = {}
+            if isinstance(value, str) and "{{" in value and _TOKEN_CALL.search(value) and name.lower() != "host":
+                self._token_headers.append(name)
+                continue
             try:
-                if isinstance(value, str) and "{{" in value:
-                    for expression in _TOKEN_CALL.findall(value):
-                        alias = str(self._context.values.render("{{ " + expression + " }}"))
-                        tokens[alias] = await self._authorizer.token(alias, self._context, destination)
-                    value = _TOKEN_CALL.sub(rf"{_TOKENS_NAME}[\1]", value) if tokens else value
-                render = self._context.values.render
-                rendered[name] = render(value, {_TOKENS_NAME: tokens}) if tokens else render(value)
+                rendered[name] = self._context.values.render(value)
             except TemplateError as error:
-                raise TemplateError(f"http: field 'headers': {name}: {error}") from error
+                raise _not_rendered(name, error) from error
+        if self._token_headers:  # they go where a `Host` leads, which is rendered by now
+            destination = Destination(self._config.url, rendered, self._config.proxy)
+            for name in self._token_headers:
+                try:
+                    rendered[name] = await self._with_tokens(self._config.headers[name], destination)
+                except TemplateError as error:
+                    raise _not_rendered(name, error) from error
         return rendered
+
+    async def _with_tokens(self, value: str, destination: Destination) -> JsonValue:
+        tokens: dict[str, JsonValue] = {}
+        for expression in _TOKEN_CALL.findall(value):
+            alias = str(self._context.values.render("{{ " + expression + " }}"))
+            tokens[alias] = await self._authorizer.token(alias, self._context, destination)
+        return self._context.values.render(_TOKEN_CALL.sub(rf"{_TOKENS_NAME}[\1]", value), {_TOKENS_NAME: tokens})
+
+
+def _not_rendered(header: str, error: TemplateError) -> TemplateError:
+    return TemplateError(f"http: field 'headers': {header}: {error}")
 
 
 def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> http_retry.Facts:

@@ -30,7 +30,7 @@ from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client_transport import KEPT_S, ClientTransport
 from noetl_worker.tools.http.egress_backend import CheckedNetwork, guard
 
-__all__ = ["HEADERS", "ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
+__all__ = ["HEADERS", "ClientOptions", "Clients", "check_options", "is_secret", "send", "shown", "without_user"]
 
 MAX_REDIRECTS: Final = 10
 HEADERS: Final = {
@@ -303,7 +303,7 @@ async def send(
         await response.aclose()
         if not _same_place(request.url, following.url):
             for name in list(following.headers):
-                if _is_secret(name, secret_headers):
+                if is_secret(name, secret_headers):
                     del following.headers[name]
         request = following
     raise httpx.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects", request=request)
@@ -313,6 +313,7 @@ def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
     return (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port)
 
 
-def _is_secret(name: str, given: Collection[str]) -> bool:
+def is_secret(name: str, given: Collection[str]) -> bool:
+    """Whether a header is for the server alone that it was written for."""
     lower = name.lower()
     return any(word in lower for word in _SECRET_WORDS) or lower in {secret.lower() for secret in given}

@@ -53,6 +53,13 @@ class Destination:
             url = httpx.URL(address)
             yield url.host, f"{url.host}:{url.port or _PORTS.get(url.scheme, 0)}"
 
+    def place(self) -> str:
+        """Who is asked, as a redirect tells places apart: scheme, host and port, and the site that a `Host` names."""
+        url = httpx.URL(self.url)
+        server = url.netloc.decode("ascii")
+        sites = {str(value) for name, value in self.headers.items() if name.lower() == "host" and value is not None}
+        return f"{url.scheme}://{server}" + "".join(f" (Host: {site!r})" for site in sorted(sites - {server}))
+
 
 def named_hosts(variable: str) -> tuple[str, ...]:
     """What the worker's NOETL_SECRET_<NAME>_HOSTS says: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
