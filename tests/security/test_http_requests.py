@@ -56,6 +56,8 @@ def test_transfer_encoding_is_refused_by_the_other_kinds_too(
 
 SECRET = {"type": "bearer", "source": "secret", "key": "weather"}
 OWN = {"type": "gcp_adc"}
+TOKEN = "Bearer {{ token('own') }}"
+GOOGLE = "http://storage.googleapis.com/"
 
 
 def ask(url: str, **config: Any) -> ToolResult:
@@ -123,7 +125,6 @@ def two(identity: ToolServer, named: pytest.MonkeyPatch) -> Iterator[tuple[ToolS
 
 
 LINK = {"url": "{{ response.next }}"}
-TOKEN = "Bearer {{ token('own') }}"
 
 
 @pytest.mark.parametrize(
@@ -244,22 +245,15 @@ def identity(server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ("http", {"url": "{url}", "auth": OWN}),
         ("http", {"url": "{url}", "auth": {"one": OWN, "two": {"type": "none"}}}),
         ("http", {"url": "{url}", "headers": {"Authorization": "Bearer {{ token('own') }}"}}),
-        ("http", {"url": "http://storage.googleapis.com/", "auth": OWN, "proxy": "{url}"}),
+        ("http", {"url": GOOGLE, "auth": OWN, "proxy": "{url}"}),
         ("http", {"url": "{url}", "auth": OWN, "headers": {"Host": "storage.googleapis.com"}}),
-        (
-            "http",
-            {
-                "url": "http://storage.googleapis.com/",
-                "headers": {
-                    "Authorization": "Bearer {{ token('own') }}",
-                    "Host": "{{ 'evil.test' if 'a.googleapis.com/' else '' }}",
-                },
-            },
-        ),
+        ("http", {"url": GOOGLE, "headers": {"Authorization": TOKEN, "Host": "{{ 'evil' if 'a.googleapis.com/' }}"}}),
         ("http", {"url": "http://googleapis.com.example.net/", "auth": OWN}),
         ("mcp", {"endpoint": "{url}", "method": "tools/list", "auth": OWN}),
         ("artifact", {"uri": "{url}", "action": "get", "auth": OWN}),
         ("python", {"script": {"uri": "{url}", "source": {"type": "http", "auth": OWN}}}),
+        ("python", {"script": {"uri": GOOGLE, "source": {"type": "http", "auth": OWN, "headers": {"host": "evil"}}}}),
+        ("python", {"script": {"uri": "gs://a/b", "source": {"type": "gcs", "headers": {"host": "evil"}}}}),
     ],
 )
 def test_own_google_identity_of_the_worker_leaves_for_no_other_host(
@@ -275,6 +269,20 @@ def test_own_google_identity_of_the_worker_leaves_for_no_other_host(
     with pytest.raises(CredentialError, match=r"own Google identity may not be sent to .*NOETL_WORKER_GOOGLE_HOSTS"):
         run_tool(kind, placed(config), credentials={"own": OWN})
     assert identity.requests == []
+
+
+@pytest.mark.parametrize("auth", [{"type": "header", "header": "hOST", "value": "evil"}, "kept"])
+@pytest.mark.parametrize("with_it", [{"headers": {"X": TOKEN}}, {}])
+def test_credential_names_no_other_site_that_the_others_are_sent_to(
+    identity: ToolServer, monkeypatch: pytest.MonkeyPatch, auth: Any, with_it: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("NOETL_WORKER_GOOGLE_HOSTS", "127.0.0.1")
+    kept = {"type": "headers", "headers": {"X-Plain": "1", "Host": "evil"}}
+    several = auth if with_it else {"one": OWN, "two": auth if isinstance(auth, dict) else {"credential": auth}}
+    with pytest.raises(CredentialError, match=r"http: headers? auth: Host is no credential: give it in 'headers'"):
+        run_tool("http", {"url": identity.url("/echo"), "auth": several, **with_it},
+                 credentials={"own": OWN, "kept": kept})  # fmt: skip
+    assert not any(seen.path == "/echo" for seen in identity.requests)
 
 
 def test_own_google_identity_is_sent_to_its_named_hosts(identity: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:

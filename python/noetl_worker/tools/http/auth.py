@@ -77,6 +77,8 @@ class Authorizer:
         if kind == "google" and not isinstance(values.get("access_token"), str) and is_own_identity(values):
             check_identity(destination)
         made = await _MAKERS[kind](self, values)
+        if "host" in map(str.lower, made.headers):  # `destination` knows of those in 'headers' alone
+            raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
         for value in (*made.headers.values(), *made.params.values()):
             _one_line(value, kind)
             scheme, _, rest = value.partition(" ")

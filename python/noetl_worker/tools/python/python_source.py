@@ -89,7 +89,8 @@ class Sources:
         if scheme in ("", "file"):
             return await asyncio.to_thread(_of_file, uri, self._kind)
         if scheme in ("http", "https"):
-            authorization = await self._authorizer.authorize(details.get("auth"), context, Destination(uri))
+            destination = Destination(uri, _headers(details, self._kind))
+            authorization = await self._authorizer.authorize(details.get("auth"), context, destination)
             return await self._fetched(uri, uri, authorization, details)
         if scheme == "s3":
             place = await place_of(uri, details, context)
@@ -107,7 +108,7 @@ class Sources:
         authorization = (
             Authorization()
             if emulator and alias is None
-            else await self._authorizer.authorize(auth, context, Destination(base))
+            else await self._authorizer.authorize(auth, context, Destination(base, _headers(details, self._kind)))
         )
         url = base + url_path("storage", "v1", "b", bucket, "o", name, alt="media")
         return await self._fetched(url, uri, authorization, details)
