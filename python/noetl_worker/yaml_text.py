@@ -9,9 +9,18 @@ import yaml
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["LOADER", "loads"]
+__all__ = ["LOADER", "UNREADABLE", "loads", "place_of"]
 
 LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
+"""What reading may raise; ValueError for a date that is none, UnicodeEncodeError too."""
+
+
+def place_of(error: UnicodeEncodeError) -> tuple[int, int]:
+    """Line and column of what is not UTF-8; both count from 1."""
+    before = error.object[: error.start]
+    return before.count("\n") + 1, error.start - before.rfind("\n")
 
 
 def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
@@ -25,7 +34,10 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
     """
     try:
         return yaml.load(text, LOADER)
-    except (yaml.YAMLError, UnicodeEncodeError) as error:  # half of a surrogate pair: no text for libyaml
+    except UnicodeEncodeError as error:  # bytes of another encoding, or half of a surrogate pair
+        line, column = place_of(error)
+        raise DocumentError("yaml", f"{otherwise} at line {line}, column {column}: not UTF-8") from error
+    except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise DocumentError("yaml", f"{otherwise}{where}: {getattr(error, 'problem', None) or error}") from error

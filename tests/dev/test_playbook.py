@@ -66,7 +66,8 @@ WRONG = [
     ),
     ("workload: [", "not YAML at line 1, column 12: did not find expected node content"),
     ("workload: " + "[" * 2000, "not YAML at line 1, column 1011: exceeded maximum nesting depth"),
-    ("workload: \ud800", "not YAML: 'utf-8' codec can't encode character '\\ud800' in position 10"),
+    ("a: 1\nb: \ud800", "not YAML at line 2, column 4: not UTF-8"),
+    ("a: 2024-13-45", "not YAML: month must be in 1..12"),
     ("just text", "a playbook is a mapping with metadata and workflow"),
     (workflow(START, SECOND) + "workload: [1]\n", "workload must be a mapping"),
 ]
@@ -77,7 +78,8 @@ def test_what_is_wrong_is_one_line_that_names_step_and_field(text: str, message:
     with pytest.raises(PlaybookError) as caught:
         load_playbook(text, source="a.yaml")
     said = str(caught.value)
-    assert said == f"a.yaml: {message}" or (message.startswith("not YAML") and said.startswith("a.yaml: not YAML"))
+    is_of_the_parser = message.startswith("not YAML at line 1,")  # of libyaml, or in Python
+    assert said == f"a.yaml: {message}" or (is_of_the_parser and said.startswith("a.yaml: not YAML"))
     assert "\n" not in said
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from noetl_worker.cli.dev import reporting, worker_beside
 from noetl_worker.dev.session import run_playbook
+from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
 from patience import until
 
@@ -118,6 +119,14 @@ async def test_child_steps_are_shown_under_their_playbook() -> None:
     _, shown = await run_file(EXAMPLES / "parent.yaml")
     assert "examples/child: start" in shown
     assert ": 2 steps, 2 commands" in shown
+
+
+async def test_playbook_of_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_bytes(one_step("{kind: noop}").encode() + b"    desc: caf\xe9\n")
+    with pytest.raises(PlaybookError) as caught:
+        await run_file(path)
+    assert str(caught.value) == f"{path}: not YAML at line 5, column 14: not UTF-8"
 
 
 async def test_table_on_a_terminal_counts_loop_items() -> None:

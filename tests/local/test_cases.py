@@ -236,6 +236,17 @@ def test_every_wrong_file_is_named(folder: Path) -> None:
     ]
 
 
+def test_file_of_another_encoding_is_named_with_its_line(folder: Path) -> None:
+    """The cases, or their playbook."""
+    cases = written(folder, "cases:\n- {name: x, expect: {}}\n")
+    (folder / "p.yaml").write_bytes(PLAYBOOK.encode() + b"# caf\xe9\n")
+    line = PLAYBOOK.count("\n") + 1
+    said = f"noetl-worker test: {cases}:2: {folder}/p.yaml: not YAML at line {line}, column 6: not UTF-8\n"
+    assert typed("test", str(cases)).err == said
+    cases.write_bytes(b"cases:\n- {name: caf\xe9, expect: {}}\n")
+    assert typed("test", str(cases)).err == f"noetl-worker test: {cases}: not YAML at line 2, column 13: not UTF-8\n"
+
+
 def test_paths_without_a_case_are_refused(folder: Path) -> None:
     for name in ("nope", "nope.yaml", "nope.test.yaml"):
         done = typed("test", str(folder / name))

@@ -22,7 +22,7 @@ from noetl_worker.dev.kept.runs import KeptRuns
 from noetl_worker.dev.live_view import About, View, view_for
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
+from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml, text_of
 from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.places import FilePlaces, places_in
 from noetl_worker.dev.plane import DevControlPlane
@@ -251,10 +251,7 @@ def load_document(
     file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set"
 ) -> tuple[str, dict[str, Any]]:
     """The text of the file, and the checked document with the overrides in its workload; `source`: who gives them."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+    text = text_of(file)
     load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds()))
     document = parse_yaml(text)
     assert isinstance(document, dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from noetl_worker.errors import PlaybookError
+from noetl_worker.dev.orchestration.playbook import text_of
 from noetl_worker.lint.baseline import unknown_of
 from noetl_worker.lint.findings import Mistake
 from noetl_worker.lint.inspector import inspect_text, looks_like_a_playbook
@@ -37,14 +37,6 @@ def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iter
 def _yaml_files(folder: Path) -> list[Path]:
     found = [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]
     return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
-
-
-def text_of(file: Path) -> str:
-    """Bytes that are no UTF-8 stay in it as what they are, and are found as such (NW100)."""
-    try:
-        return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise PlaybookError(f"{file}: {error.strerror or error}") from error
 
 
 def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:

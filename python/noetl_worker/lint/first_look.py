@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noetl_worker.dev.orchestration.playbook import known_kinds, load_playbook
-from noetl_worker.lint.files import inspect, text_of
+from noetl_worker.dev.orchestration.playbook import known_kinds, load_playbook, text_of
+from noetl_worker.lint.files import inspect
 from noetl_worker.lint.formats import FORMATS
 from noetl_worker.lint.settings_file import settings_beside
 from noetl_worker.tools.registry import Registry

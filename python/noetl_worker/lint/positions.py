@@ -110,7 +110,7 @@ def read_text(text: str) -> PlaybookText:
         read.duplicates = list(_duplicates(node))
         read.value = loader.construct_document(node)
         _walk(node, loader, read)
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError, OverflowError) as error:
+    except yaml_text.UNREADABLE as error:
         read.value = None
         read.unreadable = _unreadable(error, read.lines)
     finally:
@@ -128,9 +128,7 @@ def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
     if "end of stream" in str(getattr(error, "problem", "")):  # of a quote that is open until there
         mark = getattr(error, "context_mark", None) or mark
     if isinstance(error, UnicodeEncodeError):
-        before = error.object[: error.start]
-        place = Place(before.count("\n") + 1, error.start - before.rfind("\n"))
-        return Unreadable(place, "not UTF-8")
+        return Unreadable(Place(*yaml_text.place_of(error)), "not UTF-8")
     if isinstance(error, RecursionError):
         return Unreadable(Place(1, 1), "too deeply nested")
     if mark is None:

@@ -14,7 +14,7 @@ import yaml
 
 from noetl_worker import yaml_text
 from noetl_worker.dev.cases.differences import inner
-from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml, text_of
 from noetl_worker.dev.session import load_document
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import JsonValue
@@ -83,11 +83,11 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _read(file: Path) -> CaseFile:
+    text = text_of(file)
     try:
-        text = file.read_text(encoding="utf-8")
         document, node = parse_yaml(text), yaml.compose(text, yaml_text.LOADER)
-    except (OSError, UnicodeDecodeError, PlaybookError) as error:
-        raise PlaybookError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    except PlaybookError as error:
+        raise PlaybookError(f"{file}: {error}") from error
     reader = _CaseReader(file)
     given = reader.object(document, node, "a file of cases", ("playbook", "cases"))
     playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _beside(file)

@@ -78,8 +78,8 @@ def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _of_file(file: Path) -> dict[str, JsonValue]:
     try:
         form = "not JSON" if file.suffix == ".json" else "neither JSON nor YAML"
-        found = parse_yaml(file.read_text(encoding="utf-8"), otherwise=form)  # JSON is YAML
-    except (OSError, UnicodeDecodeError, PlaybookError) as error:
+        found = parse_yaml(file.read_text(encoding="utf-8", errors="surrogateescape"), otherwise=form)  # JSON is YAML
+    except (OSError, PlaybookError) as error:
         raise PlaybookError(f"--with {file}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(found, dict):
         raise PlaybookError(f'--with {file}: an object of names is needed, for example {{"start": {{"rows": []}}}}')

@@ -10,13 +10,14 @@ import difflib
 import importlib.metadata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Literal
 
 from noetl_worker import yaml_text
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["KINDS", "Arc", "Loop", "Playbook", "Step", "known_kinds", "load_playbook", "parse_yaml"]
+__all__ = ["KINDS", "Arc", "Loop", "Playbook", "Step", "known_kinds", "load_playbook", "parse_yaml", "text_of"]
 
 Mode = Literal["exclusive", "inclusive"]
 KINDS: Final = (
@@ -124,6 +125,18 @@ def known_kinds() -> frozenset[str]:
     """The planes' kinds and those of installed packages (entry points `noetl_worker.tools`)."""
     installed = importlib.metadata.entry_points(group="noetl_worker.tools")
     return frozenset((*KINDS, *(point.name for point in installed)))
+
+
+def text_of(file: Path) -> str:
+    """Bytes that are no UTF-8 stay in it as what they are: `parse_yaml` says where they are.
+
+    Raises:
+        PlaybookError: the file cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise PlaybookError(f"{file}: {error.strerror or error}") from error
 
 
 def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
