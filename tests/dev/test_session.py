@@ -121,6 +121,14 @@ async def test_child_steps_are_shown_under_their_playbook() -> None:
     assert ": 2 steps, 2 commands" in shown
 
 
+async def test_entry_beside_the_playbook_that_cannot_be_read_is_no_neighbour(tmp_path: Path) -> None:
+    """As the lock of Emacs, a link to nowhere."""
+    (tmp_path / ".#p.yaml").symlink_to("user@host.123:1")
+    (tmp_path / "old.yaml").mkdir()
+    code, _ = await run_file(written(tmp_path, one_step("{kind: noop}")))
+    assert code == 0
+
+
 async def test_playbook_of_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_bytes(one_step("{kind: noop}").encode() + b"    desc: caf\xe9\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,23 @@ def test_files_are_those_beside_the_playbook_that_it_names(tmp_path: Path) -> No
     )
     found = {str(file.relative_to(tmp_path)) for file in stamps_of(playbook, [tmp_path / "other.py"])}
     assert found == {"p.yaml", "lib/job.py", "child.yaml", "in.json", "credentials.yaml", "other.py"}
+
+
+@pytest.mark.parametrize("word", ["今日は" * 29, "/elsewhere/data.csv", "old.yaml", "a/" * 127 + "a"])
+def test_word_that_can_be_no_file_is_none(tmp_path: Path, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than a name may be (in bytes), below a folder of another user, or a folder itself."""
+    real = os.stat
+
+    def stat(path: os.PathLike[str] | str | int, **given: Any) -> os.stat_result:
+        if str(path).startswith("/elsewhere"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, **given)
+
+    monkeypatch.setattr(os, "stat", stat)
+    (tmp_path / "old.yaml").mkdir()
+    playbook = tmp_path / "p.yaml"
+    playbook.write_text(shell(f'"cat {word}"'), encoding="utf-8")
+    assert [*stamps_of(playbook)] == [playbook]
 
 
 async def test_file_that_is_being_replaced_is_waited_for(tmp_path: Path) -> None:

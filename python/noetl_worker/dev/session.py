@@ -28,6 +28,7 @@ from noetl_worker.dev.places import FilePlaces, places_in
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.routes.live_page import live_page
 from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.dev.watch import playbooks_of
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.json_text import loads
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -294,15 +295,4 @@ def _refuse_unknown(workload: Mapping[str, Any], name: str, source: str) -> None
 
 def neighbours(file: Path) -> list[tuple[Path, str]]:
     """The other playbooks in the file's folder, with their contents; what is no playbook is left out."""
-    found: list[tuple[Path, str]] = []
-    for other in sorted((*file.parent.glob("*.yaml"), *file.parent.glob("*.yml"))):
-        if other.resolve() == file.resolve():
-            continue
-        text = other.read_text(encoding="utf-8", errors="replace")
-        try:
-            document = parse_yaml(text)
-        except PlaybookError:
-            continue
-        if isinstance(document, dict) and "workflow" in document:
-            found.append((other, text))
-    return found
+    return [(other, text) for other, text, _ in playbooks_of(file.parent) if other.resolve() != file.resolve()]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -12,7 +13,7 @@ from noetl_worker.dev.credential_files import BESIDE
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.errors import PlaybookError
 
-__all__ = ["Stamps", "stamps_of", "until_changed"]
+__all__ = ["Stamps", "playbooks_of", "stamps_of", "until_changed"]
 
 Stamps: TypeAlias = Mapping[Path, "tuple[int, int] | None"]
 """File -> time of its last change and size; None: it is not there."""
@@ -24,7 +25,7 @@ def stamps_of(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
     """Of a playbook, of the files beside it (or below) that it names, child playbooks too, and of these others."""
     folder = playbook.parent
     wanted = {playbook, *others, *(file for name in BESIDE if (file := folder / name).is_file())}
-    waiting, by_path = [playbook], _playbooks_by_path(folder)
+    waiting, by_path = [playbook], {found.path: file for file, _, found in playbooks_of(folder)}
     while waiting:
         words = {*_WORD.findall(_text(waiting.pop()))}
         named = {by_path[word] for word in words if word in by_path} - wanted
@@ -55,19 +56,20 @@ def _stamps(files: Sequence[Path] | set[Path] | Stamps) -> Stamps:
     return {file: stamp(file) for file in files}
 
 
-def _playbooks_by_path(folder: Path) -> dict[str, Path]:
-    found = {}
+def playbooks_of(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
+    """Each with its text; what cannot be read or is no playbook is left out."""
     for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
+        text = _text(file)
         try:
-            document = parse_yaml(_text(file))
+            document = parse_yaml(text)
         except PlaybookError:
             continue
         if isinstance(document, dict) and "workflow" in document:
-            found[Playbook.of(document).path] = file
-    return found
+            yield file, text, Playbook.of(document)
 
 
 def _text(file: Path) -> str:
+    """ "" for what cannot be read: a link to nowhere, a folder, a file of another user."""
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -78,6 +80,7 @@ def _beside(folder: Path, word: str) -> Path | None:
     """The file of this name, as the playbook or its steps would find it: beside it, or from where `dev` was started."""
     for base in (folder, Path()):
         file = base / word
-        if file.is_file() and file.resolve().is_relative_to(base.resolve()):
+        # Path.is_file() raises for a name that is too long, and below a folder of another user.
+        if os.path.isfile(file) and file.resolve().is_relative_to(base.resolve()):  # noqa: PTH113
             return file
     return None
