@@ -247,6 +247,12 @@ def test_file_of_another_encoding_is_named_with_its_line(folder: Path) -> None:
     assert typed("test", str(cases)).err == f"noetl-worker test: {cases}: not YAML at line 2, column 13: not UTF-8\n"
 
 
+def test_folder_that_is_called_like_a_file_of_cases_is_looked_into(folder: Path) -> None:
+    written(folder, "cases:\n- {expect: {}, stand_ins: {start: {result: {n: 1}}, each: {result: 1}}}")
+    (folder / "old.test.yaml").mkdir()
+    assert typed("test", str(folder)).code == 0
+
+
 def test_paths_without_a_case_are_refused(folder: Path) -> None:
     for name in ("nope", "nope.yaml", "nope.test.yaml"):
         done = typed("test", str(folder / name))

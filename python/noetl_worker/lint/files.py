@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iter
 
 def _yaml_files(folder: Path) -> list[Path]:
     found = [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]
-    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    files = [file for file in found if not os.path.isdir(file)]  # noqa: PTH112 (Path raises where it may not look)
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
 def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:

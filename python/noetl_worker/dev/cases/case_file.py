@@ -71,7 +71,7 @@ def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
 
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for ending in _ENDINGS for file in path.rglob(f"*{ending}"))
+        return sorted(file for ending in _ENDINGS for file in path.rglob(f"*{ending}") if not os.path.isdir(file))  # noqa: PTH112
     if not path.exists():
         raise PlaybookError(f"{path}: {os.strerror(errno.ENOENT)}")
     if path.name.endswith(_ENDINGS):
