@@ -43,12 +43,10 @@ class SpanOfCommand(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """`traceparent`, and `tracestate` where there is one (W3C Trace Context)."""
-        ...
 
     @property
     def ids(self) -> tuple[str, str] | None:
         """Trace and span id as the hexadecimal digits of W3C; None: its trace has ended."""
-        ...
 
 
 CURRENT: Final[ContextVar[SpanOfCommand | None]] = ContextVar("noetl_worker_trace", default=None)

@@ -23,20 +23,16 @@ class Ends(Protocol):
 
     def arm(self, end: PendingEnd) -> None:
         """Give the next event its id, where the plane takes it from us."""
-        ...
 
     async def look_into(self, plane: Plane, end: PendingEnd, answer: Response, how: SendStatus) -> SendStatus:
         """What an answer means that is in NOT_CLEAR, by the plane's own records: ACCEPTED, PASSING or UNCERTAIN."""
-        ...
 
     def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
         """The plane has taken the next request of this end."""
-        ...
 
     async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
         """Whether a command that is over, says the plane, is over by this end, whose request had no answer. Then
         nothing is left to be sent of it, or what brings it on."""
-        ...
 
     async def stop(self) -> None: ...
 

@@ -31,15 +31,12 @@ class Names(Protocol):
 
     def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """What templates may name, by a claim's variables, which are not changed, and its step's input."""
-        ...
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         """By the names of their steps."""
-        ...
 
     def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
         """Set the step's name, wherever the claim has it, to the full result."""
-        ...
 
 
 def referred_as(

@@ -153,7 +153,6 @@ class DialectRules(Protocol):
 
     def is_health(self, body: JsonValue) -> bool:
         """Whether a plane of this dialect answers GET /api/health like this."""
-        ...
 
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
         """The playbook of a catalog's entry (protocol/executions.md#the-catalog).
@@ -162,17 +161,14 @@ class DialectRules(Protocol):
             DocumentError: it is text, and no YAML.
             ConfigurationError: it is text, and what reads YAML is not installed.
         """
-        ...
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
         """What a claim's 409 means."""
-        ...
 
     # ── what a claim has in it ──
 
     def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
         """Which item of a loop a command is, by the `meta` of its claim; None: of no loop."""
-        ...
 
     step_input_wins: bool
     """Whether the step's input wins over the tool's own, key by key."""
@@ -199,13 +195,11 @@ class DialectRules(Protocol):
 
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
         """Whether a result that the store has answered so goes into the event as well."""
-        ...
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 
     def result_body(self, result: ToolResult) -> JsonValue:
         """What is fitted to an event, and stored."""
-        ...
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         """The report of a result that fits into an event.
@@ -213,22 +207,18 @@ class DialectRules(Protocol):
         Args:
             body: what was fitted.
         """
-        ...
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
         """Whether the plane keeps the context of this report of a result that has at most `max_bytes` as it is."""
-        ...
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         """The report of one that does not."""
-        ...
 
     batch_bytes: int | None
     """What a batch of events may have, unless the plane has said otherwise."""
 
     def batch_limit(self, body: bytes) -> int | None:
         """What a batch may have, by the body of its refusal; None: it was refused for something else."""
-        ...
 
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
         """Take a result out of a report for which a batch of `max_bytes` has no room, to be stored where it is not.
@@ -236,29 +226,23 @@ class DialectRules(Protocol):
         Returns:
             Whether there was one.
         """
-        ...
 
     def why_not_stored(self, data: bytes) -> str | None:
         """Why the store is not to be given this, for the error of the step; None: it is."""
-        ...
 
     def is_stored_alone(self, data: bytes) -> bool:
         """Whether the plane is at a PUT of this for so long that it gets one at a time of these."""
-        ...
 
     def storing_s(self, size: int) -> float:
         """For how long the plane may be at a PUT of so many bytes, over what any request takes."""
-        ...
 
     # ── events ──
 
     def started(self, command: Subject, worker_id: str) -> Post:
         """The start of a command that still runs, alone."""
-        ...
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
         """The requests of an end, in the order in which they must be accepted."""
-        ...
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
         """What the answer to a request of events means.
@@ -267,24 +251,18 @@ class DialectRules(Protocol):
             first_try: whether it was not sent before.
             has_own_id: whether it carried an event id of ours.
         """
-        ...
 
     def names_result(self, report: Report) -> bool:
         """Whether the events of this end refer to a stored result."""
-        ...
 
     def new_key(self, execution_id: int) -> str | None:
         """An Idempotency-Key for one request and all its tries, where the plane knows them."""
-        ...
 
     def body(self, end: Ending, part: Part) -> bytes:
         """The JSON of one request."""
-        ...
 
     def can_rescue(self, end: Ending) -> bool:
         """Whether a batch that the plane stored and never processed can be brought on by `rescue`."""
-        ...
 
     def rescue(self, end: Ending) -> bytes:
         """What is sent in place of such a batch."""
-        ...

@@ -16,11 +16,9 @@ class Ownership(Protocol):
 
     def is_uncertain(self, now: float) -> bool:
         """The delivery or the claim may have passed to another worker."""
-        ...
 
     async def confirm(self) -> None:
         """Ask the plane. Raises ClaimLost when somebody else has the command, or it is over."""
-        ...
 
 
 @dataclass(slots=True)

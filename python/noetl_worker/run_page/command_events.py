@@ -34,25 +34,20 @@ class RunDialect(Protocol):
 
     def command_id(self, event: Mapping[str, Any]) -> str:
         """Empty where an event names none."""
-        ...
 
     def worker(self, event: Mapping[str, Any]) -> str: ...
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         """Of an event that ends a command or its call."""
-        ...
 
     def to_ask(self, events: Iterable[Mapping[str, Any]]) -> list[int]:
         """Of the command.issued whose command has to be asked for, the event ids."""
-        ...
 
     def issued(self, events: Iterable[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
         """A command for each command.issued, with its id where the plane says it."""
-        ...
 
     def run(self, detail: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> ExecutionRun:
         """The execution without its commands."""
-        ...
 
 
 def fold(

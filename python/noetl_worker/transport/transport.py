@@ -84,6 +84,5 @@ class Transport(Protocol):
             NotSent: it did not leave.
             MaybeProcessed: it left, and no complete answer came back in time.
         """
-        ...
 
     async def close(self) -> None: ...
