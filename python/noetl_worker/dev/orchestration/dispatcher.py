@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
 from noetl_worker.dev.forms.wire_form import Issued, WireForm
+from noetl_worker.dev.nats_server import CommandStream
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.router import Decision
 from noetl_worker.dev.routes.results import Results
@@ -16,13 +16,7 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Dispatcher", "Publisher"]
-
-
-class Publisher(Protocol):
-    """Where notifications go; False means: not now."""
-
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool: ...
+__all__ = ["Dispatcher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +33,7 @@ class Dispatcher:
         self._settings, self._log, self._form, self._results = settings, log, form, results
         self._outgoing: list[_Outgoing] = []
         self.server_url = ""
-        self.publisher: Publisher | None = None
+        self.publisher: CommandStream | None = None
         self.on_change: Callable[[], None] = lambda: None
 
     def apply(self, execution: Execution, decision: Decision, caused_by: int | None = None) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
-from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.answers import HttpAnswer, detail, missing, rust_error, rust_refused_body
 from noetl_worker.dev.routes.answers import invalid as refuse
+from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
@@ -18,10 +18,6 @@ from noetl_worker.models.wire import Dialect, JsonValue
 __all__ = ["Claims", "claim_body"]
 
 _TERMINAL: Final = ("COMPLETED", "FAILED", "CANCELLED")
-
-
-class _Executions(Protocol):
-    def get(self, execution_id: int) -> Execution | None: ...
 
 
 class Claims:
@@ -33,7 +29,7 @@ class Claims:
     """
 
     def __init__(
-        self, settings: PlaneSettings, log: EventLog, registry: RuntimeRegistry, executions: _Executions
+        self, settings: PlaneSettings, log: EventLog, registry: RuntimeRegistry, executions: Executions
     ) -> None:
         self._settings, self._log, self._registry, self._executions = settings, log, registry, executions
         self._cache: dict[int, tuple[str, float]] = {}

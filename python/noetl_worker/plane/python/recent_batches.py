@@ -19,7 +19,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -118,41 +118,18 @@ class LostEnd(NamedTuple):
     batch: str
 
 
-class LeftBatch(Protocol):
-    """A batch of a dead worker, as it is on disk."""
-
-    @property
-    def batch(self) -> str: ...
-    @property
-    def end(self) -> PendingEnd: ...
-    @property
-    def has_events(self) -> bool: ...
-    @property
-    def outages(self) -> int: ...
-
-
-class BatchShelf(Protocol):
-    """What outlives this process (the outbox)."""
-
-    def keep(self, end: Any) -> bool: ...
-    def keep_batches(self, accepted: Sequence[Any], *, with_events: bool) -> Any | None: ...
-    def drop_batches(self, kept: Iterable[Any]) -> None: ...
-
-
 class RecentBatches:
     """One for the worker: what its emitter has had accepted.
 
     `lost` is what has to be sent again (recovery/resending.py).
 
     Args:
-        shelf: where they are kept for the next worker; None: nowhere.
+        shelf: the outbox, where they are kept for the next worker; None: nowhere.
         most_bytes: what is remembered at most, and kept with its events.
         many_bytes: so much since the last check, and the plane is asked at once.
     """
 
-    def __init__(
-        self, shelf: BatchShelf | None = None, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES
-    ) -> None:
+    def __init__(self, shelf: Any = None, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
         self._shelf = shelf
         self._most_bytes, self._many_bytes = most_bytes, many_bytes
         self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
@@ -192,12 +169,13 @@ class RecentBatches:
         if self._bytes > self._ask_above:
             self._begin()
 
-    def adopted(self, plane: Plane, kept: object, size: int, batches: Iterable[LeftBatch], *, of: object) -> None:
+    def adopted(self, plane: Plane, kept: object, size: int, batches: Iterable[Any], *, of: object) -> None:
         """A worker that is dead has left these on disk: it is not known what the plane went through meanwhile.
 
         Args:
             kept: where they are, as `keep_batches` gives it.
             size: bytes there.
+            batches: as the outbox has read them.
             of: stands for the worker that wrote them.
         """
         self._on_shelf[kept] = size

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
@@ -53,31 +53,11 @@ _SCHEMA: Final = re.compile(r'"((?:[^"]|"")+)"|([^\W\d][\w$]*)')
 _SCHEMAS: Final = re.compile(rf"(?:\s*(?:{_SCHEMA.pattern})\s*,)*\s*(?:{_SCHEMA.pattern})\s*")
 
 
-class PostgresFields(Protocol):
-    """The connection fields of a config model, one spelling each."""
-
-    @property
-    def auth(self) -> str | dict[str, Any] | None: ...
-    @property
-    def connection_string(self) -> str | None: ...
-    @property
-    def host(self) -> str | None: ...
-    @property
-    def port(self) -> int | None: ...
-    @property
-    def user(self) -> str | None: ...
-    @property
-    def password(self) -> str | None: ...
-    @property
-    def database(self) -> str | None: ...
-    @property
-    def sslmode(self) -> str | None: ...
-    @property
-    def schema(self) -> str | None: ...
-
-
-def check_connection(fields: PostgresFields) -> None:
+def check_connection(fields: Any) -> None:
     """What can be checked of the connection without asking for a credential; for a config model's `__post_init__`.
+
+    Args:
+        fields: the config model, which has the connection's fields, one spelling each.
 
     Raises:
         ValueError: no connection can come of these fields.
@@ -126,7 +106,7 @@ def _is_read(address: str) -> bool:
 _parses: Final = ByShortKey(_is_read, most=64).__getitem__
 
 
-async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> str:
+async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
     """The address as libpq reads it; `kind` names the tool in messages.
 
     A field written in the playbook wins over the credential's, `connection_string` over both. Values are quoted: a

@@ -6,25 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
-from noetl_worker.models.wire import CommandId
+from noetl_worker.models.command import Command
 from noetl_worker.secrets.redaction import known_here, redact_text, without_half_at_end
 from noetl_worker.tools.process.own_frames import without_own_frames
 
 _LONGEST: Final = 8_192
 """Bytes of one line; the rest of it is left out."""
-
-
-class _Command(Protocol):
-    """What a line is told to be of."""
-
-    @property
-    def execution_id(self) -> int: ...
-    @property
-    def command_id(self) -> CommandId: ...
-    @property
-    def step(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +30,7 @@ class PrintedLine:
 
 Watcher: TypeAlias = Callable[[PrintedLine], None]
 _WATCHER: Final[ContextVar[Watcher | None]] = ContextVar("noetl_worker_output_watcher", default=None)
-_COMMAND: Final[ContextVar[_Command | None]] = ContextVar("noetl_worker_output_command", default=None)
+_COMMAND: Final[ContextVar[Command | None]] = ContextVar("noetl_worker_output_command", default=None)
 
 
 @contextmanager
@@ -54,7 +43,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
         _WATCHER.reset(token)
 
 
-def begin(command: _Command) -> None:
+def begin(command: Command) -> None:
     """From here on, what is printed in this task and in those it starts is of this command."""
     if _WATCHER.get() is not None:
         _COMMAND.set(command)

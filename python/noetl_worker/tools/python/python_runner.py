@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models.wire import JsonValue
@@ -210,16 +210,8 @@ def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tup
     return mine, answering, theirs, out, err
 
 
-class _Start(Protocol):
-    """How a template process comes to be, and how it is ended."""
-
-    def start(self, control: int) -> None: ...
-
-    def end(self, seconds: float) -> None: ...
-
-
 class _Fork:
-    """A supervisor: a fork of a template."""
+    """A supervisor: a fork of a template, started and ended as a TemplateProcess is."""
 
     def __init__(self, template: _Template) -> None:
         self._template = template
@@ -266,7 +258,7 @@ class _Child:
 class _Template:
     """A running template process and the commands that it has forked."""
 
-    def __init__(self, process: _Start, answer_s: float, start_s: float) -> None:
+    def __init__(self, process: TemplateProcess | _Fork, answer_s: float, start_s: float) -> None:
         self._answer_s, self._start_s = answer_s, start_s
         self.is_dead = False
         self._end = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
@@ -11,17 +11,11 @@ from noetl_worker.tools.python.python_source import Sources, check_script
 from noetl_worker.tools.sql.sql import script_of
 
 
-class _Config(Protocol):
-    @property
-    def query(self) -> str | list[str] | None: ...
-    @property
-    def query_b64(self) -> str | list[str] | None: ...
-    @property
-    def script(self) -> str | dict[str, Any] | None: ...
-
-
-def check_sql(kind: str, config: _Config) -> str | None:
+def check_sql(kind: str, config: Any) -> str | None:
     """The SQL where it stands in the config itself, None where it has to be fetched; for a `__post_init__`.
+
+    Args:
+        config: has `query`, `query_b64` and `script`.
 
     Raises:
         ValueError: there is none.
@@ -33,7 +27,7 @@ def check_sql(kind: str, config: _Config) -> str | None:
     return None if text is None else script_of(text)
 
 
-async def sql_of(kind: str, config: _Config, sources: Sources, context: ToolContext) -> str:
+async def sql_of(kind: str, config: Any, sources: Sources, context: ToolContext) -> str:
     """The SQL to run. What was fetched is rendered as `query` is: playbooks keep their statements in files so.
 
     Raises:
