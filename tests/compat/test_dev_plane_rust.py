@@ -13,8 +13,8 @@ from compat.dev_plane_replay import PLAYBOOKS, Driver, Record, differences, reco
 from noetl_worker.dev.event_log import CommandRow
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.dev.snowflake import Snowflake
 from noetl_worker.models import Dialect
+from noetl_worker.plane.rust.event_ids import EventIds
 
 NOT_MIRRORED = {
     "samples/error-branch RUNNING": "both arcs skipped, runs for ever; here `start.status` is in scope",
@@ -32,7 +32,7 @@ class Replay:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.known: dict[Any, Any] = {}
-        self.snowflake = Snowflake(5)
+        self.event_ids = EventIds(5)
         self.executions: list[int] = []
 
     async def step(self, record: Record) -> list[str]:
@@ -103,10 +103,8 @@ class Replay:
         if record.get("case", "").startswith("clock-behind"):
             self.known[given] = given
         else:
-            for execution_id in self.executions[-1:]:
-                for row in self.driver.plane.commands(execution_id):
-                    self.snowflake.observe(row.high_id)
-            self.known[given] = self.snowflake.next_id()
+            rows = [row for number in self.executions[-1:] for row in self.driver.plane.commands(number)]
+            self.known[given] = self.event_ids.above(max((row.high_id for row in rows), default=0))
 
     # ── comparing ───────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetters
 from noetl_worker.delivery.in_flight import InFlight, Seen
 from noetl_worker.delivery.keepalive import InProgress
-from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS
+from noetl_worker.dev.database import EPOCH_MS
 from noetl_worker.errors import ClaimLost
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import HeldByOther, Report
@@ -89,7 +89,7 @@ def _never_lost(*_: Any) -> bool:
 
 
 def _by_the_clock(ids: EventIds, event_id: int) -> int:
-    return (int(time.time() * 1000) - DEFAULT_EPOCH_MS) << 22 | event_id & 0x3FFFFF
+    return (int(time.time() * 1000) - EPOCH_MS) << 22 | event_id & 0x3FFFFF
 
 
 def _never_expired(*_: Any) -> bool:

@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS, Snowflake
 from noetl_worker.models.wire import Dialect
 
-__all__ = ["Ids", "connect", "moment"]
+__all__ = ["EPOCH_MS", "Ids", "connect", "moment"]
+
+EPOCH_MS: Final = 1_704_067_200_000
+"""2024-01-01T00:00:00Z, as every NoETL component."""
+_NODE: Final = 1
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS catalog (
@@ -85,17 +88,22 @@ class Ids:
     """Ids that only grow: the Python plane's database form, or the Rust plane's snowflakes (protocol/events.md#ids)."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._snowflake = Snowflake(1)
         self._is_rust = dialect is Dialect.RUST
-        self._last = 0
+        self._last = self._last_of_node = 0
 
     def next(self) -> int:
         if self._is_rust:
-            return self._snowflake.next_id()
-        now = (time.time_ns() // 1_000_000 - DEFAULT_EPOCH_MS) << 23
-        self._last = max(self._last + 1, now)
+            return self.snowflake()
+        self._last = max(self._last + 1, _now_ms() << 23)
         return self._last
 
     def snowflake(self) -> int:
-        """The application form, which both planes use for runtime rows."""
-        return self._snowflake.next_id()
+        """The application form, which both planes use for runtime rows: 41 bits of milliseconds, 10 of node, 12 of
+        sequence. One more than these hold is of the next millisecond."""
+        self._last_of_node = max(self._last_of_node + 1, _now_ms() << 12)
+        millisecond, sequence = divmod(self._last_of_node, 1 << 12)
+        return (millisecond << 10 | _NODE) << 12 | sequence
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000 - EPOCH_MS
