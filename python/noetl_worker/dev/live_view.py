@@ -6,10 +6,10 @@ Three forms of the same facts: a table that moves (terminal), one line per happe
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Final, Protocol, TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -191,35 +191,39 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
     return value, event.error or str(context.get("error") or "failed")
 
 
-class View(Protocol):
+class View(ABC):
     """Shows one run. Used as a context manager, so that a terminal is left in order."""
 
-    def __enter__(self) -> View: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __init__(self) -> None:
+        self.timeline: Final = Timeline()
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    @abstractmethod
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None: ...
+
+    @abstractmethod
     def event(self, event: LoggedEvent, about: About) -> None: ...
+
+    @abstractmethod
     def printed(self, line: PrintedLine, about: About) -> None: ...
+
+    @abstractmethod
     def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None: ...
 
 
-class LineView:
+class LineView(View):
     """One line per happening; for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
-        self.timeline: Final = Timeline()
         self._began_at = time.time()
         self._begun = 0
-
-    def __enter__(self) -> LineView:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
         self._began_at, self._begun = execution.started_at, self._begun + 1
@@ -257,13 +261,11 @@ class TableView(LineView):
         super().__init__(console)
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._table, transient=False)
 
-    def __enter__(self) -> TableView:
+    def __enter__(self) -> View:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._live.stop()
 
     def event(self, event: LoggedEvent, about: About) -> None:
@@ -285,20 +287,12 @@ class TableView(LineView):
         return table
 
 
-class JsonView:
+class JsonView(View):
     """JSON lines: one object per happening, the last one the summary."""
 
     def __init__(self, stream: TextIO) -> None:
+        super().__init__()
         self._stream = stream
-        self.timeline: Final = Timeline()
-
-    def __enter__(self) -> JsonView:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
         self._write({"event": "begin", "execution_id": str(execution.execution_id), "path": execution.path, **urls})
