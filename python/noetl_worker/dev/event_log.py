@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from noetl_worker.dev.database import Ids, connect
@@ -16,17 +17,10 @@ from noetl_worker.models.wire import JsonValue
 __all__ = ["OPEN", "CommandRow", "EventLog", "LoggedEvent"]
 
 OPEN: Final = ("PENDING", "CLAIMED", "RUNNING")
-_EVENT_COLUMNS: Final = (
-    "event_id, execution_id, event_type, node, status, created_at, context, result, error, meta, worker_id,"
-    " command_ref, by_batch, parent_event_id"
-)
-_INSERT_EVENT: Final = f"INSERT INTO events ({_EVENT_COLUMNS}) VALUES ({', '.join('?' * 14)})"
-_COMMAND_COLUMNS: Final = (
-    "event_id, command_ref, execution_id, node, action, context, meta, status, worker_id, issued_at, claimed_at,"
-    " published_at, high_id"
-)
-_INSERT_COMMAND: Final = f"INSERT INTO commands ({_COMMAND_COLUMNS}) VALUES ({', '.join('?' * 13)})"
-_SELECT_COMMAND: Final = f"SELECT {_COMMAND_COLUMNS} FROM commands"
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 class CommandRow(NamedTuple):
@@ -52,6 +46,10 @@ class CommandRow(NamedTuple):
     @property
     def is_open(self) -> bool:
         return self.status in OPEN
+
+
+_INSERT_COMMAND: Final = _insert("commands", CommandRow._fields)
+_SELECT_COMMAND: Final = f"SELECT {', '.join(CommandRow._fields)} FROM commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +78,14 @@ class LoggedEvent:
         """`result.context`, where the planes keep what a worker sent; {} when there is none."""
         found = self.result.get("context") if isinstance(self.result, dict) else None
         return found if isinstance(found, dict) else {}
+
+
+_STORED: Final = tuple(field.name for field in fields(LoggedEvent) if field.name != "response")
+_stored_of: Final = attrgetter(*_STORED)
+_JSON_PLACES: Final = [_STORED.index(name) for name in ("context", "result", "meta")]
+_BY_BATCH: Final = _STORED.index("by_batch")
+_EVENT_COLUMNS: Final = ", ".join(_STORED)
+_INSERT_EVENT: Final = _insert("events", _STORED)
 
 
 class EventLog:
@@ -198,28 +204,16 @@ class EventLog:
         )
 
 
-def _event_row(event: LoggedEvent) -> tuple[JsonValue, ...]:
-    return (
-        event.event_id,
-        event.execution_id,
-        event.event_type,
-        event.node,
-        event.status,
-        event.created_at,
-        None if event.context is None else dumps(event.context),
-        None if event.result is None else dumps(event.result),
-        event.error,
-        None if event.meta is None else dumps(event.meta),
-        event.worker_id,
-        event.command_ref,
-        int(event.by_batch),
-        event.parent_event_id,
-    )
+def _event_row(event: LoggedEvent) -> list[JsonValue]:
+    row = list(_stored_of(event))
+    for place in _JSON_PLACES:
+        row[place] = None if row[place] is None else dumps(row[place])
+    return row
 
 
 def _event(row: sqlite3.Row) -> LoggedEvent:
     values = list(row)
-    for position in (6, 7, 9):
-        values[position] = None if values[position] is None else loads(values[position])
-    values[12] = bool(values[12])
+    for place in _JSON_PLACES:
+        values[place] = None if values[place] is None else loads(values[place])
+    values[_BY_BATCH] = bool(values[_BY_BATCH])
     return LoggedEvent(*values)
