@@ -11,9 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from noetl_worker import __version__
+from noetl_worker.cli.system import EXIT_SETTINGS
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
 
-EXIT_SETTINGS: Final = 2
 EXIT_NOT_REACHED: Final = 3
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),

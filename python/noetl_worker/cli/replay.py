@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import require_posix
+from noetl_worker.cli.system import EXIT_INTERRUPTED, require_posix
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["replay"]
 
 EXIT_FAILED: Final = 1
-EXIT_SETTINGS: Final = 2
 EXIT_PLANE: Final = 3
 EXIT_NO_COMMAND: Final = 5
-EXIT_INTERRUPTED: Final = 130
 
 
 @with_setting_flags(shown=("server_url", "control_plane"))
@@ -63,9 +61,6 @@ def replay(
     try:
         configure_logging("warning", "auto", without=("command_failed",))  # the result says it
         code = event_loop.run(_replay(flags, name.strip(), dry=dry, as_json=as_json))
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
         typer.echo(f"noetl-worker replay: {_refusal_text(error, name)}", err=True)
         raise typer.Exit(EXIT_NO_COMMAND if error.is_not_found else EXIT_PLANE) from None

@@ -1,4 +1,4 @@
-"""Where a worker runs at all, and what a command needs beside the plain install."""
+"""Where a worker runs at all, what a command needs beside the plain install, and exit codes that several have."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import typer
 
 from noetl_worker.errors import PlaybookError
 
+EXIT_SETTINGS: Final = 2
+EXIT_INTERRUPTED: Final = 130
 _IS_POSIX: Final = os.name == "posix"
 
 

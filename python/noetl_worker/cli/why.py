@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["why"]
 
-EXIT_SETTINGS: Final = 2
 EXIT_UNKNOWN: Final = 5
 
 
@@ -50,14 +49,10 @@ def why(
     """
     from noetl_worker.observability.logging import configure_logging
 
-    try:
-        if not command_id.strip():
-            raise SettingsError("ID", command_id, "the id of a command or an execution")
-        configure_logging("error", "auto")
-        story = event_loop.run(_ask(flags, command_id.strip(), execution, messages))
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
+    if not command_id.strip():
+        raise SettingsError("ID", command_id, "the id of a command or an execution")
+    configure_logging("error", "auto")
+    story = event_loop.run(_ask(flags, command_id.strip(), execution, messages))
     if as_json:
         typer.echo(json.dumps(asdict(story), ensure_ascii=False))
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_signal, worker_beside
-from noetl_worker.cli.system import require_posix, with_extra_local
+from noetl_worker.cli.system import EXIT_INTERRUPTED, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import Dialect
 from noetl_worker.process import event_loop
@@ -24,7 +24,6 @@ __all__ = ["cases"]
 
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 2
-EXIT_INTERRUPTED: Final = 130
 
 
 def cases(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.cli.system import EXIT_SETTINGS
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["report", "write_report"]
 
-EXIT_SETTINGS: Final = 2
 EXIT_PLANE: Final = 3
 EXIT_NO_EXECUTION: Final = 5
 _SERVER: Final = "NOETL_SERVER_URL"
@@ -55,9 +55,6 @@ def report(
     try:
         configure_logging("error", "auto")
         event_loop.run(_report({**flags, _SERVER: server_url}, execution_id.strip(), output))
-    except SettingsError as error:
-        typer.echo(f"noetl-worker: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
     except OSError as error:
         typer.echo(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
