@@ -7,7 +7,6 @@ thousand times a second in production.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Final
 
 from noetl_worker import backoff
@@ -184,13 +183,11 @@ def short_of_resources(
     return Outcome(OutcomeKind.SHORT_OF_RESOURCES, cause, _growing_s(num_delivered, 2.0))
 
 
-def interrupted(
-    dialect: Dialect, claim_age_s: float, lease_s: float, *, draw: Callable[[], float] = random.random
-) -> Outcome:
+def interrupted(dialect: Dialect, claim_age_s: float, lease_s: float) -> Outcome:
     """Stopped while it ran: back to the queue when somebody can claim it.
 
     Python plane: a claim is reclaimed once it is older than the lease; sooner would only cost refusals. Rust plane:
     the same id is accepted at any time.
     """
     rest_s = 0.0 if RULES[dialect].lets_same_name_in else max(0.0, lease_s - claim_age_s)
-    return Outcome(OutcomeKind.INTERRUPTED, delay_s=rest_s + 1.0 + 2.0 * draw())
+    return Outcome(OutcomeKind.INTERRUPTED, delay_s=rest_s + 1.0 + 2.0 * random.random())

@@ -41,14 +41,14 @@ _PORTS: Final = range(10_000, 32_000)
 """Below those that systems give to connections: one of these may be taken by the next one before a server has it."""
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on at this moment."""
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 nobody listens on at this moment."""
     for _ in range(100):
         port = _PORTS[secrets.randbelow(len(_PORTS))]
         with socket.socket() as probe, suppress(OSError):
-            probe.bind((host, port))
+            probe.bind(("127.0.0.1", port))
             return port
-    raise OSError(f"no free port of {host} found between {_PORTS.start} and {_PORTS.stop}")
+    raise OSError(f"no free port of 127.0.0.1 found between {_PORTS.start} and {_PORTS.stop}")
 
 
 def find_binary() -> str:

@@ -93,10 +93,10 @@ class Catalog:
                 return f"workflow.{position}.tool.ToolSpec.kind: '{kind}' is not a known tool kind"
         return None
 
-    def add(self, path: str, content: str, *, kind: str = "playbook") -> CatalogEntry:
+    def add(self, path: str, content: str) -> CatalogEntry:
         """Store a new version of `path`, unchecked."""
         row = self._db.execute("SELECT max(version) FROM catalog WHERE path = ?", (path,)).fetchone()
-        entry = CatalogEntry(self._ids.next(), path, (row[0] or 0) + 1, kind, content, time.time())
+        entry = CatalogEntry(self._ids.next(), path, (row[0] or 0) + 1, "playbook", content, time.time())
         self._db.execute("INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?)", entry)
         return entry
 

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 
-def memory_bytes(cgroup: str | os.PathLike[str] = "/sys/fs/cgroup/memory.max") -> int:
+def memory_bytes() -> int:
     """The machine's, or what the container may have of it; 0 where the system does not say."""
     try:
         physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0
     try:
-        limit = Path(cgroup).read_text().strip()
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
     except OSError:  # no Linux, no cgroup v2, or its root
         return physical
     return min(physical, int(limit)) if limit.isdigit() else physical

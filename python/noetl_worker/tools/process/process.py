@@ -41,13 +41,12 @@ _OOM_KILLS: Final = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 
 
-def base_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+def base_environment() -> dict[str, str]:
     """What a command sees of the worker's environment: PATH HOME LANG LC_* TZ TMPDIR USER, and nothing else.
 
     differs-from-upstream: the Rust worker hands its environment, NATS credentials included, to commands.
     """
-    source = os.environ if environment is None else environment
-    kept = {name: value for name, value in source.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
     kept.setdefault("PATH", os.defpath)
     return kept
 
