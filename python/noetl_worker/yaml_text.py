@@ -9,12 +9,21 @@ import yaml
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["LOADER", "UNREADABLE", "loads", "place_of"]
+__all__ = ["LOADER", "UNREADABLE", "loads", "place_of", "reason_of"]
 
 LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
+_OF_A_TAG: Final = (LookupError, AttributeError)
+"""PyYAML raises these where a value does not fit its tag, as `!!bool x`."""
+UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, *_OF_A_TAG)
 """What reading may raise; ValueError for a date that is none, UnicodeEncodeError too."""
+
+
+def reason_of(error: Exception) -> str:
+    """Of what reading has raised."""
+    if isinstance(error, _OF_A_TAG):
+        return "a tag (!!...) that does not fit its value"
+    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
 
 
 def place_of(error: UnicodeEncodeError) -> tuple[int, int]:
@@ -40,4 +49,4 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
     except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise DocumentError("yaml", f"{otherwise}{where}: {getattr(error, 'problem', None) or error}") from error
+        raise DocumentError("yaml", f"{otherwise}{where}: {reason_of(error)}") from error

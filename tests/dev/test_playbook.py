@@ -68,6 +68,8 @@ WRONG = [
     ("workload: " + "[" * 2000, "not YAML at line 1, column 1011: exceeded maximum nesting depth"),
     ("a: 1\nb: \ud800", "not YAML at line 2, column 4: not UTF-8"),
     ("a: 2024-13-45", "not YAML: month must be in 1..12"),
+    ("a: !!bool x", "not YAML: a tag (!!...) that does not fit its value"),
+    ("a: !!timestamp x", "not YAML: a tag (!!...) that does not fit its value"),
     ("just text", "a playbook is a mapping with metadata and workflow"),
     (workflow(START, SECOND) + "workload: [1]\n", "workload must be a mapping"),
 ]

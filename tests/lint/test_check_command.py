@@ -79,6 +79,13 @@ def test_file_of_another_encoding_is_named_as_such(tmp_path: Path) -> None:
     assert (ended.code, ended.out) == (1, f"{file}:4:11: NW100 not UTF-8\n")
 
 
+def test_tag_that_does_not_fit_its_value_is_said_to_be_one(tmp_path: Path) -> None:
+    file = written(tmp_path, f"workload: {{a: !!bool x}}\n{FINE}")
+    said = f"{file}:1:1: NW100 not YAML: a tag (!!...) that does not fit its value\n"
+    assert (ended := checked(file)).code == 1
+    assert ended.out == said
+
+
 def test_standard_input_is_called_as_the_editor_says(tmp_path: Path) -> None:
     words = ["check", "-", "--stdin-filename", "open.yaml"]
     done = CliRunner().invoke(app_for(words), words, input=WRONG)
@@ -146,6 +153,7 @@ def test_settings_file_beside_or_above_holds_and_flags_win(tmp_path: Path) -> No
         ("plane: go\n", "plane is 'go', not python or rust"),
         ("strict: maybe\n", "strict is true or false"),
         ("[", "not YAML at line"),
+        ("strict: 2024-13-45\n", "not YAML"),
         ("baseline: none.json\n", "none.json: No such file or directory; --write-baseline makes it"),
         ("credentials: none.yaml\n", "none.yaml: No such file or directory"),
     ],

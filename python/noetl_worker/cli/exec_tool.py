@@ -176,13 +176,15 @@ def json_argument(name: str, text: str) -> JsonValue:
     with with_extra_local():
         import yaml
 
+        from noetl_worker.yaml_text import UNREADABLE
+
     file = text[1:]
     try:
         content = typer.get_text_stream("stdin").read() if file == "-" else Path(file).read_text(encoding="utf-8")
         return yaml.safe_load(content)  # JSON is YAML
     except OSError as error:
         raise DocumentError("file", f"{name} {text}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise DocumentError("yaml", f"{name} {text}: neither JSON nor YAML{where}") from None

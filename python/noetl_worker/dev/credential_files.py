@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from noetl_worker.errors import PlaybookError
+from noetl_worker.yaml_text import UNREADABLE
 
 __all__ = ["BESIDE", "LocalCredential", "credentials_beside", "given_credential", "local_credentials"]
 
@@ -68,7 +69,7 @@ def _document(file: Path) -> object:
         return yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         # The parser's own words quote what it read.
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""

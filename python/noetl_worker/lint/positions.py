@@ -132,13 +132,13 @@ def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
     if isinstance(error, RecursionError):
         return Unreadable(Place(1, 1), "too deeply nested")
     if mark is None:
-        return Unreadable(Place(1, 1), f"not YAML: {getattr(error, 'reason', None) or error}".splitlines()[0])
+        return Unreadable(Place(1, 1), f"not YAML: {yaml_text.reason_of(error)}".splitlines()[0])
     for number in {mark.line, mark.line - 1}:
         line = lines[number] if 0 <= number < len(lines) else ""
         if (bare := _BARE_BRACES.search(line)) is not None:
             place = Place(number + 1, bare.start(1) + 1)
             return Unreadable(place, "YAML cannot read {{ }} without quotes", is_bare_template=True)
-    return Unreadable(_place(mark), f"not YAML: {getattr(error, 'problem', None) or error}")
+    return Unreadable(_place(mark), f"not YAML: {yaml_text.reason_of(error)}")
 
 
 def _bare_template(node: Any) -> Any:

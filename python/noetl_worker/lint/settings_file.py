@@ -12,6 +12,7 @@ import yaml
 from noetl_worker.errors import PlaybookError
 from noetl_worker.lint.codes import CODES
 from noetl_worker.tools.fields import nearest
+from noetl_worker.yaml_text import UNREADABLE
 
 NAME: Final = ".noetl-check.yaml"
 _PLANES: Final = ("python", "rust")
@@ -99,7 +100,7 @@ def _document(file: Path) -> object:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise PlaybookError(f"{file}: not YAML{where}") from None
