@@ -23,8 +23,6 @@ from noetl_worker.settlement import Outcome, OutcomeKind
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import REPORT_S, TOOL_S, StopLevel, Stopping
 
-__all__ = ["CANCEL_TIMEOUT_S", "Deliveries"]
-
 Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
 """From the end of the grace until all is returned: a tool is interrupted, then its command is reported or kept."""

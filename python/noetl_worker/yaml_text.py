@@ -9,8 +9,6 @@ import yaml
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["LOADER", "UNREADABLE", "loads", "place_of", "reason_of"]
-
 LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _OF_A_TAG: Final = (LookupError, AttributeError)

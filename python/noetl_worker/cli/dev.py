@@ -22,8 +22,6 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 from noetl_worker.tools.contract import Tool
 
-__all__ = ["EXIT_SIGTERM", "USUAL_DIALECT", "dev", "parse_override", "until_signal", "worker_beside"]
-
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143

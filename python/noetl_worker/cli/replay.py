@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from noetl_worker.local_run import LocalRun
     from noetl_worker.models.notification import Envelope
 
-__all__ = ["replay"]
-
 EXIT_FAILED: Final = 1
 EXIT_PLANE: Final = 3
 EXIT_NO_COMMAND: Final = 5

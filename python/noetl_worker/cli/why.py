@@ -16,8 +16,6 @@ from noetl_worker.settings.settings import load_settings
 if TYPE_CHECKING:
     from noetl_worker.diagnosis import Story
 
-__all__ = ["why"]
-
 EXIT_UNKNOWN: Final = 5
 
 

@@ -27,22 +27,6 @@ from noetl_worker.plane.answers import floor_s
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.settlement import Outcome, OutcomeKind, assert_never
 
-__all__ = [
-    "REPORTED",
-    "after_claim",
-    "duplicate",
-    "foreign_pool",
-    "internal_error",
-    "interrupted",
-    "no_free_slot",
-    "not_a_notification",
-    "outcome_refused",
-    "over_share",
-    "returned",
-    "short_of_resources",
-    "system_pool",
-]
-
 AUTH_DELAY_S: Final = 30.0
 REPORTED: Final = Outcome(OutcomeKind.REPORTED)
 """The terminal events are accepted."""

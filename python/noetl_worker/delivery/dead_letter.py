@@ -24,17 +24,6 @@ from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.observability import metrics
 from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
 
-__all__ = [
-    "DeadLetter",
-    "DeadLetters",
-    "NotRequeued",
-    "Requeued",
-    "Settleable",
-    "pack",
-    "requeue",
-    "settle_delivery",
-]
-
 log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096

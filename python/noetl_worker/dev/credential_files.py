@@ -12,8 +12,6 @@ import yaml
 from noetl_worker.errors import PlaybookError
 from noetl_worker.yaml_text import UNREADABLE
 
-__all__ = ["BESIDE", "LocalCredential", "credentials_beside", "given_credential", "local_credentials"]
-
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
 """Read by itself when it lies beside the playbook: {NAME: {type, data}, ...}."""
 _FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it"

@@ -10,8 +10,6 @@ from typing import Final
 
 from noetl_worker.models.wire import Dialect
 
-__all__ = ["EPOCH_MS", "Ids", "connect", "moment"]
-
 EPOCH_MS: Final = 1_704_067_200_000
 """2024-01-01T00:00:00Z, as every NoETL component."""
 _NODE: Final = 1

@@ -14,8 +14,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["OPEN", "CommandRow", "EventLog", "LoggedEvent"]
-
 OPEN: Final = ("PENDING", "CLAIMED", "RUNNING")
 
 

@@ -7,8 +7,6 @@ from typing import Final
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["EXCERPT", "counted", "cut", "duration", "excerpt", "glance", "one_line", "printable"]
-
 EXCERPT: Final = 96
 
 

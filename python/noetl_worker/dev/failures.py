@@ -11,8 +11,6 @@ from noetl_worker.dev.places import FilePlaces
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.redaction import redact_text, redact_value
 
-__all__ = ["Failure", "LoopItem", "failure_lines"]
-
 STDERR_LINES: Final = 8
 TRACEBACK_LINES: Final = 200
 BODY: Final = 500

@@ -26,8 +26,6 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process.live_output import PrintedLine
 
-__all__ = ["About", "JsonView", "LineView", "StepRun", "TableView", "Timeline", "View", "view_for"]
-
 _STYLES: Final = {"waiting": "dim", "running": "yellow", "done": "green", "failed": "bold red"}
 _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")

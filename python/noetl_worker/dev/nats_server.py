@@ -28,8 +28,6 @@ from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.client import Client
 from noetl_worker.process import event_loop
 
-__all__ = ["CommandStream", "NatsServer", "free_port"]
-
 log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0

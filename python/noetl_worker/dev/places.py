@@ -11,8 +11,6 @@ import yaml
 
 from noetl_worker import yaml_text
 
-__all__ = ["FilePlaces", "places_in"]
-
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
 """As Python writes it in a traceback, and in the message of a SyntaxError."""
 

@@ -45,8 +45,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 
-__all__ = ["DevControlPlane", "DevServer", "RawCommand"]
-
 WAIT_S: Final = 120.0
 
 

@@ -36,8 +36,6 @@ from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["LIST", "WorkerFactory", "load_document", "neighbours", "run_playbook"]
-
 LIST: Final = ":task_sequence"
 """After the name of a step that is a list of tasks."""
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect], AbstractAsyncContextManager[Any]]

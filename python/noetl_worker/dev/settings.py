@@ -8,8 +8,6 @@ from typing import Literal
 
 from noetl_worker.models.wire import Dialect
 
-__all__ = ["PlaneSettings"]
-
 
 @dataclass(frozen=True, slots=True)
 class PlaneSettings:

@@ -13,8 +13,6 @@ from noetl_worker.dev.credential_files import BESIDE
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.errors import PlaybookError
 
-__all__ = ["Stamps", "playbooks_of", "stamps_of", "until_changed"]
-
 Stamps: TypeAlias = Mapping[Path, "tuple[int, int] | None"]
 """File -> time of its last change and size; None: it is not there."""
 _LOOK_S: Final = 0.25

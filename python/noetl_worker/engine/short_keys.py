@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
-__all__ = ["ByShortKey"]
-
 _LONGEST: Final = 1_000
 """Characters: what is longer is worked out each time."""
 _Key = TypeVar("_Key", bound=Hashable)

@@ -7,8 +7,6 @@ from typing import TypeAlias
 
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["CaseAction", "CaseDecision", "Continue", "Exit", "Fail", "Goto", "Retry", "SetVar", "SkippedCase"]
-
 
 @dataclass(frozen=True, slots=True)
 class Continue:

@@ -9,18 +9,6 @@ from typing import TypeAlias
 from noetl_worker.marks import ALL, Marks
 from noetl_worker.models.wire import JsonValue
 
-__all__ = [
-    "AlreadyFinished",
-    "AuthRefusedClaim",
-    "ClaimOutcome",
-    "ClaimRefused",
-    "Claimed",
-    "HeldByOther",
-    "HeldByThisWorker",
-    "NotFound",
-    "RetryLater",
-]
-
 
 @dataclass(slots=True)  # not frozen, as ToolResult
 class Claimed:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from noetl_worker.marks import ALL, Marks
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 
-__all__ = ["Command", "LoopPosition"]
-
 
 @dataclass(frozen=True, slots=True)
 class LoopPosition:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-__all__ = ["FitRules", "FittedResult", "SecretTexts"]
-
 
 @dataclass(frozen=True, slots=True)
 class SecretTexts:

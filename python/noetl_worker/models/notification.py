@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from noetl_worker.models.wire import CommandId, JsonValue
 
-__all__ = ["Envelope"]
-
 
 class Envelope(NamedTuple):
     """A decoded command notification (protocol/notification.md#message). A NamedTuple: it is made once per message on

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from noetl_worker.models.case import Exit
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["Report", "Upload"]
-
 
 @dataclass(slots=True)
 class Upload:

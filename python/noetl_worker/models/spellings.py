@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-__all__ = ["INPUTS", "SEQUENCES", "STEP_OF_TASKS", "inputs_of"]
-
 INPUTS: Final = ("args", "input")
 """The names of an input. Where both give a value under one name, that of `input` counts."""
 SEQUENCES: Final = ("task_sequence", "pipeline")

@@ -8,8 +8,6 @@ from typing import Any
 
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["RaisedFailure", "ToolFailure", "ToolForm", "ToolResult", "ToolStatus"]
-
 
 class ToolStatus(str, Enum):
     SUCCESS = "success"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, TypeAlias
 
-__all__ = ["CommandId", "Dialect", "JsonValue"]
-
 JsonValue: TypeAlias = Any
 """None, bool, int, float, str, list or dict with str keys: the only place where `Any` means JSON."""
 

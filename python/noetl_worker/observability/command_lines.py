@@ -7,8 +7,6 @@ from typing import Final
 
 from noetl_worker.observability.logging import level_is_on
 
-__all__ = ["MOST_A_SECOND", "ONE_OF", "CommandLines"]
-
 MOST_A_SECOND: Final = 50
 """So many have each a line."""
 ONE_OF: Final = 100

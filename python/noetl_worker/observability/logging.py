@@ -20,8 +20,6 @@ from noetl_worker.models.fit import SecretTexts
 from noetl_worker.observability.tracing import add_trace_ids
 from noetl_worker.secrets import redaction
 
-__all__ = ["SafeLogger", "add_to_each_line", "configure_logging", "level_is_on", "redact_line", "toggle_debug"]
-
 log = structlog.get_logger("noetl_worker")
 _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 

@@ -25,8 +25,6 @@ from noetl_worker.observability.series import Counter, Gauge, Histogram
 from noetl_worker.observability.tool_times import ToolTimes
 from noetl_worker.settlement import SETTLEMENT, OutcomeKind, Settlement, assert_never
 
-__all__ = ["REGISTRY", "claim_ended", "exposition"]
-
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 

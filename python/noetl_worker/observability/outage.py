@@ -7,8 +7,6 @@ import threading
 import time
 from typing import Final
 
-__all__ = ["SAID_EVERY_S", "Outage"]
-
 SAID_EVERY_S: Final = 60.0
 
 

@@ -19,8 +19,6 @@ from noetl_worker import json_text
 from noetl_worker.errors import SettingsError
 from noetl_worker.process.handed_down import listening_socket
 
-__all__ = ["MAX_CONNECTIONS", "MAX_HEAD_BYTES", "Page", "ProbeServer"]
-
 MAX_CONNECTIONS: Final = 64
 """Above it the oldest one makes room: a probe that asks at once is always heard."""
 MAX_HEAD_BYTES: Final = 16 * 1024

@@ -16,8 +16,6 @@ from typing import Any, Final
 from noetl_worker.observability import metrics
 from noetl_worker.observability.probe_server import Page
 
-__all__ = ["Health", "pages_of"]
-
 BLOCKED_AFTER_S: Final = 5.0
 """A loop that has not turned for this long is reported as blocked."""
 

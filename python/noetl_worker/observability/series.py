@@ -16,8 +16,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["Count", "Counter", "Gauge", "Histogram", "Level", "MetricFamily", "Times", "buckets_of"]
-
 
 class Count:
     """A number that grows."""

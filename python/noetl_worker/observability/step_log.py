@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from noetl_worker.models.command import Command
 
-__all__ = ["StepLog", "Warned"]
-
 REMEMBERED: Final = 10_000
 
 

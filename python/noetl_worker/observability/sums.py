@@ -7,8 +7,6 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["summed"]
-
 _HIGHEST: Final = frozenset(
     {
         "noetl_worker_auth_refused",

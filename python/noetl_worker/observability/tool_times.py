@@ -14,8 +14,6 @@ from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models.tool_result import ToolStatus
 from noetl_worker.observability.series import MetricFamily, Times, buckets_of
 
-__all__ = ["STATUSES", "ToolTimes", "ended_by"]
-
 CANCELLED: Final = "cancelled"
 """Its execution was."""
 INTERRUPTED: Final = "interrupted"

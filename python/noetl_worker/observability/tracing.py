@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 
     from noetl_worker.transport.transport import Body, Response, Transport
 
-__all__ = [
-    "CURRENT",
-    "SpanOfCommand",
-    "TracedTransport",
-    "add_trace_ids",
-    "end_of_traces",
-    "provider_of",
-    "trace_headers",
-]
-
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _END_S: Final = 3.0
 _NO_HEADERS: Final[Mapping[str, str]] = {}

@@ -11,15 +11,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = [
-    "NotOwn",
-    "directory_of",
-    "made_own",
-    "require_own_directory",
-    "require_own_file",
-    "state_directory",
-]
-
 
 def directory_of(outbox_dir: str) -> Path:
     """Of the setting NOETL_WORKER_OUTBOX_DIR; the workers of a machine share it.

@@ -21,8 +21,6 @@ try:
 except ImportError:  # Windows: no lock that dies with its owner, so no outbox
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["HAS_LOCKS", "OutboxFile", "OutboxRow", "require_version"]
-
 HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
 _WITH_BATCHES: Final = 2

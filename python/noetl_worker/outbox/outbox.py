@@ -24,8 +24,6 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 from noetl_worker.outbox.rows import KeptBatch, pack_batches, read_batches, read_row
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "KeptBatches", "Outbox"]
-
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
 """Of one outbox, whichever is reached first: a plane that is back takes them in minutes."""

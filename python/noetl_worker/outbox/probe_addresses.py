@@ -14,8 +14,6 @@ from typing import Final
 
 from noetl_worker.outbox.directory import require_own_directory
 
-__all__ = ["addresses_here", "announced"]
-
 _ENDING: Final = ".probes"
 _NAME: Final = re.compile(r"[0-9A-Za-z.:\[\]-]+:[0-9]{1,5}")
 _ANY: Final = ("0.0.0.0", "::", "[::]", "")

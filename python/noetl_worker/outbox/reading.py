@@ -21,8 +21,6 @@ from noetl_worker.outbox.rows import read_row
 if sys.platform != "win32":  # where there is no outbox
     import fcntl
 
-__all__ = ["KeptSet", "OutboxView", "look_into"]
-
 _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row, data FROM event_sets"
 
 

@@ -12,8 +12,6 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.outbox.event_set import REPORT_NAMES, SET_NAMES, EventSet
 
-__all__ = ["KeptBatch", "pack_batches", "read_batches", "read_row"]
-
 _SET_NAMES: Final = ("size", "dialect", "loop", *SET_NAMES)
 _REPORT_NAMES: Final = ("exit", *REPORT_NAMES)
 # One call for each set, and none of it in Python.

@@ -28,8 +28,6 @@ from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.report.emitter import Emitter
 
-__all__ = ["Adoption"]
-
 log = structlog.get_logger("noetl_worker.outbox")
 AT_ONCE: Final = 8
 """Sets for one place that are read and sent at the same time: ten thousand, or the large results of several full

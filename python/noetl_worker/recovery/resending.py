@@ -11,8 +11,6 @@ from noetl_worker.plane.python.recent_batches import LOOK_ADVICE, LostEnd, not_r
 from noetl_worker.process import event_loop
 from noetl_worker.report.emitter import Emitter
 
-__all__ = ["Resending"]
-
 
 class Resending:
     """Takes the ends from `lost` until it is stopped; each is sent by itself."""

@@ -10,8 +10,6 @@ from typing import Any, Final, Protocol
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.run_page.run import CommandState, ExecutionRun, RunCommand, as_dict
 
-__all__ = ["RunDialect", "ToolOutcome", "fold", "number_of", "printed", "step_of", "text_of", "time_of"]
-
 _OF_TASKS: Final = ":task_sequence"
 """After the name of a step that is a list of tasks, on the Python plane (protocol/command.md)."""
 _CALL_ENDS: Final = ("call.done", "call.error")

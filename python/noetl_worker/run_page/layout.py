@@ -14,8 +14,6 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import Final, TypeAlias
 
-__all__ = ["RunLayout", "lay_out"]
-
 _SWEEPS: Final = 6
 Edge: TypeAlias = tuple[int, int]
 Node: TypeAlias = int | tuple[Edge, int]

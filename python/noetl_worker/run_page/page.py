@@ -20,8 +20,6 @@ from noetl_worker.run_page.layout import lay_out
 from noetl_worker.run_page.run import ExecutionRun, RunCommand, RunStep
 from noetl_worker.run_page.shown_values import ShownValues, visible
 
-__all__ = ["data_of", "in_script", "page_of"]
-
 _SCRIPTS: Final = ("words.js", "graph.js", "details.js", "timeline.js", "page.js")
 _LIVE: Final = ("live.js",)
 _ASKS_HOME: Final = "connect-src 'self'; "

@@ -13,8 +13,6 @@ from typing import Any, Final
 from noetl_worker.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
 from noetl_worker.run_page.run import ExecutionRun, RunCommand, as_dict
 
-__all__ = ["PythonRunEvents"]
-
 _BESIDE: Final = ("command_id", "worker_id")
 _UNWRITTEN: Final = ("spec", "output")
 """What the plane adds to each tool_config, without a value (recorded: tool-python-events-full-example)."""

@@ -17,8 +17,6 @@ from noetl_worker.run_page.steps import steps_of
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.opening import open_transport
 
-__all__ = ["MOST_ASKED", "read_run", "read_run_of"]
-
 MOST_ASKED: Final = 1000
 """Commands that are asked for one by one."""
 _AT_ONCE: Final = 4

@@ -9,8 +9,6 @@ from typing import Any
 
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["CommandState", "ExecutionRun", "RunCommand", "RunStep", "RunWay", "as_dict"]
-
 
 class CommandState(str, Enum):
     """How far a command came, by its events."""

@@ -12,8 +12,6 @@ from typing import Any
 from noetl_worker.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
 from noetl_worker.run_page.run import ExecutionRun, RunCommand, as_dict
 
-__all__ = ["RustRunEvents"]
-
 
 class RustRunEvents:
     def command_id(self, event: Mapping[str, Any]) -> str:

@@ -11,8 +11,6 @@ from noetl_worker.run_page.run import ExecutionRun
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.known import KnownSecrets
 
-__all__ = ["MOST_CHARS", "ShownText", "ShownValues", "visible"]
-
 MOST_CHARS: Final = 20_000
 """Of one text. An event holds a hundred kilobytes; a page of a thousand such would open slowly."""
 _LEAST_CHARS: Final = 1_000

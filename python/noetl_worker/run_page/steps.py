@@ -9,8 +9,6 @@ from typing import Any, Final
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.run_page.run import RunCommand, RunStep, RunWay, as_dict
 
-__all__ = ["steps_of"]
-
 _END: Final = "end"
 """A step that the planes add (recorded: catalog-resource)."""
 

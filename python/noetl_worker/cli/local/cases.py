@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from noetl_worker.dev.cases.case_file import CaseFile
     from noetl_worker.dev.cases.case_run import CaseEnd
 
-__all__ = ["cases"]
-
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 2
 

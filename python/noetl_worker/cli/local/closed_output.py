@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["StandardOutput"]
-
 
 class StandardOutput:
     """A stream for a console. It does not raise where the reader is gone: what is shown must not end what runs."""

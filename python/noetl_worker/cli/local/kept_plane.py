@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from noetl_worker.dev.event_log import CommandRow
     from noetl_worker.dev.kept.runs import KeptRow
 
-__all__ = ["KeptPlane", "kept_plane"]
-
 
 class KeptPlane(NamedTuple):
     flags: SettingFlags

@@ -17,8 +17,6 @@ from noetl_worker.settings.settings import Settings, load_settings
 if TYPE_CHECKING:
     from noetl_worker.run_page.run import ExecutionRun
 
-__all__ = ["report", "write_report"]
-
 EXIT_PLANE: Final = 3
 EXIT_NO_EXECUTION: Final = 5
 _SERVER: Final = "NOETL_SERVER_URL"

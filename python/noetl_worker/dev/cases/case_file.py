@@ -20,8 +20,6 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["OUTCOMES", "CaseFile", "PlaybookCase", "case_files"]
-
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
 """`running`: it stands still."""
 _ENDINGS: Final = (".test.yaml", ".test.yml")

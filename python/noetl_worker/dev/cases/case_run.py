@@ -25,8 +25,6 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.secrets.redaction import redact_text, redact_value
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 
-__all__ = ["CaseEnd", "run_cases"]
-
 _MOST_PRINTED: Final = 20
 _ENDS: Final = ("call.done", "call.error", "command.failed")
 

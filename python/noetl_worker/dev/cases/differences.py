@@ -13,8 +13,6 @@ import yaml
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["Difference", "differences", "inner"]
-
 _MOST_LINES: Final = 60
 
 

@@ -10,8 +10,6 @@ from xml.etree import ElementTree as ET
 
 from noetl_worker.dev.cases.case_run import CaseEnd
 
-__all__ = ["write_junit"]
-
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has not, not even escaped."""
 

@@ -10,8 +10,6 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["StandInTool", "with_stand_ins"]
-
 
 @dataclass(frozen=True, slots=True)
 class StandInConfig:

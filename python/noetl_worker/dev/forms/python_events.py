@@ -20,8 +20,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, escaped_size, loads
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["Item", "PayloadRefused", "PythonEvents"]
-
 _NOT_ACTED_ON: Final = frozenset(
     {"command.claimed", "command.heartbeat", "command.started", "command.completed", "step.enter"}
 )

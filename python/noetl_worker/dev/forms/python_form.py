@@ -18,8 +18,6 @@ from noetl_worker.errors import TemplateError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["PythonForm"]
-
 _DOTTED = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
 _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 

@@ -18,8 +18,6 @@ from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["RustEvents"]
-
 _PAIRS: Final = (("step", "node_name"), ("event_type", "name"))
 _TERMINAL: Final = {"command.completed": "COMPLETED", "command.failed": "FAILED"}
 _DUPLICATE: Final = (

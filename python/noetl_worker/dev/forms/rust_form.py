@@ -13,8 +13,6 @@ from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of,
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["RustForm"]
-
 _POOL = "shared"
 _ROUTING_ONLY = ("output", "ctx")
 """Names that conditions and templates may use here, and that a claim does not carry."""

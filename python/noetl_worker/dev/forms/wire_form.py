@@ -10,8 +10,6 @@ from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.router import Form, StepCommand
 from noetl_worker.models.wire import CommandId, JsonValue
 
-__all__ = ["CommandIds", "Issued", "WireForm"]
-
 
 class CommandIds(NamedTuple):
     command_id: CommandId

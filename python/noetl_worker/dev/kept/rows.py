@@ -17,8 +17,6 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.secrets.redaction import fit_result
 
-__all__ = ["plane_of", "rows_of"]
-
 _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
 _TABLES: Final = {"commands": "command_ref", "events": "event_id", "results": "ref"}

@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 from noetl_worker.errors import PlaybookError
 from noetl_worker.outbox.directory import made_own, require_own_directory, require_own_file, state_directory
 
-__all__ = ["LAST", "KeptRow", "KeptRuns"]
-
 LAST: Final = "last"
 """In the place of an id."""
 _VERSION: Final = 1

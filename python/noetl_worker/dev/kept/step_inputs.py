@@ -17,8 +17,6 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.secrets.redaction import MARK
 from noetl_worker.tools.fields import nearest
 
-__all__ = ["step_with"]
-
 _OF_THE_RUN: Final = frozenset(
     {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
     | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}

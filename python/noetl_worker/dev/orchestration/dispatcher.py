@@ -16,8 +16,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Dispatcher"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Outgoing:

@@ -9,8 +9,6 @@ from typing import Literal
 from noetl_worker.dev.orchestration.playbook import Playbook
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["CommandOutcome", "Execution", "LoopRun", "Position", "Status"]
-
 Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 
 

@@ -17,8 +17,6 @@ from noetl_worker import yaml_text
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["KINDS", "Arc", "Loop", "Playbook", "Step", "known_kinds", "load_playbook", "parse_yaml", "text_of"]
-
 Mode = Literal["exclusive", "inclusive"]
 KINDS: Final = (
     "http", "postgres", "duckdb", "ducklake", "python", "workbook", "playbook", "playbooks", "secrets", "iterator",

@@ -22,8 +22,6 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.costs import FILTER_COSTS, charged
 from noetl_worker.templates.sandbox import Environment
 
-__all__ = ["ListResult", "python_value"]
-
 _NAME: Final = re.compile(r"\s*\{\{\s*(\w+)\s*\}\}\s*")
 _PATH: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
 _EXPRESSION: Final = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)

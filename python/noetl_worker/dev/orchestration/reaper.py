@@ -12,8 +12,6 @@ from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
 
-__all__ = ["Reaper"]
-
 
 class Reaper:
     """Python plane: waiting and abandoned commands. Rust plane: only what was never published."""

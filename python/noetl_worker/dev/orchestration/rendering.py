@@ -28,8 +28,6 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.templates.sandbox import LENIENT, Environment, to_text
 from noetl_worker.templates.template import render
 
-__all__ = ["holds", "python_set", "render_fields"]
-
 log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
 _RESULT: Final = re.compile(r"(?<=\w)\.result\b(?!\()")

@@ -17,8 +17,6 @@ from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger", "items_of", "names_set", "write"]
-
 _MAX_PASSES: Final = 100
 """Steps without a tool that may follow each other; more is a cycle."""
 

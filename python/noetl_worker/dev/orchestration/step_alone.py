@@ -9,8 +9,6 @@ from typing import NamedTuple
 from noetl_worker.dev.orchestration.playbook import Playbook, Step
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["ItemPlace", "StepAlone"]
-
 
 class ItemPlace(NamedTuple):
     """Of one item in its loop."""

@@ -7,8 +7,6 @@ from typing import Final, NamedTuple
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["HttpAnswer", "answer", "detail", "invalid", "missing", "rust_error", "rust_refused_body"]
-
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 

@@ -27,8 +27,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed, escaped_size
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["Batches", "QueueFault"]
-
 log = logging.getLogger(__name__)
 QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "restarted"]
 _NODE: Final = "events.batch"

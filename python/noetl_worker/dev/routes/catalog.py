@@ -16,8 +16,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Catalog", "CatalogEntry"]
-
 _KINDS: Final = ("playbook", "agent")
 """Catalog kinds that can be executed."""
 

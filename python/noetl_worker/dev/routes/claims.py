@@ -15,8 +15,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Claims", "claim_body"]
-
 _TERMINAL: Final = ("COMPLETED", "FAILED", "CANCELLED")
 
 

@@ -14,8 +14,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Credentials", "Keychain"]
-
 DEFAULT_TTL_S: Final = 3600
 PLAYBOOK_TTL_S: Final = 86_400
 

@@ -20,8 +20,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Executions"]
-
 _DIRECT_POSTGRES: Final = ("db_host", "db_port", "db_user", "db_password", "db_name", "dsn")
 
 

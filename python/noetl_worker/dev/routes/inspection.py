@@ -16,8 +16,6 @@ from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Inspection"]
-
 PAGE_SIZE: Final = 100
 
 

@@ -34,8 +34,6 @@ from noetl_worker.run_page.reading import read_run_of
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport.opening import open_transport
 
-__all__ = ["live_page"]
-
 MOST_LISTED: Final = 30
 _REST_S: Final = 0.3
 """Between two looks at a run."""

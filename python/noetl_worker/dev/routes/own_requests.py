@@ -15,8 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from noetl_worker.dev.routes.answers import TEXT, HttpAnswer
 from noetl_worker.dev.routes.routes import respond
 
-__all__ = ["OwnAddresses", "OwnRequests"]
-
 
 class OwnAddresses:
     """The addresses of one server."""

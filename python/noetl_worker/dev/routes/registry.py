@@ -13,8 +13,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["RuntimeRegistry"]
-
 KIND: Final = "worker_pool"
 UNKNOWN_RETRY_AFTER_S: Final = 3
 _DEFAULT_NAME: Final = "worker-cpu"

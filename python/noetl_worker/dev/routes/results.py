@@ -16,8 +16,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Results"]
-
 DEFAULT_TTL_S: Final = 3600.0
 _TTL_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _STORES: Final = ("kv", "memory", "db")

@@ -14,8 +14,6 @@ from noetl_worker.models.wire import Dialect, JsonValue
 if TYPE_CHECKING:
     from noetl_worker.dev.plane import DevControlPlane
 
-__all__ = ["RUST_VERSION", "route_table"]
-
 RUST_VERSION: Final = "3.54.0"
 """The Rust plane that was recorded; `version` in its health answer is how workers recognise it
 (protocol/registry.md#identity)."""

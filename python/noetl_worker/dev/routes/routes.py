@@ -19,8 +19,6 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Endpoint", "Fault", "Handler", "RouteCall", "build_app"]
-
 log = logging.getLogger(__name__)
 
 Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]

@@ -12,8 +12,6 @@ from typing import Final
 
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["REDACTED", "as_stored"]
-
 REDACTED: Final = "[REDACTED]"
 _MAX_DEPTH: Final = 20
 """What is deeper stays as it is."""

@@ -11,8 +11,6 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
 
-__all__ = ["Variables"]
-
 _TYPES = ("user_defined", "step_result", "computed", "iterator_state")
 
 

@@ -21,8 +21,6 @@ from noetl_worker.errors import CaseError, ConditionError
 from noetl_worker.models.case import CaseAction, Continue, Exit, Fail, Goto, Retry, SetVar, SkippedCase
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["Case", "CaseTable", "NeedsTemplate", "compile_cases", "parse_action"]
-
 _ACTIONS: Final = ("continue", "exit", "set_var", "goto", "retry", "fail")
 _U64_MAX: Final = 2**64 - 1
 

@@ -10,8 +10,6 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Final, TypeAlias
 
-__all__ = ["Ranges", "combine", "complement", "folded", "named_property", "normalized", "perl", "posix"]
-
 Ranges: TypeAlias = list[tuple[int, int]]
 
 _LAST: Final = sys.maxunicode

@@ -16,8 +16,6 @@ from noetl_worker.engine.pure.regex_dialect import compile_pattern
 from noetl_worker.errors import CaseError, ConditionError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["OPERATORS", "Condition", "decide", "evaluate", "has_marks", "holds", "parse_condition"]
-
 _RUST_FLOAT: Final = re.compile(
     r"[+-]?(?:inf|infinity|nan|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
 )

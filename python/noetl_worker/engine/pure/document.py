@@ -16,8 +16,6 @@ from noetl_worker.engine.protocol import MAX_DEPTH, MAX_INTEGER_DIGITS
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["encode", "lookup", "parse", "walk"]
-
 _CAN_BE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _HUGE_INTEGER: Final = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS + 1))
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")

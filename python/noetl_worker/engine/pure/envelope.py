@@ -11,8 +11,6 @@ from noetl_worker.errors import DocumentError, NotificationError
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import CommandId, JsonValue
 
-__all__ = ["decode_notification"]
-
 _LOWEST: Final = -(2**63)
 _HIGHEST: Final = 2**64 - 1
 _DIGITS: Final = re.compile(r"[0-9]+")

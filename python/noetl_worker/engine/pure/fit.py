@@ -14,8 +14,6 @@ from noetl_worker.engine.pure.redact import Redactor
 from noetl_worker.models.fit import FitRules, FittedResult
 from noetl_worker.models.wire import JsonValue
 
-__all__ = ["TEXT_BYTES", "fit_result", "preview"]
-
 TEXT_BYTES: Final = 512
 """Longest text of a preview, in bytes of UTF-8."""
 

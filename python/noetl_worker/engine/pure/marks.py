@@ -10,8 +10,6 @@ from typing import Final
 
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 
-__all__ = ["find_marks"]
-
 _ESCAPED: Final = b"\\u00"
 """How JSON may write any ASCII character, `{` and `p` too."""
 

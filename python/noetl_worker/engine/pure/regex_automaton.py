@@ -15,8 +15,6 @@ from noetl_worker.engine.pure import code_points
 from noetl_worker.engine.pure.regex_code import Chars, Code, literal_head
 from noetl_worker.errors import ConditionError
 
-__all__ = ["KEPT", "STEPS", "Automaton"]
-
 KEPT: Final = 4_096
 """Places of known states and ways between them, together; about half a megabyte."""
 STEPS: Final = 1_000_000

@@ -16,21 +16,6 @@ from typing import Final, TypeAlias
 
 from noetl_worker.engine.pure.code_points import normalized
 
-__all__ = [
-    "SIZE_LIMIT",
-    "SURE_SIZE",
-    "Chars",
-    "Code",
-    "Piece",
-    "alternatives",
-    "captured",
-    "literal_head",
-    "look",
-    "one_of",
-    "repeated",
-    "row",
-]
-
 SIZE_LIMIT: Final = 10 * 2**20
 SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
 """Up to here one with classes is within the crate's limit: since the tables of Python 3.10 none has grown by more than

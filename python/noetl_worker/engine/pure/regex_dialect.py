@@ -24,8 +24,6 @@ from noetl_worker.engine.pure.regex_automaton import KEPT, Automaton
 from noetl_worker.engine.pure.regex_code import Piece
 from noetl_worker.errors import ConditionError
 
-__all__ = ["compile_pattern"]
-
 _NEST_LIMIT: Final = 250
 _MAX_COUNT: Final = 2**32 - 1
 _FLAGS: Final = "imsURux"

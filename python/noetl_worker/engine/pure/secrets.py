@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["MARK", "MIN_SECRET_CHARS", "Secrets", "without_surrogates"]
-
 MARK: Final = "[REDACTED]"
 
 MIN_SECRET_CHARS: Final = 4

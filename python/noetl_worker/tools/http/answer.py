@@ -28,8 +28,6 @@ from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http.charsets import codec_of, decoded
 from noetl_worker.tools.http.client import without_user
 
-__all__ = ["Content", "answer_result", "off_loop", "read", "retry_after_s"]
-
 T = TypeVar("T")
 
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")

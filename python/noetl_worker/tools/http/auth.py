@@ -17,8 +17,6 @@ from noetl_worker.tools.credential import merged_data
 from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
 from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity, need
 
-__all__ = ["Authorization", "Authorizer", "check_auth"]
-
 _RESERVED: Final = frozenset(
     {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
     | {"provider", "username", "password", "header", "value", "alias", "headers"}

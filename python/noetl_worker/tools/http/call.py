@@ -34,8 +34,6 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 if TYPE_CHECKING:
     from noetl_worker.tools.http.http import HttpConfig
 
-__all__ = ["HttpCall", "collected"]
-
 ATTEMPT_TIMEOUT_S: Final = 60.0
 _NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
 _TOKEN_CALL: Final = re.compile(r"\btoken\(([^()]+)\)")

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from encodings.aliases import aliases
 from typing import Final
 
-__all__ = ["codec_of", "decoded"]
-
 _PIECE: Final = 1 << 18
 _STATELESS: Final = frozenset({"utf-8", "ascii", "latin-1"})
 """Fast whatever the bytes are. The others call back for each byte that they cannot read."""

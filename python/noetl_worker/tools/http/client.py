@@ -30,8 +30,6 @@ from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client_transport import KEPT_S, ClientTransport
 from noetl_worker.tools.http.egress_backend import CheckedNetwork, guard
 
-__all__ = ["HEADERS", "ClientOptions", "Clients", "check_options", "is_secret", "send", "shown", "without_user"]
-
 MAX_REDIRECTS: Final = 10
 HEADERS: Final = {
     "Accept": "*/*",

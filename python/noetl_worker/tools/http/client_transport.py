@@ -13,8 +13,6 @@ from typing import Final, cast
 import httpcore
 import httpx
 
-__all__ = ["KEPT_S", "ClientTransport"]
-
 KEPT_S: Final = 5.0
 """An idle connection is closed after so long, or not used again."""
 _MOST_IDLE: Final = 20

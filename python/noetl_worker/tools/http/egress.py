@@ -16,8 +16,6 @@ from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["EgressDenied", "check", "check_literal", "denied", "deny", "refusal"]
-
 _denied = Networks.of(items_of(DEFAULT_DENIED))
 
 

@@ -21,8 +21,6 @@ from noetl_worker.tools.http.egress import EgressDenied, check
 from noetl_worker.tools.http.stream import TcpStream
 from noetl_worker.tools.process.shortage import is_shortage
 
-__all__ = ["CheckedNetwork", "guard"]
-
 _STAGGER_S: Final = 0.25
 """After so long the next address of a name is tried beside the one before (RFC 8305)."""
 

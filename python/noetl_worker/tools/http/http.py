@@ -18,8 +18,6 @@ from noetl_worker.tools.http.client import ClientOptions, Clients, check_options
 from noetl_worker.tools.http.request import check_address, check_request
 from noetl_worker.tools.http.tokens import Tokens
 
-__all__ = ["HttpConfig", "HttpTool"]
-
 MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
 _LARGEST_LIMIT: Final = 256 * 1024 * 1024
 

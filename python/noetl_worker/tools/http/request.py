@@ -24,8 +24,6 @@ from noetl_worker.tools.http.client import HEADERS, shown
 if TYPE_CHECKING:
     from noetl_worker.tools.http.http import HttpConfig
 
-__all__ = ["METHODS", "build", "check_address", "check_request", "method_of"]
-
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})

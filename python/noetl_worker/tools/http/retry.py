@@ -18,8 +18,6 @@ from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.fields import excerpt, nearest
 from noetl_worker.tools.policy import condition_holds, parse_condition
 
-__all__ = ["Facts", "Pages", "RetryPlan", "RetryRule", "delay_s", "holds", "parse"]
-
 STRATEGIES: Final = ("append", "replace", "merge")
 _WAIT_KEYS: Final = frozenset(
     {"max_attempts", "attempts", "max_retries", "initial_delay", "delay", "initial_delay_ms", "max_delay"}

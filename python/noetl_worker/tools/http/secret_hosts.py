@@ -16,16 +16,6 @@ import httpx
 
 from noetl_worker.errors import CredentialError
 
-__all__ = [
-    "GOOGLE_HOSTS",
-    "HOSTS_SUFFIX",
-    "SECRET_VARIABLE",
-    "Destination",
-    "check_destination",
-    "check_identity",
-    "named_hosts",
-]
-
 SECRET_VARIABLE: Final = "NOETL_SECRET_"
 HOSTS_SUFFIX: Final = "_HOSTS"
 GOOGLE_HOSTS: Final = "NOETL_WORKER_GOOGLE_HOSTS"

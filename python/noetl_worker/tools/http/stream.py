@@ -14,8 +14,6 @@ from typing import Any, Final, cast
 import anyio
 import httpcore
 
-__all__ = ["TcpStream"]
-
 _MOST_HELD: Final = 1 << 16
 """Bytes that were not asked for yet; the server has to wait with more."""
 _DAY_S: Final = 86_400.0

@@ -30,8 +30,6 @@ from noetl_worker.tools.http.answer import Content, read
 from noetl_worker.tools.http.client import ClientOptions, Clients, shown
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["CLOUD_PLATFORM", "SECRET_MANAGER", "Tokens", "check_grant", "is_own_identity", "need", "secret_address"]
-
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"
 _MAX_TOKENS: Final = 256
