@@ -99,11 +99,6 @@ BODY: dict[str, Any] = {
 
 
 BAD_CLAIMS: dict[str, Response] = {
-    "html": HTMLResponse(PAGE),
-    "empty": Response(b""),
-    "cut": Response(json.dumps(BODY).encode()[:40], media_type="application/json"),
-    "null": JSONResponse(None),
-    "list": JSONResponse([BODY]),
     "no action": JSONResponse({key: value for key, value in BODY.items() if key != "action"}),
     "no execution_id": JSONResponse({key: value for key, value in BODY.items() if key != "execution_id"}),
     "context is text": JSONResponse({**BODY, "context": "tool_config"}),

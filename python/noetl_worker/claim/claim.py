@@ -63,8 +63,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
 def _read_success(answer: Response) -> ClaimOutcome:
     body = answer.json()
     if type(body) is not dict:
-        what = f"claim answered {answer.status} with a body that is not a JSON object"
-        return RetryLater(f"{what}{_reason(answer.body)}: is a proxy in between?", is_server_error=True)
+        return _no_object(answer)
     for needed in _NEEDED:
         if needed not in body or body[needed] is None:
             missing = [key for key in _NEEDED if body.get(key) is None]
@@ -74,9 +73,12 @@ def _read_success(answer: Response) -> ClaimOutcome:
     return Claimed(body, marks_of(answer.body))
 
 
-def _reason(body: bytes) -> str:
+def _no_object(answer: Response) -> ClaimOutcome:
+    what = f"claim answered {answer.status} with a body that is not a JSON object"
     try:
-        json_text.loads(body)
+        json_text.loads(answer.body)
     except DocumentError as error:
-        return f" ({error})"
-    return ""
+        what = f"{what} ({error})"
+        if error.code == "json_size":  # the plane's own, and too much each time
+            return ClaimRefused(what)
+    return RetryLater(f"{what}: is a proxy in between?", is_server_error=True)
