@@ -132,7 +132,9 @@ async def test_f09_purged_and_deleted_stream(tmp_path: Path, measured: Measured)
 @contextlib.asynccontextmanager
 async def cluster() -> AsyncIterator[list[NatsServer]]:
     """Three servers on loopback, with a stream that each of them keeps."""
-    ports = [free_port() for _ in range(3)]
+    ports: set[int] = set()
+    while len(ports) < 3:
+        ports.add(free_port())
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
     async with AsyncExitStack() as stack:
         servers = [
@@ -146,7 +148,7 @@ async def cluster() -> AsyncIterator[list[NatsServer]]:
 
             async def has_leader() -> bool:
                 try:
-                    await client.jetstream(timeout=1).add_stream(
+                    await client.jetstream(timeout=10).add_stream(
                         StreamConfig(name=STREAM, subjects=["noetl.commands", "noetl.commands.>"], num_replicas=3)
                     )
                 except (nats.errors.Error, nats.js.errors.APIError):
