@@ -388,6 +388,7 @@ def test_sql_of_snowflake_has_its_connector_open_no_file(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        ("sslcrldir={place}", "'sslcrldir' is not for playbooks.*give the list as 'sslcrl'"),
         ("sslkeylogfile={place}/anything", "'sslkeylogfile' is not for playbooks"),
         ("passfile=/proc/self/environ", "not a file for playbooks"),
         ("passfile=" + OURS, "not a file for playbooks"),
@@ -399,3 +400,27 @@ def test_address_of_postgres_writes_no_file_and_sends_none(more: str, said: str,
     given = there(more).format(place=tmp_path)
     with pytest.raises(ConfigurationError, match=said):
         run_tool("postgres", {"connection_string": f"host=127.0.0.1 port=9 {given}", "query": "SELECT 1"})
+
+
+@pytest.mark.parametrize("name", ["passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl"])
+def test_files_of_a_postgres_connection_are_those_for_playbooks(inside: Path, name: str) -> None:
+    """The same with files that libpq opens, also outside of the roots."""
+    pytest.importorskip("psycopg")
+    for file in (inside.parent / "secret.csv", inside / "link.csv", "/proc/self/environ", there(OURS)):
+        address = f"host=127.0.0.1 port=9 {name}={file}"
+        end = {"type": "postgres", "connection_string": address}
+        steps: list[tuple[str, dict[str, Any]]] = [
+            ("postgres", {"connection_string": address, "query": "SELECT 1"}),
+            ("transfer", {"source": {**end, "query": "SELECT 1"}, "target": {**end, "table": "t"}}),
+        ]
+        for kind, config in steps:
+            with pytest.raises(ConfigurationError, match=r"is outside NOETL_WORKER_FILE_ROO|not a file for playbook"):
+                run_tool(kind, config)
+
+
+def test_key_of_a_postgres_connection_is_a_file(tmp_path: Path) -> None:
+    """libpq has OpenSSL load a program library, `sslkey=/tmp/mine.so:key`."""
+    pytest.importorskip("psycopg")
+    for key in (f"{tmp_path}/mine.so:key", "dynamic:key"):
+        with pytest.raises(ConfigurationError, match="'sslkey' is a file for playbooks"):
+            run_tool("postgres", {"connection_string": f"host=127.0.0.1 port=9 sslkey={key}", "query": "SELECT 1"})

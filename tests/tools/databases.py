@@ -47,9 +47,10 @@ class Postgres:
         parts = conninfo_to_dict(self.uri)
         return make_conninfo(**{**parts, "user": name, "password": password})
 
-    def add_role(self, name: str, password: str) -> None:
+    def add_role(self, name: str, password: str, *, local: str = "scram-sha-256") -> None:
+        """`local`: how it logs in over the socket."""
         rules = self.directory / "pg_hba.conf"
-        rules.write_text(f"local all {name} scram-sha-256\nhost all {name} all scram-sha-256\n{rules.read_text()}")
+        rules.write_text(f"local all {name} {local}\nhost all {name} all scram-sha-256\n{rules.read_text()}")
         self.sql(f"create role {name} login password '{password}'; select pg_reload_conf()")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import pwd
 import subprocess
 import sys
 from typing import Any
@@ -20,6 +22,7 @@ from noetl_worker.tools.registry import Registry
 from .databases import Postgres, queries
 
 pytest.importorskip("psycopg")
+from psycopg.conninfo import conninfo_to_dict
 
 
 @pytest.fixture
@@ -427,3 +430,11 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'noetl-worker\[postgres\]'"):
         run_tool("postgres", {"query": "select 1", "host": "h"})
+
+
+def test_login_by_the_user_of_the_process_works(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "of-the-worker")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    postgres.add_role(user, "none", local="peer")
+    config = {"host": conninfo_to_dict(postgres.uri)["host"], "user": user, "database": "postgres"}
+    assert run_tool("postgres", {**config, "query": "select 7 as n"}).data["rows"] == [{"n": 7}]

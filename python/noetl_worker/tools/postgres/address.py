@@ -13,7 +13,7 @@ from typing import Any, Final
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.tools.artifact.file_roots import is_forbidden
+from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
 
@@ -39,8 +39,21 @@ _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "sslmode": ("sslmode", "db_sslmode"),
 }
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
-_FILES: Final = ("passfile", "servicefile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
+_NO_FILE: Final = "/dev/null/none"
+_NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": _NO_FILE, "sslcert": _NO_FILE, "sslkey": _NO_FILE}
+"""What a login has unless it is given. libpq's own would be the worker's: PGPASSWORD, PGPASSFILE, PGSSLCERT, PGSSLKEY,
+`~/.pgpass` and `~/.postgresql`, sent to whatever server a playbook names."""
+_FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
 """What libpq opens, on the loop: a pipe would hold up all commands."""
+_PUBLIC: Final = ("sslrootcert", "system")
+"""No file: the authorities that the machine trusts."""
+_OF_A_SERVICE: Final = "it reads a login from a file of the worker's machine: give host, user and password"
+_REFUSED: Final[Mapping[str, str]] = {
+    "service": _OF_A_SERVICE,
+    "servicefile": _OF_A_SERVICE,
+    "sslcrldir": "it reads a directory of the worker's machine: give the list as 'sslcrl'",
+    "sslkeylogfile": "it writes to a file of the worker's machine",
+}
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _NO_CONNECTION: Final = "no connection; give 'auth', 'host' or 'connection_string'"
 _NO_PARSE: Final = (
@@ -135,7 +148,7 @@ async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
     except psycopg.Error:
         raise ConfigurationError(f"{kind}: {_NO_PARSE}") from None
     if files:
-        await finished_off_loop(lambda: _check_regular(files))
+        await finished_off_loop(lambda: _check_files(kind, files))
     if password:
         context.secrets.keep(password)
     return assembled
@@ -145,24 +158,26 @@ def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str
     """The conninfo, its password and its files; libpq's parser takes 0.1 ms, twice what a small query does.
 
     Raises:
-        ConfigurationError: libpq would write a file, or send the worker's own to a server.
+        ConfigurationError: it has what is not for playbooks.
     """
     address, given = fields
     parts = {**({} if address else _OF_FIELDS), **library().conninfo.conninfo_to_dict(address), **dict(given)}
-    if parts.get("sslkeylogfile"):
-        raise ConfigurationError(
-            "postgres: 'sslkeylogfile' is not for playbooks: it writes to a file of the worker's machine"
-        )
-    if (file := parts.get("passfile")) and is_forbidden(Path(str(file)).resolve()):
-        raise ConfigurationError(f"postgres: {file!r} is the kernel's or the worker's own, not a file for playbooks")
-    files = tuple(str(parts[name]) for name in _FILES if parts.get(name))
-    return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts.get("password") or ""), files
+    for name, reason in _REFUSED.items():
+        if parts.get(name):
+            raise ConfigurationError(f"postgres: {name!r} is not for playbooks: {reason}")
+    if ":" in (parts.get("sslkey") or ""):  # ENGINE:KEY, and OpenSSL loads an engine from any path
+        raise ConfigurationError("postgres: 'sslkey' is a file for playbooks: give one without ':' in its path")
+    files = tuple(parts[name] for name in _FILES if parts.get(name) and (name, parts[name]) != _PUBLIC)
+    parts |= {name: parts.get(name) or instead for name, instead in _NOT_GIVEN.items()}
+    return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts["password"]), files
 
 
-def _check_regular(files: tuple[str, ...]) -> None:
-    for file in map(Path, files):
-        if file.exists() and not file.is_file():
-            raise ConfigurationError(f"postgres: {str(file)!r} is no regular file")
+def _check_files(kind: str, files: tuple[str, ...]) -> None:
+    """Raises ConfigurationError for a file that a playbook may not name, or that is no regular one."""
+    for file in files:
+        real = file_roots.checked(kind, file, Path(file))
+        if real.exists() and not real.is_file():
+            raise ConfigurationError(f"{kind}: {file!r} is no regular file")
 
 
 _assembled: Final = ByShortKey(_assemble, most=64).__getitem__

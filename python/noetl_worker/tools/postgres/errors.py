@@ -25,9 +25,10 @@ _KINDS: Final = (
 """SQLSTATE prefix -> (kind, whether the same statement may succeed later)."""
 _PROTOCOL: Final = "08P01"
 _WRONG_NUMBER: Final = "bind message supplies"
+_NO_PASSWORD: Final = "no password supplied"
 _REFUSED: Final = (
     "authentication failed",
-    "no password supplied",
+    _NO_PASSWORD,
     "no pg_hba.conf entry",
     "is not permitted to log in",
 )
@@ -38,7 +39,8 @@ def connection_failure(error: Exception) -> ToolError:
     """Why no connection came about. Only the server's words show it: libpq gives no SQLSTATE here."""
     message = str(error)
     if any(text in message for text in _REFUSED) or ("role" in message and "does not exist" in message):
-        return ToolError(f"cannot connect: {message}", kind="auth")
+        own = "; give 'auth' or 'password': PGPASSWORD and ~/.pgpass of the worker are not for playbooks"
+        return ToolError(f"cannot connect: {message}{own if _NO_PASSWORD in message else ''}", kind="auth")
     if "database" in message and "does not exist" in message:
         return ToolError(f"cannot connect: {message}", kind="not_found")
     if any(text in message for text in _WRONG):
