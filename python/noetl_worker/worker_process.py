@@ -29,6 +29,7 @@ from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import SETTINGS, Settings, load_settings
 from noetl_worker.settings.sources import advice_on, unknown_names
 from noetl_worker.tools.process.confinement import hide_memory
+from noetl_worker.tools.process.own_logins import hide_own_logins
 
 EXIT_SETTINGS: Final = 2
 EXIT_CANNOT_START: Final = 3
@@ -57,6 +58,7 @@ def run_process(flags: Mapping[str, str | None]) -> int:
             _warn_of_unknown_settings()
         is_one_of_several = end_with_parent()
         raise_open_files_limit()
+        hide_own_logins()
         if settings.processes > 1:
             _leave(event_loop.run(_supervise(settings, flags)))
         _give_large_buffers_back()

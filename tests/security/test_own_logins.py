@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import socketserver
 import ssl
@@ -13,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from integration.house import house
+from integration.processes import worker_process
+from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import run_tool
+from plug_ins import install
 
 pytest.importorskip("psycopg")
 pytest.importorskip("duckdb")
@@ -191,3 +196,44 @@ def test_password_of_a_credential_is_sent(server: Asking, home: Path, monkeypatc
     login = {"host": "127.0.0.1", "port": server.server_address[1], "user": "app", "password": "of-the-credential"}
     server.asked_by("postgres", {"auth": login, "query": "SELECT 1"})
     assert server.passwords == ["of-the-credential"]
+
+
+NAMES = (
+    *("PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGSSLCERT", "PGSSLKEY", "MYSQL_PWD"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_CLIENT_SECRET", "HF_TOKEN"),
+)
+LOOKS = f"""
+import ctypes, dataclasses, json, os, pathlib
+
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
+
+@dataclasses.dataclass
+class Config:
+    pass
+
+class Looks:
+    kind, aliases, config_model, field_aliases = "looks", (), Config, {{}}
+    raw_fields, side_effecting = frozenset(), False
+
+    async def run(self, config, context):
+        seen = [name for name in {(*NAMES, "PGSSLMODE")} if (getenv(name.encode()) or b"").decode() == {OWN!r}]
+        kept = [name for name in {NAMES} if os.environ.get(name) == {OWN!r}]
+        pathlib.Path(__file__).with_name("seen").write_text(json.dumps([seen, kept]))
+        return {{}}
+"""
+"""A library in the worker: what it finds in the environment, as C has it."""
+
+
+async def test_libraries_of_the_worker_find_no_login_in_its_environment(tmp_path: Path) -> None:
+    """The same by DuckDB's extensions, and AWS keys, which SQL reads as settings."""
+    (tmp_path / "looks.py").write_text(LOOKS)
+    install(tmp_path, "looks", "looks:Looks")
+    variables = {**dict.fromkeys((*NAMES, "PGSSLMODE"), OWN), "PYTHONPATH": str(tmp_path)}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+        [issued] = await home.plane.create_commands([RawCommand("looks", {})])
+        await home.wait_terminal(issued.event_id)
+        assert await worker.stop() == 0
+    seen, kept = json.loads((tmp_path / "seen").read_text())
+    assert seen == ["PGSSLMODE"]
+    assert kept == list(NAMES)

@@ -16,6 +16,7 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
+from noetl_worker.tools.process.own_logins import NO_FILE
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,
@@ -39,8 +40,7 @@ _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "sslmode": ("sslmode", "db_sslmode"),
 }
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
-_NO_FILE: Final = "/dev/null/none"
-_NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": _NO_FILE, "sslcert": _NO_FILE, "sslkey": _NO_FILE}
+_NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": NO_FILE, "sslcert": NO_FILE, "sslkey": NO_FILE}
 """What a login has unless it is given. libpq's own would be the worker's: PGPASSWORD, PGPASSFILE, PGSSLCERT, PGSSLKEY,
 `~/.pgpass` and `~/.postgresql`, sent to whatever server a playbook names."""
 _FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
