@@ -39,23 +39,23 @@ def by_number(pid, limit):
 """
 BY_32_BITS = """
 import ctypes, mmap, os, signal, struct
-MAP_32BIT, PRLIMIT64 = 0x40, 340
+MAP_32BIT = 0x40
 libc = ctypes.CDLL(None)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
 page = libc.mmap(None, 4096, 7, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_32BIT, -1, 0)
 wanted = struct.pack("=QQ", 20, 20)
-# push rbx; mov eax, PRLIMIT64; mov ebx, pid; mov ecx, limit; mov edx, page; xor esi, esi; int 0x80; pop rbx; ret
+# push rbx; mov eax, number; mov ebx, first; mov ecx, second; mov edx, page; xor esi, esi; int 0x80; pop rbx; ret
 code = b"\\x53\\xb8%b\\xbb%b\\xb9%b\\xba%b\\x31\\xf6\\xcd\\x80\\x5b\\xc3" % tuple(
-    struct.pack("=I", number) for number in (PRLIMIT64, pid, 7, page)
+    struct.pack("=I", one) for one in (number, first, second, page)
 )
 ctypes.memmove(page, wanted + code, len(wanted + code))
 child = os.fork()
 if child == 0:  # a kernel without calls of 32 bits ends it
     os._exit(-ctypes.CFUNCTYPE(ctypes.c_int)(page + len(wanted))())
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-result = [status, resource.prlimit(pid, 7)[0]]
 """
+PRLIMIT64, PTRACE, SEIZE = 340, 26, 0x4206
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -94,11 +94,24 @@ def test_command_cannot_lower_the_limits_of_the_processes_above_it(user: str) ->
 @pytest.mark.parametrize("user", USERS)
 def test_other_numbers_of_the_call_are_no_way_around(user: str) -> None:
     """The call by its 32-bit and x32 numbers."""
-    code = f"{LOWERS}\npid = os.getppid()\nother = by_number(pid, 7)\n{BY_32_BITS}\nresult.append(other)"
+    code = f"{LOWERS}\npid = os.getppid()\nother = by_number(pid, 7)\nnumber, first, second = {PRLIMIT64}, pid, 7"
+    code += f"{BY_32_BITS}\nresult = [status, resource.prlimit(pid, 7)[0], other]"
     status, soft, other = run_one(user, "basic", "python", {"code": code})["data"]
     assert status in (1, -11)  # EPERM
     assert soft != 20
     assert other == "Operation not permitted"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="has calls of 32 bits")
+@pytest.mark.parametrize("user", USERS)
+def test_other_numbers_of_ptrace_are_no_way_around(user: str) -> None:
+    """ptrace by its 32-bit and x32 numbers."""
+    code = f"number, first, second = {PTRACE}, {SEIZE}, 1{BY_32_BITS}libc = ctypes.CDLL(None, use_errno=True)\n"
+    code += "result = [status]\nfor number in (101, 521):\n    libc.syscall(0x4000_0000 | number, 0, 0, 0, 0)\n"
+    code += "    result.append(os.strerror(ctypes.get_errno()))"
+    status, *others = run_one(user, "basic", "python", {"code": code})["data"]
+    assert status in (1, -11)  # EPERM
+    assert others == ["Operation not permitted"] * 2
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -114,4 +127,4 @@ def test_machine_whose_calls_are_not_known_is_named(monkeypatch: pytest.MonkeyPa
     """(no attack) Where it cannot be held, the line `isolation_incomplete` says so at the start."""
     assert confinement.missing() == []
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="m68k"))
-    assert confinement.missing() == ["limits of other processes"]
+    assert confinement.missing() == ["limits of other processes", "no tracing of processes"]

@@ -14,14 +14,15 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import pytest
 
 import noetl_worker
 from integration.house import House, house
-from integration.processes import until
+from integration.processes import Gate, until
+from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop, sealed_environment
 
 from .commands import LIBRARIES, USERS, interpreter_of, run_as, under
@@ -278,6 +279,81 @@ def test_command_cannot_read_or_trace_the_processes_above_it(user: str) -> None:
     commands = [("python", {"code": f"import os\n{ABOVE}\n{one}\n{READS_THE_WORKER}"}) for one in steps]
     got = [outcome["data"] for outcome in run_as(user, "basic", commands)]
     assert [set(one.values()) for one in got] == [{"PermissionError"}] * 2
+
+
+OPENS_WHAT_STARTS = """
+import json, os, pathlib
+{above}
+here, template, opened, tries = pathlib.Path({here!r}), above(os.getppid()), [], dict()
+(here / "begun").touch()
+while (here / "begun").exists():
+    with open(f"/proc/{{template}}/task/{{template}}/children") as file:
+        pids = [pid for pid in file.read().split() if tries.setdefault(pid, 0) < 400]
+    for pid in pids:
+        for _ in range(20):
+            tries[pid] += 1
+            try:
+                os.close(os.open(f"/proc/{{pid}}/mem", os.O_RDONLY))
+                opened.append(pid)
+            except OSError:
+                pass
+(here / "opened").write_text(json.dumps([len(tries) > 8, opened]))
+"""
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_memory_of_the_processes_above_commands_is_hidden_when_they_start(user: str) -> None:
+    """The same while they start, by whoever looks at each new one."""
+    with TemporaryDirectory() as directory, TemporaryFile() as log:
+        here, gate = Path(directory), Gate(Path(directory))
+        here.chmod(0o777)
+        (here / "gate").chmod(0o666)
+        async with house(worker=False) as home:
+            worker = await worker_of(home, user, "basic", log)
+            try:
+                code = OPENS_WHAT_STARTS.format(above=ABOVE, here=directory)
+                [attack] = await home.plane.create_commands([RawCommand("python", {"code": code})])
+                await until((here / "begun").exists, "the attack has begun")
+                waits = f"import os\nos.system({gate.command()!r})"
+                await home.plane.create_commands([RawCommand("python", {"code": waits})] * 8)
+                await until(lambda: gate.runs == 8, "eight commands have started")
+                (here / "begun").unlink()
+                await home.wait_terminal(attack.event_id)
+                gate.open()
+                assert json.loads((here / "opened").read_text()) == [True, []]
+            finally:
+                worker.kill()
+                worker.wait()
+
+
+REACHES_INTO_ITS_CHILD = f"""
+import ctypes, signal, time
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # the child is to hide nothing
+pid = os.fork()
+if pid == 0:
+    while True:
+        time.sleep(1)
+{READS_THE_WORKER}
+def read():
+    class Span(ctypes.Structure):
+        _fields_ = (("start", ctypes.c_void_p), ("size", ctypes.c_size_t))
+    there, here = ctypes.create_string_buffer(b"there"), ctypes.create_string_buffer(5)
+    spans = [ctypes.byref(Span(ctypes.addressof(one), 5)) for one in (here, there)]
+    return system(libc.process_vm_readv, pid, spans[0], 1, spans[1], 1, 0)
+
+result = {{"read": tried(read), "descriptor": result["descriptor"], "traced": result["traced"]}}
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_reaches_into_no_process_at_all(user: str) -> None:
+    """ptrace, process_vm_readv and pidfd_getfd of a process that has hidden nothing yet, to stay in it."""
+    run = functools.partial(run_as, user, commands=[("python", {"code": f"import os\n{REACHES_INTO_ITS_CHILD}"})])
+    [free], [confined] = run(level="off"), run(level="basic")
+    assert (free["data"]["read"], free["data"]["traced"]) == (5, 0)
+    assert set(confined["data"].values()) == {"PermissionError"}
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,22 @@ PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
 DROPPED = (19, 21, 38, 39)
 """CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF: each reads the memory of other processes, root's way around."""
+SECCOMP = {"x86_64": 317, "aarch64": 277}
+"""By machine: the number of seccomp(2)."""
 CALLS = {
-    "x86_64": (317, ((0xC000003E, 302), (0xC000003E, 0x4000_0000 | 302), (0x40000003, 340))),
-    "aarch64": (277, ((0xC00000B7, 261), (0x40000028, 369))),
+    "x86_64": (
+        (0xC000003E, 302, (101, 310, 311, 438, 521, 539, 540)),
+        (0x40000003, 340, (26, 347, 348, 438)),
+    ),
+    "aarch64": (
+        (0xC00000B7, 261, (117, 270, 271, 438)),
+        (0x40000028, 369, (26, 376, 377, 438)),
+    ),
 }
-"""By machine: the number of seccomp(2), and of prlimit64(2) in each of its kinds of program (64 bits, x32, 32 bits)."""
+"""By machine, of each kind of program (64 bits, 32 bits): the number of prlimit64(2), and those of ptrace(2),
+process_vm_readv(2), process_vm_writev(2) and pidfd_getfd(2). Three numbers are x32's own."""
+X32_BIT = 0x4000_0000
+"""In the numbers of x32 programs, which are of the kind of 64 bits."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
 """The flag: a filter is no reason to run slower (kernels before 5.16)."""
 OOM_FIRST = b"1000"
@@ -89,7 +100,7 @@ def missing(children: str = CHILDREN) -> list[str]:
     if libc is None:
         lacking += ["memory hidden from other processes", "dropped capabilities"]
     if libc is None or not _can_filter_calls():
-        lacking.append("limits of other processes")
+        lacking += ["limits of other processes", "no tracing of processes"]
     return lacking
 
 
@@ -108,7 +119,7 @@ def enter(confinement: Confinement) -> None:
         _drop_capabilities()
         hide_memory()
         if _can_filter_calls():
-            _keep_limits_of_others()
+            _filter_calls()
     _limit(confinement)
 
 
@@ -120,30 +131,37 @@ def _can_filter_calls() -> bool:
 def _set_filter(program: Program | None) -> int:
     """The number of the error; 0: it is set."""
     assert libc is not None
-    number, calls = _calls()
+    machine = _machine()
     address = ctypes.byref(program) if program else None
-    if calls and libc.syscall(number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, address) == 0:
+    arguments = SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, address
+    if machine in SECCOMP and libc.syscall(SECCOMP[machine], *arguments) == 0:
         return 0
-    return ctypes.get_errno() if calls else errno.ENOSYS
+    return ctypes.get_errno() if machine in SECCOMP else errno.ENOSYS
 
 
-def _calls() -> tuple[int, tuple[tuple[int, int], ...]]:
-    return CALLS.get(os.uname().machine if sys.maxsize > 1 << 32 else "", (0, ()))
+def _machine() -> str:
+    return os.uname().machine if sys.maxsize > 1 << 32 else ""
 
 
-def _keep_limits_of_others() -> None:
-    """prlimit(2) takes from any process of the user, the worker too, what it cannot take back: here it changes those of
-    the calling process (0) alone, and reads any."""
-    _, calls = _calls()
-    load, is_equal, end, allow, refuse = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000 | errno.EPERM
+def _filter_calls() -> None:
+    """No call reaches into another process.
+
+    ptrace(2) would outlive the moment in which a new program has not yet hidden its memory, and follow its forks.
+    prlimit(2) takes from any process of the user, the worker too, what it cannot take back: here it changes those of
+    the calling process (0) alone, and reads any.
+    """
+    load, is_equal, clear, end = 0x20, 0x15, 0x54, 0x06
+    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
     number, kind, process, limits = 0, 4, 16, 32  # in `struct seccomp_data`
     steps = []
-    for index, (of_kind, of_number) in enumerate(calls, 1):
-        steps += [(load, 0, 0, kind), (is_equal, 0, 2, of_kind), (load, 0, 0, number)]
-        steps += [(is_equal, (len(calls) - index) * 4 + 1, 0, of_number)]
-    steps += [(end, 0, 0, allow), (load, 0, 0, process), (is_equal, 5, 0, 0)]
-    steps += [(load, 0, 0, limits), (is_equal, 0, 2, 0), (load, 0, 0, limits + 4), (is_equal, 1, 0, 0)]
-    steps += [(end, 0, 0, refuse), (end, 0, 0, allow)]
+    for of_kind, prlimit, refused in CALLS[_machine()]:
+        of_one = [(load, 0, 0, number), (clear, 0, 0, ~X32_BIT & 0xFFFFFFFF)]
+        of_one += [(is_equal, len(refused) - index + 7, 0, call) for index, call in enumerate(refused)]
+        of_one += [(is_equal, 0, 6, prlimit), (load, 0, 0, process), (is_equal, 4, 0, 0)]
+        of_one += [(load, 0, 0, limits), (is_equal, 0, 3, 0), (load, 0, 0, limits + 4), (is_equal, 0, 1, 0)]
+        of_one += [(end, 0, 0, allow), (end, 0, 0, refuse)]
+        steps += [(load, 0, 0, kind), (is_equal, 0, len(of_one), of_kind), *of_one]
+    steps.append((end, 0, 0, allow))
     text = b"".join(struct.pack("=HBBI", *step) for step in steps)
     _checked(-_set_filter(Program(len(steps), text)), "seccomp")
 
@@ -154,19 +172,35 @@ def go_on_at_the_parents_end() -> None:
 
 
 def begin_supervisor() -> None:
-    """In the process above one command: the command's descendants stay below it, and are killed first for memory."""
+    """In the process above one command: the command's descendants stay below it."""
     go_on_at_the_parents_end()
-    if libc is None:
-        return
-    _keep_descendants()
-    hide_memory(False)  # the file below belongs to root while memory is hidden
-    with suppress(OSError):  # a /proc that is mounted read-only
-        file = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        try:
-            os.write(file, OOM_FIRST)
-        finally:
-            os.close(file)
-    hide_memory()
+    if libc is not None:
+        _keep_descendants()
+
+
+class OomScore:
+    """Of this process, and of the forks that it makes. Made before `enter`.
+
+    The file of each process belongs to root while memory is hidden: a fork cannot open its own, and inherits.
+    """
+
+    def __init__(self) -> None:
+        self.file, self._own = -1, b""
+        with suppress(OSError):  # another system, or a /proc that is mounted read-only
+            self.file = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+            self._own = os.read(self.file, 16)
+
+    def set_first(self) -> None:
+        """From here on forks are killed first when memory is short."""
+        self._set(OOM_FIRST)
+
+    def set_back(self) -> None:
+        self._set(self._own)
+
+    def _set(self, score: bytes) -> None:
+        if self.file >= 0:
+            with suppress(OSError):
+                os.write(self.file, score)
 
 
 def _keep_descendants() -> None:

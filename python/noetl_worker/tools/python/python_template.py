@@ -63,16 +63,20 @@ AT_FORK: list[dict[str, Any]] = []
 class Template:
     """One thread, no locks: a fork of it is safe."""
 
-    def __init__(self, control: socket.socket, *, is_confined: bool, is_supervisor: bool) -> None:
+    def __init__(self, control: socket.socket, score: Any, *, is_confined: bool) -> None:
         self.control = control
+        self.score = score
+        """`OomScore`; None: this is no template that forks supervisors."""
         self.is_confined = is_confined
-        self.is_supervisor = is_supervisor
+        self.is_supervisor = is_confined and score is None
         self.running: dict[int, int] = {}
         """Process id -> number of the command."""
         control.set_inheritable(False)
         self.wake, self.wake_write = os.pipe()
-        self.own = (self.wake, self.wake_write, control.fileno())
+        self.own = [self.wake, self.wake_write, control.fileno()]
         """Closed by number in a fork, where their objects are kept."""
+        if score is not None and score.file >= 0:
+            self.own.append(score.file)
         os.set_blocking(self.wake, False)
         os.set_blocking(self.wake_write, False)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
@@ -121,9 +125,14 @@ class Template:
 
     def start_fork(self, number: int, descriptors: list[int]) -> list[int] | None:
         """Of a command (three descriptors) or of a supervisor (one)."""
+        is_supervisor = self.score is not None and len(descriptors) == 1
+        if is_supervisor:
+            self.score.set_first()
         pid = self.fork() if descriptors else -1
         if pid == 0:
             return descriptors
+        if is_supervisor:
+            self.score.set_back()
         for descriptor in descriptors:
             os.close(descriptor)
         if pid > 0:
@@ -270,17 +279,17 @@ def main() -> None:
     confinement = CONFINEMENT["Confinement"].of_text(sys.argv[3])
     if confinement.is_on and confinement.processes:
         read(PROCESS, "command_group")["join"](confinement.processes)
+    score = CONFINEMENT["OomScore"]() if confinement.is_on else None
     CONFINEMENT["enter"](confinement)
     CONFINEMENT["go_on_at_the_parents_end"]()
     of_command = command()
     of_command["set_streams"]()  # here, not in each child
     of_command["rehearse"]()
-    is_supervisor = False
     while len(descriptors) == 1:
         control = socket.socket(fileno=descriptors[0])
-        descriptors = Template(control, is_confined=confinement.is_on, is_supervisor=is_supervisor).serve()
-        if not is_supervisor and len(descriptors) == 1:
-            is_supervisor = True
+        descriptors = Template(control, score, is_confined=confinement.is_on).serve()
+        if score is not None and len(descriptors) == 1:
+            score = None
             os.setsid()
             CONFINEMENT["begin_supervisor"]()
     for hooks in AT_FORK:
