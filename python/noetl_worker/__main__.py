@@ -26,15 +26,18 @@ def main() -> None:
 
 def _main() -> None:
     """Nothing is imported before the environment is there, since modules read it."""
-    try:
-        is_sealed = sealed_environment.begin(sys.argv[1:])
-    except OSError as error:
-        is_sealed = False
-        sys.stderr.write(f"noetl-worker: commands may read the worker's variables: they cannot be sealed: {error}\n")
-    if is_sealed:
+    if sealed_environment.is_handed_over():
         from noetl_worker.tools.process.confinement import hide_memory
 
         hide_memory()
+        sealed_environment.take()
+    else:
+        try:
+            sealed_environment.begin(sys.argv[1:])
+        except OSError as error:
+            sys.stderr.write(
+                f"noetl-worker: commands may read the worker's variables: they cannot be sealed: {error}\n"
+            )
     if sys.argv[1:] in ([], ["run"]) and os.name == "posix" and _ASKS_FOR_COMPLETION not in os.environ:
         gc.disable()  # a tenth of a start: nothing that is loaded is garbage; `worker_process.py` switches it on again
         sys.exit(worker_alone()({}))

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -24,6 +25,7 @@ from integration.house import House, house
 from integration.processes import Gate, until
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop, sealed_environment
+from patience import PATIENCE_S
 
 from .commands import LIBRARIES, USERS, interpreter_of, run_as, under
 
@@ -324,6 +326,87 @@ async def test_memory_of_the_processes_above_commands_is_hidden_when_they_start(
             finally:
                 worker.kill()
                 worker.wait()
+
+
+READS_WHAT_STARTS = """
+import json, os, pathlib, signal
+{above}
+here, worker, read, seen = pathlib.Path({here!r}), above(above(os.getppid())), [], set()
+
+def others():
+    pid = above(worker)
+    with open(f"/proc/{{pid}}/task/{{pid}}/children") as file:
+        return [pid for pid in map(int, file.read().split()) if pid != worker]
+
+def content(path):
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.pread(file, 1 << 20, 0)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
+
+for pid in others():
+    os.kill(pid, signal.SIGKILL)
+(here / "begun").touch()
+while (here / "begun").exists():
+    for pid in others():
+        seen.add(pid)
+        try:
+            descriptors = [f"fd/{{name}}" for name in os.listdir(f"/proc/{{pid}}/fd")]
+        except OSError:
+            descriptors = []
+        read += [name for name in ("environ", *descriptors) if {secret!r} in content(f"/proc/{{pid}}/{{name}}")]
+(here / "read").write_text(json.dumps([len(seen) > 1, read]))
+"""
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_variables_of_a_worker_are_hidden_when_its_supervisor_starts_it(user: str) -> None:
+    """`kill -9` of a worker of `--processes`, to read the next one's environment and files while it starts."""
+    with TemporaryDirectory() as directory, TemporaryFile() as log:
+        here = Path(directory)
+        here.chmod(0o777)
+        async with house(worker=False) as home:
+            supervisor = await worker_of(home, user, "basic", log, NOETL_WORKER_PROCESSES="2")
+
+            def pulling() -> int:
+                return os.pread(log.fileno(), 1 << 20, 0).count(b'"pulling"')
+
+            try:
+                await until(lambda: pulling() == 2, "both pull")
+                code = READS_WHAT_STARTS.format(above=ABOVE, here=directory, secret=SECRET.encode())
+                [attack] = await home.plane.create_commands([RawCommand("python", {"code": code})])
+                await until(lambda: pulling() == 3, "a third has started")
+                (here / "begun").unlink()
+                await home.wait_terminal(attack.event_id)
+                assert json.loads((here / "read").read_text()) == [True, []]
+            finally:
+                supervisor.terminate()
+                await asyncio.to_thread(supervisor.wait)
+
+
+@pytest.mark.parametrize("sent", [b"", b"NATS_URL=nats://localhost:1\0NATS_PASS"])
+def test_worker_whose_supervisor_ends_before_all_variables_are_sent_ends(sent: bytes) -> None:
+    """(no attack) It does not start with some of its settings."""
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "noetl_worker", "run"],
+            env={"PYTHONPATH": LIBRARIES, "NOETL_WORKER_SEALED_ENVIRONMENT": str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        theirs.close()
+        assert mine.recv(1) == b"\0"
+        mine.sendall(sent)
+        mine.close()
+        assert (worker.communicate(timeout=PATIENCE_S)[0], worker.returncode) == (b"", 0)
 
 
 REACHES_INTO_ITS_CHILD = f"""

@@ -4,6 +4,9 @@
 needs alone; the new start reads that file first thing and closes it. From then on the variables are in `os.environ` as
 ever: in the worker's memory, which nobody else may read. What it starts gets what it is handed.
 
+A supervisor starts its workers with a socket in the file's place, since others may read the file of a process that has
+not yet hidden its memory. It sends the variables to a worker that has, and says so.
+
 Before anything else is imported, so that the second start costs a bare interpreter's: this module loads nothing that
 an interpreter has not loaded by itself (json and typing alone cost as much as the interpreter).
 """
@@ -18,42 +21,74 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Final, NoReturn
 
-_VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
-"""The descriptor of the file; in the new start alone, and gone once it is read."""
+VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
+"""The descriptor of the file or socket; in the new start alone, and gone once it is read."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
 _KEPT: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
 _KEPT_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
 """What the loader, the C library and the interpreter read before any code of ours runs."""
+_END: Final = b"\0\0"
+"""Of the variables: all of them have come."""
 
 
-def begin(arguments: Sequence[str]) -> bool:
+def is_handed_over() -> bool:
+    """Whether this is a new start, which is to hide its memory and then to `take` its variables."""
+    return VARIABLE in os.environ
+
+
+def take() -> None:
+    """Into `os.environ`; ends the process where the supervisor went before it had sent all."""
+    descriptor = int(os.environ.pop(VARIABLE))
+    content = b""
+    try:
+        if _is_socket(descriptor):
+            os.write(descriptor, b"\0")
+        else:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        while chunk := os.read(descriptor, 1 << 20):
+            content += chunk
+    except ConnectionError:
+        content = b""
+    os.close(descriptor)
+    if not content.endswith(_END):
+        sys.exit(0)
+    pairs = [os.fsdecode(pair).partition("=") for pair in content.split(b"\0")]
+    os.environ.update({name: value for name, _, value in pairs if name})
+
+
+def _is_socket(descriptor: int) -> bool:
+    import stat
+
+    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+
+
+def begin(arguments: Sequence[str]) -> None:
     """The first thing of the command line, with its arguments; starts it again where that is due.
-
-    Returns:
-        Whether this is the new start.
 
     Raises:
         OSError: the system has no such file, or refuses the start.
     """
-    descriptor = os.environ.pop(_VARIABLE, None)
-    if descriptor is not None:
-        with os.fdopen(int(descriptor), "rb") as file:
-            file.seek(0)
-            pairs = [os.fsdecode(pair).partition("=") for pair in file.read().split(b"\0")]
-        os.environ.update({name: value for name, _, value in pairs if name})
-        return True
     is_run = not arguments or arguments[0] == "run"
     is_off = os.environ.get("NOETL_WORKER_ISOLATION", "").strip().lower() == "off"
     if is_run and not is_off and sys.platform == "linux" and sys.executable:
         _renew(os.environ)
-    return False
+
+
+def content_of(environment: Mapping[str, str]) -> bytes:
+    """What is handed over."""
+    return b"\0".join(os.fsencode(f"{name}={value}") for name, value in environment.items()) + _END
+
+
+def kept(environment: Mapping[str, str]) -> dict[str, str]:
+    """What stays in the environment block."""
+    return {name: value for name, value in environment.items() if _stays(name, environment.get(_MORE, ""))}
 
 
 def _renew(environment: Mapping[str, str]) -> NoReturn:
-    descriptor = _sealed(b"\0".join(os.fsencode(f"{name}={value}") for name, value in environment.items()))
-    kept = {name: value for name, value in environment.items() if _stays(name, environment.get(_MORE, ""))}
+    descriptor = _sealed(content_of(environment))
+    block = {**kept(environment), VARIABLE: str(descriptor)}
     try:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**kept, _VARIABLE: str(descriptor)})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], block)
     finally:
         os.close(descriptor)
 

@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from noetl_worker import backoff
-from noetl_worker.process import handed_down
+from noetl_worker.process import event_loop, handed_down, sealed_environment
 from noetl_worker.settings.settings import Settings
 
 _SETTINGS_WRONG: Final = 2
@@ -145,15 +145,19 @@ class Supervisor:
 
     async def _life(self, worker: WorkerProcess) -> int:
         """Start it and wait for its end: its exit code."""
+        variables = self._variables(worker)
         try:
-            worker.running = await self._start(worker)
+            worker.running, channel = await self._start(worker, variables)
         except OSError as error:  # no process, no memory or no descriptor is to be had now
             log.error("process_not_started", process=worker.number, error=str(error))
             return os.EX_OSERR
-        for _ in range(self._stops):  # they came while it was started
-            self._signal(worker)
-        code = await worker.running.wait()
-        worker.running = None
+        with channel or contextlib.nullcontext():
+            giving = asyncio.ensure_future(_give(channel, variables))
+            for _ in range(self._stops):  # they came while it was started
+                self._signal(worker)
+            code = await worker.running.wait()
+            worker.running = None
+            await event_loop.end(giving)
         return code
 
     def _log_death(self, worker: WorkerProcess, code: int, delay_s: float) -> None:
@@ -171,23 +175,41 @@ class Supervisor:
         advice = f"{why}; it is started again and again, at most every {_MOST_DELAY_S:g} s"
         log.error("process_keeps_dying", **died, advice=advice)
 
-    async def _start(self, worker: WorkerProcess) -> asyncio.subprocess.Process:
+    def _variables(self, worker: WorkerProcess) -> dict[str, str]:
         variables = {**os.environ, **self._given, "NOETL_WORKER_PROCESSES": "1"}
         variables[handed_down.PARENT] = str(os.getpid())
         variables["PYTHONSAFEPATH"] = "1"  # a json.py in the working directory is no module of a worker's (Python 3.11)
         if self._settings.worker_id:
             variables["WORKER_ID"] = f"{self._settings.worker_id}-{worker.number}"
-        descriptors: tuple[int, ...] = ()
         variables["WORKER_METRICS_BIND"] = ""
         if worker.probes is not None:
-            descriptors = (worker.probes.fileno(),)
             variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{worker.port}"
             variables[handed_down.SOCKET] = str(worker.probes.fileno())
+        return variables
+
+    async def _start(
+        self, worker: WorkerProcess, variables: Mapping[str, str]
+    ) -> tuple[asyncio.subprocess.Process, socket.socket | None]:
+        """The process, and where it asks for its variables; None: it has them in its environment block."""
         worker.starts += 1
+        probes = [] if worker.probes is None else [worker.probes.fileno()]
+        if self._settings.isolation == "off" or sys.platform != "linux":
+            return await self._process(variables, probes), None
+        mine, theirs = socket.socketpair()
+        mine.setblocking(False)
+        block = {**sealed_environment.kept(variables), sealed_environment.VARIABLE: str(theirs.fileno())}
+        with theirs:
+            try:
+                return await self._process(block, [*probes, theirs.fileno()]), mine
+            except BaseException:
+                mine.close()
+                raise
+
+    async def _process(self, block: Mapping[str, str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *self._worker,
-            env=variables,
-            pass_fds=descriptors,
+            env=block,
+            pass_fds=tuple(descriptors),
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -203,6 +225,16 @@ class Supervisor:
 
     def _running(self) -> int:
         return sum(worker.running is not None for worker in self.workers)
+
+
+async def _give(channel: socket.socket | None, variables: Mapping[str, str]) -> None:
+    """To a worker that has hidden its memory; it may end before it says so."""
+    if channel is None:
+        return
+    loop = asyncio.get_running_loop()
+    with channel, contextlib.suppress(ConnectionError):
+        if await loop.sock_recv(channel, 1):
+            await loop.sock_sendall(channel, sealed_environment.content_of(variables))
 
 
 def _probe_socket() -> socket.socket:
