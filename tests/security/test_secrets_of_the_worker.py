@@ -25,6 +25,7 @@ from integration.house import House, house
 from integration.processes import Gate, until
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop, sealed_environment
+from noetl_worker.tools.process import confinement
 from patience import PATIENCE_S
 
 from .commands import LIBRARIES, USERS, interpreter_of, run_as, under
@@ -238,18 +239,9 @@ def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], user: str
     assert "started-again" in text
 
 
-@pytest.mark.parametrize("user", USERS)
-def test_command_cannot_read_the_memory_of_another_python_command(user: str) -> None:
-    """The memory of another `python` command."""
+def read_of_another(user: str, kind: str, config: str) -> dict[str, Any]:
+    """What a command gets of another that runs beside it, which writes its process id to a file and waits."""
     place = f"/tmp/noetl-two-commands-{uuid.uuid4().hex}"
-    victim = f"""
-import os, pathlib, time
-mine = pathlib.Path({place!r})
-pathlib.Path(str(mine) + ".part").write_text(str(os.getpid()))
-os.rename(str(mine) + ".part", mine)
-while mine.exists():
-    time.sleep(0.01)
-"""
     attacker = f"""
 import pathlib, time
 place = pathlib.Path({place!r})
@@ -259,12 +251,31 @@ pid = int(place.read_text())
 {READS_THE_WORKER}
 place.unlink()
 """
-    commands = [
-        ("python", {"code": victim, "env": {"KEY": TENANT}}),
-        ("python", {"code": attacker}),
-    ]
-    got = run_as(user, "basic", commands, together=True)[1]["data"]
-    assert set(got.values()) == {"PermissionError"}
+    victim = {"env": {"KEY": TENANT}, "code" if kind == "python" else "command": config.format(place=place)}
+    got: dict[str, Any] = run_as(user, "basic", [(kind, victim), ("python", {"code": attacker})], together=True)[1]
+    return dict(got["data"])
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_cannot_read_the_memory_of_another_python_command(user: str) -> None:
+    """The memory of another `python` command."""
+    victim = """
+import os, pathlib, time
+mine = pathlib.Path({place!r})
+pathlib.Path(str(mine) + ".part").write_text(str(os.getpid()))
+os.rename(str(mine) + ".part", mine)
+while mine.exists():
+    time.sleep(0.01)
+"""
+    assert set(read_of_another(user, "python", victim).values()) == {"PermissionError"}
+
+
+@pytest.mark.skipif("not confinement.has_domains()", reason="Linux 6.12")
+@pytest.mark.parametrize("user", USERS)
+def test_command_cannot_read_a_program_of_another_command(user: str) -> None:
+    """Variables and memory of a program that another command runs (kernel 6.12)."""
+    victim = "echo $$ > {place}.part; mv {place}.part {place}; while test -e {place}; do sleep 0.01; done"
+    assert set(read_of_another(user, "shell", victim).values()) == {"PermissionError"}
 
 
 ABOVE = """
@@ -361,6 +372,12 @@ while (here / "begun").exists():
         except OSError:
             descriptors = []
         read += [name for name in ("environ", *descriptors) if {secret!r} in content(f"/proc/{{pid}}/{{name}}")]
+        if {has_domains}:  # what is opened now would be read later
+            try:
+                os.close(os.open(f"/proc/{{pid}}/mem", os.O_RDONLY))
+                read.append("mem")
+            except OSError:
+                pass
 (here / "read").write_text(json.dumps([len(seen) > 1, read]))
 """
 
@@ -379,7 +396,8 @@ async def test_variables_of_a_worker_are_hidden_when_its_supervisor_starts_it(us
 
             try:
                 await until(lambda: pulling() == 2, "both pull")
-                code = READS_WHAT_STARTS.format(above=ABOVE, here=directory, secret=SECRET.encode())
+                given = {"here": directory, "secret": SECRET.encode(), "has_domains": confinement.has_domains()}
+                code = READS_WHAT_STARTS.format(above=ABOVE, **given)
                 [attack] = await home.plane.create_commands([RawCommand("python", {"code": code})])
                 await until(lambda: pulling() == 3, "a third has started")
                 (here / "begun").unlink()

@@ -44,6 +44,12 @@ X32_BIT = 0x4000_0000
 """In the numbers of x32 programs, which are of the kind of 64 bits."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
 """The flag: a filter is no reason to run slower (kernels before 5.16)."""
+CREATE_RULESET, RESTRICT_SELF = 444, 446
+"""Landlock's calls, on each machine."""
+SCOPES_SINCE = 6
+"""Landlock's version (Linux 6.12) that has domains without a rule for files: one of those would refuse mounts, which
+sandboxes of commands make."""
+SCOPE_ABSTRACT_SOCKETS = 1
 OOM_FIRST = b"1000"
 CHILDREN = "/proc/self/task/{}/children"
 
@@ -102,6 +108,11 @@ def missing(children: str = CHILDREN) -> list[str]:
     if libc is None or not _can_filter_calls():
         lacking += ["limits of other processes", "no tracing of processes"]
     return lacking
+
+
+def has_domains() -> bool:
+    """Whether commands reach into nothing of processes outside, also of those that have not hidden their memory yet."""
+    return libc is not None and libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1) >= SCOPES_SINCE
 
 
 def hide_memory(is_hidden: bool = True) -> None:
@@ -176,6 +187,19 @@ def begin_supervisor() -> None:
     go_on_at_the_parents_end()
     if libc is not None:
         _keep_descendants()
+    if has_domains():
+        _begin_domain()
+
+
+def _begin_domain() -> None:
+    """A domain of Landlock for one command: from it no process outside can be traced, nor its memory, variables and
+    descriptors be opened in /proc, hidden or not. A domain has to limit something: here, abstract sockets."""
+    assert libc is not None
+    rules = struct.pack("=QQQ", 0, 0, SCOPE_ABSTRACT_SOCKETS)
+    ruleset = libc.syscall(CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
+    _checked(min(ruleset, 0), "landlock_create_ruleset")
+    _checked(libc.syscall(RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    os.close(ruleset)
 
 
 class OomScore:
