@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    """Nothing is imported before the environment is there, since modules read it."""
+    """Nothing but what hides the memory is imported before the environment is there, since modules read it."""
     if sealed_environment.is_handed_over():
         from noetl_worker.tools.process.confinement import hide_memory
 
