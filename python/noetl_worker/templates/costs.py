@@ -6,100 +6,35 @@ copied, its nodes what Python code or a regular expression does with each of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
-from functools import wraps
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, Final
 
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context, LoopContext, Macro
-from jinja2.utils import pass_context
 
-from noetl_worker.templates.filters import new_object
-from noetl_worker.templates.limits import CALL_NODES, PRINTED, Budget, budget_of, charge_format, joined_size, text_size
+from noetl_worker.templates.limits import (
+    PRINTED,
+    Budget,
+    charge_format,
+    charge_numbers,
+    joined_size,
+    text_size,
+)
 
 Cost = Callable[..., None]
 """Called with the budget, the value and the arguments."""
 _PIECE: Final = 60
 """Bytes of a short text, and of its place in a list."""
 _MAX_DIGITS: Final = 400
+_MAX_OF_LINK: Final = 100
+"""Characters of what `urlize` writes into each link, and a tenth of it the schemes that it looks for in each word."""
 _ENCODINGS: Final = (
     *("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1"),
     *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
 )
 """Linear in their text, whatever is in it. Python's other ones need not be: punycode takes two minutes for 900 kB."""
-_LAZY_NODES: Final = 12
-_CALL_NODES: Final = 14
-"""Of a filter or test, whatever it does."""
-
-
-class Format:
-    """`text.format` and `text.format_map`, kept apart from other functions so that a call of them is charged."""
-
-    def __init__(self, text: str, function: Callable[..., str]) -> None:
-        self.text = text
-        self.function = function
-
-    def __call__(self, *arguments: Any, **named: Any) -> str:
-        return self.function(*arguments, **named)
-
-
-def charge_call(context: Context, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """Any call in a template. Raises SecurityError: over the budget, or a method that is not offered."""
-    budget = budget_of(context)
-    if isinstance(function, (Macro, LoopContext)):
-        budget.charge_round(CALL_NODES)
-        return
-    budget.charge(1 + len(arguments) + len(named))
-    if getattr(function, "__func__", None) is LoopContext.changed:
-        budget.charge_value(arguments, 12)
-        return
-    if isinstance(function, Format):
-        charge_format(budget, function.text, (*arguments, *named.values()))
-        return
-    if function is new_object:
-        budget.charge_value(arguments)
-        return
-    if function is str.maketrans:
-        _TEXT_METHODS["maketrans"](budget, *arguments, **named)
-        return
-    owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
-    if owner is None and name == "maketrans":  # a static method knows no owner
-        raise SecurityError(f"method {name!r} of 'bytes' is not open to templates")
-    for kind, costs in METHOD_COSTS.items():
-        if isinstance(owner, kind) or owner is kind:
-            cost = costs.get(name)
-            if cost is None or owner is kind:
-                raise SecurityError(f"method {name!r} of {kind.__name__!r} is not open to templates")
-            cost(budget, owner, *arguments, **named)
-            return
-
-
-_NO_ITERATORS: Final = frozenset({str, int, float, bool, list, dict, tuple})
-_PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
-    "": lambda context: (),
-    "context": lambda context: (context,),
-    "environment": lambda context: (context.environment,),
-    "eval_context": lambda context: (context.eval_ctx,),
-}
-"""What Jinja's own filters and tests get first."""
-
-
-def charged(function: Callable[..., Any], cost: Cost) -> Callable[..., Any]:
-    """A filter or test that is charged before it runs; what it is given without a length, element by element."""
-    kind = getattr(function, "jinja_pass_arg", None)
-    own = _PASSED[kind.name if kind is not None else ""]
-
-    @pass_context
-    @wraps(function)
-    def charging(context: Context, value: Any = "", *arguments: Any, **named: Any) -> Any:
-        budget = budget_of(context)
-        if type(value) not in _NO_ITERATORS and isinstance(value, Iterator):
-            value = budget.charging(value, _LAZY_NODES) if cost is LAZY else list(budget.charging(value))
-        budget.charge(_CALL_NODES + len(arguments))
-        cost(budget, value, *arguments, **named)
-        return function(*own(context), value, *arguments, **named)
-
-    return charging
+_ERRORS: Final = ("strict", "ignore", "replace")
+"""The others write up to 90 characters for one."""
+LAZY_NODES: Final = 12
 
 
 # ── costs ───────────────────────────────────────────────────────────────────────────────────────
@@ -294,10 +229,9 @@ def _joined_by(budget: Budget, separator: str, value: Any = (), *_: Any, **__: A
 
 
 def _translated(budget: Budget, value: str, table: Any = None, *_: Any, **__: Any) -> None:
-    longest = 1
-    if isinstance(table, Mapping):
-        longest = max((len(replacement) for replacement in table.values() if isinstance(replacement, str)), default=1)
-    budget.charge(1 + len(value), 4 * len(value) * max(longest, 1))
+    given = table.values() if isinstance(table, Mapping) else table if isinstance(table, (list, tuple)) else ()
+    longest = max((len(replacement) for replacement in given if isinstance(replacement, str)), default=1)
+    budget.charge(1 + 8 * len(value), 4 * len(value) * max(longest, 1))
 
 
 def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
@@ -314,6 +248,20 @@ def _as_json(budget: Budget, value: Any, indent: Any = None, **named: Any) -> No
     if step > _MAX_DIGITS:
         raise SecurityError(f"an indent of over {_MAX_DIGITS}")
     budget.charge_value(value, PRINTED + step, 7)
+    if step:
+        budget.charge(size=step * _levels(value))
+
+
+def _levels(value: Any) -> int:
+    """The lines that a value has in JSON, each as often as the level that it is on."""
+    levels, waiting = 0, [(value, 1)]
+    while waiting:
+        item, level = waiting.pop()
+        if isinstance(item, (list, tuple, Mapping)):
+            inner = item.values() if isinstance(item, Mapping) else item
+            levels += level * (len(inner) + 1)
+            waiting += [(one, level + 1) for one in inner if isinstance(one, (list, tuple, Mapping))]
+    return levels
 
 
 def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
@@ -348,16 +296,46 @@ def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -
         budget.charge(max(count, 0), 100 * max(count, 0))
 
 
-def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", *_: Any, **named: Any) -> None:
-    encoding = named.get("encoding", encoding)
+def _encoded(
+    budget: Budget, value: str, encoding: Any = "utf-8", errors: Any = "strict", *_: Any, **named: Any
+) -> None:
+    encoding, errors = named.get("encoding", encoding), named.get("errors", errors)
     if not isinstance(encoding, str) or encoding.lower().replace("_", "-") not in _ENCODINGS:
         raise SecurityError(f"the encodings of a template are {', '.join(_ENCODINGS)}: take another in a python step")
+    if errors not in _ERRORS:
+        raise SecurityError(f"errors of an encoding are {', '.join(_ERRORS)}: take others in a python step")
     _printed(budget, value, 2)
 
 
 def _formatted(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
     _printed(budget, value)
     charge_format(budget, value if isinstance(value, str) else "%" * 10, (*arguments, *named.values()))
+
+
+def _divided(budget: Budget, value: Any, divisor: Any = 1, *_: Any, **named: Any) -> None:
+    divisor = named.get("num", divisor)
+    if isinstance(value, int) and isinstance(divisor, int):
+        charge_numbers(budget, "%", value, divisor)
+
+
+def _absolute(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    budget.charge(1, value.bit_length() // 8 if isinstance(value, int) else 0)
+
+
+def _wrapped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    """Between lines, of which each may be a character long, is what the fourth argument says."""
+    _text(8, per_sign=20)(budget, value, *arguments, **named)
+    between = named.get("wrapstring", arguments[2] if len(arguments) > 2 else None)
+    if isinstance(between, str):
+        budget.charge(size=text_size(between) * len(str(value)))
+
+
+def _linked(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    for part in (*arguments, *named.values()):
+        most = _MAX_OF_LINK if isinstance(part, str) else _MAX_OF_LINK // 10
+        if isinstance(part, Iterable) and not (isinstance(part, Sized) and len(part) <= most):
+            raise SecurityError(f"urlize: an argument of over {most}")
+    _SLOW_TEXT(budget, value, *arguments, **named)
 
 
 _SLOW_TEXT: Final = _text(4, per_sign=8)
@@ -367,20 +345,22 @@ _WORDS: Final = _text(2, per_sign=2)
 def _lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     """What is done with an element is charged by itself."""
     if isinstance(value, Sized):
-        budget.charge(_LAZY_NODES * len(value))
+        budget.charge(LAZY_NODES * len(value))
 
 
 LAZY: Final = _lazily
 
 FILTER_COSTS: Final[dict[str, Cost]] = {
-    **dict.fromkeys(("abs", "attr", "d", "default", "first", "get", "random", "count", "len", "length"), _free),
+    **dict.fromkeys(("attr", "d", "default", "first", "get", "random", "count", "len", "length"), _free),
     **dict.fromkeys(("string", "safe", "bool", "filesizeformat", "truncate"), _text(2)),
     **dict.fromkeys(("int", "float"), _number),
     **dict.fromkeys(("upper", "lower"), _case),
+    "abs": _absolute,
     "capitalize": _case_by_place,
     **dict.fromkeys(("title", "wordcount"), _WORDS),
-    **dict.fromkeys(("wordwrap",), _text(8, per_sign=20)),
-    **dict.fromkeys(("urlize", "urlencode", "xmlattr", "pprint"), _SLOW_TEXT),
+    "wordwrap": _wrapped,
+    "urlize": _linked,
+    **dict.fromkeys(("urlencode", "xmlattr", "pprint"), _SLOW_TEXT),
     **dict.fromkeys(("escape", "e", "forceescape"), _escaped),
     **dict.fromkeys(("sort", "unique", "dictsort", "max", "min"), _compared),
     **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), LAZY),
@@ -405,10 +385,19 @@ FILTER_COSTS: Final[dict[str, Cost]] = {
     "b64decode": _text(3),
 }
 
+ATTRIBUTE_AT: Final = {
+    **dict.fromkeys(("selectattr", "rejectattr", "groupby", "sum"), 0),
+    **dict.fromkeys(("join", "unique", "min", "max"), 1),
+    "sort": 2,
+    "map": 99,
+}
+"""Filters that look an attribute up in each element, and which of their arguments it is; of `map` none without a name.
+"""
+
 TEST_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(
         (
-            *("boolean", "callable", "defined", "divisibleby", "escaped", "even", "false", "filter", "float"),
+            *("boolean", "callable", "defined", "escaped", "even", "false", "filter", "float"),
             *(
                 "integer",
                 "iterable",
@@ -431,6 +420,7 @@ TEST_COSTS: Final[dict[str, Cost]] = {
     ),
     **dict.fromkeys(("gt", "greaterthan", "ge", "in"), _compared_as_wholes),
     **dict.fromkeys(("lower", "upper"), _text()),
+    "divisibleby": _divided,
 }
 
 _TEXT_METHODS: Final[dict[str, Cost]] = {

@@ -9,20 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from jinja2 import Environment
-from jinja2.exceptions import SecurityError
 from jinja2.filters import make_attrgetter
-from jinja2.runtime import Undefined
-from jinja2.utils import pass_environment
+from jinja2.runtime import Context, Undefined
+from jinja2.utils import pass_context, pass_environment
 from markupsafe import escape as markup_escape
 
 from noetl_worker.json_text import plain
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.templates.keys import distinct
+from noetl_worker.templates.limits import budget_of
 
-_LONGEST_HASH: Final = 60
 _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 
 
@@ -194,9 +194,7 @@ def _unique(
 ) -> Iterator[Any]:
     key_of, seen = make_attrgetter(environment, attribute, postprocess=None if case_sensitive else _lower), set()
     for item in value:
-        key = key_of(item)
-        if _has_chosen_hash(key):
-            key = (int, hex(key))
+        key = distinct(key_of(item))
         if key not in seen:
             seen.add(key)
             yield item
@@ -206,23 +204,19 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _has_chosen_hash(key: Any) -> bool:
-    """Whole numbers of over 60 bits can be chosen so that all have the same hash: each is compared with each."""
-    return type(key) is int and key.bit_length() > _LONGEST_HASH
-
-
-def new_object(pairs: Any = (), /, **named: Any) -> dict[Any, Any]:
-    """`dict(...)`."""
-    made = dict(pairs if isinstance(pairs, Mapping) else _checked(pairs))
-    made.update(named)
-    return made
-
-
-def _checked(pairs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    for key, value in pairs:
-        if _has_chosen_hash(key):
-            raise SecurityError(f"dict: a key of over {_LONGEST_HASH} bits; make it a text")
-        yield key, value
+@pass_context
+def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) -> Any:
+    """Jinja's, which copies what it has once an element where these are lists."""
+    items = value if attribute is None else map(make_attrgetter(context.environment, attribute), value)
+    if not isinstance(start, (list, tuple)):
+        return sum(items, start)
+    kind, made, budget = type(start), list(start), budget_of(context)
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"sum: {type(item).__name__} beside {kind.__name__}")
+        budget.charge(1 + len(item) // 8, 8 * len(item))
+        made.extend(item)
+    return kind(made)
 
 
 def _escape(value: Any) -> str:
@@ -259,6 +253,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "format": _format,
     "list": _list,
     "unique": _unique,
+    "sum": _sum,
     "safe": to_text,
     "escape": _escape,
     "e": _escape,

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Undefined
 from jinja2.utils import pass_context
 
 MAX_NODES: Final = 1_000_000
@@ -53,22 +53,30 @@ _ENTRY: Final = 100
 """Bytes of a key and its value in a dict, about."""
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 _FLAT: Final = _ATOMS | {str}
+_NO_ITERATORS: Final = frozenset({str, int, float, bool, list, dict, tuple})
 _ONE_TEXT: Final = (str, bytes, int, float, type(None))
 _LISTS: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView)
+_OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
+"""Of operators; those that are not charged fail, whatever the operator."""
+_KEYS: Final = (KeysView, set)
+_SOUGHT_NODES: Final = 80
+"""The weight of a key that is sought among others (see `keys.MAX_NUMBERS`)."""
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _FIELD: Final = re.compile(r"[%{]")
+_QUOTED: Final = re.compile(r"%[^a-zA-Z%]*[ra]|![ra]")
 _WIDTH_FROM_ARGUMENT: Final = re.compile(r"%[-+ #0]*\*|%[^a-zA-Z%]*\.\*|\{[^{}]*:[^{}]*\{")
 
 
 class Budget:
     """What one rendering has left."""
 
-    __slots__ = ("_bytes", "_ends_at", "_nodes")
+    __slots__ = ("_bytes", "_ends_at", "_nodes", "heaviest_round")
 
     def __init__(self) -> None:
         self._nodes = MAX_NODES
         self._bytes = MAX_BYTES
         self._ends_at = time.monotonic() + MAX_TIME_S
+        self.heaviest_round = ROUND_NODES
 
     def charge(self, count: int = 0, size: int = 0) -> None:
         """Raises SecurityError: it is more than is left."""
@@ -153,6 +161,18 @@ class Budget:
         self.charge(weight * CONTAINER_NODES * len(items) // 2)
         waiting.extend(items)
 
+    def charge_tuples(self, values: Iterable[Any]) -> None:
+        """Those among them: whatever looks one up asks for its hash, which is that of all that is in it."""
+        for value in values:
+            if isinstance(value, tuple):
+                self.charge_value(value, 1, 0)
+
+    def listed(self, value: Any) -> Any:
+        """An iterator as a list, charged one by one; anything else as it is."""
+        if type(value) in _NO_ITERATORS or not isinstance(value, Iterator):
+            return value
+        return list(self.charging(value))
+
     def charging(self, items: Iterable[Any], weight: int = 1) -> Iterator[Any]:
         """`items`, charged one by one."""
         for item in items:
@@ -166,8 +186,8 @@ def budget_of(context: Context) -> Budget:
 
 
 def text_size(text: str | bytes) -> int:
-    """Bytes of a text in memory, at most."""
-    return len(text) if text.isascii() else 4 * len(text)
+    """Bytes of a text in memory, at most; those of bytes when they are printed."""
+    return len(text) if isinstance(text, str) and text.isascii() else 4 * len(text)
 
 
 def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
@@ -195,6 +215,7 @@ def count_loops(tree: nodes.Template) -> None:
 def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any]:
     """`items`, a round each."""
     budget = budget_of(context)
+    budget.heaviest_round = max(budget.heaviest_round, weight)
     for item in items:
         budget.charge_round(weight)
         yield item
@@ -209,10 +230,19 @@ def charge_slice(budget: Budget, value: Any, part: slice) -> None:
 
 
 def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> None:
-    """What `left operator right` takes; asked before it is done."""
+    """What `left operator right` takes; asked before it is done. What has no cost here is no operand."""
+    is_format = operator == "%" and isinstance(left, str)
+    if operator == "-" and isinstance(left, _KEYS) and isinstance(right, (*_KEYS, list, tuple, dict)):
+        budget.charge_value((left, right), _SOUGHT_NODES)
+        return
+    for operand in (left,) if is_format else (left, right):
+        if not isinstance(operand, _OPERANDS):
+            raise SecurityError(
+                f"operator {operator!r} of {type(operand).__name__!r} is not open to templates: do it in a python step"
+            )
     if isinstance(left, int) and isinstance(right, int):
-        _charge_numbers(budget, operator, left, right)
-    elif operator == "%" and isinstance(left, str):
+        charge_numbers(budget, operator, left, right)
+    elif is_format:
         charge_format(budget, left, right if isinstance(right, tuple) else (right,))
     elif operator == "*":
         for items, times in ((left, right), (right, left)):
@@ -234,7 +264,8 @@ def joined_size(texts: Iterable[Any]) -> int:
     return length if all(map(str.isascii, found)) else 4 * length
 
 
-def _charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None:
+def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None:
+    """The same of whole numbers."""
     bits = (left.bit_length(), right.bit_length())
     made = sum(bits) if operator == "*" else max(bits)
     if operator == "**" and right > 0:
@@ -252,5 +283,6 @@ def charge_format(budget: Budget, template: str, arguments: Iterable[Any]) -> No
     widths = sum(int(number.group()) for number in _NUMBER.finditer(template))
     fields = sum(1 for _ in _FIELD.finditer(template))
     budget.charge(fields, 4 * widths)
+    quotes = _QUOTED.search(template) is not None
     for argument in arguments if fields else ():
-        budget.charge_printed(argument, fields)
+        budget.charge_printed([argument] if quotes else argument, fields)

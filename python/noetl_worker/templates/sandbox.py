@@ -16,8 +16,10 @@ from jinja2.utils import missing, pass_context
 
 from noetl_worker.errors import CredentialError
 from noetl_worker.templates import limits as template_limits
-from noetl_worker.templates.costs import FILTER_COSTS, TEST_COSTS, Format, charge_call, charged
-from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, new_object, to_text, truthy
+from noetl_worker.templates.calls import Format, charge_call, charged
+from noetl_worker.templates.costs import ATTRIBUTE_AT, FILTER_COSTS, TEST_COSTS
+from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, to_text, truthy
+from noetl_worker.templates.keys import KEY_TYPES, CheckedNamespace, new_object
 from noetl_worker.templates.limits import Budget, budget_of, charge_operation, charge_slice, joined_size
 from noetl_worker.templates.redacted import check_read
 
@@ -181,6 +183,19 @@ class _Generator(CodeGenerator):
         others = [nodes.Operand(operand.op, _Compared(operand.expr)) for operand in node.ops]
         super().visit_Compare(nodes.Compare(_Compared(node.expr), others), frame)
 
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        if all(isinstance(pair.key, nodes.Const) for pair in node.items):
+            super().visit_Dict(node, frame)
+            return
+        self.write("environment.new_object((")
+        for pair in node.items:
+            self.write("(")
+            self.visit(pair.key, frame)
+            self.write(", ")
+            self.visit(pair.value, frame)
+            self.write("), ")
+        self.write("))")
+
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
         if not isinstance(node.arg, nodes.Slice):
             super().visit_Getitem(node, frame)
@@ -230,6 +245,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     code_generator_class = _Generator
     context_class = TemplateScope
+    new_object = staticmethod(new_object)
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self, undefined: type[Undefined]) -> None:
@@ -242,12 +258,15 @@ class Environment(ImmutableSandboxedEnvironment):
             optimized=False,  # it would work out constants without a budget, for the process
         )
         filters: dict[str, Callable[..., Any]] = {**self.filters, **FILTERS}
-        self.filters = {name: charged(filters[name], cost) for name, cost in FILTER_COSTS.items()}
+        self.filters = {
+            name: charged(filters[name], cost, ATTRIBUTE_AT.get(name)) for name, cost in FILTER_COSTS.items()
+        }
         self.filters[template_limits.COUNTED] = template_limits.counted
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: charged(tests[name], cost) for name, cost in TEST_COSTS.items()}
         del self.globals["lipsum"]
         self.globals["dict"] = new_object
+        self.globals["namespace"] = CheckedNamespace
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`value.name` without a call: the key of an object. `{{ workload.items }}` is data, not a method."""
@@ -273,6 +292,8 @@ class Environment(ImmutableSandboxedEnvironment):
         return self.getattr(obj, "result")
 
     def getitem(self, obj: Any, argument: Any) -> Any:
+        if not isinstance(argument, KEY_TYPES):  # its hash and its text are those of all that is in it
+            raise SecurityError(f"a key is a text or a number, no {type(argument).__name__}")
         if isinstance(obj, SecretEntry):
             return obj.field(str(argument))
         if isinstance(argument, str) and isinstance(obj, (str, dict, list, tuple)):
@@ -295,21 +316,25 @@ class Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja's own
-        charge_call(__context, __obj, args, kwargs)
-        return super().call(__context, __obj, *args, **kwargs)
+        return super().call(__context, __obj, *charge_call(__context, __obj, args, kwargs), **kwargs)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         if any(found.name == template_limits.COUNTED for found in tree.find_all(nodes.Filter)):
             raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
+        if tree.find(nodes.EvalContextModifier) is not None:
+            raise SecurityError("autoescape is not open to templates: use the filter escape")
         template_limits.count_loops(tree)
         return tree
 
     @staticmethod
     def compared(context: Context, value: Any) -> Any:
         """A side of a comparison: all that is in it may be looked at."""
-        if type(value) not in JSON_SCALARS or (type(value) is str and len(value) > _SHORT):
-            budget_of(context).charge_value(value, 1, 0 if isinstance(value, str) else 1)
+        if isinstance(value, str):
+            if len(value) > _SHORT:
+                budget_of(context).charge(1 + len(value) // 64)
+        elif type(value) not in JSON_SCALARS:
+            budget_of(context).charge_value(value)
         return value
 
     def slice(self, context: Context, value: Any, start: Any, stop: Any, step: Any) -> Any:

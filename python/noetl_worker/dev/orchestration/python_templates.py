@@ -19,7 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.templates.costs import FILTER_COSTS, charged
+from noetl_worker.templates.calls import charged
+from noetl_worker.templates.costs import FILTER_COSTS
 from noetl_worker.templates.sandbox import Environment
 
 _NAME: Final = re.compile(r"\s*\{\{\s*(\w+)\s*\}\}\s*")
