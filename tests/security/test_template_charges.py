@@ -121,6 +121,14 @@ def test_hash_of_a_tuple_of_tuples_is_charged_or_refused(template: str) -> None:
     refused(NEST + template, f"{STEPS}|no (tuple|list)")
 
 
+@pytest.mark.parametrize("template", ["{{ m.get(ns.t) }}", "{{ ns.t in m }}"])
+def test_tuple_in_a_tuple_thousands_of_times_is_refused(template: str) -> None:
+    """The hash of so deep a tuple takes all of the stack, and the worker with it."""
+    deeper = "{% set ns.t = " + "(" * 20 + "ns.t" + ",)" * 20 + " %}"
+    made = "{% set ns = namespace() %}{% for i in range(1500) %}" + deeper + "{% endfor %}"
+    refused(made + template, STEPS)
+
+
 def test_namespace_prints_without_what_is_in_it() -> None:
     """The same printed within a namespace."""
     assert render(NEST + "{% set ns = namespace() %}{% set ns.a = t %}{{ ns }}", {}) == "<Namespace>"
@@ -156,6 +164,7 @@ def test_method_that_has_no_cost_is_refused(call: str) -> None:
         ("{{ '%r' % ('\\x00' * 9000000) }}", BYTES),
         (DEEP + "{{ ns.a | tojson(indent=400) | length }}", BYTES),
         ("{{ ('http://a.bc ' * 2000) | urlize(target='x' * 50000) | length }}", "urlize: an argument of over 100"),
+        ("{{ ('{0' ~ '.a' * 300000 ~ '}').format(m) }}", STEPS),
         ("{{ rows | map(attribute='a' ~ '.a' * 900) | list | length }}", "an attribute of over 8 parts"),
         ("{{ rows | sort(attribute='a' ~ ',a' * 900) | length }}", "an attribute of over 8 parts"),
         ("{{ rows | sort(false, false, 'a' ~ ',a' * 900) | length }}", "an attribute of over 8 parts"),

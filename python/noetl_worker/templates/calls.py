@@ -16,6 +16,8 @@ from noetl_worker.templates.limits import CALL_NODES, budget_of, charge_format, 
 
 _OWN_NODES: Final = 14
 """Of a filter or test, whatever it does."""
+_STEP_NODES: Final = 10
+"""Of an attribute or index in a field of `text.format`."""
 _MAX_PARTS: Final = 8
 _OWNERS: Final = (LoopContext, Cycler)
 _FUNCTIONS: Final = (BlockReference, Joiner, Undefined)
@@ -56,6 +58,7 @@ def charge_call(
     arguments = tuple(map(budget.listed, arguments))
     budget.charge_tuples((*arguments, *named.values()))
     if isinstance(function, Format):
+        budget.charge(_STEP_NODES * (function.text.count(".") + function.text.count("[")))
         charge_format(budget, function.text, (*arguments, *named.values()))
     elif function is new_object or function is CheckedNamespace:
         budget.charge_value(arguments)

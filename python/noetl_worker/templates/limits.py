@@ -61,6 +61,8 @@ _OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
 _KEYS: Final = (KeysView, set)
 _SOUGHT_NODES: Final = 80
 """The weight of a key that is sought among others (see `keys.MAX_NUMBERS`)."""
+_NESTED_NODES: Final = 32
+"""Of a tuple in a tuple: Python goes down them for their hash, and ends the process where its stack does."""
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _FIELD: Final = re.compile(r"[%{]")
 _QUOTED: Final = re.compile(r"%[^a-zA-Z%]*[ra]|![ra]")
@@ -159,6 +161,8 @@ class Budget:
                 self.charge(size=size * _texts_size(items, len(kinds) == 1))
             return
         self.charge(weight * CONTAINER_NODES * len(items) // 2)
+        if isinstance(items, tuple) and any(issubclass(kind, tuple) for kind in kinds):
+            self.charge(_NESTED_NODES * len(items))
         waiting.extend(items)
 
     def charge_tuples(self, values: Iterable[Any]) -> None:
