@@ -155,6 +155,7 @@ def test_method_that_has_no_cost_is_refused(call: str) -> None:
     ("template", "match"),
     [
         (LOOP, STEPS),
+        ("{% macro f() %}{{ varargs | length }}{% endmacro %}" + "{{ f(*ints) }}" * 3, STEPS),
         ("{{ [" + "'zz' in text," * 200 + "] }}", STEPS),
         (NUMBERS + "{{ ([a] * 3000) | select('divisibleby', b) | list | length }}", STEPS),
         (NUMBERS + "{{ ([-a] * 20000) | map('abs') | list | length }}", BYTES),

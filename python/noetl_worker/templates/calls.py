@@ -16,6 +16,8 @@ from noetl_worker.templates.limits import CALL_NODES, budget_of, charge_format, 
 
 _OWN_NODES: Final = 14
 """Of a filter or test, whatever it does."""
+_GIVEN_NODES: Final = 4
+"""Of each argument; all of a list may be given as arguments (`*list`)."""
 _STEP_NODES: Final = 10
 """Of an attribute or index in a field of `text.format`."""
 _MAX_PARTS: Final = 8
@@ -46,15 +48,16 @@ def charge_call(
     budget = budget_of(context)
     if not _OF_SCOPE.isdisjoint(named):
         named = {name: value for name, value in named.items() if name not in _OF_SCOPE}
+    given = _GIVEN_NODES * (len(arguments) + len(named))
     if isinstance(function, Macro):
-        budget.charge_round(CALL_NODES)
+        budget.charge_round(CALL_NODES + given)
         return arguments
     if isinstance(function, LoopContext):
         if named or len(arguments) != 1:
             raise SecurityError("loop(...) takes the elements and nothing else")
         budget.charge_round(CALL_NODES)
         return (counted(context, arguments[0], budget.heaviest_round),)
-    budget.charge(1 + 4 * (len(arguments) + len(named)))
+    budget.charge(1 + given)
     arguments = tuple(map(budget.listed, arguments))
     budget.charge_tuples((*arguments, *named.values()))
     if isinstance(function, Format):
@@ -81,7 +84,7 @@ def _charge_other(context: Context, function: Any, arguments: tuple[Any, ...], n
             return
     is_offered = isinstance(owner, _OWNERS) or isinstance(function, _FUNCTIONS) or not callable(function)
     if not is_offered and not any(function is offered for offered in context.environment.globals.values()):
-        kind = owner if isinstance(owner, type) else type(owner)
+        kind = owner if isinstance(owner, type) else type(function if owner is None else owner)
         raise SecurityError(f"method {name!r} of {kind.__name__!r} is not open to templates")
 
 
@@ -110,7 +113,7 @@ def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None =
             value = budget.charging(value, LAZY_NODES)
         else:
             value = budget.listed(value)
-        budget.charge(_OWN_NODES + len(arguments))
+        budget.charge(_OWN_NODES + len(arguments) + len(named))
         budget.charge_tuples((value, *arguments, *named.values()))
         if attribute_at is not None:
             _check_attribute(*arguments[attribute_at : attribute_at + 1], named.get("attribute"))
