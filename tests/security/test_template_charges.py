@@ -70,6 +70,7 @@ def test_keys_that_are_taken_from_keys_are_charged() -> None:
         ("{{ namespace(alike | batch(2) | list) }}", "a key of over 60 bits"),
         ("{{ {(1, 2): 3} }}", "a key is a text or a number, no tuple"),
         ("{{ {alike[9]: 3} }}", "a key of over 60 bits"),
+        ("{{ {20752587082923245559: 3} }}", "a key of over 60 bits"),
     ],
 )
 def test_key_whose_hash_an_author_chooses_is_refused(template: str, match: str) -> None:

@@ -184,7 +184,7 @@ class _Generator(CodeGenerator):
         super().visit_Compare(nodes.Compare(_Compared(node.expr), others), frame)
 
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
-        if all(isinstance(pair.key, nodes.Const) for pair in node.items):
+        if all(isinstance(pair.key, nodes.Const) and isinstance(pair.key.value, str) for pair in node.items):
             super().visit_Dict(node, frame)
             return
         self.write("environment.new_object((")
