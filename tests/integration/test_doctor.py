@@ -23,6 +23,7 @@ from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.settings.settings import load_settings
+from unit.outboxes import unsearchable
 
 # ── all of it ──
 
@@ -95,6 +96,15 @@ def test_outbox_directory_of_another_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert outbox.directory(load_settings({"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / "file")})).state is State.WRONG
     assert outbox.directory(settings(tmp_path, NOETL_WORKER_OUTBOX="off")).state is State.WARNING
+
+
+def test_outbox_directory_that_cannot_be_looked_at_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "parent").mkdir()
+    ours = load_settings({"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / "parent" / "outbox")})
+    with unsearchable(tmp_path / "parent"):
+        found = [outbox.directory(ours), outbox.contents(ours), outbox.disk(ours)]
+    assert [one.state for one in found] == [State.WRONG, State.UNKNOWN, State.UNKNOWN]
+    assert all("Permission denied" in one.found for one in found)
 
 
 def test_outbox_with_rows_of_a_dead_process_and_a_full_one(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ from rich.console import Console
 from closed_port import closed_port
 from integration.processes import Ended, typed
 from noetl_worker.cli.dev import worker_beside
+from noetl_worker.cli.local.kept_plane import kept_plane
 from noetl_worker.dev.kept.runs import KeptRow, KeptRuns
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
+from unit.outboxes import unsearchable
 
 DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
 FAILS = """\
@@ -199,6 +201,16 @@ def test_run_is_shown_and_not_kept_where_others_may_write(tmp_path: Path, state:
     assert "is not kept: directory" in done.err
     assert "chmod go-rwx it" in done.err
     assert list(state.iterdir()) == []
+
+
+async def test_place_of_kept_runs_that_cannot_be_looked_at_is_named(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.mkdir(parents=True)
+    with unsearchable(state.parent):
+        async with kept_plane("last") as kept:
+            assert kept is None
+    assert "the kept runs of dev cannot be asked: [Errno 13] Permission denied" in capsys.readouterr().err
 
 
 async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
 from unit.planes import URL
 
+_NOBODY = 65534
 OPEN: list[Outbox] = []
 """Those that `box` has made; each test of a file that makes some closes them."""
 
@@ -34,6 +38,19 @@ def left(directory: Path) -> list[str]:
 def taken(ours: Outbox) -> list[EventSet]:
     """The sets that it takes over; those that cannot be read are left out."""
     return [one for row in ours.adopt() if (one := ours.load(row.key)) is not None]
+
+
+@contextmanager
+def unsearchable(parent: Path) -> Iterator[None]:
+    """What lies below cannot be looked at meanwhile; root gives up its rights to do so all the same."""
+    mode, user = parent.stat().st_mode, os.geteuid()
+    parent.chmod(0)
+    os.seteuid(user or _NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        parent.chmod(mode)
 
 
 def left_behind(directory: Path, left: EventSet | None = None) -> None:

@@ -25,7 +25,7 @@ from noetl_worker.outbox.file import OutboxFile, OutboxRow
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.outbox.rows import read_row
 from patience import PATIENCE_S
-from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
+from unit.outboxes import OPEN, box, event_set, left, left_behind, taken, unsearchable
 from unit.planes import URL
 
 
@@ -106,6 +106,19 @@ def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
     assert said.count("outbox_not_writable") == 1
     assert "NOETL_WORKER_OUTBOX_DIR" in said
     ours.close()
+
+
+def test_directory_that_cannot_be_looked_at_is_not_used_and_the_log_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_behind(tmp_path / "parent" / "outbox")
+    ours = box(tmp_path / "parent" / "outbox")
+    with unsearchable(tmp_path / "parent"):
+        assert [ours.adopt(), ours.adopt()] == [[], []]
+    said = capsys.readouterr().out
+    assert said.count("outbox_not_writable") == 1
+    assert "PermissionError" in said
+    assert len(ours.adopt()) == 1, "a running worker looks again"
 
 
 class Database(sqlite3.Connection):

@@ -25,7 +25,9 @@ def directory(settings: Settings) -> Finding:
         fix = "NOETL_WORKER_OUTBOX=on_failure"
         return warning(check, "no outbox: results are in memory while a plane refuses them", wanted, fix)
     path = directory_of(settings.outbox_dir)
-    if not path.exists():
+    try:
+        require_own_directory(path)
+    except FileNotFoundError:
         parent = _existing(path)
         if os.access(parent, os.W_OK | os.X_OK):
             return fine(check, f"{path} is made when it is needed", wanted)
@@ -33,10 +35,9 @@ def directory(settings: Settings) -> Finding:
             return wrong(check, f"{path} cannot be made: {parent} is on a read-only file system", wanted, _MOUNT)
         fix = "make NOETL_WORKER_OUTBOX_DIR a directory of the worker's user"
         return wrong(check, f"{path} cannot be made: {parent} is not writable", wanted, fix)
-    try:
-        require_own_directory(path)
     except OSError as error:
-        return wrong(check, str(error), wanted, "name another one in NOETL_WORKER_OUTBOX_DIR, or do what it says")
+        fix = "name another one in NOETL_WORKER_OUTBOX_DIR, or make this one the worker's own"
+        return wrong(check, str(error), wanted, fix)
     if not os.access(path, os.W_OK | os.X_OK):
         if _is_read_only(path):
             return wrong(check, f"{path} is on a read-only file system", wanted, _MOUNT)
@@ -70,11 +71,11 @@ def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
 
 def disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
     check, wanted = "outbox disk", f"{size // _MIB} MiB free, as much as the outbox may take"
-    place = _existing(directory_of(settings.outbox_dir))
     try:
+        place = _existing(directory_of(settings.outbox_dir))
         free = shutil.disk_usage(place).free
     except OSError as error:
-        return unknown(check, f"{place}: {error}", wanted)
+        return unknown(check, str(error), wanted)
     found = f"{free // _MIB} MiB free below {place}"
     fix = "make room there, or name another disk in NOETL_WORKER_OUTBOX_DIR"
     if free < _LEAST_FREE:

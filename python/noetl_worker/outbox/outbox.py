@@ -179,11 +179,13 @@ class Outbox:
 
     def adopt(self) -> list[OutboxRow]:
         """Take over the files whose owner is dead. Their rows count as ours from now on; `load` reads one."""
-        if self._is_off or not self._directory.is_dir():
+        if self._is_off:
             return []
         rows: list[OutboxRow] = []
         try:
             require_own_directory(self._directory)
+        except FileNotFoundError:  # made when it is needed
+            return []
         except _Trouble as error:
             self._log_failure(error)
             return []

@@ -56,9 +56,10 @@ def look_into(directory: Path) -> OutboxView:
     Raises:
         OSError: it is not this user's alone (`NotOwn`, whose text says what to do), or cannot be read.
     """
-    if not directory.exists():
+    try:
+        require_own_directory(directory)
+    except FileNotFoundError:
         return OutboxView((), ())
-    require_own_directory(directory)
     kept: list[KeptSet] = []
     unreadable = list(directory.glob("outbox-*.unreadable"))
     for file in sorted(directory.glob("outbox-*.sqlite3")):

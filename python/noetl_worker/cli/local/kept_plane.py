@@ -63,9 +63,9 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
 
 def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
     """The id and the rows of its run; `last` is the id of the newest one."""
-    if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
-        return name, ()
     try:
+        if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
+            return name, ()
         from noetl_worker.dev.kept.runs import LAST, KeptRuns
 
         kept = KeptRuns()
