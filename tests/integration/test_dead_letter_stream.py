@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from integration.desk import DEAD_LETTERS, STREAM, Desk, desk
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.consumer import ensure_durable
+from noetl_worker.jetstream.dead_letter_counts import DeadLetterCounts
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.settings.settings import load_settings
 
@@ -74,16 +75,45 @@ async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_diffe
         assert {one["agrees"] for one in of_dead_letters(after.out)} == {True}
 
 
+MAY_NOT_LOOK = f"""
+authorization {{ users: [ {{ user: w, password: "w", permissions: {{ publish: {{ deny: [
+  "$JS.API.STREAM.INFO.{DEAD_LETTER_STREAM}", "$JS.API.STREAM.MSG.GET.{DEAD_LETTER_STREAM}"
+] }} }} }} ] }}
+no_auth_user: w
+"""
+
+
 async def test_login_that_may_not_look_at_the_dead_letters_starts_all_the_same() -> None:
-    denied = f'permissions: {{ publish: {{ deny: ["$JS.API.STREAM.INFO.{DEAD_LETTER_STREAM}"] }} }}'
-    config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
-    async with desk(config) as there:
+    async with desk(MAY_NOT_LOOK) as there:
         await make_dead_letters(there, discard="old")
         with capture_logs() as logs:
             durable = await ensure_durable(there.connection.client, load_settings({}))
         assert durable.stream == STREAM
         [told] = [line for line in logs if line["event"] == "dead_letter_stream_unknown"]
         assert told["subject"] == DEAD_LETTERS
+
+
+async def test_login_that_may_not_look_at_the_dead_letters_makes_pauses_and_resumes_the_durable() -> None:
+    async with desk(MAY_NOT_LOOK) as there:
+        await there.keep()
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 0, applied.out + applied.err
+        assert "the stream of dead letters could not be looked at: " in applied.out
+        looked = json.loads((await there.type("nats", "ensure", "--json")).out)
+        assert (looked["as_wanted"], looked["dead_letters"]) == (True, None)
+        assert "since NATS refuses it" in looked["dead_letters_unknown"]
+        assert (await there.type("nats", "pause", "--for", "1m")).code == 0
+        assert (await there.type("nats", "resume")).code == 0
+
+
+async def test_dead_letters_that_may_not_be_counted_are_told_in_the_log() -> None:
+    async with desk(MAY_NOT_LOOK) as there:
+        await there.keep()
+        with capture_logs() as logs:
+            await DeadLetterCounts(there.store).look()
+        [told] = [line for line in logs if line["event"] == "dead_letters_not_counted"]
+        assert told["log_level"] == "warning"
+        assert "noetl-worker doctor" in told["advice"]
 
 
 async def test_dead_letter_of_a_message_that_comes_again_is_kept_once() -> None:

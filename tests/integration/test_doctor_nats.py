@@ -63,6 +63,8 @@ DENIED = {
         "may acknowledge commands": f"$JS.ACK.{STREAM}.{DURABLE}.>",
         "may keep dead letters": "noetl.dead_letters",
         "may make the stream of dead letters": "$JS.API.STREAM.CREATE.NOETL_DEAD_LETTERS",
+        "may look at the stream of dead letters": "$JS.API.STREAM.INFO.NOETL_DEAD_LETTERS",
+        "may read dead letters": "$JS.API.STREAM.MSG.GET.NOETL_DEAD_LETTERS",
         "may read the notes of starts": f"$JS.API.STREAM.MSG.GET.KV_{BUCKET}",
         "may note the start of a command": f"$KV.{BUCKET}.>",
         "may make the bucket of these notes": f"$JS.API.STREAM.CREATE.KV_{BUCKET}",
@@ -84,7 +86,8 @@ async def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(
             url = f"nats://u{number}:p@{server.host}:{server.port}"
             findings = await nats.examine(settings(tmp_path, NATS_URL=url))
             found = by_check(findings)[check]
-            expected = State.WARNING if "make" in check or BUCKET in subject else State.WRONG
+            is_warning = "make" in check or BUCKET in subject or "NOETL_DEAD_LETTERS" in subject
+            expected = State.WARNING if is_warning else State.WRONG
             assert found.state is expected, (check, findings)
             assert found.wanted == f"{verb} to {subject}"
             assert f'allow: [..., "{subject}"]' in found.fix
@@ -108,6 +111,24 @@ async def test_login_that_may_not_make_what_is_missing_is_wrong_and_does_not_sta
                 await ensure_durable(connection.client, ours)
         finally:
             await connection.close()
+
+
+async def test_stream_of_dead_letters_that_may_not_be_looked_at_hides_nothing_else(tmp_path: Path) -> None:
+    denied = '"$JS.API.STREAM.INFO.KEPT", "$JS.API.STREAM.MSG.GET.KEPT"'
+    user = f"{{user: u, password: p, permissions: {{publish: {{deny: [{denied}]}}}}}}"
+    admin = "{user: admin, password: p}"
+    config = f"accounts {{ A {{ jetstream: enabled, users: [{admin}, {user}] }} }}\nno_auth_user: admin"
+    async with NatsServer(config=config) as server:
+        await made(server)
+        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+        await ask(connection.client, "STREAM.CREATE.KEPT", {"name": "KEPT", "subjects": ["noetl.dead_letters"]})
+        await connection.close()
+        ours = settings(tmp_path, NATS_URL=f"nats://u:p@{server.host}:{server.port}")
+        found = by_check(await nats.examine(ours))
+        assert [check for check, one in found.items() if one.state is State.WRONG] == []
+        assert found["dead letters"].state is State.UNKNOWN
+        assert 'allow: [..., "$JS.API.STREAM.INFO.KEPT"]' in found["may look at the stream of dead letters"].fix
+        assert {"stream", "durable", "durable: ack_wait"} <= found.keys()
 
 
 async def test_trying_the_permissions_leaves_no_note_and_makes_no_bucket(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from closed_port import closed_port
+from integration.desk import desk
 from integration.house import House, house
 from integration.processes import command_line, typed
 from noetl_worker.delivery.dead_letter import pack
@@ -119,6 +120,23 @@ async def test_dead_letter_is_told_with_its_number_and_reason() -> None:
         assert story.conclusion.startswith("it was kept as dead letter 1: noetl-worker dead-letters show 1")
         assert "unknown command: 404 (6 deliveries, kept by w-2)" in texts(story, "NATS")
         assert any("execution 1" in text for text in story.unknown)  # the plane does not know it
+
+
+async def test_message_is_found_also_where_the_dead_letters_may_not_be_read() -> None:
+    denied = 'permissions: { publish: { deny: ["$JS.API.STREAM.MSG.GET.NOETL_DEAD_LETTERS"] } }'
+    config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
+    async with desk(config) as there:
+        await there.make_stream()
+        await there.make_durable()
+        await there.keep()
+        body = {"execution_id": 1, "event_id": 3, "command_id": "1:load:3", "step": "load", "server_url": "http://s"}
+        await there.connection.client.jetstream().publish("noetl.commands", json.dumps(body).encode())
+        nowhere = f"http://127.0.0.1:{closed_port()}"
+        asked = await there.type("why", "1:load:3", "--json", NOETL_SERVER_URL=nowhere)
+        story = json.loads(asked.out)
+        assert asked.code == 0
+        assert story["conclusion"].startswith("it waits in the stream")
+        assert any(text.startswith("the dead letters: ") for text in story["unknown"])
 
 
 async def test_outcome_in_the_outbox_is_told_with_who_sends_it() -> None:

@@ -22,6 +22,7 @@ from noetl_worker.jetstream.comparison import (
 )
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find, of_another_stream, take_stream
+from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.jetstream.trial import server_version
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import Settings
@@ -53,10 +54,12 @@ async def examine(settings: Settings, now: Callable[[], float] = lambda: time.ti
 
 async def _behind(connection: Connection, settings: Settings, now: Callable[[], float]) -> list[Finding]:
     client, subject = connection.client, settings.nats_subject
-    stream = settings.nats_stream
-    if not stream and not any(finding.state is State.WRONG for finding in await permissions.first_tried(connection)):
-        stream = await stream_of(client, subject, f"{subject}.>") or ""
-    allowed = await permissions.tried(connection, settings, stream or DEFAULT_STREAM)
+    stream, kept_in = settings.nats_stream, ""
+    if not any(finding.state is State.WRONG for finding in await permissions.first_tried(connection)):
+        stream = stream or await stream_of(client, subject, f"{subject}.>") or ""
+        kept_in = await stream_of(client, settings.dead_letter_subject) or ""
+    streams = stream or DEFAULT_STREAM, kept_in or DEAD_LETTER_STREAM
+    allowed = await permissions.tried(connection, settings, *streams)
     if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
     found = await find(client, settings)
@@ -105,6 +108,8 @@ def _paused(found: Found) -> list[Finding]:
 
 def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
     wanted = "a stream that loses no dead letter (the first one makes it)"
+    if found.dead_letters_unknown:
+        return [unknown("dead letters", found.dead_letters_unknown, wanted)]
     if found.dead_letters is None:
         return [fine("dead letters", "no dead letter was ever kept", wanted)]
     rows = dead_letter_rows(found.dead_letters.config, settings)

@@ -47,7 +47,7 @@ def _first_needs(inbox: str) -> list[_Need]:
     ]
 
 
-def _needs(settings: Settings, stream: str) -> list[_Need]:
+def _needs(settings: Settings, stream: str, kept_in: str) -> list[_Need]:
     """Requests go without a reply subject, which JetStream does nothing with."""
     durable, api = settings.nats_consumer, "$JS.API"
     return [
@@ -78,6 +78,13 @@ def _needs(settings: Settings, stream: str) -> list[_Need]:
             body=IN_PROGRESS,
             grant=f"$JS.ACK.{stream}.{durable}.>",
         ),
+        *_needs_of_dead_letters(settings, api, kept_in),
+        *_needs_of_the_notes(api),
+    ]
+
+
+def _needs_of_dead_letters(settings: Settings, api: str, kept_in: str) -> list[_Need]:
+    return [
         _Need(
             "keep dead letters",
             settings.dead_letter_subject,
@@ -90,7 +97,18 @@ def _needs(settings: Settings, stream: str) -> list[_Need]:
             "it is to be made by an operator before the first dead letter",
             State.WARNING,
         ),
-        *_needs_of_the_notes(api),
+        _Need(
+            "look at the stream of dead letters",
+            f"{api}.STREAM.INFO.{kept_in}",
+            "it is not known whether it loses some, and how many it keeps",
+            State.WARNING,
+        ),
+        _Need(
+            "read dead letters",
+            f"{api}.STREAM.MSG.GET.{kept_in}",
+            "the metrics of kept ones stay 0, and `why` and `dead-letters` find none",
+            State.WARNING,
+        ),
     ]
 
 
@@ -121,9 +139,9 @@ async def first_tried(connection: Connection) -> list[Finding]:
     return [await _try(connection, need) for need in _first_needs(str(connection.client.new_inbox()))]
 
 
-async def tried(connection: Connection, settings: Settings, stream: str) -> list[Finding]:
-    """One finding for each thing."""
-    rest = [await _try(connection, need) for need in _needs(settings, stream)]
+async def tried(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
+    """One finding for each thing; `kept_in`: the stream of dead letters."""
+    rest = [await _try(connection, need) for need in _needs(settings, stream, kept_in)]
     return [*await first_tried(connection), *rest]
 
 

@@ -87,7 +87,9 @@ class Found:
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
     dead_letters: DeadLetterStream | None = None
-    """None: no dead letter has been kept yet; the first one makes the stream."""
+    """None: no dead letter has been kept yet, and the first one makes the stream; or they could not be looked at."""
+    dead_letters_unknown: str = ""
+    """Why they could not be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     if fatal:
         raise JetStreamError(_refusal(found, fatal[0], settings))
     _warn("durable_differs", found.durable, rows)
-    await _warn_of_dead_letters(client, settings)
+    _warn_of_dead_letters(await _with_dead_letters(client, found, settings), settings)
     config = found.stream_info["config"] if found.stream_info is not None else None
     return replace(_durable(found.stream, info), stream_config=config)
 
@@ -146,28 +148,29 @@ async def ensure_at_start(client: Client, settings: Settings) -> Durable:
                 raise
 
 
-async def _warn_of_dead_letters(client: Client, settings: Settings) -> None:
-    """Dead letters are rare: what their stream is like, or that it may not be looked at, refuses no start."""
-    try:
-        dead_letters = await _find_dead_letters(client, settings)
-    except JetStreamError as error:
-        log.warning("dead_letter_stream_unknown", subject=settings.dead_letter_subject, error=str(error))
-        return
-    if dead_letters is not None:
-        rows = dead_letter_rows(dead_letters.config, settings)
-        _warn("dead_letter_stream_differs", dead_letters.stream, rows)
+def _warn_of_dead_letters(found: Found, settings: Settings) -> None:
+    if found.dead_letters_unknown:
+        error = found.dead_letters_unknown
+        log.warning("dead_letter_stream_unknown", subject=settings.dead_letter_subject, error=error)
+    elif found.dead_letters is not None:
+        rows = dead_letter_rows(found.dead_letters.config, settings)
+        _warn("dead_letter_stream_differs", found.dead_letters.stream, rows)
 
 
 async def find(client: Client, settings: Settings) -> Found:
     """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT), the durable and the stream of dead
-    dead letters; makes nothing."""
-    return replace(await _find_commands(client, settings), dead_letters=await _find_dead_letters(client, settings))
+    letters; makes nothing."""
+    return await _with_dead_letters(client, await _find_commands(client, settings), settings)
 
 
-async def _find_dead_letters(client: Client, settings: Settings) -> DeadLetterStream | None:
-    stream = await stream_of(client, settings.dead_letter_subject)
-    info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
-    return DeadLetterStream(str(stream), info["config"]) if info is not None else None
+async def _with_dead_letters(client: Client, found: Found, settings: Settings) -> Found:
+    """Dead letters are rare: that their stream may not be looked at refuses nothing else."""
+    try:
+        stream = await stream_of(client, settings.dead_letter_subject)
+        info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
+    except JetStreamError as error:
+        return replace(found, dead_letters_unknown=str(error))
+    return found if info is None else replace(found, dead_letters=DeadLetterStream(str(stream), info["config"]))
 
 
 async def _find_commands(client: Client, settings: Settings) -> Found:

@@ -45,7 +45,8 @@ class DeadLetterCounts:
                 await self._read(stream, await self._store.state(stream))
         except JetStreamError as error:
             self._due_at = time.monotonic() + AFTER_A_FAILURE_S
-            log.debug("dead_letters_not_counted", error=str(error))
+            advice = "the metrics of kept dead letters are out of date; may this login read them: `noetl-worker doctor`"
+            log.warning("dead_letters_not_counted", error=str(error), advice=advice)
             return
         self._show()
 

@@ -63,6 +63,7 @@ class ComparisonView:
             "stream": _as_json(self.found.stream, self.found.stream_info is not None, self.stream),
             "durable": _as_json(self.found.durable, self.found.durable_info is not None, self.durable),
             "dead_letters": self._dead_letters_as_json(),
+            "dead_letters_unknown": self.found.dead_letters_unknown,
         }
 
     def _dead_letters_as_json(self) -> dict[str, Any] | None:
@@ -97,6 +98,8 @@ class ComparisonView:
                 f"durable {self.found.durable} is paused by an operator for {shown(left_s)} more, and delivers nothing "
                 "until then: noetl-worker nats resume ends it"
             )
+        if self.found.dead_letters_unknown:
+            lines.append(f"the stream of dead letters could not be looked at: {self.found.dead_letters_unknown}")
         if self.is_as_wanted:
             return [*lines, "Stream and durable are as the settings want them."]
         if self.found.stream_info is None:
