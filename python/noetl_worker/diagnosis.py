@@ -66,6 +66,9 @@ class Story:
         self.facts.append(Fact(source, at, redaction.redact_text(text)))
         self.is_known = True
 
+    def lacks(self, text: str) -> None:
+        self.unknown.append(redaction.redact_text(text))
+
     def means(self, conclusion: str) -> None:
         """The first conclusion stands: the plane's word counts over what NATS and this machine say."""
         self.conclusion = self.conclusion or redaction.redact_text(conclusion)
@@ -140,7 +143,7 @@ class Diagnosis:
         try:
             view = look_into(directory)
         except OSError as error:
-            story.unknown.append(f"the outbox: {error}")
+            story.lacks(f"the outbox: {error}")
             return
         for kept in view.kept:
             if not self._is_ours(kept.command_id):
@@ -160,18 +163,18 @@ class Diagnosis:
         try:
             connection = await connect(self._settings, "noetl-worker why", attempts=1)
         except (JetStreamError, OSError) as error:
-            story.unknown.append(str(error))
+            story.lacks(str(error))
             return
         try:
             found = await find(connection.client, self._settings)
             try:
                 await self._ask_dead_letters(DeadLetterStore(connection, self._settings.dead_letter_subject), story)
             except JetStreamError as error:  # a login may read the commands alone
-                story.unknown.append(f"the dead letters: {error}")
+                story.lacks(f"the dead letters: {error}")
             if found.stream_info is not None:
                 self._note_messages(await self._search(connection.client, found.stream), found, story)
         except JetStreamError as error:
-            story.unknown.append(str(error))
+            story.lacks(str(error))
         finally:
             await connection.close()
 
@@ -245,11 +248,11 @@ class Diagnosis:
             elif (detail := await _execution_named(plane, story.command_id)) is not None:
                 self._note_execution(detail, story)
             else:
-                story.unknown.append("the control plane: name the execution with --execution, nothing here names it")
+                story.lacks("the control plane: name the execution with --execution, nothing here names it")
         except ServerRefused as error:
-            story.unknown.append(f"execution {story.execution_id}: {error}")
+            story.lacks(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
-            story.unknown.append(f"the control plane: {error}")
+            story.lacks(f"the control plane: {error}")
             if isinstance(error, TransportError):
                 self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
         finally:
@@ -277,7 +280,7 @@ class Diagnosis:
         reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
         story.means(f"{self._state_of(detail)}{reason}")
         if (detail.get("pagination") or {}).get("has_next"):
-            story.unknown.append(f"execution {story.execution_id} has more events than its newest page")
+            story.lacks(f"execution {story.execution_id} has more events than its newest page")
 
     def _state_of(self, detail: Mapping[str, Any]) -> str:
         status = detail.get("status")
@@ -297,9 +300,7 @@ class Diagnosis:
         elif claims:
             story.means(f"it was claimed by {_worker(events) or 'a worker'}, and the control plane has no end of it")
         if not events and (detail.get("pagination") or {}).get("has_next"):
-            story.unknown.append(
-                f"execution {story.execution_id} has more events than its newest page, which names it not"
-            )
+            story.lacks(f"execution {story.execution_id} has more events than its newest page, which names it not")
 
     def _is_of_command(self, event: Mapping[str, Any]) -> bool:
         if event.get("event_type") not in _SHOWN:

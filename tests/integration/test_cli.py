@@ -197,6 +197,22 @@ def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
         assert secret not in ended.out + ended.err
 
 
+@pytest.mark.parametrize(
+    ("variable", "given", "shown"),
+    [
+        ("NATS_URL", "nats://u:p@ssw0rd@h,tls://t0ken@i:1", "nats://***@h,tls://***@i:1"),
+        ("NOETL_SERVER_URL", "http://u:p@ssw0rd@h/p", "http://***@h/p"),
+        ("NOETL_SERVER_URL", "http://u:1/ssw0rd@h", "http://***@h"),
+        ("NOETL_WORKER_TRUSTED_SERVERS", "http://a,http://u:p@b", "http://a,http://***@b"),
+        ("NOETL_MCP_A_URL", "https://h/@owner/name", "https://h/@owner/name"),
+        ("NATS_USER", "me@example.org", "me@example.org"),
+    ],
+)
+def test_config_hides_the_login_of_an_address_and_nothing_else(variable: str, given: str, shown: str) -> None:
+    rows = [line.split("\t") for line in typed("config", **{variable: given}).out.splitlines()]
+    assert [value for name, value, *_ in rows if name == variable] == [shown]
+
+
 def test_config_shows_what_a_flag_says_and_that_it_is_one() -> None:
     given = ("--nats-consumer", "gpu", "-c", "3", "--nats-token", "t0ken")
     ended = typed("config", *given, WORKER_MAX_CONCURRENT="5")

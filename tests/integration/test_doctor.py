@@ -76,6 +76,16 @@ def test_setting_that_is_wrong_is_exit_2() -> None:
     assert "NOETL_WORKER_ACK_WAIT_S='soon'" in ended.err
 
 
+@pytest.mark.parametrize("is_up", [True, False])
+async def test_login_of_the_plane_is_not_shown(is_up: bool, tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        where = home.plane.url.removeprefix("http://") if is_up else f"127.0.0.1:{closed_port()}"
+        ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=f"http://user:hunter2@{where}")
+        findings = await examine(ours)
+    assert where in by_check(findings)["control plane"].found
+    assert "hunter2" not in str(findings)
+
+
 # ── this machine ──
 
 

@@ -179,6 +179,19 @@ async def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -
         assert story.conclusion.startswith("it completed")
 
 
+async def test_login_of_a_plane_that_does_not_answer_is_not_shown() -> None:
+    async with house(worker=False) as home:
+        nowhere = f"http://user:hunter2@127.0.0.1:{closed_port()}"
+        story = await asked(home, "1:none:2", NOETL_SERVER_URL=nowhere)
+        assert any("ConnectionRefused" in text for text in story.unknown)
+        assert "hunter2" not in str(story)
+        for words in (("report", "7", "--server", nowhere), ("replay", "7", "--server-url", nowhere)):
+            ended = await asyncio.to_thread(typed, *words)
+            assert ended.code == 3
+            assert "ConnectionRefused" in ended.err
+            assert "hunter2" not in ended.err
+
+
 async def test_command_line_ends_with_5_where_nothing_is_known() -> None:
     async with house(worker=False) as home:
         urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,44 @@ def test_secrets_never_show_in_repr_format_or_error() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings({"NATS_URL": "nats://u:hunter2@"})
     assert "hunter2" not in str(caught.value)
+
+
+needs_a_strict_urllib = pytest.mark.skipif(sys.version_info < (3, 11, 4), reason="urllib takes brackets in a password")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://u:p/hunter2@h",
+        "nats://u:1/hunter2@h",
+        "nats://u:1#hunter2@h",
+        "nats://u:1?hunter2@h",
+        "nats://to/hunter2@h",
+        "nats://a:1,nats://u:p/hunter2@h",
+        "http://u:p/hunter2@h",
+        pytest.param("nats://u:p[hunter2]x@h", marks=needs_a_strict_urllib),
+        pytest.param("http://u:p[hunter2]x@h", marks=needs_a_strict_urllib),
+    ],
+)
+def test_password_that_is_not_percent_encoded_stops_the_start_and_is_not_shown(url: str) -> None:
+    variable = "NATS_URL" if url.startswith("nats") else "NOETL_SERVER_URL"
+    with pytest.raises(SettingsError, match="percent-encoded") as caught:
+        load_settings({variable: url}, dotenv=Path(os.devnull))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://u:hunter2@h", "u:hunter2@h", "http://u:hunter2@", "http://u:hun@hunter2@h:x"])
+def test_password_in_an_address_that_is_not_usable_is_not_shown(url: str) -> None:
+    for variable in ("NOETL_SERVER_URL", "NOETL_WORKER_TRUSTED_SERVERS", "NOETL_MCP_A_URL"):
+        with pytest.raises(SettingsError, match="a URL") as caught:
+            load_settings({variable: url}, dotenv=Path(os.devnull))
+        assert "hunter2" not in str(caught.value)
+
+
+def test_port_of_an_address_is_a_number() -> None:
+    for variable, url in (("NATS_URL", "nats://h:42a2"), ("NOETL_SERVER_URL", "http://h:80a")):
+        with pytest.raises(SettingsError, match="a URL whose port is a number"):
+            load_settings({variable: url}, dotenv=Path(os.devnull))
 
 
 def test_settings_that_contradict_each_other_stop_the_start() -> None:

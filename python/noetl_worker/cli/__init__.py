@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from noetl_worker import __version__
-from noetl_worker.cli.system import EXIT_SETTINGS
+from noetl_worker.cli.system import EXIT_SETTINGS, text_of
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
 
 EXIT_NOT_REACHED: Final = 3
@@ -64,7 +64,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except NoetlWorkerError as error:
-            typer.echo(f"noetl-worker: {error}", err=True)
+            typer.echo(f"noetl-worker: {text_of(error) if isinstance(error, ControlPlaneError) else error}", err=True)
             is_not_reached = isinstance(error, (JetStreamError, ControlPlaneError))
             raise typer.Exit(EXIT_NOT_REACHED if is_not_reached else EXIT_SETTINGS) from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,8 @@ from noetl_worker.settings.line import SettingLine
 from noetl_worker.settings.settings import SETTINGS, Secret, SettingsReading, read_settings
 from noetl_worker.settings.sources import advice_on, unknown_names
 from noetl_worker.settings.tools import family_of
+from noetl_worker.settings.values import without_login
 
-_USER_INFO: Final = re.compile(r"://[^/@\s,]+@")
 _HIDDEN: Final = "***"
 _HEAD: Final = ("VARIABLE", "VALUE", "UNIT", "SOURCE")
 
@@ -52,27 +51,24 @@ def config(
 def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
     for line in SETTINGS:
         given, value = reading.given.get(line.variable), getattr(reading.settings, line.field)
-        text = value.reveal() if line.field == "nats_url" else _written(value)
-        yield line.variable, _USER_INFO.sub(f"://{_HIDDEN}@", text), line.unit, given.source if given else "default"
+        shown = _written(tuple(value.reveal().split(",")) if line.field == "nats_url" else value)
+        yield line.variable, shown, line.unit, given.source if given else "default"
     for variable, given in sorted(reading.given.items()):
         if (family := family_of(variable)) is not None:
-            yield (
-                variable,
-                _HIDDEN if family.is_secret else _USER_INFO.sub(f"://{_HIDDEN}@", given.text),
-                "",
-                given.source,
-            )
+            yield variable, _HIDDEN if family.is_secret else without_login(given.text), "", given.source
 
 
 def _written(value: Any) -> str:
-    """As one would write it into the variable."""
+    """As one would write it into the variable, without a login."""
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={number}" for name, number in value.items())
     if isinstance(value, float):
         return f"{value:g}"
-    return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(without_login, value))
+    return "" if value is None else without_login(str(value))
 
 
 def settings_markdown() -> str:

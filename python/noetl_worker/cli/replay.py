@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_INTERRUPTED, require_posix
+from noetl_worker.cli.system import EXIT_INTERRUPTED, require_posix, text_of
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -63,7 +63,7 @@ def replay(
         typer.echo(f"noetl-worker replay: {_refusal_text(error, name)}", err=True)
         raise typer.Exit(EXIT_NO_COMMAND if error.is_not_found else EXIT_PLANE) from None
     except ControlPlaneError as error:
-        typer.echo(f"noetl-worker replay: {error}", err=True)
+        typer.echo(f"noetl-worker replay: {text_of(error)}", err=True)
         raise typer.Exit(EXIT_PLANE) from None
     raise typer.Exit(code)
 
@@ -77,8 +77,9 @@ def _number(name: str) -> int | None:
 
 def _refusal_text(error: ServerRefused, name: str) -> str:
     if not error.is_not_found:
-        return str(error)
-    return f"the control plane knows no command of the event {name}: is it the id of its command.issued? ({error})"
+        return text_of(error)
+    unknown = f"the control plane knows no command of the event {name}: is it the id of its command.issued?"
+    return f"{unknown} ({text_of(error)})"
 
 
 async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -> int:

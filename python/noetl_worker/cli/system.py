@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from noetl_worker.errors import PlaybookError
+from noetl_worker.errors import ControlPlaneError, PlaybookError
 
 EXIT_SETTINGS: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -27,6 +27,13 @@ def require_posix() -> None:
             err=True,
         )
         raise typer.Exit(EXIT_CANNOT_START)
+
+
+def text_of(error: ControlPlaneError) -> str:
+    """For people: the address in it may have a login."""
+    from noetl_worker.secrets.redaction import redact_text
+
+    return redact_text(str(error))
 
 
 @contextmanager

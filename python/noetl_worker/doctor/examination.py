@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from noetl_worker.doctor import machine, nats, outbox, plane, tls, variables
 from noetl_worker.doctor.finding import Finding
 from noetl_worker.process.open_files import raise_open_files_limit
+from noetl_worker.secrets.redaction import redact_text
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.process.machine import memory_bytes
 
@@ -30,4 +32,9 @@ async def examine(settings: Settings) -> list[Finding]:
     there: Sequence[list[Finding]] = await asyncio.gather(
         tls.of_nats(settings), nats.examine(settings), tls.of_plane(settings), plane.examine(settings)
     )
-    return [*here, *(finding for findings in there for finding in findings)]
+    return [_without_secrets(finding) for findings in (here, *there) for finding in findings]
+
+
+def _without_secrets(finding: Finding) -> Finding:
+    """An address may have a login."""
+    return replace(finding, found=redact_text(finding.found))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.tools import family_of
+from noetl_worker.settings.values import without_login
 
 if TYPE_CHECKING:
     from noetl_worker.settings.settings import Settings
@@ -23,7 +24,8 @@ def check_families(given: Mapping[str, Given]) -> None:
         try:
             family.parse(found.text)
         except ValueError as error:
-            raise SettingsError(variable, "***" if family.is_secret else found.text, str(error)) from None
+            shown = "***" if family.is_secret else without_login(found.text)
+            raise SettingsError(variable, shown, str(error)) from None
 
 
 def check_together(settings: Settings) -> None:

@@ -59,7 +59,7 @@ def setting(
         try:
             return parse(text)
         except ValueError as error:
-            raise SettingsError(variable, "***" if is_secret else text, str(error)) from None
+            raise SettingsError(variable, "***" if is_secret else values.without_login(text), str(error)) from None
 
     made = environ.var(default=default, converter=convert, name=variable, help=help)
     made.metadata[_LINE] = SettingLine("", variable, aliases, default, unit, source, help, is_secret)

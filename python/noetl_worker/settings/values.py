@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
+
+_WELL_FORMED: Final = (
+    "a URL whose port is a number, and whose password has /, ?, #, [ and ] percent-encoded (%2F, %3F, %23, %5B, %5D)"
+)
 
 
 class Secret(str):
@@ -133,9 +137,21 @@ def choice(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def without_login(address: str) -> str:
+    """What may be shown of it: up to the last `@` all may be a password that is not percent-encoded."""
+    *schemes, rest = address.split("://", 1)
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    has_login = ":" in authority or (schemes and "@" in authority)
+    return "://".join([*schemes, f"***@{rest.rpartition('@')[2]}"]) if has_login and "@" in rest else address
+
+
 def url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        parts = urlsplit(text.strip())
+        try:
+            parts = urlsplit(text.strip())
+            _ = parts.port
+        except ValueError:  # its text quotes what may be a password
+            raise ValueError(_WELL_FORMED) from None
         if parts.scheme not in schemes or not parts.hostname:
             raise ValueError(f"a URL that starts with {' or '.join(s + '://' for s in schemes)}")
         return text.strip().rstrip("/")
@@ -174,6 +190,8 @@ def nats_servers(text: str) -> Secret:
     parse = url("nats", "tls", "ws", "wss")
     for server in servers:
         parse(server)
+        if "@" in "".join(urlsplit(server)[2:]):  # the login ended at the first of these characters in a password
+            raise ValueError(_WELL_FORMED)
     if not servers:
         raise ValueError("at least one URL that starts with nats://, tls://, ws:// or wss://")
     return Secret(",".join(servers))

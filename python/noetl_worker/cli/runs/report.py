@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS
+from noetl_worker.cli.system import EXIT_SETTINGS, text_of
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -57,12 +57,12 @@ def report(
         typer.echo(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
-        is_unknown = error.is_not_found
-        text = f"the control plane knows no execution {execution_id} ({error})" if is_unknown else str(error)
+        is_unknown, text = error.is_not_found, text_of(error)
+        text = f"the control plane knows no execution {execution_id} ({text})" if is_unknown else text
         typer.echo(f"noetl-worker report: {text}", err=True)
         raise typer.Exit(EXIT_NO_EXECUTION if is_unknown else EXIT_PLANE) from None
     except ControlPlaneError as error:
-        typer.echo(f"noetl-worker report: {error}", err=True)
+        typer.echo(f"noetl-worker report: {text_of(error)}", err=True)
         raise typer.Exit(EXIT_PLANE) from None
 
 
