@@ -26,7 +26,7 @@ from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.message_search import Search, StoredMessage, below, newest
 from noetl_worker.models.notification import Envelope
 from noetl_worker.outbox.directory import directory_of
-from noetl_worker.outbox.probe_addresses import addresses_here
+from noetl_worker.outbox.probe_addresses import addresses_here, looks_in
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.secrets import redaction
@@ -125,11 +125,14 @@ class Diagnosis:
         try:
             async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S, verify=False) as client:
                 answer = await client.get(f"http://{address}/debug/inflight")
-            look: Any = answer.json() if answer.status_code == 200 else {}
+            answered: Any = answer.json() if answer.status_code == 200 else {}
         except (httpx.HTTPError, ValueError):
             return
-        running = look.get("commands") or ()
-        for command in running:
+        for look in looks_in(answered):
+            self._note_running(look, address, story)
+
+    def _note_running(self, look: Mapping[str, Any], address: str, story: Story) -> None:
+        for command in look.get("commands") or ():
             if self._is_ours(command.get("command_id")):
                 name = (look.get("worker") or {}).get("worker_id", "a worker")
                 text = f"{name} at {address} has it: {command.get('phase')}, for {command.get('seconds')} s, delivery"

@@ -166,6 +166,18 @@ async def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_i
             assert not other.is_known
 
 
+async def test_worker_of_a_supervisor_tells_what_it_does_with_it() -> None:
+    one = {"command_id": "42:load:7", "execution_id": "42", "event_id": "7", "step": "load", "phase": "running"}
+    idle = {"worker": {"worker_id": "w-9-1"}, "commands": []}
+    busy = {"worker": {"worker_id": "w-9-2"}, "commands": [{**one, "seconds": 3.5, "deliveries": 2}]}
+    with HttpStub() as stub:
+        stub.answer("GET /debug/inflight", json={"processes": [idle, busy]})
+        async with house(worker=False) as home:
+            story = await asked(home, "42:load:7", WORKER_METRICS_BIND=stub.url.removeprefix("http://"))
+        assert story.conclusion == "a worker of this machine has it: running"
+        assert "w-9-2" in texts(story, "machine")
+
+
 async def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -> None:
     async with house(WORKER_ID="w-1") as home:
         [one] = await home.plane.create_commands([RawCommand("noop")])

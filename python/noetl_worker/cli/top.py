@@ -13,7 +13,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import SettingsError
 from noetl_worker.outbox.directory import directory_of
-from noetl_worker.outbox.probe_addresses import addresses_here
+from noetl_worker.outbox.probe_addresses import addresses_here, looks_in
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -85,7 +85,7 @@ class _Asked:
         if not there:
             found = ", ".join(addresses) or "no address"
             there = [{"address": "this machine", "error": f"no worker answers ({found}); name the ADDRESS of one"}]
-        return [look for answer in there for look in _of_processes(answer)]
+        return [{"address": answer["address"], **look} for answer in there for look in looks_in(answer)]
 
 
 async def _once(asked: _Asked, *, as_json: bool) -> int:
@@ -116,13 +116,6 @@ async def _live(asked: _Asked, every_s: float) -> int:
             height = max(5, console.height // max(1, len(looks)) - 6)
             live.update(Group(*(view_of(look, height=height) for look in looks)), refresh=True)
             await asyncio.sleep(every_s)
-
-
-def _of_processes(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """A supervisor answers for all of its workers."""
-    if "processes" not in answer:
-        return [answer]
-    return [{"address": answer["address"], **process} for process in answer["processes"]]
 
 
 async def _ask(client: Any, address: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ its file; whoever reads it asks the address and finds nobody there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from noetl_worker.outbox.directory import require_own_directory
 
@@ -48,6 +48,12 @@ def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
         found = sorted(path.name.removesuffix(_ENDING) for path in directory.glob(f"*{_ENDING}"))
         names += [name for name in found if _NAME.fullmatch(name)]
     return list(dict.fromkeys(map(_asked_at, names)))
+
+
+def looks_in(answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What each worker says of itself; a supervisor answers for all of its own."""
+    looks: Sequence[Mapping[str, Any]] = answer.get("processes", [answer])
+    return looks
 
 
 def _asked_at(bind: str) -> str:
