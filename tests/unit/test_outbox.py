@@ -121,6 +121,18 @@ def test_directory_that_cannot_be_looked_at_is_not_used_and_the_log_says_so(
     assert len(ours.adopt()) == 1, "a running worker looks again"
 
 
+any_name = pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8")
+
+
+@pytest.mark.parametrize("name", ["o#b", "o?b", "o%41b", pytest.param("o\udcff", marks=any_name)])
+def test_outbox_is_looked_into_whatever_its_directory_is_called(name: str, tmp_path: Path) -> None:
+    directory = tmp_path / name / "outbox"
+    left_behind(directory)
+    view = look_into(directory)
+    assert ([kept.command_id for kept in view.kept], view.unreadable) == (["c-7"], ())
+    assert left(tmp_path) == [name], "no file is made elsewhere"
+
+
 class Database(sqlite3.Connection):
     """SQLite's own, which a test reaches into as a disk does: with a limit, and with a failure of every statement."""
 

@@ -5,12 +5,14 @@ No lock is kept, no file is made or changed, nothing is adopted.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.outbox.directory import require_own_directory, require_own_file
@@ -73,7 +75,7 @@ def look_into(directory: Path) -> OutboxView:
 def _rows(file: Path) -> Iterator[KeptSet]:
     require_own_file(file)
     is_owned = _is_owned(file.with_suffix(".lock"))
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+    with closing(sqlite3.connect(f"file:{quote(os.fsencode(file))}?mode=ro", uri=True)) as database:
         if not require_version(database, file):
             return
         for command_id, place, size, row, data in database.execute(_ROWS):
