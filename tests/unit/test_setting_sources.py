@@ -130,6 +130,21 @@ def test_login_of_a_context_is_not_mixed_with_one_that_is_set(tmp_path: Path) ->
     assert (settings.nats_servers, nats_login(settings)) == (["nats://a:1"], {"token": "t"})
 
 
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("nats://a:p@b:1", {"user": "a", "password": "p"}),
+        ("nats://t0ken@b:1", {"token": "t0ken"}),
+        ("nats://b:1", {"user": "u", "password": "c"}),
+        ("nats://b:1,nats://a:p@c:1", {"user": "u", "password": "c"}),
+    ],
+)
+def test_login_in_the_address_goes_before_that_of_a_context(url: str, login: dict[str, str], tmp_path: Path) -> None:
+    there = context(tmp_path, url="nats://x:1", user="u", password="c")
+    settings = load_settings({**there, "NATS_URL": url}, dotenv=NOWHERE)
+    assert (settings.nats_servers[0], nats_login(settings)) == ("nats://b:1", login)
+
+
 @pytest.mark.parametrize("key", ["nsc", "jetstream_domain", "inbox_prefix", "tls_first", "socks_proxy"])
 def test_context_that_asks_for_what_a_worker_does_not_do_stops_the_start(key: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=rf"NATS_CONTEXT='prod'.*without {key}, which a worker does not use"):

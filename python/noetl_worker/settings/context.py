@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,12 +28,12 @@ _NOT_USED: Final = (
 """What changes where or how one connects, and a worker cannot do: the start is refused rather than done otherwise."""
 
 
-def context_texts(name: str, environment: Mapping[str, str], given: Collection[str]) -> tuple[str, dict[str, str]]:
+def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Its file; variable -> text of what the context says and nobody else does.
 
     Args:
         name: of a context, or the path of its file.
-        given: variables that are given otherwise; one of a login there, and the context's login is not used.
+        given: what is given otherwise, by its variable; with a login in it the context's login is not used.
 
     Raises:
         SettingsError: there is no such context, or it asks for something that a worker does not do.
@@ -44,6 +44,7 @@ def context_texts(name: str, environment: Mapping[str, str], given: Collection[s
     if refused:
         raise SettingsError(_VARIABLE, name, f"a context without {', '.join(refused)}, which a worker does not use")
     has_login = any(variable in given for variable in (*_LOGIN.values(), "NATS_SEED"))
+    has_login = has_login or "@" in given.get("NATS_URL", "").partition(",")[0]
     used = _OTHER if has_login else {**_OTHER, **_LOGIN}
     texts = {variable: str(context[key]) for key, variable in used.items() if context.get(key)}
     expanded = {used[key]: _expanded(str(context[key])) for key in _PATHS & used.keys() if context.get(key)}

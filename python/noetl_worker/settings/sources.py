@@ -86,7 +86,7 @@ def given_texts(
     found = {line.variable: given for line in all_lines if (given := _first(line, sources)) is not None}
     if (context := found.get("NATS_CONTEXT")) is not None:
         name = context.text.strip()
-        file, texts = context_texts(name, environment, found)
+        file, texts = context_texts(name, environment, {variable: given.text for variable, given in found.items()})
         found |= {variable: Given(text, f"NATS context {name}", file) for variable, text in texts.items()}
     return found
 
