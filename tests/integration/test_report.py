@@ -66,7 +66,8 @@ async def reported(folder: Path, dialect: Dialect, *arguments: str) -> tuple[End
 async def test_report_of_a_run_has_its_way_its_values_and_no_secret(tmp_path: Path, dialect: Dialect) -> None:
     file = tmp_path / "run.html"
     ended, execution_id = await reported(tmp_path, dialect, "{id}", "-o", str(file))
-    assert (ended.code, ended.out) == (0, ""), ended.err
+    assert ended.code == 0, ended.err
+    assert "<html" not in ended.out  # a late line of the worker may be there: it runs in this process
     page = file.read_text(encoding="utf-8")
     data = data_of(page)
     names = [step["name"] for step in data["steps"]]
