@@ -210,12 +210,11 @@ class Puller:
     def _is_unheard(self) -> bool:
         """Two missed beats: the server forgot the pull (a restart, a lost leader; ADR-37), or the inbox (permissions
         that were others for a while). Both are made again."""
-        silent_s = time.monotonic() - self._heard
-        is_unheard = bool(self._pulls) and silent_s > HEARTBEAT_S * MISSED_BEATS + 1
-        if is_unheard:
-            log.warning("pull_heartbeat_missed", silent_s=round(silent_s, 1))
-            self._reset()
-        return is_unheard
+        if not self._pulls or time.monotonic() - self._heard <= HEARTBEAT_S * MISSED_BEATS + 1:
+            return False
+        log.warning("pull_heartbeat_missed", silent_s=round(time.monotonic() - self._heard, 1))
+        self._reset()
+        return True
 
     def _start_afresh(self) -> None:
         self._reconnected_at = time.monotonic()
