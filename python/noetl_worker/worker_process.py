@@ -26,7 +26,7 @@ from noetl_worker.outbox.probe_addresses import announced
 from noetl_worker.process import event_loop, handed_down
 from noetl_worker.process.handed_down import end_with_parent
 from noetl_worker.process.open_files import raise_open_files_limit
-from noetl_worker.settings.settings import SETTINGS, Settings, load_settings
+from noetl_worker.settings.settings import SETTINGS, Settings, environment_for_workers, load_settings
 from noetl_worker.settings.sources import advice_on, unknown_names
 from noetl_worker.tools.process.confinement import hide_memory
 from noetl_worker.tools.process.own_logins import hide_own_logins
@@ -48,6 +48,7 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         flags: variable -> the text of its flag, None where it was not given.
     """
     try:
+        of_workers = environment_for_workers(os.environ, flags)
         settings = load_settings(flags=flags)
         if settings.isolation == "off":  # a `.env` file may say so, which the start did not read
             hide_memory(False)
@@ -60,7 +61,7 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         raise_open_files_limit()
         hide_own_logins()
         if settings.processes > 1:
-            _leave(event_loop.run(_supervise(settings, flags)))
+            _leave(event_loop.run(_supervise(settings, of_workers)))
         _give_large_buffers_back()
         return event_loop.run(_work(settings, is_one_of_several=is_one_of_several))
     except (SettingsError, EngineUnavailable) as error:
@@ -131,12 +132,12 @@ def _probe_address(settings: Settings) -> str | None:
     return None if not bind or bind.endswith(":0") or handed_down.SOCKET in os.environ else bind
 
 
-async def _supervise(settings: Settings, flags: Mapping[str, str | None]) -> int:
+async def _supervise(settings: Settings, variables: Mapping[str, str]) -> int:
     from noetl_worker.observability.probe_server import ProbeServer
     from noetl_worker.supervisor.probes import pages_of_all
     from noetl_worker.supervisor.supervisor import Supervisor
 
-    supervisor = Supervisor(settings, flags)
+    supervisor = Supervisor(settings, variables)
     supervisor.handle_signals()
     _calm_the_collector()
     server = ProbeServer(pages_of_all(supervisor), debug_token=settings.debug_token.reveal())

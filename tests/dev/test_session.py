@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,6 +37,7 @@ async def run_file(path: Path, **given: Any) -> tuple[int, str]:
         as_json=given.pop("as_json", False),
         worker_factory=worker_beside,
         console=console,
+        **given,
     )
     return code, shown.getvalue()
 
@@ -241,3 +243,19 @@ async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.Captu
         await until(lambda: "start | up" in shown.getvalue(), "output")
     assert "echo up; sleep 60" in page.read_text()
     assert capfd.readouterr().err.startswith(f"{page}: p RUNNING, 1 command, ")
+
+
+async def test_secret_in_a_file_is_read_anew_by_each_run_and_by_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, page = tmp_path / "secret", tmp_path / "run.html"
+    monkeypatch.setenv("NOETL_SECRET_ABC_FILE", str(secret))
+    tool = "{kind: secrets, provider: env, secret_name: NOETL_SECRET_ABC}"
+    path = written(tmp_path, one_step(tool))
+    for content in ("s3cret-one", "s3cret-two"):
+        secret.write_text(content)
+        page.unlink(missing_ok=True)
+        code, _ = await run_file(path, on_end=reporting(page, Dialect.PYTHON))
+        assert code == 0
+        assert page.exists()
+    assert "NOETL_SECRET_ABC" not in os.environ

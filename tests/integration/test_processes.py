@@ -115,6 +115,31 @@ async def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> N
         await until(lambda: all(map(is_gone, workers)), "no worker is left")
 
 
+async def test_workers_read_the_secrets_of_files_and_flags_as_their_supervisor_does(tmp_path: Path) -> None:
+    """It has the content of each file among its own variables, where tools look for it."""
+    secret, login = tmp_path / "secret", tmp_path / "login"
+    secret.write_text("s3cret\n")
+    login.write_text("of-no-account\n")
+    async with house(worker=False) as home:
+        variables = {
+            "NATS_URL": home.nats.url,
+            "NOETL_SERVER_URL": home.plane.url,
+            "NOETL_WORKER_OUTBOX_DIR": home.outbox.name,
+            "WORKER_METRICS_BIND": "",
+            "NOETL_SECRET_ABC_FILE": str(secret),
+            "NATS_USER": "worker",
+            "NATS_PASSWORD": "replaced by the flag",
+        }
+        words = ["run", "--processes", "2", "--nats-password-file", str(login)]
+        worker = WorkerProcess(tmp_path, "worker", variables, words)
+        try:
+            await worker.wait_logged("pulling")
+            await pulling(worker, 2)
+            assert await worker.stop() == 0
+        finally:
+            await asyncio.to_thread(worker.end)
+
+
 async def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_path: Path) -> None:
     later = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.60.2"}
 

@@ -18,7 +18,7 @@ from integration.processes import environment
 from noetl_worker import engine
 from noetl_worker.errors import SettingsError
 from noetl_worker.jetstream.connection import nats_login
-from noetl_worker.settings.settings import SETTINGS, load_settings, read_settings
+from noetl_worker.settings.settings import SETTINGS, environment_for_workers, load_settings, read_settings
 from noetl_worker.settings.sources import unknown_names
 from noetl_worker.worker import Worker
 from patience import PATIENCE_S
@@ -206,6 +206,18 @@ def test_tools_find_in_the_environment_what_flags_dotenv_and_files_say(
         "NOETL_MCP_X_ENDPOINT": "http://x",
     }
     assert settings.files_read == (str(dotenv), str(secret))
+
+
+def test_flag_takes_the_place_of_all_that_says_the_same_among_the_variables_of_workers() -> None:
+    """A worker refuses a secret and a file of it; of two spellings it would take the other one."""
+    variables = {"NATS_PASSWORD": "a", "NOETL_WORKER_HTTP_TIMEOUT": "3", "NATS_USER": "u", "NOETL_SECRET_X_FILE": "/x"}
+    flags = {"NATS_PASSWORD_FILE": "/b", "NOETL_WORKER_HTTP_TIMEOUT_S": "4", "NATS_USER": None, "NATS_TOKEN": " "}
+    assert environment_for_workers(variables, flags) == {
+        "NATS_PASSWORD_FILE": "/b",
+        "NOETL_WORKER_HTTP_TIMEOUT_S": "4",
+        "NATS_USER": "u",
+        "NOETL_SECRET_X_FILE": "/x",
+    }
 
 
 NO_SETTINGS = {

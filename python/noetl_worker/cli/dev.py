@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
 
@@ -21,6 +21,9 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 from noetl_worker.tools.contract import Tool
+
+if TYPE_CHECKING:
+    from noetl_worker.worker import Worker
 
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_REFUSED: Final = 2
@@ -208,7 +211,7 @@ def reporting(file: Path, dialect: Dialect) -> Callable[[str, int], Awaitable[No
         from noetl_worker.cli.runs.report import write_report
 
         try:
-            await write_report(settings_beside("", server_url, dialect).settings, execution_id, file)
+            await write_report(settings_beside("", server_url, dialect, {}).settings, execution_id, file)
         except OSError as error:
             raise PlaybookError(f"--report {file}: {error.strerror}") from error
 
@@ -229,8 +232,15 @@ def parse_override(text: str) -> tuple[str, JsonValue]:
         return name, value
 
 
-def settings_beside(nats_url: str, server_url: str, dialect: Dialect) -> SettingsReading:
-    """Settings of a worker on a laptop, at the session's own NATS and control plane."""
+def settings_beside(
+    nats_url: str, server_url: str, dialect: Dialect, machine: Mapping[str, str] | None = None
+) -> SettingsReading:
+    """Settings of a worker on a laptop, at the session's own NATS and control plane.
+
+    Args:
+        machine: this machine's variables; default `os.environ`. What runs no tool needs none.
+    """
+    of_machine = os.environ if machine is None else machine
     return read_settings(
         {
             "NATS_URL": nats_url,
@@ -241,7 +251,7 @@ def settings_beside(nats_url: str, server_url: str, dialect: Dialect) -> Setting
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
             "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
             "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be reported later
-            **{name: text for name, text in os.environ.items() if name in _RULES or is_for_process(name)},
+            **{name: text for name, text in of_machine.items() if name in _RULES or is_for_process(name)},
         },
         dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
     )
@@ -260,11 +270,27 @@ async def worker_beside(
     from noetl_worker.worker import Worker
 
     reading = settings_beside(nats_url, server_url, dialect)
-    os.environ.update(reading.for_environment())
-    registry = registry_of(reading.settings)
-    for tool in tools:
-        registry.register(tool)
-    worker = Worker(reading.settings, registry=registry)
+    with _in_environment(reading.for_environment()):
+        registry = registry_of(reading.settings)
+        for tool in tools:
+            registry.register(tool)
+        async with _running(Worker(reading.settings, registry=registry)):
+            yield
+
+
+@contextmanager
+def _in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Where tools look for them. The next worker of this process reads its files anew, so nothing is left."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
+
+
+@asynccontextmanager
+async def _running(worker: Worker) -> AsyncIterator[None]:
     running = asyncio.ensure_future(worker.run())
     ready = asyncio.ensure_future(worker.ready.wait())
     try:

@@ -17,7 +17,7 @@ import environ
 
 from noetl_worker.settings import values
 from noetl_worker.settings.checks import check_families, check_together
-from noetl_worker.settings.line import lines_of, setting
+from noetl_worker.settings.line import FILE_SUFFIX, lines_of, setting
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
 from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
 from noetl_worker.settings.tools import FILES_READ, ToolSettings, family_of
@@ -367,6 +367,19 @@ def read_settings(
     if environment is None:
         os.environ.update(reading.for_environment())
     return reading
+
+
+def environment_for_workers(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> dict[str, str]:
+    """The variables of a process that is to read the same settings: what a flag says, no variable says otherwise.
+
+    Args:
+        environment: as it was before `read_settings`, which adds contents of files: a worker reads those files itself,
+            as they are by then, and knows which they are.
+    """
+    given = {name: text for name, text in flags.items() if text and text.strip()}
+    of_each = ({f"{name}{ending}" for name in line.names for ending in ("", FILE_SUFFIX)} for line in SETTINGS)
+    replaced = {name for names in of_each if not names.isdisjoint(given) for name in names}
+    return {**{name: text for name, text in environment.items() if name not in replaced}, **given}
 
 
 def load_settings(

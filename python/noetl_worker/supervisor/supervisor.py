@@ -68,6 +68,7 @@ class Supervisor:
     """`run` returns the exit code of all.
 
     Args:
+        variables: of a worker, before what differs between them.
         worker: the command line of a worker.
         delay_s: by its deaths in a row, how long after the last one it is started again.
     """
@@ -75,7 +76,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        flags: Mapping[str, str | None],
+        variables: Mapping[str, str],
         *,
         worker: Sequence[str] = (sys.executable, "-m", "noetl_worker", "run"),
         clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
@@ -83,7 +84,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._worker, self._clock, self._delay_s = worker, clock, delay_s
-        self._given = {name: text for name, text in flags.items() if text is not None}
+        self._given = variables
         self.workers: Final = [
             WorkerProcess(number, _probe_socket() if settings.metrics_bind else None)
             for number in range(1, settings.processes + 1)
@@ -176,7 +177,7 @@ class Supervisor:
         log.error("process_keeps_dying", **died, advice=advice)
 
     def _variables(self, worker: WorkerProcess) -> dict[str, str]:
-        variables = {**os.environ, **self._given, "NOETL_WORKER_PROCESSES": "1"}
+        variables = {**self._given, "NOETL_WORKER_PROCESSES": "1"}
         variables[handed_down.PARENT] = str(os.getpid())
         variables["PYTHONSAFEPATH"] = "1"  # a json.py in the working directory is no module of a worker's (Python 3.11)
         if self._settings.worker_id:
