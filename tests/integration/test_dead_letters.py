@@ -174,6 +174,19 @@ async def test_dead_letters_are_deleted_by_id_reason_and_age_and_a_dry_run_delet
         assert await there.messages(DEAD_LETTER_STREAM) == 0
 
 
+@pytest.mark.parametrize("command", [("delete",), ("delete", "--all"), ("requeue", "--all"), ("list",)])
+async def test_empty_reason_is_refused_and_chooses_none(command: tuple[str, ...]) -> None:
+    """A script's `--reason "$REASON"` where there is no REASON; every reason has the empty text in it."""
+    async with desk() as there:
+        await there.make_stream()
+        await there.keep(b"first")
+        for reason in ("", " "):
+            ended = await there.type("dead-letters", *command, "--reason", reason)
+            assert (ended.code, ended.out) == (2, "")
+            assert "it is empty" in ended.err
+        assert await there.messages(DEAD_LETTER_STREAM) == 1
+
+
 @pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--reason", "x"), ("--older-than", "soon")])
 async def test_delete_wants_ids_or_a_choice(arguments: tuple[str, ...]) -> None:
     async with desk() as there:

@@ -28,8 +28,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _not_empty(reason: str | None) -> str | None:
+    if reason is not None and not reason.strip():
+        raise typer.BadParameter("it is empty: give a part of the text or a kind, or leave it out")
+    return reason
+
+
 ReasonOption = Annotated[
-    str | None, typer.Option("--reason", help="Only dead letters with this text in the reason, or of this kind.")
+    str | None,
+    typer.Option(
+        "--reason", callback=_not_empty, help="Only dead letters with this text in the reason, or of this kind."
+    ),
 ]
 _with_flags = with_setting_flags(shown=("nats_url",), short=False)
 """-n is how many are listed."""
