@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.sums import summed
 from noetl_worker.settings.settings import load_settings
+from noetl_worker.supervisor.probes import pages_of_all
 from noetl_worker.supervisor.supervisor import Supervisor, start_delay_s
 
 
@@ -270,6 +272,41 @@ async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path) -> N
     lines = await Deaths(tmp_path, "kill -9 $$", [1.0] * 3).logged()
     assert [line["event"] for line in lines] == ["process_died", "process_died", "process_keeps_dying"]
     assert all("out of memory" in line["advice"] and "own lines" not in line["advice"] for line in lines)
+
+
+PROBED = """
+import os, socket
+probes = socket.socket(fileno=int(os.environ["NOETL_WORKER_PROBES_SOCKET"]))
+for answer in (b"", b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}", b"", b""):
+    connection, _ = probes.accept()
+    connection.recv(4096)
+    connection.sendall(answer)
+    connection.close()
+"""
+"""Gives no answer to the first probe, as a worker that starts; answers the second one, and none from then on."""
+
+
+async def test_worker_that_no_longer_answers_fails_the_probe_of_all_and_one_that_starts_does_not() -> None:
+    settings = load_settings({"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1"})
+    supervisor = Supervisor(settings, {}, worker=[sys.executable, "-c", PROBED], delay_s=lambda _: 0.0)
+    [worker], livez = supervisor.workers, pages_of_all(supervisor)["/livez"]
+
+    async def lives(starts: int) -> None:
+        await until(lambda: worker.starts == starts and worker.running is not None, f"it is started {starts} times")
+
+    running = asyncio.create_task(supervisor.run())
+    try:
+        await lives(1)
+        assert [(await livez())[0] for _ in range(2)] == [200, 200]
+        hung = {"status": "failing", "processes": {"1": "it runs, and no longer answers"}}
+        assert await livez() == (503, hung)
+        assert worker.running is not None
+        worker.running.kill()
+        await lives(2)
+        assert (await livez())[0] == 200, "another one, which has not answered yet"
+    finally:
+        supervisor.request_stop()
+        await running
 
 
 async def test_worker_for_which_there_is_no_process_is_tried_again_like_one_that_died(tmp_path: Path) -> None:

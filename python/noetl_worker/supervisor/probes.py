@@ -21,9 +21,9 @@ def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
         """A worker that died is being started again: that is no reason to start all of them anew."""
         answers = await _asked(supervisor, "/livez")
         failing = {
-            str(worker.number): _text_of(answer)
+            str(worker.number): _text_of(answer) if answer is not None else "it runs, and no longer answers"
             for worker, answer in answers
-            if answer is not None and not _is_ok(answer)
+            if (not _is_ok(answer) if answer is not None else _hangs(worker))
         }
         body = {"status": "failing" if failing else "ok", "processes": failing}
         return 503 if failing else 200, body
@@ -52,15 +52,22 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
     async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_S, verify=False) as client:
 
         async def ask(worker: WorkerProcess) -> httpx.Response | None:
-            if worker.running is None:
+            if (asked := worker.running) is None:
                 return None
             try:
-                return await client.get(f"http://127.0.0.1:{worker.port}{path}")
+                answer = await client.get(f"http://127.0.0.1:{worker.port}{path}")
             except httpx.HTTPError:
                 return None
+            worker.answered = asked
+            return answer
 
         answers = await asyncio.gather(*map(ask, supervisor.workers))
     return list(zip(supervisor.workers, answers, strict=True))
+
+
+def _hangs(worker: WorkerProcess) -> bool:
+    """Of one that has not answered now: whether it did in this life."""
+    return worker.running is not None and worker.running is worker.answered
 
 
 def _is_ok(answer: httpx.Response | None) -> bool:

@@ -50,6 +50,8 @@ class WorkerProcess:
     probes: socket.socket | None
     """The port of its probes: the same for each of its lives."""
     running: asyncio.subprocess.Process | None = None
+    answered: asyncio.subprocess.Process | None = None
+    """The last life that has answered a probe: one that has not may be starting."""
     starts: int = 0
     deaths: int = 0
     """In a row, none of which lasted."""
