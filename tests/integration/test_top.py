@@ -39,7 +39,9 @@ async def asked(health: Health, host: str, token: str = "", **headers: str) -> t
     [
         ("127.0.0.1", "", {}, 200),
         ("::1", "", {}, 200),
+        ("::ffff:127.0.0.1", "", {}, 200),
         ("10.0.0.7", "", {}, 403),
+        ("::ffff:10.0.0.7", "", {}, 403),
         ("10.0.0.7", "", {"authorization": "Bearer "}, 403),
         ("10.0.0.7", "", {"x-forwarded-for": "127.0.0.1"}, 403),
         ("10.0.0.7", "right", {"authorization": "Bearer wrong"}, 403),

@@ -104,9 +104,10 @@ class ProbeServer:
         if self._debug_token and hmac.compare_digest(given.encode(), self._debug_token.encode()):
             return True
         try:
-            return ipaddress.ip_address(peer).is_loopback
+            address = ipaddress.ip_address(peer)
         except ValueError:
             return False
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # by itself only from Python 3.12.2 on
 
 
 def _listening_at(host: str, port: int) -> socket.socket:
