@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from integration.house import House, noops
-from integration.processes import one_line, refused_start, worker_process
+from integration.processes import one_line, refused_start, typed, worker_process
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
@@ -89,6 +90,34 @@ async def runs_and_keeps_secrets(home: House, directory: Path, **variables: str)
     for secret in (PASSWORD, QUOTED, "s3cr3t", TOKEN, INTERNAL):
         assert secret not in worker.text
         assert secret not in str(rows)
+
+
+BY_KEY = "authorization { users: [{nkey: UBIS6JHZYBWE7W7CQNDHHK34N4NQBWMDWDDRTJTNRGR4JWSNRLCYRELC}] }"
+NO_SEED = "SUABCs3cr3tTHATISNONE"
+JWT = "-----BEGIN NATS USER JWT-----\na.b.c\n------END NATS USER JWT------\n"
+NO_KEYS: dict[str, tuple[dict[str, str], bytes]] = {
+    "seed": ({"NATS_SEED": NO_SEED}, b""),
+    "seed beside a JWT": ({"NATS_SEED": NO_SEED, "NATS_JWT": "a.b.c"}, b""),
+    "file of a seed": ({"NATS_NKEY": "{file}"}, NO_SEED.encode()),
+    "file that is no text": ({"NATS_NKEY": "{file}", "NATS_JWT": "a.b.c"}, b"\xff\xfe"),
+    "credentials": ({"NATS_CREDS": "{file}"}, b"s3cr3t"),
+    "credentials without a seed": ({"NATS_CREDS": "{file}"}, JWT.encode()),
+}
+"""The variables, and what the file has."""
+
+
+@pytest.mark.parametrize("how", NO_KEYS)
+async def test_key_that_is_none_is_said_to_be_none(how: str, tmp_path: Path) -> None:
+    (variables, content), file = NO_KEYS[how], tmp_path / "key"
+    file.write_bytes(content)
+    async with NatsServer(config=BY_KEY) as server:
+        given = {name: text.format(file=file) for name, text in variables.items()}
+        ended = await asyncio.to_thread(typed, "nats", "ensure", NATS_URL=server.url, **given)
+    assert (ended.code, ended.out) == (3, "")
+    [line] = ended.err_lines
+    assert next(iter(variables)) in line
+    assert "NATS_URL" not in ended.err, "it is not the address"
+    assert "s3cr3t" not in ended.err
 
 
 REFUSED_LOGINS = {

@@ -135,9 +135,10 @@ async def nothing_runs(port: int) -> bool:
 
 
 def test_address_that_is_none_and_a_worker_that_is_not_there() -> None:
-    wrong = typed("top", "worker")
-    assert (wrong.code, len(wrong.err_lines)) == (2, 1)
-    assert "HOST:PORT" in wrong.err
+    for text in ("worker", "[::1:9090", "h:123456"):
+        wrong = typed("top", text)
+        assert (wrong.code, len(wrong.err_lines)) == (2, 1)
+        assert "HOST:PORT" in wrong.err
     away = typed("top", f"127.0.0.1:{closed_port()}", "--once")
     assert away.code == 3
     assert "no answer" in away.out

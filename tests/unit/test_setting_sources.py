@@ -182,6 +182,28 @@ def test_keys_of_the_login_are_secrets_of_the_worker() -> None:
     assert "SUseed" not in repr(settings)
 
 
+# ── what cannot be read ──
+
+TOO_LONG = "x" * 300
+"""A name whose very question fails, as one in a directory that this user may not search does."""
+
+
+@pytest.mark.parametrize("variable", ["NATS_CREDS", "NATS_NKEY", "NOETL_TLS_CA", "NOETL_SECRETS_DIR"])
+def test_path_that_cannot_be_asked_for_is_a_wrong_setting(variable: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable}=.*the path of a"):
+        load_settings({variable: TOO_LONG}, dotenv=NOWHERE)
+
+
+def test_dotenv_file_that_cannot_be_read_stops_the_start_in_one_line(tmp_path: Path) -> None:
+    binary = tmp_path / ".env"
+    binary.write_bytes(b"WORKER_ID=\xff\xfe\n")
+    for path, reason in ((binary, "it is no text"), (tmp_path / TOO_LONG, "File name too long")):
+        with pytest.raises(SettingsError, match=rf"^\.env='{path}' is not usable: .*{reason}"):
+            load_settings({}, dotenv=path)
+        with pytest.raises(SettingsError, match=reason):
+            unknown_names(SETTINGS, {}, path)
+
+
 # ── tools ──
 
 

@@ -15,6 +15,7 @@ from noetl_worker.errors import SettingsError
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import addresses_here, looks_in
 from noetl_worker.process import event_loop
+from noetl_worker.settings import values
 from noetl_worker.settings.settings import Settings, load_settings
 
 EXIT_NOBODY: Final = 3
@@ -57,7 +58,14 @@ def top(
 
 
 def _require_address(address: str) -> None:
-    if not _bare(address).rpartition(":")[2].isdigit():
+    import httpx
+
+    bare = _bare(address)
+    try:
+        is_one = bool(values.bind(bare) and httpx.URL(f"http://{bare}").host)
+    except (ValueError, httpx.InvalidURL):
+        is_one = False
+    if not is_one:
         raise SettingsError("ADDRESS", address, "HOST:PORT of a worker's probes, for example 127.0.0.1:9090")
 
 

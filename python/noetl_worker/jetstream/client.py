@@ -21,6 +21,12 @@ _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 """What a server can be set to; not what it says of itself."""
 _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
+_NO_SEED: Final = "NATS_SEED, or what the file of NATS_NKEY has, is no NKEY seed: it begins with SU"
+_NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a .creds file, and whole?"
+
+
+class UnusableKey(Error):
+    """What the login has for a key is none: to connect again makes nothing of it."""
 
 
 class _Parser(Parser):
@@ -106,8 +112,18 @@ class Client(LibraryClient):
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
         text = creds.data.encode() if isinstance(creds, UserString) else Path(creds).read_bytes()
         if b"BEGIN NATS USER JWT" not in text:  # the library looks for it without an end
-            raise Error("the credentials have no NATS USER JWT: is NATS_CREDS a .creds file, and whole?")
+            raise UnusableKey("the credentials have no NATS USER JWT: is NATS_CREDS a .creds file, and whole?")
         return bytearray(super()._read_creds_user_jwt(creds))
+
+    def _read_creds_user_nkey(self, creds: Any) -> bytearray:
+        seed = super()._read_creds_user_nkey(creds)  # None: it has none
+        _require_seed(seed or b"", _NO_SEED if isinstance(creds, UserString) else _NO_SEED_IN_CREDENTIALS)
+        return bytearray(seed)
+
+    def _setup_nkeys_seed_connect(self) -> None:
+        text = self._nkeys_seed_str.encode() if self._nkeys_seed_str else Path(str(self._nkeys_seed)).read_bytes()
+        _require_seed(text, _NO_SEED)
+        super()._setup_nkeys_seed_connect()
 
     def forget(self, subscription: Subscription) -> None:
         """Of one whose end failed: a reconnect would make it again."""
@@ -180,3 +196,13 @@ class Client(LibraryClient):
             self._transport.writelines(self._pending)  # as the flusher does it, which then finds nothing
             self._pending, self._pending_data_size = [], 0
         await super()._send_ping(future)
+
+
+def _require_seed(text: bytes | bytearray, otherwise: str) -> None:
+    """Raises UnusableKey: the library knows an error for some of what is no seed, and ends with others."""
+    import nkeys
+
+    try:
+        nkeys.from_seed(bytearray(text.strip()))
+    except Exception as error:
+        raise UnusableKey(otherwise) from error

@@ -17,7 +17,7 @@ from nats.aio.client import RawCredentials
 
 from noetl_worker import backoff
 from noetl_worker.errors import JetStreamError, SettingsError
-from noetl_worker.jetstream.client import Client
+from noetl_worker.jetstream.client import Client, UnusableKey
 from noetl_worker.observability.outage import Outage
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.tls import TlsFiles
@@ -189,6 +189,8 @@ async def connect(settings: Settings, name: str, *, attempts: int | None = None,
                     f"NATS at {_where(settings)} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
                     "NATS_CREDS, NATS_SEED or NATS_NKEY (with NATS_JWT), or user-info in NATS_URL"
                 ) from raised
+            if isinstance(error, UnusableKey):
+                raise JetStreamError(str(error)) from raised
             if attempts is not None and tried >= attempts:
                 raise JetStreamError(
                     f"no NATS at {_where(settings)} ({describe(error)}): is NATS_URL right and the server up?"
@@ -267,5 +269,5 @@ def _login_by_key(settings: Settings) -> dict[str, Any]:
     if not settings.nats_jwt:
         by_text = {"nkeys_seed_str": settings.nats_seed.reveal()}
         return by_text if settings.nats_seed else {"nkeys_seed": settings.nats_nkey}
-    seed = settings.nats_seed.reveal() or Path(settings.nats_nkey).read_text(encoding="ascii").strip()
+    seed = settings.nats_seed.reveal() or Path(settings.nats_nkey).read_text(encoding="ascii", errors="replace").strip()
     return {"user_credentials": RawCredentials(_CREDS.format(jwt=settings.nats_jwt.reveal(), seed=seed))}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noetl_worker.errors import SettingsError
@@ -49,7 +49,8 @@ def check_together(settings: Settings) -> None:
             str(settings.max_ack_pending),
             f"at least WORKER_MAX_CONCURRENT ({settings.max_concurrent}), else slots stay empty",
         )
-    if settings.secrets_dir and not Path(settings.secrets_dir).is_dir():
+    # Path.is_dir and is_file raise for what is in a directory that this user may not search (before Python 3.14)
+    if settings.secrets_dir and not os.path.isdir(settings.secrets_dir):  # noqa: PTH112
         raise SettingsError("NOETL_SECRETS_DIR", settings.secrets_dir, "the path of a directory")
     for name, path in (
         ("NOETL_TLS_CA", settings.tls_ca),
@@ -61,7 +62,7 @@ def check_together(settings: Settings) -> None:
         ("NATS_CREDS", settings.nats_creds),
         ("NATS_NKEY", settings.nats_nkey),
     ):
-        if path and not Path(path).is_file():
+        if path and not os.path.isfile(path):  # noqa: PTH113
             raise SettingsError(name, path, "the path of a file that can be read")
 
 

@@ -114,7 +114,10 @@ def advice_on(unknown: Mapping[str, str | None]) -> str:
 
 
 def _dotenv_texts(path: Path) -> dict[str, str]:
-    return {key: value or "" for key, value in dotenv_values(path).items()} if path.is_file() else {}
+    try:
+        return {key: value or "" for key, value in dotenv_values(path).items()} if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(".env", str(path), f"a file of text that can be read ({_reason(error)}), or none") from None
 
 
 def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
@@ -133,11 +136,14 @@ def _content(variable: str, path: str) -> str:
     try:
         content = Path(path.strip()).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise SettingsError(variable, path, f"the path of a file that can be read ({reason})") from None
+        raise SettingsError(variable, path, f"the path of a file that can be read ({_reason(error)})") from None
     if not content:
         raise SettingsError(variable, path, "the path of a file that is not empty")
     return content
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "it is no text"
 
 
 def _with_port(environment: Mapping[str, str]) -> Mapping[str, str]:
