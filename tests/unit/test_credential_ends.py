@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from noetl_worker.settings.settings import load_settings
+from noetl_worker.settings.settings import SETTINGS, load_settings
 from noetl_worker.transport.credential_ends import CREDENTIALS, credential_ends
 
 CERTIFICATES = Path(__file__, "../../integration/certificates").resolve()
@@ -51,6 +52,27 @@ def test_tokens_end_with_their_claim(tmp_path: Path) -> None:
         load_settings({"NATS_CREDS": str(creds), "NOETL_INTERNAL_API_TOKEN": jwt(exp=1800000000, sub="worker")})
     )
     assert found == {"NATS_CREDS": 1900000000, "NOETL_INTERNAL_API_TOKEN": 1800000000}
+
+
+def test_runbook_names_what_is_read_at_the_start_alone(tmp_path: Path) -> None:
+    """A new file at the same path is of use to the others without a restart."""
+    file, at_start = tmp_path / "file", set()
+    beside = {
+        "NOETL_TLS_CLIENT_CERT": {"NOETL_TLS_CLIENT_KEY": str(file)},
+        "NATS_CERT": {"NATS_KEY": str(file)},
+        "NATS_JWT": {"NATS_SEED": "SU"},
+    }
+    are_in_files = {line.variable: line.file_variable for line in SETTINGS if line.is_secret}
+    for name in CREDENTIALS:
+        variable = are_in_files.get(name, name)
+        file.write_text(jwt(exp=1))
+        settings = load_settings({variable: str(file), **beside.get(name, {})})
+        file.write_text(jwt(exp=2))
+        if credential_ends(settings)[name] == 1:
+            at_start.add(variable)
+    runbook = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
+    fix = runbook.partition("## NoetlWorkerCredentialEnds")[2].partition("**Fix:**")[2].partition("##")[0]
+    assert set(re.findall(r"`(\w+_FILE)`", fix)) == at_start == {"NATS_JWT_FILE", "NOETL_INTERNAL_API_TOKEN_FILE"}
 
 
 @pytest.mark.parametrize("token", ["", "opaque", "a.b.c", "aaaa.!!!!.bbbb", jwt(sub="no end"), jwt(exp="soon")])
