@@ -287,8 +287,8 @@ for answer in (b"", b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}", b""
 
 
 async def test_worker_that_no_longer_answers_fails_the_probe_of_all_and_one_that_starts_does_not() -> None:
-    settings = load_settings({"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1"})
-    supervisor = Supervisor(settings, {}, worker=[sys.executable, "-c", PROBED], delay_s=lambda _: 0.0)
+    given = {"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1", "NOETL_WORKER_ISOLATION": "off"}
+    supervisor = Supervisor(load_settings(given), {}, worker=[sys.executable, "-c", PROBED], delay_s=lambda _: 0.0)
     [worker], livez = supervisor.workers, pages_of_all(supervisor)["/livez"]
 
     async def lives(starts: int) -> None:
