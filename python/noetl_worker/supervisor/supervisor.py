@@ -104,6 +104,10 @@ class Supervisor:
         for worker in self.workers:
             self._signal(worker)
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
     def handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
