@@ -2,24 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, NoReturn
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
 
-LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG: Final = "tag:yaml.org,2002:"
+_NO_JSON: Final = ("binary", "set", "timestamp")
+_MOST_BY_ALIASES: Final = 200_000
+"""Aliases of aliases make more of a few lines."""
+_IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
+UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)
+"""What reading may raise; ValueError for a number of too many digits, UnicodeEncodeError too."""
 
-_OF_A_TAG: Final = (LookupError, AttributeError)
-"""PyYAML raises these where a value does not fit its tag, as `!!bool x`."""
-UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, *_OF_A_TAG)
-"""What reading may raise; ValueError for a date that is none, UnicodeEncodeError too."""
+
+class JsonLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Gives what JSON can say. A date without quotes is text, as the Rust plane reads it."""
+
+    yaml_implicit_resolvers: ClassVar[Mapping[str, Any]] = {
+        first: [one for one in found if one[0] != f"{_TAG}timestamp"] for first, found in _IMPLICIT.items()
+    }
+
+    def construct_document(self, node: yaml.Node) -> JsonValue:
+        _check_aliases(node)
+        return super().construct_document(node)
+
+
+def _refuse(loader: Any, node: yaml.Node) -> NoReturn:
+    tag = f"!!{node.tag.removeprefix(_TAG)}"
+    raise ConstructorError(None, None, f"{tag} is no value of JSON: write text or a list", node.start_mark)
+
+
+for _name in _NO_JSON:
+    JsonLoader.add_constructor(f"{_TAG}{_name}", _refuse)
+
+
+def _check_aliases(root: yaml.Node) -> None:
+    """Each node once; its size counts what stands below it as often as aliases name it."""
+    sizes: dict[int, int] = {}  # 0: it is not left yet
+    waiting = [(root, False)]
+    while waiting:
+        node, is_left = waiting.pop()
+        below = _below(node)
+        if is_left:
+            sizes[id(node)] = 1 + sum(sizes[id(one)] for one in below)
+        elif id(node) not in sizes:
+            sizes[id(node)] = 0
+            waiting += [(node, True), *((one, False) for one in below)]
+        elif not sizes[id(node)]:
+            raise ConstructorError(None, None, "an alias holds itself", node.start_mark)
+    if sizes[id(root)] - len(sizes) > _MOST_BY_ALIASES:
+        raise ConstructorError(None, None, "aliases make too many values", root.start_mark)
+
+
+def _below(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [one for pair in node.value for one in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def reason_of(error: Exception) -> str:
     """Of what reading has raised."""
-    if isinstance(error, _OF_A_TAG):
+    if isinstance(error, LookupError):  # as `!!bool x` raises it
         return "a tag (!!...) that does not fit its value"
     return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
 
@@ -40,7 +88,7 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
         DocumentError: code `yaml`, with the parser's reason and position in one line.
     """
     try:
-        return yaml.load(text, LOADER)
+        return yaml.load(text, JsonLoader)
     except UnicodeEncodeError as error:  # bytes of another encoding, or half of a surrogate pair
         line, column = place_of(error)
         raise DocumentError("yaml", f"{otherwise} at line {line}, column {column}: not UTF-8") from error

@@ -61,7 +61,7 @@ def test_option_without_name_or_file_is_told_the_form(given: str, tmp_path: Path
         (f"- {SECRET}\n", "a credential is {type: postgres, data: {...}}"),
         (f"data: {{}}\ntype: [{SECRET}]\n", "`type` is a word"),
         (f"data: {{password: !{SECRET} x}}\n", "neither JSON nor YAML at line 1, column"),
-        (f'{{"data": {{"password": "{SECRET}"', "neither JSON nor YAML at line 1, column"),
+        (f'{{"data": {{"password": "{SECRET}"', "neither JSON nor YAML at line"),
         (f"data: {{password: '{SECRET}\n", "neither JSON nor YAML at line"),
         (f"data: {{password: !!bool {SECRET}}}\n", "neither JSON nor YAML"),
         (f"data: {{password: !!float {SECRET}}}\n", "neither JSON nor YAML"),

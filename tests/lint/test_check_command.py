@@ -153,7 +153,7 @@ def test_settings_file_beside_or_above_holds_and_flags_win(tmp_path: Path) -> No
         ("plane: go\n", "plane is 'go', not python or rust"),
         ("strict: maybe\n", "strict is true or false"),
         ("[", "not YAML at line"),
-        ("strict: 2024-13-45\n", "not YAML"),
+        ("strict: !!bool x\n", "not YAML"),
         ("baseline: none.json\n", "none.json: No such file or directory; --write-baseline makes it"),
         ("credentials: none.yaml\n", "none.yaml: No such file or directory"),
     ],

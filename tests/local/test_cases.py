@@ -224,6 +224,15 @@ def test_wrong_file_is_refused_in_one_line_before_anything_runs(folder: Path, ca
     assert len(done.err.splitlines()) == 1
 
 
+@DIALECTS
+def test_date_without_quotes_is_text_in_a_case(folder: Path, dialect: str) -> None:
+    result = "{n: 2024-01-02, list: [1, 2, 3]}"
+    stand_ins = "{start: {result: {n: 2024-01-02}}, each: {result: 1}}"
+    written(folder, f"cases:\n- stand_ins: {stand_ins}\n  expect: {{results: {{last: {result}}}}}\n")
+    done = typed("test", str(folder), "--dialect", dialect)
+    assert (done.code, done.err) == (0, ""), done.out
+
+
 def test_every_wrong_file_is_named(folder: Path) -> None:
     written(folder, "cases: []")
     (folder / "q.test.yaml").write_text("cases:\n- nme: x")

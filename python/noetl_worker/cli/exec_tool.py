@@ -176,12 +176,12 @@ def json_argument(name: str, text: str) -> JsonValue:
     with with_extra_local():
         import yaml
 
-        from noetl_worker.yaml_text import UNREADABLE
+        from noetl_worker.yaml_text import UNREADABLE, JsonLoader
 
     file = text[1:]
     try:
         content = typer.get_text_stream("stdin").read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        return yaml.safe_load(content)  # JSON is YAML
+        return yaml.load(content, JsonLoader)  # JSON is YAML
     except OSError as error:
         raise DocumentError("file", f"{name} {text}: {error.strerror or error}") from None
     except UNREADABLE as error:

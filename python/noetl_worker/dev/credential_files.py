@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from noetl_worker.errors import PlaybookError
-from noetl_worker.yaml_text import UNREADABLE
+from noetl_worker.yaml_text import UNREADABLE, JsonLoader
 
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
 """Read by itself when it lies beside the playbook: {NAME: {type, data}, ...}."""
@@ -64,7 +64,7 @@ def credentials_beside(playbook: Path) -> list[LocalCredential]:
 
 def _document(file: Path) -> object:
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+        return yaml.load(file.read_text(encoding="utf-8"), JsonLoader)  # JSON is YAML
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
     except UNREADABLE as error:

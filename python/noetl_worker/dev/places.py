@@ -46,7 +46,7 @@ def places_in(text: str, file: str) -> FilePlaces:
     """Of the text of a playbook that has been read without an error."""
     steps: dict[str, int] = {}
     code: dict[tuple[str, str], int] = {}
-    for item in _items(_fields(yaml.compose(text, Loader=yaml_text.LOADER)).get("workflow")):
+    for item in _items(_fields(yaml.compose(text, Loader=yaml_text.JsonLoader)).get("workflow")):
         name = _fields(item).get("step")
         if not isinstance(name, yaml.ScalarNode):
             continue

@@ -17,8 +17,6 @@ from noetl_worker.models.wire import JsonValue
 
 Path: TypeAlias = tuple[str | int, ...]
 """("workflow", 0, "tool", "kind")."""
-_MOST_NODES: Final = 200_000
-"""Aliases of aliases make more of a few lines."""
 _BARE_BRACES: Final = re.compile(r"(?:^|[:\-\[,])\s*(\{\{)")
 
 
@@ -98,7 +96,7 @@ def read_text(text: str) -> PlaybookText:
     read = PlaybookText(text)
     loader = None
     try:
-        loader = yaml_text.LOADER(text)
+        loader = yaml_text.JsonLoader(text)
         node = loader.get_single_node()
         if node is None:
             read.unreadable = Unreadable(Place(1, 1), "the file is empty")
@@ -181,18 +179,14 @@ def _nodes_below(node: Any) -> Iterator[Any]:
 
 def _walk(root: Any, loader: Any, read: PlaybookText) -> None:
     """A value of an anchor has the place of the anchor."""
-    waiting: list[tuple[Any, Path, frozenset[int]]] = [(root, (), frozenset())]
+    waiting: list[tuple[Any, Path]] = [(root, ())]
     while waiting:
-        node, path, above = waiting.pop()
+        node, path = waiting.pop()
         read._nodes[path] = node
-        if len(read._nodes) > _MOST_NODES:
-            raise ValueError("too many values")
-        if id(node) in above:
-            raise ValueError("an alias holds itself")
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 below = (*path, loader.construct_object(key, deep=True))
                 read._keys[below] = _place(key.start_mark)
-                waiting.append((value, below, above | {id(node)}))
+                waiting.append((value, below))
         elif isinstance(node, yaml.SequenceNode):
-            waiting += [(item, (*path, index), above | {id(node)}) for index, item in enumerate(node.value)]
+            waiting += [(item, (*path, index)) for index, item in enumerate(node.value)]

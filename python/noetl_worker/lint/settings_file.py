@@ -12,7 +12,7 @@ import yaml
 from noetl_worker.errors import PlaybookError
 from noetl_worker.lint.codes import CODES
 from noetl_worker.tools.fields import nearest
-from noetl_worker.yaml_text import UNREADABLE
+from noetl_worker.yaml_text import UNREADABLE, JsonLoader
 
 NAME: Final = ".noetl-check.yaml"
 _PLANES: Final = ("python", "rust")
@@ -97,7 +97,7 @@ def credential_names(file: Path) -> Sequence[str]:
 
 def _document(file: Path) -> object:
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.load(file.read_text(encoding="utf-8"), JsonLoader)
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
     except UNREADABLE as error:

@@ -83,7 +83,7 @@ def _files_of(path: Path) -> list[Path]:
 def _read(file: Path) -> CaseFile:
     text = text_of(file)
     try:
-        document, node = parse_yaml(text), yaml.compose(text, yaml_text.LOADER)
+        document, node = parse_yaml(text), yaml.compose(text, yaml_text.JsonLoader)
     except PlaybookError as error:
         raise PlaybookError(f"{file}: {error}") from error
     reader = _CaseReader(file)
