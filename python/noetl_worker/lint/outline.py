@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from noetl_worker.lint.positions import Path
@@ -29,6 +29,9 @@ class ToolPart:
     config: Mapping[str, Any]
     label: str = ""
     is_task: bool = False
+    position: int = 0
+    labels: Sequence[str] = ()
+    """Of all tasks of its list."""
 
     @property
     def kind(self) -> str:
@@ -76,13 +79,17 @@ def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
 
 def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
     if isinstance(tool, list):
-        for index, task in enumerate(tool):
-            yield from _task((*path, index), task)
+        yield from _tasks(path, tool)
     elif isinstance(tool, dict):
         yield ToolPart(path, tool)
         for name in ("tasks", "tool_config"):
-            for index, task in enumerate(_list(tool.get(name))):
-                yield from _task((*path, name, index), task)
+            yield from _tasks((*path, name), _list(tool.get(name)))
+
+
+def _tasks(path: Path, tasks: list[Any]) -> Iterator[ToolPart]:
+    parts = [part for index, task in enumerate(tasks) for part in _task((*path, index), task)]
+    labels = [part.label for part in parts]
+    yield from (replace(part, position=position, labels=labels) for position, part in enumerate(parts))
 
 
 def _task(path: Path, task: object) -> Iterator[ToolPart]:

@@ -62,11 +62,14 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
     if isinstance(spec, Mapping) and "policy" in spec:
         path, given = (*part.path, "spec", "policy"), spec["policy"]
     try:
-        policy.parse_policy(part.label, given)
+        rules = policy.parse_policy(part.label, given)
         ignored = policy.unknown_words(part.label, given)
     except ConfigurationError as error:
         inspection.add("NW206", _place_of_rule(inspection, path, str(error)), _without_kind(str(error)))
         return
+    for message in policy.jumps_nowhere(rules, part.position, part.labels):
+        place = _place_of_rule(inspection, path, message.partition(" of task ")[0])
+        inspection.add("NW206", place, _without_kind(message))
     for message in ignored:
         guessed = "did you mean" in message
         inspection.add(
