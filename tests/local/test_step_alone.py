@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from integration.processes import Ended, typed
-from noetl_worker.models import Dialect
+from noetl_worker.models import Dialect, JsonValue
 
 DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
 PLAYBOOK = """\
@@ -89,6 +89,28 @@ def test_name_of_an_input_in_the_file_replaces_it(playbook: Path, tmp_path: Path
     given = tmp_path / "in.yaml"
     given.write_text("rows: [7, 8]\n")
     assert results(dev(playbook, "--step", "last", "--with", str(given), "--dialect", dialect)) == [("last", 15)]
+
+
+@DIALECTS
+def test_inputs_of_a_list_of_tasks_are_replaced_too(playbook: Path, tmp_path: Path, dialect: str) -> None:
+    task = "{kind: python, input: {rows: '{{ start.rows }}'}, code: 'result = {\"v\": sum(rows)}'}"
+    playbook.write_text(playbook.read_text() + f"  - step: tasks\n    tool: [{{a: {task}}}, {{b: {task}}}]\n")
+    (tmp_path / "in.json").write_text(json.dumps({"rows": [7, 8]}))
+    lines = dev(playbook, "--step", "tasks", "--with", str(tmp_path / "in.json"), "--dialect", dialect)
+    [done] = [line for line in lines if line["event"] == "done"]
+    given = {"python": done["result"].get("results"), "rust": done["result"]}
+    assert given[dialect] == {"a": {"v": 15}, "b": {"v": 15}}
+
+
+@pytest.mark.parametrize(
+    ("given", "guess"),
+    [({"rwos": [7]}, "'rwos'; did you mean 'rows'?"), ({"workload": {"scal": 1}}, "'scal'; did you mean 'scale'?")],
+)
+def test_name_that_the_step_has_not_is_refused(playbook: Path, tmp_path: Path, given: JsonValue, guess: str) -> None:
+    file = tmp_path / "in.json"
+    file.write_text(json.dumps(given))
+    said = refused(playbook, "--step", "last", "--with", str(file)).err_lines
+    assert said == [f"noetl-worker dev: --with {file}: step last has no {guess}"]
 
 
 @DIALECTS

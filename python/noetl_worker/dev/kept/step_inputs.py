@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -53,6 +55,7 @@ def step_with(
         why = "an item is one of a run: give --run ID" if loop is not None else "it has no loop"
         raise PlaybookError(f"--step {name}: {why}")
     given = _of_file(file) if file is not None else {}
+    _refuse_unknown(given, playbook, step, f"--with {file}")
     names, place = _of_run(run, step, item, playbook, dialect) if run is not None else ({}, None)
     for other in {name.removeprefix("workload.").partition(".")[0] for name in overrides}:
         names.pop(other, None)
@@ -82,6 +85,27 @@ def _of_file(file: Path) -> dict[str, JsonValue]:
     if not isinstance(found, dict):
         raise PlaybookError(f'--with {file}: an object of names is needed, for example {{"start": {{"rows": []}}}}')
     return {str(name): value for name, value in found.items()}
+
+
+def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: str, source: str) -> None:
+    """A name that nothing of the step has; what a tool of the workbook reads stands elsewhere."""
+    words = _words(asdict(playbook.steps[step]))
+    if "workbook" in words:
+        return
+    known = {*words, *playbook.steps, *map(str, playbook.workload)}
+    workload = given.get("workload")
+    for name in map(str, (*given, *(workload if isinstance(workload, dict) else ()))):
+        if name not in known and name not in _OF_THE_RUN:
+            raise PlaybookError(f"{source}: step {step} has no {name!r}{nearest(name, sorted(known))}")
+
+
+def _words(value: object) -> set[str]:
+    """Of all texts, keys too."""
+    if isinstance(value, str):
+        return {value, *re.findall(r"\w+", value)}
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    return set().union(*map(_words, value)) if isinstance(value, (list, tuple)) else set()
 
 
 def _of_run(

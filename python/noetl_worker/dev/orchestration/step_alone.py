@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from noetl_worker.dev.orchestration.playbook import Playbook, Step
+from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import JsonValue
 
 
@@ -48,10 +49,15 @@ class StepAlone:
         def replaced(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
             return {name: self.inputs.get(name, value) for name, value in fields.items()}
 
-        tool = step.tool
-        if isinstance(tool, Mapping):
-            tool = {
-                name: replaced(value) if name in ("input", "args") and isinstance(value, dict) else value
+        def with_inputs(tool: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+            return {
+                name: replaced(value) if name in INPUTS and isinstance(value, dict) else value
                 for name, value in tool.items()
             }
+
+        tool = step.tool
+        if isinstance(tool, Mapping):
+            tool = with_inputs(tool)
+        elif tool is not None:
+            tool = [with_inputs(task) for task in tool]
         return replace(step, tool=tool, input=replaced(step.input))
