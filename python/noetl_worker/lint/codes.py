@@ -66,7 +66,7 @@ _SHAPE: Final = (
         "NW104",
         "A value of a wrong type, or none of those allowed",
         "error",
-        _playbook(_step("loop: {in: [1, 2], spec: {mode: concurrent}}", _NOOP)),
+        _playbook(_step("loop: {in: '{{ [1, 2] }}', spec: {mode: concurrent}}", _NOOP)),
         "Write `mode: parallel` or `mode: sequential`.",
     ),
     Code("NW105", "A part that is missing", "error", _playbook(_step("desc: does nothing")), "Give the step a `tool`."),
@@ -281,6 +281,14 @@ _PLANES: Final = (
             _step("tool:", "  - {name: one, kind: noop}", '  - {name: two, kind: shell, command: "echo {{ _prev }}"}')
         ),
         "Write the label of the task: `one`.",
+        plane="rust",
+    ),
+    Code(
+        "NW507",
+        "A playbook that the plane refuses to execute",
+        "warning",
+        _playbook(_step(_NOOP, "next: {arcs: [{step: end}]}")),
+        "Add a step `end`. Give every step a tool, and write `loop.in` as a template.",
         plane="rust",
     ),
 )

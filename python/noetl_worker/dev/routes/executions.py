@@ -11,6 +11,7 @@ from noetl_worker.dev.event_log import EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook
+from noetl_worker.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, rust_error
@@ -62,8 +63,8 @@ class Executions:
         if isinstance(entry, HttpAnswer):
             return entry
         playbook = self._catalog.playbook(entry)
-        if self._is_rust and (refusal := _refused_by_rust(playbook)):
-            return rust_error(*refusal)
+        if self._is_rust and (refusal := next(refused_by_rust(playbook), None)):
+            return rust_error(refusal.status, refusal.text)
         if not self._is_rust and (reason := _refused_tool(playbook)):
             return detail(422, reason)
         payload = given.get("payload") or given.get("workload") or {}
@@ -111,8 +112,8 @@ class Executions:
         Raises:
             PlaybookError: the Rust plane does not execute such a playbook; or the step cannot be run alone.
         """
-        if playbook is not None and self._is_rust and (refusal := _refused_by_rust(playbook)):
-            raise PlaybookError(f"the Rust plane refuses it: {refusal[1]}")
+        if playbook is not None and self._is_rust and (refusal := next(refused_by_rust(playbook), None)):
+            raise PlaybookError(f"the Rust plane refuses it: {refusal.text}")
         if playbook is not None and not self._is_rust:
             playbook = playbook.with_policies_in_lists()
         workload = {**(playbook.workload if playbook is not None else {}), **payload}
@@ -265,23 +266,6 @@ class Executions:
         if self._is_rust:
             return rust_error(404, f"Execution not found: {execution_id}")
         return detail(404, f"Execution {execution_id} not found")
-
-
-def _refused_by_rust(playbook: Playbook) -> tuple[int, str] | None:
-    """Status and text of its answer to `execute`, as seen on the real plane (tests/compat/playbooks/forms.md)."""
-    steps = playbook.steps
-    for position, step in enumerate(steps.values()):
-        if step.tool is None:
-            return 400, f"workflow[{position}]: missing field `tool`"
-        if step.loop is not None and not isinstance(step.loop.collection, str):
-            return 400, f"workflow[{position}].loop.in: invalid type, expected a string"
-    if "start" not in steps:
-        return 422, "Workflow must have a step named 'start'"
-    for step in steps.values():
-        for arc in step.arcs:
-            if arc.step not in steps:
-                return 422, f"Step '{step.name}' references unknown step '{arc.step}' in next.arcs"
-    return None
 
 
 def _refused_tool(playbook: Playbook) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from noetl_worker.dev.orchestration.playbook import known_kinds
+from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds
+from noetl_worker.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import mapping, steps_of, tools_of
 from noetl_worker.lint.positions import Path
@@ -20,6 +21,7 @@ _OF_OUTPUT: Final = frozenset({"status", "error"})
 def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
     _check_kinds(inspection)
     _check_policies(inspection)
+    _check_refusals(inspection)
     document = inspection.document
     lists = {
         (*step.path, "tool")
@@ -53,6 +55,19 @@ def _check_policies(inspection: Inspected) -> None:
         if not tool.is_task and tool.path[0] == "workflow" and inspection.playbook.has(path):
             message = "the rules of a tool that is no list are ignored"
             inspection.add_of_plane("NW504", inspection.playbook.key(path), message, "rust", fails=False)
+
+
+def _check_refusals(inspection: Inspected) -> None:
+    """Of a playbook whose shape is right; an arc to no step is NW402."""
+    if inspection.has("NW1"):
+        return
+    paths = {step.name: step.path for step in steps_of(inspection.document)}
+    known = {(one.line, one.column) for one in inspection.found if one.severity == "error"}
+    for refusal in refused_by_rust(Playbook.of(inspection.document)):
+        path = (*paths.get(refusal.step, ()), refusal.field)
+        place = inspection.playbook.below(path, refusal.word) or inspection.playbook.at(path)
+        if refusal.step and place not in known:
+            inspection.add_of_plane("NW507", place, f"it is refused: {refusal.text}", "rust", fails=True)
 
 
 def _check_names(inspection: Inspected, reading: Reading) -> None:
