@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["DOCUMENT", "FIGURES", "KINDS", "PEERS", "document", "load", "write"]
+__all__ = ["DOCUMENT", "FIGURES", "HTTP", "KINDS", "PEERS", "document", "load", "write"]
 
 FIGURES: Final = Path(__file__).with_name("performance.json")
 PEERS: Final = Path(__file__).with_name("peers.json")
 KINDS: Final = Path(__file__).with_name("kinds.json")
+HTTP: Final = Path(__file__).with_name("http.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 _HEAD: Final = """# Performance
@@ -72,15 +73,50 @@ _KINDS_NOTE: Final = (
     "with a noop. Memory is the proportional set size of all processes. The published worker starts an interpreter for "
     "each `python` command, and confines none."
 )
+_HTTP_NOTE: Final = (
+    "The bare loop has what the kind needs of a client: connections kept, addresses checked, a deadline, redirects "
+    "followed by us, the body within a limit. The kind adds its config, the limits of a tool, the answer parsed, "
+    "retries and pages, its result. `make bench` holds it to 1.6 times the bare loop."
+)
+_LOOPS: Final = {
+    "bare": "the kind's client in a bare loop",
+    "kind": "the kind `http`",
+    "httpx_one_each": "httpx, a client for each of those at work",
+    "httpx_one_for_all": "httpx, one client for all",
+}
+_HTTP_PARTS: Final = {
+    "the exchange: httpx, httpcore, h11": ("httpx", "httpcore", "h11", "anyio", "sniffio"),
+    "connections kept, redirects, the socket": (
+        "tools/http/client",
+        "tools/http/client_transport",
+        "tools/http/stream",
+    ),
+    "addresses checked": ("tools/http/egress", "tools/http/egress_backend", "tools/http/secret_hosts"),
+    "the request built": ("tools/http/request",),
+    "the answer read, unpacked, parsed": ("tools/http/answer", "tools/http/charsets"),
+    "deadline, retries, pages, credentials": (
+        "tools/http/http",
+        "tools/http/call",
+        "tools/http/retry",
+        "tools/http/auth",
+        "tools/http/tokens",
+    ),
+    "a tool's config, limits, run": ("tools",),
+    "the result fitted and redacted, events": ("report",),
+    "the plane: events in its form, the gate, requests": ("plane", "transport", "outbox", "json_text"),
+    "the standard library": ("python",),
+}
 _REMEMBERED: Final = """A worker remembers the
 commands that it finished for two to four ack_waits, to answer repeated messages without a claim: 110 bytes each, 16 to
 32 MB at 2,400 commands/s and an ack_wait of 30 s. These runs are too short to show it."""
 
 
 def load() -> dict[str, Any]:
-    """Of the worker, and of runs of their own: under `peers` of those beside it, under `by_kind` of each kind."""
-    found, peers, by_kind = (json.loads(file.read_text(encoding="utf-8")) for file in (FIGURES, PEERS, KINDS))
-    return {**found, "peers": peers, "by_kind": by_kind}
+    """Of the worker, and of runs of their own: under `peers` of those beside it, under `by_kind` of each kind, under
+    `http` of that one."""
+    files = (FIGURES, PEERS, KINDS, HTTP)
+    found, peers, by_kind, http = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    return {**found, "peers": peers, "by_kind": by_kind, "http": http}
 
 
 def write() -> None:
@@ -116,6 +152,7 @@ def document(found: Mapping[str, Any]) -> str:
         *_traces(found.get("traces")),
         *_peers(found["peers"]),
         *_by_kind(found["by_kind"]),
+        *_http(found["http"]),
     ]
     return "\n".join(map(_fitted, parts))
 
@@ -170,7 +207,7 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
         f"({_number(start['commands_per_s'])} commands/s): {_quantiles(start)}. The yardstick's, to the claim's "
         f"answer: {_quantiles(yardstick['tool_start_ms'])}. Of each the round with the least p99.",
         "",
-        *_packages(counts["worker"]["calls_by_package"], counts["yardstick"]["calls"]),
+        *_packages(counts["worker"]["calls_by_part"], counts["yardstick"]["calls"]),
     ]
 
 
@@ -345,6 +382,43 @@ def _by_kind(found: Mapping[str, Any]) -> list[str]:
         ),
         "",
     ]
+
+
+def _http(found: Mapping[str, Any]) -> list[str]:
+    loops, of_parts = found["loops_us"], found["parts"]
+    bare = loops["bare"]
+    return [
+        "## Where a command of `http` goes",
+        "",
+        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}). "
+        f"{_HTTP_NOTE}",
+        "",
+        *_table(
+            [f"{found['slots']} at a time, one process", "CPU, µs", "of the bare loop's"],
+            ([words, _number(loops[name]), _number(loops[name] / bare)] for name, words in _LOOPS.items()),
+        ),
+        "",
+        f"A command in a worker with {found['slots']} slots, the plane answers after {_number(found['delay_ms'])} ms. "
+        "Calls are counted, the CPU is looked at after each four milliseconds of it; the standard library's is its "
+        "caller's.",
+        "",
+        *_table(
+            ["what for", "calls", "CPU, µs", "a no-op's calls", "a no-op's CPU, µs"],
+            _http_parts(of_parts["http"], of_parts["noop"]),
+        ),
+        "",
+    ]
+
+
+def _http_parts(http: Mapping[str, Mapping[str, float]], noop: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    def row_of(what_for: str, parts: Iterable[str]) -> list[str]:
+        sums = [sum(side[what].get(part, 0.0) for part in parts) for side in (http, noop) for what in ("calls", "cpu")]
+        return [what_for, *("–" if value == 0 else _number(value) for value in sums)]
+
+    said = {part for parts in _HTTP_PARTS.values() for part in parts}
+    rest = {part for side in (http, noop) for what in side.values() for part in what} - said
+    every = {**_HTTP_PARTS, "all else: delivery, claim, input, cases, settlement": rest, "all": said | rest}
+    return [row_of(what_for, parts) for what_for, parts in every.items()]
 
 
 def _side(side: Mapping[str, float]) -> list[str]:

@@ -3,6 +3,7 @@
 BENCH_COUNT_FILE   where the counts go, as JSON: SIGUSR2 begins, a second one writes
 BENCH_COUNT        calls: Python and builtin calls of the main thread, on any loop
                    loop: tasks, futures and callbacks; on a loop of asyncio only, uvloop makes its own in C
+                   cpu: its microseconds, and where they go, looked at after each four milliseconds
 BENCH_LOOP         asyncio: a worker finds no uvloop
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import functools
 import json
 import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ COUNTED: dict[str, Any] = {}
 BATCHES = "noetl_worker.plane.python.recent_batches"
 MAIN = threading.main_thread().ident
 FUTURE: Any = asyncio.Future
+_EVERY_S = 0.004
 
 
 class _IsFuture(type):
@@ -55,26 +59,37 @@ def _count_tasks(loop: Any) -> None:
     loop.set_task_factory(made)
 
 
-def _by_package(found: Any, total: int) -> dict[str, int]:
+def _by_part(found: Any, total: int) -> dict[str, int]:
     """Calls by the part of the program that makes them. A builtin counts for the function that calls it."""
-    packages: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
     for entry in found:
         if isinstance(entry.code, str):
             continue
-        package = _package(entry.code.co_filename)
-        packages[package] += entry.callcount
-        packages[package] += sum(inner.callcount for inner in entry.calls or () if isinstance(inner.code, str))
-    packages["loop"] += total - sum(packages.values())  # builtins that the loop calls itself
-    return dict(packages)
+        part = _part(entry.code.co_filename)
+        parts[part] += entry.callcount
+        parts[part] += sum(inner.callcount for inner in entry.calls or () if isinstance(inner.code, str))
+    parts["loop"] += total - sum(parts.values())  # builtins that the loop calls itself
+    return dict(parts)
 
 
-def _package(file: str) -> str:
-    """A folder of the package, a module at its top, or the distribution: the library's own code is `python`."""
-    parts = Path(file).parts
+@functools.cache
+def _part(file: str) -> str:
+    """A folder of the package (of the `http` tool a module), a module at its top, or the distribution: the standard
+    library is `python`."""
+    names = Path(file).parts
     for root in ("noetl_worker", "site-packages"):
-        if root in parts:
-            return parts[parts.index(root) + 1].removesuffix(".py")
+        if root in names:
+            below = names[names.index(root) + 1 :]
+            return ("/".join(below) if below[:2] == ("tools", "http") else below[0]).removesuffix(".py")
     return "python"
+
+
+def _look(_: int, frame: Any) -> None:
+    """Where the CPU is now; the standard library's is its caller's."""
+    outer = frame
+    while outer is not None and (part := _part(outer.f_code.co_filename)) == "python":
+        outer = outer.f_back
+    COUNTED["looks"][part if outer is not None else "loop"] += 1
 
 
 def _main(kind: str, file: Path) -> None:
@@ -85,6 +100,11 @@ def _main(kind: str, file: Path) -> None:
 
     def begin(*_: object) -> None:
         signal.signal(signal.SIGUSR2, end)
+        if kind == "cpu":
+            COUNTED.update(looks=Counter(), cpu_us=-time.process_time() * 1e6)
+            signal.signal(signal.SIGPROF, _look)
+            signal.setitimer(signal.ITIMER_PROF, _EVERY_S, _EVERY_S)
+            return
         if (batches := sys.modules.get(BATCHES)) is not None:
             batches.KEEP_S = 10.0  # type: ignore[attr-defined]  # written four times a second, however slow this is
         if kind == "loop":
@@ -96,12 +116,15 @@ def _main(kind: str, file: Path) -> None:
             profile.enable()
 
     def end(*_: object) -> None:
+        if kind == "cpu":
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            COUNTED["cpu_us"] += time.process_time() * 1e6
         profile.disable()
         if kind == "calls":
             # Not by pstats: its table keeps one of the functions that have the same name, as all generated __init__.
             found = profile.getstats()
             COUNTED["calls"] = sum(entry.callcount for entry in found)  # recursive ones too
-            COUNTED["calls_by_package"] = _by_package(found, COUNTED["calls"])
+            COUNTED["calls_by_part"] = _by_part(found, COUNTED["calls"])
         whole = file.with_suffix(".part")
         whole.write_text(json.dumps(COUNTED), encoding="utf-8")
         whole.rename(file)

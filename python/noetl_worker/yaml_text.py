@@ -21,7 +21,7 @@ UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, 
 
 
 class JsonLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Gives what JSON can say. A date without quotes is text, as the Rust plane reads it."""
+    """Gives what JSON can say. A date without quotes is text, since JSON has no dates."""
 
     yaml_implicit_resolvers: ClassVar[Mapping[str, Any]] = {
         first: [one for one in found if one[0] != f"{_TAG}timestamp"] for first, found in _IMPLICIT.items()

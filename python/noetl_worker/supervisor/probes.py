@@ -18,8 +18,8 @@ _TIMEOUT_S: Final = 2.0
 
 def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
     async def livez() -> tuple[int, Mapping[str, Any]]:
-        """A worker that died is being started again: that is no reason to start all of them anew. Nor is one that stops:
-        it serves no probes in the end."""
+        """A worker that died is being started again: that is no reason to start all of them anew. Nor is one that
+        stops: it serves no probes in the end."""
         answers = await _asked(supervisor, "/livez")
         failing = {
             str(worker.number): _text_of(answer) if answer is not None else "it runs, and no longer answers"
