@@ -250,8 +250,7 @@ class Connections:
         except BaseException as error:
             with suppress(AssertionError):  # the library's answer to a close before its first byte
                 await client.close()  # a login that is refused leaves its socket open
-            is_key = type(error).__module__ == "nkeys"  # a seed that is none
-            if is_key or isinstance(error, (nats.errors.Error, OSError, asyncio.TimeoutError)):
+            if isinstance(error, (nats.errors.Error, OSError, asyncio.TimeoutError)):
                 cause = problems[-1] if problems else error
                 raise _refused(address, cause) from cause
             raise
@@ -279,10 +278,15 @@ def _login_options(address: Address) -> dict[str, Any]:
 
 
 def _refused(address: Address, error: BaseException) -> ToolError:
+    from noetl_worker.jetstream.client import UnusableKey
+
+    if isinstance(error, UnusableKey):
+        text = f"cannot connect to {address.shown}: the key of the credential is no NKEY seed: it begins with SU"
+        return ToolError(text, kind="auth")
     text = str(error) or type(error).__name__
     if is_shortage(error):  # every operation begins with its connection
         return ResourceShortage(f"no room for a connection to {address.shown}: {text}")
-    is_login = any(word in text.lower() for word in ("authorization", "authentication", "nkeys:"))
+    is_login = any(word in text.lower() for word in ("authorization", "authentication"))
     shown = f"cannot connect to {address.shown}: {text}"
     return ToolError(shown, kind="auth" if is_login else "connection", retryable=not is_login)
 
