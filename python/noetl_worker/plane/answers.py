@@ -45,7 +45,7 @@ def is_server_error(status: int) -> bool:
 MEANING: Final = _Meanings(
     {
         **dict.fromkeys(range(200, 300), Meaning.ACCEPTED),
-        **dict.fromkeys(range(300, 400), Meaning.UNCERTAIN),  # no plane sends one elsewhere: somebody between
+        **dict.fromkeys(range(300, 400), Meaning.UNCERTAIN),  # in no recording: somebody between
         **dict.fromkeys(range(500, 600), Meaning.UNCERTAIN),
         **dict.fromkeys((401, 403), Meaning.AUTH),
         **dict.fromkeys((408, 425), Meaning.PASSING),
