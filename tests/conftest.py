@@ -25,6 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 loop_guard.install(but="DevControlPlane.")
+logging_guard.to_stderr()
 gc.set_threshold(20_000, 20, 20)  # as a worker has it: else every seven hundred objects, of nine thousand tests
 
 

@@ -19,8 +19,11 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
+
+from noetl_worker.outbox import file
 
 __all__ = ["STRAND", "Clock", "Process", "Strand", "VirtualLoop", "in_world"]
 
@@ -218,12 +221,13 @@ def in_world(clock: Clock, seed: str) -> Iterator[None]:
     chance = random.Random(f"{seed}:product")
     before = random.getstate()
     random.seed(f"{seed}:random")
-    patches: dict[tuple[Any, str], Callable[..., Any]] = {
+    uuids = SimpleNamespace(uuid4=lambda: uuid.UUID(bytes=chance.randbytes(16), version=4))
+    patches: dict[tuple[Any, str], Any] = {
         (time, "monotonic"): clock.monotonic,
         (time, "time"): clock.wall,
         (time, "time_ns"): lambda: int(clock.wall() * 1_000_000) * 1_000,
         (secrets, "token_hex"): lambda size=8: chance.randbytes(size).hex(),
-        (uuid, "uuid4"): lambda: uuid.UUID(bytes=chance.randbytes(16), version=4),
+        (file, "uuid"): uuids,  # not of every module: a library draws one when a model is first read
         (os, "getpid"): lambda: 1,
     }
     try:

@@ -196,7 +196,7 @@ async def test_reference_to_a_keychain_entry_that_does_not_exist_is_null_and_a_w
 ) -> None:
     [found], _ = await use(lambda *_: answer(200, {"status": "not_found"}), refer(field="token"))
     assert found == {"headers": [{"X": None}]}
-    assert "keychain_entry_missing" in capsys.readouterr().out
+    assert "keychain_entry_missing" in capsys.readouterr().err
 
 
 UNDEFINED = [

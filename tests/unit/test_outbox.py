@@ -102,7 +102,7 @@ def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
     blocked.write_text("in the way")
     ours = box(blocked / "outbox")
     assert [ours.keep(event_set(1)), ours.keep(event_set(2))] == [False, False]
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count("outbox_not_writable") == 1
     assert "NOETL_WORKER_OUTBOX_DIR" in said
     ours.close()
@@ -115,7 +115,7 @@ def test_directory_that_cannot_be_looked_at_is_not_used_and_the_log_says_so(
     ours = box(tmp_path / "parent" / "outbox")
     with unsearchable(tmp_path / "parent"):
         assert [ours.adopt(), ours.adopt()] == [[], []]
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count("outbox_not_writable") == 1
     assert "PermissionError" in said
     assert len(ours.adopt()) == 1, "a running worker looks again"
@@ -196,7 +196,7 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     ours = box(tmp_path)
     [one] = taken(ours)
     assert one.event_id == 7
-    assert "outbox_row_unreadable" in capsys.readouterr().out
+    assert "outbox_row_unreadable" in capsys.readouterr().err
     ours.drop(one)
     assert ours.is_empty
     [unreadable] = tmp_path.glob("*.unreadable")
