@@ -17,6 +17,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from email.parser import Parser
 from pathlib import Path
 
@@ -69,14 +70,23 @@ def main() -> None:
         work = Path(scratch)
         sdist = build_sdist(work, options.dist)
         sources = unpack(sdist, work)
-        native = build_wheel(sdist, options.dist, "rust")
-        pure = build_wheel(sdist, options.dist, "pure")
-        check_native(native)
-        check_pure(pure)
+
+        def native_wheel() -> Path:
+            wheel = build_wheel(sdist, options.dist, "rust")
+            check_native(wheel)
+            prove(wheel, "rust", sources, work / "rust", with_tests=options.with_tests)
+            return wheel
+
+        def pure_wheel() -> Path:
+            wheel = build_wheel(sdist, options.dist, "pure")
+            check_pure(wheel)
+            prove(wheel, "python", sources, work / "python", with_tests=options.with_tests)
+            prove_without_compiler(wheel, work / "bare")
+            return wheel
+
+        with ThreadPoolExecutor() as pool:  # each is mostly one process at a time
+            native, pure = (made.result() for made in [pool.submit(native_wheel), pool.submit(pure_wheel)])
         check_same_metadata(native, pure)
-        for wheel, engine in ((native, "rust"), (pure, "python")):
-            prove(wheel, engine, sources, work / engine, with_tests=options.with_tests)
-        prove_without_compiler(pure, work / "bare")
     say(
         "all good: "
         + ", ".join(f"{path.name} ({path.stat().st_size / 1024:.0f} KiB)" for path in (sdist, native, pure))
@@ -108,14 +118,14 @@ def unpack(sdist: Path, work: Path) -> Path:
 
 def build_wheel(sdist: Path, dist: Path, engine: str) -> Path:
     say(f"wheel from the sdist, engine={engine}")
-    before = set(dist.glob("*.whl"))
     setting = ["--config-settings", f"engine={engine}"]
     environment = {} if engine == "rust" else {"PATH": path_without("cargo"), "CC": "/bin/false"}
     environment["CARGO_TARGET_DIR"] = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-cache-dir", "-w", str(dist), str(sdist)]
-    run([*command, *setting], environment)
-    (wheel,) = set(dist.glob("*.whl")) - before
-    return wheel
+    with tempfile.TemporaryDirectory(dir=dist) as made:
+        command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-cache-dir", "-w", made, str(sdist)]
+        run([*command, *setting], environment)
+        (wheel,) = Path(made).glob("*.whl")
+        return wheel.rename(dist / wheel.name)
 
 
 def check_native(wheel: Path) -> None:
