@@ -61,6 +61,12 @@ def test_folder_that_is_called_like_a_playbook_is_looked_into(tmp_path: Path) ->
     assert checked(str(tmp_path)).err == "1 playbook: 1 error, 0 warnings\n"
 
 
+def test_link_that_leads_nowhere_is_no_playbook_of_its_folder(tmp_path: Path) -> None:
+    written(tmp_path, FINE)
+    (tmp_path / "old.yaml").symlink_to("/nowhere/a.yaml")
+    assert checked(str(tmp_path)).err == "1 playbook: 0 errors, 0 warnings\n"
+
+
 def test_file_of_cases_is_said_to_be_one(tmp_path: Path) -> None:
     file = written(tmp_path, "playbook: p.yaml\ncases:\n- expect: {}\n", "p.test.yaml")
     assert checked(file).out == f"{file}:2:1: NW101 this is a file of cases, which `noetl-worker test` reads\n"

@@ -37,8 +37,14 @@ def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iter
 
 def _yaml_files(folder: Path) -> list[Path]:
     found = [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]
-    files = [file for file in found if not os.path.isdir(file)]  # noqa: PTH112 (Path raises where it may not look)
+    files = [file for file in found if not _is_no_file(os.fspath(file))]
     return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+
+
+def _is_no_file(path: str) -> bool:
+    """A folder that is called like a playbook, or a link that leads nowhere. Of os.path: Path raises where it may not
+    look."""
+    return os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH112, PTH114
 
 
 def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:
