@@ -299,7 +299,9 @@ import json, os, pathlib
 {above}
 here, template, opened, tries = pathlib.Path({here!r}), above(os.getppid()), [], dict()
 (here / "begun").touch()
-while (here / "begun").exists():
+goes_on = True
+while goes_on:
+    goes_on = (here / "begun").exists()  # once more after it is gone: all have started by then
     with open(f"/proc/{{template}}/task/{{template}}/children") as file:
         pids = [pid for pid in file.read().split() if tries.setdefault(pid, 0) < 400]
     for pid in pids:
@@ -361,10 +363,13 @@ def content(path):
     finally:
         os.close(file)
 
-for pid in others():
-    os.kill(pid, signal.SIGKILL)
 (here / "begun").touch()
-while (here / "begun").exists():
+for pid in others():
+    seen.add(pid)
+    os.kill(pid, signal.SIGKILL)
+goes_on = True
+while goes_on:
+    goes_on = (here / "begun").exists()  # once more after it is gone: the next one has started by then
     for pid in others():
         seen.add(pid)
         try:
