@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from compat.recorded_claims import hydrated, ran_with
 from noetl_worker import json_text
@@ -184,6 +186,70 @@ async def test_code_that_reads_the_step_itself_gets_the_whole_result(code: str) 
     body["context"]["tool_config"] = [{"look": {"name": "look", "kind": "python", "code": code}}]
     assert await look(body, store) == 1000
     assert store.asked == 1
+
+
+COUNT = "result = len(context['start']['rows'])"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"script": COUNT},
+        {"script": COUNT + "\nresult"},
+        {"script": {"source": {"type": "inline", "code": COUNT}}},
+        {"code_b64": b64encode(COUNT.encode()).decode()},
+        {"code_base64": b64encode(COUNT.encode()).decode()},
+        {"code_b64": "{{ workload.text }}"},
+        {"code": "{{ workload.code }}"},
+    ],
+)
+@pytest.mark.parametrize("below", [None, "spec"])
+async def test_code_in_any_field_gets_the_whole_result(fields: Mapping[str, Any], below: str | None) -> None:
+    store, body = stored("large-list"), claim("large-list")
+    given = {"code": COUNT, "text": b64encode(COUNT.encode()).decode()}
+    body["context"]["render_context"]["workload"].update(given)
+    body["context"]["tool_config"] = [{"look": {"kind": "python", **({below: fields} if below else fields)}}]
+    assert await look(body, store) == 1000
+    assert store.asked == 1
+
+
+@pytest.mark.parametrize("is_list", [False, True], ids=["a step", "a task of a list"])
+async def test_workbook_entry_which_is_read_later_gets_the_whole_result(is_list: bool) -> None:
+    store, body = stored("large-list"), claim("large-list")
+    tool = {"kind": "python", "input": {"n": "{{ start.rows | length }}"}, "code": "result = n"}
+    playbook = yaml.safe_dump({"workbook": [{"name": "count", "tool": tool}]})
+
+    def script(method: str, path: str, sent: Any) -> Response:
+        return answer(200, {"content": playbook}) if path.startswith("/api/catalog") else store(method, path, sent)
+
+    body["action"] = "task_sequence" if is_list else "workbook"
+    body["context"]["tool_config"] = [{"look": {"kind": "workbook", "task": "count"}}] if is_list else {"name": "count"}
+    data = (await ran_with("rust", body, script)).data
+    assert (data["look"] if is_list else data) == 1000
+    assert store.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "script", "asked"),
+    [
+        ("python", "count.py", 1),
+        ("python", {"uri": "s3://bucket/count.py"}, 1),
+        ("duckdb", "https://a.test/count.sql", 1),
+        ("duckdb", "select 1;\nselect 2", 0),
+        ("duckdb", {"source": {"type": "inline", "code": "select 1"}}, 0),
+        ("python", "import json\nresult = 1", 0),
+        ("shell", "start.sh", 0),
+        ("rhai", "start.rows.len()", 1),
+        ("rhai", "2 * 2", 0),
+    ],
+)
+async def test_script_at_an_address_may_read_any_result_and_one_that_is_here_what_it_says(
+    kind: str, script: Any, asked: int
+) -> None:
+    store, body = stored("large-list"), claim("large-list")
+    body["context"]["tool_config"] = [{"look": {"kind": kind, "script": script}}]
+    await hydrated("rust", body, store)
+    assert store.asked == asked
 
 
 async def test_result_that_the_store_does_not_have_is_an_error_that_names_the_step() -> None:

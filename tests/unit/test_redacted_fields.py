@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -178,9 +179,18 @@ async def test_names_that_the_plane_has_not_redacted_are_what_they_are(dialect: 
     assert result.error is None, result
 
 
-async def test_code_that_may_read_one_is_a_warning_with_its_place() -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        {"code": "result = context['start']"},
+        {"script": "result = context['start']"},
+        {"code_b64": b64encode(b"result = context['start']").decode()},
+    ],
+    ids=lambda code: next(iter(code)),
+)
+async def test_code_that_may_read_one_is_a_warning_with_its_place(code: dict[str, Any]) -> None:
     with capture_logs() as lines:
-        await prepared("python", {"code": "result = context['start']"})
+        await prepared("python", code)
         await prepared("python", {"code": "result = 'restart'"})
         await prepared("python", {"code": "result = context['fetch']"})
     warned = [line["places"] for line in lines if line["event"] == "variables_redacted_by_plane"]

@@ -2,7 +2,8 @@
 
 Both planes hand them out so (protocol/results.md#store). A template that reads past the preview would get nothing, or
 the first row as if it were all of them, silently. So what the command's own templates and code read, and the preview
-does not say, is fetched: each reference once. What cannot be fetched is an error.
+does not say, is fetched: each reference once. Where they come later (`workbook`, a script at an address), all results
+are. What cannot be fetched is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.names import STEPS, Referred, fields_of
 from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.templates.paths import Path, names_in, paths_in
+from noetl_worker.templates.paths import Path, codes_of, names_in, paths_in
 from noetl_worker.templates.redacted import mark_stored
 from noetl_worker.templates.template import has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
@@ -34,6 +35,8 @@ _COPIES: Final = ("ctx", "workload")
 """Names that hold copies of the others."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
 """How code of `python` gets at the command's variables; a script of `rhai` has them all as its own."""
+_SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
+"""Kinds whose `script` may be an address, and what is there reads the command's variables."""
 
 
 async def with_referred_results(
@@ -59,7 +62,7 @@ async def with_referred_results(
     referred = plane.rules.names.referred(variables)
     if not referred:
         return variables
-    names = _needed(_texts([fields, list(cases)], command.kind), referred, variables)
+    names = _needed([fields, list(cases)], command.kind, referred, variables)
     names |= referred.keys() & set(_left_sides(cases))
     needed = [earlier for earlier in referred.values() if earlier.name in names]
     _check_size(needed, sum({earlier.ref: earlier.size for earlier in needed}.values()))
@@ -77,35 +80,37 @@ async def with_referred_results(
 # ── what the command reads ──────────────────────────────────────────────────────────────────────
 
 
-def _needed(
-    texts: Iterator[tuple[str, str | None]], referred: Mapping[str, Referred], variables: Mapping[str, Any]
-) -> set[str]:
+def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
+    """The results that templates and code in a value need. `kind`: of the tool that runs code outside a task."""
     found: set[str] = set()
-    for text, of_kind in texts:
-        if of_kind is not None:
-            found |= _needed_by_code(text, of_kind, referred)
-        elif has_template(text):
-            for path in paths_in(text):
-                found |= _needed_by_path(path, referred, variables)
-    return found
-
-
-def _texts(value: JsonValue, kind: str) -> Iterator[tuple[str, str | None]]:
-    """Every text, and of code the kind of tool that runs it."""
     waiting: list[tuple[JsonValue, str]] = [(value, kind)]
     while waiting:
         item, its_kind = waiting.pop()
         if isinstance(item, dict):
             own = item.get("kind")
             its_kind = own if isinstance(own, str) else its_kind
-            for key, inner in item.items():
-                if key == "code" and isinstance(inner, str):
-                    yield inner, its_kind
-                waiting.append((inner, its_kind))
+            if _is_read_later(item, its_kind):
+                return set(referred)
+            for code in codes_of(item):
+                found |= _needed_by_code(code, its_kind, referred)
+            waiting += [(inner, its_kind) for inner in item.values()]
         elif isinstance(item, list):
             waiting += [(inner, its_kind) for inner in item]
-        elif isinstance(item, str):
-            yield item, None
+        elif isinstance(item, str) and has_template(item):
+            for path in paths_in(item):
+                found |= _needed_by_path(path, referred, variables)
+    return found
+
+
+def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
+    """Whether a tool fetches what reads the variables, so that nobody knows by now which: an entry of the workbook, a
+    script at an address. A script of several lines is none."""
+    if kind == "workbook":
+        return True
+    script = fields.get("script") if kind in _SCRIPT_FROM_ELSEWHERE else None
+    if isinstance(script, dict):
+        return not isinstance(fields_of(script.get("source")).get("code"), str)
+    return isinstance(script, str) and "\n" not in script.strip()
 
 
 def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
@@ -119,7 +124,11 @@ def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
 
 
 def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> set[str]:
-    if kind != "rhai" and not (kind == "python" and _CODE_READS_NAMES.search(code)):
+    if kind not in ("python", "rhai"):
+        return set()
+    if code.lstrip().startswith("{{"):  # a template gives the code
+        return set(referred)
+    if kind == "python" and not _CODE_READS_NAMES.search(code):
         return set()
     return names_in(code, referred)
 
@@ -175,7 +184,7 @@ def _check_size(needed: list[Referred], size: int) -> None:
     if size > _MAX_BYTES:
         names = ", ".join(sorted(earlier.name for earlier in needed))
         raise ToolError(
-            f"the stored results that this command reads ({names}) have {size} bytes, more than {_MAX_BYTES}: "
+            f"the stored results that this command may read ({names}) have {size} bytes, more than {_MAX_BYTES}: "
             "read fewer steps in one command, or let the earlier step return less",
             kind="resource",
         )

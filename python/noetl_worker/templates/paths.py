@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from jinja2 import TemplateError, nodes
@@ -14,6 +15,8 @@ from noetl_worker.templates.sandbox import LENIENT
 _WORD: Final = re.compile(r"\w+")
 _FIRST_NAME: Final = re.compile(r"[.\[]")
 """What ends it in a place."""
+_CODE: Final = ("code", "script")
+_CODE_B64: Final = ("code_b64", "code_base64")
 
 Path: TypeAlias = tuple[str | int, ...]
 """A name, then keys and indexes that are written out: `a.b[0]`. It ends where one is computed, or at a slice."""
@@ -51,6 +54,19 @@ def names_in(code: str, names: Iterable[str]) -> set[str]:
     return {name for name in names if name in words or (not _WORD.fullmatch(name) and name in code)}
 
 
+def codes_of(fields: Mapping[str, JsonValue]) -> Iterator[str]:
+    """The code that a tool's own fields have; of base64 what it says, or itself where it is none: a template."""
+    for name in _CODE:
+        if isinstance(fields.get(name), str):
+            yield fields[name]
+    for name in _CODE_B64:
+        if isinstance(given := fields.get(name), str):
+            try:
+                yield b64decode(given, validate=True).decode()
+            except ValueError:
+                yield given
+
+
 def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
     """Those of the places that the code in a tool's config, or in those of its tasks, may read."""
     code = " ".join(_codes_in(config))
@@ -65,7 +81,6 @@ def _codes_in(config: JsonValue) -> Iterator[str]:
         item = waiting.pop()
         if isinstance(item, dict):
             waiting += [inner for inner in item.values() if isinstance(inner, (dict, list))]
-            if isinstance(item.get("code"), str):
-                yield item["code"]
+            yield from codes_of(item)
         elif isinstance(item, list):
             waiting += item
