@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 import virtual_time
-from noetl_worker.errors import ConfigurationError, MaybeProcessed, ServerRefused, ToolError
+from noetl_worker.errors import ConfigurationError, MaybeProcessed, NotSent, ServerRefused, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool
 
@@ -313,6 +313,47 @@ def test_wait_ends_at_the_timeout() -> None:
     result = wait_for({"completed": False}, timeout=0.5)
     assert result.status is ToolStatus.TIMEOUT
     assert result.data["execution_id"] == "1001"
+
+
+class UnsurePlane(MemoryControlPlane):
+    """Starts each child it is asked for; a start is answered by `problem`."""
+
+    def __init__(self, problem: Exception | None) -> None:
+        super().__init__()
+        self.problem = problem
+
+    async def execute_playbook(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        started = await super().execute_playbook(body)
+        if self.problem is not None:
+            raise self.problem
+        return started
+
+    async def execution_status(self, execution_id: int) -> Mapping[str, Any]:
+        return {"completed": False, "status": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "tries"),
+    [
+        (NotSent("refused"), 3),
+        (ServerRefused("x", status=429, body="later"), 3),
+        (MaybeProcessed("no answer within 30 s"), 1),
+        (ServerRefused("x", status=408, body="too slow"), 1),
+        (ServerRefused("x", status=500, body='{"error": "boom"}'), 1),
+        (ServerRefused("x", status=502, body="<html>", is_page=True), 1),
+        (ServerRefused("x", status=504, body="upstream timed out"), 1),
+        (None, 1),
+    ],
+    ids=["not sent", "429", "no answer", "408", "500", "502", "504", "its wait timed out"],
+)
+def test_rule_that_retries_what_is_retryable_starts_no_child_that_may_be_there(
+    problem: Exception | None, tries: int
+) -> None:
+    rule = {"when": "{{ output.error.retryable }}", "then": {"do": "retry", "attempts": 3}}
+    task = {"name": "child", "kind": "playbook", "path": "c", "return_result": True, "timeout": 0.05}
+    plane = UnsurePlane(problem)
+    result = run_tool("task_sequence", [{**task, "spec": {"policy": {"rules": [rule]}}}], control_plane=plane)
+    assert (result.status, len(plane.executions)) == (ToolStatus.ERROR, tries)
 
 
 def test_path_is_needed() -> None:

@@ -85,14 +85,15 @@ class ToolResult:
         return cls(status=ToolStatus.ERROR, error=RaisedFailure(message, **fields))
 
     @classmethod
-    def timed_out(cls, timeout_s: float, **fields: Any) -> ToolResult:
+    def timed_out(cls, timeout_s: float, *, retryable: bool = True, **fields: Any) -> ToolResult:
         """The tool was ended by its timeout.
 
         Args:
             timeout_s: which one, in seconds.
+            retryable: whether the same call may be made again.
             fields: `data`, `stdout`, `stderr`, `exit_code`, `duration_ms`, as far as the tool had come.
         """
-        error = ToolFailure(f"Execution timed out after {timeout_s:g} seconds", kind="timeout", retryable=True)
+        error = ToolFailure(f"Execution timed out after {timeout_s:g} seconds", kind="timeout", retryable=retryable)
         return cls(status=ToolStatus.TIMEOUT, error=error, **fields)
 
     def lasting(self, duration_ms: int) -> ToolResult:

@@ -28,13 +28,14 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "template": ErrorKind("a template does not compile or cannot be rendered", "no"),
     "auth": ErrorKind("a credential cannot be resolved, or the other side refuses it", "if it could not be fetched"),
     "connection": ErrorKind(
-        "the other side cannot be reached, or the connection broke", "if nothing can have happened"
+        "the other side is not reached, or the connection broke",
+        "if not sent; `http` and `nats`: also if sent",
     ),
-    "timeout": ErrorKind("the call took longer than it may", "yes"),
+    "timeout": ErrorKind("the call took longer than it may", "yes; not where a `playbook` waited"),
     "rate_limit": ErrorKind("the other side asks for fewer calls (HTTP 429)", "yes"),
     "not_found": ErrorKind("what was asked for is not there (HTTP 404, no such database, bucket or key)", "no"),
     "client_error": ErrorKind("the other side refuses the request as it is (other HTTP 4xx)", "no"),
-    "server_error": ErrorKind("the other side failed (HTTP 5xx)", "yes"),
+    "server_error": ErrorKind("the other side failed (HTTP 5xx)", "yes; not the start of a `playbook`"),
     "schema": ErrorKind("data has another structure than the one that is needed", "no"),
     "parse": ErrorKind("an answer cannot be read as what it says it is", "no"),
     "transform": ErrorKind("data cannot be turned into what was asked for, or kept by a control plane (U+0000)", "no"),

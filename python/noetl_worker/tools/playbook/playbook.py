@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
@@ -104,7 +104,7 @@ class PlaybookTool:
             with context.worker.waiting():
                 return await asyncio.wait_for(_outcome(int(execution_id), data, config, context), limit)
         except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(limit, data=data)
+            return ToolResult.timed_out(limit, retryable=False, data=data)  # a retry would start another child
 
 
 async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
@@ -121,7 +121,9 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
         return await context.worker.control_plane.execute_playbook(body)
     except ControlPlaneError as error:  # without an answer the child may run already: it is not asked for again
         said = f"{error.status} {excerpt(error.body, 500)}" if isinstance(error, ServerRefused) else error
-        raise plane_failure(f"Failed to start child playbook {name!r}: {said}", error) from None
+        failure = plane_failure(f"Failed to start child playbook {name!r}: {said}", error)
+        is_safe = isinstance(error, NotSent) or failure.kind == "rate_limit"
+        raise ToolError(str(failure), kind=failure.kind, retryable=is_safe, code=failure.code) from None
 
 
 async def _outcome(
