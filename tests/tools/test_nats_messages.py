@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -206,6 +207,33 @@ def test_limits_are_hard_whatever_is_asked_for(nats_server: NatsServer) -> None:
     raw = {"operation": "js_consume", "url": "nats://h", "stream": "s", "consumer": "c", **bounds}
     config = Registry([NatsTool()], plugins=False).prepare("nats", raw, context).config
     assert (config.batch, config.timeout_ms) == (1000, 5000)
+
+
+LESS = "give a smaller 'batch' or 'timeout_ms'"
+
+
+@pytest.mark.parametrize(
+    ("limit", "words", "advice"),
+    [
+        ({"max_batch": 10}, "Exceeded MaxRequestBatch of 10", LESS),
+        ({"max_expires": 500_000_000}, "Exceeded MaxRequestExpires of 500ms", LESS),
+        ({"max_bytes": 65_536}, "Exceeded MaxRequestMaxBytes of 65536", "raise it to 16777216"),
+    ],
+)
+async def test_limit_of_the_consumer_below_what_is_asked_for_is_an_error_with_what_to_do(
+    session: Session, limit: dict[str, int], words: str, advice: str
+) -> None:
+    stream, _, _ = await session.stream(b"1")
+    config = {"durable_name": "small", "ack_policy": "explicit", **limit}
+    body = json.dumps({"stream_name": stream, "config": config}).encode()
+    made = await session.connection.request(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.small", body)
+    assert "error" not in json.loads(made.data)
+    error = await session.refused("js_consume", stream=stream, consumer="small", batch=100, timeout_ms=1000)
+    assert (str(error), error.kind, error.retryable) == (
+        f"js_consume failed: consumer 'small' of stream {stream!r} has a limit below this request: {words}; {advice}, "
+        "or unset the limit",
+        "client_error", False,
+    )  # fmt: skip
 
 
 async def test_get_msg_by_sequence_subject_or_last(session: Session) -> None:

@@ -263,6 +263,11 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
         raise ToolError(f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes", kind="resource")
     if status == "409" and "maxwaiting" in text.replace(" ", ""):
         raise ToolError(f"{what} has too many waiting pulls", kind="rate_limit", retryable=True)
+    if status == "409" and "maxrequest" in text:
+        less = f"raise it to {MAX_RESULT_BYTES}" if "maxbytes" in text else "give a smaller 'batch' or 'timeout_ms'"
+        raise ToolError(
+            f"{what} has a limit below this request: {description}; {less}, or unset the limit", kind="client_error"
+        )
     if status in ("404", "408", "409"):
         return True
     raise ToolError(f"{what}: {status} {description}", kind="server_error", retryable=True)
