@@ -12,11 +12,15 @@ import pytest
 
 from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.delivery.in_flight import InFlight
+from noetl_worker.errors import CommandCancelled, Interrupted
 from noetl_worker.executor import Executor
+from noetl_worker.models import ToolResult
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.settlement import Outcome
+from noetl_worker.tools.contract import Stop
+from noetl_worker.tools.scope import CallScope
 from noetl_worker.worker import Worker
 from unit.planes import ScriptedTransport, answer, emitter, settings
 
@@ -65,6 +69,29 @@ class Scene:
     async def drain(self) -> bool:
         puller, keepalive = SimpleNamespace(pause=lambda _: None), SimpleNamespace(is_alive=lambda: True)
         return await self.worker.deliveries.drain(puller, keepalive)
+
+
+@pytest.mark.parametrize(("reason", "end"), [("shutdown", Interrupted), ("cancelled", CommandCancelled)])
+async def test_stop_that_meets_the_end_of_a_tool_which_heeds_it_is_a_stop(reason: str, end: type[Exception]) -> None:
+    """The tool sees the reason before the one who waits for it does."""
+    scope = CallScope(Stop(), 60)
+
+    async def tool() -> ToolResult:
+        scope.interrupt(reason)
+        raise asyncio.CancelledError
+
+    with pytest.raises(end):
+        await scope.run(tool())
+
+
+async def test_tool_that_is_done_when_the_stop_comes_has_its_result() -> None:
+    scope = CallScope(Stop(), 60)
+
+    async def tool() -> ToolResult:
+        scope.interrupt("shutdown")
+        return ToolResult.success(1)
+
+    assert (await scope.run(tool())).data == 1
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])

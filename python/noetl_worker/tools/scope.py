@@ -73,9 +73,11 @@ class CallScope:
             self._wake()
         try:
             await self._over
-            if task.cancelled():  # nobody has stopped this command: as a stop it would come again for ever
-                raise ToolError("the tool was cancelled from within: something that it awaited was", kind="cancelled")
-            if task.done():
+            if task.cancelled():
+                if not self._stop.is_set():  # nobody has stopped this command: as a stop it would come again for ever
+                    text = "the tool was cancelled from within: something that it awaited was"
+                    raise ToolError(text, kind="cancelled")
+            elif task.done():
                 return task.result()
             if self._asking is not None and not self._stop.is_set():  # a bug of ours, and no cancellation
                 task.cancel()
