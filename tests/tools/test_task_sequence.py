@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+import virtual_time
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import run_tool, tool_context
@@ -281,3 +282,21 @@ async def test_stopped_sequence_starts_no_further_task(reason: str, timeout_s: f
     with pytest.raises(asyncio.CancelledError):
         await call
     assert second.calls == []
+
+
+@virtual_time.PASSES
+async def test_stopped_sequence_does_not_wait_for_the_delay_of_a_retry() -> None:
+    again = rules({"when": ON_ERROR, "then": {"do": "retry", "attempts": 3, "delay": 20}})
+    tool, stop = LastWords(), Stop()
+    registry = Registry([tool], plugins=False)
+    context = tool_context(registry=registry, stop=stop, timeout_s=60.0)
+    tasks = [{"name": "a", "kind": "last_words", "fail": True, "spec": again}]
+    call = asyncio.ensure_future(registry.run_tool("task_sequence", tasks, context))
+    await tool.started.wait()
+    later: list[str] = []
+    asyncio.get_running_loop().call_later(1, later.append, "a second")
+    stop.set("shutdown")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert later == []

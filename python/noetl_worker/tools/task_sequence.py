@@ -329,8 +329,9 @@ class SequenceProgress:
         else:
             reason = result.error.message if result.error is not None else "a rule asks for it"
             again = f"task {task.label!r}, attempt {executed} of {action.attempts}: {reason}; again in {delay:g} s"
-            live_output.say("retry", again)
-            await asyncio.sleep(delay)
+            if self.context.stop.reason in (None, "timeout"):  # else the list is over, with no delay before
+                live_output.say("retry", again)
+                await asyncio.sleep(delay)
             return
         error = result.error and dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
         # Seen live (retry-success): a success keeps its exit code, for no rule has made a failure of it.
