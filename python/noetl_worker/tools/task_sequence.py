@@ -181,6 +181,7 @@ class SequenceProgress:
     error: ToolFailure | None = None
     exit_code: int | None = None
     last: ToolResult | None = None
+    last_position: int | None = None
     previous: JsonValue = None
     steps: int = 0
     started: float = field(default_factory=lambda: time.monotonic())
@@ -259,7 +260,7 @@ class SequenceProgress:
 
     def keep(self, task: Task, result: ToolResult) -> None:
         """Show the task's data to the ones after it; of one that failed on the Rust plane only (policy-continue)."""
-        self.last, data = result, result.data
+        self.last, self.last_position, data = result, self.position, result.data
         is_flat = self.form.sequence_is_flat
         if result.status is not ToolStatus.SUCCESS and not is_flat:
             return
@@ -370,7 +371,7 @@ class SequenceProgress:
     def data(self, error: ToolFailure | None) -> SequenceData:
         """The neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index, error}."""
         results, label = self.results, self.tasks[self.position].label
-        if error is not None and self.last is not None and label not in results:
+        if error is not None and self.last is not None and self.last_position == self.position and label not in results:
             results = {**results, label: self.last.data}
         data = SequenceData(
             status="failed" if error is not None else self.end,
