@@ -324,7 +324,7 @@ def test_an_answer_that_is_no_json_rpc_is_told_with_its_beginning() -> None:
 def test_a_stream_without_the_answer_is_a_lost_connection() -> None:
     error = refused(stream('data: {"jsonrpc": "2.0", "method": "notifications/message"}'))
     assert (str(error), error.kind, error.retryable) == (
-        f"the MCP server at {ENDPOINT} ended its stream without the answer", "connection", True,
+        f"the MCP server at {ENDPOINT} ended its stream without the answer", "connection", False,
     )  # fmt: skip
 
 
@@ -343,6 +343,35 @@ def test_an_unreachable_server_is_raised_without_its_query() -> None:
     assert (str(error), error.kind, error.retryable) == (
         f"no answer from the MCP server at {ENDPOINT}: ConnectError: refused", "connection", True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lost", "retryable"),
+    [
+        (httpx.ConnectTimeout, True),
+        (httpx.PoolTimeout, True),
+        (httpx.ReadError, False),
+        (httpx.ReadTimeout, False),
+        (httpx.RemoteProtocolError, False),
+    ],
+)
+def test_only_a_request_that_cannot_have_been_sent_is_retryable(lost: type[httpx.HTTPError], retryable: bool) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise lost("lost")
+
+    error = refused(answer)
+    assert (error.kind, error.retryable, error.code) == ("connection", retryable, lost.__name__)
+
+
+def test_call_whose_servers_question_cannot_be_answered_has_been_sent() -> None:
+    asks = stream('data: {"jsonrpc": "2.0", "id": 9, "method": "sampling/createMessage"}')
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if b"sampling/createMessage" in request.content:
+            raise httpx.ConnectError("gone")
+        return asks(request)
+
+    assert (refused(answer).kind, refused(answer).retryable) == ("connection", False)
 
 
 class NoAnswer(httpx.AsyncByteStream):

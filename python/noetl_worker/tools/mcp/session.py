@@ -19,6 +19,7 @@ from noetl_worker.tools.http.client import send, shown
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _ACCEPT: Final = "application/json, text/event-stream"
 _METHOD_NOT_FOUND: Final = -32601
+_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class RpcError(Exception):
@@ -102,7 +103,8 @@ class McpSession:
                 await response.aclose()
         except httpx.HTTPError as error:
             text = f"no answer from the MCP server at {place}: {type(error).__name__}: {error}"
-            raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
+            not_sent = isinstance(error, _NOT_SENT) and request_id is not None  # else a call was sent before it
+            raise ToolError(text, kind="connection", retryable=not_sent, code=type(error).__name__) from error
 
     async def _answer(self, response: httpx.Response, request_id: int | None, place: str) -> Mapping[str, Any]:
         self.session_id = response.headers.get("Mcp-Session-Id") or self.session_id
@@ -114,9 +116,7 @@ class McpSession:
                 if message.get("id") == request_id and "method" not in message:
                     return message
                 await self._refuse(message)
-            raise ToolError(
-                f"the MCP server at {place} ended its stream without the answer", kind="connection", retryable=True
-            )
+            raise ToolError(f"the MCP server at {place} ended its stream without the answer", kind="connection")
         content = await read(response, MAX_ANSWER_BYTES)
         if content.is_cut:
             raise _too_long(place)
