@@ -148,3 +148,26 @@ def test_path_into_json_keeps_what_is_there(pg: Postgres) -> None:
     assert pg.sql("select a::text, b::text, c, d::text, e::text from move.t") == [
         ('{"n": 18446744073709551615}', '"{}"', "x", None, "1.10")
     ]
+
+
+KEY = "abcdef00-0000-0000-0000-000000000001"
+
+
+def test_uuid_in_a_text_column_is_as_the_server_writes_it(pg: Postgres) -> None:
+    pg.sql(
+        f"create table move.t(id text primary key, ids text[], v varchar(9)); insert into move.t(id) values ('{KEY}')"
+    )
+    data = move(
+        of(pg, f"select '{KEY}'::uuid id, array['{KEY}', null]::uuid[] ids, 'a' v"), to(pg, "move.t"), mode="upsert"
+    )
+    assert (data["rows_inserted"], data["rows_updated"]) == (0, 1)
+    assert pg.sql("select * from move.t") == [(KEY, [KEY, None], "a")]
+
+
+@pytest.mark.parametrize("kind", ["text", "varchar"])
+def test_values_in_a_text_column_are_as_the_server_writes_them(pg: Postgres, kind: str) -> None:
+    pg.sql(f"create table move.t(a {kind}, b {kind}, c {kind}, d {kind}[], e {kind}[])")
+    query = "select true a, 0.0000001 b, 'NaN'::numeric c, array[false, null] d, array[1e-9, 1e20]::numeric[] e"
+    move(of(pg, query), to(pg, "move.t"))
+    expected = ("true", "0.0000001", "NaN", ["false", None], ["0.000000001", "100000000000000000000"])
+    assert pg.sql("select * from move.t") == [expected]

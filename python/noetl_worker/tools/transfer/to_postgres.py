@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -25,6 +27,7 @@ from noetl_worker.tools.transfer.plan import (
 )
 
 _STAGE: Final = "pg_temp.noetl_transfer_stage"
+_TEXTS: Final = frozenset({"text", "character varying"})
 _COLUMNS: Final = """
 SELECT a.attname, pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), NULL),
        coalesce(a.attnum = ANY(i.indkey), false), array_position(i.indkey::int[], a.attnum::int)
@@ -193,7 +196,7 @@ def _adapted(value: Any, kind: str) -> Any:
             return [_element(item, kind) for item in value]
     if isinstance(value, (dict, list, tuple)):
         return json_text(value)
-    return without_json(value)
+    return _single(value, kind)
 
 
 def _element(value: Any, kind: str) -> Any:
@@ -202,4 +205,16 @@ def _element(value: Any, kind: str) -> Any:
         return json_text(value)
     if isinstance(value, list):
         return [_element(item, kind) for item in value]
-    return without_json(value)
+    return _single(value, kind.removesuffix("[]"))
+
+
+def _single(value: Any, kind: str) -> Any:
+    """In a column of text a value as the server itself writes it: psycopg has UUIDs without dashes, `t` and `1E-7`."""
+    value = without_json(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if kind in _TEXTS and isinstance(value, bool):
+        return "true" if value else "false"
+    if kind in _TEXTS and isinstance(value, decimal.Decimal) and value.is_finite():
+        return format(value, "f")
+    return value
