@@ -171,3 +171,15 @@ def test_values_in_a_text_column_are_as_the_server_writes_them(pg: Postgres, kin
     move(of(pg, query), to(pg, "move.t"))
     expected = ("true", "0.0000001", "NaN", ["false", None], ["0.000000001", "100000000000000000000"])
     assert pg.sql("select * from move.t") == [expected]
+
+
+def test_bytes_within_a_list_or_struct_stay_what_they_are_in_duckdb(file: str) -> None:
+    made = "{'b': 'a\\x00\\xFF'::blob, 't': 'a'}"
+    query = f"select ['\\x00\\xFFa\\x5C'::blob, null, ''::blob] a, {made} s, map {{'k': 'ab'::blob}} m, [[{made}]] d"
+    in_duckdb(file, f"create table s as {query}")
+    target = file + "2"
+    move(
+        {"type": "duckdb", "database": file, "query": "select * from s"},
+        {"type": "duckdb", "database": target, "table": "t"},
+    )
+    assert in_duckdb(target, "from t") == in_duckdb(file, "from s")

@@ -195,7 +195,7 @@ def _text(value: Any, kind: str) -> str | None:
     if value is None:
         return None
     if kind == "JSON" or _is_nested(kind):
-        return json_text(value)
+        return json_text(_with_bytes(value) if "BLOB" in kind else value)
     if isinstance(value, JsonText):
         value = without_json(value)
         if value is None:
@@ -213,6 +213,15 @@ def _text(value: Any, kind: str) -> str | None:
     if isinstance(value, datetime.timedelta):
         return f"{round(value / datetime.timedelta(microseconds=1))} microseconds"
     return json_text(value) if isinstance(value, (dict, list, tuple)) else str(value)
+
+
+def _with_bytes(value: Any) -> Any:
+    """A value with its bytes as DuckDB reads a BLOB of text: within JSON it knows no base64."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "".join(f"\\x{byte:02X}" for byte in bytes(value))
+    if isinstance(value, dict):
+        return {_with_bytes(key): _with_bytes(item) for key, item in value.items()}
+    return [_with_bytes(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _integer_text(value: Any, kind: str) -> str:
