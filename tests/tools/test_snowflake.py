@@ -303,3 +303,11 @@ def test_failed_transfer_into_snowflake_commits_nothing(snow: FakeSnowflake, pos
         run_tool("transfer", {"source": source, "target": {**END, "table": "T"}, "chunk_size": 1, "mode": "replace"})
     assert "COMMIT" not in snow.ran
     assert snow.closed == 1
+
+
+def test_null_in_a_key_of_an_upsert_into_snowflake_is_refused(snow: FakeSnowflake, postgres: Postgres) -> None:
+    snow.database.execute("create table T(ID int, NAME varchar)")
+    source = {"type": "postgres", "connection_string": postgres.uri, "query": "select null::int as id, 'a' as name"}
+    with pytest.raises(ToolError, match="transfer: key column 'ID' is NULL in a row"):
+        run_tool("transfer", {"source": source, "target": {**END, "table": "T"}, "mode": "upsert", "key": "id"})
+    assert "COMMIT" not in snow.ran

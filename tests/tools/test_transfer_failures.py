@@ -148,3 +148,19 @@ def test_part_of_a_whole_number_is_refused_by_duckdb_targets_too(pg: Postgres, f
     with pytest.raises(ToolError, match=r"'1.5' is no INTEGER") as caught:
         move(of(pg, "select 1.5 as id"), {"type": "duckdb", "database": file, "table": "t"})
     assert caught.value.kind == "transform"
+
+
+@pytest.mark.parametrize("null", ["null::int", "'null'::jsonb"])
+def test_null_in_a_key_is_refused_and_nothing_is_moved(pg: Postgres, file: str, null: str) -> None:
+    """NULL equals no NULL: each transfer would add the row once more."""
+    columns = "(a int, b int, v text, unique (a, b))"
+    pg.sql(f"create table move.t{columns}")
+    in_duckdb(file, f"create table t{columns}")
+    query = (
+        f"select 1 a, 2 b, 'w' v union all select 1, {null}, 'x'" if "jsonb" not in null else f"select 1 a, {null} b"
+    )
+    for target in (to(pg, "move.t"), {"type": "duckdb", "database": file, "table": "t"}):
+        with pytest.raises(ToolError, match="'b' is NULL in a row, which an upsert cannot find again") as caught:
+            move(of(pg, query), target, mode="upsert", key=["a", "b"])
+        assert caught.value.kind == "db_constraint"
+    assert (pg.sql("select count(*) from move.t"), in_duckdb(file, "select count(*) from t")) == ([(0,)], [(0,)])

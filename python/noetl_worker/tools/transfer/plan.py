@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.transfer.ends import TransferTarget
@@ -66,6 +66,17 @@ class TransferPlan:
         if absent:
             raise ConfigurationError(f"transfer: the rows have no key column {', '.join(map(repr, absent))}")
         return keys
+
+
+def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) -> None:
+    """`row` as it is written: raises ToolError when it has NULL in a key column, for NULL equals no NULL."""
+    for key in keys:
+        if row[columns.index(key)] is None:
+            raise ToolError(
+                f"transfer: key column {key!r} is NULL in a row, which an upsert cannot find again: leave such rows "
+                "out in the source, or give another 'key'",
+                kind="db_constraint",
+            )
 
 
 class Writer(Protocol):

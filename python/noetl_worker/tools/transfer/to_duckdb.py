@@ -23,6 +23,7 @@ from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferLimits,
     TransferPlan,
+    check_keys,
     identifier,
     json_text,
     matched,
@@ -70,7 +71,9 @@ class DuckdbWriter:
     def __init__(self, plan: TransferPlan, steps: Stepwise) -> None:
         self._plan = plan
         self._steps = steps
+        self._columns: list[str] = []
         self._types: list[str] = []
+        self._keys: list[str] = []
         self._insert = ""
         self._insert_keys = ""
         self._rows_before = 0
@@ -85,10 +88,10 @@ class DuckdbWriter:
         known = dict(await self._run(_COLUMNS, where))
         if not known:
             known = await self._made(columns, types, sample)
-        own = matched(self._plan.target.table, columns, list(known))
+        self._columns = own = matched(self._plan.target.table, columns, list(known))
         self._types = [known[column] for column in own]
         primary = await self._run(_KEY, where)
-        keys = self._plan.keys_of(primary[0][0] if primary else [], own, list(known)) if own else []
+        self._keys = keys = self._plan.keys_of(primary[0][0] if primary else [], own, list(known)) if own else []
         if self._plan.mode == "replace":
             await self._run(f"DELETE FROM {self._table}")
         if keys:
@@ -101,10 +104,11 @@ class DuckdbWriter:
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """See transfer_plan.Writer."""
-        chunk = [
-            {f"c{n}": _text(value, kind) for n, (value, kind) in enumerate(zip(row, self._types, strict=True))}
-            for row in rows
-        ]
+        chunk = []
+        for row in rows:
+            texts = [_text(value, kind) for value, kind in zip(row, self._types, strict=True)]
+            check_keys(texts, self._columns, self._keys)
+            chunk.append({f"c{number}": text for number, text in enumerate(texts)})
         packed = json.dumps(chunk, ensure_ascii=False)
         await self._run(self._insert, [packed])
         if self._insert_keys:

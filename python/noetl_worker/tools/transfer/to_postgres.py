@@ -19,6 +19,7 @@ from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferLimits,
     TransferPlan,
+    check_keys,
     identifier,
     json_inside,
     json_text,
@@ -115,6 +116,7 @@ class PostgresWriter:
         """See transfer_plan.Writer."""
         for row in rows:
             adapted = [_adapted(value, kind) for value, kind in zip(row, self._kinds, strict=True)]
+            check_keys(adapted, self._columns, self._keys)
             await self._guarded(self._copy.write_row(adapted))
 
     async def commit(self) -> Mapping[str, JsonValue]:

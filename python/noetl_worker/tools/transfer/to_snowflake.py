@@ -12,6 +12,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.transfer.plan import (
     TransferLimits,
     TransferPlan,
+    check_keys,
     identifier,
     json_text,
     matched,
@@ -69,6 +70,8 @@ class SnowflakeWriter:
             [json_text(value) if isinstance(value, (dict, list)) else without_json(value) for value in row]
             for row in rows
         ]
+        for row in adapted:
+            check_keys(row, self._columns, self._keys)
         marks = ", ".join(["%s"] * (len(self._columns) + bool(self._keys)))
         if self._keys:
             adapted = [[*row, self._written + number] for number, row in enumerate(adapted)]
