@@ -186,6 +186,10 @@ TRANSFER: list[tuple[dict[str, Any], str]] = [
         "source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT",
     ),
     (
+        {**FROM_FILE, "target": {"type": "duckdb", "database": ":memory:", "table": "t"}},
+        "target: 'database' is ':memory:', which ends with the transfer: a DuckDB target is a file",
+    ),
+    (
         {**FROM_FILE, "target": {"type": "duckdb", "database": "f", "table": "t", "auth": {"x": 1}}},
         "target: auth 'x' must be an alias or an object, not int",
     ),

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar, cast
 
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.tools import fields, snowflake
+from noetl_worker.tools.duckdb.paths import MEMORY
 from noetl_worker.tools.duckdb.secrets import check_secrets
 from noetl_worker.tools.http import auth as http_auth
 from noetl_worker.tools.http import request as http_request
@@ -161,6 +162,9 @@ class TransferTarget(_EndConnection):
             raise ValueError("Target table name required")
         if self.type == "duckdb" and not self.database:
             raise ValueError("field 'database' is missing: a DuckDB target is a file")
+        if self.type == "duckdb" and str(self.database).startswith(MEMORY):
+            given = f"'database' is {self.database!r}, which ends with the transfer"
+            raise ValueError(f"{given}: a DuckDB target is a file")
         _check_connection("target", self)
 
 
