@@ -22,7 +22,7 @@ from noetl_worker.tools.registry import Registry
 from .databases import Postgres, queries
 
 pytest.importorskip("psycopg")
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 
 @pytest.fixture
@@ -438,3 +438,13 @@ def test_login_by_the_user_of_the_process_works(postgres: Postgres, monkeypatch:
     postgres.add_role(user, "none", local="peer")
     config = {"host": conninfo_to_dict(postgres.uri)["host"], "user": user, "database": "postgres"}
     assert run_tool("postgres", {**config, "query": "select 7 as n"}).data["rows"] == [{"n": 7}]
+
+
+def test_text_goes_in_the_encoding_of_the_connection(postgres: Postgres) -> None:
+    query = queries(make_conninfo(postgres.uri, client_encoding="latin1"))
+    assert query("select 'é' as \"ü\", length('é') as n")["rows"] == [{"ü": "é", "n": 1}]
+    assert query("select 'é' = $1 as a, $2::text[] as b", params=["é", ["ü"]])["rows"] == [{"a": True, "b": ["ü"]}]
+    for params in ([], ["x"]):
+        with pytest.raises(ToolError, match=r"latin.* no such character") as caught:
+            query(f"select '€'{', $1' if params else ''}", params=params)
+        assert caught.value.kind == "db_error"

@@ -17,6 +17,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.tools.postgres.address import library
+from noetl_worker.tools.postgres.rows import encoded
 from noetl_worker.tools.sql import split as sql_split
 
 _PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^()]+)\))?[sbt])")
@@ -91,7 +92,7 @@ async def _described(connection: Any, text: str, values: Sequence[Any]) -> tuple
     known = psycopg.adapt.Transformer(connection)
     known.dump_sequence(values, [psycopg.adapt.PyFormat.AUTO] * len(values))
     async with connection.lock:
-        described = await connection.wait(_description(connection.pgconn, text.encode(), known.types or ()))
+        described = await connection.wait(_description(connection.pgconn, encoded(connection, text), known.types or ()))
     if described is None:
         return [], []
     params = [described.param_type(number) for number in range(described.nparams)]

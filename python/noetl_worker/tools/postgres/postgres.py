@@ -163,6 +163,9 @@ class PostgresTool:
                 raise statement_failure(error, text, len(batch.statements)) from error
             except UnicodeDecodeError as error:
                 raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
+            except UnicodeEncodeError as error:
+                problem = f"{error}: the encoding of the session has no such character"
+                raise ToolError(f"{sql.preview(text)}: {problem}", kind="db_error") from error
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise sql.left_open(text, _OTHERWISE)
         if not batch.statements:

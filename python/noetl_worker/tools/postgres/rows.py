@@ -26,9 +26,15 @@ async def run_text(connection: Any, text: str, batch: Batch) -> None:
     """
     results = _Results(connection, batch)
     async with connection.lock:
-        await connection.wait(_exchange(connection.pgconn, text.encode(), results))
+        await connection.wait(_exchange(connection.pgconn, encoded(connection, text), results))
     if results.error is not None:
         raise results.error
+
+
+def encoded(connection: Any, text: str) -> bytes:
+    """A text in the encoding of the session; SQL_ASCII takes any bytes."""
+    encoding = connection.info.encoding
+    return text.encode("utf-8" if encoding == "ascii" else encoding)
 
 
 def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any, None]:
