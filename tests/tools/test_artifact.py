@@ -314,3 +314,30 @@ def test_the_whole_call_ends_with_its_timeout() -> None:
 
     result = run_tool(ArtifactTool(Silent()), {"uri": "http://store/x", "timeout": 0.05})
     assert result.status.value == "timeout"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/x?acl", "/x?a=b%2Fc&d&e=x+y&f=%20z&sig=a%2Bb~*(1)", "/x?a=1&b=2&a=3", "/x?b=%E9", "/x?t=e=1~acl=/*", "/x"],
+)
+def test_an_address_is_asked_for_as_it_is_written(address: str) -> None:
+    seen: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.raw_path)
+        return httpx.Response(200)
+
+    artifact({"uri": f"http://store{address}"}, answer)
+    assert seen == [address.encode()]
+
+
+def test_a_key_of_the_query_is_added_to_the_address() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200)
+
+    key = {"type": "api_key", "key": "k1", "in": "query", "name": "key"}
+    artifact({"uri": "http://store/x?a=1", "auth": "key"}, answer, credentials={"key": key})
+    assert seen == ["http://store/x?a=1&key=k1"]

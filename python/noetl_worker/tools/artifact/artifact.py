@@ -227,10 +227,10 @@ class ArtifactTool:
             default = "application/octet-stream" if isinstance(config.data, str) else "application/json"
             headers.setdefault("Content-Type", config.content_type or default)
         try:
-            request = httpx.Request(
-                method, httpx.URL(str(config.uri)).copy_merge_params(dict(permit.params)),
-                headers={**headers, **permit.headers}, content=content,
-            )  # fmt: skip
+            url = httpx.URL(str(config.uri))
+            if permit.params:  # else the query goes as it is written: a signature may be of it
+                url = url.copy_merge_params(dict(permit.params))
+            request = httpx.Request(method, url, headers={**headers, **permit.headers}, content=content)
         except (httpx.InvalidURL, ValueError) as error:
             raise ConfigurationError(
                 f"artifact: the request to {_place(config.uri)} cannot be built: {error}"
