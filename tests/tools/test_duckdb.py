@@ -171,6 +171,15 @@ def test_transaction_that_is_left_open_fails(tmp_path: Path) -> None:
     assert query("begin; rollback; select i from t", database=file)["rows"] == [{"i": 2}]
 
 
+@pytest.mark.parametrize("text", ["insert into t values (1); commit", "rollback", "begin; begin"])
+def test_text_whose_transaction_is_wrong_is_not_to_be_tried_again(tmp_path: Path, text: str) -> None:
+    file = str(tmp_path / "a.duckdb")
+    query("create table t(i int)", database=file)
+    with pytest.raises(ToolError, match="transaction") as caught:
+        query(text, database=file)
+    assert (caught.value.kind, caught.value.retryable) == ("db_transaction", False)
+
+
 def test_variables_of_the_worker_are_no_tables() -> None:
     with pytest.raises(ToolError, match="Table with name connection does not exist"):
         query("SELECT * FROM connection")

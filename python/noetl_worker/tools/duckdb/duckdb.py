@@ -36,6 +36,7 @@ _KINDS: Final = (
     ("ProgrammingError", "db_syntax"),
 )
 """A class of DuckDB's errors, or one above it -> kind; anything else is db_error."""
+_MISPLACED: Final = ("no transaction is active", "start a transaction within a transaction")
 _COUNTED_AT_A_TIME: Final = 10_000
 _WITH_RETURNING: Final = ("INSERT", "UPDATE", "DELETE", "MERGE_INTO")
 _KEEPS_MEMORY: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "COPY"})
@@ -236,7 +237,9 @@ def statement_failure(error: Any, what: str) -> ToolError:
     """What DuckDB reported about `what`, as a ToolError."""
     names = {base.__name__ for base in type(error).__mro__}
     kind = next((kind for name, kind in _KINDS if name in names), "db_error")
-    return ToolError(f"{what}: {error}", kind=kind, code=type(error).__name__, retryable=kind == "db_transaction")
+    # BEGIN, COMMIT or ROLLBACK where it does not belong fails each time, and what was committed before it is kept.
+    again = kind == "db_transaction" and not any(words in str(error) for words in _MISPLACED)
+    return ToolError(f"{what}: {error}", kind=kind, code=type(error).__name__, retryable=again)
 
 
 def _run_one(duckdb: Any, connection: Any, batch: sql.Batch, statement: Any, params: Any) -> None:
