@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -114,7 +115,7 @@ def test_file_is_not_written_by_a_put_that_is_returned(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_bytes(b"before")
     with without_descriptors(), pytest.raises(ToolError) as caught:
-        artifact_files.write_file(place, b"after")
+        artifact_files.write_file(place, b"after", threading.Event())
     assert is_shortage(caught.value)
     assert place.read_bytes() == b"before"
 

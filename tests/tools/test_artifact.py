@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool
 from noetl_worker.tools.artifact.artifact import ArtifactTool
 from noetl_worker.tools.artifact.result_fetch import ResultFetchTool
 from noetl_worker.transport.opening import open_transport
+from patience import PATIENCE_S, until
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -341,3 +343,15 @@ def test_a_key_of_the_query_is_added_to_the_address() -> None:
     key = {"type": "api_key", "key": "k1", "in": "query", "name": "key"}
     artifact({"uri": "http://store/x?a=1", "auth": "key"}, answer, credentials={"key": key})
     assert seen == ["http://store/x?a=1&key=k1"]
+
+
+async def test_a_put_that_timed_out_does_not_land_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go, target = threading.Event(), tmp_path / "x.json"
+    target.write_text("newer")
+    monkeypatch.setattr(os, "fsync", lambda file: let_go.wait(PATIENCE_S))
+    result = await arun_tool("artifact", {"action": "put", "uri": str(target), "data": "older", "timeout": 0.05})
+    assert result.status.value == "timeout"
+    assert len(list(tmp_path.iterdir())) == 2
+    let_go.set()
+    await until(lambda: list(tmp_path.iterdir()) == [target], "the file beside it is gone")
+    assert target.read_text() == "newer"

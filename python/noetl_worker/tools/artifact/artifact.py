@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import io
+import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -206,7 +207,11 @@ class ArtifactTool:
         if config.compress:
             content = await asyncio.to_thread(gzip.compress, content, 6, mtime=0)
         if config.scheme == "file":
-            await asyncio.to_thread(write_file, path_of(config.uri), content)
+            stopped = threading.Event()
+            try:
+                await asyncio.to_thread(write_file, path_of(config.uri), content, stopped)
+            finally:
+                stopped.set()
         else:
             await self._exchange("PUT", config, context, content)
         return {

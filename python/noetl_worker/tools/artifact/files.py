@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -49,8 +50,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Through a file beside it and a rename: a reader sees the old content or the new one. Raises ToolError."""
+def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
+    """Through a file beside it and a rename: a reader sees the old content or the new one. Raises ToolError.
+
+    After `stopped` is set nothing is renamed: whoever gave up on it may have written a newer content.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,8 @@ def write_file(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(path)
+            if not stopped.is_set():
+                beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
