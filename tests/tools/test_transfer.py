@@ -204,6 +204,8 @@ def test_replace_empties_the_table_even_when_there_are_no_new_rows(pg: Postgres,
         ("a.b", {"a": {}}, "Path segment 'b' not found in JSON"),
         (None, "text", "HTTP response data must be an array or object"),
         (None, [1, 2], "Cannot determine columns from HTTP data: a row is int"),
+        (None, [{}], "Cannot determine columns from HTTP data: its rows have no fields"),
+        ("a", {"a": {}}, "Cannot determine columns from HTTP data: its rows have no fields"),
     ],
 )
 def test_answers_without_rows_are_told(

@@ -305,6 +305,8 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
         text = f"source: Cannot determine columns from HTTP data: a row is {type(wrong).__name__}"
         raise ToolError(text, kind="schema")
     columns = list(dict.fromkeys(str(name) for row in objects if isinstance(row, Mapping) for name in row))
+    if objects and not columns:
+        raise ToolError("source: Cannot determine columns from HTTP data: its rows have no fields", kind="schema")
     return columns, [[row.get(name) for name in columns] for row in objects if isinstance(row, Mapping)]
 
 
