@@ -128,6 +128,19 @@ def test_parquet_by_a_query_of_a_duckdb_in_memory(pg: Postgres, tmp_path: Path) 
     assert pg.sql("select id, name from move.to_t") == [(7, "p")]
 
 
+def test_lists_of_numbers_from_http_go_into_arrays(pg: Postgres, server: ToolServer) -> None:
+    pg.sql("create table move.t(id int, f float8[], n numeric[], m int[][])")
+    rows = [
+        {"id": 1, "f": [1, 2.5, None], "n": [1, 2.5]},
+        {"id": 2, "f": [[1, 2.5]], "n": [2**53 + 1, 0.5], "m": [[1]]},
+    ]
+    move({"type": "http", "url": answering(server, rows)}, to(pg, "move.t"))
+    assert pg.sql("select id, f, n::text, m from move.t order by id") == [
+        (1, [1.0, 2.5, None], "{1.0,2.5}", None),
+        (2, [[1.0, 2.5]], "{9007199254740993,0.5}", [[1]]),
+    ]
+
+
 # ── modes ───────────────────────────────────────────────────────────────────────────────────────
 
 

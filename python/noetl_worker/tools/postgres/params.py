@@ -132,14 +132,14 @@ def _typed(value: Any, oid: int) -> Any:
         return Jsonb(value)
     if oid == numeric.array_oid and _kinds(value) <= {int, float}:
         return [_with_numbers(element, _decimal) for element in value]
-    return _of_one_type(value)
+    return of_one_type(value)
 
 
 def _has_object(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_object, value)))
 
 
-def _of_one_type(value: list[Any]) -> list[Any]:
+def of_one_type(value: list[Any]) -> list[Any]:
     """An array has one type: whole numbers among fractions become fractions, exact ones where a float is not exact."""
     if _kinds(value) != {int, float}:
         return value

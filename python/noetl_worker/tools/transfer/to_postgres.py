@@ -14,6 +14,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
+from noetl_worker.tools.postgres.params import of_one_type
 from noetl_worker.tools.postgres.postgres import session_settings
 from noetl_worker.tools.transfer.plan import (
     JsonText,
@@ -195,7 +196,8 @@ def _adapted(value: Any, kind: str) -> Any:
         if isinstance(value, JsonText) and value.lstrip().startswith("["):
             value = json_inside(value)
         if isinstance(value, (list, tuple)):
-            return [_element(item, kind) for item in value]
+            elements = [_element(item, kind) for item in value]
+            return elements if kind.removesuffix("[]") in _TEXTS else of_one_type(elements)
     if isinstance(value, (dict, list, tuple)):
         return json_text(value)
     return _single(value, kind)
