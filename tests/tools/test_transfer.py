@@ -208,6 +208,14 @@ def test_replace_empties_the_table_even_when_there_are_no_new_rows(pg: Postgres,
     assert pg.sql("select id from move.to_t") == []
 
 
+def test_upsert_goes_by_the_key_columns_of_a_primary_key_that_includes_others(pg: Postgres) -> None:
+    pg.sql("create table move.t(name text, b int, a int, note text, primary key (a, b) include (name))")
+    query = "select 1 as a, 2 as b, 'n{}' as name"
+    move(of(pg, query.format(1)), to(pg, "move.t"), mode="upsert")
+    move(of(pg, query.format(2)), to(pg, "move.t"), mode="upsert")
+    assert pg.sql("select a, b, name from move.t") == [(1, 2, "n2")]
+
+
 # ── what is refused ─────────────────────────────────────────────────────────────────────────────
 
 

@@ -32,10 +32,10 @@ _STAGE: Final = "pg_temp.noetl_transfer_stage"
 _TEXTS: Final = frozenset({"text", "character varying"})
 _COLUMNS: Final = """
 SELECT a.attname, pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), NULL),
-       coalesce(a.attnum = ANY(i.indkey), false), array_position(i.indkey::int[], a.attnum::int)
+       coalesce(a.attnum = ANY(k.conkey), false), array_position(k.conkey, a.attnum)
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = a.attrelid AND k.contype = 'p'
 WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 ORDER BY a.attnum
 """
