@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,3 +165,12 @@ def test_null_in_a_key_is_refused_and_nothing_is_moved(pg: Postgres, file: str, 
             move(of(pg, query), target, mode="upsert", key=["a", "b"])
         assert caught.value.kind == "db_constraint"
     assert (pg.sql("select count(*) from move.t"), in_duckdb(file, "select count(*) from t")) == ([(0,)], [(0,)])
+
+
+def test_source_and_target_that_are_one_file_by_a_link_are_refused(file: str, tmp_path: Path) -> None:
+    in_duckdb(file, "create table t(i int)")
+    link = tmp_path / "link.duckdb"
+    link.symlink_to(file)
+    source = {"type": "duckdb", "database": str(link), "query": "select 1 as i"}
+    with pytest.raises(ConfigurationError, match="source and target are one DuckDB file; use kind duckdb"):
+        move(source, {"type": "duckdb", "database": file, "table": "t"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage
@@ -14,6 +13,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.duckdb.files import turn
+from noetl_worker.tools.duckdb.paths import canonical
 from noetl_worker.tools.fields import has_template
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.transfer import sources as transfer_sources
@@ -107,7 +107,7 @@ class TransferConfig:
         target = self.ends[1]
         _check_direction(type_of("source", given), target)
         source = end_of("source", given, TransferSource)
-        if source.type == target.type == "duckdb" and source.database and _is_one_file(source, target):
+        if source.type == target.type == "duckdb" and source.database and len(_files(source, target)) == 1:
             raise ValueError("source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT")
         return source
 
@@ -144,10 +144,6 @@ class TransferConfig:
 def _check_direction(kind: str | None, target: TransferTarget) -> None:
     if (kind, target.type) not in _DIRECTIONS:
         raise ValueError(f"Unsupported transfer direction: {kind} to {target.type}")
-
-
-def _is_one_file(source: TransferSource, target: TransferTarget) -> bool:
-    return Path(str(source.database)).absolute() == Path(str(target.database)).absolute()
 
 
 class TransferTool:
@@ -228,10 +224,10 @@ class TransferTool:
 def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
     """DuckDB files -> whether they are only read; taken in one order by everybody, so that none waits for ever."""
     files = {}
-    if target.type == "duckdb":
-        files[str(target.database)] = False
     if source.type == "duckdb" and source.database:
-        files[source.database] = True
+        files[canonical("transfer: source: 'database'", source.database)] = True
+    if target.type == "duckdb":
+        files[canonical("transfer: target: 'database'", str(target.database))] = False
     return files
 
 
