@@ -167,3 +167,16 @@ def test_a_float_goes_into_a_column_with_its_digits(query: Any) -> None:
     assert data["rows"] == [{"n": "12345678901234.56", "f": LONG, "l": ["12345678901234.56"]}]
     data = query("select n from (values (12345678901234.56)) t(n) where n = $1 and n > $2", params=[LONG, 0.5])
     assert data["row_count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("select %(a_long_name)s::int, nope", {"a_long_name": 1}),
+        ("select 1;\n\nselect nope, $1::int", [1]),
+        ("select 1;\n\nselect nope;\nselect $1::int", [1]),
+    ],
+)
+def test_no_place_is_told_where_the_server_saw_another_text(query: Any, text: str, params: Any) -> None:
+    with pytest.raises(ToolError, match=r'column "nope" does not exist \(SQLSTATE 42703\)$'):
+        query(text, params=params)

@@ -53,8 +53,11 @@ def is_statement_timeout(error: Any) -> bool:
     return error.sqlstate == "57014" and "statement timeout" in str(error.diag.message_primary)
 
 
-def statement_failure(error: Any, text: str, done: int = 0) -> ToolError:
-    """Why a statement of `text` failed, after `done` others of it; the kind from the SQLSTATE."""
+def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool = False) -> ToolError:
+    """Why a statement of `text` failed, after `done` others of it; the kind from the SQLSTATE.
+
+    With parameters the server saw another text, so that its place is none of this one.
+    """
     psycopg = library()
     state = error.sqlstate or ""
     if not state:
@@ -63,7 +66,7 @@ def statement_failure(error: Any, text: str, done: int = 0) -> ToolError:
             return ToolError(f"{sql.preview(text)}: {lost}: {error}", kind="connection")
         return ToolError(f"{sql.preview(text)}: {error}{_remedy(str(error))}", kind="db_error")
     which = f"statement {done + 1}: " if done else ""
-    place = _place(error.diag.statement_position, text)
+    place = "" if has_params else _place(error.diag.statement_position, text)
     parts = [f"{which}{error.diag.message_primary} (SQLSTATE {state}){place}"]
     details = (("DETAIL", error.diag.message_detail), ("HINT", error.diag.message_hint), ("WHERE", error.diag.context))
     parts += [f"{name}: {message}" for name, message in details if message]

@@ -160,7 +160,8 @@ class PostgresTool:
             except psycopg.Error as error:
                 if is_statement_timeout(error):
                     return ToolResult.timed_out(round(time.monotonic() - began, 3))
-                raise statement_failure(error, text, len(batch.statements)) from error
+                done = len(batch.statements)
+                raise statement_failure(error, text, done, has_params=bool(config.params)) from error
             except UnicodeDecodeError as error:
                 raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
             except UnicodeEncodeError as error:
