@@ -19,7 +19,7 @@ from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 
 from .databases import Postgres
-from .fake_snowflake import FakeSnowflake, OperationalError, ProgrammingError
+from .fake_snowflake import CODES, FakeSnowflake, OperationalError, ProgrammingError
 
 pytest.importorskip("duckdb")
 
@@ -311,3 +311,12 @@ def test_null_in_a_key_of_an_upsert_into_snowflake_is_refused(snow: FakeSnowflak
     with pytest.raises(ToolError, match="transfer: key column 'ID' is NULL in a row"):
         run_tool("transfer", {"source": source, "target": {**END, "table": "T"}, "mode": "upsert", "key": "id"})
     assert "COMMIT" not in snow.ran
+
+
+def test_array_with_undefined_stays_the_text_that_the_connector_gives(
+    snow: FakeSnowflake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CODES, "VARCHAR", 10)  # an ARRAY: its NULL is `undefined` in the text
+    assert query("select '[\n  1,\n  undefined\n]' as v, '[1]' as w")["rows"] == [
+        {"V": "[\n  1,\n  undefined\n]", "W": [1]}
+    ]

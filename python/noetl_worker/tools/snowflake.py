@@ -339,13 +339,14 @@ class SnowflakeSession:
         await self._statement(statement, lambda: self._connection.cursor().executemany(statement, rows))
 
     async def fetch(self, cursor: Any, size: int) -> list[list[Any]]:
-        """The next rows; VARIANT, OBJECT and ARRAY are read as JSON."""
+        """The next rows; VARIANT, OBJECT and ARRAY are read as JSON, but for texts that are none."""
         rows = await self._do(lambda: cursor.fetchmany(size))
         json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
         read = [list(row) for row in rows]
         for row in read:
             for number in json_columns:
-                row[number] = json.loads(row[number]) if isinstance(row[number], str) else row[number]
+                with suppress(ValueError):  # in an ARRAY NULL is `undefined`
+                    row[number] = json.loads(row[number]) if isinstance(row[number], str) else row[number]
         return read
 
     async def close(self) -> None:
