@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
+
+from noetl_worker.errors import ToolError
+from noetl_worker.testing import run_tool
 
 from .databases import query
 
@@ -71,3 +75,15 @@ def test_what_may_run_when_it_is_described_is_run_as_it_is() -> None:
     macro = "create macro my_query() as table select date 'infinity' as d; "
     assert query(macro + "select d from my_query()")["rows"] == [{"d": "9999-12-31"}]
     assert query(macro + "select d, 'my_query()' as s from (from my_query ())")["rows"][0]["d"] == "9999-12-31"
+
+
+def test_value_beyond_pythons_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"statement 1 \(select to_days.* CAST it to VARCHAR") as caught:
+        query("select to_days(2000000000) as a")
+    assert caught.value.kind == "db_error"
+    source = {"type": "duckdb", "query": "select to_days(2000000000) as a"}
+    target = {"type": "duckdb", "database": str(tmp_path / "a.duckdb"), "table": "t"}
+    with pytest.raises(ToolError, match=r"source: .* CAST it to VARCHAR") as caught:
+        run_tool("transfer", {"source": source, "target": target})
+    assert caught.value.kind == "db_error"
+    assert query("select to_days(2000000000)::varchar as a")["rows"] == [{"a": "2000000000 days"}]

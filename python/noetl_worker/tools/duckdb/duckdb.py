@@ -216,7 +216,7 @@ def run_script(
         shown = sql.preview(statement.query)
         try:
             _run_one(duckdb, connection, batch, statement, params if number == len(statements) else [])
-        except duckdb.Error as error:
+        except (duckdb.Error, OverflowError) as error:
             raise statement_failure(error, f"statement {number} ({shown})") from error
         if statement.type.name not in _KEEPS_MEMORY:
             work.keep_memory()
@@ -234,7 +234,9 @@ def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
 
 
 def statement_failure(error: Any, what: str) -> ToolError:
-    """What DuckDB reported about `what`, as a ToolError."""
+    """What DuckDB reported about `what`, as a ToolError; an OverflowError is of a value that Python has no room for."""
+    if isinstance(error, OverflowError):
+        return ToolError(f"{what}: a value is too large for Python: {error}: CAST it to VARCHAR", kind="db_error")
     names = {base.__name__ for base in type(error).__mro__}
     kind = next((kind for name, kind in _KINDS if name in names), "db_error")
     # BEGIN, COMMIT or ROLLBACK where it does not belong fails each time, and what was committed before it is kept.

@@ -216,7 +216,7 @@ async def _duckdb(
         async def fetch() -> Sequence[Row]:
             try:
                 return await steps.do(read)
-            except duckdb.Error as error:
+            except (duckdb.Error, OverflowError) as error:
                 raise duckdb_failure(error, "source") from error
 
         yield SourceReader([name for name, _ in described], dict(described), fetch)
