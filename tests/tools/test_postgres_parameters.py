@@ -132,43 +132,6 @@ def test_object_parameter_is_jsonb_and_list_an_array(query: Any) -> None:
     assert data["rows"] == [{"a": 1, "l": [1, 2], "o": [{"b": 2}]}]
 
 
-LONG = 12345678901234.56
-"""More digits than the 15 that Postgres keeps when it makes a numeric of a float8."""
-
-
-@pytest.mark.parametrize("place", ["$1", "%s", "%(v)s"])
-@pytest.mark.parametrize(
-    ("value", "expression", "given"),
-    [
-        (LONG, "{}::numeric", "12345678901234.56"),
-        (LONG, "12345678901234.56 = {}", True),
-        ([LONG, 0.1, None, 2], "{}::numeric[]", ["12345678901234.56", "0.1", None, "2"]),
-        ([[LONG], [float("inf")]], "{}::numeric[]", [["12345678901234.56"], ["Infinity"]]),
-        (1e-7 / 3, "{}::numeric", "3.3333333333333334E-8"),
-        (0.1 + 0.2, "{}::float8", 0.1 + 0.2),
-        (0.1 + 0.2, "sqrt({})", (0.1 + 0.2) ** 0.5),
-        (0.1 + 0.2, "2.0 * {}", 0.6000000000000001),
-        (0.1 + 0.2, "{}", 0.1 + 0.2),
-        ([0.1 + 0.2], "{}::float8[]", [0.1 + 0.2]),
-        ([0.1 + 0.2], "{}", [0.1 + 0.2]),
-        ([0.1 + 0.2], "to_jsonb({})", [0.1 + 0.2]),
-    ],
-)
-def test_a_float_keeps_its_digits_whatever_the_server_makes_of_it(
-    query: Any, place: str, value: Any, expression: str, given: Any
-) -> None:
-    params = {"v": value} if "v" in place else [value]
-    assert query(f"select {expression.format(place)} as a", params=params)["rows"] == [{"a": given}]
-
-
-def test_a_float_goes_into_a_column_with_its_digits(query: Any) -> None:
-    table = "create temp table t(n numeric(20,2), f float8, l numeric[]);"
-    data = query(f"{table} insert into t values ($1, $2, $3) returning *", params=[LONG, LONG, [LONG]])
-    assert data["rows"] == [{"n": "12345678901234.56", "f": LONG, "l": ["12345678901234.56"]}]
-    data = query("select n from (values (12345678901234.56)) t(n) where n = $1 and n > $2", params=[LONG, 0.5])
-    assert data["row_count"] == 1
-
-
 @pytest.mark.parametrize(
     ("text", "params"),
     [

@@ -3,15 +3,11 @@
 A JSON list can mean an array of Postgres or a jsonb value, and the empty one is written differently as each (`{}` and
 `[]`, of which the first is an object to jsonb). So the server is asked which it expects, when a list is among the
 values; where it does not know, a list with an object in it is jsonb and any other an array.
-
-Of a float Postgres keeps 15 digits when it makes a numeric of it. So one with more digits is sent as the decimal number
-that it is written as, where the server would have a numeric of it.
 """
 
 from __future__ import annotations
 
 import decimal
-import math
 import re
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final
@@ -24,7 +20,6 @@ _PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^()]+)\))?[sbt])")
 _NUMBER: Final = re.compile(r"(?<![\w$])\$(\d+)")
 _EXACT: Final = 2**53
 """Up to here every whole number is a float."""
-_KEPT_DIGITS: Final = 15
 _SAVEPOINT: Final = "noetl_parameters"
 
 
@@ -32,7 +27,7 @@ async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool)
     """`params` (a list or an object) of the statement `text`, in psycopg's types."""
     values = dict(params) if isinstance(params, dict) else dict(enumerate(params))
     types: Mapping[Any, int] = {}
-    if any(isinstance(value, list) or _is_long(value) for value in values.values()):
+    if any(isinstance(value, list) for value in values.values()):
         types = await _expected(connection, text, values, is_numbered=is_numbered)
     converted = {key: _typed(value, types.get(key, 0)) for key, value in values.items()}
     return converted if isinstance(params, dict) else list(converted.values())
@@ -53,16 +48,15 @@ async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is
     numbered, keys = (text, list(values)) if is_numbered else _numbered(text)
     if any(key not in values for key in keys):
         return {}  # a missing value: psycopg says it better when the statement is run
+    known = psycopg.adapt.Transformer(connection)
     # A list as null has no type yet; the types of the others help the server to find it.
     plain = [None if isinstance(values[key], list) else _typed(values[key], 0) for key in keys]
+    known.dump_sequence(plain, [psycopg.adapt.PyFormat.AUTO] * len(plain))
     in_transaction = connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
     if in_transaction:  # a statement that the server refuses here must not end the transaction before it is run
         await connection.execute(f"SAVEPOINT {_SAVEPOINT}")
-    found, columns = await _described(connection, numbered, plain)
-    if any(map(_is_long, plain)):
-        others, changed = await _described(connection, numbered, [None if _is_long(one) else one for one in plain])
-        if others and changed == columns:  # else it would give numerics, which are text, where it gives floats
-            found = others
+    async with connection.lock:
+        found = await connection.wait(_described(connection.pgconn, encoded(connection, numbered), known.types or ()))
     if in_transaction:
         await connection.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; RELEASE SAVEPOINT {_SAVEPOINT}")
     return dict(zip(keys, found, strict=False))
@@ -83,32 +77,17 @@ def _numbered(text: str) -> tuple[str, list[Any]]:
     return _PLACE.sub(place, text), keys
 
 
-async def _described(connection: Any, text: str, values: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """Have the server read the statement, with the types of those values that are not None.
-
-    The types of its parameters and of its columns; none when it refuses (running it shows why).
-    """
-    psycopg = library()
-    known = psycopg.adapt.Transformer(connection)
-    known.dump_sequence(values, [psycopg.adapt.PyFormat.AUTO] * len(values))
-    async with connection.lock:
-        described = await connection.wait(_description(connection.pgconn, encoded(connection, text), known.types or ()))
-    if described is None:
-        return [], []
-    params = [described.param_type(number) for number in range(described.nparams)]
-    return params, [described.ftype(number) for number in range(described.nfields)]
-
-
-def _description(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any, Any, Any]:
+def _described(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any, Any, list[int]]:
+    """Have the server read the statement: the types of its parameters, [] when it refuses (running it shows why)."""
     from psycopg import generators
 
     pgconn.send_prepare(b"", text, list(types))
     (prepared,) = yield from generators.execute(pgconn)
     if prepared.status != library().pq.ExecStatus.COMMAND_OK:
-        return None
+        return []
     pgconn.send_describe_prepared(b"")
     (described,) = yield from generators.execute(pgconn)
-    return described
+    return [described.param_type(number) for number in range(described.nparams)]
 
 
 # ── the values ──────────────────────────────────────────────────────────────────────────────────
@@ -119,10 +98,10 @@ def _typed(value: Any, oid: int) -> Any:
 
     if isinstance(value, dict):
         return Jsonb(value)
-    types = library().adapters.types
-    json, jsonb, numeric = types["json"], types["jsonb"], types["numeric"]
     if not isinstance(value, list):
-        return _decimal(value) if oid == numeric.oid and isinstance(value, float) else value
+        return value
+    types = library().adapters.types
+    json, jsonb = types["json"], types["jsonb"]
     if oid in (json.oid, jsonb.oid):
         return Json(value) if oid == json.oid else Jsonb(value)
     if oid in (json.array_oid, jsonb.array_oid):
@@ -130,8 +109,6 @@ def _typed(value: Any, oid: int) -> Any:
         return [None if element is None else wrapped(element) for element in value]
     if _has_object(value):
         return Jsonb(value)
-    if oid == numeric.array_oid and _kinds(value) <= {int, float}:
-        return [_with_numbers(element, _decimal) for element in value]
     return of_one_type(value)
 
 
@@ -141,22 +118,11 @@ def _has_object(value: Any) -> bool:
 
 def of_one_type(value: list[Any]) -> list[Any]:
     """An array has one type: whole numbers among fractions become fractions, exact ones where a float is not exact."""
-    if _kinds(value) != {int, float}:
+    numbers = _leaves(value)
+    if {type(element) for element in numbers} - {type(None)} != {int, float}:
         return value
-    is_exact = all(abs(element) <= _EXACT for element in _leaves(value) if isinstance(element, int))
-    return [_with_numbers(element, float if is_exact else _decimal) for element in value]
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value) and len(_decimal(value).as_tuple().digits) > _KEPT_DIGITS
-
-
-def _decimal(value: float) -> decimal.Decimal:
-    return decimal.Decimal(repr(value))
-
-
-def _kinds(value: list[Any]) -> set[type]:
-    return {type(element) for element in _leaves(value)} - {type(None)}
+    is_exact = all(abs(element) <= _EXACT for element in numbers if isinstance(element, int))
+    return [_with_numbers(element, float if is_exact else lambda leaf: decimal.Decimal(str(leaf))) for element in value]
 
 
 def _leaves(value: Any) -> list[Any]:
