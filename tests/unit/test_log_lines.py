@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +96,55 @@ def test_every_line_of_one_of_several_workers_has_its_name(written: io.StringIO)
     structlog.get_logger("noetl_worker").info("line_written")
     [line] = lines(written)
     assert line["worker"] == "pod-1-a"
+
+
+class Unwritable(io.StringIO):
+    """A full disk when a line is written; where that is later, a reader that is gone."""
+
+    def __init__(self, fails: str) -> None:
+        super().__init__()
+        self._fails = fails
+
+    def write(self, text: str) -> int:
+        if self._fails == "write":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+    def flush(self) -> None:
+        if self._fails == "flush":
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        super().flush()
+
+
+@pytest.fixture(params=["write", "flush", "closed"])
+def unwritable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No line of a worker's log can be written."""
+    stream = Unwritable(request.param)
+    with monkeypatch.context() as patch, logging_guard.kept():
+        patch.setattr("sys.stderr", stream)
+        configure_logging("debug", "json")
+        if request.param == "closed":
+            stream.close()
+        yield
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_line_that_cannot_be_written_fails_nothing() -> None:
+    structlog.get_logger("noetl_worker").warning("line_written")
+    logging.getLogger("library").warning("a library's")
+
+
+@pytest.mark.usefixtures("unwritable")
+async def test_outcome_is_told_where_no_line_can_be_written(tmp_path: Path) -> None:
+    """Its retry has a line; the line ended the retry, and the outcome was lost."""
+    answers = iter([answer(503, {})])
+    at, sent = plane(lambda *_: next(answers, answer(202, {"event_ids": [5]})), Dialect.PYTHON)
+    ours = emitter(tmp_path)
+    told = CommandEvents(command(), at, "w", ours, hold_s=5.0)
+    told.start()
+    await told.finish(Report(status="success", context={}, response={}), Ours())
+    ours.outbox.close()
+    assert len(sent.sent) == 2
 
 
 def test_command_and_notification_are_named_by_the_same_fields() -> None:

@@ -67,6 +67,26 @@ class SafeLogger:
         return redaction.redact_fields(fields, self._known())
 
 
+class _Stream:
+    """A line that cannot be written (a full disk, a reader that is gone) is lost, and nothing else with it: to log
+    never fails what is done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._write, self._flush = stream.write, stream.flush
+
+    def write(self, text: str) -> None:
+        try:  # noqa: SIM105 - contextlib would be three calls for each line
+            self._write(text)
+        except (OSError, ValueError):  # ValueError: it is closed
+            pass
+
+    def flush(self) -> None:
+        try:  # noqa: SIM105
+            self._flush()
+        except (OSError, ValueError):
+            pass
+
+
 class _SafeFormatter(logging.Formatter):
     """For what libraries log through the standard library: the finished text, its trace included."""
 
@@ -94,6 +114,8 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=with_colors) if as_console else structlog.processors.JSONRenderer()
     )
+    stream: Any = _Stream(sys.stderr)
+    writer = structlog.WriteLogger(stream)
     structlog.configure(
         processors=[
             *([drop] if without else []),
@@ -107,12 +129,12 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         # A line is one write, its end too: print() makes two where Python is unbuffered, and processes share stderr.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
     )
     # A warning of Python's (the engine's fallback, a dependency's) is one log line too, without a source path.
     warnings.showwarning = _log_warning
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(_SafeFormatter(logging.BASIC_FORMAT))
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
 
