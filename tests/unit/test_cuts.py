@@ -157,6 +157,15 @@ def test_half_of_what_has_the_shape_of_a_credential_is_not_shown() -> None:
     assert "eyJ" not in redaction.excerpt(across(100, text=" " + token), 100)
 
 
+@pytest.mark.parametrize("form", [str, str.encode], ids=["text", "bytes"])
+def test_half_at_the_end_of_what_is_read_for_an_excerpt_is_not_shown(form: Callable[[str], str | bytes]) -> None:
+    """What is read of it is shorter than the excerpt once it is redacted."""
+    secret, before = "Zq7" + "k9X" * 33, "é" * 50
+    redaction.remember(lambda: (secret,))
+    lines = "[REDACTED]\n" * 89
+    assert redaction.excerpt(form(before + f"{secret}\n" * 92), 1_100) == before + lines + "[REDACTED]"
+
+
 async def test_answer_that_is_no_object() -> None:
     there, _ = plane(lambda *_: answer(f'"{across(498)}"', 200))
     redaction.remember(lambda: FORMS)

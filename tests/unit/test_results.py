@@ -24,6 +24,7 @@ from noetl_worker.models import (
     ToolResult,
 )
 from noetl_worker.report import results
+from noetl_worker.secrets import redaction
 from unit.planes import command
 
 RULES = FitRules.of(SecretTexts(), max_bytes=102_400)
@@ -72,6 +73,20 @@ async def test_output_is_redacted_before_it_is_cut() -> None:
     rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)
     report = await told(ToolResult.success({}, stdout=secret + "x" * (8_192 - 20)), rules=rules)
     assert "s3cr3t" not in str(report.notes)
+
+
+@pytest.mark.parametrize("cut_off", range(1, 30))
+async def test_output_begins_with_no_half_of_a_secret(cut_off: int) -> None:
+    """A long output is cut before it is redacted, and what is redacted is shorter than what a second cut keeps."""
+    secret = "Zq7hunterSecret42kX9pL0vM8tR6w"
+    redaction.remember(lambda: (secret,))
+    printed = secret[cut_off:] + f"\n{secret}" * 527
+    lines = printed + "." * (16_384 - len(printed))
+    rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)
+    report = await told(ToolResult.success({}, stdout=secret[:cut_off] + lines), rules=rules)
+    output: Any = report.notes["output"]
+    begins = output["stdout"].split("\n")[0]
+    assert len(begins) < 4 or begins == "[REDACTED]", begins
 
 
 ODD = {"t": (1, 2), "s": {3}, "when": datetime.date(2026, 1, 2), 5: "five", "in": {"d": Decimal("1.5"), 6: "six"}}

@@ -100,8 +100,11 @@ def _with_output(command: Command, result: ToolResult, report: Report, rules: Fi
 
 
 def _end_of(text: str, rules: FitRules) -> str:
-    """Redacted before it is cut to what is kept; what the first cut leaves of a secret is cut off by the second."""
-    return _clean(text[-2 * _MAX_OUTPUT_CHARS :], rules)[-_MAX_OUTPUT_CHARS:]
+    """Redacted before it is cut to what is kept: half of a secret would not be known any more."""
+    if len(text) > 2 * _MAX_OUTPUT_CHARS:
+        end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
+        text = redaction.without_half_at_start(end).decode("utf-8", "surrogatepass")
+    return _clean(text, rules)[-_MAX_OUTPUT_CHARS:]
 
 
 def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:

@@ -98,9 +98,12 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
     For every text that goes out cut: into a message, a log line, a preview. As free text, see `redact_text`.
     """
+    most = chars + _LONGEST_SECRET
     if isinstance(text, bytes):
-        text = text[: 4 * (chars + _LONGEST_SECRET)].decode("utf-8", "replace")
-    return redact_text(text[: chars + _LONGEST_SECRET], known_here())[:chars]
+        text = text[: 4 * most + 1].decode("utf-8", "replace")
+    if len(text) > most:
+        text = without_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+    return redact_text(text, known_here())[:chars]
 
 
 def without_half_at_end(data: bytes) -> bytes:
