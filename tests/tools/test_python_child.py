@@ -22,6 +22,7 @@ from noetl_worker.tools.python.python_answer import PythonAnswer, Request
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.shell import ShellTool
+from patience import PATIENCE_S
 
 from .processes import linux_only, members_of, started, until_gone
 
@@ -73,6 +74,65 @@ thread.join()
 result = [int(os.read(mine, 9)), threading.active_count(), threading.main_thread() is threading.current_thread()]
 """
     assert await result_of(code) == [1, 1, True]
+
+
+@pytest.mark.parametrize("kind", ["ThreadPoolExecutor", "ProcessPoolExecutor"])
+async def test_executor_that_is_not_shut_down_ends_with_the_code(kind: str) -> None:
+    """As in a Python program: its work is finished, and its threads end. The step hung until its timeout."""
+    code = f"""
+from concurrent.futures import {kind}
+kept = {kind}(2)
+result = kept.submit(abs, -1).result()
+kept.submit(print, "finished", flush=True)
+"""
+    result = await arun_tool("python", {"code": code, "timeout": PATIENCE_S})
+    assert (result.data, result.stdout, result.stderr) == (1, "finished\n", "")
+
+
+async def test_end_of_an_executor_that_fails_costs_no_result() -> None:
+    code = """
+import threading
+def end():
+    stop.set()
+    raise OSError("handle is closed")
+stop = threading.Event()
+threading.Thread(target=stop.wait).start()
+threading._register_atexit(end)
+result = 1
+"""
+    result = await arun_tool("python", {"code": code})
+    assert result.data == 1
+    assert "handle is closed" in (result.stderr or "")
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+async def test_time_zone_of_a_command_is_that_of_its_times(is_named: bool, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.symlink_to(Path(sys.executable).resolve())
+    code = "import datetime\nresult = datetime.datetime.fromtimestamp(0).hour"
+    config = {"code": code, **({"python": str(other)} if is_named else {})}
+    for zone, hour in (("<-11>11", 13), ("<+05>-5", 5)):
+        assert (await arun_tool("python", {**config, "env": {"TZ": zone}})).data == hour
+
+
+async def test_process_that_the_code_forks_and_ends_writes_no_traceback() -> None:
+    code = """
+import os, signal
+def end_a_fork():
+    mine, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(theirs, b"x")
+        signal.pause()
+    os.read(mine, 1)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+by_default = end_a_fork()
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+result = [by_default, end_a_fork()]
+"""
+    result = await arun_tool("python", {"code": code})
+    assert (result.data, result.stderr) == ([-15, 7], "")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import types
 import uuid
@@ -119,6 +120,7 @@ def run_command(channel: int, is_begun: bool = False) -> NoReturn:
     `is_begun`: who started this program has said so.
     """
     status = 1
+    os.register_at_fork(after_in_child=end_without_traceback)
     try:
         status = carry_out(channel, is_begun)
     except BaseException:
@@ -126,6 +128,12 @@ def run_command(channel: int, is_begun: bool = False) -> NoReturn:
     finally:
         flush()
         os._exit(status)
+
+
+def end_without_traceback() -> None:
+    """In a process that the code forks: it may end that by SIGTERM, as a pool of `multiprocessing` does."""
+    if signal.getsignal(SIGTERM) == signal.SIG_DFL:  # no handler of its own
+        faulthandler.unregister(SIGTERM)
 
 
 def carry_out(channel: int, is_begun: bool = False) -> int:
@@ -151,6 +159,8 @@ def flush() -> None:
 
 
 def finish_threads() -> None:
+    if _thread._count():
+        end_executors()
     for thread in threading.enumerate() if _thread._count() else ():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(1.0)
@@ -159,6 +169,15 @@ def finish_threads() -> None:
                 thread.join()
     if (atexit._ncallbacks(), LOG_HANDLERS) != AT_EXIT:
         atexit._run_exitfuncs()
+
+
+def end_executors() -> None:
+    """As the interpreter does it before it waits for threads: those of an executor wait for work until it says so."""
+    for end in reversed(vars(threading)["_threading_atexits"]):
+        try:
+            end()
+        except BaseException:
+            traceback.print_exc()
 
 
 def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
@@ -195,6 +214,8 @@ def prepare_process(request: dict[str, Any]) -> None:
     for name in INHERITED:
         if name not in wanted:
             del os.environ[name]
+    if INHERITED.get("TZ") != wanted.get("TZ"):
+        time.tzset()
     files = []
     for name, text in request["secret_files"].items():
         files.append(CONFINEMENT["memory_file"](text))
