@@ -36,6 +36,8 @@ from patience import PATIENCE_S
 from unit.planes import ScriptedTransport
 from unit.test_handover import Beats, Delivery, delivery, execution, script_for
 
+from .commands import interpreter_of
+
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
 SOON = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=0.1")
 """In a worker of these tests: what is returned comes again after a tenth of a second, not after one or two."""
@@ -177,9 +179,10 @@ async def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) 
 REFUSED = """
 import asyncio, resource, sys
 from noetl_worker.errors import ResourceShortage
+from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.python.python_runner import PythonRunner
 async def go():
-    runner = PythonRunner()
+    runner = PythonRunner(confinement=Confinement(sys.argv[1]))
     for way in (
         lambda: runner.run_program("/bin/true", ["true"], env={}, cwd="/"), lambda: runner.run({"code": "result = 1"})
     ):
@@ -188,18 +191,21 @@ async def go():
             print("ran")
         except ResourceShortage as error:
             print("short", error.kind)
-resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+# confined, a command has a fork of the template for itself, which is refused; the template itself has room
+resource.setrlimit(resource.RLIMIT_NPROC, (int(sys.argv[2]),) * 2)
 asyncio.run(go())
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
-def test_refused_fork_is_a_shortage() -> None:
+@pytest.mark.parametrize(("isolation", "processes"), [("off", 0), ("basic", 2)])
+def test_refused_fork_is_a_shortage(isolation: str, processes: int) -> None:
     """No process for a fork."""
-    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+    # a user that has no other process
+    user = ["setpriv", "--reuid=65531", "--regid=65531", "--clear-groups", "--inh-caps=-all"]
     path = os.pathsep.join([str(SOURCE), *filter(None, sys.path)])
     done = subprocess.run(
-        [*user, sys.executable, "-c", REFUSED],
+        [*user, interpreter_of("nobody") or sys.executable, "-c", REFUSED, isolation, str(processes)],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -156,7 +156,7 @@ class PythonRunner:
             finally:
                 self._busy.discard(template)
                 self._put_back(template)
-        raise ToolError("no template process stays alive to start the command", kind="process", retryable=True)
+        raise ResourceShortage("no template process stays alive to start the command")  # it has not begun in any
 
     def _living_template(self) -> _Template:
         if self._template is None or self._template.is_dead:
