@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -67,6 +67,63 @@ async def test_directory_that_a_command_has_changed_is_removed(change: str, plac
     assert [path.name for path in place.iterdir()] == (["elsewhere"] if change == "replaced" else [])
     assert await left_by(scratch) != first
     await scratch.aclose()
+
+
+def closed_to_its_owner(path: Path) -> None:
+    """As the module cache of Go is left, and worse."""
+    for rights in (0o555, 0o000):
+        deep = path / f"{rights:o}" / "deep"
+        deep.mkdir(parents=True)
+        (deep / "file").touch()
+        deep.chmod(rights)
+        deep.parent.chmod(rights)
+    path.chmod(0o555)
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A directory that the user of this test owns, who is not root: rights bind no root."""
+    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(path, 65_534, -1)
+        os.seteuid(65_534)
+    try:
+        yield path
+    finally:
+        if is_root:
+            os.seteuid(0)
+        shutil.rmtree(path)
+
+
+async def test_directory_in_which_a_command_has_closed_some_is_removed(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    await left_by(Scratch(UNCONFINED), closed_to_its_owner)
+    assert list(elsewhere.iterdir()) == []
+
+
+async def test_directory_outside_keeps_its_rights_and_files(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, outside = elsewhere / "place", elsewhere / "outside"
+    place.mkdir()
+    (outside / "below").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+
+    def linked(path: Path) -> None:
+        (path / "link").symlink_to(outside)
+        closed_to_its_owner(path)
+
+    def replaced_by_a_link(path: Path) -> None:
+        path.rmdir()
+        path.symlink_to(outside)
+
+    for directory in (outside / "below", outside):
+        directory.chmod(0o500)
+    for leave in (linked, replaced_by_a_link):
+        await left_by(Scratch(UNCONFINED), leave)
+        assert [directory.stat().st_mode & 0o777 for directory in (outside, outside / "below")] == [0o500, 0o500]
+    outside.chmod(0o700)
 
 
 async def test_directory_is_not_kept_where_something_may_be_left_that_writes_to_it(place: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 import tempfile
 import weakref
 from collections.abc import AsyncIterator
@@ -85,3 +86,20 @@ def _remove(paths: dict[str, _Look]) -> None:
     while paths:
         path, _ = paths.popitem()
         shutil.rmtree(path, ignore_errors=True)
+        if _opened(path):  # what is below a directory that is closed to its owner stays
+            for place, directories, _ in os.walk(path):
+                for name in directories:
+                    _opened(os.path.join(place, name))  # noqa: PTH118
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _opened(path: str) -> bool:
+    """Give the owner of a directory every right to it; False: there is none, as where a link leads to one."""
+    try:
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISDIR(mode):
+            return False
+        os.chmod(path, stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101
+    except OSError:
+        return False
+    return True
