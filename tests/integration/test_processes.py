@@ -243,6 +243,16 @@ async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(tmp
     assert "its own lines above say why" in lines[2]["advice"]
 
 
+@pytest.mark.parametrize("code", [2, 3])
+async def test_worker_that_cannot_start_ends_all_the_first_time_only(code: int, tmp_path: Path) -> None:
+    """Settings that were right when it first started are wrong by a file that changes, and another worker runs on."""
+    first = Deaths(tmp_path, f"exit {code}", [1.0] * 2)
+    assert await first.logged() == []
+    assert first.supervisor.is_stopping
+    later = Deaths(tmp_path, f"mkdir {tmp_path}/first && exit 7; exit {code}", [1.0] * 3)
+    assert [line["exit_code"] for line in await later.logged()] == [7, code, code]
+
+
 async def test_signal_to_a_worker_that_has_just_ended_hides_no_exit_code(tmp_path: Path) -> None:
     """The loop has not learned of its end yet when the signal is sent."""
     gate = tmp_path / "gate"

@@ -137,7 +137,7 @@ class Supervisor:
             code = await self._life(worker)
             if self._stopping.is_set():
                 return code
-            if code == _SETTINGS_WRONG or (code == _CANNOT_START and worker.starts == 1):
+            if code in (_SETTINGS_WRONG, _CANNOT_START) and worker.starts == 1:
                 self._refused = code
                 self.request_stop()
                 return code
