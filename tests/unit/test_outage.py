@@ -142,3 +142,30 @@ async def test_worker_that_drains_says_so_whatever_the_plane_does() -> None:
     await worker.beats(3)
     worker.health.set_ready(False, "draining")
     assert await worker.ready() == (503, "draining")
+
+
+@pytest.mark.parametrize("trouble", ["the event loop has been blocked for", "the pull loop has not turned"])
+async def test_worker_that_is_stuck_is_not_ready_on_any_page(trouble: str) -> None:
+    health = Health()
+    health.set_ready(True, "pulling")
+    pages = pages_of(health)
+
+    async def ready() -> tuple[int, bool, bool]:
+        status, page = await pages["/readyz"]()
+        _, state = await pages["/debug/inflight"]()
+        _, text = await pages["/metrics"]()
+        assert isinstance(page, dict)
+        assert isinstance(state, dict)
+        assert isinstance(text, bytes)
+        assert page["reason"] == state["reason"]
+        assert page["reason"].startswith("pulling" if page["ready"] else trouble)
+        return status, state["ready"], b"\nnoetl_worker_ready 1.0\n" in text
+
+    now_s = time.monotonic()
+    if "event" in trouble:
+        health.pulse = now_s - 100
+    else:
+        health.puller_progress = lambda: now_s - 100
+    assert await ready() == (503, False, False)
+    health.pulse, health.puller_progress = now_s, None
+    assert await ready() == (200, True, True)

@@ -73,18 +73,22 @@ def pages_of(health: Health) -> dict[str, Page]:
         body = {"status": "ok" if trouble is None else "failing", "reason": trouble, "loop_lag_s": health.loop_lag_s()}
         return 200 if trouble is None else 503, body
 
-    async def readyz() -> tuple[int, Mapping[str, Any]]:
+    def readiness() -> tuple[bool, str]:
         (ready, reason), trouble = health.readiness(), health.trouble()
-        ready = ready and trouble is None
-        return 200 if ready else 503, {"ready": ready, "reason": trouble or reason}
+        return ready and trouble is None, trouble or reason
+
+    async def readyz() -> tuple[int, Mapping[str, Any]]:
+        ready, reason = readiness()
+        return 200 if ready else 503, {"ready": ready, "reason": reason}
 
     async def metrics_text() -> tuple[int, bytes]:
+        metrics.READY.set(1 if readiness()[0] else 0)
         metrics.LOOP_LAG.set(health.loop_lag_s())
         return 200, metrics.exposition()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:
-        ready, reason = health.readiness()
-        state = {"ready": ready, "reason": health.trouble() or reason, "loop_lag_s": health.loop_lag_s()}
+        ready, reason = readiness()
+        state = {"ready": ready, "reason": reason, "loop_lag_s": health.loop_lag_s()}
         return 200, {**state, **(health.in_flight() if health.in_flight is not None else {})}
 
     return {"/livez": livez, "/readyz": readyz, "/metrics": metrics_text, "/debug/inflight": inflight}
