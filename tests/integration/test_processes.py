@@ -319,6 +319,50 @@ async def test_worker_that_no_longer_answers_fails_the_probe_of_all_and_one_that
         await running
 
 
+COUNTED = """
+import os, socket
+probes = socket.socket(fileno=int(os.environ["NOETL_WORKER_PROBES_SOCKET"]))
+page = "HTTP/1.1 200 OK\\r\\n\\r\\n# TYPE done_total counter\\ndone_total %.1f\\n# TYPE running gauge\\nrunning %.1f\\n"
+for answer in (page % (5, 1), "", page % (6, 2)):
+    connection, _ = probes.accept()
+    connection.recv(4096)
+    connection.sendall(answer.encode())
+    connection.close()
+probes.accept()
+"""
+"""Has counted 5 when it is asked, gives no answer when it is asked again, and has counted 6 then."""
+
+
+async def test_counters_of_all_never_fall_when_a_worker_dies_or_misses_a_scrape() -> None:
+    """What has fallen began anew for Prometheus: increase() would count all of it again."""
+    given = {"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1", "NOETL_WORKER_ISOLATION": "off"}
+    supervisor = Supervisor(load_settings(given), {}, worker=[sys.executable, "-c", COUNTED], delay_s=lambda _: 0.0)
+    [worker], metrics = supervisor.workers, pages_of_all(supervisor)["/metrics"]
+
+    async def scraped() -> list[str]:
+        _, text = await metrics()
+        assert isinstance(text, bytes)
+        return [line for line in text.decode().splitlines() if line.startswith(("done", "running"))]
+
+    async def lives(starts: int) -> None:
+        await until(lambda: worker.starts == starts and worker.running is not None, f"it is started {starts} times")
+
+    running = asyncio.create_task(supervisor.run())
+    try:
+        await lives(1)
+        first = [await scraped() for _ in range(3)]
+        assert first == [["done_total 5.0", "running 1.0"], ["done_total 5.0"], ["done_total 6.0", "running 2.0"]]
+        assert worker.running is not None
+        worker.running.kill()
+        await lives(2)
+        assert await scraped() == ["done_total 11.0", "running 1.0"]
+        assert await scraped() == ["done_total 11.0"]
+    finally:
+        supervisor.request_stop()
+        await running
+    assert await scraped() == ["done_total 11.0"], "none runs"
+
+
 async def test_worker_for_which_there_is_no_process_is_tried_again_like_one_that_died(tmp_path: Path) -> None:
     """It ended the supervisor, and with it all other workers: after a kill for lack of memory a fork may fail."""
     deaths = Deaths(tmp_path, "exit 7", [1.0] * 3)
@@ -352,6 +396,10 @@ def test_counters_are_added_and_what_is_the_pool_s_is_not() -> None:
     other = text.replace("noetl_worker_ready 1.0", "noetl_worker_ready 0.0").replace("} 7.0", "} 6.0")
     whole = summed([text, other])
     assert summed([text]) == text
+    rest = summed([], [text, text])
+    assert 'claimed"} 4.0' in rest
+    assert "noetl_worker_x_seconds_sum 5.0" in rest
+    assert not {"noetl_worker_ready", "noetl_worker_nats_consumer_pending"} & set(rest.replace("{", " ").split())
     for line in (
         'noetl_worker_pulls_total{outcome="claimed"} 4.0',
         "noetl_worker_ready 0.0",

@@ -30,12 +30,17 @@ _HIGHEST: Final = frozenset(
 _LOWEST: Final = frozenset({"noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"})
 
 
-def summed(texts: Iterable[str]) -> str:
-    """One exposition out of several."""
+_COUNTED: Final = frozenset({"counter", "histogram"})
+
+
+def summed(texts: Iterable[str], past: Iterable[str] = ()) -> str:
+    """One exposition out of several; what was counted in `past` is in it too, and no gauge of then."""
     heads: dict[str, tuple[str, str]] = {}
     found: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
-    for text in texts:
+    for text, is_past in (*((text, False) for text in texts), *((text, True) for text in past)):
         for family in text_string_to_metric_families(text):
+            if is_past and family.type not in _COUNTED:
+                continue
             heads.setdefault(family.name, (family.type, family.documentation))
             rows = found.setdefault(family.name, {})
             for sample in family.samples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.observability.probe_server import Page
@@ -16,7 +17,26 @@ if TYPE_CHECKING:
 _TIMEOUT_S: Final = 2.0
 
 
+@dataclass
+class _Said:
+    """What a worker said last, and what its lives before had counted: where a counter falls, Prometheus takes it for
+    one that began anew, and counts all of it again."""
+
+    life: asyncio.subprocess.Process | None = None
+    text: str = ""
+    before: str = ""
+
+    def take(self, life: asyncio.subprocess.Process | None, text: str) -> None:
+        if life is not self.life:
+            self.before = summed([], [self.before, self.text])
+        self.life, self.text = life, text
+
+
 def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
+    said = {worker.number: _Said() for worker in supervisor.workers}
+    scrapes = asyncio.Lock()
+    """One at a time: what a worker says to the next one is no less."""
+
     async def livez() -> tuple[int, Mapping[str, Any]]:
         """A worker that died is being started again: that is no reason to start all of them anew. Nor is one that
         stops: it serves no probes in the end."""
@@ -35,8 +55,17 @@ def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
         return 503 if waiting else 200, {"ready": not waiting, "processes": waiting}
 
     async def metrics() -> tuple[int, bytes]:
-        answers = [answer.text for _, answer in await _asked(supervisor, "/metrics") if _is_ok(answer) and answer]
-        return 200, summed([*answers, _own(supervisor)]).encode()
+        now, past = [], []
+        async with scrapes:
+            for worker, answer in await _asked(supervisor, "/metrics"):
+                last = said[worker.number]
+                if answer is not None and _is_ok(answer):
+                    last.take(worker.answered, answer.text)
+                    now.append(answer.text)
+                else:
+                    past.append(last.text)
+                past.append(last.before)
+            return 200, summed([*now, _own(supervisor)], past).encode()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:
         answers = await _asked(supervisor, "/debug/inflight")
@@ -59,7 +88,7 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
                 answer = await client.get(f"http://127.0.0.1:{worker.port}{path}")
             except httpx.HTTPError:
                 return None
-            worker.answered = asked
+            worker.answered = worker.running or asked  # which it has become meanwhile has the same port
             return answer
 
         answers = await asyncio.gather(*map(ask, supervisor.workers))
