@@ -13,7 +13,7 @@ import stat
 import tempfile
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from noetl_worker.process.threads import finished_off_loop
@@ -85,12 +85,17 @@ def _is_as_made(path: str, look: _Look) -> bool:
 def _remove(paths: dict[str, _Look]) -> None:
     while paths:
         path, _ = paths.popitem()
+        with suppress(RecursionError):  # what is deeper than Python goes stays (shutil.rmtree before 3.13)
+            _remove_tree(path)
+
+
+def _remove_tree(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if _opened(path):  # it is there still: what is below a directory that is closed to its owner stays
+        for place, directories, _ in os.walk(path):
+            for name in directories:
+                _opened(os.path.join(place, name))  # noqa: PTH118
         shutil.rmtree(path, ignore_errors=True)
-        if _opened(path):  # what is below a directory that is closed to its owner stays
-            for place, directories, _ in os.walk(path):
-                for name in directories:
-                    _opened(os.path.join(place, name))  # noqa: PTH118
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _opened(path: str) -> bool:
