@@ -22,6 +22,7 @@ NOT_RUN: Final = {
     "make ": "runs the tests, this one among them, or takes minutes; test_demo_of_a_clone.py runs the demo",
     "helm ": "installs on a cluster; tests/packaging/test_chart_page.py renders what it would install",
     "kubectl ": "asks a cluster",
+    "docker ": "pushes to a registry of the reader's; make image-test builds the image and runs it",
     "noetl-worker dev --watch": "runs until Ctrl-C; tests/local/test_watch.py runs it",
     "noetl-worker completion fish": "fish is not on every machine; bash's form stands beside it and is run",
 }

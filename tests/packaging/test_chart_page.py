@@ -53,8 +53,11 @@ def test_install_of_the_page_sets_what_a_worker_needs() -> None:
     values = values_of(command)
     assert known(values, yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
     documents = rendered(values, command[2])
+    pushed = words("docker push ")[2]
+    assert words("docker build ")[-3:] == ["-t", pushed, "."]
     for kind in ("StatefulSet", "Job"):
         (container,) = one(documents, kind)["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == pushed, "nothing is published: it is the image that the page builds and pushes"
         variables = {variable["name"]: variable.get("value") for variable in container["env"]}
         assert variables["NATS_URL"] == "nats://nats.nats:4222"
         assert variables["NOETL_SERVER_URL"] == "http://noetl.noetl:8082"
