@@ -70,9 +70,9 @@ async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_du
             "durable": ["filters", "ack_wait", "max_ack_pending", "max_deliver", "other fields"],
         }
         applied = await there.type("nats", "ensure", "--apply")
-        assert applied.code == 5, "the other fields are left to the operator"
+        assert applied.code == 0, "a worker runs on what is left to the operator"
         assert "done: durable noetl_worker: ack_wait 300 s -> 30 s" in applied.out
-        assert f"stream {STREAM}: other fields: max_age 60 s" in applied.out
+        assert f"warning: stream {STREAM}: other fields: max_age 60 s" in applied.out
         assert f"nats stream edit {STREAM}" in applied.out
         assert "inactive_threshold: the durable is deleted while no worker runs" in applied.out
         after = await there.durable()
@@ -81,6 +81,8 @@ async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_du
         assert after["config"]["ack_wait"] == 30 * 10**9
         subjects = (await there.ask(f"STREAM.INFO.{STREAM}"))["config"]["subjects"]
         assert sorted(subjects) == ["noetl.commands", "noetl.commands.>"]
+        assert (await ensure_durable(there.connection.client, load_settings({}))).name == DURABLE
+        assert (await there.type("nats", "ensure")).code == 5, "without --apply any difference counts"
 
 
 async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_it() -> None:

@@ -47,9 +47,9 @@ def ensure(
     and the command that makes it. A durable belongs to all workers of its pool.
     Takes every flag of `run` (noetl-worker run --help lists them).
 
-    Exit codes: 0 all is as wanted (with --apply: by now); 2 a setting is wrong;
-    3 no NATS or JetStream, or it refuses the change; 5 something differs or is
-    missing.
+    Exit codes: 0 all is as wanted (with --apply: by now, or a worker runs on it
+    all the same); 2 a setting is wrong; 3 no NATS or JetStream, or it refuses the
+    change; 5 something differs or is missing (with --apply: no worker can run).
     """
 
     async def work(connection: Connection, settings: Settings) -> int:
@@ -60,9 +60,9 @@ def ensure(
         if apply_:
             done = await apply(connection.client, found, settings)
             found = await find(connection.client, settings)
-        view = ComparisonView(found, settings, done)
+        view = ComparisonView(found, settings, done, is_applied=apply_)
         view.print(as_json=as_json)
-        return 0 if view.is_as_wanted else EXIT_DIFFERS
+        return 0 if view.is_fine else EXIT_DIFFERS
 
     with_nats(work, flags, "noetl-worker nats ensure")
 

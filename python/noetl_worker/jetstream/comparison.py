@@ -52,6 +52,11 @@ class ComparedField:
     patch: Mapping[str, Any] = a_field(default_factory=dict)
     """What to put into the configuration to make it agree; None takes a key out."""
 
+    @property
+    def is_left_to_somebody(self) -> bool:
+        """It differs since somebody decided it, and workers run on it all the same."""
+        return not self.agrees and self.change is Change.BY_HAND and not self.is_fatal
+
 
 def pause_left_s(info: Mapping[str, Any] | None) -> float:
     """How long the pause of a durable still lasts, from its consumer info; 0: it delivers."""

@@ -34,6 +34,7 @@ class ComparisonView:
     found: Found
     settings: Settings
     done: Sequence[str]
+    is_applied: bool = False
 
     @property
     def stream(self) -> list[ComparedField]:
@@ -52,8 +53,17 @@ class ComparisonView:
 
     @property
     def is_as_wanted(self) -> bool:
-        is_there = self.found.stream_info is not None and self.found.durable_info is not None
-        return is_there and all(row.agrees for row in (*self.stream, *self.durable, *self.dead_letters))
+        """With nothing missing: the rows of what is not there do not agree."""
+        return all(row.agrees for row in self._rows)
+
+    @property
+    def is_fine(self) -> bool:
+        """As wanted; after --apply also with what is left to somebody: an install waits for nobody's decision."""
+        return all(row.agrees or (self.is_applied and row.is_left_to_somebody) for row in self._rows)
+
+    @property
+    def _rows(self) -> list[ComparedField]:
+        return [*self.stream, *self.durable, *self.dead_letters]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -118,7 +128,8 @@ class ComparisonView:
         lines = []
         for row in rows:
             if not row.agrees:
-                lines += [f"{what}: {row.field}: {row.have}, wanted: {row.wanted}", f"    {row.matters}"]
+                kind = "warning: " if self.is_applied and row.is_left_to_somebody else ""
+                lines += [f"{kind}{what}: {row.field}: {row.have}, wanted: {row.wanted}", f"    {row.matters}"]
                 lines += [f"    changed in place by {ENSURE}"] if row.change is Change.IN_PLACE else self._by_hand(what)
         return lines
 
