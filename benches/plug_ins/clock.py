@@ -22,7 +22,6 @@ class ClockTool:
     config_model: ClassVar[type] = ClockConfig
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = False
 
     async def run(self, config: ClockConfig, context: ToolContext) -> ToolResult:
         return ToolResult.success({"bench_started_at": time.monotonic()})

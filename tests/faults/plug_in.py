@@ -30,7 +30,6 @@ class _Seconds:
     aliases = ()
     field_aliases = {}
     raw_fields = frozenset()
-    side_effecting = True
 
 
 class Block(_Seconds):

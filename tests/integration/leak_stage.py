@@ -75,7 +75,6 @@ class Plan:
 class LeakTool:
     kind: ClassVar[str] = "leak"
     config_model: ClassVar[type] = LeakConfig
-    side_effecting: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.plan: Plan | None = None

@@ -225,7 +225,6 @@ class Leaves:
 
     kind: ClassVar[str] = "leaves"
     config_model: ClassVar[type] = Nothing
-    side_effecting: ClassVar[bool] = False
 
     def __init__(self, left: list[contextvars.Context]) -> None:
         self._left = left

@@ -214,7 +214,7 @@ class Config:
 
 class Looks:
     kind, aliases, config_model, field_aliases = "looks", (), Config, {{}}
-    raw_fields, side_effecting = frozenset(), False
+    raw_fields = frozenset()
 
     async def run(self, config, context):
         seen = [name for name in {(*NAMES, "PGSSLMODE")} if (getenv(name.encode()) or b"").decode() == {OWN!r}]

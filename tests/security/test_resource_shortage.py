@@ -232,7 +232,6 @@ class Short:
     config_model: ClassVar[type] = NoConfig
     field_aliases: ClassVar[dict[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     async def run(self, config: NoConfig, context: Any) -> ToolResult:
         raise ResourceShortage("no room")

@@ -44,7 +44,7 @@ class Config:
 
 class Stops:
     kind, aliases, config_model, field_aliases = "stops", (), Config, {}
-    raw_fields, side_effecting = frozenset(), False
+    raw_fields = frozenset()
 
     async def run(self, config, context):
         raise AssertionError("its config is never read")

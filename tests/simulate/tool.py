@@ -37,7 +37,6 @@ class SimulatedTool:
     config_model: ClassVar[type] = Simulated
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = True
 
     def __init__(self, on_run: Callable[[Process, str], None]) -> None:
         self._on_run = on_run

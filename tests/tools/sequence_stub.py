@@ -29,7 +29,6 @@ class StubTool:
 
     kind: ClassVar[str] = "stub"
     config_model: ClassVar[type] = StubConfig
-    side_effecting: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.calls: list[StubConfig] = []

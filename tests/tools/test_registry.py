@@ -45,7 +45,6 @@ class EchoTool:
     config_model: ClassVar[type] = EchoConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"how_many": "count"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"template"})
-    side_effecting: ClassVar[bool] = False
 
     async def run(self, config: EchoConfig, context: ToolContext) -> ToolResult:
         return ToolResult.success(config)

@@ -64,7 +64,6 @@ class EveryTypeTool:
     aliases: ClassVar[tuple[str, ...]] = ("each",)
     config_model: ClassVar[type] = EveryTypeConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"how_many": "count"}
-    side_effecting: ClassVar[bool] = False
 
     async def run(self, config: EveryTypeConfig, context: ToolContext) -> ToolResult:
         return ToolResult.success(None)

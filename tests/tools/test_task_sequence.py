@@ -139,7 +139,6 @@ class ArgvTool:
 
     kind: ClassVar[str] = "argv"
     config_model: ClassVar[type] = ArgvConfig
-    side_effecting: ClassVar[bool] = False
 
     async def run(self, config: ArgvConfig, context: ToolContext) -> ToolResult:
         return ToolResult.success({"argv": list(config.args or []), "input": dict(context.values.input)})

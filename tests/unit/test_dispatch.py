@@ -43,7 +43,6 @@ class WaitTool:
     config_model: ClassVar[type] = WaitConfig
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.stopped: str | None = None

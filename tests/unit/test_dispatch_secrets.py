@@ -33,7 +33,6 @@ class ActConfig:
 class ActTool:
     kind: ClassVar[str] = "act"
     config_model: ClassVar[type] = ActConfig
-    side_effecting: ClassVar[bool] = False
 
     def __init__(self, act: Act) -> None:
         self.act = act
