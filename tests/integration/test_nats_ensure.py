@@ -38,6 +38,8 @@ async def test_ensure_shows_what_is_missing_makes_it_when_told_and_is_content_th
         again = await there.type("nats", "ensure", "--json")
         assert again.code == 0
         assert differing(again) == {"stream": [], "durable": []}
+        twice = await there.type("nats", "ensure", "--apply")
+        assert (twice.code, "done:" in twice.out) == (0, False), "nothing was left to make"
         worker_durable = await ensure_durable(there.connection.client, load_settings({}))
         assert worker_durable.filters == ("noetl.commands", "noetl.commands.>")
 

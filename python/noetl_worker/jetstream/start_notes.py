@@ -26,7 +26,7 @@ import structlog
 
 from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError, ToolError
-from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there
+from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.models.command import Command
@@ -36,12 +36,13 @@ BUCKET: Final = "NOETL_COMMAND_STARTS"
 MOST_STARTS: Final = 3
 """So many starts without an end: the command is reported as failed, and not started again."""
 _STREAM: Final = f"KV_{BUCKET}"
+_SUBJECTS: Final = f"$KV.{BUCKET}.>"
 _MAX_AGE_NS: Final = 24 * 3600 * 1_000_000_000
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
 """After a note that could not be made: each one takes `_TRY_S` to fail where the login has no permission."""
-_NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", f"$KV.{BUCKET}.>")
+_NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
 _Notes = list[dict[str, str]]
 """One for each start: which worker, when."""
 log = structlog.get_logger("noetl_worker.jetstream")
@@ -49,6 +50,10 @@ log = structlog.get_logger("noetl_worker.jetstream")
 
 async def ensure_bucket(client: Client) -> bool:
     """Make the bucket unless it is there; whether it was made now. Raises JetStreamError."""
+    # asked before: a stream that is made again with the same configuration is answered as one that was made.
+    # STREAM.NAMES is what each worker may ask
+    if await stream_of(client, _SUBJECTS) == _STREAM:
+        return False
     try:
         await ask(client, f"STREAM.CREATE.{_STREAM}", _bucket())
     except ApiRefused as refused:
@@ -63,7 +68,7 @@ def _bucket() -> dict[str, Any]:
     """A key-value bucket as the clients of NATS make it; a note counts for a day, which no message outlives."""
     return {
         "name": _STREAM,
-        "subjects": [f"$KV.{BUCKET}.>"],
+        "subjects": [_SUBJECTS],
         "max_msgs_per_subject": 1,
         "max_age": _MAX_AGE_NS,
         "max_bytes": _MAX_BYTES,
