@@ -124,6 +124,19 @@ async def test_durable_that_no_worker_can_pull_from_is_named_and_not_changed(fie
         assert (await there.durable())["config"]["ack_wait"] == 5 * 10**9
 
 
+async def test_stream_that_forgets_commands_when_it_is_full_is_told() -> None:
+    async with desk() as there:
+        await there.make_stream(max_msgs=2, max_bytes=4096, discard="old")
+        await there.make_durable(ack_wait=30 * 10**9)
+        for _ in range(3):
+            await there.connection.client.jetstream().publish("noetl.commands", b"x")
+        assert await there.messages() == 2, "the first of them is gone"
+        looked = await there.type("nats", "ensure")
+        assert looked.code == 5
+        assert f"stream {STREAM}: other fields: max_msgs 2, max_bytes 4096, wanted:" in looked.out
+        assert "max_msgs: full, it loses the oldest commands" in looked.out
+
+
 async def test_paused_durable_is_left_to_whoever_paused_it() -> None:
     async with desk() as there:
         await there.make_stream()

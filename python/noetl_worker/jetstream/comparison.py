@@ -24,6 +24,7 @@ UNLIMITED: Final = -1
 """Deliveries of a message: at a limit JetStream gives it up, unseen by KEDA; poison becomes a dead letter here."""
 SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
+_FULL: Final = "full, it loses the oldest commands (discard old) or refuses new ones"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 _DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 
@@ -144,10 +145,16 @@ def _is_unset(value: Any, _: Settings) -> bool:
     return not value
 
 
+def _is_unlimited(value: Any, _: Settings) -> bool:
+    return (value or -1) < 0
+
+
 _OF_STREAM: Final = (
     _Rule("retention", lambda value, _: value != "interest", "what is published while there is no durable is lost"),
     _Rule("max_age", lambda value, _: not value or value >= MAX_AGE_S * NANOSECONDS, "a command that waits is lost"),
-    _Rule("max_msgs_per_subject", lambda value, _: (value or -1) < 0, "commands that wait on a subject are lost"),
+    _Rule("max_msgs", _is_unlimited, _FULL),
+    _Rule("max_bytes", _is_unlimited, _FULL),
+    _Rule("max_msgs_per_subject", _is_unlimited, "commands that wait on a subject are lost"),
     _Rule("sealed", _is_unset, "it takes no command"),
 )
 _OF_DURABLE: Final = (
