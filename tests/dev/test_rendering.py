@@ -58,6 +58,18 @@ def test_a_template_that_fails_stays_as_text() -> None:
     assert render_fields("{{ 1 // 0 }}", SCOPE, Dialect.PYTHON) == "{{ 1 // 0 }}"
 
 
+@pytest.mark.parametrize("text", ["{{ [n, gone] }}", "{{ {'a': x.gone, 'n': [empty | length]} }}"])
+def test_list_or_object_with_one_missing_name_is_as_that_name_alone(text: str) -> None:
+    """The Python plane leaves the whole text, the Rust plane has null in its place."""
+    assert render_fields(text, SCOPE, Dialect.PYTHON) == text
+    assert not holds(text, SCOPE, "here", Dialect.PYTHON)
+    assert render_fields(text, SCOPE, Dialect.RUST) in ([5, None], {"a": None, "n": [0]})
+
+
+def test_rust_plane_gives_a_list_for_what_a_filter_goes_through() -> None:
+    assert render_fields("{{ [x] | map(attribute='y') if [x] | length else [] }}", SCOPE, Dialect.RUST) == ["{{ n }}"]
+
+
 @pytest.mark.parametrize("text", ["{{ gone }}", "{{ x.gone }}", "{{ gone.deep }}", "a {{ x.gone }}"])
 def test_what_is_missing_stays_as_text_on_the_python_plane_and_is_nothing_on_the_rust_one(text: str) -> None:
     assert render_fields(text, SCOPE, Dialect.PYTHON) == text

@@ -32,7 +32,7 @@ from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source
 from noetl_worker.templates.redacted import RedactedValue
 from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, TemplateScope, WithFallback, truthy
 
-__all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
+__all__ = ["PlainText", "WithFallback", "has_template", "native", "render", "truthy"]
 
 _CACHED_TEMPLATES: Final = 1_024
 _LONGEST_CACHED: Final = 16_384
@@ -188,7 +188,7 @@ class _Compiled:
         result = context.vars["result"]
         if isinstance(result, MissingSecret) and template.environment is LENIENT:
             return None  # never `undefined`, which may be an empty text
-        value = _native(result, budget)  # strict: raises, naming the variable
+        value = native(result, budget)  # strict: raises, naming the variable
         return undefined if isinstance(result, Undefined) else value
 
 
@@ -272,7 +272,7 @@ def _path(expression: nodes.Expr | None) -> tuple[str, ...] | None:
             return None
 
 
-def _native(value: Any, budget: Budget) -> JsonValue:
+def native(value: Any, budget: Budget) -> JsonValue:
     """A Jinja result as JSON value: undefined -> None, tuples and iterators -> lists.
 
     What is in it several times counts as often: it is written out as often. Lists and objects of scalars stay the
@@ -309,12 +309,12 @@ def _native_container(value: Any, budget: Budget) -> JsonValue:
         if _is_flat(value, budget):
             return value
         budget.charge(CONTAINER_NODES * count)
-        return [_native(item, budget) for item in value]
+        return [native(item, budget) for item in value]
     budget.charge(CONTAINER_NODES + count // 2, _ENTRY_BYTES * count)
     if _is_flat(value.values(), budget) and {str}.issuperset(map(type, value)):
         return value
     budget.charge(CONTAINER_NODES * count)
-    return {str(key): _native(item, budget) for key, item in value.items()}
+    return {str(key): native(item, budget) for key, item in value.items()}
 
 
 def _is_flat(items: Collection[Any], budget: Budget) -> bool:

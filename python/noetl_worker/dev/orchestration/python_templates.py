@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.environment import TemplateExpression
 from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -46,13 +46,12 @@ def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = T
     try:
         compiled = _compiled(text)
         found = compiled(**seen) if isinstance(compiled, TemplateExpression) else compiled.render(seen)
-        if isinstance(found, Undefined):
-            str(found)  # says what is missing
+        if not is_read and _PATH.fullmatch(text) is None:
+            return str(found)
+        plain = _plain(found)  # says what is missing, anywhere in it
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
-    if _PATH.fullmatch(text):
-        return _plain(found)
-    return _read(_plain(found)) if is_read else str(found)
+    return plain if _PATH.fullmatch(text) else _read(plain)
 
 
 class _StepResult(dict[str, Any]):

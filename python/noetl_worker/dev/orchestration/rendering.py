@@ -25,8 +25,9 @@ from jinja2 import Template, TemplateSyntaxError, Undefined, nodes
 from noetl_worker.dev.orchestration.python_templates import python_value
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.templates.limits import Budget
 from noetl_worker.templates.sandbox import LENIENT, Environment, to_text
-from noetl_worker.templates.template import render
+from noetl_worker.templates.template import native, render
 
 log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
@@ -115,9 +116,9 @@ def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
         return render(text, scope)
     try:
         found = _PRINTING.compile_expression(text.strip().removeprefix("{{").removesuffix("}}"))(**scope)
+        return native(found, Budget())
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
-    return found
 
 
 def _is_one_expression(text: str) -> bool:
