@@ -12,6 +12,7 @@ from dev.served_plane import claim, serving
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
 from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models import Dialect
 
@@ -65,6 +66,17 @@ async def test_circle_without_tools_fails_instead_of_hanging() -> None:
     execution, _ = await ran(Dialect.PYTHON, playbook(start, *cycle))
     assert execution.status == "FAILED"
     assert "leads back to itself" in str(execution.error)
+
+
+async def test_error_of_the_engine_itself_ends_the_execution_with_its_text(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(Router, "advance", broken)
+    execution, _ = await ran(dialect, playbook({"step": "start", "tool": NOOP}))
+    assert (execution.status, execution.error) == ("FAILED", "out of order")
 
 
 async def test_first_step_that_issues_no_command_is_named_where_the_execution_stands_still(dialect: Dialect) -> None:

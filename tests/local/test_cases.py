@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from integration.processes import WorkerProcess, typed
+from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.models import Dialect
 from patience import until
 
@@ -76,6 +78,11 @@ cases:
     assert done.code == 0, done.out
 
 
+ONE_AND_TWO = """\
+cases:
+  - {name: one, workload: {names: [eve]}, stand_ins: &all {start: {result: {n: 7}}, each: {result: {}}}, expect: {}}
+  - {name: two, workload: {names: [eve]}, stand_ins: *all, expect: {}}
+"""
 FAILING = """\
 cases:
   - name: values
@@ -102,6 +109,23 @@ cases:
     stand_ins: {start: {error: no route}, each: {result: {}}, last: {result: 0}}
     expect: {outcome: failed, error: route}
 """
+
+
+def test_case_that_the_plane_cannot_begin_has_failed_and_the_next_one_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Router.begin
+
+    def broken_once(*given: Any) -> Any:
+        monkeypatch.setattr(Router, "begin", begin)
+        raise RuntimeError("out of order")
+
+    file, report = written(folder, ONE_AND_TWO), folder / "report.xml"
+    monkeypatch.setattr(Router, "begin", broken_once)
+    done = typed("test", str(file), "--junit", str(report))
+    assert (done.code, done.out.splitlines()[-1]) == (1, "2 cases: 1 passed, 1 failed")
+    assert "out of order" in done.out
+    assert [len(case) for case in ET.parse(report).iter("testcase")] == [1, 0]
 
 
 def test_what_differs_is_told_at_its_line_and_in_junit(folder: Path) -> None:

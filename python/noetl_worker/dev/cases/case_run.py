@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.secrets.redaction import redact_text, redact_value
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 
+log = logging.getLogger(__name__)
 _MOST_PRINTED: Final = 20
 _ENDS: Final = ("call.done", "call.error", "command.failed")
 
@@ -80,13 +82,15 @@ async def _run(
     try:
         execution_id = await plane.execute(entry.path)
         await plane.wait_all_ended(timeout_s=limit_s)
-    except (PlaybookError, TemplateError) as error:
-        return [Difference(case.line, "it cannot be executed", (str(error),))]
     except TimeoutError:
         plane.executions.cancel_route(execution_id, {})
         running = ", ".join(f"'{step}'" for step in plane.execution(execution_id).open_commands.values())
         text = f"it did not end within {limit_s:g} s (--timeout); running: {running or 'no step'}"
         return [Difference(case.line, "outcome", (text,))]
+    except Exception as error:  # the other cases are run, and reported
+        if not isinstance(error, (PlaybookError, TemplateError)):
+            log.exception("case %r of %s", case.name, entry.path)
+        return [Difference(case.line, "it cannot be executed", (str(error) or type(error).__name__,))]
     finally:
         stop()
     return list(_compared(case, plane.execution(execution_id), seen))

@@ -215,6 +215,10 @@ class PythonEvents:
         outcome = self._outcome(item, step, known_ref, request_id)
         return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
 
+    def fail(self, execution: Execution, error: Exception) -> None:
+        """End an execution of which an event could not be acted on."""
+        self._dispatcher.fail(execution, error)
+
     def _outcome(self, item: Item, step: str, ref: str | None, request_id: int | None) -> CommandOutcome:
         payload = item.payload
         is_ok = item.name == "call.done" or (item.name == "step.exit" and payload.get("status") != "FAILED")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,13 @@ from typing import Final
 from noetl_worker.dev.event_log import EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
-from noetl_worker.dev.orchestration.router import Decision, Router
+from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import JsonValue
 
+log = logging.getLogger(__name__)
 _PAIRS: Final = (("step", "node_name"), ("event_type", "name"))
 _TERMINAL: Final = {"command.completed": "COMPLETED", "command.failed": "FAILED"}
 _DUPLICATE: Final = (
@@ -152,9 +154,10 @@ class RustEvents:
         """A template that the plane cannot render fails the playbook (recorded: filter-urlencode)."""
         try:
             self._dispatcher.apply(execution, self._router.advance(execution, outcome))
-        except TemplateError as error:
-            execution.is_failed, execution.error = True, str(error)
-            self._dispatcher.apply(execution, Decision(is_over=True))
+        except Exception as error:  # else nothing would ever follow
+            if not isinstance(error, TemplateError):
+                log.exception("execution %s failed", execution.execution_id)
+            self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, item: _Item, ref: str) -> None:
         """`call.error` is noted, `command.failed` ends the execution, whatever else is still open."""

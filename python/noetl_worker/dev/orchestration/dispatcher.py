@@ -136,6 +136,11 @@ class Dispatcher:
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
+    def fail(self, execution: Execution, error: Exception) -> None:
+        """End an execution that the engine cannot go on with."""
+        execution.is_failed, execution.error = True, str(error) or type(error).__name__
+        self.apply(execution, Decision(is_over=True))
+
     def finish(self, execution: Execution) -> None:
         """End an execution that has nothing left to do. One that has ended keeps its end."""
         if execution.is_over:

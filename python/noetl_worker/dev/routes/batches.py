@@ -179,6 +179,8 @@ class Batches:
         except Exception as error:
             log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
             self._close(pending, "failed", "processing_error", str(error), None, {"request_id": request_id})
+            # Of the real plane it is not recorded what follows. Nothing would: a run that hangs.
+            self._events.fail(execution, error)
             return
         done = {
             "request_id": request_id,

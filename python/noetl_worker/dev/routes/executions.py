@@ -146,7 +146,7 @@ class Executions:
             self._keychain.add_static(entry.catalog_id, item)
         try:
             return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
-        except (TemplateError, PlaybookError):  # Rust plane: it refuses what it cannot render (recorded: methods)
+        except Exception:  # Rust plane: it refuses what it cannot render (recorded: methods)
             del self._by_id[execution.execution_id]
             raise
 
