@@ -53,6 +53,12 @@ async def test_unknown_routes_and_methods_answer_as_the_plane(dialect: Dialect) 
             assert (nothing.content, wrong.content) == (b"", b"")
 
 
+async def test_error_of_a_route_is_logged_whatever_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (_, client):
+        answer = await client.get("/api/executions/nine")
+    assert (answer.status_code, "GET /api/executions/{execution_id}" in caplog.text) == (500, True)
+
+
 async def test_only_the_last_actionable_event_of_a_batch_acts() -> None:
     async with serving() as (plane, client):
         first, second = await plane.create_commands([RawCommand()] * 2)

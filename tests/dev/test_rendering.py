@@ -84,6 +84,11 @@ def test_printed_text_of_the_rust_plane_is_what_it_reads_as(text: str, expected:
     assert render_fields(text, SCOPE, Dialect.RUST) == expected
 
 
+@pytest.mark.parametrize("text", ["7" * 5_000, "[" * 100_000], ids=["digits", "depth"])
+def test_text_of_a_step_that_is_too_much_to_read_stays_text_on_the_rust_plane(text: str) -> None:
+    assert render_fields("{{ start.d }}", {"start": {"d": text}}, Dialect.RUST) == text
+
+
 @pytest.mark.parametrize("text", ["{{ x.get('y') }}", "{{ word.upper() }}", "{{ n | nofilter }}", "{% if n %}"])
 def test_what_the_rust_plane_cannot_render_is_an_error(text: str) -> None:
     with pytest.raises(TemplateError):

@@ -171,11 +171,11 @@ def _json_typed(value: JsonValue) -> JsonValue:
     """Printed text as what it reads as: recorded (braces-single) `"007"` is 7, `""` is null."""
     if not isinstance(value, str):
         return value
-    if re.fullmatch(r"-?\d+", value):
-        return int(value)
+    if not value:
+        return None
     try:
-        return json.loads(value) if value else None
-    except ValueError:
+        return int(value) if re.fullmatch(r"-?\d+", value) else json.loads(value)
+    except (ValueError, RecursionError):  # a number of too many digits too
         return value
 
 

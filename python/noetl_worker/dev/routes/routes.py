@@ -89,8 +89,7 @@ class Endpoint:
         try:
             return handler(call)
         except Exception as error:
-            if not isinstance(error, ValueError):
-                log.exception("%s %s", request.method, self._template)
+            log.exception("%s %s", request.method, self._template)
             return detail(500, str(error))
 
 
