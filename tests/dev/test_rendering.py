@@ -108,6 +108,14 @@ def test_an_attribute_of_a_missing_name_fails_the_whole_condition_on_the_python_
     assert holds("{{ gone.status == 'x' or n == 5 }}", SCOPE, "here", Dialect.RUST)
 
 
+def test_result_is_a_key_to_the_rust_plane_and_what_stands_in_text_is_text() -> None:
+    """view-noop: of a step too, which the worker's own engine gives itself."""
+    scope = {"n": 3, "start": {"a": 1}, "given": {"result": 2}, "file": "out.result"}
+    assert render_fields("echo {{ n }} > out.result", scope, Dialect.RUST) == "echo 3 > out.result"
+    assert holds("{{ file == 'out.result' }}", scope, "here", Dialect.RUST)
+    assert render_fields(["{{ start.result }}", "{{- given.result -}}"], scope, Dialect.RUST) == [None, 2]
+
+
 def test_rust_plane_has_no_null_in_its_data() -> None:
     """arcs-conditions, expressions."""
     scope = {"a": {"n": None}}

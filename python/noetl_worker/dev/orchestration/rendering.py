@@ -21,19 +21,18 @@ from typing import Any, Final
 
 from jinja2 import Environment as Syntax
 from jinja2 import Template, TemplateSyntaxError, Undefined, nodes
+from jinja2.environment import TemplateExpression
 
 from noetl_worker.dev.orchestration.python_templates import python_value
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.templates.limits import Budget
 from noetl_worker.templates.sandbox import LENIENT, Environment, to_text
-from noetl_worker.templates.template import native, render
+from noetl_worker.templates.template import native
 
 log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
-_RESULT: Final = re.compile(r"(?<=\w)\.result\b(?!\()")
-_OF_RUST_PLANE: Final = re.compile(r"\|\s*(?:length|count)\b|\bis\s+(?:not\s+)?none\b")
-"""What its engine makes something else of."""
+_EXPRESSION: Final = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)
 _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
 _WORDS: Final = {"true": True, "false": False}
 """Text without a template that is a word of JSON to the Rust plane (recorded: shell-true)."""
@@ -97,41 +96,31 @@ def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
     if _NONE.fullmatch(text):
         return "none"  # recorded (expressions)
     # Its engine, as Jinja, drops the newline at the end of what it renders; the worker's does not.
-    return _numbers(_json_typed(_filled_in(_as_keys(text).removesuffix("\n"), scope)))
-
-
-def _filled_in(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """The value of a text that is one expression, as the worker has it; any other text as the Rust plane prints it."""
-    if _is_one_expression(text):
-        return _evaluated(text, scope)
-    try:
-        return _printing(text).render(dict(scope))
-    except Exception as error:  # an expression may raise anything
-        raise TemplateError(f"template {text!r}: {error}") from error
+    return _numbers(_json_typed(_evaluated(text.removesuffix("\n"), scope)))
 
 
 def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """One expression as the worker has it, but for what the Rust plane's engine sees in another way."""
-    if _OF_RUST_PLANE.search(text) is None or not _is_one_expression(text):
-        return render(text, scope)
+    """The value of a text that is one expression; any other text as the Rust plane prints it."""
     try:
-        found = _PRINTING.compile_expression(text.strip().removeprefix("{{").removesuffix("}}"))(**scope)
-        return native(found, Budget())
+        compiled = _compiled(text)
+        if isinstance(compiled, TemplateExpression):
+            return native(compiled(**scope), Budget())
+        return compiled.render(dict(scope))
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
 
 
-def _is_one_expression(text: str) -> bool:
-    try:
-        body = _SYNTAX.parse(text.strip()).body
-    except TemplateSyntaxError:
-        return True  # the rendering says what is wrong
-    return len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1
-
-
 @lru_cache(maxsize=256)
-def _printing(text: str) -> Template:
-    return _PRINTING.from_string(text)
+def _compiled(text: str) -> Template | TemplateExpression:
+    expression = _EXPRESSION.fullmatch(text)
+    if expression is not None and _is_one_expression(text):
+        return _ENGINE.compile_expression(expression[1])
+    return _ENGINE.from_string(text)
+
+
+def _is_one_expression(text: str) -> bool:
+    body = _SYNTAX.parse(text.strip()).body
+    return len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1
 
 
 def _as_rust_prints(value: Any) -> str:
@@ -156,15 +145,21 @@ def _rust_length(value: Any) -> int:
     return len(value.encode() if isinstance(value, str) else value)
 
 
-_PRINTING: Final = Environment(LENIENT.undefined)
-_PRINTING.finalize = _as_rust_prints
-_PRINTING.filters |= {"length": _rust_length, "count": _rust_length}
-_PRINTING.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): a null of data is undefined
+class _RustEngine(Environment):
+    """The worker's, but for what the Rust plane's sees in another way."""
+
+    def __init__(self) -> None:
+        super().__init__(LENIENT.undefined)
+        self.finalize = _as_rust_prints
+        self.filters |= {"length": _rust_length, "count": _rust_length}
+        self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): a null of data is undefined
+
+    def step_result(self, context: Any, name: str, obj: Any) -> Any:
+        """A key as any other: the worker's gives older playbooks the step itself for it."""
+        return self.getattr(obj, "result")
 
 
-def _as_keys(text: str) -> str:
-    """`step.result` as a key, or nothing: the worker's engine gives older playbooks the step itself for it."""
-    return _RESULT.sub("['result']", text)
+_ENGINE: Final = _RustEngine()
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
@@ -230,7 +225,7 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
     try:
         if plane is Dialect.RUST:
             _refuse_methods(text)
-            value = _evaluated(_as_keys(text), scope)
+            value = _evaluated(text, scope)
         else:
             value = python_value(text, scope)
     except TemplateError as error:
