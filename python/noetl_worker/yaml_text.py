@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final, NoReturn
 
 import yaml
@@ -63,6 +63,30 @@ def _below(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [one for pair in node.value for one in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def nodes_below(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Each once, in the order of the text."""
+    seen: set[int] = set()
+    waiting = [] if node is None else [node]
+    while waiting:
+        found = waiting.pop()
+        if id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            waiting += reversed(_below(found))
+
+
+def duplicate_keys(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
+    """Each key that is there again, with the first of its name: of them, only the last counts."""
+    for found in nodes_below(node):
+        if isinstance(found, yaml.MappingNode):
+            seen: dict[tuple[str, str], yaml.ScalarNode] = {}
+            for key, _ in found.value:
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                    first = seen.setdefault((key.tag, key.value), key)  # 1 and "1" are two
+                    if first is not key:
+                        yield key, first
 
 
 def reason_of(error: Exception) -> str:

@@ -72,6 +72,11 @@ def test_aliases_of_aliases_are_not_followed_without_end() -> None:
     assert [one.code for one in found] == ["NW100"]
 
 
+def test_number_and_text_of_one_look_are_two_keys() -> None:
+    text = "workload: {1: a, '1': b}\nworkflow: [{step: start, tool: {kind: noop}}]\n"
+    assert inspect_text(text, "p.yaml", REGISTRY) == []
+
+
 def test_message_about_a_secret_has_nothing_of_it() -> None:
     found = inspect_text(CODES["NW604"].example, "p.yaml", REGISTRY)
     assert "9fK2" not in found[0].message

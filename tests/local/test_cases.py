@@ -237,6 +237,10 @@ async def test_interrupted_says_in_which_case_and_tells_of_those_that_ended(
         ("cases:\n- expect:\n    outcome: done", ":3: an outcome is one of completed, failed, cancelled, running"),
         ("cases:\n- expect:\n    steps: [start, lst]", ":3: no step is named 'lst'; did you mean 'last'?"),
         ("cases:\n- expect:\n    results:\n      lst: 1", ":4: results: 'lst' is unknown; did you mean 'last'?"),
+        (
+            "cases:\n- expect:\n    results: {start: {n: 1}}\n    results: {last: {n: 1}}",
+            ":4: key 'results' is there twice; it stands in line 3 too",
+        ),
         ("cases: [", ": not YAML at line"),
         ("playbook: q.yaml\ncases:\n- expect: {}", "q.yaml: No such file"),
     ],

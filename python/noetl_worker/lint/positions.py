@@ -6,7 +6,6 @@ The marks are those of PyYAML's C parser: 0.1 ms for a playbook of 1 kB, where r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -105,7 +104,8 @@ def read_text(text: str) -> PlaybookText:
             reason = "YAML reads {{ }} without quotes as a mapping"
             read.unreadable = Unreadable(_place(bare.start_mark), reason, is_bare_template=True)
             return read
-        read.duplicates = list(_duplicates(node))
+        for again, first in yaml_text.duplicate_keys(node):
+            read.duplicates.append((again.value, _place(again.start_mark), _place(first.start_mark)))
         read.value = loader.construct_document(node)
         _walk(node, loader, read)
     except yaml_text.UNREADABLE as error:
@@ -141,40 +141,12 @@ def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
 
 def _bare_template(node: Any) -> Any:
     """The first mapping whose key is a mapping: `{{ x }}` without quotes."""
-    for found in _nodes_below(node):
+    for found in yaml_text.nodes_below(node):
         if isinstance(found, yaml.MappingNode):
             for key, _ in found.value:
                 if isinstance(key, yaml.MappingNode):
                     return found
     return None
-
-
-def _duplicates(node: Any) -> Iterator[tuple[str, Place, Place]]:
-    for found in _nodes_below(node):
-        if not isinstance(found, yaml.MappingNode):
-            continue
-        seen: dict[str, Place] = {}
-        for key, _ in found.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    yield key.value, _place(key.start_mark), seen[key.value]
-                seen.setdefault(key.value, _place(key.start_mark))
-
-
-def _nodes_below(node: Any) -> Iterator[Any]:
-    """Each once, in the order of the text."""
-    seen: set[int] = set()
-    waiting = [node]
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        if isinstance(found, yaml.MappingNode):
-            waiting += [one for pair in reversed(found.value) for one in reversed(pair)]
-        elif isinstance(found, yaml.SequenceNode):
-            waiting += reversed(found.value)
 
 
 def _walk(root: Any, loader: Any, read: PlaybookText) -> None:

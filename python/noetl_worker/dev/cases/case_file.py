@@ -87,6 +87,9 @@ def _read(file: Path) -> CaseFile:
     except PlaybookError as error:
         raise PlaybookError(f"{file}: {error}") from error
     reader = _CaseReader(file)
+    for again, first in yaml_text.duplicate_keys(node):
+        text = f"key {again.value!r} is there twice; it stands in line {first.start_mark.line + 1} too"
+        raise reader.error(again, text)
     given = reader.object(document, node, "a file of cases", ("playbook", "cases"))
     playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _beside(file)
     _, node = inner(node, "cases")
