@@ -77,6 +77,15 @@ def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
         yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
 
 
+def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Of its policy, which is an object with `rules` or the list itself."""
+    spec = mapping(tool.config.get("spec"))
+    path: Path = (*tool.path, "spec", "policy") if "policy" in spec else (*tool.path, "policy")
+    policy = spec.get("policy", tool.config.get("policy"))
+    rules, path = (policy.get("rules"), (*path, "rules")) if isinstance(policy, dict) else (policy, path)
+    yield from (((*path, index), rule) for index, rule in enumerate(_list(rules)) if isinstance(rule, dict))
+
+
 def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
     if isinstance(tool, list):
         yield from _tasks(path, tool)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import arcs_of, mapping, steps_of, texts_below
+from noetl_worker.lint.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
 from noetl_worker.lint.rules.known_names import ResultKeys, known_names, result_keys
 from noetl_worker.lint.rules.template_names import Chain, Reading, Word, read_template
 from noetl_worker.templates.sandbox import LENIENT
@@ -103,6 +103,11 @@ def _check_conditions(inspection: Inspected) -> None:
             places.append((step.path, step.value["when"]))
         for path, when in places:
             if (message := _no_condition(when)) is not None:
+                inspection.add("NW308", inspection.playbook.at((*path, "when")), message)
+    for tool in tools_of(inspection.document):
+        for path, rule in rules_of(tool):
+            when = rule.get("when")
+            if isinstance(when, str) and has_template(when) and (message := _no_condition(when)) is not None:
                 inspection.add("NW308", inspection.playbook.at((*path, "when")), message)
 
 
