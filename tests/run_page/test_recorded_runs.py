@@ -8,6 +8,7 @@ import pytest
 
 from noetl_worker.models import Dialect
 from noetl_worker.run_page.run import CommandState, RunWay
+from noetl_worker.run_page.rust_events import RustRunEvents
 from run_page.told_plane import ToldPlane, answer_of, in_a_row, uncut_executions
 
 EVENTS = "tool-python-events-full-example"
@@ -54,6 +55,14 @@ async def test_run_of_the_rust_plane_says_how_each_command_ended() -> None:
     assert (run.status, run.ended) == ("FAILED", None)
     assert (only.state, only.error, only.worker) == (CommandState.FAILED, "it broke", "hand-1")
     assert only.event_id == 383769036715986944
+
+
+@pytest.mark.parametrize("data", [0, False, [], "", {"rows": []}])
+def test_result_that_is_nothing_is_shown_as_what_it_is(data: Any) -> None:
+    """Of the Rust plane; as event-call-done."""
+    result = {"status": "success", "context": {"data": data}}
+    event = {"event_type": "call.done", "result": {"status": "COMPLETED", "context": {"result": result}}}
+    assert RustRunEvents().outcome(event).output == data
 
 
 async def test_end_that_was_sent_twice_is_one_command_with_its_first_end() -> None:

@@ -36,7 +36,9 @@ class RustRunEvents:
             or result.get("status") in ("error", "timeout")
             or context.get("status") in ("error", "timeout")
         )
-        return ToolOutcome(is_failed, output or None, own_stdout or stdout, own_stderr or stderr, error)
+        return ToolOutcome(
+            is_failed, output if output != {} else None, own_stdout or stdout, own_stderr or stderr, error
+        )
 
     def to_ask(self, events: Iterable[Mapping[str, Any]]) -> list[int]:
         return [number_of(event.get("event_id")) for event in events if event.get("event_type") == "command.issued"]
