@@ -72,6 +72,22 @@ def test_aliases_of_aliases_are_not_followed_without_end() -> None:
     assert [one.code for one in found] == ["NW100"]
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        "{step: last, loop: {in: '{{ workload.n }}', iterator: start}, tool: {kind: noop, result: '{{ start.id }}'}}",
+        "{step: last, tool: [{name: start, kind: noop}, {name: two, kind: noop, result: '{{ start.id }}'}]}",
+    ],
+)
+def test_iterator_or_task_that_is_called_as_a_step_has_keys_of_its_own(last: str) -> None:
+    text = (
+        "workload: {n: [{id: 1}]}\nworkflow:\n"
+        "- {step: start, tool: {kind: shell, command: ls}, next: {arcs: [{step: last}]}}\n"
+        f"- {last}\n"
+    )
+    assert inspect_text(text, "p.yaml", REGISTRY) == []
+
+
 def test_number_and_text_of_one_look_are_two_keys() -> None:
     text = "workload: {1: a, '1': b}\nworkflow: [{step: start, tool: {kind: noop}}]\n"
     assert inspect_text(text, "p.yaml", REGISTRY) == []

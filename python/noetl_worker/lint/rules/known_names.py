@@ -38,17 +38,24 @@ def known_names(document: Mapping[str, object]) -> frozenset[str]:
     return frozenset({*_ALWAYS, *_names(document)})
 
 
+def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
+    """Iterators and labels: a step of that name is hidden where they stand."""
+    for step in steps_of(document):
+        yield str(mapping(step.value.get("loop")).get("iterator", "item"))
+    for tool in tools_of(document):
+        yield tool.label
+
+
 def _names(document: Mapping[str, object]) -> Iterator[str]:
     yield from map(str, mapping(document.get("workload")))
     keychain = document.get("keychain")
     yield from (str(mapping(entry).get("name")) for entry in (keychain if isinstance(keychain, list) else ()))
+    yield from items_and_tasks(document)
     for step in steps_of(document):
         yield step.name
-        yield str(mapping(step.value.get("loop")).get("iterator", "item"))
         for block in (step.value, *(mapping(arc) for _, arc in arcs_of(step))):
             yield from _given(block)
     for tool in tools_of(document):
-        yield tool.label
         yield from _given(tool.config)
         yield from _given(mapping(tool.config.get("spec")))
         yield from _set_below(tool.config)

@@ -7,7 +7,7 @@ from typing import Final
 
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
-from noetl_worker.lint.rules.known_names import ResultKeys, known_names, result_keys
+from noetl_worker.lint.rules.known_names import ResultKeys, items_and_tasks, known_names, result_keys
 from noetl_worker.lint.rules.template_names import Chain, Reading, Word, read_template
 from noetl_worker.templates.sandbox import LENIENT
 from noetl_worker.templates.template import has_template
@@ -34,6 +34,8 @@ def templates_of(inspection: Inspected) -> Iterator[Reading]:
 def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
     known = known_names(inspection.document)
     keys = {step.name: found for step in steps_of(inspection.document) if (found := result_keys(step)) is not None}
+    for name in items_and_tasks(inspection.document):
+        keys.pop(name, None)
     workload = mapping(inspection.document.get("workload"))
     for reading in readings:
         if reading.error is not None:
