@@ -6,13 +6,13 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.dev.orchestration.playbook import known_kinds
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.lint.findings import Inspected, Severity
-from noetl_worker.lint.outline import ToolPart, tools_of
+from noetl_worker.lint.outline import ToolPart, mapping, tools_of
 from noetl_worker.lint.positions import Path, Place
 from noetl_worker.templates.template import has_template
 from noetl_worker.testing.context import tool_context
@@ -30,9 +30,23 @@ _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: Fa
 
 def check_tools(inspection: Inspected) -> None:
     context = tool_context(registry=inspection.registry)
+    book = inspection.document.get("workbook")
+    entries = [mapping(entry).get("name") for entry in (book if isinstance(book, list) else ())]
     for part in tools_of(inspection.document):
         if part.kind and isinstance(part.config["kind"], str) and not has_template(part.kind):
             _check_tool(inspection, part, context)
+        if part.kind == "workbook":
+            _check_entry(inspection, part, entries)
+
+
+def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[object]) -> None:
+    """Of a task `name` is its label, on one plane."""
+    field = "task" if part.config.get("task") or part.is_task else "name"
+    name = part.config.get(field)
+    if isinstance(name, str) and name and not has_template(name) and name not in entries:
+        guess = fields.nearest(name, sorted(map(str, entries)))
+        place = inspection.playbook.at((*part.path, field))
+        inspection.add("NW204", place, f"workbook: the playbook's workbook has no entry '{name}'{guess}")
 
 
 def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> None:
