@@ -15,6 +15,8 @@ _TAG: Final = "tag:yaml.org,2002:"
 _NO_JSON: Final = ("binary", "set", "timestamp")
 _MOST_BY_ALIASES: Final = 200_000
 """Aliases of aliases make more of a few lines."""
+_LONGEST_WORD: Final = 40
+_WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
 UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)
 """What reading may raise; ValueError for a number of too many digits, UnicodeEncodeError too."""
@@ -87,6 +89,26 @@ def duplicate_keys(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, ya
                     first = seen.setdefault((key.tag, key.value), key)  # 1 and "1" are two
                     if first is not key:
                         yield key, first
+
+
+def read_otherwise(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Values that YAML 1.1 reads otherwise than they look: `12:30` is 750, `01234` is 668, `no` is false."""
+    for found in nodes_below(node):
+        if isinstance(found, yaml.MappingNode):
+            yield from (value for _, value in found.value if _is_read_otherwise(value))
+        elif isinstance(found, yaml.SequenceNode):
+            yield from filter(_is_read_otherwise, found.value)
+
+
+def _is_read_otherwise(node: yaml.Node) -> bool:
+    kind = node.tag.removeprefix(_TAG)
+    if not isinstance(node, yaml.ScalarNode) or node.style or len(node.value) > _LONGEST_WORD:
+        return False
+    if kind == "bool":
+        return node.value.lower() in _WORDS
+    digits = node.value.lstrip("+-")
+    is_octal = kind == "int" and digits[:1] == "0" and digits[1:2].isdigit()
+    return is_octal or (kind in ("int", "float") and ":" in digits)
 
 
 def reason_of(error: Exception) -> str:

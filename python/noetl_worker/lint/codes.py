@@ -37,6 +37,7 @@ def _playbook(*steps: str, head: str = "") -> str:
 
 
 _NOOP: Final = "tool: {kind: noop}"
+_WORDS: Final = "workload: {words: [b, a]}\n"
 _SHAPE: Final = (
     Code("NW100", "The file is not YAML", "error", 'workflow: [\n  "step\n', "Close the quote or the bracket."),
     Code(
@@ -66,7 +67,7 @@ _SHAPE: Final = (
         "NW104",
         "A value of a wrong type, or none of those allowed",
         "error",
-        _playbook(_step("loop: {in: '{{ [1, 2] }}', spec: {mode: concurrent}}", _NOOP)),
+        _playbook(_step("loop: {in: '{{ workload.words }}', spec: {mode: concurrent}}", _NOOP), head=_WORDS),
         "Write `mode: parallel` or `mode: sequential`.",
     ),
     Code("NW105", "A part that is missing", "error", _playbook(_step("desc: does nothing")), "Give the step a `tool`."),
@@ -75,7 +76,15 @@ _SHAPE: Final = (
         "Two steps of one name",
         "error",
         _playbook(_step(_NOOP), _step(_NOOP)),
-        "Rename one of them, and the arcs that lead to it.",
+        "Rename one of them, and the arcs that lead to it. Two tasks of one name in a list are a warning.",
+    ),
+    Code(
+        "NW107",
+        "A value of the workload that YAML reads otherwise than it looks",
+        "warning",
+        _playbook(_step(_NOOP), head="workload: {at: 12:30}\n"),
+        "Write `'12:30'`: without quotes it is 750, `01234` is 668, `no` is false. For yes and no write `true` and "
+        "`false`.",
     ),
 )
 _TOOLS: Final = (

@@ -6,6 +6,7 @@ The marks are those of PyYAML's C parser: 0.1 ms for a playbook of 1 kB, where r
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -66,6 +67,11 @@ class PlaybookText:
 
     def has(self, path: Path) -> bool:
         return path in self._nodes
+
+    def read_otherwise(self, path: Path) -> Iterator[tuple[str, JsonValue, Place]]:
+        """As it is written below a path, as YAML reads it, and where: `no` is false."""
+        for node in yaml_text.read_otherwise(self._nodes.get(path)):
+            yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
     def below(self, path: Path, word: str) -> Place | None:
         """The first key, or else text, of this name below a path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -44,6 +45,8 @@ def check_shape(inspection: Inspected) -> None:
         for index, entry in enumerate(document[name] if isinstance(document.get(name), list) else ()):
             if _is(inspection, (name, index), entry, dict, f"an entry of {name}"):
                 _keys(inspection, (name, index), entry, known, f"of {name}")
+    for written, read, place in playbook.read_otherwise(("workload",)):
+        inspection.add("NW107", place, f"YAML reads {written} as {json.dumps(read)}: quote it if it is text")
     if "workflow" not in document:
         _missing(inspection, (), document, "workflow", "workflow is missing", also=_PLAYBOOK)
     elif not isinstance(document["workflow"], list) or not document["workflow"]:
@@ -81,6 +84,9 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
     for step in steps_of(inspection.document):
         _step(inspection, step)
     for tool in tools_of(inspection.document):
+        if tool.label in tool.labels[: tool.position]:
+            message = f"task '{tool.label}' is there twice in its list; of the results only the last one is left"
+            inspection.add("NW106", inspection.playbook.key(tool.path), message, severity="warning")
         kind = tool.config.get("kind")
         if not isinstance(kind, str) or not kind:
             close = next((name for name in tool.config if nearest(str(name), ["kind"])), None)
