@@ -300,6 +300,27 @@ _PLANES: Final = (
         "Add a step `end`. Give every step a tool, and write `loop.in` as a template.",
         plane="rust",
     ),
+    Code(
+        "NW508",
+        "A loop over what is no name",
+        "warning",
+        _playbook(_step("loop: {in: '{{ workload.words | sort }}', iterator: word}", _NOOP), head=_WORDS),
+        "Write one name: `{{ workload.words }}`. All else is one item, its printed text. Compute the list in a step "
+        "before.",
+        plane="python",
+    ),
+    Code(
+        "NW509",
+        "A `when` of a step",
+        "warning",
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last}]}"),
+            _step('when: "{{ workload.words }}"', _NOOP, name="last"),
+            head=_WORDS,
+        ),
+        "Write it at the arcs that lead to the step: the plane runs the step whatever its own says.",
+        plane="python",
+    ),
 )
 _CODE: Final = (
     Code(

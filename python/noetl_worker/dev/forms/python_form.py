@@ -18,7 +18,7 @@ from noetl_worker.errors import TemplateError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import Dialect, JsonValue
 
-_DOTTED = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
+ONE_NAME = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
 _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 
@@ -127,7 +127,7 @@ class PythonForm:
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
         """Recorded (loop-number): an `in` that is more than a dotted name is one item, the printed list."""
-        if isinstance(collection, str) and not _DOTTED.fullmatch(collection):
+        if isinstance(collection, str) and not ONE_NAME.fullmatch(collection):
             return [str(rendered)]
         return items_of(rendered)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from noetl_worker.dev.forms.python_form import ONE_NAME
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds
 from noetl_worker.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.lint.findings import Inspected
@@ -22,6 +23,7 @@ def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
     _check_kinds(inspection)
     _check_policies(inspection)
     _check_refusals(inspection)
+    _check_steps(inspection)
     document = inspection.document
     lists = {
         (*step.path, "tool")
@@ -68,6 +70,19 @@ def _check_refusals(inspection: Inspected) -> None:
         place = inspection.playbook.below(path, refusal.word) or inspection.playbook.at(path)
         if refusal.step and place not in known:
             inspection.add_of_plane("NW507", place, f"it is refused: {refusal.text}", "rust", fails=True)
+
+
+def _check_steps(inspection: Inspected) -> None:
+    """Recorded: loop-number, step-when."""
+    for step in steps_of(inspection.document):
+        items = mapping(step.value.get("loop")).get("in")
+        if isinstance(items, str) and not ONE_NAME.fullmatch(items):
+            place = inspection.playbook.at((*step.path, "loop", "in"))
+            message = "the loop has one item, the text of `in`: only one name in braces gives a list"
+            inspection.add_of_plane("NW508", place, message, "python", fails=False)
+        if "when" in step.value:
+            place = inspection.playbook.key((*step.path, "when"))
+            inspection.add_of_plane("NW509", place, "a step's own `when` is ignored", "python", fails=False)
 
 
 def _check_names(inspection: Inspected, reading: Reading) -> None:
