@@ -11,8 +11,8 @@ import yaml
 from dev.served_plane import claim, serving
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
+from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models import Dialect
 
@@ -68,14 +68,19 @@ async def test_circle_without_tools_fails_instead_of_hanging() -> None:
     assert "leads back to itself" in str(execution.error)
 
 
-async def test_error_of_the_engine_itself_ends_the_execution_with_its_text(
-    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> None:
-        raise RuntimeError("out of order")
+async def test_error_of_the_engine_itself_ends_the_execution_with_its_text(dialect: Dialect) -> None:
+    def out_of_order(event: LoggedEvent) -> None:
+        if (event.event_type, event.node) == ("command.issued", "last"):
+            raise RuntimeError("out of order")
 
-    monkeypatch.setattr(Router, "advance", broken)
-    execution, _ = await ran(dialect, playbook({"step": "start", "tool": NOOP}))
+    start = {"step": "start", "tool": NOOP, "next": arcs({"step": "last"})}
+    settings = PlaneSettings(dialect=dialect)
+    async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
+        plane.register_playbook(playbook(start, {"step": "last", "tool": NOOP}))
+        plane.log.listen(out_of_order)
+        async with worker_beside(nats.url, plane.url, dialect):
+            execution = plane.execution(await plane.execute("p"))
+            await plane.wait_all_ended()
     assert (execution.status, execution.error) == ("FAILED", "out of order")
 
 

@@ -32,7 +32,7 @@ from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source
 from noetl_worker.templates.redacted import RedactedValue
 from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, TemplateScope, WithFallback, truthy
 
-__all__ = ["PlainText", "WithFallback", "has_template", "native", "render", "truthy"]
+__all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
 
 _CACHED_TEMPLATES: Final = 1_024
 _LONGEST_CACHED: Final = 16_384
