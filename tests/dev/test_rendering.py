@@ -84,6 +84,25 @@ def test_printed_text_of_the_rust_plane_is_what_it_reads_as(text: str, expected:
     assert render_fields(text, SCOPE, Dialect.RUST) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("007", 7),
+        ("1e5", 1e5),
+        ("null", None),
+        ("", None),
+        ("true", True),
+        ("[1, '2']", "[1, '2']"),
+        ('{"a": 1}', {"a": 1}),
+    ]
+    + [(text, text) for text in ('"a"', "12:30", "NaN", "1e999", "None of it", "{a: 1}")],
+)
+def test_literal_text_is_read_again_by_the_rust_plane_alone(text: str, expected: Any) -> None:
+    """shell-true; protocol/command.md#rust-plane."""
+    assert render_fields(text, SCOPE, Dialect.RUST) == expected
+    assert render_fields(text, SCOPE, Dialect.PYTHON) == text
+
+
 @pytest.mark.parametrize("text", ["7" * 5_000, "[" * 100_000], ids=["digits", "depth"])
 def test_text_of_a_step_that_is_too_much_to_read_stays_text_on_the_rust_plane(text: str) -> None:
     assert render_fields("{{ start.d }}", {"start": {"d": text}}, Dialect.RUST) == text

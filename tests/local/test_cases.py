@@ -78,6 +78,16 @@ cases:
     assert done.code == 0, done.out
 
 
+@DIALECTS
+def test_text_of_a_stand_in_is_text_whatever_it_looks_like(folder: Path, dialect: str) -> None:
+    given = "{n: '007', list: ['', 'true']}"
+    cases = f"cases:\n- {{stand_ins: {{start: {{result: {given}}}, each: {{error: '7'}}}}, expect: {{outcome: OUTCOME,"
+    cases += f" results: {{start: {given}}}, error: '7'}}}}\n"
+    written(folder, cases.replace("OUTCOME", "failed" if dialect == "python" else "completed"))
+    done = typed("test", str(folder), "--dialect", dialect)
+    assert done.code == 0, done.out
+
+
 ONE_AND_TWO = """\
 cases:
   - {name: one, workload: {names: [eve]}, stand_ins: &all {start: {result: {n: 7}}, each: {result: {}}}, expect: {}}

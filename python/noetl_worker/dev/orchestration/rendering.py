@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
 _EXPRESSION: Final = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)
 _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
-_WORDS: Final = {"true": True, "false": False}
-"""Text without a template that is a word of JSON to the Rust plane (recorded: shell-true)."""
 _LARGEST_WHOLE: Final = 2**63 - 1
 _UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
 """Of the Rust plane's engine (recorded: filter-urlencode)."""
@@ -64,7 +63,7 @@ def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Diale
 
 def _render_text(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
     if "{{" not in text and "{%" not in text:
-        return _WORDS.get(text, text) if plane is Dialect.RUST else text
+        return _json_typed(text) if plane is Dialect.RUST else text
     if "keychain." in text and (plane is Dialect.PYTHON or "default" not in text):
         reference = _KEYCHAIN.fullmatch(text.strip())
         if reference is None:
@@ -163,15 +162,18 @@ _ENGINE: Final = _RustEngine()
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
-    """Printed text as what it reads as: recorded (braces-single) `"007"` is 7, `""` is null."""
-    if not isinstance(value, str):
+    """Text as what it reads as, literal text too (protocol/command.md#rust-plane): recorded (braces-single, shell-true)
+    `"007"` is 7, `""` is null, `true` is true. What is in quotes stays text.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] == '"':
         return value
     if not value:
         return None
     try:
-        return int(value) if re.fullmatch(r"-?\d+", value) else json.loads(value)
+        read = int(value) if re.fullmatch(r"-?\d+", value) else json.loads(value)
     except (ValueError, RecursionError):  # a number of too many digits too
         return value
+    return value if isinstance(read, float) and not math.isfinite(read) else read
 
 
 def _numbers(value: JsonValue) -> JsonValue:
