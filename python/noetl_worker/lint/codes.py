@@ -204,9 +204,7 @@ _FLOW: Final = (
         "NW402",
         "An arc that leads nowhere",
         "error",
-        _playbook(
-            _step(_NOOP, "next: {arcs: [{step: lst}]}"), _step(_NOOP, "next: {arcs: [{step: start}]}", name="last")
-        ),
+        _playbook(_step(_NOOP, "next: {arcs: [{step: lst}]}"), _step(_NOOP, name="last")),
         "Write the name of a step, or `end`.",
     ),
     Code(
@@ -320,6 +318,16 @@ _PLANES: Final = (
         ),
         "Write it at the arcs that lead to the step: the plane runs the step whatever its own says.",
         plane="python",
+    ),
+    Code(
+        "NW510",
+        "An arc back to `start` or to its own step",
+        "warning",
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last}]}"), _step(_NOOP, "next: {arcs: [{step: start}]}", name="last")
+        ),
+        "Repeat inside of a list of tasks, with `jump`: the plane enters a step once.",
+        plane="rust",
     ),
 )
 _CODE: Final = (

@@ -8,7 +8,7 @@ from noetl_worker.dev.forms.python_form import ONE_NAME
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds
 from noetl_worker.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import mapping, steps_of, tools_of
+from noetl_worker.lint.outline import arcs_of, mapping, steps_of, tools_of
 from noetl_worker.lint.positions import Path
 from noetl_worker.lint.rules.template_names import Reading
 
@@ -73,7 +73,7 @@ def _check_refusals(inspection: Inspected) -> None:
 
 
 def _check_steps(inspection: Inspected) -> None:
-    """Recorded: loop-number, step-when."""
+    """Recorded: loop-number, step-when, set-counter."""
     for step in steps_of(inspection.document):
         items = mapping(step.value.get("loop")).get("in")
         if isinstance(items, str) and not ONE_NAME.fullmatch(items):
@@ -83,6 +83,12 @@ def _check_steps(inspection: Inspected) -> None:
         if "when" in step.value:
             place = inspection.playbook.key((*step.path, "when"))
             inspection.add_of_plane("NW509", place, "a step's own `when` is ignored", "python", fails=False)
+        for path, arc in arcs_of(step):
+            name = arc.get("step") if isinstance(arc, dict) else arc
+            if name in ("start", step.name):
+                place = inspection.playbook.at((*path, "step"))
+                message = f"the step '{name}' is not entered again: nothing follows this arc"
+                inspection.add_of_plane("NW510", place, message, "rust", fails=False)
 
 
 def _check_names(inspection: Inspected, reading: Reading) -> None:
