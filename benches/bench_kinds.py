@@ -36,6 +36,7 @@ DELAY_MS: Final = 1.0
 COMMANDS: Final = {
     "noop": 2000,
     "http": 2000,
+    "http, 400/s": 1200,
     "postgres": 1000,
     "duckdb": 400,
     "task_sequence": 1000,
@@ -45,6 +46,8 @@ COMMANDS: Final = {
     "http, 10 MB": 40,
 }
 """In each round."""
+RATES: Final = {"http, 400/s": 400.0}
+"""Commands a second, which every side can do; the others are sent at once."""
 
 
 def configs(stub_url: str, postgres_port: int) -> dict[str, dict[str, Any]]:
@@ -53,6 +56,7 @@ def configs(stub_url: str, postgres_port: int) -> dict[str, dict[str, Any]]:
     return {
         "noop": {},
         "http": {"url": f"{stub_url}/api/health"},
+        "http, 400/s": {"url": f"{stub_url}/api/health"},
         "postgres": {**server, "query": "SELECT 1 AS one"},
         "duckdb": {"query": "SELECT 1 AS one"},
         "task_sequence": {"tasks": [{"first": {"kind": "noop"}}, {"second": {"kind": "noop"}}]},
@@ -82,14 +86,16 @@ async def sides_of(here: Rig, before: Path | None) -> AsyncIterator[list[Side]]:
         yield sides
 
 
-async def one_round(side: Side, answers: Answers, commands: int) -> dict[str, float]:
+async def one_round(side: Side, answers: Answers, commands: int, rate: float | None) -> dict[str, float]:
     before = side.cpu_s()
-    sent = await side.load.send(answers, commands, timeout_s=600)
+    sent = await side.load.send(answers, commands, rate=rate, timeout_s=600)
     cpu_us = (side.cpu_s() - before) / commands * 1e6
     return {"commands_per_s": commands / sent.seconds, "cpu_us": cpu_us, **quantiles(sent.spans_ms)}
 
 
-async def in_turns(sides: Sequence[Side], answers: Answers, commands: int, rounds: int) -> dict[str, dict[str, float]]:
+async def in_turns(
+    sides: Sequence[Side], answers: Answers, commands: int, rounds: int, rate: float | None
+) -> dict[str, dict[str, float]]:
     """By side: the best rate, the least CPU, the round with the least p99, and the memory at the end."""
     able: list[Side] = []
     for side in sides:
@@ -101,7 +107,7 @@ async def in_turns(sides: Sequence[Side], answers: Answers, commands: int, round
     found: dict[str, list[dict[str, float]]] = {side.name: [] for side in able}
     for _ in range(rounds):
         for side in able:
-            found[side.name].append(await one_round(side, answers, commands))
+            found[side.name].append(await one_round(side, answers, commands, rate))
     return {side.name: {**_best(found[side.name]), "pss_mb": pss_mb(side.pid)} for side in able}
 
 
@@ -122,8 +128,9 @@ async def of_kinds(before: Path | None, rounds: int, share: int) -> dict[str, di
             for kind, config in configs(here.stub_url, postgres.port).items():
                 print(kind, file=sys.stderr, flush=True)
                 asked = [side for side in sides if kind.startswith("http") or side.name != "before"]
-                answers = Answers(DELAY_MS, "task_sequence" if "tasks" in config else kind, config)
-                found[kind] = await in_turns(asked, answers, max(SLOTS, COMMANDS[kind] // share), rounds)
+                answers = Answers(DELAY_MS, "task_sequence" if "tasks" in config else kind.split(",")[0], config)
+                commands = max(SLOTS, COMMANDS[kind] // share)
+                found[kind] = await in_turns(asked, answers, commands, rounds, RATES.get(kind))
             return found
 
 

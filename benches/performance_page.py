@@ -68,7 +68,8 @@ _PEERS_NOTE: Final = (
 _CALM: Final = 2.0
 """Load average of a machine that has little else to do."""
 _KINDS_NOTE: Final = (
-    "`http` is a GET of 15 bytes, `postgres` and `duckdb` a SELECT 1, `task_sequence` two noops, `python` one line, "
+    "`http` is a GET of 15 bytes, in `http, 400/s` so many a second, where hardly one waits for a slot; `postgres` and "
+    "`duckdb` are a SELECT 1, `task_sequence` two noops, `python` one line, "
     "`shell` is `true`; `http, 1 MB` and `http, 10 MB` a list of tasks that gets a text of JSON of that size and ends "
     "with a noop. Memory is the proportional set size of all processes. The published worker starts an interpreter for "
     "each `python` command, and confines none."
