@@ -58,6 +58,7 @@ class Idle:
 
     def __init__(self, said: Any) -> None:
         self.said = said
+        metrics.PLANE_DOWN.set(0)  # the process of a test has had workers whose plane stayed down
         self.health = Health()
         self.health.set_ready(True, "pulling")
         self.plane, self.transport = plane(lambda *_: self.said, Dialect.RUST)
