@@ -91,11 +91,37 @@ def test_printed_text_of_the_rust_plane_is_what_it_reads_as(text: str, expected:
         ("1e5", 1e5),
         ("null", None),
         ("", None),
+        ("  ", None),
+        ("None", None),
         ("true", True),
+        ("false ", False),
+        (" +5", 5),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("007.5", 7.5),
+        ("9223372036854775807", 9223372036854775807),
+        ("99999999999999999999", 1e20),
         ("[1, '2']", "[1, '2']"),
         ('{"a": 1}', {"a": 1}),
     ]
-    + [(text, text) for text in ('"a"', "12:30", "NaN", "1e999", "None of it", "{a: 1}")],
+    + [
+        (text, text)
+        for text in (
+            '"a"',
+            "12:30",
+            "NaN",
+            "1e999",
+            "None of it",
+            "{a: 1}",
+            "none",
+            "True",
+            "0x10",
+            "1_0",
+            "+",
+            "٣",
+            "[+5]",
+        )
+    ],
 )
 def test_literal_text_is_read_again_by_the_rust_plane_alone(text: str, expected: Any) -> None:
     """shell-true; protocol/command.md#rust-plane."""

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
 _EXPRESSION: Final = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)
 _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
+_WHOLE: Final = re.compile(r"[+-]?[0-9]+")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LARGEST_WHOLE: Final = 2**63 - 1
 _UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
 """Of the Rust plane's engine (recorded: filter-urlencode)."""
@@ -163,17 +165,27 @@ _ENGINE: Final = _RustEngine()
 
 def _json_typed(value: JsonValue) -> JsonValue:
     """Text as what it reads as, literal text too (protocol/command.md#rust-plane): recorded (braces-single, shell-true)
-    `"007"` is 7, `""` is null, `true` is true. What is in quotes stays text.
+    `"007"` is 7, `""` is null, `true` is true. What is in quotes stays text. Seen on noetl-server 3.54.0: `+5`, `.5`,
+    `5.` and `007.5` are numbers, one beyond 64 bits is a float, `None` and spaces are null.
     """
     if not isinstance(value, str) or value.lstrip()[:1] == '"':
         return value
-    if not value:
+    text = value.strip()
+    if text in ("", "None"):
         return None
     try:
-        read = int(value) if re.fullmatch(r"-?\d+", value) else json.loads(value)
-    except (ValueError, RecursionError):  # a number of too many digits too
+        return _number(text) if _NUMBER.fullmatch(text) else json.loads(value, parse_constant=_number)
+    except (ValueError, RecursionError):  # too many digits, or too deep
         return value
-    return value if isinstance(read, float) and not math.isfinite(read) else read
+
+
+def _number(text: str) -> JsonValue:
+    """A whole number of 64 bits, else a float; ValueError for one that no float holds."""
+    read = float(text)
+    if not math.isfinite(read):
+        raise ValueError(text)
+    whole = int(text) if _WHOLE.fullmatch(text) else None
+    return whole if whole is not None and -(2**63) <= whole < 2**63 else read
 
 
 def _numbers(value: JsonValue) -> JsonValue:
