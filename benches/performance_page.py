@@ -86,10 +86,11 @@ _LOOPS: Final = {
     "httpx_one_for_all": "httpx, one client for all",
 }
 _HTTP_PARTS: Final = {
-    "the exchange: httpx, httpcore, h11": ("httpx", "httpcore", "h11", "anyio", "sniffio"),
+    "the exchange: httpx, h11": ("httpx", "httpcore", "h11", "anyio", "sniffio"),
     "connections kept, redirects, the socket": (
         "tools/http/client",
         "tools/http/client_transport",
+        "tools/http/connection",
         "tools/http/stream",
     ),
     "addresses checked": ("tools/http/egress", "tools/http/egress_backend", "tools/http/secret_hosts"),

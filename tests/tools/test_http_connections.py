@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import httpcore
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.http.client import Clients, send
+from noetl_worker.tools.http.client_transport import ClientTransport
 from noetl_worker.tools.http.egress_backend import CheckedNetwork
 from patience import until
 
@@ -215,3 +217,136 @@ async def test_server_that_is_silent_in_the_handshake_is_a_connect_timeout() -> 
     assert result.status is ToolStatus.TIMEOUT
     assert result.error is not None
     assert "(connect_timeout)" in result.error.message
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ANSWERS = {
+    "length": ANSWER,
+    "chunks-and-a-trailer": CHUNKED + b"2\r\nok\r\n1;x=y\r\n!\r\n0\r\nLater: 1\r\n\r\n",
+    "until-the-end": b"HTTP/1.1 200 OK\r\n\r\nok",
+    "last-of-its-connection": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+    "of-http-1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "no-body": b"HTTP/1.1 204 No Content\r\nX-A: 1\r\nx-a: 2\r\n\r\n",
+    "after-an-interim-one": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ANSWER,
+    "error-without-a-reason": b"HTTP/1.1 503\r\nContent-Length: 2\r\n\r\nno",
+    "nothing": b"",
+    "half-a-head": b"HTTP/1.1 200 OK\r\nContent-",
+    "half-a-body": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
+    "half-a-chunk": CHUNKED + b"9\r\nok",
+    "another-protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    "two-lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
+    "no-http": b"220 mail.example ESMTP\r\n\r\n",
+    "endless-head": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+}
+KEPT_OPEN = ("length", "chunks-and-a-trailer", "no-body", "after-an-interim-one", "error-without-a-reason")
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_answer_is_read_as_httpx_reads_it(name: str) -> None:
+    connections = 0
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(ANSWERS[name])
+                if name not in KEPT_OPEN:
+                    writer.write_eof()
+                    return
+
+    async def seen(client: httpx.AsyncClient, address: str) -> list[object]:
+        found: list[object] = []
+        for _ in range(2):
+            try:
+                response = await client.send(httpx.Request("GET", address), stream=True)
+                body = await response.aread()
+                found.append((response.status_code, response.reason_phrase, response.headers.multi_items(), body))
+                found.append(response.http_version)
+            except httpx.TransportError as error:
+                found.append((type(error), str(error)))
+        return found
+
+    async with serving(served) as address:
+        async with Clients().lease(to=address) as ours:
+            one = await seen(ours, address)
+            await ours.aclose()
+        of_ours, connections = connections, 0
+        async with httpx.AsyncClient() as plain:
+            assert one == await seen(plain, address)
+        assert of_ours == connections
+
+
+async def test_head_of_a_request_leaves_before_its_body_is_there() -> None:
+    """Meanwhile the server could close a connection that was idle, or answer a request that it has not got."""
+    arrived = asyncio.Event()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        writer.write(ANSWER.replace(b"ok", await reader.readexactly(2)))
+
+    async def body() -> AsyncIterator[bytes]:
+        await arrived.wait()
+        yield b"hi"
+
+    async with serving(served) as address, Clients().lease(to=address) as client:
+        request = httpx.Request("POST", address, content=body(), headers={"Content-Length": "2"})
+        response = await send(client, request, follow_redirects=True)
+        assert await response.aread() == b"hi"
+        await client.aclose()
+
+
+async def test_connection_that_is_made_while_all_are_closed_is_not_kept() -> None:
+    ended = asyncio.Event()
+    connecting, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowNetwork(CheckedNetwork):
+        async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+            connecting.set()
+            await go_on.wait()
+            return await super().connect_tcp(host, port, *args, **options)
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        with suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+
+    async with serving(served) as address:
+        transport = ClientTransport(ssl.create_default_context(), SlowNetwork(is_own=True))
+        asking = asyncio.ensure_future(transport.handle_async_request(httpx.Request("GET", address)))
+        await connecting.wait()
+        await transport.aclose()
+        go_on.set()
+        assert await (await asking).aread() == b"ok"
+        await ended.wait()
+
+
+async def test_answer_that_was_read_or_closed_takes_nothing_of_the_next_one() -> None:
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(ANSWER)
+
+    async with serving(served) as address, Clients().lease(to=address) as client:
+        first = await send(client, httpx.Request("GET", address), follow_redirects=True)
+        body = first.stream
+        assert isinstance(body, httpx.AsyncByteStream)
+        assert await first.aread() == b"ok"
+        second = await send(client, httpx.Request("GET", address), follow_redirects=True)
+        assert [piece async for piece in body] == []
+        await body.aclose()
+        assert await second.aread() == b"ok"
+        await client.aclose()
+
+
+async def test_request_that_is_no_http_is_an_error_of_httpx() -> None:
+    clients = Clients()
+    with ToolServer() as server:
+        for method, headers in (("GÉT", {}), ("GET", {"a b": "1"})):
+            with pytest.raises(httpx.LocalProtocolError):
+                async with clients.lease(to=server.url("/")) as client:
+                    await send(client, httpx.Request(method, server.url("/"), headers=headers), follow_redirects=True)
+    assert server.requests == []

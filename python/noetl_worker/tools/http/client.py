@@ -27,7 +27,8 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.http import egress
-from noetl_worker.tools.http.client_transport import KEPT_S, ClientTransport
+from noetl_worker.tools.http.client_transport import ClientTransport
+from noetl_worker.tools.http.connection import KEPT_S
 from noetl_worker.tools.http.egress_backend import CheckedNetwork, guard
 
 MAX_REDIRECTS: Final = 10
@@ -66,8 +67,8 @@ class _Idle(NamedTuple):
 class Clients:
     """httpx clients, each used by one command at a time.
 
-    Not one for all: at every request httpcore looks at each connection of a client several times, and asks the kernel
-    about the idle ones; with 32 commands at a time that took half of the CPU of a request.
+    Not one for all: where there is a proxy, httpcore looks at each connection of a client several times at every
+    request, and asks the kernel about the idle ones; with 32 commands at a time that took half of a request's CPU.
 
     Args:
         transport: instead of the network, for tests.
@@ -85,7 +86,7 @@ class Clients:
     async def lease(self, options: ClientOptions = ClientOptions(), *, to: str) -> AsyncIterator[httpx.AsyncClient]:
         """A client for these options, for one command alone.
 
-        One that is left by an exception is closed: of a cancelled request httpcore may keep the connection for ever.
+        One that is left by an exception is closed: httpcore, below a proxy's, may keep a cancelled connection for ever.
 
         Args:
             to: the address that will be asked first: who has asked that server before has a connection to it.
@@ -186,7 +187,7 @@ class _Client(httpx.AsyncClient):
         except httpx.InvalidURL as error:  # httpx has its own error for some of them only
             text = f"the answer's Location is no address that can be asked: {error}"
             raise httpx.UnsupportedProtocol(text, request=request) from error
-        except h11.LocalProtocolError as error:  # httpcore has its own for the head only, not for the body
+        except h11.LocalProtocolError as error:  # over a proxy: httpcore has its own for the head, not for the body
             raise httpx.LocalProtocolError(str(error), request=request) from error
 
 

@@ -1,82 +1,80 @@
-"""What an httpx client of tools sends over: httpcore's connections without its pool and httpx's transport.
+"""What an httpx client of tools sends over: its own few connections, instead of a pool of httpcore's.
 
-A client is one command's (client.py), so there is nothing to share out; the pool's looking for a free connection took
-a third of a request's CPU.
+A client is one command's (client.py), so there is nothing to share out. A pool's looking for a free connection took a
+third of a request's CPU, the locks and traces of httpcore's connections a quarter of the rest.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator
-from typing import Final, cast
+from collections.abc import AsyncIterator
+from typing import Final
 
 import httpcore
 import httpx
 
-KEPT_S: Final = 5.0
-"""An idle connection is closed after so long, or not used again."""
+from noetl_worker.tools.http.connection import HttpConnection, raise_as_httpx
+
 _MOST_IDLE: Final = 20
-_SCHEMES: Final = (b"http", b"https")
 
 
 class ClientTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1, a new connection for each request that finds none idle to its server."""
 
     def __init__(self, verify: ssl.SSLContext, network: httpcore.AsyncNetworkBackend) -> None:
+        verify.set_alpn_protocols(["http/1.1"])
         self._verify = verify
         self._network = network
-        self._idle: dict[bytes, httpcore.AsyncHTTPConnection] = {}
+        self._idle: dict[bytes, HttpConnection] = {}
         """By server; the one that was used longest ago first."""
-        self._used: set[httpcore.AsyncHTTPConnection] = set()
+        self._used: set[HttpConnection] = set()
+        self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        scheme = url.raw_scheme
-        if scheme not in _SCHEMES:
-            raise httpx.UnsupportedProtocol(f"Request URL has an unsupported protocol '{scheme.decode()}://'.")
-        address = httpcore.URL(scheme=scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        server = scheme + b"://" + url.netloc
-        connection = await self._take(server, address)
-        try:
-            answer = await connection.handle_async_request(
-                httpcore.Request(
-                    request.method.encode(),
-                    address,
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
-        except BaseException as error:
-            self._used.discard(connection)
-            await connection.aclose()
-            if (mapped := _of_httpx(error)) is not None:
-                raise mapped from error
-            raise
-        body = _Body(self, server, connection, answer)
-        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
-
-    async def _take(self, server: bytes, address: httpcore.URL) -> httpcore.AsyncHTTPConnection:
-        connection = self._idle.pop(server, None)
-        if connection is not None and connection.has_expired():
-            await connection.aclose()
-            connection = None
-        if connection is None:
-            connection = httpcore.AsyncHTTPConnection(
-                address.origin, self._verify, keepalive_expiry=KEPT_S, network_backend=self._network
-            )
+        if url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
+        server = url.raw_scheme + b"://" + url.netloc
+        connection = await self._take(server) or await self._connect(request)
         self._used.add(connection)
-        return connection
+        try:
+            head = await connection.ask(request)
+        except BaseException:
+            self._used.discard(connection)
+            raise
+        return httpx.Response(
+            head.status_code,
+            headers=head.headers.raw_items(),
+            stream=_Body(self, server, connection),
+            extensions={
+                "http_version": b"HTTP/" + head.http_version,
+                "reason_phrase": head.reason,
+                "network_stream": connection.stream,
+            },
+        )
 
-    async def give_back(self, server: bytes, connection: httpcore.AsyncHTTPConnection) -> None:
+    async def _take(self, server: bytes) -> HttpConnection | None:
+        connection = self._idle.pop(server, None)
+        if connection is None or connection.is_usable():
+            return connection
+        await connection.aclose()
+        return None
+
+    async def _connect(self, request: httpx.Request) -> HttpConnection:
+        url, timeout_s = request.url, request.extensions.get("timeout", {}).get("connect")
+        host, is_tls = url.raw_host.decode("ascii"), url.scheme == "https"
+        try:
+            stream = await self._network.connect_tcp(host, url.port or (443 if is_tls else 80), timeout_s)
+            if is_tls:
+                stream = await stream.start_tls(self._verify, host, timeout_s)
+        except Exception as error:
+            raise_as_httpx(error)
+        return HttpConnection(stream)
+
+    async def give_back(self, server: bytes, connection: HttpConnection) -> None:
         """After an answer that was read, or left."""
-        if connection not in self._used:  # all were closed meanwhile
-            await connection.aclose()
-            return
-        self._used.remove(connection)
-        if not connection.is_idle():
-            return
-        if _has_more(connection):
+        self._used.discard(connection)
+        if self._is_closed or not connection.reset():
             await connection.aclose()
             return
         surplus = self._idle.pop(server, None)
@@ -87,6 +85,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
             await surplus.aclose()
 
     async def aclose(self) -> None:
+        self._is_closed = True
         connections = [*self._idle.values(), *self._used]
         self._idle.clear()
         self._used.clear()
@@ -95,34 +94,23 @@ class ClientTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(
-        self, owner: ClientTransport, server: bytes, connection: httpcore.AsyncHTTPConnection, answer: httpcore.Response
-    ) -> None:
-        self._owner, self._server, self._connection, self._answer = owner, server, connection, answer
+    """Its end, or its closing before, gives the connection back."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in cast(AsyncIterable[bytes], self._answer.stream):
-                yield piece
-        except Exception as error:
-            if (mapped := _of_httpx(error)) is not None:
-                raise mapped from error
-            raise
+    def __init__(self, owner: ClientTransport, server: bytes, connection: HttpConnection) -> None:
+        self._owner, self._server = owner, server
+        self._connection: HttpConnection | None = connection
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = None if self._connection is None else await self._connection.next_piece()
+        if piece is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
-        await self._answer.aclose()
-        await self._owner.give_back(self._server, self._connection)
-
-
-def _has_more(connection: httpcore.AsyncHTTPConnection) -> bool:
-    """Whether bytes came behind the answer: they would be the answer to the next request, which may be another's."""
-    state = getattr(getattr(connection, "_connection", None), "_h11_state", None)
-    return state is None or bool(state.trailing_data[0])
-
-
-def _of_httpx(error: BaseException) -> httpx.TransportError | None:
-    """httpcore's errors have httpx's names."""
-    if not isinstance(error, (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)):
-        return None
-    mapped: httpx.TransportError = getattr(httpx, type(error).__name__)(str(error))
-    return mapped
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._owner.give_back(self._server, connection)

@@ -1,0 +1,103 @@
+"""One connection of HTTP/1.1: what h11 makes of a request is written, what it makes of the bytes read is the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final, NoReturn
+
+import h11
+import httpcore
+import httpx
+
+KEPT_S: Final = 5.0
+"""An idle connection is closed after so long, or not used again."""
+_LONGEST_HEAD: Final = 100 << 10
+_READ_AT_ONCE: Final = 1 << 16
+
+
+class HttpConnection:
+    """Used by one exchange at a time: `ask`, the pieces of the answer, `reset`. Closed by whatever it raises.
+
+    Raises:
+        httpx.TransportError: of the network, and of what is no HTTP/1.1.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self.stream = stream
+        self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
+        self._timeouts: Mapping[str, float | None] = {}
+        self._idle_since_s = 0.0
+
+    async def ask(self, request: httpx.Request) -> h11.Response | h11.InformationalResponse:
+        """The head of the answer. An informational one (101) switches to a protocol that is not read here."""
+        self._timeouts = request.extensions.get("timeout", {})
+        try:
+            with suppress(httpcore.WriteError):  # a server may answer before it has read all
+                await self._write(request)
+            while True:
+                event = await self._next_event()
+                if isinstance(event, h11.Response):
+                    return event
+                if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                    return event
+        except BaseException as error:
+            await self.aclose()
+            raise_as_httpx(error)
+
+    async def _write(self, request: httpx.Request) -> None:
+        head = h11.Request(method=request.method.encode(), target=request.url.raw_path, headers=request.headers.raw)
+        await self._send(head)  # before a body is waited for: it is now that the connection was looked at
+        stream = request.stream
+        assert isinstance(stream, httpx.AsyncByteStream)
+        async for piece in stream:
+            if piece:  # of no body httpx makes an empty one
+                await self._send(h11.Data(data=piece))
+        await self._send(h11.EndOfMessage())
+
+    async def _send(self, event: h11.Event) -> None:
+        await self.stream.write(self._state.send(event) or b"", self._timeouts.get("write"))
+
+    async def next_piece(self) -> bytes | None:
+        """Of the answer's body. None: it is complete."""
+        try:
+            event = await self._next_event()
+        except BaseException as error:
+            await self.aclose()
+            raise_as_httpx(error)
+        return bytes(event.data) if isinstance(event, h11.Data) else None
+
+    async def _next_event(self) -> object:
+        state = self._state
+        while (event := state.next_event()) is h11.NEED_DATA:
+            data = await self.stream.read(_READ_AT_ONCE, self._timeouts.get("read"))
+            if not data and state.their_state is h11.SEND_RESPONSE:
+                raise h11.RemoteProtocolError("Server disconnected without sending a response.")
+            state.receive_data(data)
+        return event
+
+    def reset(self) -> bool:
+        """Whether it takes another request: after an answer that was read to its end, and nothing behind it."""
+        state = self._state
+        has_more = state.trailing_data[0]  # it would be the answer to the next request, which may be another's
+        if state.our_state is not h11.DONE or state.their_state is not h11.DONE or has_more:
+            return False
+        state.start_next_cycle()
+        self._idle_since_s = asyncio.get_running_loop().time()
+        return True
+
+    def is_usable(self) -> bool:
+        """Of an idle one: whether it was not kept for too long, and the server neither spoke nor left."""
+        is_kept = asyncio.get_running_loop().time() <= self._idle_since_s + KEPT_S
+        return is_kept and not self.stream.get_extra_info("is_readable")
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+def raise_as_httpx(error: BaseException) -> NoReturn:
+    """The errors of h11 and of httpcore's streams by the names that httpx has for them; others as they are."""
+    if not isinstance(error, (httpcore.TimeoutException, httpcore.NetworkError, h11.ProtocolError)):
+        raise error
+    raise getattr(httpx, type(error).__name__)(str(error)) from error
