@@ -45,17 +45,6 @@ _CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """What a tool's own fields say about the connection; absent values come from the credential `auth` names."""
-
-    url: str | list[str] | None = None
-    auth: str | Mapping[str, JsonValue] | None = None
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Address:
     """A server and who we are there; equal addresses share a connection."""
 
@@ -72,40 +61,43 @@ class Address:
         return ", ".join(_without_login(server) for server in self.servers)
 
 
-def check_login(kind: str, login: Login) -> None:
+def check_login(kind: str, fields: Any) -> None:
     """What can be checked of the connection without asking for a credential; for a config model's `__post_init__`.
+
+    Args:
+        fields: the config model, which has `url`, `auth`, `user`, `password` and `token`.
 
     Raises:
         ConfigurationError: no connection can come about.
     """
-    written = written_data(login.auth)
-    url = login.url or first_given(written or {}, _CREDENTIAL_FIELDS["url"])
+    written = written_data(fields.auth)
+    url = fields.url or first_given(written or {}, _CREDENTIAL_FIELDS["url"])
     if written is not None and not _servers(url):
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     for server in _servers(url):
         _check(kind, server)
 
 
-async def address_of(kind: str, login: Login, context: ToolContext) -> Address:
-    """The address: the tool's own fields over the credential's.
+async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
+    """The address: the tool's own fields over those of the credential that `auth` names.
 
     Raises:
         ConfigurationError: neither has an address.
         CredentialError: the alias is not known, or its creds text is none.
     """
     with before_any_effect(f"{kind}: no room to fetch the credential"):
-        found = await credential_data(kind, login.auth, context)
-    own: dict[str, Any] = {name: getattr(login, name) for name in ("url", "user", "password", "token")}
+        found = await credential_data(kind, fields.auth, context)
+    own: dict[str, Any] = {name: getattr(fields, name) for name in ("url", "user", "password", "token")}
     values = {name: own.get(name) or first_given(found, names) for name, names in _CREDENTIAL_FIELDS.items()}
     url = values.pop("url")
     servers = _servers(url)
     if not servers:
-        if login.auth is None:
+        if fields.auth is None:
             raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
         raise CredentialError(f"{kind}: the credential has no 'url'; register it again with one, or give 'url'")
     for server in servers:
         _check(kind, server)
-        if password := _password_of(server):
+        if password := urlsplit(server).password:
             context.secrets.keep(password)
     creds = values["creds"]
     if creds is not None and not all(mark in str(creds) for mark in _CREDS_MARKS):
@@ -127,10 +119,6 @@ def _check(kind: str, server: str) -> None:
         is_one = False
     if not is_one:
         raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is none: it looks like nats://host:4222")
-
-
-def _password_of(server: str) -> str | None:
-    return urlsplit(server).password
 
 
 def _without_login(server: str) -> str:
@@ -160,7 +148,6 @@ class Connections:
     def __init__(self, max_idle: int = 16) -> None:
         self._max_idle = max_idle
         self._entries: dict[Address, _Entry] = {}
-        self._closed = False
 
     @asynccontextmanager
     async def lease(self, address: Address) -> AsyncIterator[Any]:

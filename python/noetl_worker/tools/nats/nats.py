@@ -14,7 +14,7 @@ from noetl_worker.tools.artifact.payload import as_bytes, as_headers
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import nearest
-from noetl_worker.tools.nats.connections import Address, Connections, Login, address_of, check_login
+from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import not_permitted, spoken
 from noetl_worker.tools.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.nats.messages import MESSAGES
@@ -144,12 +144,7 @@ class NatsConfig:
             if name in _read_by(operation) and self.encoding == "base64":
                 as_bytes("nats", getattr(self, name), self.encoding)
         as_headers(self.headers)
-        check_login("nats", self.login)
-
-    @property
-    def login(self) -> Login:
-        """What the fields say about the connection."""
-        return Login(self.url, self.auth, self.user, self.password, self.token)
+        check_login("nats", self)
 
     def _check_names(self, operation: str) -> None:
         for name in ("bucket", "stream", "consumer"):
@@ -224,7 +219,7 @@ class NatsTool:
         return [f"nats: field {name!r} is ignored: {operation} does not read it" for name in given if name not in read]
 
     async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
-        address = await address_of("nats", config.login, context)
+        address = await address_of("nats", config, context)
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         try:
             data = await asyncio.wait_for(self._call(address, config, context), timeout_s)

@@ -14,7 +14,7 @@ from noetl_worker.tools.artifact.payload import as_value
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.nats.connections import Address, Connections, Login, address_of, check_login
+from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import spoken
 from noetl_worker.tools.nats.messages import ACK, acknowledge, confirmed_acks, pull
 from noetl_worker.tools.nats.nats import MAX_BATCH, MAX_WAIT_MS
@@ -86,12 +86,7 @@ class SubscriptionConfig:
         object.__setattr__(self, "ack", ack)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
         object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
-        check_login("subscription", self.login)
-
-    @property
-    def login(self) -> Login:
-        """What the fields say about the connection."""
-        return Login(self.url, self.auth, self.user, self.password, self.token)
+        check_login("subscription", self)
 
     def _check(self, operation: str) -> None:
         if operation == "poll":
@@ -147,7 +142,7 @@ class SubscriptionTool:
         return [f"subscription: field {name!r} is ignored: {operation} does not read it" for name in given]
 
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
-        address = await address_of("subscription", config.login, context)
+        address = await address_of("subscription", config, context)
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         return await in_time(self._call(address, config), timeout_s)
 
