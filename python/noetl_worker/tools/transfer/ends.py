@@ -29,6 +29,10 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "db_path": "database",
 }
 _POSTGRES: Final = {"auth", "connection_string", "host", "port", "user", "password", "database", "sslmode", "schema"}
+SENT_BY_HTTP: Final = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
+"""Fields of an http source that kind http is given with their templates rendered."""
+RENDERED_BY_HTTP: Final = frozenset({"headers", "retry"})
+"""Fields of an http source whose templates see what comes: `response`, `error`, `token()`."""
 _READ: Final[Mapping[str, frozenset[str]]] = {
     "source": frozenset({"type"}),
     "target": frozenset({"type", "table", "mapping", "key"}),
@@ -36,25 +40,9 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "duckdb": frozenset({"query", "auth", "database", "connection_string"}),
     "snowflake": frozenset({"query", "auth", "account", "user", "password", "database", "schema", "warehouse", "role"}),
     "file": frozenset({"path", "format", "auth"}),
-    "http": frozenset(
-        {
-            "url",
-            "method",
-            "headers",
-            "params",
-            "json",
-            "form",
-            "body",
-            "auth",
-            "retry",
-            "max_response_bytes",
-            "data_path",
-        }
-    ),
+    "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
 }
 """Type of an end, and either end -> the fields it reads."""
-RENDERED_BY_HTTP: Final = frozenset({"headers", "retry"})
-"""Fields of an http source whose templates see what comes: `response`, `error`, `token()`."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
 
 

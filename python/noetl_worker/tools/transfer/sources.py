@@ -25,7 +25,7 @@ from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.postgres.postgres import session_settings
 from noetl_worker.tools.process.shortage import is_shortage_text
-from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, TransferSource
+from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, SENT_BY_HTTP, TransferSource
 from noetl_worker.tools.transfer.plan import JsonText, PostgresSession, TransferLimits, json_inside
 
 Row = Sequence[Any]
@@ -243,8 +243,7 @@ async def _http(
     source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
 ) -> AsyncIterator[SourceReader]:
     del limits
-    sent = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
-    names = (*sent, *sorted(RENDERED_BY_HTTP))
+    names = (*SENT_BY_HTTP, *sorted(RENDERED_BY_HTTP))
     config = {name: value for name in names if (value := getattr(source, name)) not in (None, {})}
     ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
 
