@@ -214,12 +214,7 @@ class ArtifactTool:
                 stopped.set()
         else:
             await self._exchange("PUT", config, context, content)
-        return {
-            "uri": config.uri,
-            "size_bytes": len(content),
-            "compressed": config.compress,
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
+        return _described(config.uri, content, is_packed=config.compress)
 
     async def _exchange(
         self, method: str, config: ArtifactConfig, context: ToolContext, content: bytes | None
@@ -258,17 +253,12 @@ class ArtifactTool:
 
 
 def _gotten(config: ArtifactConfig, content: bytes) -> dict[str, JsonValue]:
-    digest = hashlib.sha256(content).hexdigest()
+    is_packed = content.startswith(_GZIP_MAGIC)
+    described = _described(config.uri, content, is_packed=is_packed)
+    digest = described["sha256"]
     if config.sha256 is not None and config.sha256.strip().lower() != digest:
         raise ToolError(f"the content of {_place(config.uri)} has SHA-256 {digest}, not {config.sha256}", kind="parse")
-    is_packed = content.startswith(_GZIP_MAGIC)
-    return {
-        "data": _decoded(config, _unpacked(config, content) if is_packed else content),
-        "uri": config.uri,
-        "size_bytes": len(content),
-        "compressed": is_packed,
-        "sha256": digest,
-    }
+    return {"data": _decoded(config, _unpacked(config, content) if is_packed else content), **described}
 
 
 async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
@@ -278,13 +268,7 @@ async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, Jso
     _bounded(config, len(text))
     if config.sha256 is not None:
         check_digest(reference, data, config.sha256)
-    return {
-        "data": data,
-        "uri": reference,
-        "size_bytes": len(text),
-        "compressed": False,
-        "sha256": hashlib.sha256(text).hexdigest(),
-    }
+    return {"data": data, **_described(reference, text)}
 
 
 async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
@@ -299,8 +283,13 @@ async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, Json
     reference = stored.get("ref")
     if not isinstance(reference, str):
         raise ToolError("the control plane stored the result but gave no reference", kind="server_error")
-    own = {"uri": reference, "size_bytes": len(text), "compressed": False, "sha256": hashlib.sha256(text).hexdigest()}
-    return {**{key: stored[key] for key in ("ref", "store", "scope", "expires_at") if key in stored}, **own}
+    kept = {key: stored[key] for key in ("ref", "store", "scope", "expires_at") if key in stored}
+    return {**kept, **_described(reference, text)}
+
+
+def _described(uri: str | None, content: bytes, *, is_packed: bool = False) -> dict[str, JsonValue]:
+    digest = hashlib.sha256(content).hexdigest()
+    return {"uri": uri, "size_bytes": len(content), "compressed": is_packed, "sha256": digest}
 
 
 def _bounded(config: ArtifactConfig, size: int) -> None:
