@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from noetl_worker.testing import run_tool
@@ -124,6 +127,16 @@ def test_arrays_of_json_keep_what_is_in_them(pg: Postgres, file: str) -> None:
     assert pg.sql("select j::text from move.t") == pg.sql(query.replace(" as j", "::text"))
     move(of(pg, query), {"type": "duckdb", "database": file, "table": "t"})
     assert in_duckdb(file, "select j[1]::varchar, j[4]::varchar from t") == [('{"n":18446744073709551615}', '"[1]"')]
+
+
+def test_lists_of_a_json_file_with_items_of_several_kinds_arrive_as_they_were(pg: Postgres, tmp_path: Path) -> None:
+    pg.sql("create table move.t(id int, v jsonb, w text[])")
+    lists = [[1, "a", None], [{"b": 2}], [[0.5], [True]]]
+    lines = [json.dumps({"id": number, "v": value, "w": value}) for number, value in enumerate(lists)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    move({"type": "file", "path": str(tmp_path / "a.jsonl")}, to(pg, "move.t"))
+    texts = [["1", "a", None], ['{"b":2}'], ["[0.5]", "[true]"]]
+    assert pg.sql("select v, w from move.t order by id") == list(zip(lists, texts, strict=True))
 
 
 def test_json_in_other_columns_is_its_text(pg: Postgres, file: str) -> None:

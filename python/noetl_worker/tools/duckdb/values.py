@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,19 +84,24 @@ def _value(value: Any, text: str | None) -> Any:
     return f"{match['date']}T{match['time']}{zone}" if match["date"] else f"{match['time']}{zone}"
 
 
-def with_json(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Sequence[Sequence[Any]]:
-    """Rows with the texts of JSON columns read, and of columns with lists of JSON."""
+def with_json(
+    rows: Sequence[Sequence[Any]],
+    types: Sequence[str],
+    alone: Callable[[str], Any] = json.loads,
+    in_list: Callable[[str], Any] = json.loads,
+) -> Sequence[Sequence[Any]]:
+    """Rows with the texts of JSON columns read by `alone`, and of columns with lists of JSON by `in_list`."""
     wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
     if not wanted:
         return rows
     read = [list(row) for row in rows]
     for row in read:
         for number in wanted:
-            row[number] = _loaded(row[number])
+            row[number] = _loaded(row[number], alone, in_list)
     return read
 
 
-def _loaded(value: Any) -> Any:
+def _loaded(value: Any, alone: Callable[[str], Any], in_list: Callable[[str], Any]) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_loaded(item) for item in value]
-    return None if value is None else json.loads(value)
+        return [_loaded(item, in_list, in_list) for item in value]
+    return None if value is None else alone(value)

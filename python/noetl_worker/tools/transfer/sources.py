@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -19,7 +18,7 @@ from noetl_worker.tools.duckdb.paths import MEMORY, canonical, check_sql_files
 from noetl_worker.tools.duckdb.secrets import quoted, secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise
 from noetl_worker.tools.duckdb.session import library as duckdb_library
-from noetl_worker.tools.duckdb.values import SelectReading, reading
+from noetl_worker.tools.duckdb.values import SelectReading, reading, with_json
 from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
@@ -48,7 +47,6 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = {
     "jsonb": "JSON",
 }
 """Type of Postgres -> DuckDB's; any other is VARCHAR."""
-_JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 class SourceReader:
@@ -202,16 +200,12 @@ async def _duckdb(
             if source.type == "file" and is_shortage_text(str(error)):
                 raise ResourceShortage(f"source: no room to open its files: {error}") from error
             raise duckdb_failure(error, "source") from error
-        json_columns = [number for number, (_, name) in enumerate(described) if _JSON.fullmatch(name)]
-        loaded = _json_kept if source.type == "duckdb" else _json_loaded
+        types = [kind for _, kind in described]
+        alone = JsonText if source.type == "duckdb" else json.loads
 
-        def read(connection: Any) -> list[list[Any]]:
+        def read(connection: Any) -> Sequence[Row]:
             fetched = connection.fetchmany(chunk_size)
-            rows = special.rows(fetched) if special else [list(row) for row in fetched]
-            for row in rows:
-                for number in json_columns:
-                    row[number] = loaded(row[number])
-            return rows
+            return with_json(special.rows(fetched) if special else fetched, types, alone, in_list=JsonText)
 
         async def fetch() -> Sequence[Row]:
             try:
@@ -220,17 +214,6 @@ async def _duckdb(
                 raise duckdb_failure(error, "source") from error
 
         yield SourceReader([name for name, _ in described], dict(described), fetch)
-
-
-def _json_kept(value: Any) -> Any:
-    """JSON of a DuckDB table, or a list of it, marked as what it is."""
-    if isinstance(value, (list, tuple)):
-        return [_json_kept(item) for item in value]
-    return None if value is None else JsonText(value)
-
-
-def _json_loaded(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def _of_files(source: TransferSource) -> str:
