@@ -78,30 +78,18 @@ class _Turns:
         self.changed = asyncio.Condition()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
+    async def held(self, *, read_only: bool) -> AsyncIterator[None]:
         async with self.changed:
-            await self.changed.wait_for(lambda: not self.is_written)
-            self.readers += 1
+            await self.changed.wait_for(lambda: not self.is_written and (read_only or not self.readers))
+            self.readers += read_only
+            self.is_written = not read_only
         try:
             yield
         finally:
-            self.readers -= 1
-            await self._notify()
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
-        async with self.changed:
-            await self.changed.wait_for(lambda: not self.is_written and not self.readers)
-            self.is_written = True
-        try:
-            yield
-        finally:
-            self.is_written = False
-            await self._notify()
-
-    async def _notify(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
+            self.readers -= read_only
+            self.is_written = False  # nobody writes while others read
+            async with self.changed:
+                self.changed.notify_all()
 
 
 _turns: dict[tuple[int, str], _Turns] = {}
@@ -122,7 +110,7 @@ async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
     turns = _turns.setdefault(key, _Turns())
     turns.users += 1
     try:
-        async with turns.reading() if read_only else turns.writing():
+        async with turns.held(read_only=read_only):
             yield
     finally:
         turns.users -= 1
