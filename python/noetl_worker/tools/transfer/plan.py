@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -137,17 +136,13 @@ def table_parts(name: str) -> list[str]:
 
 def json_text(value: Any) -> str:
     """A value as JSON; text that is a JSON object or array already stays as it is."""
-    if isinstance(value, (JsonText, dict, list, tuple)):
-        return _written(value)
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+    if isinstance(value, str) and not isinstance(value, JsonText) and value.lstrip()[:1] in ("{", "["):
         try:
             json.loads(value)
         except ValueError:
             return json.dumps(value)
         return value
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(sql.json_form(value))
-    return json.dumps(sql.json_form(value), ensure_ascii=False)
+    return _written(value)
 
 
 def _written(value: Any) -> str:
