@@ -17,7 +17,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.duckdb.files import placement, turn
+from noetl_worker.tools.duckdb.files import database_of, turn
 from noetl_worker.tools.duckdb.paths import check_sql_files
 from noetl_worker.tools.duckdb.secrets import check_secrets, secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Threads, Work, extension_of
@@ -133,7 +133,7 @@ class DuckdbTool:
     async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
         opening = Opening(
             kind=self.kind,
-            database=placement().database(config.database, context.command.execution_id),
+            database=database_of(config.database, context.command.execution_id),
             read_only=config.read_only,
             memory_limit=config.memory_limit,
             memory_bytes=self._memory_bytes,

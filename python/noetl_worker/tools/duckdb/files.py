@@ -11,58 +11,39 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.duckdb.paths import MEMORY, canonical
 
-__all__ = ["DATA_DIR", "MEMORY", "Placement", "placement", "turn"]
-
 DATA_DIR: Final = "NOETL_DATA_DIR"
 """Variable: the directory of the files of executions."""
 _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a command without `database` keeps its tables."""
+def database_of(given: str | None, execution_id: int) -> str:
+    """The database that a command opens, as `canonical` names it; `given` is its `database`.
 
-    data_dir: Path | None
-    """The directory of the files of executions; None: in memory."""
-
-    def database(self, given: str | None, execution_id: int) -> str:
-        """The database to open, as `canonical` names it.
-
-        Raises:
-            ConfigurationError: the file of another execution, or a data directory that cannot be made.
-        """
-        if given:
-            return self._of_no_other(canonical("duckdb: 'database'", given), execution_id)
-        if self.data_dir is None:
-            return MEMORY
-        directory = (self.data_dir / "noetldb").resolve()
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"duckdb: {DATA_DIR}={str(self.data_dir)!r} cannot be used: {error}") from error
-        return str(directory / f"duckdb_{execution_id}.duckdb")
-
-    def _of_no_other(self, given: str, execution_id: int) -> str:
-        if self.data_dir is not None:
-            path = Path(given)
-            owner = _OWNER.fullmatch(path.name)
-            is_ours = path.parent == (self.data_dir / "noetldb").resolve()
-            if is_ours and owner is not None and owner[1] != str(execution_id):
-                raise ConfigurationError(f"duckdb: {given!r} belongs to execution {owner[1]}, not to {execution_id}")
-        return given
-
-
-def placement() -> Placement:
-    """What the environment says."""
-    directory = os.environ.get(DATA_DIR, "").strip()
-    return Placement(Path(directory) if directory else None)
+    Raises:
+        ConfigurationError: the file of another execution, or a data directory that cannot be made.
+    """
+    data_dir = os.environ.get(DATA_DIR, "").strip()
+    directory = (Path(data_dir) / "noetldb").resolve() if data_dir else None
+    if given:
+        database = canonical("duckdb: 'database'", given)
+        path = Path(database)
+        owner = _OWNER.fullmatch(path.name)
+        if path.parent == directory and owner is not None and owner[1] != str(execution_id):
+            raise ConfigurationError(f"duckdb: {database!r} belongs to execution {owner[1]}, not to {execution_id}")
+        return database
+    if directory is None:
+        return MEMORY
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"duckdb: {DATA_DIR}={data_dir!r} cannot be used: {error}") from error
+    return str(directory / f"duckdb_{execution_id}.duckdb")
 
 
 # ── turns ───────────────────────────────────────────────────────────────────────────────────────
