@@ -99,16 +99,6 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 
 @asynccontextmanager
-async def reader(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
-) -> AsyncIterator[SourceReader]:
-    """Open a source; closed at the end, whatever happened."""
-    opens = {"postgres": _postgres, "duckdb": _duckdb, "file": _duckdb, "http": _http, "snowflake": _snowflake}
-    async with opens[source.type](source, chunk_size, context, limits) as opened:
-        yield opened
-
-
-@asynccontextmanager
 async def _postgres(
     source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
 ) -> AsyncIterator[SourceReader]:
@@ -306,3 +296,7 @@ async def _snowflake(
 
         types = {column.name: snowflake.duckdb_type(column) for column in described}
         yield SourceReader([column.name for column in described], types, fetch)
+
+
+READERS: Final = {"postgres": _postgres, "duckdb": _duckdb, "file": _duckdb, "http": _http, "snowflake": _snowflake}
+"""Type of a source -> what opens it: closed at the end, whatever happened."""

@@ -36,9 +36,6 @@ _WRITERS: Final[Mapping[str, Any]] = {
     "duckdb": duckdb_writer,
     "snowflake": snowflake_writer,
 }
-_DIRECTIONS: Final = frozenset(
-    (source, target) for source in ("postgres", "duckdb", "file", "http", "snowflake") for target in _WRITERS
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +139,7 @@ class TransferConfig:
 
 
 def _check_direction(kind: str | None, target: TransferTarget) -> None:
-    if (kind, target.type) not in _DIRECTIONS:
+    if kind not in transfer_sources.READERS or target.type not in _WRITERS:
         raise ValueError(f"Unsupported transfer direction: {kind} to {target.type}")
 
 
@@ -191,7 +188,7 @@ class TransferTool:
             for database, read_only in sorted(_files(source, target).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
             inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
-            opening = transfer_sources.reader(source, config.chunk_size, inner, limits)
+            opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, limits)
             rows = await stack.enter_async_context(opening)
             plan = TransferPlan(config.mode, config.keys(), target, rows.session)
             chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
