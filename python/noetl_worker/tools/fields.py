@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.redaction import excerpt, without_half_at_end, without_half_at_start
 from noetl_worker.templates.template import has_template
@@ -35,6 +35,7 @@ __all__ = [
     "lifted",
     "names_of",
     "nearest",
+    "rendered",
     "spellings_of",
     "unknown_field",
     "without_half_at_end",
@@ -152,6 +153,23 @@ def _merged(kind: str, name: str, keys: tuple[str, str], first: JsonValue, secon
     if first != second:
         raise ConfigurationError(f"{kind}: {keys[0]!r} and {keys[1]!r} are the same field with two values; keep one")
     return first
+
+
+def rendered(
+    where: str, given: Mapping[str, JsonValue], raw_fields: frozenset[str], render: Callable[[JsonValue], JsonValue]
+) -> dict[str, JsonValue]:
+    """`given` with its templates rendered, but for those of `raw_fields`.
+
+    Raises:
+        TemplateError: names the field.
+    """
+    values: dict[str, JsonValue] = {}
+    for name, value in given.items():
+        try:
+            values[name] = value if name in raw_fields else render(value)
+        except TemplateError as error:
+            raise TemplateError(f"{where}: field {name!r}: {error}") from error
+    return values
 
 
 # ── decoding ────────────────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, NamedTuple
 
-from noetl_worker.errors import ConfigurationError, TemplateError, ToolError, UnknownTool
+from noetl_worker.errors import ConfigurationError, ToolError, UnknownTool
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.template import has_template
@@ -298,7 +298,7 @@ class Registry:
             warnings.append(
                 f"{kind}: spec.policy is ignored: rules count in a list; make `tool` a list of this one task"
             )
-        rendered = _rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context)
+        rendered = fields.rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context.values.render)
         try:
             config = fields.decode(kind, tool.config_model, rendered, raw, own_spellings)
         except ConfigurationError as error:
@@ -480,15 +480,3 @@ def _has_rules(raw: Mapping[str, JsonValue]) -> bool:
     spec = raw.get("spec")
     policy = spec.get("policy") if isinstance(spec, Mapping) else None
     return bool(policy.get("rules")) if isinstance(policy, Mapping) else bool(policy)
-
-
-def _rendered(
-    kind: str, given: Mapping[str, JsonValue], raw_fields: frozenset[str], context: ToolContext
-) -> dict[str, JsonValue]:
-    rendered: dict[str, JsonValue] = {}
-    for name, value in given.items():
-        try:
-            rendered[name] = value if name in raw_fields else context.values.render(value)
-        except TemplateError as error:
-            raise TemplateError(f"{kind}: field {name!r}: {error}") from error
-    return rendered

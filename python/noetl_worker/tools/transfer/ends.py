@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
-from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools import fields, snowflake
 from noetl_worker.tools.duckdb.paths import MEMORY
 from noetl_worker.tools.duckdb.secrets import check_secrets
@@ -199,21 +199,6 @@ def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:
             guess = fields.nearest(key, sorted(read))
             warnings.append(f"transfer: {name}: unknown field {key!r} is ignored{guess}")
     return warnings
-
-
-def rendered(given: Mapping[str, Any], render: Callable[[Any], Any]) -> dict[str, Any]:
-    """A source with its templates rendered, but for those that kind http renders by itself.
-
-    Raises:
-        TemplateError: names the field.
-    """
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        try:
-            values[key] = value if key in RENDERED_BY_HTTP else render(value)
-        except TemplateError as error:
-            raise TemplateError(f"transfer: source: field {key!r}: {error}") from error
-    return values
 
 
 def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:

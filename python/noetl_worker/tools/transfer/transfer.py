@@ -14,7 +14,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.duckdb.files import turn
 from noetl_worker.tools.duckdb.paths import canonical
-from noetl_worker.tools.fields import has_template
+from noetl_worker.tools.fields import has_template, rendered
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.transfer import sources as transfer_sources
 from noetl_worker.tools.transfer.ends import (
@@ -22,7 +22,6 @@ from noetl_worker.tools.transfer.ends import (
     TransferSource,
     TransferTarget,
     end_of,
-    rendered,
     type_of,
     unread,
 )
@@ -117,7 +116,10 @@ class TransferConfig:
         if self.ends[0] is not None:
             return self.ends[0]
         render = context.values.render
-        given = render(self.source) if isinstance(self.source, str) else rendered(self.source, render)
+        if isinstance(self.source, str):
+            given = render(self.source)
+        else:
+            given = rendered("transfer: source", self.source, RENDERED_BY_HTTP, render)
         if not isinstance(given, Mapping):
             raise ConfigurationError(f"transfer: field 'source' must be an object, not {type(given).__name__}")
         try:
