@@ -84,44 +84,48 @@ class Opened:
             self.connection.close()
 
 
-class Work(Generic[T]):
-    """`body(duckdb, connection, work)` with an opened database, in the thread that calls `run`."""
+class _Interruptible:
+    """A database that a thread opens and uses, and another one may interrupt."""
 
-    def __init__(self, opening: Opening, body: Callable[[Any, Any, Work[T]], T]) -> None:
+    def __init__(self, opening: Opening) -> None:
         self._opening = opening
-        self._body = body
-        self._connection: Any = None
-        self._memory: MemoryCap | None = None
+        self._opened: Opened | None = None
         self._in_use = threading.Lock()  # held to interrupt: a connection that is closed meanwhile raises
         self._stopped = threading.Event()
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stopped.is_set()
 
     def interrupt(self) -> None:
         """Interrupt the statement under way; nothing when there is none, before the opening or from the closing on."""
         self._stopped.set()
         with self._in_use:
-            if self._connection is not None:
-                self._connection.interrupt()
+            if self._opened is not None:
+                self._opened.connection.interrupt()
 
     def keep_memory(self) -> None:
-        """After a statement that may have set another memory limit."""
-        if self._memory is not None:
-            self._memory.keep(self._connection)
+        """In the thread, after a statement that may have set another memory limit."""
+        if self._opened is not None and self._opened.memory is not None:
+            self._opened.memory.keep(self._opened.connection)
+
+
+class Work(_Interruptible, Generic[T]):
+    """`body(duckdb, connection, work)` with an opened database, in the thread that calls `run`."""
+
+    def __init__(self, opening: Opening, body: Callable[[Any, Any, Work[T]], T]) -> None:
+        super().__init__(opening)
+        self._body = body
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
 
     def run(self) -> T:
         duckdb = library()
-        ready = opened(duckdb, self._opening, self._stopped)
-        with contextlib.closing(ready):
-            self._memory = ready.memory
-            self._connection = ready.connection
+        with contextlib.closing(opened(duckdb, self._opening, self._stopped)) as ready:
+            self._opened = ready
             try:
                 return self._body(duckdb, ready.connection, self)
             finally:
                 with self._in_use:
-                    self._connection = None
+                    self._opened = None
 
 
 def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
@@ -190,7 +194,7 @@ def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt:
             waited_s, tries = waited_s + pause_s, tries + 1
 
 
-class Stepwise:
+class Stepwise(_Interruptible):
     """A DuckDB that is used step by step from the event loop, each step in one thread of its own.
 
     `async with Stepwise(opening) as steps: await steps.do(lambda connection: ...)`. A cancelled step is interrupted,
@@ -198,14 +202,12 @@ class Stepwise:
     """
 
     def __init__(self, opening: Opening) -> None:
-        self._opening = opening
-        self._stopped = threading.Event()
-        self._opened: Opened | None = None
+        super().__init__(opening)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="duckdb-steps")
 
     async def __aenter__(self) -> Stepwise:
         try:
-            await self._in_thread(self._open)
+            await _interruptibly(self._thread, self._open, self)
         except BaseException as error:
             await self.__aexit__(type(error))  # cancelled, and opened all the same
             raise
@@ -226,29 +228,10 @@ class Stepwise:
         if self._opened is None:
             raise RuntimeError("a Stepwise is used inside its `async with`")
         connection = self._opened.connection
-        return await self._in_thread(lambda: step(connection))
-
-    def keep_memory(self) -> None:
-        """In a step, after a statement that may have set another memory limit."""
-        if self._opened is not None and self._opened.memory is not None:
-            self._opened.memory.keep(self._opened.connection)
-
-    def interrupt(self) -> None:
-        self._stopped.set()
-        if self._opened is not None:
-            self._opened.connection.interrupt()
+        return await _interruptibly(self._thread, lambda: step(connection), self)
 
     def _open(self) -> None:
         self._opened = opened(library(), self._opening, self._stopped)
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        submitted = started(self._thread, call)
-        running = asyncio.wrap_future(submitted)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await ended(asyncio.ensure_future(_interrupt(self, submitted, running)))
-            raise
 
 
 class Threads:
@@ -269,17 +252,7 @@ class Threads:
         Raises:
             ResourceShortage: no thread is to be had, or the database cannot be opened for want of descriptors.
         """
-        submitted = started(self.executor, work.run)
-        running = asyncio.wrap_future(submitted)
-        try:
-            done, _ = await asyncio.wait({running}, timeout=timeout_s)
-        except asyncio.CancelledError:
-            await ended(asyncio.ensure_future(_interrupt(work, submitted, running)))
-            raise
-        if not done:
-            await ended(asyncio.ensure_future(_interrupt(work, submitted, running)))
-            raise asyncio.TimeoutError
-        return running.result()
+        return await _interruptibly(self.executor, work.run, work, timeout_s)
 
     @property
     def executor(self) -> ThreadPoolExecutor:
@@ -293,7 +266,26 @@ class Threads:
             self._threads = None
 
 
-async def _interrupt(work: Work[Any] | Stepwise, submitted: Future[Any], running: asyncio.Future[Any]) -> None:
+async def _interruptibly(
+    executor: ThreadPoolExecutor, call: Callable[[], T], work: _Interruptible, timeout_s: float | None = None
+) -> T:
+    """What `call` gives in a thread. After a timeout or a cancellation it is interrupted, and has ended before either
+    goes on.
+    """
+    submitted = started(executor, call)
+    running = asyncio.wrap_future(submitted)
+    done: set[asyncio.Future[T]] = set()
+    try:
+        done, _ = await asyncio.wait({running}, timeout=timeout_s)
+    finally:
+        if not done:
+            await ended(asyncio.ensure_future(_interrupt(work, submitted, running)))
+    if not done:
+        raise asyncio.TimeoutError
+    return running.result()
+
+
+async def _interrupt(work: _Interruptible, submitted: Future[Any], running: asyncio.Future[Any]) -> None:
     """Interrupt until the thread has ended: an interrupt between two statements is lost."""
     if submitted.cancel():  # it was still waiting for a thread
         return
