@@ -66,7 +66,7 @@ async def duckdb_writer(
 
 
 class DuckdbWriter:
-    """transfer_plan.Writer. A chunk is one JSON text: DuckDB's parameters row by row are a hundred times slower."""
+    """plan.Writer. A chunk is one JSON text: DuckDB's parameters row by row are a hundred times slower."""
 
     def __init__(self, plan: TransferPlan, steps: Stepwise) -> None:
         self._plan = plan
@@ -82,7 +82,7 @@ class DuckdbWriter:
         self._table = ".".join(map(identifier, filter(None, [self._schema, self._name])))
 
     async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         await self._run("BEGIN")
         where = [self._schema, self._name]
         known = dict(await self._run(_COLUMNS, where))
@@ -103,7 +103,7 @@ class DuckdbWriter:
         self._insert = self._insert_of(own, keys)
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         chunk = []
         for row in rows:
             texts = [_text(value, kind) for value, kind in zip(row, self._types, strict=True)]
@@ -115,7 +115,7 @@ class DuckdbWriter:
             await self._run(self._insert_keys, [packed])
 
     async def commit(self) -> Mapping[str, JsonValue]:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         counts: dict[str, JsonValue] = {}
         if self._insert_keys:
             # By keys, as Postgres counts: one that comes again in a later chunk was not there before the transfer.

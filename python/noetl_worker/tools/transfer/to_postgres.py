@@ -69,7 +69,7 @@ async def postgres_writer(
 
 
 class PostgresWriter:
-    """transfer_plan.Writer over COPY; an upsert copies into a temporary table first."""
+    """plan.Writer over COPY; an upsert copies into a temporary table first."""
 
     def __init__(self, plan: TransferPlan, connection: Any) -> None:
         self._plan = plan
@@ -83,7 +83,7 @@ class PostgresWriter:
         self._copying: Any = None
 
     async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         del types, sample
         await self._run("BEGIN")
         name = self._plan.target.table
@@ -114,14 +114,14 @@ class PostgresWriter:
         self._copy = await self._guarded(self._copying.__aenter__())
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         for row in rows:
             adapted = [_adapted(value, kind) for value, kind in zip(row, self._kinds, strict=True)]
             check_keys(adapted, self._columns, self._keys)
             await self._guarded(self._copy.write_row(adapted))
 
     async def commit(self) -> Mapping[str, JsonValue]:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         copying, self._copying = self._copying, None
         if copying is not None:
             await self._guarded(copying.__aexit__(None, None, None))

@@ -35,7 +35,7 @@ async def snowflake_writer(
 
 
 class SnowflakeWriter:
-    """transfer_plan.Writer. An upsert goes through a temporary table and MERGE. VARIANT columns are not for it."""
+    """plan.Writer. An upsert goes through a temporary table and MERGE. VARIANT columns are not for it."""
 
     def __init__(self, plan: TransferPlan, session: snowflake.SnowflakeSession) -> None:
         self._plan = plan
@@ -47,7 +47,7 @@ class SnowflakeWriter:
         self._written = 0
 
     async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         del types, sample
         cursor, described = await self._session.query(f"SELECT * FROM {self._table} LIMIT 0")
         del cursor
@@ -65,7 +65,7 @@ class SnowflakeWriter:
             await self._session.query(f"DELETE FROM {self._table}")
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         adapted = [
             [json_text(value) if isinstance(value, (dict, list)) else without_json(value) for value in row]
             for row in rows
@@ -81,7 +81,7 @@ class SnowflakeWriter:
         self._written += len(rows)
 
     async def commit(self) -> Mapping[str, JsonValue]:
-        """See transfer_plan.Writer."""
+        """See plan.Writer."""
         counts: dict[str, JsonValue] = {}
         if self._keys:
             cursor, _ = await self._session.query(self._merge())
