@@ -9,7 +9,7 @@
 | deciding | nothing: it ends by itself |
 | reporting | one more try, REPORT_S; then the outbox has it; an end that issues commands has until the hard stop |
 
-A command's task is cancelled here and nowhere else, and `execution.py` is where that ends.
+A command's task is cancelled here and nowhere else, and `executor.py` is where that ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from noetl_worker import stopping
@@ -55,55 +56,36 @@ def _never() -> bool:
     return False
 
 
+@dataclass(slots=True, eq=False)
 class Progress:
     """One delivery's phase."""
 
-    __slots__ = (
-        "claimed_at",
-        "command",
-        "delivery",
-        "failure",
-        "has_line",
-        "interrupt",
-        "is_cut",
-        "is_issuing",
-        "is_stopping",
-        "notification",
-        "outcome",
-        "phase",
-        "stages",
-        "task",
-        "tool_at",
-        "tool_s",
-    )
-
-    def __init__(self) -> None:
-        self.phase = Phase.RECEIVED
-        self.is_stopping = False
-        self.is_cut = False
-        """Whether its task was cancelled: what it awaited is given up."""
-        self.interrupt: Callable[[], None] = _nothing
-        """Stops the tool that runs."""
-        self.is_issuing: Callable[[], bool] = _never
-        """Whether its end is with a plane that issues the next commands meanwhile."""
-        self.task: asyncio.Task[Any] | None = None
-        """The only one that works on the delivery."""
-        self.delivery: Delivery | None = None
-        self.notification: Envelope | None = None
-        self.command: Command | None = None
-        """Once it is claimed; until its context is read, without that."""
-        self.claimed_at = 0.0
-        """Monotonic, as `tool_at`, when its tool began; `tool_s`: how long that ran. Written for the log alone."""
-        self.tool_at = 0.0
-        self.tool_s = 0.0
-        self.has_line = False
-        """Whether the log has the line of its failure."""
-        self.failure: str | None = None
-        """The kind of what it failed with."""
-        self.stages: Stages | None = None
-        """Of a delivery whose trace is recorded."""
-        self.outcome: Outcome | None = None
-        """What JetStream is answered with; None as well when another delivery of the message answers."""
+    phase: Phase = Phase.RECEIVED
+    is_stopping: bool = False
+    is_cut: bool = False
+    """Whether its task was cancelled: what it awaited is given up."""
+    interrupt: Callable[[], None] = _nothing
+    """Stops the tool that runs."""
+    is_issuing: Callable[[], bool] = _never
+    """Whether its end is with a plane that issues the next commands meanwhile."""
+    task: asyncio.Task[Any] | None = None
+    """The only one that works on the delivery."""
+    delivery: Delivery | None = None
+    notification: Envelope | None = None
+    command: Command | None = None
+    """Once it is claimed; until its context is read, without that."""
+    claimed_at: float = 0.0
+    """Monotonic, as `tool_at`, when its tool began; `tool_s`: how long that ran. Written for the log alone."""
+    tool_at: float = 0.0
+    tool_s: float = 0.0
+    has_line: bool = False
+    """Whether the log has the line of its failure."""
+    failure: str | None = None
+    """The kind of what it failed with."""
+    stages: Stages | None = None
+    """Of a delivery whose trace is recorded."""
+    outcome: Outcome | None = None
+    """What JetStream is answered with; None as well when another delivery of the message answers."""
 
     def who(self) -> dict[str, object]:
         """The ids that an operator searches the log for, as far as they are known."""
