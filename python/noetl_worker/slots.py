@@ -49,8 +49,8 @@ class Slots:
     ) -> None:
         self.size: Final = size
         self._limits = limits
-        self._used = 0
-        self._waiting = 0
+        self.used = 0
+        self.parked_elsewhere = 0
         self._running: Counter[str] = Counter()
         self._queue: list[_Waiter] = []
         self._rate = _Rate(rate, clock) if rate else None
@@ -58,37 +58,29 @@ class Slots:
         self._on_free = on_free
 
     @property
-    def used(self) -> int:
-        return self._used
-
-    @property
     def parked_for_kind(self) -> int:
         return len(self._queue)
 
-    @property
-    def parked_elsewhere(self) -> int:
-        return self._waiting
-
     def free(self) -> int:
         """Below zero while a command that waited goes on beside the one that took its slot."""
-        return self.size - self._used
+        return self.size - self.used
 
     def window(self) -> int:
         """How many more may be pulled: none while too many wait for a kind."""
         if len(self._queue) >= self.size:
             return 0
-        room = min(self.size, max(1, self.ceiling())) - self._used
+        room = min(self.size, max(1, self.ceiling())) - self.used
         if room > 0 and self._rate is not None:
             return min(room, self._rate.available(self._on_free))
         return room
 
     def take(self) -> None:
-        self._used += 1
+        self.used += 1
         if self._rate is not None:
             self._rate.spend()
 
     def release(self, slots: int = 1) -> None:
-        self._used -= slots
+        self.used -= slots
         if self._queue:
             self._admit()
         self._on_free()
@@ -103,18 +95,18 @@ class Slots:
         Args:
             kind: the kind within which the command runs; None for one outside of its kind.
         """
-        if self._waiting >= self.size * WAITING_PER_SLOT:
+        if self.parked_elsewhere >= self.size * WAITING_PER_SLOT:
             yield
             return
-        self._waiting += 1
+        self.parked_elsewhere += 1
         if kind is not None:
             self._running[kind] -= 1
         self.release()
         try:
             yield
         finally:
-            self._waiting -= 1
-            self._used += 1
+            self.parked_elsewhere -= 1
+            self.used += 1
             if kind is not None:
                 self._running[kind] += 1
 
@@ -129,7 +121,7 @@ class Slots:
             yield
             return
         place = _Waiter(kind, asyncio.get_running_loop().create_future())
-        self._used -= 1
+        self.used -= 1
         self._queue.append(place)
         self._admit()
         try:
@@ -147,12 +139,12 @@ class Slots:
     def _admit(self) -> None:
         """Admit, in their order, those whose kind has room, while there are slots."""
         for place in list(self._queue):
-            if self._used >= self.size:
+            if self.used >= self.size:
                 return
             if self._running[place.kind] >= self._limits[place.kind] or place.admitted.cancelled():
                 continue
             self._queue.remove(place)
-            self._used += 1
+            self.used += 1
             self._running[place.kind] += 1
             place.admitted.set_result(None)
 
@@ -160,7 +152,7 @@ class Slots:
         """Back to the slot that the delivery holds."""
         if place in self._queue:
             self._queue.remove(place)
-            self._used += 1
+            self.used += 1
             self._admit()
             return
         self._running[place.kind] -= 1

@@ -1,4 +1,4 @@
-"""A command that is ours, from its claim to its reported outcome: stages 4 to 7 of `execution.py`."""
+"""A command that is ours, from its claim to its reported outcome: stages 4 to 7 of `executor.py`."""
 
 from __future__ import annotations
 

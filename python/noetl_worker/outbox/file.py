@@ -60,8 +60,10 @@ class OutboxFile:
         self.path: Final = directory / f"{name}.sqlite3"
         self._lock = lock
         self._lock_path = directory / f"{name}.lock"
-        self._has_unread = False
-        self._stays = False
+        self.has_unread = False
+        """A row of it cannot be read: the file is quarantined, and not deleted with its last row."""
+        self.stays = False
+        """A row of it could not be read just now: the file is kept, and is taken over again."""
         self._is_for_power_cuts = False
         self._database = sqlite3.connect(self.path)
         try:
@@ -177,14 +179,6 @@ class OutboxFile:
 
     # ── its end ──
 
-    def leave_unread(self) -> None:
-        """A row of it cannot be read. The file is quarantined, and not deleted with its last row."""
-        self._has_unread = True
-
-    def leave_for_later(self) -> None:
-        """A row of it could not be read just now. The file is kept, and is taken over again."""
-        self._stays = True
-
     def close(self, *, is_empty: bool) -> None:
         """Give up the lock. An empty file goes; one with rows waits for the next worker.
 
@@ -192,17 +186,17 @@ class OutboxFile:
             is_empty: none of its rows is still to be sent.
         """
         try:
-            if is_empty and self._has_unread:  # what is in the WAL alone would go with it
+            if is_empty and self.has_unread:  # what is in the WAL alone would go with it
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.close()
-            if is_empty and not self._stays:
+            if is_empty and not self.stays:
                 self._delete()
         finally:
             self._database.close()
             self._lock.close()
 
     def _delete(self) -> None:
-        if self._has_unread:
+        if self.has_unread:
             self.path.rename(self.path.with_suffix(".unreadable"))
         for path in (*_of_database(self.path), self._lock_path):
             with suppress(FileNotFoundError):

@@ -80,15 +80,11 @@ class Outbox:
         self._since: dict[str, float] = {}
         """When the row of a key was written, or (of a dead process) adopted; monotonic."""
         self._bytes = 0
-        self._is_full = False
+        self.is_full = False
+        """No room for more: whoever claims now would only hold more in memory."""
         self._full, self._unwritable = Outage(), Outage()
 
     # ── the sets of this process ──
-
-    @property
-    def is_full(self) -> bool:
-        """No room for more: whoever claims now would only hold more in memory."""
-        return self._is_full
 
     def oldest_s(self) -> float:
         """How long the oldest row has waited here; 0 without one."""
@@ -105,7 +101,7 @@ class Outbox:
     def keep(self, event_set: EventSet) -> bool:
         """Write the set, or what is left of it. False when it is in memory only."""
         key = event_set.key
-        if self._is_off or (self._is_full and key not in self._sizes):
+        if self._is_off or (self.is_full and key not in self._sizes):
             return False
         try:
             contents, data = event_set.packed()
@@ -204,10 +200,10 @@ class Outbox:
             return read_row(*file.get(key))
         except DocumentError as error:
             log.error("outbox_row_unreadable", file=str(file.path), key=key, error=str(error))
-            file.leave_unread()
+            file.has_unread = True
         except _Trouble as error:
             log.error("outbox_row_not_read", file=str(file.path), key=key, error=repr(error))
-            file.leave_for_later()
+            file.stays = True
         self._let_go(key)
         return None
 
@@ -245,7 +241,7 @@ class Outbox:
                 read.append((KeptBatches(file, number, len(contents)), read_batches(contents)))
             except DocumentError as error:
                 log.error("outbox_row_unreadable", file=str(file.path), key=f"batches {number}", error=str(error))
-                file.leave_unread()
+                file.has_unread = True
         return read
 
     def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
@@ -305,14 +301,14 @@ class Outbox:
             self._sizes[key] = size
             self._bytes += size
         share = max(len(self._sizes) / self._max_rows, self._bytes / self._max_bytes)
-        self._is_full = share >= (_ROOM_AGAIN if self._is_full else 1.0)
+        self.is_full = share >= (_ROOM_AGAIN if self.is_full else 1.0)
         self.log_fullness()
         metrics.OUTBOX_ROWS.set(len(self._sizes))
         metrics.OUTBOX_BYTES.set(self._bytes)
 
     def log_fullness(self) -> None:
         """What is to be said of it now: once when it is full, once a minute while it is, once when it has room."""
-        if not self._is_full:
+        if not self.is_full:
             if (line := self._full.ends()) is not None:
                 log.info("outbox_has_room", rows=len(self._sizes), bytes=self._bytes, **line)
         elif (line := self._full.lasts("the control plane accepts no events, or too slowly")) is not None:

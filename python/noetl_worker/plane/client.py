@@ -66,6 +66,8 @@ class ControlPlaneClient:
     ) -> None:
         """`on_auth_refused`: called when the configured plane refuses the credentials."""
         self.transport, self._settings, self._on_auth_refused = transport, settings, on_auth_refused
+        self.timeout_s: Final = settings.http_timeout_s
+        """For one complete request."""
         self._headers: dict[str, str] = {"content-type": _JSON}
         self._trusted_headers = dict(self._headers)
         if settings.internal_api_token:
@@ -78,11 +80,6 @@ class ControlPlaneClient:
         """Here, because what the plane gives depends on the identity it is asked with."""
         self.weak_secrets: Final[set[tuple[str, str]]] = set()
         """What of them was named in a warning (`credentials.py`)."""
-
-    @property
-    def timeout_s(self) -> float:
-        """For one complete request."""
-        return self._settings.http_timeout_s
 
     async def plane(self, server_url: str) -> Plane:
         """The plane to ask where a notification names `server_url` ("": none), its dialect found out once.
@@ -163,7 +160,7 @@ class ControlPlaneClient:
         _SENT.value += 1
         all_headers = headers or self.headers_for(url)
         packed = body if type(body) is bytes else _packed(body)
-        limit_s = timeout_s or self._settings.http_timeout_s
+        limit_s = timeout_s or self.timeout_s
         if timeout_s is None and packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
             limit_s += _on_its_way_s(packed)
         if gate is None:

@@ -48,7 +48,7 @@ class Gate:
         self.full: Final = full
         self._clock = clock
         self._draw = draw
-        self._inside = 0
+        self.inside = 0
         self._reduced_to = float(full)
         self._reduced_at = float("-inf")
         self._refused_at = float("-inf")
@@ -59,10 +59,6 @@ class Gate:
         self._closed_until = _NEVER
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def inside(self) -> int:
-        return self._inside
 
     @property
     def waiting(self) -> int:
@@ -88,12 +84,12 @@ class Gate:
                 if left_s <= 0:
                     return False
                 await self._turn(left_s)
-            self._inside += 1
+            self.inside += 1
             if self.has_room():
                 # One that leaves wakes one: where the limit has grown, that is too few.
                 event_loop.give(self._waiting, None)
             return True
-        self._inside += 1
+        self.inside += 1
         return True
 
     @asynccontextmanager
@@ -110,15 +106,15 @@ class Gate:
     def try_enter(self) -> bool:
         """Take a place if there is one at once."""
         # The usual case first, without a call: nothing was refused lately.
-        is_quiet = not self.is_down and self._closed_until == _NEVER and self._inside < self._reduced_to
+        is_quiet = not self.is_down and self._closed_until == _NEVER and self.inside < self._reduced_to
         if not is_quiet and not self.has_room():
             return False
-        self._inside += 1
+        self.inside += 1
         return True
 
     def leave(self) -> None:
         """The request is over, whatever came of it."""
-        self._inside -= 1
+        self.inside -= 1
         if self._waiting:
             event_loop.give(self._waiting, None)
 
@@ -172,8 +168,8 @@ class Gate:
         if self._closed_until != _NEVER and self._clock() < self._closed_until:
             return False
         if self.is_down:
-            return self._inside == 0
-        return self._inside < self._reduced_to or self._inside < self.limit()
+            return self.inside == 0
+        return self.inside < self._reduced_to or self.inside < self.limit()
 
     async def _turn(self, left_s: float) -> None:
         """Until somebody leaves, or the pause is over; the limit grows with time alone, so not longer than a second."""
