@@ -7,8 +7,7 @@ ones.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -60,15 +59,6 @@ class InFlight:
         if stream_sequence in deliveries:
             return Seen.REDELIVERED
         return Seen.BEING_REPORTED if deliveries == [NO_MESSAGE] else Seen.PUBLISHED_AGAIN
-
-    @contextmanager
-    def entered(self, command_id: CommandId, stream_sequence: int) -> Iterator[None]:
-        """The command is worked on inside this block."""
-        self.enter(command_id, stream_sequence)
-        try:
-            yield
-        finally:
-            self.leave(command_id, stream_sequence)
 
     def enter(self, command_id: CommandId, stream_sequence: int) -> None:
         """The command is worked on until `leave`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
@@ -26,6 +25,7 @@ from noetl_worker.outbox.rows import KeptBatch
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.recent_batches import RecentBatches
+from noetl_worker.process import event_loop
 from noetl_worker.report.emitter import Emitter
 
 log = structlog.get_logger("noetl_worker.outbox")
@@ -43,7 +43,7 @@ class Adoption:
         self._client, self._batches = client, batches
         self._emitter = emitter
         self._in_flight = in_flight
-        self._waiting: dict[str, deque[tuple[OutboxRow, ExitStack]]] = {}
+        self._waiting: dict[str, deque[OutboxRow]] = {}
         """By the place they have to go to: one that is down must not hold up the others."""
         self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,9 +52,8 @@ class Adoption:
         """Adopt the sets of processes that are dead by now, and begin to send them."""
         rows = self._emitter.outbox.adopt()
         for row in rows:
-            flight = ExitStack()
-            flight.enter_context(self._in_flight.entered(row.command_id, NO_MESSAGE))
-            self._waiting.setdefault(row.place, deque()).append((row, flight))
+            self._in_flight.enter(row.command_id, NO_MESSAGE)
+            self._waiting.setdefault(row.place, deque()).append(row)
         if rows:
             log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
         if self._batches is not None:
@@ -75,18 +74,15 @@ class Adoption:
     async def stop(self) -> None:
         """What is not reported yet stays in the outbox, for the next worker."""
         for waiting in self._waiting.values():
-            for _, flight in waiting:
-                flight.close()
+            for row in waiting:
+                self._in_flight.leave(row.command_id, NO_MESSAGE)
         self._waiting.clear()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await event_loop.end(*self._tasks)
 
     def _go_on(self, place: str) -> None:
         waiting = self._waiting.get(place)
         while waiting and self._running[place] < AT_ONCE:
-            task = asyncio.ensure_future(self._take(*waiting.popleft()))
+            task = asyncio.ensure_future(self._take(waiting.popleft()))
             self._tasks.add(task)
             self._running[place] += 1
             task.add_done_callback(partial(self._done, place))
@@ -98,12 +94,14 @@ class Adoption:
         self._running[place] -= 1
         self._go_on(place)
 
-    async def _take(self, row: OutboxRow, flight: ExitStack) -> None:
-        with flight:
+    async def _take(self, row: OutboxRow) -> None:
+        try:
             event_set = self._emitter.outbox.load(row.key)
             if event_set is not None:
                 log.warning("outcome_adopted", **event_set.who(), of=event_set.worker_id)
                 await self._report(event_set)
+        finally:
+            self._in_flight.leave(row.command_id, NO_MESSAGE)
 
     async def _report(self, event_set: EventSet) -> None:
         try:
