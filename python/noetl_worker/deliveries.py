@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 
 from noetl_worker.delivery import acknowledge
+from noetl_worker.delivery.keepalive import Keepalive
 from noetl_worker.executor import Executor
 from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.jetstream.puller import Puller
 from noetl_worker.observability import metrics
 from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.phases import Phase, Progress
@@ -29,24 +31,6 @@ CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
 log = structlog.get_logger("noetl_worker")
 
 
-class Pausable(Protocol):
-    """What brings deliveries."""
-
-    def pause(self, is_paused: bool, /) -> None: ...
-
-
-class Pulling(Pausable, Protocol):
-    """The same, and it does so while it runs."""
-
-    async def run(self) -> None: ...
-
-
-class Living(Protocol):
-    """What keeps them alive at the server."""
-
-    def is_alive(self) -> bool: ...
-
-
 class Deliveries:
     """One for the worker."""
 
@@ -61,7 +45,7 @@ class Deliveries:
         self.lines: Final = lines
 
     async def pull_until_stopped(
-        self, puller: Pulling, watch: Coroutine[Any, Any, None], keepalive: Living, *, on_drain: Callable[[], None]
+        self, puller: Puller, watch: Coroutine[Any, Any, None], keepalive: Keepalive, *, on_drain: Callable[[], None]
     ) -> bool:
         """Pull until a stop is asked for, or the pulling or `watch` ends; then drain. True when something was cut off.
 
@@ -84,7 +68,7 @@ class Deliveries:
             await event_loop.end(pulling, watching, stopped)
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
-    async def drain(self, puller: Pausable, keepalive: Living) -> bool:
+    async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
         """Let what runs finish, for as long as it may; then stop it and give it back. True when something was cut off.
 
         An end that the plane issues commands in is waited for until the second signal.

@@ -13,13 +13,14 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.observability import metrics
 from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
@@ -45,23 +46,6 @@ Publish = Callable[[str, bytes, str], Awaitable[None]]
 """(subject, dead letter, message id)."""
 
 
-class Settleable(Protocol):
-    """The part of a delivery that is needed to answer it."""
-
-    data: bytes
-    subject: str
-    headers: Mapping[str, str] | None
-    num_delivered: int
-    stream_sequence: int
-
-    @property
-    def message_id(self) -> str: ...
-
-    async def ack(self) -> None: ...
-    async def nak(self, delay_s: float) -> None: ...
-    async def term(self, reason: str) -> None: ...
-
-
 class DeadLetters:
     """Where poison goes. `publish` stores one message in JetStream, once for each id, and returns when it is stored."""
 
@@ -70,7 +54,7 @@ class DeadLetters:
         self._subject = subject
         self._worker_id = worker_id
 
-    async def keep(self, delivery: Settleable, outcome: Outcome, ids: Mapping[str, object]) -> bool:
+    async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
         """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated.
 
         Args:
@@ -106,7 +90,7 @@ class DeadLetters:
 
 
 async def settle_delivery(
-    dead_letters: DeadLetters, delivery: Settleable, outcome: Outcome, ids: Callable[[], Mapping[str, object]] = dict
+    dead_letters: DeadLetters, delivery: Delivery, outcome: Outcome, ids: Callable[[], Mapping[str, object]] = dict
 ) -> str | None:
     """Answer JetStream. A message is terminated only once its dead letter is stored.
 
