@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from noetl_worker import json_text
 from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.command.claimed_command import ClaimedCommand, WorkerServices
 from noetl_worker.command.command import hydrate
-from noetl_worker.command.dispatch import CallLimits, Dispatch
+from noetl_worker.command.dispatch import Dispatch
 from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import InProgress
@@ -182,26 +181,19 @@ class LocalRun:
         """
         marks = marks_of(json_text.dumps(body))
         command = await hydrate(body, envelope, plane, marks=marks)
-        ours = self._settings
         dispatch = Dispatch(
             self._registry,
             command,
             plane,
             worker_id=self._services.identity.name_for(plane.dialect),
-            limits=CallLimits(
-                default_s=ours.command_timeout_s, cancellation_poll_s=0, undefined_is_error=ours.undefined == "error"
-            ),
+            limits=self._services.limits,
             slots=self._services.slots,
         )
         try:
             prepared = await dispatch.prepare()
         except ToolError as error:
             raise type(error)(redaction.redact_text(str(error), dispatch.secrets)) from None
-        config = prepared.config
-        plain = (
-            dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else config
-        )
-        return redaction.redact_value(json_text.plain(plain), dispatch.secrets)
+        return redaction.redact_value(json_text.plain(prepared.config), dispatch.secrets)
 
 
 def _events(body: JsonValue) -> list[dict[str, Any]]:
