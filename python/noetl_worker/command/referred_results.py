@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.models.command import Command
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.plane.client import Plane
-from noetl_worker.plane.names import STEPS, Referred, fields_of
+from noetl_worker.plane.names import STEPS, Referred
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.templates.paths import Path, codes_of, names_in, paths_in
 from noetl_worker.templates.redacted import mark_stored

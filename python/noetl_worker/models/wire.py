@@ -16,3 +16,8 @@ class Dialect(str, Enum):
 
     PYTHON = "python"
     RUST = "rust"
+
+
+def fields_of(value: object) -> dict[str, Any]:
+    """Of an object; of anything else none."""
+    return value if isinstance(value, dict) else {}

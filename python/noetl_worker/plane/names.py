@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 
 STEPS = "steps"
 
@@ -48,8 +48,3 @@ def referred_as(
         return None
     size = fields_of(reference.get("meta")).get("bytes")
     return Referred(name, ref, reference, size if isinstance(size, int) else 0, summary, record)
-
-
-def fields_of(value: Any) -> Mapping[str, Any]:
-    """Of an object; of anything else none."""
-    return value if isinstance(value, dict) else {}

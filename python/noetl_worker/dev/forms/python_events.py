@@ -18,7 +18,7 @@ from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, escaped_size, loads
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 
 _NOT_ACTED_ON: Final = frozenset(
     {"command.claimed", "command.heartbeat", "command.started", "command.completed", "step.enter"}
@@ -153,7 +153,7 @@ class PythonEvents:
 
     def event(self, execution: Execution, item: Item, *, worker_id: JsonValue, by_batch: bool) -> LoggedEvent:
         """The row of one event. A result context above the limit is dropped silently (protocol/results.md#limits)."""
-        payload, result = item.payload, _object(item.payload.get("result"))
+        payload, result = item.payload, fields_of(item.payload.get("result"))
         small = {key: payload[key] for key in ("worker_id", "command_id") if key in payload}
         if "context" in result:
             context = result["context"] or {}
@@ -222,7 +222,7 @@ class PythonEvents:
     def _outcome(self, item: Item, step: str, ref: str | None, request_id: int | None) -> CommandOutcome:
         payload = item.payload
         is_ok = item.name == "call.done" or (item.name == "step.exit" and payload.get("status") != "FAILED")
-        result = _object(payload.get("result"))
+        result = fields_of(payload.get("result"))
         reference = result.get("reference")
         if payload.get("response") is not None and item.name != "step.exit":
             value = payload["response"]
@@ -232,7 +232,7 @@ class PythonEvents:
             value = result["context"]
         else:
             value = result or dict(payload)
-        merged = _object(_object(value).get("ctx")) if item.step.endswith(":task_sequence") else {}
+        merged = fields_of(fields_of(value).get("ctx")) if item.step.endswith(":task_sequence") else {}
         return CommandOutcome(
             step=step,
             is_ok=is_ok,
@@ -251,7 +251,7 @@ class PythonEvents:
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None
         return {
-            **_object(data),
+            **fields_of(data),
             "status": result.get("status"),
             "context": result.get("context", {}),
             "reference": reference,
@@ -268,8 +268,8 @@ def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
     if not by_batch:
         places += [
             item.meta.get("command_id"),
-            _object(payload.get("context")).get("command_id"),
-            _object(payload.get("result")).get("command_id"),
+            fields_of(payload.get("context")).get("command_id"),
+            fields_of(payload.get("result")).get("command_id"),
         ]
     for found in places:
         if isinstance(found, int) and not isinstance(found, bool):
@@ -297,7 +297,3 @@ def _error_text(error: JsonValue) -> str | None:
     if isinstance(error, dict):
         return str(error.get("message", error))
     return None if error is None else str(error)
-
-
-def _object(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, dict) else {}

@@ -17,7 +17,7 @@ from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.errors import TemplateError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 
 log = logging.getLogger(__name__)
 _PAIRS: Final = (("step", "node_name"), ("event_type", "name"))
@@ -211,13 +211,13 @@ def _status(name: str) -> str:
 
 def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
     """A tool that failed is `call.done` with its status; the playbook goes on (protocol/events.md#rust-plane)."""
-    result = _object(reported.get("result"))
-    context = _object(result.get("context"))
+    result = fields_of(reported.get("result"))
+    context = fields_of(result.get("context"))
     reference = result.get("reference")
     value = context.get("data", dict(reported))  # recorded (error-timeout): without data, the report itself
     if isinstance(reference, dict):
-        extracted = _object(reference.get("extracted"))
-        value = {**extracted, **_object(value), "_store": reference.get("store")}
+        extracted = fields_of(reference.get("extracted"))
+        value = {**extracted, **fields_of(value), "_store": reference.get("store")}
         value.setdefault("_ref", reference.get("ref"))
         if "uri" in reference:
             value["_uri"] = reference["uri"]
@@ -238,9 +238,5 @@ def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Comman
 
 def _context_updates(value: JsonValue) -> dict[str, JsonValue]:
     """`_context_updates` of a task sequence: {"ctx.x": v}; `iter.` names leave bare too (recorded: set-rule)."""
-    updates = _object(_object(value).get("_context_updates"))
+    updates = fields_of(fields_of(value).get("_context_updates"))
     return {key.removeprefix("ctx.").removeprefix("iter."): inner for key, inner in updates.items()}
-
-
-def _object(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, dict) else {}

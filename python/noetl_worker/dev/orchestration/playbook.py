@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from noetl_worker import yaml_text
 from noetl_worker.errors import DocumentError, PlaybookError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 
 Mode = Literal["exclusive", "inclusive"]
 KINDS: Final = (
@@ -95,7 +95,7 @@ class Playbook:
     @classmethod
     def of(cls, document: Mapping[str, JsonValue]) -> Playbook:
         """Read a document without judging it: what cannot be read is left out."""
-        metadata = _mapping(document.get("metadata"))
+        metadata = fields_of(document.get("metadata"))
         path = str(metadata.get("path") or metadata.get("name") or "unknown")
         steps: dict[str, Step] = {}
         for item in _list(document.get("workflow")):
@@ -104,7 +104,7 @@ class Playbook:
         return cls(
             path=path,
             name=str(metadata.get("name") or path),
-            workload=_mapping(document.get("workload")),
+            workload=fields_of(document.get("workload")),
             steps=steps,
             keychain=[item for item in _list(document.get("keychain")) if isinstance(item, dict)],
         )
@@ -237,7 +237,7 @@ def _check_loop(loop: JsonValue, where: str) -> None:
         raise PlaybookError(f"{where}: loop must be a mapping with 'in' and 'iterator'")
     if "in" not in loop:
         raise PlaybookError(f"{where}: loop.in is missing{_did_you_mean('in', loop, reverse=True)}")
-    spec = _mapping(loop.get("spec"))
+    spec = fields_of(loop.get("spec"))
     mode = spec.get("mode", "sequential")
     if mode not in ("sequential", "parallel"):
         raise PlaybookError(f"{where}: loop.spec.mode is '{mode}', not sequential or parallel")
@@ -249,7 +249,7 @@ def _check_loop(loop: JsonValue, where: str) -> None:
 def _check_next(following: JsonValue, where: str, names: Collection[str]) -> None:
     if following is None:
         return
-    mode = _mapping(_mapping(following).get("spec")).get("mode", "exclusive")
+    mode = fields_of(fields_of(following).get("spec")).get("mode", "exclusive")
     if mode not in ("exclusive", "inclusive"):
         raise PlaybookError(f"{where}: next.spec.mode is '{mode}', not exclusive or inclusive")
     if isinstance(following, dict) and not isinstance(following.get("arcs"), list) and "step" not in following:
@@ -278,10 +278,6 @@ def _did_you_mean(wrong: object, known: Collection[object], *, reverse: bool = F
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _mapping(value: JsonValue) -> dict[str, JsonValue]:
-    return value if isinstance(value, dict) else {}
-
-
 def _list(value: JsonValue) -> list[JsonValue]:
     return value if isinstance(value, list) else []
 
@@ -297,15 +293,15 @@ def _labelled(task: JsonValue) -> JsonValue:
 
 def _step(item: Mapping[str, JsonValue]) -> Step:
     following = item.get("next")
-    spec = _mapping(_mapping(following).get("spec"))
+    spec = fields_of(fields_of(following).get("spec"))
     tool = item.get("tool")
     if isinstance(tool, list):
         tool = [_labelled(task) for task in tool if isinstance(task, dict)]
     return Step(
         name=item["step"],
         tool=tool if isinstance(tool, (dict, list)) and tool else None,
-        input={**_mapping(item.get("args")), **_mapping(item.get("input"))},
-        set=_mapping(item.get("set")),
+        input={**fields_of(item.get("args")), **fields_of(item.get("input"))},
+        set=fields_of(item.get("set")),
         loop=_loop(item.get("loop")),
         arcs=tuple(arc for found in _arc_items(following) if (arc := _arc(found)) is not None),
         mode="inclusive" if spec.get("mode") == "inclusive" else "exclusive",
@@ -318,7 +314,7 @@ def _with_policy_in_list(step: Step) -> Step:
     tool = step.tool
     if not isinstance(tool, Mapping):
         return step
-    spec = _mapping(tool.get("spec"))
+    spec = fields_of(tool.get("spec"))
     policy = spec.get("policy")
     if not isinstance(policy, dict):
         return step
@@ -329,7 +325,7 @@ def _with_policy_in_list(step: Step) -> Step:
 def _loop(loop: JsonValue) -> Loop | None:
     if not isinstance(loop, dict):
         return None
-    spec = _mapping(loop.get("spec"))
+    spec = fields_of(loop.get("spec"))
     limit = spec.get("max_in_flight")
     return Loop(
         collection=loop.get("in"),
@@ -352,5 +348,5 @@ def _arc(item: JsonValue) -> Arc | None:
     if isinstance(item, str):
         return Arc(item)
     if isinstance(item, dict) and isinstance(item.get("step"), str):
-        return Arc(item["step"], item.get("when"), _mapping(item.get("set")))
+        return Arc(item["step"], item.get("when"), fields_of(item.get("set")))
     return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid
 from noetl_worker.dev.routes.claims import claim_body, command_body
 from noetl_worker.dev.routes.routes import Handler, RouteCall
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, fields_of
 
 if TYPE_CHECKING:
     from noetl_worker.dev.plane import DevControlPlane
@@ -59,7 +59,7 @@ def route_table(plane: DevControlPlane) -> Mapping[str, Mapping[str, Handler]]:
         },
         f"{prefix}/result/resolve": {"GET": lambda call: results.resolve_route(call.query.get("ref"))},
         f"{prefix}/result/{{execution_id}}": {
-            "PUT": lambda call: results.put_route(_execution(call), _object(call.body))
+            "PUT": lambda call: results.put_route(_execution(call), fields_of(call.body))
         },
         f"{prefix}/result/{{execution_id}}/{{step}}": {"GET": lambda call: _result(plane, call)},
         "/api/credentials": {"POST": lambda call: plane.credentials.write(call.body)},
@@ -83,10 +83,6 @@ def route_table(plane: DevControlPlane) -> Mapping[str, Mapping[str, Handler]]:
 
 def _execution(call: RouteCall) -> int:
     return call.number("execution_id")
-
-
-def _object(body: JsonValue) -> Mapping[str, JsonValue]:
-    return body if isinstance(body, dict) else {}
 
 
 def _event_id(plane: DevControlPlane, call: RouteCall) -> int | HttpAnswer:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker import json_text
-from noetl_worker.models.wire import JsonValue
-from noetl_worker.plane.names import Referred, fields_of, referred_as
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.plane.names import Referred, referred_as
 from noetl_worker.plane.python.store import PACKED, unpacked
 from noetl_worker.templates.template import WithFallback
 

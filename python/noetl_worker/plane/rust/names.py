@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from noetl_worker.models.wire import JsonValue
-from noetl_worker.plane.names import STEPS, Referred, fields_of, referred_as
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.plane.names import STEPS, Referred, referred_as
 from noetl_worker.templates.template import WithFallback
 
 _LOCATORS: Final = ("_ref", "_store", "_uri")

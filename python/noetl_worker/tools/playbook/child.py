@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.spellings import STEP_OF_TASKS
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -103,14 +103,14 @@ def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
     """
     ends = (event for event in _events(detail) if event.get("node_name") == step and event.get("event_type") in _ENDS)
     last = next(ends, {})
-    ref = _object(_object(last.get("result")).get("reference")).get("ref")
+    ref = fields_of(fields_of(last.get("result")).get("reference")).get("ref")
     if last.get("event_type") != "call.done" or not isinstance(ref, str):
         raise NotShown(step)
     return ref
 
 
 def _variables(status: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    return _object(status.get("variables"))
+    return fields_of(status.get("variables"))
 
 
 def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
@@ -150,13 +150,13 @@ def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
 
 def _call(event: Mapping[str, JsonValue]) -> _Call:
     """result.context.result.context: the event's wrapper around the tool's result (recorded: rust-control-plane)."""
-    inner = _object(_object(_object(event.get("result")).get("context")).get("result"))
-    return _Call(str(event.get("node_name")), _object(inner.get("context")), inner.get("reference"))
+    inner = fields_of(fields_of(fields_of(event.get("result")).get("context")).get("result"))
+    return _Call(str(event.get("node_name")), fields_of(inner.get("context")), inner.get("reference"))
 
 
 async def _value(call: _Call, context: ToolContext, ask: Ask) -> JsonValue:
     data = call.result.get("data")
-    ref = _object(data).get("_ref") or _object(call.reference).get("ref")
+    ref = fields_of(data).get("_ref") or fields_of(call.reference).get("ref")
     if not isinstance(ref, str):
         return data
     stored = await _resolved(call.step, ref, context, ask)
@@ -171,10 +171,6 @@ async def _resolved(step: str, ref: str, context: ToolContext, ask: Ask) -> Json
         text = f"the result of the child's step {step!r} cannot be had from {ref}: {error}"
         raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error
     return stored
-
-
-def _object(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _there(names: set[str]) -> str:
