@@ -32,20 +32,16 @@ _DEFAULT_MAX_ACK_PENDING: Final = 1000
 log = structlog.get_logger("noetl_worker.jetstream")
 
 
-@dataclass(slots=True)
-class _Logged:
+class _Logged(set[str]):
     """What holds at the moment and has been logged: a line when it begins, not one every look."""
 
-    now: set[str] = field(default_factory=set)
-
     def begins(self, what: str, holds: bool) -> bool:
-        if not holds:
-            self.now.discard(what)
-            return False
-        if what in self.now:
-            return False
-        self.now.add(what)
-        return True
+        is_new = holds and what not in self
+        if holds:
+            self.add(what)
+        else:
+            self.discard(what)
+        return is_new
 
 
 @dataclass(frozen=True, slots=True)
