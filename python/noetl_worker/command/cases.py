@@ -10,7 +10,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import Final
 
 from noetl_worker import engine, json_text
 from noetl_worker.engine.protocol import CompiledCases, PendingMatch
@@ -85,24 +85,17 @@ def _encoded(value: JsonValue) -> bytes:
 
     What has no JSON form (a date, a Decimal, NaN) gets the form it has in events.
     """
-    fast = _fast(value)
-    if fast is not None:
-        return fast
+    if json_text.orjson is not None:
+        try:
+            packed: bytes = json_text.orjson.dumps(value, json_text.plain)
+            return packed
+        except TypeError:  # an integer over 64 bits, a key that is no text, half a surrogate pair
+            pass
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=json_text.plain)
         return text.encode("utf-8")
     except (TypeError, ValueError, RecursionError):
         return json_text.dumps(value)
-
-
-def _fast(value: JsonValue) -> bytes | None:
-    """None where orjson has no answer: an integer over 64 bits, a key that is no text, half a surrogate pair."""
-    if json_text.orjson is None:
-        return None
-    try:
-        return cast(bytes, json_text.orjson.dumps(value, json_text.plain))
-    except TypeError:
-        return None
 
 
 def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
