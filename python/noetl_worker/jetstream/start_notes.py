@@ -150,19 +150,14 @@ class StartNotes:
             with slots.waiting():
                 await start.alone()
         try:
-            async with self._noted(key, notes):
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            await self._tried(self._write(key, [*notes, {"worker": self._worker, "at": now}]))
+            try:
                 yield start
+            finally:
+                await self._tried(self._remove(key))
         finally:
             start.let_others()
-
-    @asynccontextmanager
-    async def _noted(self, key: str, notes: _Notes) -> AsyncIterator[None]:
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        await self._tried(self._write(key, [*notes, {"worker": self._worker, "at": now}]))
-        try:
-            yield
-        finally:
-            await self._tried(self._remove(key))
 
     async def _tried(self, asking: Any) -> Any:
         """Its answer; None when there is none: a worker without the bucket works as one that has it."""
