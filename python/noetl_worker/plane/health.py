@@ -28,13 +28,9 @@ class PlaneHealth:
     nats: str | None = None
     """connected, disconnected or removed; the Python plane does not say."""
 
-    @property
-    def has_left_nats(self) -> bool:
-        return self.nats == _REMOVED
-
     def require_nats(self, url: str) -> None:
         """Raises PlaneWithoutNats for a plane that sends no command over NATS."""
-        if self.has_left_nats:
+        if self.nats == _REMOVED:
             raise PlaneWithoutNats(
                 f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
                 f'commands over NATS (its /api/health says nats: "removed"): no command would ever arrive here. '

@@ -34,11 +34,6 @@ class BatchState(NamedTuple):
         """And never will be, whatever is sent again under its key."""
         return self.word == "failed" and self.error_code in _BEFORE_THE_QUEUE
 
-    @property
-    def has_failed(self) -> bool:
-        """In the plane's engine, where it has begun with it: what it has done by then is not known."""
-        return self.word == "failed" and not self.was_never_processed
-
 
 def unqueued_batch(refused: JsonValue) -> str | None:
     """The batch that the body of a 503 says is stored and never to be processed.

@@ -391,11 +391,11 @@ class RecentBatches:
 
     async def _failed(self, accepted: _Accepted, events: BatchEvents, state: BatchState) -> None:
         has_begun = await events.has("batch.processing", accepted.batch)
-        if state.has_failed and has_begun is not False:
+        if state.was_never_processed or has_begun is False:
+            self._rescue(accepted, has_begun=False)
+        else:  # in the plane's engine: what it has done by then is not known
             said = {"error_code": state.error_code, "error": state.message}
             _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
-        else:
-            self._rescue(accepted, has_begun=False)
 
     async def _unknown(self, accepted: _Accepted, events: BatchEvents, has_ended: bool | None) -> None:
         """Settle one that the plane does not know any more."""
