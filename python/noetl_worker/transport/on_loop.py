@@ -156,7 +156,7 @@ class _Connection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             answer.set_exception(_Broken(why))
-        self._resume()
+        self.resume_writing()
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
@@ -181,6 +181,7 @@ class _Connection(asyncio.Protocol):
         self._idle_since = self._loop.time()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Also when the server has closed its side: asyncio closes ours then."""
         self._is_open = False
         if self._timer is not None:
             self._timer.cancel()
@@ -193,16 +194,10 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         del self._parser
 
-    def eof_received(self) -> bool:
-        return False  # closed by asyncio; connection_lost decides what became of an answer
-
     def pause_writing(self) -> None:
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        self._resume()
-
-    def _resume(self) -> None:
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
