@@ -29,7 +29,7 @@ from noetl_worker.tools.http import egress
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_answer import AnswerTooLong
-from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
+from noetl_worker.tools.python.python_runner import PythonRunner
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INSTALL: Final = (
@@ -143,7 +143,7 @@ class RhaiTool:
         }
 
 
-def _result(run: PythonRun, timeout_s: float | None) -> ToolResult:
+def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
     answer = (run.answer or {}).get("result")
     if not isinstance(answer, Mapping):
         error = (run.answer or {}).get("error")

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from noetl_worker.json_text import dumps
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 from noetl_worker.tools.process.live_output import LiveLines
 
@@ -106,6 +107,9 @@ class Finished:
     duration_ms: int
     notes: tuple[str, ...] = ()
     """What was done to the output: left out, not UTF-8."""
+    answer: Mapping[str, JsonValue] | None = None
+    """Of Python code: {"result": value}, {"error": {type, message}} or {}; None: it ended without one (os._exit, a
+    signal)."""
 
 
 class Group(Protocol):

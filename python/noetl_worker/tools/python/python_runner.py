@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
@@ -41,22 +40,6 @@ _START_S: Final = 30.0
 _TEMPLATES_A_COMMAND: Final = 3
 _IDLE_SUPERVISORS: Final = 16
 """Kept for the next commands; a few MB each."""
-
-
-@dataclass(frozen=True, slots=True)
-class PythonRun:
-    """How a command's code ended. `answer` is {"result": value}, {"error": {type, message}}, {} or None.
-
-    None: the process ended without an answer (os._exit, a signal). `exit_code` as `subprocess` has it.
-    """
-
-    answer: Mapping[str, JsonValue] | None
-    exit_code: int
-    stdout: str
-    stderr: str
-    timed_out: bool
-    duration_ms: int
-    notes: tuple[str, ...] = ()
 
 
 class PythonRunner:
@@ -88,7 +71,7 @@ class PythonRunner:
         interpreter: str = sys.executable,
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
-    ) -> PythonRun:
+    ) -> process.Finished:
         """Run one command's code to its end.
 
         Args:
@@ -104,12 +87,7 @@ class PythonRunner:
         op, frame = b"F", frame_of(request)
         if interpreter != sys.executable:
             op, frame = b"E", frame_of(once(interpreter, self._confinement)) + frame
-        started = time.monotonic()
-        raw, exit_code, stdout, stderr, timed_out, notes = await self._run(op, frame, timeout_s, max_output_bytes)
-        answer = parsed(raw)
-        _check_started(f"the interpreter {interpreter!r}", exit_code, answer)
-        elapsed = round((time.monotonic() - started) * 1000)
-        return PythonRun(answer, exit_code, stdout, stderr, timed_out, elapsed, notes)
+        return await self._finished(f"the interpreter {interpreter!r}", op, frame, timeout_s, max_output_bytes)
 
     async def run_program(
         self,
@@ -131,12 +109,7 @@ class PythonRunner:
             CancelledError: after the group has been stopped.
         """
         request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd}
-        frame = frame_of(request)
-        started = time.monotonic()
-        answer, exit_code, stdout, stderr, timed_out, notes = await self._run(b"E", frame, timeout_s, max_output_bytes)
-        _check_started(repr(argv[0]), exit_code, parsed(answer))
-        elapsed = round((time.monotonic() - started) * 1000)
-        return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes)
+        return await self._finished(repr(argv[0]), b"E", frame_of(request), timeout_s, max_output_bytes)
 
     async def aclose(self) -> None:
         """End the template processes; the last the one that ends a supervisor which cannot end by itself."""
@@ -144,6 +117,19 @@ class PythonRunner:
             template.close()
         self._template = None
         self._supervisors.clear()
+
+    async def _finished(
+        self, what: str, op: bytes, frame: bytes, timeout_s: float | None, limit: int
+    ) -> process.Finished:
+        """`what`: is said where it cannot be started."""
+        started = time.monotonic()
+        raw, exit_code, stdout, stderr, timed_out, notes = await self._run(op, frame, timeout_s, limit)
+        answer = parsed(raw)
+        if exit_code == NOT_STARTED:
+            reason = f"cannot start {what}: {(answer or {}).get('error')}"
+            raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
+        elapsed = round((time.monotonic() - started) * 1000)
+        return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes, answer)
 
     async def _run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
         for _ in range(_TEMPLATES_A_COMMAND):
@@ -178,12 +164,6 @@ class PythonRunner:
             self._supervisors.append(template)
         else:
             template.close()
-
-
-def _check_started(what: str, exit_code: int, answer: Mapping[str, JsonValue] | None) -> None:
-    if exit_code == NOT_STARTED:
-        reason = f"cannot start {what}: {(answer or {}).get('error')}"
-        raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
 
 
 _Raw = tuple["bytes | None", int, str, str, bool, tuple[str, ...]]

@@ -24,7 +24,7 @@ from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
-from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
+from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_source import Sources, check_code
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
@@ -231,7 +231,7 @@ def _python_path(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _result(
-    run: PythonRun, timeout_s: float | None, config: PythonConfig, form: ToolForm, *, out_of_memory: bool
+    run: process.Finished, timeout_s: float | None, config: PythonConfig, form: ToolForm, *, out_of_memory: bool
 ) -> ToolResult:
     output: dict[str, Any] = {
         "stdout": run.stdout,
@@ -256,7 +256,7 @@ def _result(
     return ToolResult(status=ToolStatus.ERROR, data=data, error=error, **output)
 
 
-def _failure(run: PythonRun, config: PythonConfig, out_of_memory: bool) -> ToolFailure | None:
+def _failure(run: process.Finished, config: PythonConfig, out_of_memory: bool) -> ToolFailure | None:
     error = (run.answer or {}).get("error")
     if isinstance(error, Mapping) and error.keys() >= {"message", "type"}:
         message, code = str(error["message"]), str(error["type"])
