@@ -25,7 +25,7 @@ from noetl_worker.plane.python.store import has_packed
 from noetl_worker.plane.rules import DialectRules
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import check_given, mark_stored
-from noetl_worker.templates.template import PlainText, has_template
+from noetl_worker.templates.template import PlainText, has_template, texts_in
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
@@ -194,18 +194,9 @@ def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRul
     return {**own, **step} if rules.step_input_wins else {**step, **own}
 
 
-def _texts_with_templates(variables: Mapping[str, Any]) -> list[str]:
+def _texts_with_templates(variables: dict[str, Any]) -> list[str]:
     """Texts of earlier steps and of the workload that look like templates, the longest first."""
-    found, waiting = set(), [*variables.values()]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str) and has_template(item):
-            found.add(item)
-        elif isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-    return sorted(found, key=len, reverse=True)
+    return sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
 
 
 def _marked(value: Any, data: Sequence[str]) -> Any:

@@ -26,7 +26,7 @@ from noetl_worker.plane.patience import is_passing, until_it_passes
 from noetl_worker.secrets.credential_cache import Fetched, Key
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates.sandbox import SecretEntry
-from noetl_worker.templates.template import has_template
+from noetl_worker.templates.template import has_template, texts_in
 
 T = TypeVar("T")
 _log = structlog.get_logger("noetl_worker.credentials")
@@ -209,16 +209,7 @@ def keychain_names_in(value: JsonValue) -> set[str] | None:
 
 
 def _templates(value: JsonValue) -> Iterator[str]:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            if "keychain" in item and has_template(item):
-                yield item
-        elif isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
+    return (text for text in texts_in(value) if "keychain" in text and has_template(text))
 
 
 def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
