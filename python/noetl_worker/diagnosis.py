@@ -25,6 +25,7 @@ from noetl_worker.jetstream.consumer import Found, find
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.message_search import Search, StoredMessage, below, newest
 from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import context_of
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import addresses_here, looks_in
 from noetl_worker.outbox.reading import look_into
@@ -268,7 +269,7 @@ class Diagnosis:
         running: dict[str, Mapping[str, Any]] = {}
         failed = []
         for event in _events_of(detail):
-            node, command_id = event.get("node_name"), str(_context(event).get("command_id"))
+            node, command_id = event.get("node_name"), str(context_of(event).get("command_id"))
             errors[command_id] = _error_of(event) or errors.get(command_id, "")
             if event.get("event_type") == "command.claimed":
                 running[command_id] = event
@@ -310,7 +311,7 @@ class Diagnosis:
             return False
         if event.get("event_type") == "command.issued":
             return str(event.get("event_id")) in (str(self._story.event_id), self._story.command_id.rpartition(":")[2])
-        return self._is_ours(_context(event).get("command_id"))
+        return self._is_ours(context_of(event).get("command_id"))
 
 
 async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
@@ -369,11 +370,11 @@ def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[st
 
 
 def _ids_text(event: Mapping[str, Any]) -> str:
-    return f" (command {_context(event).get('command_id')}, event {event.get('event_id')})"
+    return f" (command {context_of(event).get('command_id')}, event {event.get('event_id')})"
 
 
 def _event_text(event: Mapping[str, Any]) -> str:
-    worker, error = _context(event).get("worker_id"), _error_of(event)
+    worker, error = context_of(event).get("worker_id"), _error_of(event)
     parts = [
         f"{event.get('event_type')} ({event.get('status')}), event {event.get('event_id')}",
         f"by {worker}" if worker else "",
@@ -383,26 +384,20 @@ def _event_text(event: Mapping[str, Any]) -> str:
 
 
 def _error_of(event: Mapping[str, Any]) -> str:
-    context = _context(event)
+    context = context_of(event)
     inner = context.get("result")
     of_tool = (inner.get("context") or {}).get("error") if isinstance(inner, dict) else None
     return str(event.get("error") or context.get("error") or of_tool or "")
-
-
-def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    result = event.get("result")
-    context = result.get("context") if isinstance(result, dict) else None
-    return context if isinstance(context, dict) else {}
 
 
 def _end_text(end: Mapping[str, Any]) -> str:
     """On the Rust plane the command of a failed tool is completed, with the tool's status."""
     if end["event_type"] == "command.failed":
         return "failed"
-    status = str(_context(end).get("status")).lower()
+    status = str(context_of(end).get("status")).lower()
     return f"completed with status {status}" if status in ("error", "timeout") else "completed"
 
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
     """The last that is named: on the Python plane the claim itself names nobody."""
-    return next((str(worker) for event in reversed(events) if (worker := _context(event).get("worker_id"))), "")
+    return next((str(worker) for event in reversed(events) if (worker := context_of(event).get("worker_id"))), "")

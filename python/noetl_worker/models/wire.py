@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -21,3 +22,8 @@ class Dialect(str, Enum):
 def fields_of(value: object) -> dict[str, Any]:
     """Of an object; of anything else none."""
     return value if isinstance(value, dict) else {}
+
+
+def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
+    """`result.context` of a plane's event, where both planes keep what a worker sent."""
+    return fields_of(fields_of(event.get("result")).get("context"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from noetl_worker.models.wire import context_of
 from noetl_worker.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
 from noetl_worker.run_page.run import ExecutionRun, RunCommand, as_dict
 
@@ -22,13 +23,13 @@ _ITEM: Final = "__loop_claimed_index"
 
 class PythonRunEvents:
     def command_id(self, event: Mapping[str, Any]) -> str:
-        return str(_context(event).get("command_id") or "")
+        return str(context_of(event).get("command_id") or "")
 
     def worker(self, event: Mapping[str, Any]) -> str:
-        return str(_context(event).get("worker_id") or "")
+        return str(context_of(event).get("worker_id") or "")
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
-        fields = {name: value for name, value in _context(event).items() if name not in _BESIDE}
+        fields = {name: value for name, value in context_of(event).items() if name not in _BESIDE}
         stdout, stderr = printed(as_dict(fields.pop("output", None))) if _has_output(fields) else printed(fields)
         reference = as_dict(event.get("result")).get("reference")
         if reference is not None:
@@ -87,7 +88,7 @@ def _by_step(events: Iterable[Mapping[str, Any]]) -> tuple[dict[str, list[Mappin
     for event in events:
         if event.get("event_type") == "command.issued":
             issued.setdefault(step_of(event), []).append(event)
-        elif number := number_of(_context(event).get("command_id")):
+        elif number := number_of(context_of(event).get("command_id")):
             numbers.setdefault(step_of(event), set()).add(number)
     return issued, numbers
 
@@ -111,7 +112,3 @@ def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str
 def _has_output(fields: Mapping[str, Any]) -> bool:
     """Whether `output` is what was printed, as the worker adds it to command.completed (report/results.py)."""
     return as_dict(fields.get("output")).keys() == {"stdout", "stderr"}
-
-
-def _context(event: Mapping[str, Any]) -> dict[str, Any]:
-    return as_dict(as_dict(event.get("result")).get("context"))

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from noetl_worker.models.wire import context_of
 from noetl_worker.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
 from noetl_worker.run_page.run import ExecutionRun, RunCommand, as_dict
 
 
 class RustRunEvents:
     def command_id(self, event: Mapping[str, Any]) -> str:
-        return str(_context(event).get("command_id") or "")
+        return str(context_of(event).get("command_id") or "")
 
     def worker(self, event: Mapping[str, Any]) -> str:
-        return str(_context(event).get("worker_id") or "")
+        return str(context_of(event).get("worker_id") or "")
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
-        context = _context(event)
+        context = context_of(event)
         result = as_dict(context.get("result"))
         fields = as_dict(result.get("context"))
         data = fields.get("data")
@@ -88,7 +89,3 @@ def _issued_by(command_id: str) -> int:
 def _item_of(command_id: str) -> int | None:
     last = command_id.rpartition(":")[2]
     return int(last[1:]) if last[:1] == "i" and last[1:].isdecimal() else None
-
-
-def _context(event: Mapping[str, Any]) -> dict[str, Any]:
-    return as_dict(as_dict(event.get("result")).get("context"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from noetl_worker.models.wire import context_of
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.rules import PendingEnd
 
@@ -25,7 +26,7 @@ class BatchEvents:
     async def has(self, event_type: str, batch: str) -> bool | None:
         """Whether there is one for this batch; None: the answer does not go back so far."""
         events, has_more = await self._newest(event_type)
-        if any(_context(event).get("request_id") == batch for event in events):
+        if any(context_of(event).get("request_id") == batch for event in events):
             return True
         # A batch's id is below those of its events.
         return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
@@ -33,16 +34,16 @@ class BatchEvents:
     async def batches(self, event_type: str) -> list[str]:
         """Those that the newest events of this type are of, whoever sent them."""
         events, _ = await self._newest(event_type)
-        return [str(_context(event).get("request_id")) for event in events]
+        return [str(context_of(event).get("request_id")) for event in events]
 
     async def batch_of(self, end: PendingEnd) -> str | None:
         """The batch that has the end of this claim; None: there is none, or the answer does not go back so far."""
         stored, _ = await self._newest(end.part.last)
         claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
         for event in stored:
-            if {name: str(_context(event).get(name)) for name in claim} == claim:
+            if {name: str(context_of(event).get(name)) for name in claim} == claim:
                 batches, _ = await self._newest("batch.accepted")
-                holders = [one for one in map(_context, batches) if event["event_id"] in (one.get("event_ids") or ())]
+                holders = [one for one in map(context_of, batches) if event["event_id"] in (one.get("event_ids") or ())]
                 return str(holders[0].get("request_id")) if holders else None
         return None
 
@@ -55,7 +56,3 @@ class BatchEvents:
             )
         events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
         return events, (answer.get("pagination") or {}).get("has_next") is True
-
-
-def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (event.get("result") or {}).get("context") or {}

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.wire import context_of
 from noetl_worker.observability import metrics
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing, until_it_passes
@@ -74,7 +75,7 @@ async def is_stored(plane: Plane, end: PendingEnd) -> bool:
         log.warning("execution_check_failed", **end.who(), error=str(error))
         return False
     ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == end.own_id}
-    return str(_context(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)
+    return str(context_of(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)
 
 
 _ADVICE: Final = (
@@ -94,9 +95,5 @@ def _open_commands(execution_id: int, events: list[Mapping[str, Any]]) -> set[st
         if event.get("event_type") == "command.issued":
             issued.add(f"{execution_id}:{event.get('node_name')}:{event.get('event_id')}")
         elif event.get("event_type") in ENDS:
-            ended.add(str(_context(event).get("command_id")))
+            ended.add(str(context_of(event).get("command_id")))
     return issued - ended
-
-
-def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (event.get("result") or {}).get("context") or {}
