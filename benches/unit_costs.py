@@ -22,7 +22,9 @@ from noetl_worker.claim.claim import claim_command
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.local_run import LocalRun, Withheld, WithholdingTransport
 from noetl_worker.models import Claimed
+from noetl_worker.observability.probes import Health
 from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.transport.opening import open_transport
@@ -175,7 +177,7 @@ async def plane_units(client: httpx.AsyncClient, nats_url: str, pids: Iterable[i
         reports = await _reports(settings, zip(claims, envelopes, strict=True))
         for requests in zip(*reports, strict=True):
             found[_name(requests[0])] = await meter.each(number, _post(plane, requests))
-        row = Registration(plane, settings, "units", version="1", engine="rust")
+        row = Registration(plane, settings, "units", HeartbeatWatch(plane.url, Health()))
         await row.register()
         found["heartbeat"] = await meter.each(number, _times(number, row.heartbeat))
         found["question"] = await meter.each(

@@ -165,7 +165,7 @@ class Worker:
             WorkerBroken: it had started, and cannot go on; it has drained.
         """
         settings = self.settings
-        keepalive = Keepalive(settings, self.health, self.identity, version=__version__, engine=engine.ENGINE)
+        keepalive = Keepalive(settings, self.health, self.identity)
         # An end that the plane issues commands in holds its connection outside of its slot.
         connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
         transport = open_transport(settings, max_connections=connections)

@@ -185,9 +185,7 @@ def _without_time(event: dict[str, Any]) -> dict[str, Any]:
 async def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
     transport = ScriptedTransport(accept)
     plane = Plane(ControlPlaneClient(transport, settings()), URL, dialect)
-    registration = Registration(
-        plane, settings(), "worker-rec-a", HeartbeatWatch(plane.url, Health()), version="1", engine="python"
-    )
+    registration = Registration(plane, settings(), "worker-rec-a", HeartbeatWatch(plane.url, Health()))
     await registration.register()
     await registration.heartbeat()
     await registration.deregister()

@@ -124,7 +124,7 @@ async def test_registration_names_the_level() -> None:
     """(no attack) Who looks at the registry sees which workers isolate their commands."""
     settings = load_settings({"NOETL_WORKER_ISOLATION": "off"})
     at, transport = plane(lambda *_: answer(200, {"status": "ok"}))
-    await Registration(at, settings, "w", HeartbeatWatch(at.url, Health()), version="1", engine="pure").register()
+    await Registration(at, settings, "w", HeartbeatWatch(at.url, Health())).register()
     assert transport.sent[0][2]["labels"]["isolation"] == "off"
 
 

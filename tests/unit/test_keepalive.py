@@ -126,7 +126,7 @@ class Server:
 
     def keepalive(self, identity: Any = None) -> Keepalive:
         identity = identity or SimpleNamespace(unique="w", name_for=lambda _: "w")
-        return Keepalive(self.settings, self.health, identity, version="0", engine="rust")
+        return Keepalive(self.settings, self.health, identity)
 
 
 @pytest.fixture

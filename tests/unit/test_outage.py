@@ -63,7 +63,7 @@ class Idle:
         self.health.set_ready(True, "pulling")
         self.plane, self.transport = plane(lambda *_: self.said, Dialect.RUST)
         watch = HeartbeatWatch(URL, self.health)
-        self.registration = Registration(self.plane, settings(), "w", watch, version="0", engine="rust")
+        self.registration = Registration(self.plane, settings(), "w", watch)
 
     async def beats(self, count: int) -> None:
         for _ in range(count):

@@ -130,7 +130,7 @@ async def test_in_progress_that_does_not_get_through_is_counted_by_delivery(is_c
 
 async def test_heartbeat_that_the_plane_refuses_is_counted() -> None:
     at, _ = plane(lambda *_: answer(503, {"error": "no"}))
-    registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, Health()), version="0", engine="rust")
+    registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, Health()))
     before = metrics.HEARTBEAT_FAILURES.value
     assert await registration.register() is False
     assert await registration.heartbeat() is False

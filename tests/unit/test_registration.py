@@ -27,7 +27,7 @@ async def test_beat_is_a_registration_where_the_plane_warns_of_every_heartbeat(d
     """The Python plane logs a warning for each heartbeat; its own worker registers again
     (protocol/registry.md#heartbeat)."""
     at, transport = plane(lambda *_: answer(200, {"status": "ok"}), dialect)
-    registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, Health()), version="0", engine="rust")
+    registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, Health()))
     assert await registration.register()
     assert await registration.heartbeat()
     first, second = [(path, body) for _, path, body, _ in transport.sent if "/worker/pool/" in path]
@@ -50,8 +50,6 @@ async def test_command_is_asked_about_before_its_report_once_the_plane_heard_not
         settings(),
         "w",
         HeartbeatWatch(at.url, Health()),
-        version="0",
-        engine="rust",
         on_heard=deliveries.heard,
     )
     assert await registration.register()
@@ -71,7 +69,7 @@ async def test_command_is_asked_about_once_the_first_registration_is_refused_for
     at, _ = plane(lambda *_: answer(422, {"detail": "no"}), Dialect.PYTHON)
     deliveries = InProgress(ack_wait_s=3600)
     watch = HeartbeatWatch(at.url, Health())
-    registration = Registration(at, settings(), "w", watch, version="0", engine="rust", on_heard=deliveries.heard)
+    registration = Registration(at, settings(), "w", watch, on_heard=deliveries.heard)
     deliveries.track("a", time.monotonic())
     registering = asyncio.ensure_future(registration.keep(15))
     found = []
@@ -88,7 +86,7 @@ async def test_command_is_asked_about_while_a_heartbeat_hangs_for_longer_than_a_
     at, _ = plane(lambda *_: answers[-1], Dialect.PYTHON)
     deliveries = InProgress(ack_wait_s=3600)
     watch = HeartbeatWatch(at.url, Health())
-    registration = Registration(at, settings(), "w", watch, version="0", engine="rust", on_heard=deliveries.heard)
+    registration = Registration(at, settings(), "w", watch, on_heard=deliveries.heard)
     assert await registration.register()
     deliveries.track("a", time.monotonic())
     answers.append(After(45.0, taken))

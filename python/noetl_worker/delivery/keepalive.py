@@ -135,12 +135,10 @@ class InProgress:
 class Keepalive:
     """The thread. Start it before the first pull, stop it after the last ack."""
 
-    def __init__(self, settings: Settings, health: Health, identity: Identity, *, version: str, engine: str) -> None:
+    def __init__(self, settings: Settings, health: Health, identity: Identity) -> None:
         self._settings = settings
         self._health = health
         self._identity = identity
-        self._version = version
-        self._engine = engine
         self.in_progress: Final = InProgress(settings.ack_wait_s)
         self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -240,8 +238,6 @@ class Keepalive:
             self._settings,
             name,
             watch,
-            version=self._version,
-            engine=self._engine,
             on_heard=self.in_progress.heard,
         )
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from noetl_worker import __version__, engine
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
@@ -38,8 +39,6 @@ class Registration:
         worker_id: str,
         watch: HeartbeatWatch,
         *,
-        version: str,
-        engine: str,
         on_heard: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
         """`on_heard`: called with the time at which a heartbeat was sent that the plane has taken, on the monotonic
@@ -65,8 +64,8 @@ class Registration:
             "labels": {
                 "pool_name": settings.pool_name,
                 "nats_consumer": settings.nats_consumer,
-                "version": version,
-                "engine": engine,
+                "version": __version__,
+                "engine": engine.ENGINE,
                 "isolation": settings.isolation,
             },
         }
