@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
 
 import virtual_time
 from noetl_worker.delivery import acknowledge
-from noetl_worker.models import Claimed, HeldByOther, NotFound, RetryLater
+from noetl_worker.models import HeldByOther, NotFound, RetryLater
 from noetl_worker.plane.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
 
 BROKEN = RetryLater("500", is_server_error=True)
-GIVEN = Claimed({})
 anyio_backend = virtual_time.anyio_backend
 
 
-async def test_commands_that_fail_while_others_are_given_share_five_tries_a_second() -> None:
+def after_a_claim() -> RetryPace:
+    """Of a plane that has just given a command."""
     pace = RetryPace()
-    pace.after(GIVEN, 1)
+    pace.given_at = time.monotonic()
+    return pace
+
+
+async def test_commands_that_fail_while_others_are_given_share_five_tries_a_second() -> None:
+    pace = after_a_claim()
     waits = [pace.after(BROKEN, FROM_DELIVERY) for _ in range(1000)]
     assert waits[0] == pytest.approx(1 / RATE_PER_S)
     for second in range(199):
@@ -29,8 +35,7 @@ async def test_commands_that_fail_while_others_are_given_share_five_tries_a_seco
 
 
 async def test_wait_is_bounded() -> None:
-    pace = RetryPace()
-    pace.after(GIVEN, 1)
+    pace = after_a_claim()
     waits = [pace.after(BROKEN, FROM_DELIVERY) for _ in range(5000)]
     assert max(waits) <= MAX_WAIT_S
     beyond = Counter(int(wait_s) for wait_s in waits[int(MAX_WAIT_S * RATE_PER_S) :])
@@ -38,30 +43,27 @@ async def test_wait_is_bounded() -> None:
 
 
 async def test_plane_that_gives_nothing_to_anybody_is_asked_again_as_before() -> None:
-    pace = RetryPace()
-    pace.after(GIVEN, 1)
+    pace = after_a_claim()
     await asyncio.sleep(HEALTHY_S)
     assert pace.after(BROKEN, 20) == 0.0
 
 
 @pytest.mark.parametrize("delivery", range(1, FROM_DELIVERY))
 async def test_first_tries_follow_the_usual_back_off(delivery: int) -> None:
-    pace = RetryPace()
-    pace.after(GIVEN, 1)
+    pace = after_a_claim()
     assert pace.after(BROKEN, delivery) == 0.0
 
 
 @pytest.mark.parametrize("claim", [HeldByOther("held", None), NotFound("404"), RetryLater("busy")])
 async def test_other_outcomes_have_waits_of_their_own(claim: HeldByOther | NotFound | RetryLater) -> None:
-    pace = RetryPace()
-    pace.after(GIVEN, 1)
+    pace = after_a_claim()
     assert pace.after(claim, 20) == 0.0
 
 
 async def test_pause_between_failures_is_not_saved_up() -> None:
     pace = RetryPace()
     for _ in range(2):
-        pace.after(GIVEN, 1)
+        pace.given_at = time.monotonic()
         assert pace.after(BROKEN, FROM_DELIVERY) == pytest.approx(1 / RATE_PER_S)
         await asyncio.sleep(60.0)
 

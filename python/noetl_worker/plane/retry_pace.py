@@ -10,7 +10,7 @@ import random
 import time
 from typing import Final
 
-from noetl_worker.models.claim import Claimed, ClaimOutcome, RetryLater
+from noetl_worker.models.claim import ClaimOutcome, RetryLater
 
 RATE_PER_S: Final = 5.0
 FROM_DELIVERY: Final = 4
@@ -30,11 +30,8 @@ class RetryPace:
         self._last_turn = float("-inf")
 
     def after(self, claim: ClaimOutcome, num_delivered: int) -> float:
-        """Take note of a claim's outcome; how many seconds its message has to wait at least (mostly 0)."""
+        """How many seconds the message of a claim that gave no command has to wait at least (mostly 0)."""
         now = time.monotonic()
-        if isinstance(claim, Claimed):
-            self.given_at = now
-            return 0.0
         is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self.given_at < HEALTHY_S
         if not is_its_own or num_delivered < FROM_DELIVERY:
             return 0.0
