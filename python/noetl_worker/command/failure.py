@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.tool_result import ToolResult
@@ -30,5 +30,4 @@ def failure_of(error: BaseException) -> ToolResult:
     message = "; caused by ".join(dict.fromkeys(chain))
     if isinstance(error, ToolError):
         return ToolResult.failure(message, kind=error.kind, retryable=error.retryable, code=error.code)
-    details: dict[str, Any] = {"code": type(error).__name__}
-    return ToolResult.failure(message, kind="unknown", **details)
+    return ToolResult.failure(message, kind="unknown", code=type(error).__name__)

@@ -127,7 +127,14 @@ class Outbox:
 
     def drop(self, event_set: EventSet) -> None:
         """The set is done with: accepted, refused for good, or no longer ours."""
-        self._forget(event_set.key)
+        key = event_set.key
+        if key not in self._sizes:
+            return
+        try:
+            self._files[key].delete(key)
+        except _Trouble as error:  # whoever adopts it asks for the claim first, and drops it then
+            self._report(error)
+        self._let_go(key)
 
     def close(self) -> None:
         """Give up the locks. Files without rows go; with rows they wait for the next worker."""
@@ -261,15 +268,6 @@ class Outbox:
             require_own_directory(self._directory)
             self._own[of] = OutboxFile.made(self._directory)
         return self._own[of]
-
-    def _forget(self, key: str) -> None:
-        if key not in self._sizes:
-            return
-        try:
-            self._files[key].delete(key)
-        except _Trouble as error:  # whoever adopts it asks for the claim first, and drops it then
-            self._report(error)
-        self._let_go(key)
 
     def _let_go(self, key: str) -> None:
         """The row is no longer ours; an adopted file goes with its last one."""

@@ -17,7 +17,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -252,10 +252,7 @@ class RecentBatches:
         self._ask_above = math.inf  # until this check is over
         if self._timer is not None:
             self._timer.cancel()
-        self._run(self._check())
-
-    def _run(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(self._check())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

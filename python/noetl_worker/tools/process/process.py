@@ -255,10 +255,8 @@ class Capture:
             self.ended.set_result(None)
 
     def data(self) -> bytes:
-        return bytes(self._head) + self._marker() + b"".join(self._tail)
-
-    def _marker(self) -> bytes:
-        return f"\n[... {self.left_out} bytes left out ...]\n".encode() if self.left_out else b""
+        """All of it, where nothing is left out."""
+        return bytes(self._head) + b"".join(self._tail)
 
     def text(self, name: str) -> tuple[str, tuple[str, ...]]:
         """(what was kept as text, what was done to it), with no half of a secret where bytes were left out.
@@ -269,7 +267,8 @@ class Capture:
             head = without_half_at_end(bytes(self._head)).decode("utf-8", "replace")
             tail = without_half_at_start(b"".join(self._tail)).decode("utf-8", "replace")
             note = f"{name}: {self.left_out} bytes left out of the middle"
-            return f"{head}{self._marker().decode()}{tail}", (note,)  # the cut itself may split a character
+            marker = f"\n[... {self.left_out} bytes left out ...]\n"
+            return head + marker + tail, (note,)  # the cut itself may split a character
         data = self.data()
         try:
             return data.decode("utf-8"), ()

@@ -247,8 +247,7 @@ def _result(
         data["notes"] = list(run.notes)
     if run.timed_out:
         output["stderr"] = data["stderr"] = without_own_frames(run.stderr)
-        timed_out = ToolResult.timed_out(timeout_s or 0.0)
-        return ToolResult(status=timed_out.status, data=data, error=timed_out.error, **output)
+        return ToolResult.timed_out(timeout_s or 0.0, data=data, **output)
     error = _failure(run, config, out_of_memory)
     if error is None:
         says_it = form.says_no_result and not answer.get("leaves_none")
