@@ -48,7 +48,7 @@ async def ask(
     """One request to `$JS.API.<subject>`; its answer.
 
     Raises:
-        Refused: the answer is an error.
+        ApiRefused: the answer is an error.
         JetStreamError: there is no JetStream, or no answer.
     """
     try:

@@ -41,7 +41,7 @@ _END_S: Final = 1.0
 """How long the end of pulling waits for a server that does not answer."""
 log = structlog.get_logger("noetl_worker.jetstream")
 
-# What ends a pull request: status -> how the loop goes on. A text that is not here ends the pull and pulls again.
+# What ends a pull request: status -> how the loop goes on. A text that is not here backs off.
 PULL_AGAIN, BACK_OFF, CHECK_DURABLE = "pull_again", "back_off", "check_durable"
 STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
     ("404", "", PULL_AGAIN),  # no messages (only for no_wait pulls)

@@ -1,1 +1,1 @@
-"""One HTTP request to a control plane: the seam, HTTP/1.1 on the event loop, httpx, TLS."""
+"""One HTTP request to a control plane: the seam, HTTP/1.1 on the event loop, TLS."""

@@ -1,8 +1,7 @@
 """The seam below the control-plane client: one request in, one answer or one of two errors out.
 
-Two implementations: one on the event loop itself (`on_loop.py`), and httpx, which everybody can read, replace and
-test with. Errors say whether the request may have been processed: NotSent is safe to repeat, MaybeProcessed only with
-the same identity.
+`on_loop.py` sends it on the event loop itself; `local_run.py` and tests put others in its place. Errors say whether the
+request may have been processed: NotSent is safe to repeat, MaybeProcessed only with the same identity.
 """
 
 from __future__ import annotations
