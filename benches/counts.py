@@ -14,8 +14,6 @@ from typing import Any, Final
 from rig import Rig, Side
 from stub_plane import Answers
 
-__all__ = ["count_calls", "count_http", "count_parts", "count_worker", "count_yardstick"]
-
 SLOTS: Final = 128
 _HELD_MS: Final = "10000"
 """A counted worker is slow; its events shall travel in one batch all the same, as those of a fast command do."""

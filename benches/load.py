@@ -16,8 +16,6 @@ import orjson
 from noetl_worker.dev.nats_server import CommandStream
 from stub_plane import EXECUTION_ID, Answers
 
-__all__ = ["Load", "Sent", "quantiles"]
-
 _LOOK_S: Final = 0.02
 _VOLLEY: Final = 500
 _BESIDE_COMMANDS: Final = ("pool", "probe")

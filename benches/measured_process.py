@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cpu_s", "pss_mb", "rss_mb"]
-
 
 def _tree(pid: int) -> Iterator[int]:
     yield pid

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["DOCUMENT", "FIGURES", "HTTP", "KINDS", "PEERS", "document", "load", "write"]
-
 FIGURES: Final = Path(__file__).with_name("performance.json")
 PEERS: Final = Path(__file__).with_name("peers.json")
 KINDS: Final = Path(__file__).with_name("kinds.json")

@@ -21,8 +21,6 @@ from noetl_worker.dev.nats_server import NatsServer
 from stub_plane import Answers
 from yardstick import DURABLE as YARDSTICK_DURABLE
 
-__all__ = ["PLUG_INS", "Rig", "Side", "rig"]
-
 HERE: Final = Path(__file__).parent
 INSIDE: Final = HERE / "inside"
 PLUG_INS: Final = {

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from performance_page import measured_on
 
-__all__ = ["DOCUMENT", "FIGURES", "document", "keep", "load"]
-
 FIGURES: Final = Path(__file__).with_name("scale.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs/scale.md"
 POOLS: Final = (10, 1000)

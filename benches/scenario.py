@@ -13,8 +13,6 @@ from measured_process import rss_mb
 from rig import Rig, Side, rig
 from stub_plane import STARTED_AT, Answers
 
-__all__ = ["KINDS", "SAMPLED_OUT", "Scenario", "best", "in_turns", "one_round", "run"]
-
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "noop": {},
     "recorded": {},

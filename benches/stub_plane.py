@@ -24,8 +24,6 @@ import httptools
 import orjson
 import uvloop
 
-__all__ = ["EXECUTION_ID", "STARTED_AT"]
-
 EXECUTION_ID: Final = 900000000000000001
 STARTED_AT: Final = "bench_started_at"
 """Key of a tool's result: time.monotonic() at its start, which all processes of a machine share."""

@@ -29,8 +29,6 @@ from noetl_worker.plane.registration import Registration
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.transport.opening import open_transport
 
-__all__ = ["nats_units", "plane_units"]
-
 REST_S: Final = 3.0
 _BATCH: Final = 16
 """Of a pull request: the slots of a worker."""

@@ -13,8 +13,6 @@ from counts import count_calls, count_http, count_worker
 from rig import rig
 from scenario import SAMPLED_OUT, Scenario, run
 
-__all__ = ["COMMANDS", "MARGINS", "check", "compare", "count", "with_limits"]
-
 MARGINS: Final = {
     "tasks": 0.02,
     "futures": 0.10,

@@ -18,8 +18,6 @@ import nats
 import orjson
 import uvloop
 
-__all__ = ["DURABLE", "Client", "do"]
-
 DURABLE: Final = "bare"
 _EVENTS: Final = ("command.started", "step.enter", "call.done", "step.exit", "command.completed")
 _PULL: Final = 100

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-__all__ = ["CHART", "VARIANTS", "containers", "notes", "one", "rendered"]
-
 helm_python = pytest.importorskip("helm_python", reason="the chart's tests need the dev group")
 
 CHART = Path(__file__).parents[1] / "deploy/helm/noetl-worker"

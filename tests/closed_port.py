@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 from functools import cache
 
-__all__ = ["closed_port"]
-
 
 @cache
 def closed_port(host: str = "127.0.0.1") -> int:

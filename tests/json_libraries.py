@@ -11,8 +11,6 @@ import pytest
 
 from noetl_worker import json_text
 
-__all__ = ["without_orjson"]
-
 
 @contextmanager
 def without_orjson() -> Iterator[None]:

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 
 import structlog
 
-__all__ = ["kept", "to_stderr"]
-
 
 def to_stderr() -> None:
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))

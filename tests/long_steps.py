@@ -15,8 +15,6 @@ import pytest
 import holds
 import loop_guard
 
-__all__ = ["found_in_a_worker", "guarded", "keep_for_summary", "summary"]
-
 HEAVY: Final = {
     "faults": "the books over thousands of commands are kept on the test's loop; each worker has a guard of its own",
 }

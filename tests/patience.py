@@ -7,8 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-__all__ = ["PATIENCE_S", "until"]
-
 PATIENCE_S: Final = 120.0
 """Below the timeout of a test, whose end names no reason."""
 

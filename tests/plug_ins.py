@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["install"]
-
 
 def install(directory: Path, name: str, tool: str) -> None:
     """Into `directory`: the distribution `some-tools 1.0`, whose entry point `name` is the class at "module:Class"."""

@@ -14,8 +14,6 @@ from typing import Final
 
 import pytest
 
-__all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_runtest_teardown"]
-
 _PATIENCE: Final = 1.25
 _STDERR: Final = pytest.StashKey[int]()
 

@@ -18,8 +18,6 @@ import pytest
 
 from simulate.clock import Clock, VirtualLoop
 
-__all__ = ["PASSES", "LeapingLoop", "anyio_backend"]
-
 
 class LeapingLoop(VirtualLoop):
     """While it is open, the clocks of the process are its own."""

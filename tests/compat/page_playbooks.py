@@ -15,8 +15,6 @@ import yaml
 
 from noetl_worker.models import Dialect
 
-__all__ = ["FAILED", "FORMS", "PAGE", "REFUSED", "STANDS_STILL", "PagePlaybook", "page_playbooks"]
-
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "playbooks.md"
 FORMS: Final = Path(__file__).resolve().parent / "playbooks" / "forms.md"
 FAILED: Final = "failed"

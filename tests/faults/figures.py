@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["FAULTS", "FIGURES_FILE", "POINTERS", "SHORT", "Figure", "document", "merge", "overview"]
-
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 FIGURES_FILE: Final = Path(__file__).with_name("figures.json")
 OVERVIEW: Final = ROOT / "docs" / "reliability.md"

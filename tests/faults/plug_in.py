@@ -7,8 +7,6 @@ from typing import Final
 
 from faults.scene import inside
 
-__all__ = ["KINDS", "install_tools"]
-
 KINDS: Final = ("block", "nap")
 _TOOLS: Final = '''
 import asyncio

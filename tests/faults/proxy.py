@@ -10,8 +10,6 @@ from enum import Enum
 from types import TracebackType
 from typing import Final
 
-__all__ = ["Proxy", "Way"]
-
 HOST: Final = "127.0.0.1"
 _CHUNK: Final = 65_536
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)

@@ -23,8 +23,6 @@ from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
-__all__ = ["Leftovers", "Scene", "inside", "scene", "side_by_side"]
-
 T = TypeVar("T")
 CALLS: Final = ("call.done", "call.error")
 

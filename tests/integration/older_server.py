@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager, suppress
 
 from integration.wire import serving
 
-__all__ = ["older_server"]
-
 
 @asynccontextmanager
 async def older_server(port: int, version: str) -> AsyncIterator[str]:

@@ -13,8 +13,6 @@ from typing import Final
 
 from patience import PATIENCE_S
 
-__all__ = ["NOT_RUN", "ROOT", "Line", "commands_of", "files_of", "first_of_each", "fresh_clone", "pages", "shows"]
-
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOT_RUN: Final = {
     "pip install": "asks a package registry; tests/packaging installs the wheels",

@@ -9,8 +9,6 @@ from pathlib import Path
 from integration.page_commands import commands_of
 from patience import PATIENCE_S
 
-__all__ = ["logged"]
-
 _KUBECTL = """#!/bin/sh
 # As kubectl does: of pods chosen by a label the last ten lines, unless --tail says otherwise.
 case "$1 $2 $3" in "-n noetl logs") ;; *) echo "not the logs: $*" >&2; exit 1;; esac

@@ -6,8 +6,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["expressions", "unknown_in"]
-
 TARGET_LABELS: Final = frozenset({"job", "instance"})
 """What prometheus adds to each sample that it scrapes."""
 _SELECTOR: Final = re.compile(r"\b(noetl_worker_\w+)\s*(?:\{([^}]*)\})?")

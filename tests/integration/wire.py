@@ -11,8 +11,6 @@ from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport.opening import open_transport
 from noetl_worker.transport.transport import Transport
 
-__all__ = ["Script", "serving", "transport"]
-
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import noetl_worker
 
-__all__ = ["own_patterns", "texts_for"]
-
 ROOT = Path(noetl_worker.__file__).parent
 USES = ("search", "match", "fullmatch", "finditer", "findall", "sub", "subn", "split")
 CALLS = {f"re.{name}" for name in ("compile", *USES)}

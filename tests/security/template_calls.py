@@ -8,8 +8,6 @@ from typing import Any
 
 from noetl_worker.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
 
-__all__ = ["COMPARISONS", "ONCE", "calls", "values"]
-
 
 @functools.cache
 def values() -> dict[str, Any]:

@@ -13,8 +13,6 @@ from noetl_worker.models import Dialect
 from simulate.child_list import run_child
 from simulate.run import Run, run_seed
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the seeds; 1 when one of them breaks an invariant."""

@@ -29,8 +29,6 @@ from noetl_worker.report import emitter
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.settlement import Outcome, OutcomeKind
 
-__all__ = ["BUGS", "with_bug"]
-
 
 async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:
     asyncio.ensure_future(_report(command, report))  # noqa: RUF006 - losing it is the bug

@@ -11,8 +11,6 @@ from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import MemoryControlPlane, arun_tool
 from virtual_time import LeapingLoop
 
-__all__ = ["run_child"]
-
 LAG_S = 5.0
 """At most; what a step is looked for after its child's end is three times as much."""
 LOOKED_FOR_S = 15.0

@@ -25,8 +25,6 @@ from unittest import mock
 
 from noetl_worker.outbox import file
 
-__all__ = ["STRAND", "Clock", "Process", "Strand", "VirtualLoop", "in_world"]
-
 EPOCH_S: Final = 1_790_000_000.0
 """Wall time at which every run begins, far above the epoch of the event ids."""
 START_S: Final = 1_000.0

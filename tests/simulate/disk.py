@@ -11,8 +11,6 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import OutboxRow
 from noetl_worker.outbox.outbox import KeptBatches, Outbox
 
-__all__ = ["SimOutbox", "new_disk"]
-
 _MEMORY = Path("/dev/shm")
 
 

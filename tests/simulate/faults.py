@@ -14,8 +14,6 @@ from simulate.schedule import FAULTS, Fault
 if TYPE_CHECKING:
     from simulate.world import World
 
-__all__ = ["Faults"]
-
 EXCUSED_S: Final = 90.0
 """After a fault: two ack_waits and a reconnect."""
 _WEATHER: Final = {

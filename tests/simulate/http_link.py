@@ -15,8 +15,6 @@ from simulate.clock import STRAND, Process, VirtualLoop
 from simulate.plane import Command, Plane
 from simulate.trace import Trace
 
-__all__ = ["HttpNetwork", "Weather", "factory"]
-
 URL = "http://plane.test"
 
 

@@ -18,8 +18,6 @@ from simulate.schedule import WORKERS
 from simulate.trace import Trace
 from simulate.worker_process import WorkerProcess
 
-__all__ = ["Witness"]
-
 _TOLD: Final = ("call.done", "call.error", "command.completed", "command.failed")
 DEAD_LETTERS: Final = "noetl.dead_letters"
 EXPIRY_GRACE_S: Final = 2.0

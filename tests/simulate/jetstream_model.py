@@ -13,8 +13,6 @@ from typing import Any, Final, Protocol
 
 from simulate.clock import Clock, VirtualLoop
 
-__all__ = ["Consumer", "JetStream", "Peer", "Stored", "Stream"]
-
 API: Final = "$JS.API."
 
 

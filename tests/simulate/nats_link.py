@@ -22,8 +22,6 @@ from simulate.clock import STRAND, Process, VirtualLoop
 from simulate.jetstream_model import JetStream
 from simulate.trace import Trace
 
-__all__ = ["NatsNetwork", "SimClient", "factory"]
-
 CONNECT_TIMEOUT_S: Final = 3.0
 
 

@@ -17,8 +17,6 @@ from noetl_worker.transport.transport import Response
 from simulate.clock import Clock, Process
 from simulate.trace import Trace
 
-__all__ = ["TERMINAL", "Command", "Plane", "TerminalSet", "answer"]
-
 TERMINAL: Final = ("COMPLETED", "FAILED")
 _EPOCH_MS: Final = 1_704_067_200_000
 _ITEM: Final = {"loop_event_id": "loop_7", "loop_iteration_index": 3, "__loop_epoch_id": "loop_7"}

@@ -9,8 +9,6 @@ from noetl_worker.models import Dialect
 from noetl_worker.transport.transport import Response
 from simulate.plane import OFFLINE_S, STALE_S, Command, Plane, TerminalSet, answer
 
-__all__ = ["PythonPlane"]
-
 LEASE_S: Final = 120.0
 HARD_S: Final = 1800.0
 CACHE_S: Final = 30.0

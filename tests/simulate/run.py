@@ -8,8 +8,6 @@ from noetl_worker.models import Dialect
 from simulate.schedule import FAULTS_END_S, Schedule, make_schedule
 from simulate.world import World
 
-__all__ = ["Run", "replay_command", "run_schedule", "run_seed"]
-
 
 @dataclass(frozen=True, slots=True)
 class Run:

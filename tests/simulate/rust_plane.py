@@ -10,8 +10,6 @@ from noetl_worker.models import Dialect
 from noetl_worker.transport.transport import Response
 from simulate.plane import Command, Plane, TerminalSet, answer
 
-__all__ = ["RustPlane"]
-
 _ENDS: Final = {"command.completed": "COMPLETED", "command.failed": "FAILED"}
 _RESULTS: Final = ("call.done", "call.error")
 

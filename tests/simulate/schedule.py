@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from noetl_worker.models import Dialect
 
-__all__ = ["FAULTS", "LARGE", "WORKERS", "Fault", "Issue", "Schedule", "draw_fault", "make_restarts", "make_schedule"]
-
 WORKERS: Final = ("w1", "w2", "w3")
 PUBLISHING_S: Final = 60.0
 FAULTS_END_S: Final = 120.0

@@ -12,8 +12,6 @@ from noetl_worker.models import ToolResult
 from noetl_worker.tools.contract import ToolContext
 from simulate.clock import STRAND, Process
 
-__all__ = ["Simulated", "SimulatedTool"]
-
 
 @dataclass(frozen=True, slots=True)
 class Simulated:

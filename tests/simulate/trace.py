@@ -10,8 +10,6 @@ import structlog
 
 from simulate.clock import STRAND, Clock
 
-__all__ = ["Trace"]
-
 _LEFT_OUT = frozenset({"event", "log_level", "timestamp", "exc_info", "worker_id", "cause"})
 
 

@@ -23,8 +23,6 @@ from simulate.nats_link import NatsNetwork
 from simulate.tool import SimulatedTool
 from simulate.trace import Trace
 
-__all__ = ["WorkerProcess", "seams"]
-
 
 class _Keepalive(Keepalive):
     """The keepalive thread as a second strand of its process, on the one virtual loop."""

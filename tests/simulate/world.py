@@ -25,8 +25,6 @@ from simulate.schedule import Fault, Issue
 from simulate.trace import Trace
 from simulate.worker_process import WorkerProcess, seams
 
-__all__ = ["World"]
-
 COMMANDS: Final = "NOETL_COMMANDS"
 DURABLE: Final = "noetl_worker"
 QUIET_WITHIN_S: Final = 2_400.0

@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["ITEMS", "Seen", "ToolServer", "unused_port"]
-
 ITEMS = 35
 """What /pages, /offset and /cursor have between them: the fixtures' number."""
 

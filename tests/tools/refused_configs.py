@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["GIVEN", "OF_OTHER_MODULES", "PUT", "TABLES"]
-
 AUTH_TYPES = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
 NO_POSTGRES = "no connection; give 'auth', 'host' or 'connection_string'"
 NO_NATS = "a connection requires 'url', or 'auth' with the alias of a credential"

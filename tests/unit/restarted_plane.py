@@ -15,8 +15,6 @@ from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
 
-__all__ = ["EXECUTION", "FIRST", "LOOP", "OK", "Restarted", "asked", "checked"]
-
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 EXECUTION = f"/api/executions/{command().execution_id}"
 FIRST = 767527445728591916
