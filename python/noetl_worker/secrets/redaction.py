@@ -17,20 +17,6 @@ from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.wrapped import lines_in_document, lines_in_value
 
-__all__ = [
-    "MARK",
-    "excerpt",
-    "fit_result",
-    "known_here",
-    "redact_fields",
-    "redact_text",
-    "redact_value",
-    "remember",
-    "without_half_at_end",
-    "without_half_at_start",
-    "without_known",
-]
-
 _LONGEST_SECRET: Final = 8_192
 """A key file of 4 kB, in hex. A longer secret that begins in an excerpt is known by its lines only."""
 Known: TypeAlias = SecretTexts | Sequence[str]

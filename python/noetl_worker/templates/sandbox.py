@@ -18,22 +18,10 @@ from noetl_worker.errors import CredentialError
 from noetl_worker.templates import limits as template_limits
 from noetl_worker.templates.calls import Format, charge_call, charged
 from noetl_worker.templates.costs import ATTRIBUTE_AT, FILTER_COSTS, TEST_COSTS
-from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, to_text, truthy
+from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, to_text
 from noetl_worker.templates.keys import KEY_TYPES, CheckedNamespace, new_object
 from noetl_worker.templates.limits import Budget, budget_of, charge_operation, charge_slice, joined_size
 from noetl_worker.templates.redacted import check_read
-
-__all__ = [
-    "LENIENT",
-    "STRICT",
-    "Environment",
-    "MissingSecret",
-    "SecretEntry",
-    "TemplateScope",
-    "WithFallback",
-    "to_text",
-    "truthy",
-]
 
 _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
 """Variables that are no step's result: their `result` is a key or nothing."""

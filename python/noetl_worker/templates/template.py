@@ -28,9 +28,10 @@ from jinja2.runtime import Context, Undefined
 from noetl_worker.errors import CredentialError, TemplateError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.redaction import excerpt
+from noetl_worker.templates.filters import truthy
 from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source, text_size
 from noetl_worker.templates.redacted import RedactedValue
-from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, TemplateScope, WithFallback, truthy
+from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, TemplateScope, WithFallback
 
 __all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
 

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 from noetl_worker.dev.kept.runs import LAST, KeptRow, KeptRuns
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.dev.orchestration.step_alone import ItemPlace, StepAlone
+from noetl_worker.engine.pure.redact import MARK
 from noetl_worker.errors import PlaybookError
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
-from noetl_worker.secrets.redaction import MARK
 from noetl_worker.tools.fields import nearest
 
 _OF_THE_RUN: Final = frozenset(

@@ -27,8 +27,9 @@ from jinja2.environment import TemplateExpression
 from noetl_worker.dev.orchestration.python_templates import python_value
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.templates.filters import to_text
 from noetl_worker.templates.limits import Budget
-from noetl_worker.templates.sandbox import LENIENT, Environment, to_text
+from noetl_worker.templates.sandbox import LENIENT, Environment
 from noetl_worker.templates.template import native
 
 log = logging.getLogger(__name__)
