@@ -18,14 +18,14 @@ from noetl_worker.marks import ALL, Marks
 from noetl_worker.models.command import Command
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.store import has_packed
 from noetl_worker.plane.rules import DialectRules
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import check_given, mark_stored
-from noetl_worker.templates.template import PlainText, has_template, texts_in
+from noetl_worker.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"

@@ -20,13 +20,13 @@ import structlog
 
 from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
 from noetl_worker.models.command import Command
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing, until_it_passes
 from noetl_worker.secrets.credential_cache import Fetched, Key
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates.sandbox import SecretEntry
-from noetl_worker.templates.template import has_template, texts_in
+from noetl_worker.templates.template import has_template
 
 T = TypeVar("T")
 _log = structlog.get_logger("noetl_worker.credentials")

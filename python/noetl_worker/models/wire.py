@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -27,3 +27,16 @@ def fields_of(value: object) -> dict[str, Any]:
 def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
     """`result.context` of a plane's event, where both planes keep what a worker sent."""
     return fields_of(fields_of(event.get("result")).get("context"))
+
+
+def texts_in(value: JsonValue) -> Iterator[str]:
+    """Every text in a JSON value, at any depth; keys are none."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Final
 
 from noetl_worker import json_text
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, texts_in
 
 _DUMPED: Final = re.compile(
     r"[0-9a-fA-F]{6,16}: ((?:[0-9a-fA-F]{2,8} )+) .*"  # xxd
@@ -46,15 +46,8 @@ def lines_in_text(text: str, secrets: Sequence[str]) -> Iterator[str]:
 
 def lines_in_value(root: JsonValue, secrets: Sequence[str]) -> Iterator[str]:
     """Of each text in a JSON value."""
-    waiting = [root]
-    while waiting:
-        value = waiting.pop()
-        if type(value) is str:
-            yield from lines_in_text(value, secrets)
-        elif type(value) is dict:
-            waiting += value.values()
-        elif type(value) is list:
-            waiting += value
+    for text in texts_in(root):
+        yield from lines_in_text(text, secrets)
 
 
 def lines_in_document(data: bytes, secrets: Sequence[str]) -> Iterator[str]:

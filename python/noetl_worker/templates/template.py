@@ -70,19 +70,6 @@ def has_template(value: JsonValue) -> bool:
     return isinstance(value, (list, tuple)) and any(map(has_template, value))
 
 
-def texts_in(value: JsonValue) -> Iterator[str]:
-    """The texts inside a JSON value, in no order; keys of objects are left out."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-
-
 def render(
     value: JsonValue, variables: Mapping[str, JsonValue], *, strict: bool = False, undefined: JsonValue = None
 ) -> JsonValue:

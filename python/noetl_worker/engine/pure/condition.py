@@ -14,7 +14,7 @@ from noetl_worker.engine.pure.document import encode, lookup, parse, walk
 from noetl_worker.engine.pure.regex_automaton import KEPT, Automaton
 from noetl_worker.engine.pure.regex_dialect import compile_pattern
 from noetl_worker.errors import CaseError, ConditionError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, texts_in
 
 _RUST_FLOAT: Final = re.compile(
     r"[+-]?(?:inf|infinity|nan|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
@@ -67,7 +67,7 @@ def parse_condition(value: JsonValue, where: str) -> Condition:
     if op not in OPERATORS:
         raise CaseError("unknown_operator", f"{where}.op: no operator {quoted(op)}; one of {', '.join(OPERATORS)}")
     right = fields.get("right")
-    return Condition(left, op, right, _path_of(left), _is_marked(left), has_marks(right))
+    return Condition(left, op, right, _path_of(left), _is_marked(left), any(map(_is_marked, texts_in(right))))
 
 
 def _path_of(left: str) -> tuple[str, ...] | None:
@@ -78,21 +78,6 @@ def _path_of(left: str) -> tuple[str, ...] | None:
 
 def _is_marked(text: str) -> bool:
     return "{{" in text or "{%" in text
-
-
-def has_marks(value: JsonValue) -> bool:
-    """Whether any text in a JSON value (keys aside) has template marks."""
-    stack = [value]
-    while stack:
-        node = stack.pop()
-        if type(node) is str:
-            if _is_marked(node):
-                return True
-        elif type(node) is list:
-            stack.extend(node)
-        elif type(node) is dict:
-            stack.extend(node.values())
-    return False
 
 
 def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) -> JsonValue | LeftTemplate:

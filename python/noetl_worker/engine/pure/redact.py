@@ -16,7 +16,7 @@ from typing import Final
 
 from noetl_worker.engine.pure.secrets import MARK, MIN_SECRET_CHARS, Secrets, without_surrogates
 from noetl_worker.engine.short_keys import ByShortKey
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, texts_in
 
 __all__ = ["MARK", "MIN_SECRET_CHARS", "Named", "Redactor", "holds_text", "named_by", "redact_text"]
 
@@ -122,16 +122,7 @@ def _is_secret_word(previous: str, word: str) -> bool:
 
 def holds_text(value: JsonValue) -> bool:
     """Whether a text is anywhere in a value; keys are none."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if type(item) is str:
-            return True
-        if type(item) is dict:
-            waiting += item.values()
-        elif type(item) is list:
-            waiting += item
-    return False
+    return next(texts_in(value), None) is not None
 
 
 _REFERENCE_KINDS: Final = ("result_ref", "temp_ref")
