@@ -6,14 +6,11 @@ machine does not change them: CPU time, and the minimum.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 import workload
 
 CALLS = ["decode", "match_2500", "match_100000", "fit_2500", "fit_100000", "fit_1000000"]

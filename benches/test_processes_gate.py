@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 import check_gates
 
 PROGRAM = Path(__file__).with_name("bench_worker.py")
