@@ -11,11 +11,11 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
+from measured_process import cpu_s
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.registry import Registry
@@ -28,24 +28,6 @@ PYTHON = {"code": "result = {'n': n + 1}", "input": {"n": 1}}
 SHELL = {"command": "true"}
 
 
-def cpu_of_tree_s() -> float:
-    """User and system time of this process, its living children (Linux) and the dead ones; seconds."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    dead = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = own.ru_utime + own.ru_stime + dead.ru_utime + dead.ru_stime
-    ticks = os.sysconf("SC_CLK_TCK")
-    for process in descendants(os.getpid()):
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, fields[11:15])) / ticks  # utime stime cutime cstime
-    return total
-
-
-def descendants(process: int) -> Iterator[int]:
-    for child in map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()):
-        yield child
-        yield from descendants(child)
-
-
 async def cpu_per_command_ms(
     kind: str, config: dict[str, object], commands: int, confinement: Confinement = UNCONFINED
 ) -> float:
@@ -53,11 +35,11 @@ async def cpu_per_command_ms(
     context = tool_context(registry=registry)
     for _ in range(3):
         await registry.run_tool(kind, config, context)  # warm
-    before = cpu_of_tree_s()
+    before = cpu_s(os.getpid())
     for _ in range(commands):
         result = await registry.run_tool(kind, config, context)
         assert result.exit_code == 0, result
-    spent = cpu_of_tree_s() - before
+    spent = cpu_s(os.getpid()) - before
     await registry.aclose()
     return spent / commands * 1000
 
