@@ -129,7 +129,7 @@ def document(found: Mapping[str, Any]) -> str:
         _HEAD,
         *_where(found),
         *_noop(tables, found["counts"]),
-        *_rates(tables.get("rate", ())),
+        *_rates(tables["rate"]),
         *_recorded(tables["recorded"][0], found["counts"]["recorded"]),
         *_delays(tables["delay"]),
         *_processes(tables["processes"]),
@@ -149,7 +149,7 @@ def document(found: Mapping[str, Any]) -> str:
             "A noop's result comes with its claim, which grows too.",
         ),
         *_kinds(tables["kinds"]),
-        *_traces(found.get("traces")),
+        *_traces(found["traces"]),
         *_peers(found["peers"]),
         *_by_kind(found["by_kind"]),
         *_http(found["http"]),
@@ -212,9 +212,6 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
 
 
 def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not rows:
-        return []
-
     def row_of(row: Mapping[str, Any]) -> list[str]:
         worker, yardstick = row["worker"]["tool_start_ms"], row["yardstick"]["tool_start_ms"]
         return [
@@ -314,9 +311,7 @@ def _processes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    if rows is None:
-        return []
+def _traces(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     off, on = (row["worker"]["cpu_us"] for row in rows)
     return [
         "## With traces",

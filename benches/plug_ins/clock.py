@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,10 +17,7 @@ class ClockConfig:
 
 class ClockTool:
     kind: ClassVar[str] = "clock"
-    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = ClockConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
 
     async def run(self, config: ClockConfig, context: ToolContext) -> ToolResult:
         return ToolResult.success({"bench_started_at": time.monotonic()})
