@@ -13,15 +13,13 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import performance_page
 from bench_worker import rounded, where_and_when
-from measured_process import rss_mb
-from rig import Side, rig
-from scenario import Scenario, best, one_round
+from rig import rig
+from scenario import Scenario, figures_of
 
 NOOP: Final = Scenario(commands=4000, rounds=3)
 PEERS: Final = ("faststream", "taskiq")
@@ -38,18 +36,7 @@ async def of_noop(pure: str, peers: str) -> dict[str, dict[str, float]]:
             await stack.enter_async_context(here.yardstick(NOOP.slots)),
             *[await stack.enter_async_context(here.peer(name, NOOP.slots, peers)) for name in PEERS],
         ]
-        return await _in_turns(sides, NOOP)
-
-
-async def _in_turns(sides: Sequence[Side], scenario: Scenario) -> dict[str, dict[str, float]]:
-    answers = scenario.answers(scenario.kind)
-    for side in sides:
-        await side.load.send(answers, scenario.commands // 10)  # warm
-    rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
-    for _ in range(scenario.rounds):
-        for side in sides:
-            rounds[side.name].append(await one_round(side, answers, scenario.commands))
-    return {side.name: {**best(rounds[side.name]), "rss_mb": rss_mb(side.pid)} for side in sides}
+        return await figures_of(sides, NOOP)
 
 
 def versions(python: str) -> dict[str, str]:

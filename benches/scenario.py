@@ -109,15 +109,8 @@ async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:
         found: dict[str, Any] = {"scenario": asdict(scenario), "worker": {}}
         if scenario.idle_s:
             found["worker"]["idle_cpu_percent"] = await _idle_percent(worker, scenario.idle_s)
-        answers = scenario.answers(scenario.kind)
-        for side in sides:
-            await side.load.send(answers, max(1, scenario.commands // 10))  # warm
-        rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
-        for _ in range(scenario.rounds):
-            for side in sides:
-                rounds[side.name].append(await one_round(side, answers, scenario.commands))
-        for side in sides:
-            found.setdefault(side.name, {}).update(best(rounds[side.name]), rss_mb=rss_mb(side.pid))
+        for name, figures in (await figures_of(sides, scenario)).items():
+            found.setdefault(name, {}).update(figures)
         found["worker"]["first_claim_ms"] = worker.first_claim_ms
         if scenario.yardstick:
             found["cpu_to_yardstick"] = found["worker"]["cpu_us"] / found["yardstick"]["cpu_us"]
@@ -127,6 +120,18 @@ async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:
             for side in sides:
                 found[side.name]["tool_start_ms"] = min((one for at, one in times if at is side), key=_tail)
         return found
+
+
+async def figures_of(sides: Sequence[Side], scenario: Scenario) -> dict[str, dict[str, float]]:
+    """Of each side by its name, in turns: the best rate and the least CPU of all rounds."""
+    answers = scenario.answers(scenario.kind)
+    for side in sides:
+        await side.load.send(answers, max(1, scenario.commands // 10))  # warm
+    rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
+    for _ in range(scenario.rounds):
+        for side in sides:
+            rounds[side.name].append(await one_round(side, answers, scenario.commands))
+    return {side.name: {**best(rounds[side.name]), "rss_mb": rss_mb(side.pid)} for side in sides}
 
 
 async def one_round(side: Side, answers: Answers, commands: int) -> dict[str, float]:
