@@ -7,7 +7,6 @@ deadline for the whole, redirects followed by us, the body within a limit. Sides
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -18,7 +17,7 @@ import httpx
 import uvloop
 
 import performance_page
-from bench_worker import rounded, where_and_when
+from bench_worker import where_and_when
 from counts import count_parts
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.http.answer import read
@@ -110,8 +109,7 @@ async def measured() -> dict[str, Any]:
 
 def main() -> None:
     found = {**where_and_when(), **uvloop.run(measured())}
-    performance_page.HTTP.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
-    performance_page.write()
+    performance_page.keep(performance_page.HTTP, found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any, Final
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import performance_page
-from bench_worker import rounded, where_and_when
+from bench_worker import where_and_when
 from compat.postgres_server import PostgresServer
 from compat.published_worker import PROGRAM, VERSION
 from load import quantiles
@@ -147,8 +146,7 @@ def main() -> None:
         "published": VERSION,
         "kinds": asyncio.run(of_kinds(options.before, options.rounds, options.share)),
     }
-    performance_page.KINDS.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
-    performance_page.write()
+    performance_page.keep(performance_page.KINDS, found)
 
 
 if __name__ == "__main__":

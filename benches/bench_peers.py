@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import performance_page
-from bench_worker import rounded, where_and_when
+from bench_worker import where_and_when
 from rig import rig
 from scenario import Scenario, figures_of
 
@@ -56,8 +56,7 @@ def main() -> None:
         "versions": versions(peers),
         "noop": asyncio.run(of_noop(pure, peers)),
     }
-    performance_page.PEERS.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
-    performance_page.write()
+    performance_page.keep(performance_page.PEERS, found)
 
 
 if __name__ == "__main__":

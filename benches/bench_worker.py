@@ -25,6 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import performance_page
 from counts import count_calls, count_worker, count_yardstick
 from faults.figures import machine_class
+from performance_page import rounded
 from rig import rig
 from scenario import KINDS, SAMPLED_OUT, Scenario, in_turns, run
 
@@ -141,15 +142,6 @@ async def _processes(*, quick: bool) -> list[dict[str, Any]]:
     return await in_turns([_quick(scenario) if quick else scenario for scenario in scenarios], give_way=True)
 
 
-def rounded(value: Any) -> Any:
-    """Four digits say all that such a measurement knows."""
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
-
-
 def _scenario(options: argparse.Namespace) -> Scenario:
     given = {
         field.name: getattr(options, field.name) for field in dataclasses.fields(Scenario) if field.name in options
@@ -186,14 +178,12 @@ def main() -> None:
     options = _parser().parse_args()
     if options.command == "run":
         print(json.dumps(rounded({**where_and_when(), **asyncio.run(_one(_scenario(options)))}), indent=1))
-        return
-    if options.command == "processes":
+    elif options.command == "processes":
         print(json.dumps(rounded(asyncio.run(_processes(quick=options.quick))), indent=1))
-        return
-    if options.command == "write":
-        found = rounded(asyncio.run(_all(quick=options.quick)))
-        performance_page.FIGURES.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    performance_page.write()
+    elif options.command == "write":
+        performance_page.keep(performance_page.FIGURES, asyncio.run(_all(quick=options.quick)))
+    else:
+        performance_page.write()
 
 
 if __name__ == "__main__":

@@ -119,6 +119,21 @@ def load() -> dict[str, Any]:
     return {**found, "peers": peers, "by_kind": by_kind, "http": http}
 
 
+def rounded(value: Any) -> Any:
+    """Four digits say all that such a measurement knows; counts stay."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def keep(file: Path, found: Mapping[str, Any]) -> None:
+    """Write the figures of a run, and the page with them."""
+    file.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
+    write()
+
+
 def write() -> None:
     DOCUMENT.write_text(document(load()), encoding="utf-8")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from performance_page import measured_on
+from performance_page import measured_on, rounded
 
 FIGURES: Final = Path(__file__).with_name("scale.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs/scale.md"
@@ -110,7 +110,7 @@ def load() -> dict[str, Any]:
 
 def keep(found: Mapping[str, Any]) -> None:
     """Add to the figures, and write the page when all are there."""
-    whole = {**(load() if FIGURES.exists() else {}), **_rounded(found)}
+    whole = {**(load() if FIGURES.exists() else {}), **rounded(found)}
     FIGURES.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     if "real_plane" in whole and "load" in whole:
         DOCUMENT.write_text(document(whole), encoding="utf-8")
@@ -242,12 +242,3 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _rounded(value: Any) -> Any:
-    """Four digits say all that such a measurement knows; counts stay."""
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    return value
