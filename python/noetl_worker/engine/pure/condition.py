@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from noetl_worker.engine.pure.document import encode, lookup, parse, walk
+from noetl_worker.engine.pure.document import encode, parse, walk
 from noetl_worker.engine.pure.regex_automaton import KEPT, Automaton
 from noetl_worker.engine.pure.regex_dialect import compile_pattern
 from noetl_worker.errors import CaseError, ConditionError
@@ -84,9 +84,8 @@ def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) ->
     """Find the left value: tool data, then an exact variable, then a template, then the text itself."""
     if condition.path is not None:
         return walk(data, condition.path)
-    found, value = lookup(variables, condition.left)
-    if found:
-        return value
+    if type(variables) is dict and condition.left in variables:
+        return variables[condition.left]
     return LeftTemplate(condition.left) if condition.left_has_marks else condition.left
 
 
@@ -131,10 +130,6 @@ def _as_double(value: JsonValue) -> float:
     raise ConditionError("not_numeric", f"{kind_of(value)} cannot be ordered")
 
 
-def _is_truthy(value: JsonValue) -> bool:
-    return bool(value)
-
-
 def _contains(left: JsonValue, right: JsonValue) -> bool:
     return (right if type(right) is str else "") in (left if type(left) is str else "")
 
@@ -173,8 +168,8 @@ OPERATORS: Final[dict[str, Callable[[JsonValue, JsonValue], bool]]] = {
     "lte": lambda left, right: _as_double(left) <= _as_double(right),
     "contains": _contains,
     "matches": _matches,
-    "truthy": lambda left, _right: _is_truthy(left),
-    "falsy": lambda left, _right: not _is_truthy(left),
+    "truthy": lambda left, _right: bool(left),
+    "falsy": lambda left, _right: not left,
     "in": _is_in,
     "not_in": lambda left, right: not _is_in(left, right),
 }

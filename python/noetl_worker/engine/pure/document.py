@@ -111,13 +111,6 @@ def _array_index(segment: str) -> int | None:
     return int(segment)
 
 
-def lookup(value: JsonValue, name: str) -> tuple[bool, JsonValue]:
-    """Return (found, value) of an exact key; a value that is no object has none."""
-    if type(value) is dict and name in value:
-        return True, value[name]
-    return False, None
-
-
 class DocumentReader:
     """The specification: one pass, left to right; the first thing wrong decides the error."""
 

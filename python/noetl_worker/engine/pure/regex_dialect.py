@@ -53,7 +53,6 @@ class _Modes:
     ignore_case: bool = False
     multi_line: bool = False
     dot_all: bool = False
-    swap_greed: bool = False
     verbose: bool = False
 
 
@@ -204,7 +203,7 @@ class _Reader:
     def _with_flag(self, modes: _Modes, flag: str, on: bool) -> _Modes:
         if (flag == "R" and on) or (flag == "u" and not on):
             self._unsupported(f"flag {flag}")
-        names = {"i": "ignore_case", "m": "multi_line", "s": "dot_all", "U": "swap_greed", "x": "verbose"}
+        names = {"i": "ignore_case", "m": "multi_line", "s": "dot_all", "x": "verbose"}
         return replace(modes, **{names[flag]: on}) if flag in names else modes
 
     def _end_branch(self) -> None:
