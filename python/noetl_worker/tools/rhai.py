@@ -10,7 +10,6 @@ differs-from-upstream: the published tool has no limits at all, allows `eval` an
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http import egress
+from noetl_worker.tools.kinds.requirements import missing
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_answer import AnswerTooLong
@@ -105,7 +105,8 @@ class RhaiTool:
                 the playbook go on as if nothing had happened on the Rust plane, where the published worker fails it.
             ConfigurationError: the script does not parse, or this install has no native build.
         """
-        _check_native()
+        if missing(self):
+            raise ConfigurationError(_INSTALL)
         timeout_s = time_left(config.timeout, context)
         try:
             run = await self._runner.run(
@@ -170,15 +171,6 @@ def _without_half(output: str) -> str:
     if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
         return output
     return without_half_at_end(data.removesuffix(b"\n")).decode("utf-8", "replace") + "\n"
-
-
-def _check_native() -> None:
-    try:
-        core = importlib.import_module("noetl_worker._core")
-    except ImportError as error:
-        raise ConfigurationError(_INSTALL) from error
-    if "rhai" not in core.FEATURES:
-        raise ConfigurationError(_INSTALL)
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
