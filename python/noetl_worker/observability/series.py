@@ -7,6 +7,7 @@ the main loop; a number that two threads add to at the same moment may lose one.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
@@ -56,15 +57,6 @@ class Times:
 SeriesT = TypeVar("SeriesT", Count, Level, Times)
 
 
-class _ByLabels(dict[tuple[str, ...], SeriesT]):
-    def __init__(self, made: Callable[[], SeriesT]) -> None:
-        self._made: Callable[[], SeriesT] = made
-
-    def __missing__(self, values: tuple[str, ...]) -> SeriesT:
-        made = self[values] = self._made()
-        return made
-
-
 class MetricFamily(Collector, Generic[SeriesT]):
     """The series of one name: one without labels, or one for each combination of label values that was used."""
 
@@ -72,7 +64,7 @@ class MetricFamily(Collector, Generic[SeriesT]):
         self, name: str, text: str, labels: Sequence[str], made: Callable[[], SeriesT], registry: CollectorRegistry
     ) -> None:
         self._name, self._text, self._labels = name, text, labels
-        self.series: Final[_ByLabels[SeriesT]] = _ByLabels(made)
+        self.series: Final[defaultdict[tuple[str, ...], SeriesT]] = defaultdict(made)
         """By label values. Each appears, at zero, the first time it is asked for."""
         registry.register(self)
 
