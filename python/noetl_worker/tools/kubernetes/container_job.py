@@ -85,7 +85,7 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
     """Each volume has a name and one source, each mount a path and a volume that is there."""
     known = ", ".join(_VOLUME_SOURCES)
     for volume in volumes:
-        sources = {_snake_word(key): value for key, value in volume.items() if key != "name"}
+        sources = {snake_word(key): value for key, value in volume.items() if key != "name"}
         if not volume.get("name") or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
             raise ValueError(f"each of volumes needs 'name' and one of {known}")
         [(source, about)] = sources.items()
@@ -143,10 +143,15 @@ def job_name(context: ToolContext) -> str:
     A command that is run again after a crash has the same name, and finds its Job. A task of a sequence may run
     several times within one command, so its name is new each time.
     """
+    slug = re.sub(r"[^a-z0-9]+", "-", context.command.step.lower())[:20].strip("-") or "step"
+    return f"noetl-container-{slug}-{context.command.execution_id}-{own_letters(context, 6)}"
+
+
+def own_letters(context: ToolContext, count: int) -> str:
+    """Of a Job's name: the same for each delivery of one attempt of a command, but new for each run of a task."""
     command = context.command
     identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
-    slug = re.sub(r"[^a-z0-9]+", "-", command.step.lower())[:20].strip("-") or "step"
-    return f"noetl-container-{slug}-{command.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:count]
 
 
 def labels_of(kind: str, context: ToolContext) -> dict[str, JsonValue]:
@@ -206,7 +211,7 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
     volume: dict[str, JsonValue] = {"name": entry["name"]}
     for key, given in entry.items():
-        names = _VOLUME_SOURCES.get(_snake_word(key))
+        names = _VOLUME_SOURCES.get(snake_word(key))
         if names is not None:
             about = (given or {}).items()
             volume[_camel_word(key)] = {names.get(word, _camel_word(word)): value for word, value in about}
@@ -222,7 +227,7 @@ def _camel_word(word: str) -> str:
     return first + "".join(part.capitalize() for part in rest)
 
 
-def _snake_word(word: str) -> str:
+def snake_word(word: str) -> str:
     return _CAPITAL.sub("_", word).lower()
 
 
@@ -247,7 +252,6 @@ class PodState:
     """The newest pod of a Job."""
 
     name: str | None = None
-    phase: str | None = None
     exit_code: int | None = None
     reason: str | None = None
     """OOMKilled, Error, ImagePullBackOff, Unschedulable, Evicted, ..."""
@@ -275,7 +279,6 @@ def pod_state(pods: Sequence[Mapping[str, Any]]) -> PodState:
     reported = ended or waiting or unscheduled
     return PodState(
         name=pod.get("metadata", {}).get("name"),
-        phase=status.get("phase"),
         exit_code=ended.get("exitCode"),
         reason=reported.get("reason") or status.get("reason"),
         message=reported.get("message") or status.get("message"),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
-from uuid import uuid4
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
@@ -22,11 +19,12 @@ from noetl_worker.tools.kubernetes.container_job import (
     check_variable_name,
     kubernetes_resources,
     labels_of,
+    own_letters,
+    snake_word,
 )
 
 MAX_SCRIPT_BYTES: Final = 1_000_000
 """What a ConfigMap holds, with room for its other fields."""
-_CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
     Raises:
         ConfigurationError: a field of another type, or a value that no Job can have.
     """
-    named = {_CAMEL.sub("_", name).lower(): value for name, value in job.items()}
+    named = {snake_word(name): value for name, value in job.items()}
     given, unknown = fields.canonical("script: job", named, JobConfig, {"service_account_name": "service_account"})
     made: JobConfig = fields.decode("script: job", JobConfig, given, named)
     return made, unknown
@@ -76,9 +74,7 @@ def job_name(context: ToolContext) -> str:
 
     A task of a sequence may run several times within one command: there it is new each time.
     """
-    command = context.command
-    identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
-    return f"noetl-script-{command.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    return f"noetl-script-{context.command.execution_id}-{own_letters(context, 8)}"
 
 
 def manifests(
