@@ -42,7 +42,7 @@ _EXCERPT: Final = 160
 _REASON: Final = 500
 """Characters of what an exception says: some quote all that they were given."""
 _MISSING: Final = object()
-_SPACE: Final = re.compile(r"\s*")
+_COMMENT: Final = re.compile(r"\s*\{#.*?#\}", re.DOTALL)
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _ENTRY_BYTES: Final = 20
 """Of a name and its value in JSON, but for texts."""
@@ -124,19 +124,10 @@ def _render(
 
 def _is_comment(text: str) -> bool:
     """Whether there is nothing but `{# ... #}` in a text; beside other text `{#` may be a shell's `${#list}`."""
-    position = _space_at(text, 0)
-    while text.startswith("{#", position):
-        end = text.find("#}", position + 2)
-        if end < 0:
-            return False
-        position = _space_at(text, end + 2)
-    return position == len(text)
-
-
-def _space_at(text: str, start: int) -> int:
-    """Where the white space that begins at `start` ends."""
-    found = _SPACE.match(text, start)
-    return found.end() if found else start
+    end = 0
+    while found := _COMMENT.match(text, end):
+        end = found.end()
+    return not text[end:].strip()
 
 
 def _render_text(
