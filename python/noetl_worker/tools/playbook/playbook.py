@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused, ToolError
 from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import plane_failure
@@ -236,6 +236,4 @@ def _beside(
     data = {**started, "async": False}
     if not context.command.form.child_is_its_status:
         return {**data, "status": dict(status)}
-    variables = status.get("variables")
-    found = variables if isinstance(variables, dict) else {}
-    return {**status, **data, "status": state_of(status), "variables": found}
+    return {**status, **data, "status": state_of(status), "variables": fields_of(status.get("variables"))}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from noetl_worker.errors import ConfigurationError, ControlPlaneError
 from noetl_worker.models.spellings import inputs_of
 from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import plane_failure
@@ -56,7 +56,7 @@ class WorkbookTool:
         entry = _named(await _playbook(context), config.entry)
         kind, tool = _tool_of(config.entry, entry)
         inputs = inputs_of(context.worker.fields_of(kind))
-        own = {key: value for at in (entry, tool) for name in inputs for key, value in _object(at, name).items()}
+        own = {key: value for at in (entry, tool) for name in inputs for key, value in fields_of(at.get(name)).items()}
         local = {**{name: context.values.render(value) for name, value in own.items()}, **config.input}
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
@@ -119,8 +119,3 @@ def _reads_keychain(value: JsonValue) -> bool:
     if isinstance(value, Mapping):
         return any(map(_reads_keychain, value.values()))
     return isinstance(value, list) and any(map(_reads_keychain, value))
-
-
-def _object(owner: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
-    value = owner.get(name)
-    return value if isinstance(value, Mapping) else {}
