@@ -18,9 +18,6 @@ SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS catalog (
   catalog_id INTEGER PRIMARY KEY, path TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL,
   content TEXT NOT NULL, created_at REAL NOT NULL, UNIQUE (path, version));
-CREATE TABLE IF NOT EXISTS executions (
-  execution_id INTEGER PRIMARY KEY, catalog_id INTEGER NOT NULL, path TEXT NOT NULL, version INTEGER NOT NULL,
-  parent_execution_id INTEGER, status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL, error TEXT);
 CREATE TABLE IF NOT EXISTS commands (
   event_id INTEGER PRIMARY KEY, command_ref TEXT NOT NULL UNIQUE, execution_id INTEGER NOT NULL, node TEXT NOT NULL,
   action TEXT NOT NULL, context BLOB NOT NULL, meta BLOB NOT NULL, status TEXT NOT NULL, worker_id TEXT,

@@ -150,13 +150,6 @@ class Dispatcher:
         events = self._python_end(execution) if self._settings.dialect is Dialect.PYTHON else self._rust_end(execution)
         if events:
             self._log.append(events)
-        self.record_end(execution)
-
-    def record_end(self, execution: Execution) -> None:
-        self._log.db.execute(
-            "UPDATE executions SET status = ?, ended_at = ?, error = ? WHERE execution_id = ?",
-            (execution.status, execution.ended_at, execution.error, execution.execution_id),
-        )
 
     def _python_end(self, execution: Execution) -> list[LoggedEvent]:
         is_first = len(execution.completed_steps) < 2

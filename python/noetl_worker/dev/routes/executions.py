@@ -132,13 +132,6 @@ class Executions:
             variables={} if self._is_rust else {key: value for key, value in workload.items() if key != "ctx"},
         )
         self._by_id[execution.execution_id] = execution
-        self._log.db.execute(
-            "INSERT INTO executions VALUES (?, ?, ?, ?, ?, 'RUNNING', ?, NULL, NULL)",
-            (
-                execution.execution_id, entry.catalog_id, entry.path, entry.version, parent_execution_id,
-                execution.started_at,
-            ),
-        )  # fmt: skip
         self._log.append(self._opening(execution))
         if playbook is None:
             return execution, 0
@@ -225,7 +218,6 @@ class Executions:
                 )
             ]
         )  # fmt: skip
-        self._dispatcher.record_end(execution)
         self._dispatcher.on_change()
 
     def _family(self, execution: Execution) -> list[Execution]:
