@@ -218,7 +218,7 @@ def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
     try:
         charge_source(budget, source, environment.lex(source))
         tree = environment.parse(source)
-        expression = _only_expression(tree)
+        expression = only_expression(tree)
         if isinstance(expression, nodes.Filter) and expression.name == "tojson":
             expression = expression.node
         if expression is not None:
@@ -235,7 +235,7 @@ _KEPT: Final[dict[bool, dict[str, _Compiled]]] = {False: {}, True: {}}
 """By whether they are strict: the templates that are compiled."""
 
 
-def _only_expression(tree: nodes.Template) -> nodes.Expr | None:
+def only_expression(tree: nodes.Template) -> nodes.Expr | None:
     """The expression of a text that is one `{{ }}` with nothing but white space around it."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None

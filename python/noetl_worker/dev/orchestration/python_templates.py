@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined, Template
 from jinja2.environment import TemplateExpression
 from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,6 +22,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.templates.calls import charged
 from noetl_worker.templates.costs import FILTER_COSTS
 from noetl_worker.templates.sandbox import Environment
+from noetl_worker.templates.template import only_expression
 
 _NAME: Final = re.compile(r"\s*\{\{\s*(\w+)\s*\}\}\s*")
 _PATH: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
@@ -44,8 +45,8 @@ def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = T
         return scope[name[1]]  # recorded (shell-forms): a step called `none` too
     seen = {key: value if key == "output" else _seen(value) for key, value in scope.items()}
     try:
-        compiled = _compiled(text)
-        found = compiled(**seen) if isinstance(compiled, TemplateExpression) else compiled.render(seen)
+        template = compiled(_ENGINE, text)
+        found = template(**seen) if isinstance(template, TemplateExpression) else template.render(seen)
         if not is_read and _PATH.fullmatch(text) is None:
             return str(found)
         plain = _plain(found)  # says what is missing, anywhere in it
@@ -102,20 +103,13 @@ class _Engine(Environment):
 _ENGINE: Final = _Engine()
 
 
-@lru_cache(maxsize=256)
-def _compiled(text: str) -> Template | TemplateExpression:
+@lru_cache(maxsize=512)
+def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
+    """For the engine of either plane: a text that is one expression gives its value, any other one is printed."""
     expression = _EXPRESSION.fullmatch(text)
-    if expression is not None and _is_one_expression(text):
-        return _ENGINE.compile_expression(expression[1], undefined_to_none=False)
-    return _ENGINE.from_string(text)
-
-
-def _is_one_expression(text: str) -> bool:
-    try:
-        body = _ENGINE.parse(text.strip()).body
-    except TemplateSyntaxError:
-        return False  # the rendering says what is wrong
-    return len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1
+    if expression is not None and only_expression(engine.parse(text.strip())) is not None:
+        return engine.compile_expression(expression[1], undefined_to_none=False)
+    return engine.from_string(text)
 
 
 def _plain(value: Any) -> JsonValue:

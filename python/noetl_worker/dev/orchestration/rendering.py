@@ -17,14 +17,13 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final
 
 from jinja2 import Environment as Syntax
-from jinja2 import Template, TemplateSyntaxError, Undefined, nodes
+from jinja2 import TemplateSyntaxError, Undefined, nodes
 from jinja2.environment import TemplateExpression
 
-from noetl_worker.dev.orchestration.python_templates import python_value
+from noetl_worker.dev.orchestration.python_templates import compiled, python_value
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.templates.filters import to_text
@@ -34,7 +33,6 @@ from noetl_worker.templates.template import native
 
 log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
-_EXPRESSION: Final = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)
 _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -104,25 +102,12 @@ def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
 def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
     """The value of a text that is one expression; any other text as the Rust plane prints it."""
     try:
-        compiled = _compiled(text)
-        if isinstance(compiled, TemplateExpression):
-            return native(compiled(**scope), Budget())
-        return compiled.render(dict(scope))
+        template = compiled(_ENGINE, text)
+        if isinstance(template, TemplateExpression):
+            return native(template(**scope), Budget())
+        return template.render(dict(scope))
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
-
-
-@lru_cache(maxsize=256)
-def _compiled(text: str) -> Template | TemplateExpression:
-    expression = _EXPRESSION.fullmatch(text)
-    if expression is not None and _is_one_expression(text):
-        return _ENGINE.compile_expression(expression[1])
-    return _ENGINE.from_string(text)
-
-
-def _is_one_expression(text: str) -> bool:
-    body = _SYNTAX.parse(text.strip()).body
-    return len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1
 
 
 def _as_rust_prints(value: Any) -> str:
