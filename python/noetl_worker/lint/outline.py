@@ -8,7 +8,6 @@ from typing import Any
 
 from noetl_worker.lint.positions import Path
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.templates.template import has_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,6 @@ class ToolPart:
     @property
     def kind(self) -> str:
         return str(self.config.get("kind", ""))
-
-
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    path: Path
-    text: str
 
 
 def mapping(value: object) -> Mapping[str, Any]:
@@ -113,11 +106,10 @@ def _task(path: Path, task: object) -> Iterator[ToolPart]:
     yield ToolPart(path, task, str(task.get("name") or f"task_{path[-1]}"), is_task=True)
 
 
-def texts_below(path: Path, value: object) -> Iterator[TextPart]:
-    """Every text with a template, keys excepted."""
+def texts_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:
+    """Every text with its path, keys excepted."""
     if isinstance(value, str):
-        if has_template(value):
-            yield TextPart(path, value)
+        yield path, value
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from texts_below((*path, key), item)

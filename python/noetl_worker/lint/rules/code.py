@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import ToolPart, tools_of
+from noetl_worker.lint.outline import ToolPart, texts_below, tools_of
 from noetl_worker.lint.positions import Path
 from noetl_worker.secrets.strength import Strength, strength_of
 from noetl_worker.templates.template import has_template
@@ -47,7 +47,7 @@ def check_code(inspection: Inspected) -> None:
         elif part.kind == "shell":
             _check_shell(inspection, part)
     for name in ("workload", "workflow", "workbook"):
-        for path, text in _texts((name,), inspection.document.get(name)):
+        for path, text in texts_below((name,), inspection.document.get(name)):
             _check_secret(inspection, path, text)
 
 
@@ -156,17 +156,6 @@ def _line_of_open_quote(text: str) -> int:
 
 
 # ── secrets ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def _texts(path: Path, value: object) -> Iterator[tuple[Path, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _texts((*path, key), item)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _texts((*path, index), item)
 
 
 def _check_secret(inspection: Inspected, path: Path, text: str) -> None:

@@ -26,9 +26,9 @@ def templates_of(inspection: Inspected) -> Iterator[Reading]:
     """Of the workflow and the workbook; the code of scripts is none."""
     document = inspection.document
     for name in ("workflow", "workbook"):
-        for part in texts_below((name,), document.get(name)):
-            if not (part.path[-1] in _CODE and "tool" in part.path):
-                yield read_template(part.path, part.text)
+        for path, text in texts_below((name,), document.get(name)):
+            if has_template(text) and not (path[-1] in _CODE and "tool" in path):
+                yield read_template(path, text)
 
 
 def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
