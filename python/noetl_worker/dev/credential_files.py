@@ -47,7 +47,7 @@ def given_credential(text: str) -> LocalCredential:
     if not equals or not name.strip() or not path.strip():
         raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")
     file = Path(path.strip()).expanduser()
-    return _credential(name.strip(), _document(file), f"--credential {name.strip()}={file}")
+    return _credential(name.strip(), document_of(file), f"--credential {name.strip()}={file}")
 
 
 def credentials_beside(playbook: Path) -> list[LocalCredential]:
@@ -55,14 +55,19 @@ def credentials_beside(playbook: Path) -> list[LocalCredential]:
     for name in BESIDE:
         file = playbook.parent / name
         if file.is_file():
-            document = _document(file)
+            document = document_of(file)
             if not isinstance(document, dict):
                 raise PlaybookError(f"{file}: a mapping of names to credentials, {{NAME: {_FORM}}}")
             return [_credential(str(key), value, f"{file}: {key}") for key, value in document.items()]
     return []
 
 
-def _document(file: Path) -> object:
+def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
+    """What a file says in YAML; `otherwise`: what the error calls one that says nothing in it.
+
+    Raises:
+        PlaybookError: it cannot be read; nothing of what it has is in the error.
+    """
     try:
         return yaml.load(file.read_text(encoding="utf-8"), JsonLoader)  # JSON is YAML
     except OSError as error:
@@ -71,7 +76,7 @@ def _document(file: Path) -> object:
         # The parser's own words quote what it read.
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise PlaybookError(f"{file}: neither JSON nor YAML{where}") from None
+        raise PlaybookError(f"{file}: {otherwise}{where}") from None
 
 
 def _credential(name: str, document: object, source: str) -> LocalCredential:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from noetl_worker.dev.credential_files import document_of
 from noetl_worker.errors import PlaybookError
 from noetl_worker.lint.codes import CODES
 from noetl_worker.tools.fields import nearest
-from noetl_worker.yaml_text import UNREADABLE, JsonLoader
 
 NAME: Final = ".noetl-check.yaml"
 _PLANES: Final = ("python", "rust")
@@ -57,7 +55,7 @@ def settings_beside(folder: Path) -> CheckSettings:
 
 
 def _read(file: Path) -> CheckSettings:
-    document = _document(file)
+    document = document_of(file, "not YAML")
     if not isinstance(document, dict):
         raise PlaybookError(f"{file}: write a mapping, such as `ignore: [NW309]`")
     known = tuple(CheckSettings.__dataclass_fields__)
@@ -89,18 +87,7 @@ def _check(source: str, given: Mapping[str, Any]) -> None:
 
 def credential_names(file: Path) -> Sequence[str]:
     """Of a file {NAME: {type, data}}, as `dev` reads it; nothing of a value is in an error."""
-    document = _document(file)
+    document = document_of(file, "not YAML")
     if not isinstance(document, dict):
         raise PlaybookError(f"{file}: a mapping of names to credentials is needed")
     return [str(name) for name in document]
-
-
-def _document(file: Path) -> object:
-    try:
-        return yaml.load(file.read_text(encoding="utf-8"), JsonLoader)
-    except OSError as error:
-        raise PlaybookError(f"{file}: {error.strerror or error}") from error
-    except UNREADABLE as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise PlaybookError(f"{file}: not YAML{where}") from None
