@@ -39,20 +39,13 @@ class Unreadable(NamedTuple):
 class PlaybookText:
     """`value` is None where `unreadable` says why."""
 
-    text: str
+    lines: list[str]
     value: JsonValue = None
     unreadable: Unreadable | None = None
     duplicates: list[tuple[str, Place, Place]] = field(default_factory=list)
     """Key, where it stands again, where it stood first."""
     _keys: dict[Path, Place] = field(default_factory=dict)
     _nodes: dict[Path, Any] = field(default_factory=dict)
-    _lines: list[str] = field(default_factory=list)
-
-    @property
-    def lines(self) -> list[str]:
-        if not self._lines:
-            self._lines = self.text.split("\n")
-        return self._lines
 
     def key(self, path: Path) -> Place:
         """Where the key of a value stands; of an item of a list, the item."""
@@ -98,7 +91,7 @@ class PlaybookText:
 
 def read_text(text: str) -> PlaybookText:
     """Never raises: what is wrong is in `unreadable`."""
-    read = PlaybookText(text)
+    read = PlaybookText(text.split("\n"))
     loader = None
     try:
         loader = yaml_text.JsonLoader(text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
 
@@ -21,7 +21,7 @@ _ALWAYS: Final = frozenset(
     }
 )  # fmt: skip
 """Of either plane and of the worker (protocol/command.md#names)."""
-_OF_EVERY_STEP: Final = frozenset(
+OF_EVERY_STEP: Final = frozenset(
     {
         "data", "result", "status", "error", "context", "meta", "name", "_ref", "_store", "_uri", "reference", "ref",
         "extracted", "results", "items", "_count", "_truncated",
@@ -85,26 +85,15 @@ def _set_below(value: object) -> Iterator[str]:
 # ── results ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class ResultKeys(NamedTuple):
-    own: frozenset[str]
-    """Those of the tool."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """All that may be asked of a step."""
-        return self.own | _OF_EVERY_STEP
-
-
-def result_keys(step: StepPart) -> ResultKeys | None:
-    """The keys of a step's result; None: not known."""
+def result_keys(step: StepPart) -> frozenset[str] | None:
+    """The keys that the tool gives a step's result, beside OF_EVERY_STEP; None: not known."""
     tool = step.value.get("tool")
     if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
         return None
     if any(block.get(name) for block in (tool, step.value) for name in ("output", "output_select")):
         return None
     kind = tool.get("kind")
-    own = _python_keys(str(tool.get("code", ""))) if kind == "python" else _OF_KINDS.get(str(kind))
-    return None if own is None else ResultKeys(own)
+    return _python_keys(str(tool.get("code", ""))) if kind == "python" else _OF_KINDS.get(str(kind))
 
 
 def _python_keys(code: str) -> frozenset[str] | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
-from noetl_worker.lint.rules.known_names import ResultKeys, items_and_tasks, known_names, result_keys
+from noetl_worker.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
 from noetl_worker.lint.rules.template_names import Chain, Reading, Word, read_template
 from noetl_worker.templates.sandbox import LENIENT
 from noetl_worker.templates.template import has_template
@@ -74,7 +74,7 @@ def _check_chain(
     reading: Reading,
     chain: Chain,
     known: frozenset[str],
-    keys: dict[str, ResultKeys],
+    keys: dict[str, frozenset[str]],
     workload: Mapping[str, object],
 ) -> None:
     root, *below = chain.names
@@ -86,12 +86,11 @@ def _check_chain(
             guess = nearest(below[0], sorted(workload))
             _add(inspection, reading, Word(below[0], chain.line), "NW309", f"workload has no '{below[0]}'{guess}")
     elif root in keys and below:
-        result = keys[root]
-        name = below[0]
-        if len(below) > 1 and name in ("data", "result", "context") and name not in result.own:
+        own, name = keys[root], below[0]
+        if len(below) > 1 and name in ("data", "result", "context") and name not in own:
             name = below[1]
-        if name not in result.names:
-            guess = nearest(name, sorted(result.names))
+        if name not in own | OF_EVERY_STEP:
+            guess = nearest(name, sorted(own | OF_EVERY_STEP))
             _add(inspection, reading, Word(name, chain.line), "NW306", f"the result of '{root}' has no '{name}'{guess}")
 
 
