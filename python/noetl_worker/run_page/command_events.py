@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Final, Protocol
 
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import context_of
 from noetl_worker.run_page.run import CommandState, ExecutionRun, RunCommand, as_dict
 
 _OF_TASKS: Final = ":task_sequence"
@@ -29,11 +30,6 @@ class ToolOutcome:
 
 class RunDialect(Protocol):
     """What the events of one plane mean."""
-
-    def command_id(self, event: Mapping[str, Any]) -> str:
-        """Empty where an event names none."""
-
-    def worker(self, event: Mapping[str, Any]) -> str: ...
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         """Of an event that ends a command or its call."""
@@ -60,7 +56,7 @@ def fold(
     commands = dialect.issued(events, asked)
     known = {command.command_id: command for command in commands if command.command_id}
     for event in sorted(events, key=_order):
-        if not (command_id := dialect.command_id(event)):
+        if not (command_id := command_of(event)):
             continue
         command = known.get(command_id)
         if command is None:  # its command.issued is on no page
@@ -77,7 +73,7 @@ def _order(event: Mapping[str, Any]) -> tuple[float, int]:
 
 def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) -> None:
     name, at = event.get("event_type"), time_of(event.get("created_at"))
-    command.worker = dialect.worker(event) or command.worker
+    command.worker = str(context_of(event).get("worker_id") or command.worker)
     is_over = command.state in (CommandState.DONE, CommandState.FAILED)
     if name == "command.claimed":
         command.attempts += 1
@@ -114,6 +110,11 @@ def printed(fields: dict[str, Any]) -> tuple[str, str]:
             del fields[name]
     stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
     return stdout, stderr
+
+
+def command_of(event: Mapping[str, Any]) -> str:
+    """The id of the command that an event names; empty where it names none."""
+    return str(context_of(event).get("command_id") or "")
 
 
 def step_of(event: Mapping[str, Any]) -> str:

@@ -22,12 +22,6 @@ _ITEM: Final = "__loop_claimed_index"
 
 
 class PythonRunEvents:
-    def command_id(self, event: Mapping[str, Any]) -> str:
-        return str(context_of(event).get("command_id") or "")
-
-    def worker(self, event: Mapping[str, Any]) -> str:
-        return str(context_of(event).get("worker_id") or "")
-
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         fields = {name: value for name, value in context_of(event).items() if name not in _BESIDE}
         stdout, stderr = printed(as_dict(fields.pop("output", None))) if _has_output(fields) else printed(fields)

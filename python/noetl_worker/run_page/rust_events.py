@@ -10,17 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from noetl_worker.models.wire import context_of
-from noetl_worker.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
+from noetl_worker.run_page.command_events import ToolOutcome, command_of, number_of, printed, step_of, text_of, time_of
 from noetl_worker.run_page.run import ExecutionRun, RunCommand, as_dict
 
 
 class RustRunEvents:
-    def command_id(self, event: Mapping[str, Any]) -> str:
-        return str(context_of(event).get("command_id") or "")
-
-    def worker(self, event: Mapping[str, Any]) -> str:
-        return str(context_of(event).get("worker_id") or "")
-
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         context = context_of(event)
         result = as_dict(context.get("result"))
@@ -46,7 +40,7 @@ class RustRunEvents:
 
     def issued(self, events: Iterable[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
         events = list(events)
-        names = {_issued_by(command_id): command_id for event in events if (command_id := self.command_id(event))}
+        names = {_issued_by(command_id): command_id for event in events if (command_id := command_of(event))}
         return [
             _command(event, names, asked.get(number_of(event.get("event_id")), {}))
             for event in events
