@@ -26,11 +26,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _group() -> None:
-    """Stream and durable: compare them with the settings, make and change them, pause the pool."""
-
-
 @app.command("ensure")
 @with_setting_flags(shown=("nats_url",))
 def ensure(

@@ -96,7 +96,6 @@ class Happening:
     """started, done or failed."""
     run: StepRun
     name: str
-    event: LoggedEvent
     item: LoopItem | None = None
     seconds: float | None = None
     text: str = ""
@@ -134,7 +133,7 @@ class Timeline:
         if event.event_type == "command.claimed":
             self._claimed_at[ref] = event.created_at
             run.began_at = run.began_at or event.created_at
-            return Happening(event.created_at, "started", run, about.name(step), event, about.item)
+            return Happening(event.created_at, "started", run, about.name(step), about.item)
         if event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
             return self._end(event, run, ref, about)
         return None
@@ -158,9 +157,7 @@ class Timeline:
         # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
         word = "done" if error is None else "failed"
         run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else glance(value)
-        happening = Happening(
-            event.created_at, word, run, about.name(run.step), event, about.item, seconds, run.text, value
-        )
+        happening = Happening(event.created_at, word, run, about.name(run.step), about.item, seconds, run.text, value)
         if error is None:
             run.done += 1
             return happening

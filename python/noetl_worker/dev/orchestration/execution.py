@@ -28,7 +28,6 @@ class LoopRun:
     in_flight: int = 0
     results: dict[int, JsonValue] = field(default_factory=dict)
     failed: int = 0
-    error: str | None = None
 
     @property
     def is_over(self) -> bool:

@@ -296,13 +296,12 @@ class Router:
             decision.leads_nowhere = not self._form.fails_without_list
             execution.error = f"step '{step.name}': loop.in is not a list: {step.loop.collection}"
             return
-        is_parallel = step.loop.is_parallel
         execution.loop_count += 1
         run = LoopRun(
             iterator=step.loop.iterator,
             epoch_id=f"loop_{execution.execution_id}_{execution.loop_count}",
             items=items,
-            is_parallel=is_parallel,
+            is_parallel=step.loop.is_parallel,
             limit=self._form.in_flight(step.loop, len(items)),
             next_index=step.loop.only or 0,
             end=len(items) if step.loop.only is None else step.loop.only + 1,
@@ -343,7 +342,6 @@ class Router:
         run.results[position.index] = self._form.loop_item(outcome)
         if outcome.fails_execution:
             run.failed += 1
-            run.error = outcome.error
         self._form.keep_item(execution, step.name, outcome)
         event = {"name": "loop_init", "step": step.name, "payload": {}}
         if self._form.sets_after_each_item:

@@ -94,13 +94,6 @@ class Variables:
         done = self._db.execute("DELETE FROM variables WHERE execution_id = ?", (execution_id,)).rowcount
         return answer({"execution_id": execution_id, "deleted_count": done})
 
-    def value(self, execution_id: int, name: str) -> JsonValue:
-        """The value itself, for tests; None when it is not there."""
-        row = self._db.execute(
-            "SELECT value FROM variables WHERE execution_id = ? AND name = ?", (execution_id, name)
-        ).fetchone()
-        return loads(row[0]) if row is not None else None
-
 
 def _python_row(row: sqlite3.Row) -> dict[str, JsonValue]:
     return {
