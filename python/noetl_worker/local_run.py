@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -141,9 +140,7 @@ class LocalRun:
     async def __aenter__(self) -> LocalRun:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._registry.aclose()
         await self.client.close()
 
