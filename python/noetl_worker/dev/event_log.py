@@ -111,12 +111,8 @@ class EventLog:
             self.db.execute(_INSERT_EVENT, rows[0])
         else:
             self.db.execute("BEGIN")
-            try:
+            with self.db:
                 self.db.executemany(_INSERT_EVENT, rows)
-            except sqlite3.Error:
-                self.db.execute("ROLLBACK")
-                raise
-            self.db.execute("COMMIT")
         for listener in tuple(self._listeners):
             for event in events:
                 listener(event)

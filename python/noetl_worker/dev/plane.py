@@ -8,7 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
@@ -269,7 +269,7 @@ class DevControlPlane:
         execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
         if not command.meta:
             return issued
-        return Issued(*(*_values(issued)[:-1], {**issued.meta, **command.meta}))
+        return replace(issued, meta={**issued.meta, **command.meta})
 
     @property
     def app(self) -> ASGIApp:
@@ -364,13 +364,6 @@ class DevControlPlane:
         for changed in waiting:
             if not changed.done():
                 changed.set_result(None)
-
-
-def _values(issued: Issued) -> tuple[Any, ...]:
-    return (
-        issued.execution_id, issued.event_id, issued.command_id, issued.node, issued.action, issued.context,
-        issued.meta,
-    )  # fmt: skip
 
 
 class DevServer(uvicorn.Server):
