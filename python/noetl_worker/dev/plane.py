@@ -143,10 +143,7 @@ class DevControlPlane:
             await self._stream.open()
             self.dispatcher.publisher = self._stream
         app = OwnRequests(self._app, OwnAddresses.on_loopback(self._port, self.url, public_url))
-        config = uvicorn.Config(
-            app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1, backlog=2048
-        )
-        self._server = DevServer(config)
+        self._server = DevServer(app)
         self._tasks = [
             asyncio.create_task(self._server.serve(sockets=[listener]), name="dev-plane-http"),
             asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
@@ -369,8 +366,10 @@ class DevControlPlane:
 class DevServer(uvicorn.Server):
     """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when asked to."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        )
         self.is_up: Final = asyncio.Event()
         self._asked_to_stop: Final = asyncio.Event()
 

@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -28,7 +27,7 @@ from noetl_worker import json_text
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.plane import DevControlPlane, DevServer
 from noetl_worker.dev.routes.own_requests import OwnAddresses
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.run_page.page import data_of, page_of
 from noetl_worker.run_page.reading import read_run_of
 from noetl_worker.settings.settings import load_settings
@@ -62,9 +61,7 @@ async def live_page(plane: DevControlPlane, *, is_wanted: bool = True) -> AsyncI
     settings = load_settings(variables, dotenv=Path(os.devnull))
     client = ControlPlaneClient(open_transport(settings, max_connections=4), settings)
     app = _Doorkeeper(_Pages(plane, client).app(), host, token)
-    server = DevServer(
-        uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    )
+    server = DevServer(app)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="dev-live-page")
     try:
         await server.is_up.wait()
@@ -129,7 +126,7 @@ class _Pages:
         execution_id = self._known(request)
         if execution_id is None:
             return Response("no such run", status_code=404)
-        run = await read_run_of(await self._asked(), execution_id)
+        run = await read_run_of(await self._client.plane(""), execution_id)
         return HTMLResponse(await asyncio.to_thread(page_of, run, runs=self._runs()))
 
     async def _events(self, request: Request) -> Response:
@@ -148,7 +145,7 @@ class _Pages:
                 await happened.wait()
                 happened.clear()
                 started = asyncio.get_running_loop().time()
-                run = await read_run_of(await self._asked(), execution_id)
+                run = await read_run_of(await self._client.plane(""), execution_id)
                 data = await asyncio.to_thread(data_of, run, runs=self._runs())
                 yield b"data: " + json_text.dumps(data) + b"\n\n"
                 await asyncio.sleep(_REST_S + _SHARE * (asyncio.get_running_loop().time() - started))
@@ -172,9 +169,6 @@ class _Pages:
     def _known(self, request: Request) -> int | None:
         execution_id: int = request.path_params["execution_id"]
         return execution_id if self._plane.executions.get(execution_id) is not None else None
-
-    async def _asked(self) -> Plane:
-        return await self._client.plane("")
 
     def _runs(self) -> list[dict[str, str]]:
         """The newest first."""
