@@ -78,6 +78,14 @@ class LoggedEvent:
         return found if isinstance(found, dict) else {}
 
 
+def status_of(event_type: str) -> str:
+    """That of an event of a worker, by the last word of its type."""
+    word = event_type.rpartition(".")[2]
+    if word in ("error", "failed"):
+        return "FAILED"
+    return "COMPLETED" if word in ("done", "exit", "completed") else "RUNNING"
+
+
 _STORED: Final = tuple(field.name for field in fields(LoggedEvent) if field.name != "response")
 _stored_of: Final = attrgetter(*_STORED)
 _JSON_PLACES: Final = [_STORED.index(name) for name in ("context", "result", "meta")]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from noetl_worker.dev.event_log import EventLog, LoggedEvent
+from noetl_worker.dev.event_log import EventLog, LoggedEvent, status_of
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.dev.orchestration.router import Router
@@ -161,7 +161,7 @@ class PythonEvents:
             context = {key: value for key, value in payload.items() if key not in _CONTROL}
         if escaped_size(dumps(context)) > self._settings.event_context_max_bytes:
             context = {}
-        status = _status(item.name)
+        status = status_of(item.name)
         stored: dict[str, JsonValue] = {"status": status, "context": {**context, **small}}
         if "reference" in result:
             stored["reference"] = result["reference"]
@@ -284,13 +284,6 @@ def no_such_execution(execution_id: int) -> str:
         'null value in column "catalog_id" of relation "event" violates not-null constraint'
         f"\nDETAIL:  Failing row contains ({execution_id}, ...)."
     )
-
-
-def _status(name: str) -> str:
-    word = name.rpartition(".")[2]
-    if word in ("error", "failed"):
-        return "FAILED"
-    return "COMPLETED" if word in ("done", "exit", "completed") else "RUNNING"
 
 
 def _error_text(error: JsonValue) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from noetl_worker.dev.event_log import EventLog, LoggedEvent
+from noetl_worker.dev.event_log import EventLog, LoggedEvent, status_of
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.dev.orchestration.router import Router
@@ -201,12 +201,7 @@ def _read(body: JsonValue, raw: bytes) -> _Item | HttpAnswer:
 
 
 def _status(name: str) -> str:
-    word = name.rpartition(".")[2]
-    if word in ("error", "failed"):
-        return "FAILED"
-    if word == "started":
-        return "STARTED"
-    return "COMPLETED" if word in ("done", "exit", "completed") else "RUNNING"
+    return "STARTED" if name.rpartition(".")[2] == "started" else status_of(name)
 
 
 def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
