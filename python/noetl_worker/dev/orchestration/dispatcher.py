@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
 from noetl_worker.dev.forms.wire_form import Issued, WireForm
@@ -17,19 +17,13 @@ from noetl_worker.json_text import dumps, embed
 from noetl_worker.models.wire import Dialect, JsonValue
 
 
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
-    event_id: int
-    subject: str
-    body: bytes
-
-
 class Dispatcher:
     """Issues commands. Writing is immediate; publishing waits for `flush`, which follows every request."""
 
     def __init__(self, settings: PlaneSettings, log: EventLog, form: WireForm, results: Results) -> None:
         self._settings, self._log, self._form, self._results = settings, log, form, results
-        self._outgoing: list[_Outgoing] = []
+        self._outgoing: list[tuple[int, str, bytes]] = []
+        """Event id, subject and body of each notification."""
         self.server_url = ""
         self.publisher: CommandStream | None = None
         self.on_change: Callable[[], None] = lambda: None
@@ -113,7 +107,7 @@ class Dispatcher:
     def queue(self, command: Issued) -> None:
         """Publish this command's notification with the next `flush`."""
         subject, body = self._form.notification(command, self.server_url, self._settings.subject)
-        self._outgoing.append(_Outgoing(command.event_id, subject, body))
+        self._outgoing.append((command.event_id, subject, body))
 
     def requeue(self, row: CommandRow, *, as_text: bool) -> None:
         """Publish a command again. The Python plane's reaper writes the command_id as text
@@ -127,8 +121,8 @@ class Dispatcher:
         waiting, self._outgoing = self._outgoing, []
         if not waiting or self.publisher is None:
             return
-        if await self.publisher.publish([(command.subject, command.body) for command in waiting]):
-            self._log.set_published([command.event_id for command in waiting], time.time())
+        if await self.publisher.publish([(subject, body) for _, subject, body in waiting]):
+            self._log.set_published([event_id for event_id, *_ in waiting], time.time())
 
     @property
     def has_outgoing(self) -> bool:
