@@ -104,10 +104,9 @@ class DevControlPlane:
         self._tasks: list[asyncio.Task[Any]] = []
         self._stream: CommandStream | None = None
         self._queued = asyncio.Event()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._changed = asyncio.Event()
         self.batches.on_queued = self._queued.set
-        self.dispatcher.on_change = self._pulse
-        self.log.listen(lambda _: self._pulse())
+        self.log.listen(lambda _: self._changed.set())
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,7 +243,7 @@ class DevControlPlane:
             issued.append(self._raw(execution, command))
         self.dispatcher.issue(issued, publish=publish)
         await self.dispatcher.flush()
-        self._pulse()
+        self._changed.set()
         return issued
 
     def _raw_execution(self) -> Execution:
@@ -318,19 +317,14 @@ class DevControlPlane:
 
         Raises TimeoutError after `timeout_s`; None waits for ever.
         """
-        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
-        while not predicate():
-            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(changed)
-            try:
-                left_s = max(0.0, deadline - time.monotonic()) if deadline is not None else None
-                await asyncio.wait_for(changed, left_s)
-            except asyncio.TimeoutError:
-                if predicate():
-                    return
+        try:
+            with anyio.fail_after(timeout_s):
+                while not predicate():
+                    self._changed.clear()  # whom it has woken up already stays awake
+                    await self._changed.wait()
+        except TimeoutError:
+            if not predicate():
                 raise TimeoutError(f"not within {timeout_s:g} s") from None
-            finally:
-                self._waiting.discard(changed)
 
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
         """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED, RUNNING for one that stands still.
@@ -355,12 +349,6 @@ class DevControlPlane:
             yield
         finally:
             await self.start()
-
-    def _pulse(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for changed in waiting:
-            if not changed.done():
-                changed.set_result(None)
 
 
 class DevServer(uvicorn.Server):

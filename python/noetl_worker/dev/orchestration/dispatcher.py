@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
@@ -26,7 +26,6 @@ class Dispatcher:
         """Event id, subject and body of each notification."""
         self.server_url = ""
         self.publisher: CommandStream | None = None
-        self.on_change: Callable[[], None] = lambda: None
 
     def apply(self, execution: Execution, decision: Decision, caused_by: int | None = None) -> int:
         """Write what was decided; the number of commands generated.
@@ -56,7 +55,6 @@ class Dispatcher:
         self.issue(issued, events, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
         if decision.is_over:
             self.finish(execution)
-        self.on_change()
         return len(issued)
 
     def issue(

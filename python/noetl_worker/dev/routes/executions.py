@@ -218,7 +218,6 @@ class Executions:
                 )
             ]
         )  # fmt: skip
-        self._dispatcher.on_change()
 
     def _family(self, execution: Execution) -> list[Execution]:
         found = [execution]
