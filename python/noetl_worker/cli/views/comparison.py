@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -27,6 +28,17 @@ WIDE: Final = 120
 """From this width on a row has room for what its field matters for."""
 
 
+class _Part(NamedTuple):
+    kind: str
+    name: str
+    exists: bool
+    rows: Sequence[ComparedField]
+
+    @property
+    def what(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
 @dataclass(frozen=True)
 class ComparisonView:
     """What `noetl-worker nats ensure` says."""
@@ -36,20 +48,20 @@ class ComparisonView:
     done: Sequence[str]
     is_applied: bool = False
 
-    @property
-    def stream(self) -> list[ComparedField]:
-        info = self.found.stream_info
-        return stream_rows(None if info is None else info["config"], self.settings)
-
-    @property
-    def durable(self) -> list[ComparedField]:
-        return durable_rows(self.found.durable_info, self.settings)
-
-    @property
-    def dead_letters(self) -> list[ComparedField]:
-        """Empty while there is no such stream: the first dead letter makes it."""
-        found = self.found.dead_letters
-        return dead_letter_rows(found.config, self.settings) if found is not None else []
+    @cached_property
+    def _parts(self) -> Sequence[_Part]:
+        """Without dead letters while there is no such stream: the first dead letter makes it."""
+        found, info = self.found, self.found.stream_info
+        stream = stream_rows(None if info is None else info["config"], self.settings)
+        durable = durable_rows(found.durable_info, self.settings)
+        parts = [
+            _Part("stream", found.stream, info is not None, stream),
+            _Part("durable", found.durable, found.durable_info is not None, durable),
+        ]
+        if (letters := found.dead_letters) is not None:
+            rows = dead_letter_rows(letters.config, self.settings)
+            parts.append(_Part("dead letters", letters.stream, True, rows))
+        return parts
 
     @property
     def is_as_wanted(self) -> bool:
@@ -63,22 +75,19 @@ class ComparisonView:
 
     @property
     def _rows(self) -> list[ComparedField]:
-        return [*self.stream, *self.durable, *self.dead_letters]
+        return [row for part in self._parts for row in part.rows]
 
     def as_json(self) -> dict[str, Any]:
+        parts = {part.kind: _as_json(part) for part in self._parts}
         return {
             "as_wanted": self.is_as_wanted,
             "paused_s": pause_left_s(self.found.durable_info),
             "done": list(self.done),
-            "stream": _as_json(self.found.stream, self.found.stream_info is not None, self.stream),
-            "durable": _as_json(self.found.durable, self.found.durable_info is not None, self.durable),
-            "dead_letters": self._dead_letters_as_json(),
+            "stream": parts["stream"],
+            "durable": parts["durable"],
+            "dead_letters": parts.get("dead letters"),
             "dead_letters_unknown": self.found.dead_letters_unknown,
         }
-
-    def _dead_letters_as_json(self) -> dict[str, Any] | None:
-        found = self.found.dead_letters
-        return _as_json(found.stream, True, self.dead_letters) if found is not None else None
 
     def print(self, *, as_json: bool) -> None:
         console = operator_console()
@@ -87,15 +96,8 @@ class ComparisonView:
             return
         for line in self.done:
             console.print(f"done: {line}", markup=False, style="green")
-        is_wide = console.width >= WIDE
-        console.print(_table(f"stream {self.found.stream}", self.stream, self.found.stream_info is not None, is_wide))
-        console.print()
-        console.print(
-            _table(f"durable {self.found.durable}", self.durable, self.found.durable_info is not None, is_wide)
-        )
-        console.print()
-        if self.found.dead_letters is not None:
-            console.print(_table(f"dead letters {self.found.dead_letters.stream}", self.dead_letters, True, is_wide))
+        for part in self._parts:
+            console.print(_table(part, console.width >= WIDE))
             console.print()
         for line in self.closing():
             console.print(line, markup=False, soft_wrap=True)
@@ -112,31 +114,25 @@ class ComparisonView:
             lines.append(f"the stream of dead letters could not be looked at: {self.found.dead_letters_unknown}")
         if self.is_as_wanted:
             return [*lines, "Stream and durable are as the settings want them."]
-        if self.found.stream_info is None:
-            lines.append(f"stream {self.found.stream} is missing: {ENSURE} makes it")
-        if self.found.durable_info is None:
-            lines.append(f"durable {self.found.durable} is missing: {ENSURE} makes it")
-        if self.found.stream_info is not None:
-            lines += self._advice(f"stream {self.found.stream}", self.stream)
-        if self.found.durable_info is not None:
-            lines += self._advice(f"durable {self.found.durable}", self.durable)
-        if self.found.dead_letters is not None:
-            lines += self._advice(f"dead letters {self.found.dead_letters.stream}", self.dead_letters)
+        lines += [f"{part.what} is missing: {ENSURE} makes it" for part in self._parts if not part.exists]
+        for part in self._parts:
+            if part.exists:
+                lines += self._advice(part)
         return lines
 
-    def _advice(self, what: str, rows: Sequence[ComparedField]) -> list[str]:
+    def _advice(self, part: _Part) -> list[str]:
         lines = []
-        for row in rows:
+        for row in part.rows:
             if not row.agrees:
                 kind = "warning: " if self.is_applied and row.is_left_to_somebody else ""
-                lines += [f"{kind}{what}: {row.field}: {row.have}, wanted: {row.wanted}", f"    {row.matters}"]
-                lines += [f"    changed in place by {ENSURE}"] if row.change is Change.IN_PLACE else self._by_hand(what)
+                lines += [f"{kind}{part.what}: {row.field}: {row.have}, wanted: {row.wanted}", f"    {row.matters}"]
+                lines += [f"    changed in place by {ENSURE}"] if row.change is Change.IN_PLACE else self._by_hand(part)
         return lines
 
-    def _by_hand(self, what: str) -> list[str]:
+    def _by_hand(self, part: _Part) -> list[str]:
         found = self.found
-        if not what.startswith("durable"):
-            return [f"    left to you, since somebody decided it: nats stream edit {what.rpartition(' ')[2]}"]
+        if part.kind != "durable":
+            return [f"    left to you, since somebody decided it: nats stream edit {part.name}"]
         info = found.durable_info or {}
         return [
             f"    left to you, since somebody decided it: nats consumer edit {found.stream} {found.durable}",
@@ -149,7 +145,7 @@ class ComparisonView:
         ]
 
 
-def _as_json(name: str, exists: bool, rows: Sequence[ComparedField]) -> dict[str, Any]:
+def _as_json(part: _Part) -> dict[str, Any]:
     fields = [
         {
             "field": row.field,
@@ -159,22 +155,22 @@ def _as_json(name: str, exists: bool, rows: Sequence[ComparedField]) -> dict[str
             "matters": row.matters,
             "change": row.change.value,
         }
-        for row in rows
+        for row in part.rows
     ]
-    return {"name": name, "exists": exists, "fields": fields}
+    return {"name": part.name, "exists": part.exists, "fields": fields}
 
 
-def _table(title: str, rows: Sequence[ComparedField], exists: bool, is_wide: bool) -> Table:
+def _table(part: _Part, is_wide: bool) -> Table:
     """Every field; on a narrow terminal without the prose, which is below for those that differ."""
     names = ["field", "is", "wanted", *(("change", "what it matters for") if is_wide else ())]
     table = plain_table(
         " ",
         *(Column(name, overflow="fold", no_wrap=name == "field") for name in names),
-        title=title if exists else f"{title} (missing)",
+        title=part.what if part.exists else f"{part.what} (missing)",
         title_justify="left",
         title_style="bold",
     )
-    for row in rows:
+    for row in part.rows:
         cells = ["" if row.agrees else "!", row.field, row.have or "-", row.wanted, row.change.value, row.matters]
         table.add_row(*(Text(cell, style="" if row.agrees else "red") for cell in cells[: len(names) + 1]))
     return table
