@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from noetl_worker.dev.forms.wire_form import CommandIds, Issued
+from noetl_worker.dev.forms.wire_form import CommandIds, Issued, basic_meta
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.python_templates import ListResult
@@ -196,7 +196,7 @@ class PythonForm:
             },
             **context,
         }
-        meta = _first_meta(execution, node, action, ids)
+        meta = basic_meta(execution, node, action, ids)
         return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, merged, meta)
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
@@ -273,23 +273,10 @@ def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonVa
     return config
 
 
-def _first_meta(execution: Execution, node: str, kind: str, ids: CommandIds) -> dict[str, JsonValue]:
-    return {
-        "step": node,
-        "attempt": 1,
-        "tool_kind": kind,
-        "actionable": True,
-        "catalog_id": str(execution.catalog_id),
-        "command_id": ids.command_id,
-        "execution_id": str(execution.execution_id),
-        "max_attempts": 3,
-    }
-
-
 def _meta(execution: Execution, command: StepCommand, node: str, ids: CommandIds) -> dict[str, JsonValue]:
     trigger, step = command.trigger, command.step
     if trigger is None:
-        meta = _first_meta(execution, node, step.kind, ids)
+        meta = basic_meta(execution, node, step.kind, ids)
     else:
         meta = {
             "step": node,

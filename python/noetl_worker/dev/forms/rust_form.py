@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from noetl_worker.dev.forms.wire_form import CommandIds, Issued
+from noetl_worker.dev.forms.wire_form import CommandIds, Issued, basic_meta
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
@@ -140,7 +140,7 @@ class RustForm:
         }
         if step.cases:
             context["cases"] = list(step.cases)
-        meta = _meta(execution, step.name, step.kind, ids)
+        meta = dict(sorted(basic_meta(execution, step.name, step.kind, ids).items()))
         if command.position is not None:
             run = command.position.run
             meta["item_var"] = run.iterator
@@ -156,7 +156,7 @@ class RustForm:
         given = merged.pop("input", None)
         if given and isinstance(merged["tool_config"], dict):
             merged["tool_config"] = {**merged["tool_config"], "args": given}
-        meta = _meta(execution, node, action, ids)
+        meta = dict(sorted(basic_meta(execution, node, action, ids).items()))
         return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, merged, meta)
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
@@ -245,16 +245,3 @@ def _inputs(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     rendered = render_fields(given, scope, Dialect.RUST)
     assert isinstance(rendered, dict)
     return rendered
-
-
-def _meta(execution: Execution, node: str, kind: str, ids: CommandIds) -> dict[str, JsonValue]:
-    return {
-        "actionable": True,
-        "attempt": 1,
-        "catalog_id": str(execution.catalog_id),
-        "command_id": ids.command_id,
-        "execution_id": str(execution.execution_id),
-        "max_attempts": 3,
-        "step": node,
-        "tool_kind": kind,
-    }

@@ -49,3 +49,19 @@ class WireForm(Form, Protocol):
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         """(subject, body) of the NATS message."""
+
+
+def basic_meta(execution: Execution, node: str, kind: str, ids: CommandIds) -> dict[str, JsonValue]:
+    """What both planes say of a command; the Rust plane in the order of the alphabet (recorded: *-claim,
+    rust-control-plane).
+    """
+    return {
+        "step": node,
+        "attempt": 1,
+        "tool_kind": kind,
+        "actionable": True,
+        "catalog_id": str(execution.catalog_id),
+        "command_id": ids.command_id,
+        "execution_id": str(execution.execution_id),
+        "max_attempts": 3,
+    }
