@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, Protocol
 
-from noetl_worker.models.wire import JsonValue
-from noetl_worker.models.wire import context_of
-from noetl_worker.run_page.run import CommandState, ExecutionRun, RunCommand, as_dict
+from noetl_worker.models.wire import JsonValue, context_of, fields_of
+from noetl_worker.run_page.run import CommandState, ExecutionRun, RunCommand
 
 _OF_TASKS: Final = ":task_sequence"
 """After the name of a step that is a list of tasks, on the Python plane (protocol/command.md)."""
@@ -142,4 +141,4 @@ def text_of(value: object) -> str:
     """An error: a text, or an object with a `message` (recorded: failed-error-object-events)."""
     if isinstance(value, str):
         return value
-    return str(as_dict(value).get("message") or value) if value else ""
+    return str(fields_of(value).get("message") or value) if value else ""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from noetl_worker.models.wire import context_of
+from noetl_worker.models.wire import context_of, fields_of
 from noetl_worker.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
-from noetl_worker.run_page.run import ExecutionRun, RunCommand, as_dict
+from noetl_worker.run_page.run import ExecutionRun, RunCommand
 
 _BESIDE: Final = ("command_id", "worker_id")
 _UNWRITTEN: Final = ("spec", "output")
@@ -24,8 +24,8 @@ _ITEM: Final = "__loop_claimed_index"
 class PythonRunEvents:
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         fields = {name: value for name, value in context_of(event).items() if name not in _BESIDE}
-        stdout, stderr = printed(as_dict(fields.pop("output", None))) if _has_output(fields) else printed(fields)
-        reference = as_dict(event.get("result")).get("reference")
+        stdout, stderr = printed(fields_of(fields.pop("output", None))) if _has_output(fields) else printed(fields)
+        reference = fields_of(event.get("result")).get("reference")
         if reference is not None:
             fields["reference"] = reference
         error = text_of(event.get("error")) or text_of(fields.get("error"))
@@ -46,7 +46,7 @@ class PythonRunEvents:
         nodes = {number_of(event.get("event_id")): step_of(event) for event in events}
         issued, numbers = _by_step(events)
         ids: dict[int, str] = {
-            event_id: str(as_dict(command.get("meta")).get("command_id") or "") for event_id, command in asked.items()
+            event_id: str(fields_of(command.get("meta")).get("command_id") or "") for event_id, command in asked.items()
         }
         for step, found in issued.items():
             known = sorted(numbers.get(step, ()))
@@ -71,7 +71,7 @@ class PythonRunEvents:
             error=text_of(detail.get("error")),
             started=time_of(detail.get("start_time")),
             ended=time_of(detail.get("end_time")),
-            workload=as_dict(as_dict(started.get("context")).get("result")).get("workload"),
+            workload=fields_of(fields_of(started.get("context")).get("result")).get("workload"),
         )
 
 
@@ -88,8 +88,8 @@ def _by_step(events: Iterable[Mapping[str, Any]]) -> tuple[dict[str, list[Mappin
 
 
 def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str) -> RunCommand:
-    context = as_dict(event.get("context"))
-    config, item = context.get("tool_config"), as_dict(context.get("input")).get(_ITEM)
+    context = fields_of(event.get("context"))
+    config, item = context.get("tool_config"), fields_of(context.get("input")).get(_ITEM)
     if isinstance(config, dict):
         config = {name: value for name, value in config.items() if value is not None or name not in _UNWRITTEN}
     return RunCommand(
@@ -105,4 +105,4 @@ def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str
 
 def _has_output(fields: Mapping[str, Any]) -> bool:
     """Whether `output` is what was printed, as the worker adds it to command.completed (report/results.py)."""
-    return as_dict(fields.get("output")).keys() == {"stdout", "stderr"}
+    return fields_of(fields.get("output")).keys() == {"stdout", "stderr"}

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused
-from noetl_worker.models.wire import Dialect
+from noetl_worker.models.wire import Dialect, fields_of
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.run_page.command_events import RunDialect, fold, number_of
 from noetl_worker.run_page.python_events import PythonRunEvents
-from noetl_worker.run_page.run import ExecutionRun, as_dict
+from noetl_worker.run_page.run import ExecutionRun
 from noetl_worker.run_page.rust_events import RustRunEvents
 from noetl_worker.run_page.steps import steps_of
 from noetl_worker.settings.settings import Settings
@@ -61,7 +61,7 @@ async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]
     """In the order of their ids, each once: what is added meanwhile moves others to the next page."""
     found = {number_of(event.get("event_id")): event for event in _events(detail)}
     page = 0
-    while as_dict(detail.get("pagination")).get("has_next"):
+    while fields_of(detail.get("pagination")).get("has_next"):
         page += 1
         detail = await plane.events_of(execution_id, page=page, page_size=_PAGE)
         found.update((number_of(event.get("event_id")), event) for event in _events(detail))
@@ -97,4 +97,4 @@ async def _playbook(plane: Plane, detail: Mapping[str, Any], run: ExecutionRun) 
         return {}
     run.version = run.version or str(entry.get("version") or "")
     layout = entry.get("layout")  # the Rust plane's payload is the workload (protocol/executions.md#the-catalog)
-    return {"workflow": layout} if isinstance(layout, list) else as_dict(entry.get("payload"))
+    return {"workflow": layout} if isinstance(layout, list) else fields_of(entry.get("payload"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from noetl_worker.models.wire import JsonValue
 
@@ -84,8 +83,3 @@ class ExecutionRun:
     steps: Mapping[str, RunStep] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """What is not known, and why."""
-
-
-def as_dict(value: object) -> dict[str, Any]:
-    """`value`, where it is an object: in what a plane answers, anything may be missing."""
-    return value if isinstance(value, dict) else {}

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from noetl_worker.models.wire import context_of
+from noetl_worker.models.wire import context_of, fields_of
 from noetl_worker.run_page.command_events import ToolOutcome, command_of, number_of, printed, step_of, text_of, time_of
-from noetl_worker.run_page.run import ExecutionRun, RunCommand, as_dict
+from noetl_worker.run_page.run import ExecutionRun, RunCommand
 
 
 class RustRunEvents:
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         context = context_of(event)
-        result = as_dict(context.get("result"))
-        fields = as_dict(result.get("context"))
+        result = fields_of(context.get("result"))
+        fields = fields_of(result.get("context"))
         data = fields.get("data")
         output = dict(data) if isinstance(data, dict) else data
         stdout, stderr = printed(output) if isinstance(output, dict) else ("", "")
@@ -61,7 +61,7 @@ class RustRunEvents:
 
 
 def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[str, Any]) -> RunCommand:
-    event_id, meta = number_of(event.get("event_id")), as_dict(asked.get("meta"))
+    event_id, meta = number_of(event.get("event_id")), fields_of(asked.get("meta"))
     command_id = names.get(event_id, str(meta.get("command_id") or ""))
     return RunCommand(
         step_of(event),
@@ -70,7 +70,7 @@ def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[
         item=_item_of(command_id),
         kind=str(meta.get("tool_kind") or ""),
         issued=time_of(event.get("created_at")),
-        input=as_dict(asked.get("context")).get("tool_config"),
+        input=fields_of(asked.get("context")).get("tool_config"),
     )
 
 

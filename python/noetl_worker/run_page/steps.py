@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from noetl_worker.models.wire import JsonValue
-from noetl_worker.run_page.run import RunCommand, RunStep, RunWay, as_dict
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.run_page.run import RunCommand, RunStep, RunWay
 
 _END: Final = "end"
 """A step that the planes add (recorded: catalog-resource)."""
@@ -77,7 +77,7 @@ def _step(item: JsonValue) -> RunStep | None:
 def _kind(tool: JsonValue) -> str:
     if isinstance(tool, list):
         return "task_sequence"
-    return str(as_dict(tool).get("kind") or "")
+    return str(fields_of(tool).get("kind") or "")
 
 
 def _arcs(following: JsonValue) -> Sequence[JsonValue]:
