@@ -112,11 +112,12 @@ def _forked(user: str, given: dict[str, Any]) -> Any:
     """What a worker's process has printed when it has ended."""
     if user not in _running:
         argv = under(user, [interpreter_of(user) or sys.executable, "-c", _WORKERS])
-        _running[user] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, **_place())
+        _running[user] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **_place())
     workers = _running.pop(user)  # not there for the next where this one is not waited for
     assert workers.stdin is not None
     assert workers.stdout is not None
     workers.stdin.write(json.dumps(given).encode() + b"\n")
+    workers.stdin.flush()
     printed = json.loads(workers.stdout.readline())
     assert printed.__class__ is not int, f"the worker's process ended with {printed} and printed nothing"
     assert workers.stdout.readline() == b"0\n"
