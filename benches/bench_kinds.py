@@ -36,13 +36,13 @@ COMMANDS: Final = {
     "noop": 2000,
     "http": 2000,
     "http, 400/s": 1200,
+    "http, 1 MB": 200,
+    "http, 10 MB": 40,
     "postgres": 1000,
     "duckdb": 400,
     "task_sequence": 1000,
     "python": 400,
     "shell": 400,
-    "http, 1 MB": 200,
-    "http, 10 MB": 40,
 }
 """In each round."""
 RATES: Final = {"http, 400/s": 400.0}
@@ -50,19 +50,19 @@ RATES: Final = {"http, 400/s": 400.0}
 
 
 def configs(stub_url: str, postgres_port: int) -> dict[str, dict[str, Any]]:
-    """What both workers take."""
+    """What both workers take. Kinds of `http` first: what ran before changes how a process gives memory back."""
     server = {"host": "127.0.0.1", "port": postgres_port, "user": "postgres", "database": "postgres"}
     return {
         "noop": {},
         "http": {"url": f"{stub_url}/api/health"},
         "http, 400/s": {"url": f"{stub_url}/api/health"},
+        "http, 1 MB": _got_and_left(f"{stub_url}/text/{10**6}"),
+        "http, 10 MB": _got_and_left(f"{stub_url}/text/{10**7}"),
         "postgres": {**server, "query": "SELECT 1 AS one"},
         "duckdb": {"query": "SELECT 1 AS one"},
         "task_sequence": {"tasks": [{"first": {"kind": "noop"}}, {"second": {"kind": "noop"}}]},
         "python": {"code": "result = {'n': 1}"},
         "shell": {"command": "true"},
-        "http, 1 MB": _got_and_left(f"{stub_url}/text/{10**6}"),
-        "http, 10 MB": _got_and_left(f"{stub_url}/text/{10**7}"),
     }
 
 
