@@ -86,7 +86,7 @@ class Clients:
     async def lease(self, options: ClientOptions = ClientOptions(), *, to: str) -> AsyncIterator[httpx.AsyncClient]:
         """A client for these options, for one command alone.
 
-        One that is left by an exception is closed: httpcore, below a proxy's, may keep a cancelled connection for ever.
+        One that is left by an exception is closed: over a proxy, httpcore may keep a cancelled request's connection.
 
         Args:
             to: the address that will be asked first: who has asked that server before has a connection to it.
