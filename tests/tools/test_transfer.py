@@ -141,6 +141,15 @@ def test_lists_of_numbers_from_http_go_into_arrays(pg: Postgres, server: ToolSer
     ]
 
 
+def test_lists_of_numbers_and_texts_from_http_go_into_arrays_of_text(pg: Postgres, server: ToolServer) -> None:
+    pg.sql("create table move.t(n int, l text[])")
+    lists = [[1, "a", None, 2.5, True], [1, 0.5], [["x", 1], [2, None]]]
+    rows = [{"n": number, "l": one} for number, one in enumerate(lists)]
+    move({"type": "http", "url": answering(server, rows)}, to(pg, "move.t"))
+    arrived = [["1", "a", None, "2.5", "true"], ["1", "0.5"], [["x", "1"], ["2", None]]]
+    assert [texts for (texts,) in pg.sql("select l from move.t order by n")] == arrived
+
+
 # ── modes ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import math
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -209,7 +210,10 @@ def _element(value: Any, kind: str) -> Any:
         return json_text(value)
     if isinstance(value, list):
         return [_element(item, kind) for item in value]
-    return _single(value, kind.removesuffix("[]"))
+    single = _single(value, kind.removesuffix("[]"))
+    if kind.removesuffix("[]") in _TEXTS and isinstance(single, (int, float)) and math.isfinite(single):
+        return str(single)  # psycopg refuses a list of numbers and texts
+    return single
 
 
 def _single(value: Any, kind: str) -> Any:
