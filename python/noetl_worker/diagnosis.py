@@ -335,7 +335,7 @@ def _events_of(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _execution_in(command_id: str) -> int | None:
     """The Rust plane's ids begin with it: <execution>:<step>:<event>."""
     head, colon, _ = command_id.partition(":")
-    return int(head) if colon and head.isdigit() else None
+    return int(head) if colon and head.isdecimal() else None
 
 
 def _notification(data: bytes) -> Envelope | None:

@@ -31,6 +31,7 @@ __all__ = [
     "NoetlWorkerError",
     "NotSent",
     "NotificationError",
+    "PlaneWithoutNats",
     "PlaybookError",
     "ResourceShortage",
     "ServerRefused",

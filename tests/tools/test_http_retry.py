@@ -359,6 +359,7 @@ def test_page_that_fails_is_the_result(server: ToolServer) -> None:
             "http: page 3 asks for the same as one before it: 'next_call' does not move on",
         ),
         ("/pages", {"collect": "items"}, "http: page 1: the answer has no 'items' to collect"),
+        ("/pages", {"collect": "data.²"}, "http: page 1: the answer has no 'data.²' to collect"),
         (
             "/pages",
             {"collect": {"path": "data", "strategy": "merge"}},

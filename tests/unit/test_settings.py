@@ -30,6 +30,7 @@ def test_defaults_are_those_of_the_table() -> None:
         ("WORKER_HEARTBEAT_INTERVAL", "15s", "seconds, a number from 0.1"),
         ("NOETL_SERVER_URL", "localhost:8082", "a URL that starts with http:// or https://"),
         ("WORKER_METRICS_BIND", "9090", "HOST:PORT"),
+        ("WORKER_METRICS_BIND", "0.0.0.0:²", "HOST:PORT"),
         ("NOETL_CONTROL_PLANE", "java", "one of auto, python, rust"),
         ("NATS_URL", "http://localhost", "a URL that starts with nats://"),
         ("NOETL_SNOWFLAKE_NODE_ID", "1024", "a whole number from 0 to 1023"),

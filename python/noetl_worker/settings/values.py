@@ -97,7 +97,7 @@ def numbers_by_name(minimum: int) -> Callable[[str], Mapping[str, int]]:
         numbers: dict[str, int] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, number = (piece.strip() for piece in part.partition("="))
-            if not name or not number.isdigit() or int(number) < minimum or name in numbers:
+            if not name or not number.isdecimal() or int(number) < minimum or name in numbers:
                 raise ValueError(allowed)
             numbers[name] = int(number)
         return numbers
@@ -179,7 +179,7 @@ def bind(text: str) -> str:
     if not text.strip():
         return ""
     host, colon, port = text.strip().rpartition(":")
-    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ValueError("HOST:PORT, for example 0.0.0.0:9090, or empty to switch the endpoint off")
     return f"{host or '0.0.0.0'}:{port}"
 

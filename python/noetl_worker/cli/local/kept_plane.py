@@ -54,7 +54,7 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         flags: SettingFlags = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
         ref = next((loads(row.contents)["plain"].get("command_ref") for row in rows if row.id == name), None)
         command = plane.log.command_by_ref(str(ref))
-        issued = plane.log.commands_of(int(name)) if name.isdigit() else []
+        issued = plane.log.commands_of(int(name)) if name.isdecimal() else []
         newest = issued[-1] if issued else None
         root = next(loads(row.contents)["plain"] for row in rows if row.kind == "executions")
         is_interrupted = root["status"] == "RUNNING" and not root["stands_still"]

@@ -274,7 +274,7 @@ def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
     for found in places:
         if isinstance(found, int) and not isinstance(found, bool):
             return str(found)
-        if isinstance(found, str) and found.isdigit():
+        if isinstance(found, str) and found.isdecimal():
             return found
     return None
 

@@ -227,7 +227,7 @@ class Batches:
     def status_route(self, request_id: str) -> HttpAnswer:
         """GET /api/events/batch/{request_id}/status."""
         row = None
-        if request_id.isdigit() and len(request_id) < 19:
+        if request_id.isdecimal() and len(request_id) < 19:
             row = self._log.db.execute("SELECT * FROM batches WHERE request_id = ?", (int(request_id),)).fetchone()
         if row is None:
             return detail(404, f"Batch request not found: {request_id}")

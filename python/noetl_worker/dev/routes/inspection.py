@@ -187,7 +187,7 @@ def _not_found() -> HttpAnswer:
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:
     found = query.get(name, "")
-    return int(found) if found.isdigit() and int(found) > 0 else default
+    return int(found) if found.isdecimal() and int(found) > 0 else default
 
 
 def _python_event(event: LoggedEvent, execution: Execution, *, utc: str) -> Mapping[str, JsonValue]:

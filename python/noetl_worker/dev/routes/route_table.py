@@ -87,7 +87,7 @@ def _execution(call: RouteCall) -> int:
 
 def _event_id(plane: DevControlPlane, call: RouteCall) -> int | HttpAnswer:
     given = call.path["event_id"]
-    if not given.isdigit():
+    if not given.isdecimal():
         text = "Input should be a valid integer, unable to parse string as an integer"
         return invalid("int_parsing", ["path", "event_id"], text, given)
     if int(given) > _MAX_ID:
@@ -149,7 +149,7 @@ def _credential(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
 
 def _keychain_read(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     given = call.path["catalog_id"]
-    if not given.isdigit():
+    if not given.isdecimal():
         text = "Input should be a valid integer, unable to parse string as an integer"
         return invalid("int_parsing", ["path", "catalog_id"], text, given)
     scope = call.query.get("scope_type", "global")

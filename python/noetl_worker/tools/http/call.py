@@ -341,7 +341,7 @@ def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any
     """`gathered` with the page's part added. ValueError when the page has no such part, or one of another type."""
     part: Any = payload
     for name in pages.path.split(".") if pages.path else ():
-        if isinstance(part, list) and name.isdigit() and int(name) < len(part):
+        if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
             part = part[int(name)]
         elif isinstance(part, Mapping) and name in part:
             part = part[name]
