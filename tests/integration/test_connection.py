@@ -17,12 +17,13 @@ from nats.errors import FlushTimeoutError
 
 import virtual_time
 from closed_port import closed_port
+from faults.proxy import Proxy
 from faults.test_names_and_keys import make_login
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
-from patience import PATIENCE_S
+from patience import PATIENCE_S, until
 
 INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n'
 
@@ -53,6 +54,24 @@ async def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
         await subscription.drain()
         assert [word for word in read if word] == [b"PUB", b"PING", b"SUB", b"UNSUB", b"PING"]
         await connection.close()
+
+
+async def test_flush_ends_with_its_connection() -> None:
+    """In nats-py it waits for a PONG that never comes: after an outage the pull loop stood for up to 10 s more."""
+    async with NatsServer() as server, Proxy(server.port) as proxy:
+        connection = await connect(settings(f"nats://127.0.0.1:{proxy.port}"), "worker")
+        try:
+            proxy.hold()
+            flushing = asyncio.ensure_future(connection.client.flush(timeout=int(PATIENCE_S)))
+            await asyncio.sleep(0)
+            proxy.reset()
+            with pytest.raises(NatsError, match="the connection ended"):
+                await flushing
+            proxy.heal()
+            await until(lambda: connection.is_connected, "connected again")
+            await connection.client.flush(timeout=int(PATIENCE_S))
+        finally:
+            await connection.close()
 
 
 async def test_connection_goes_on_reading_after_a_flush_that_was_given_up() -> None:

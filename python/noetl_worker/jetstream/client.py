@@ -191,6 +191,14 @@ class Client(LibraryClient):
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
+    async def _attempt_reconnect(self) -> None:
+        """A `flush` fails with its connection, whose PONG never comes: in the library it waits on to its timeout."""
+        for pong in self._pongs:
+            if not pong.done():
+                pong.set_exception(Error("the connection ended"))
+                pong.exception()  # else one that nobody waits for is reported
+        await super()._attempt_reconnect()
+
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         if self.is_connected and self._transport is not None and self._pending_data_size > 0:
             self._transport.writelines(self._pending)  # as the flusher does it, which then finds nothing
