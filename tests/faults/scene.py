@@ -22,6 +22,7 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
+from patience import PATIENCE_S
 
 T = TypeVar("T")
 CALLS: Final = ("call.done", "call.error")
@@ -148,9 +149,13 @@ class Scene(House):
             found.update(dict(self.plane.log.db.execute(query, (execution_id, *event_types))))
         return found
 
-    async def wait_ended(self, issued: Sequence[Issued]) -> None:
+    async def wait_ended(self, issued: Sequence[Issued], *, within_s: float = PATIENCE_S) -> None:
         """Wait until each has a terminal event."""
-        await until(lambda: len(self.ends(issued, *TERMINAL)) == len(issued), "all ended", every_s=0.1)
+
+        def ended() -> bool:
+            return len(self.ends(issued, *TERMINAL)) == len(issued)
+
+        await until(ended, "all ended", every_s=0.1, within_s=within_s)
 
     async def forget_delays(self) -> None:
         """Delete the durable: the worker makes it again, and what waits for a delay comes at once (F8)."""
