@@ -67,6 +67,8 @@ async def test_flush_ends_with_its_connection() -> None:
             proxy.reset()
             with pytest.raises(NatsError, match="the connection ended"):
                 await flushing
+            with pytest.raises(NatsError, match="there is no connection"):
+                await connection.client.flush()
             proxy.heal()
             await until(lambda: connection.is_connected, "connected again")
             await connection.client.flush(timeout=int(PATIENCE_S))

@@ -25,7 +25,6 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.client import Client
-from noetl_worker.process import event_loop
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 10.0
@@ -182,8 +181,6 @@ class CommandStream:
     def __init__(self, url: str, *, stream: str, subject: str, storage: Literal["memory", "file"] = "memory") -> None:
         self._url, self._stream, self._subject, self._storage = url, stream, subject, storage
         self._client: Client | None = None
-        self._is_lost = asyncio.Event()
-        """The connection broke since the publishing began."""
 
     async def open(self) -> None:
         """Connect and see that the stream lists both subjects, the bare one and `<subject>.>`."""
@@ -194,7 +191,6 @@ class CommandStream:
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; the library says int
             error_cb=_ignore,
-            disconnected_cb=self._lost,
         )
         subjects = [self._subject, f"{self._subject}.>"]
         context = self._client.jetstream()
@@ -223,31 +219,14 @@ class CommandStream:
         client = self._client
         if client is None or not client.is_connected:
             return False
-        self._is_lost.clear()
         try:
             for subject, body in messages:
                 await client.publish(subject, body)
-            if len(messages) > 1:
-                await self._flush(client)
+            await client.flush()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             log.warning("%d messages are not published, and will be later: %r", len(messages), error)
             return False
         return True
-
-    async def _flush(self, client: Client) -> None:
-        """Until the server has all. Raises ConnectionError when the connection breaks meanwhile: nats-py would wait
-        10 s for an answer that was to come on the old one."""
-        flushed, lost = asyncio.ensure_future(client.flush()), asyncio.ensure_future(self._is_lost.wait())
-        try:
-            await asyncio.wait({flushed, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not flushed.done():
-                raise ConnectionError("the connection to NATS broke")
-            flushed.result()
-        finally:
-            await event_loop.end(flushed, lost)
-
-    async def _lost(self) -> None:
-        self._is_lost.set()
 
     async def close(self) -> None:
         client, self._client = self._client, None

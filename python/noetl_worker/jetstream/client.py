@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT
 from nats.aio.client import Client as LibraryClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -190,6 +191,12 @@ class Client(LibraryClient):
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
+
+    async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
+        """Fails where no connection is: the library's comes back, and nobody knows whether the server will have it."""
+        if not self.is_connected:
+            raise Error("there is no connection")
+        await super().flush(timeout)
 
     async def _attempt_reconnect(self) -> None:
         """A `flush` fails with its connection, whose PONG never comes: in the library it waits on to its timeout."""
