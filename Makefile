@@ -21,7 +21,7 @@ SUITE := not soak and not steady and not gates and not as_nobody and not pages
 HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick anywhere test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,8 +64,11 @@ anywhere: $(STAMP) ## quick at other clocks, users, paths, settings, beside othe
 	tests/anywhere/run.sh
 
 test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks have their own tests (make counts)
-	$(BIN)/pytest tests $(PARALLEL) -m '$(SUITE)'
+	$(BIN)/pytest tests $(PARALLEL) -m '$(SUITE) and not sweep'
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
+
+sweeps: $(STAMP) ## one property, many cases: recorded values, seeds, random calls, costs of templates
+	$(BIN)/pytest $$(grep -rl --include='test_*.py' pytest.mark.sweep tests) $(PARALLEL) -m sweep
 
 # With a Chromium on the machine, the page of a run in it too: what drives it is installed then.
 pages: $(STAMP) ## what the pages say, done as their reader does: commands, the walk to a new kind, the plug-in, the demo
@@ -194,7 +197,7 @@ RANDOM_PLAYBOOKS ?= 200
 compat-values: $(STAMP) ## playbooks through the published Rust worker and ours, each on that plane (installs it once: half an hour)
 	$(BIN)/python tests/compat/live_values.py --random $(RANDOM_PLAYBOOKS)
 
-check: lint types test ## what every commit passes
+check: lint types test sweeps ## what every commit passes
 
 clean: ## remove what the targets made
 	rm -rf .venv .venv-* dist target

@@ -81,7 +81,7 @@ Each name leads to its reason, and to the playbook that it breaks, in
 ## How it is measured
 
 Small playbooks, one behaviour each, were run with the published workers on their real planes. Every value, outcome and
-event is compared. `make test` compares with the recordings, `make compat-values` and `make compat` on a real Rust
+event is compared. `make sweeps` compares with the recordings, `make compat-values` and `make compat` on a real Rust
 plane. The claims of `noetl-worker dev` are compared too: [claims.md]({_ENTRY}/claims.md).
 
 | compared | playbooks | equal | differ, with a reason | open | each |

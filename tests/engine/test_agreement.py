@@ -15,7 +15,7 @@ from noetl_worker.engine.pure.regex_dialect import compile_pattern
 from noetl_worker.errors import ConditionError
 from noetl_worker.models import FitRules
 
-pytestmark = pytest.mark.rust
+pytestmark = [pytest.mark.rust, pytest.mark.sweep]
 
 FAST = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -228,6 +228,7 @@ def is_slow(took_s: float, limit_s: float) -> bool:
     return took_s > limit_s / 2 and took_s > limit()
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not HOLDS_TIMES, reason="a time: make faults")
 @pytest.mark.parametrize("group", GROUPS)
@@ -242,6 +243,7 @@ def test_no_call_of_a_template_holds_up_the_loop(group: str) -> None:
     assert slow == []
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_call_of_a_template_takes_the_memory(group: str) -> None:
@@ -252,12 +254,14 @@ def test_no_call_of_a_template_takes_the_memory(group: str) -> None:
     assert found == []
 
 
+@pytest.mark.sweep
 def test_sides_of_a_comparison_are_refused_whatever_compares_them() -> None:
     """(no attack) Why not every operator is tried with all of these."""
     assert {rendering(f"({left}) == ({right})").outcome for left, right in ONCE} == {"refused"}
     assert {rendering(f"(nest) {operator} (nest)").outcome for operator in COMPARISONS} == {"refused"}
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(1800)
 def test_each_name_is_really_called() -> None:
     """(no attack) A name that only fails for its arguments would show nothing above: one call of each has an effect."""

@@ -14,6 +14,8 @@ from simulate.schedule import LARGE, Fault, Issue, make_restarts
 from simulate.test_seeds import SEEDS
 from simulate.world import World
 
+pytestmark = pytest.mark.sweep
+
 UNASKED, REFUSED = "expired_and_told_unasked", "told_although_another_has_it"
 """Need a long stop while the tool runs, and a peer that takes the command: too rare for the seeds of CI."""
 NOTICED = {UNASKED: "unasked", REFUSED: "to keep off"}

@@ -7,6 +7,7 @@ import pytest
 from simulate.child_list import run_child
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(40))
 def test_step_of_a_completed_child_is_waited_for_while_the_planes_list_lags(seed: int) -> None:
     assert run_child(seed) == ""

@@ -13,6 +13,7 @@ EXCUSED = "its teller died before the rescue"
 """Of all commands: told less than KEEP_S before its worker was killed, or while the answer was on its way."""
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_a_restart_has_lost_is_issued_or_named_though_workers_are_killed(seed: int) -> None:
     run = run_schedule(make_restarts(seed))

@@ -9,6 +9,8 @@ import pytest
 from noetl_worker.models import Dialect
 from simulate.run import run_seed
 
+pytestmark = pytest.mark.sweep
+
 SEEDS = range(20)
 ran = cache(run_seed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -11,6 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from noetl_worker.models import Dialect
 from simulate.schedule import FAULTS, WORKERS, Fault, Issue
 from simulate.world import World
+
+pytestmark = pytest.mark.sweep
 
 ISSUES = st.builds(
     Issue,
