@@ -21,11 +21,13 @@ from faults.scene import CALLS, Scene, scene, side_by_side
 from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import Gate, WorkerProcess, until
+from noetl_worker.delivery.acknowledge import MAX_DELAY_S
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.models import Dialect
+from noetl_worker.plane.gate import MAX_PAUSE_S
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport.opening import open_transport
 
@@ -230,7 +232,9 @@ async def busy_plane(
     word = f"{dialect.value}, {status}, {span_s:g} s"
     measured("F14", f"{word}: requests a second", rate, "/s", at_most=2)
     measured("F14", f"{word}: largest second over the mean", peak, "x", at_most=2)
-    measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=30)
+    # The next try of the last one to find the gate closed, which opens with the first request that is answered.
+    longest_s = MAX_PAUSE_S + MAX_DELAY_S + 1
+    measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=longest_s)
 
 
 async def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path, measured: Measured) -> None:
