@@ -16,6 +16,7 @@ from integration.house import house, noops
 from integration.processes import one_line, refused_start, worker_process
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import RawCommand
+from patience import until
 
 # ── settings and NATS at the start ──
 
@@ -118,6 +119,11 @@ async def test_claim_answers_that_make_no_sense_become_dead_letters_and_the_work
         home.plane.fault = fault
         for one in issued:
             await home.plane.publish_again(one.event_id)
+
+        async def are_kept() -> bool:
+            return len(await home.dead_letters()) == len(BAD_CLAIMS)
+
+        await until(are_kept, "a dead letter of each")
         await home.wait_settled()
         home.plane.fault = None
         names = dict(zip(answers, BAD_CLAIMS, strict=True))
