@@ -255,6 +255,7 @@ async def resolved(stage: Stage) -> tuple[int, Any, Any]:
     return answer.status_code, answer.json(), answer.headers
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", [one["case"] for one in CASES])
 async def test_recorded_call_gets_an_answer_of_the_same_shape(case: str) -> None:
     record = BY_NAME[case]

@@ -97,6 +97,7 @@ def found_in(stage: Stage, log: str, secret: str) -> list[str]:
     ]
 
 
+@pytest.mark.sweep
 def test_no_planted_secret_leaves_the_process(dialect: Dialect, tmp_path: Path) -> None:
     loop = asyncio.new_event_loop()
     stage = Stage(dialect, tmp_path)

@@ -47,6 +47,7 @@ def errors(file: Path, plane: str | None, registry: Registry = REGISTRY) -> set[
     return {one.code for one in found if one.severity == "error"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("file", "plane"), COMPLETED)
 def test_recorded_playbook_that_completed_has_no_error_for_its_plane(file: Path, plane: str) -> None:
     assert errors(file, plane) == ON_PURPOSE.get(file.stem, set())
