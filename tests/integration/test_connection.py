@@ -21,6 +21,7 @@ from faults.proxy import Proxy
 from faults.test_names_and_keys import make_login
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.errors import JetStreamError
+from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
 from patience import PATIENCE_S, until
@@ -74,6 +75,26 @@ async def test_flush_ends_with_its_connection() -> None:
             await connection.client.flush(timeout=int(PATIENCE_S))
         finally:
             await connection.close()
+
+
+async def test_flush_ends_with_a_connection_that_is_not_made_again() -> None:
+    """As a `nats` step has it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(INFO)
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await reader.readuntil(b"PING\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        client = Client()
+        await client.connect(
+            f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}", allow_reconnect=False, connect_timeout=30
+        )
+        with pytest.raises(NatsError, match="the connection ended"):
+            await client.flush(timeout=int(PATIENCE_S))
+        assert client.is_closed
 
 
 async def test_connection_goes_on_reading_after_a_flush_that_was_given_up() -> None:

@@ -199,12 +199,19 @@ class Client(LibraryClient):
         await super().flush(timeout)
 
     async def _attempt_reconnect(self) -> None:
+        self._end_flushes()
+        await super()._attempt_reconnect()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self._end_flushes()
+        await super()._close(status, do_cbs)
+
+    def _end_flushes(self) -> None:
         """A `flush` fails with its connection, whose PONG never comes: in the library it waits on to its timeout."""
         for pong in self._pongs:
             if not pong.done():
                 pong.set_exception(Error("the connection ended"))
                 pong.exception()  # else one that nobody waits for is reported
-        await super()._attempt_reconnect()
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         if self.is_connected and self._transport is not None and self._pending_data_size > 0:
