@@ -209,7 +209,8 @@ async def test_hundred_parallel_commands_hold_no_thread_each(tmp_path: Path) -> 
     os.write(opener, b"\n" * 100)
     results = await asyncio.gather(*calls)
     os.close(opener)
-    assert (more, sum(result.exit_code == 0 for result in results)) == (0, 100)
+    assert more <= 0  # fewer where a thread of an earlier test has ended
+    assert sum(result.exit_code == 0 for result in results) == 100
 
 
 def threads() -> int:
