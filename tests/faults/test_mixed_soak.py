@@ -43,6 +43,16 @@ def mix_of(home: Scene) -> list[RawCommand]:
     ]
 
 
+async def fill_pools(home: Scene) -> None:
+    """Every slot with the same kind at once: afterwards as many of its processes wait for work as ever will."""
+    for kept_busy in (
+        RawCommand("python", {"code": "import time\ntime.sleep(0.5)"}),
+        RawCommand("shell", {"command": "sleep 0.5"}),
+        RawCommand("rhai", {"code": "let x = 0; while x < 400_000 { x += 1; } x"}),
+    ):
+        await home.wait_ended(await home.plane.create_commands([kept_busy] * 64))
+
+
 async def all_at_once(home: Scene) -> float:
     """Commands a second."""
     began = time.monotonic()
@@ -65,6 +75,7 @@ async def test_mixed_kinds_at_half_load_leave_nothing_behind(part: int, tmp_path
         worker = await home.start_process(
             WORKER_ID="soak", NOETL_WORKER_ACK_WAIT_S="3", NOETL_WORKER_LOG_COMMANDS="failed", TMPDIR=str(tmp_path)
         )
+        await fill_pools(home)
         await all_at_once(home)
         per_s = max(1, int(await all_at_once(home) / 2))
         before, threads, files = await home.leftovers(worker), threads_of(worker), len(list(tmp_path.iterdir()))
