@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import shutil
+import tempfile
+from pathlib import Path
 
 import nats
 import pytest
@@ -76,3 +78,10 @@ async def test_bad_configuration_ends_with_the_servers_own_words() -> None:
             await server.start()
     finally:
         await server.close()
+
+
+async def test_server_that_does_not_start_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(JetStreamError, match="nats-server ended with 1 at its start"):
+        await NatsServer(config="no_such_option: {").__aenter__()
+    assert list(tmp_path.iterdir()) == []

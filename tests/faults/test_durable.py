@@ -133,15 +133,17 @@ async def test_f09_purged_and_deleted_stream(tmp_path: Path, measured: Measured)
 async def cluster() -> AsyncIterator[list[NatsServer]]:
     """Three servers on loopback, with a stream that each of them keeps."""
     ports: set[int] = set()
-    while len(ports) < 3:
+    while len(ports) < 6:  # all different: none is taken before its server has it
         ports.add(free_port())
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    listening = [*ports][:3]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in listening)
     async with AsyncExitStack() as stack:
         servers = [
             NatsServer(
-                config=f'server_name: n{number}\ncluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
+                port=port,
+                config=f'server_name: n{number}\ncluster {{ name: c, listen: "127.0.0.1:{own}", routes: [{routes}] }}',
             )
-            for number, port in enumerate(ports)
+            for number, (port, own) in enumerate(zip([*ports][3:], listening, strict=True))
         ]
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
         async with client_of(servers[0].url) as client:

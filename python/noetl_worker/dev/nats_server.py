@@ -168,7 +168,11 @@ class NatsServer:
             self._directory = None
 
     async def __aenter__(self) -> NatsServer:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
