@@ -203,7 +203,14 @@ def busy(home: Scene, status: int, times: list[float]) -> Any:
 
 
 async def busy_plane(
-    directory: Path, measured: Measured, dialect: Dialect, status: int, *, span_s: float, count: int
+    directory: Path,
+    measured: Measured,
+    dialect: Dialect,
+    status: int,
+    *,
+    span_s: float,
+    count: int,
+    told_within_s: float = 30,
 ) -> None:
     """`count` commands run when the plane becomes busy, as many wait; for `span_s` it answers `status`."""
     gate = Gate(directory)
@@ -232,9 +239,7 @@ async def busy_plane(
     word = f"{dialect.value}, {status}, {span_s:g} s"
     measured("F14", f"{word}: requests a second", rate, "/s", at_most=2)
     measured("F14", f"{word}: largest second over the mean", peak, "x", at_most=2)
-    # The next try of the last one to find the gate closed, which opens with the first request that is answered.
-    longest_s = MAX_PAUSE_S + MAX_DELAY_S + 1
-    measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=longest_s)
+    measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=told_within_s)
 
 
 async def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path, measured: Measured) -> None:
@@ -248,7 +253,9 @@ async def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path
 
 @pytest.mark.soak
 async def test_f14_plane_that_is_busy_for_a_minute(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
-    await busy_plane(tmp_path, measured, dialect, 503, span_s=60, count=64)
+    # The last to find the gate closed draws the longest delay then; it opens a pause after the plane's return at most.
+    longest_s = MAX_PAUSE_S + MAX_DELAY_S + 1
+    await busy_plane(tmp_path, measured, dialect, 503, span_s=60, count=64, told_within_s=longest_s)
 
 
 # ── F18 ──

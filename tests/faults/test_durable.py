@@ -133,7 +133,7 @@ async def test_f09_purged_and_deleted_stream(tmp_path: Path, measured: Measured)
 async def cluster() -> AsyncIterator[list[NatsServer]]:
     """Three servers on loopback, with a stream that each of them keeps."""
     ports: set[int] = set()
-    while len(ports) < 6:  # all different: none is taken before its server has it
+    while len(ports) < 6:  # one may be given twice, until its server has it
         ports.add(free_port())
     listening = [*ports][:3]
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in listening)
