@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 _HIGHEST: Final = frozenset(
     {
@@ -28,44 +32,33 @@ _HIGHEST: Final = frozenset(
 )
 """Of the pool or the machine, or the worst of its kind: the same number from each, never to be added."""
 _LOWEST: Final = frozenset({"noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"})
-
-
 _COUNTED: Final = frozenset({"counter", "histogram"})
+
+
+@dataclass(frozen=True)
+class _Families(Collector):
+    """What `generate_latest` makes the text of."""
+
+    families: Iterable[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
 
 
 def summed(texts: Iterable[str], past: Iterable[str] = ()) -> str:
     """One exposition out of several; what was counted in `past` is in it too, and no gauge of then."""
-    heads: dict[str, tuple[str, str]] = {}
+    whole: dict[str, Metric] = {}
     found: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
     for text, is_past in (*((text, False) for text in texts), *((text, True) for text in past)):
         for family in text_string_to_metric_families(text):
             if is_past and family.type not in _COUNTED:
                 continue
-            heads.setdefault(family.name, (family.type, family.documentation))
+            whole.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             rows = found.setdefault(family.name, {})
             for sample in family.samples:
                 rows.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
-    lines: list[str] = []
-    for name, (kind, documentation) in heads.items():
-        shown = f"{name}_total" if kind == "counter" else name
-        lines += [f"# HELP {shown} {_escaped(documentation)}", f"# TYPE {shown} {kind}"]
-        together = _way(name)
-        lines += [f"{sample}{_labels(labels)} {together(values)!r}" for (sample, labels), values in found[name].items()]
-    return "\n".join(lines) + "\n"
-
-
-def _way(name: str) -> Callable[[Sequence[float]], float]:
-    return max if name in _HIGHEST else min if name in _LOWEST else sum
-
-
-def _labels(labels: tuple[tuple[str, str], ...]) -> str:
-    inner = ",".join(f'{name}="{_quoted(value)}"' for name, value in labels)
-    return f"{{{inner}}}" if inner else ""
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-def _quoted(text: str) -> str:
-    return _escaped(text).replace('"', '\\"')
+    for name, metric in whole.items():
+        together = max if name in _HIGHEST else min if name in _LOWEST else sum
+        for (sample_name, labels), values in found[name].items():
+            metric.add_sample(sample_name, dict(labels), together(values))
+    return generate_latest(_Families(whole.values())).decode()
