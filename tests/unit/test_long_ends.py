@@ -15,7 +15,7 @@ import virtual_time
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect, Report
-from noetl_worker.observability import metrics
+from noetl_worker.observability.series import REGISTRY
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.rust.execution_watch import ExecutionWatch
@@ -70,7 +70,7 @@ class Held(ScriptedTransport):
 
 
 def counted(name: str) -> float:
-    return metrics.REGISTRY.get_sample_value(f"noetl_worker_{name}_total") or 0.0
+    return REGISTRY.get_sample_value(f"noetl_worker_{name}_total") or 0.0
 
 
 def told_by(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from noetl_worker.observability import metrics
+from noetl_worker.observability.series import REGISTRY
 from noetl_worker.settings.settings import SETTINGS
 
 PAGE = Path(__file__, "../../../docs/migration.md").resolve().read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ def series() -> dict[str, set[str]]:
     for family in (metrics.PENDING, metrics.ACK_PENDING):
         family.labels("stream", "consumer")
     found: dict[str, set[str]] = {}
-    for one in metrics.REGISTRY.collect():
+    for one in REGISTRY.collect():
         for name in (one.name, f"{one.name}_total"):
             found[name] = {label for sample in one.samples for label in sample.labels} - {"le"}
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import ProcessCollector, generate_latest
 
 from noetl_worker.models.claim import (
     AlreadyFinished,
@@ -21,186 +21,144 @@ from noetl_worker.models.claim import (
     NotFound,
     RetryLater,
 )
-from noetl_worker.observability.series import Counter, Gauge, Histogram
+from noetl_worker.observability.series import REGISTRY, Counter, Gauge, Histogram
 from noetl_worker.observability.tool_times import ToolTimes
 from noetl_worker.settlement import SETTLEMENT, OutcomeKind, Settlement, assert_never
 
-REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
-PULLS: Final = Counter("noetl_worker_pulls", "Notifications by how the claim ended", ["outcome"], registry=REGISTRY)
+PULLS: Final = Counter("noetl_worker_pulls", "Notifications by how the claim ended", ["outcome"])
 PULL_DURATION: Final = Histogram(
     "noetl_worker_pull_duration_seconds",
     "From delivery to the claim's answer",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-    registry=REGISTRY,
 )
-TOOLS: Final = ToolTimes(buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120), registry=REGISTRY)
+TOOLS: Final = ToolTimes(buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120))
 PLANE_REQUESTS: Final = Counter(
-    "noetl_worker_control_plane_requests", "Requests sent to control planes, heartbeats too", registry=REGISTRY
+    "noetl_worker_control_plane_requests", "Requests sent to control planes, heartbeats too"
 )
-CONCURRENT: Final = Gauge("noetl_worker_concurrent_dispatches", "Commands in flight", registry=REGISTRY)
-SLOTS: Final = Gauge("noetl_worker_slots", "Slots of this worker (WORKER_MAX_CONCURRENT)", registry=REGISTRY)
-SLOTS_IN_USE: Final = Gauge("noetl_worker_slots_in_use", "Slots that commands hold", registry=REGISTRY)
-SLOTS_LIMIT: Final = Gauge(
-    "noetl_worker_slots_limit", "Slots that the control plane's answers let this worker fill", registry=REGISTRY
-)
+CONCURRENT: Final = Gauge("noetl_worker_concurrent_dispatches", "Commands in flight")
+SLOTS: Final = Gauge("noetl_worker_slots", "Slots of this worker (WORKER_MAX_CONCURRENT)")
+SLOTS_IN_USE: Final = Gauge("noetl_worker_slots_in_use", "Slots that commands hold")
+SLOTS_LIMIT: Final = Gauge("noetl_worker_slots_limit", "Slots that the control plane's answers let this worker fill")
 PARKED: Final = Gauge(
     "noetl_worker_parked_commands",
     "Commands that hold no slot: no room for their kind, or they wait elsewhere (child playbook, control plane)",
     ["waits"],
-    registry=REGISTRY,
 )
 GATE_LIMIT: Final = Gauge(
     "noetl_worker_gate_limit",
     "Requests that a control plane that the settings name, or its result store, gets at the same time",
     ["plane", "gate"],
-    registry=REGISTRY,
 )
-GATE_IN_USE: Final = Gauge(
-    "noetl_worker_gate_in_use", "Requests that are with it", ["plane", "gate"], registry=REGISTRY
-)
-GATE_WAITING: Final = Gauge(
-    "noetl_worker_gate_waiting", "Requests that wait to be sent to it", ["plane", "gate"], registry=REGISTRY
-)
+GATE_IN_USE: Final = Gauge("noetl_worker_gate_in_use", "Requests that are with it", ["plane", "gate"])
+GATE_WAITING: Final = Gauge("noetl_worker_gate_waiting", "Requests that wait to be sent to it", ["plane", "gate"])
 GATE_DOWN: Final = Gauge(
     "noetl_worker_gate_down",
     "1 while it has refused or not answered again and again",
     ["plane", "gate"],
-    registry=REGISTRY,
 )
 EVENT_EMIT_DURATION: Final = Histogram(
     "noetl_worker_event_emit_duration_seconds",
     "One event request until it is accepted, labelled by its last event",
     ["event_type"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
-    registry=REGISTRY,
 )
-EVENT_EMIT_RETRIES: Final = Counter(
-    "noetl_worker_event_emit_retries", "Event requests sent again", ["event_type"], registry=REGISTRY
-)
-EVENT_EMIT_FAILED: Final = Counter(
-    "noetl_worker_event_emit_failed", "Event sets that the plane refused for good", registry=REGISTRY
-)
-OUTCOMES: Final = Counter("noetl_worker_outcomes", "Notifications by how they ended", ["outcome"], registry=REGISTRY)
-SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream", ["settlement"], registry=REGISTRY)
-DEAD_LETTERS: Final = Counter(
-    "noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"], registry=REGISTRY
-)
+EVENT_EMIT_RETRIES: Final = Counter("noetl_worker_event_emit_retries", "Event requests sent again", ["event_type"])
+EVENT_EMIT_FAILED: Final = Counter("noetl_worker_event_emit_failed", "Event sets that the plane refused for good")
+OUTCOMES: Final = Counter("noetl_worker_outcomes", "Notifications by how they ended", ["outcome"])
+SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream", ["settlement"])
+DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"])
 DEAD_LETTERS_NOW: Final = Gauge(
     "noetl_worker_dead_letters_kept",
     "Dead letters in the stream of all workers, by reason; looked at once a minute",
     ["reason"],
-    registry=REGISTRY,
 )
 DEAD_LETTERS_OLDEST: Final = Gauge(
-    "noetl_worker_dead_letters_oldest_seconds", "Age of the oldest of them; 0: there is none", registry=REGISTRY
+    "noetl_worker_dead_letters_oldest_seconds", "Age of the oldest of them; 0: there is none"
 )
 OTHER_REASON: Final = "other"
 """Of what is no dead letter of this version."""
 OUTCOMES_DROPPED: Final = Counter(
     "noetl_worker_outcomes_dropped",
     "Late outcomes that were not reported: another worker has the command, or it is over or unknown",
-    registry=REGISTRY,
 )
 EXECUTIONS_STANDING_STILL: Final = Counter(
     "noetl_worker_executions_standing_still",
     "Executions for which the plane issued no command after an end whose request was cut off",
-    registry=REGISTRY,
 )
-OUTBOX_ROWS: Final = Gauge("noetl_worker_outbox_rows", "Event sets on disk", registry=REGISTRY)
-OUTBOX_BYTES: Final = Gauge("noetl_worker_outbox_bytes", "Bytes of the event sets on disk", registry=REGISTRY)
+OUTBOX_ROWS: Final = Gauge("noetl_worker_outbox_rows", "Event sets on disk")
+OUTBOX_BYTES: Final = Gauge("noetl_worker_outbox_bytes", "Bytes of the event sets on disk")
 OUTBOX_OLDEST: Final = Gauge(
-    "noetl_worker_outbox_oldest_seconds", "Age of the oldest event set on disk; 0: there is none", registry=REGISTRY
+    "noetl_worker_outbox_oldest_seconds", "Age of the oldest event set on disk; 0: there is none"
 )
-OUTBOX_ADOPTED: Final = Counter(
-    "noetl_worker_outbox_adopted", "Event sets taken over from dead workers", registry=REGISTRY
-)
-OUTBOX_FAILED: Final = Counter(
-    "noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory", registry=REGISTRY
-)
-DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim", registry=REGISTRY)
+OUTBOX_ADOPTED: Final = Counter("noetl_worker_outbox_adopted", "Event sets taken over from dead workers")
+OUTBOX_FAILED: Final = Counter("noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory")
+DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim")
 RESOURCE_SHORTAGES: Final = Counter(
     "noetl_worker_resource_shortages",
     "Commands that found no descriptor, process or memory on this machine before they had any effect",
-    registry=REGISTRY,
 )
 BATCHES_NOT_WATCHED: Final = Counter(
     "noetl_worker_batches_not_watched",
     "Reported batches that were forgotten before the plane confirmed that it has worked them off: too many at once",
-    registry=REGISTRY,
 )
 BATCHES_NOT_RESCUED: Final = Counter(
     "noetl_worker_batches_not_rescued",
     "Reported batches that the plane has not processed and that are not sent again: an error line names each command",
-    registry=REGISTRY,
 )
 SERVERS_NOT_NAMED: Final = Counter(
-    "noetl_worker_servers_not_named", "Notifications of servers that the settings do not name", registry=REGISTRY
+    "noetl_worker_servers_not_named", "Notifications of servers that the settings do not name"
 )
 FOREIGN_POOL: Final = Counter(
     "noetl_worker_foreign_pool",
     "Deliveries of commands of another pool, returned: the durable's filters let them through",
-    registry=REGISTRY,
 )
-CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse", registry=REGISTRY)
-PENDING: Final = Gauge(
-    "noetl_worker_nats_consumer_pending", "num_pending of the durable", ["stream", "consumer"], registry=REGISTRY
-)
+CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse")
+PENDING: Final = Gauge("noetl_worker_nats_consumer_pending", "num_pending of the durable", ["stream", "consumer"])
 ACK_PENDING: Final = Gauge(
     "noetl_worker_nats_consumer_ack_pending",
     "num_ack_pending of the durable",
     ["stream", "consumer"],
-    registry=REGISTRY,
 )
 MAX_ACK_PENDING: Final = Gauge(
     "noetl_worker_nats_consumer_max_ack_pending",
     "Limit of num_ack_pending over the whole pool",
     ["stream", "consumer"],
-    registry=REGISTRY,
 )
 ACK_PENDING_FULL: Final = Gauge(
     "noetl_worker_nats_consumer_ack_pending_full",
     "1 while max_ack_pending is reached: no worker of the pool gets a command",
     ["stream", "consumer"],
-    registry=REGISTRY,
 )
 PAUSED: Final = Gauge(
     "noetl_worker_nats_consumer_pause_seconds",
     "How long an operator's pause of the durable still lasts; 0: it is not paused",
     ["stream", "consumer"],
-    registry=REGISTRY,
 )
-NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected", registry=REGISTRY)
-AUTH_REFUSED: Final = Gauge(
-    "noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials", registry=REGISTRY
-)
+NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected")
+AUTH_REFUSED: Final = Gauge("noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials")
 CREDENTIAL_ENDS: Final = Gauge(
     "noetl_worker_credential_ends_timestamp_seconds",
     "When the certificate or token of a setting ends; 0: it is not set, or has no end",
     ["credential"],
-    registry=REGISTRY,
 )
-READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls", registry=REGISTRY)
+READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls")
 PLANE_DOWN: Final = Gauge(
-    "noetl_worker_plane_down", "1 while NOETL_SERVER_URL does not answer this worker's heartbeats", registry=REGISTRY
+    "noetl_worker_plane_down", "1 while NOETL_SERVER_URL does not answer this worker's heartbeats"
 )
 KEEPALIVE_FAILURES: Final = Counter(
     "noetl_worker_keepalive_failures",
     "Signs of life that did not get through: in_progress of deliveries (to NATS), heartbeats (to the control plane)",
     ["what"],
-    registry=REGISTRY,
 )
 LOOP_DELAY: Final = Histogram(
     "noetl_worker_loop_delay_seconds",
     "How much later than asked for the main event loop turned, measured twice a second",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-    registry=REGISTRY,
 )
-LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "How long the main event loop did not run", registry=REGISTRY)
-BUILD_INFO: Final = Gauge(
-    "noetl_worker_build_info", "Always 1; what is running", ["version", "engine"], registry=REGISTRY
-)
+LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "How long the main event loop did not run")
+BUILD_INFO: Final = Gauge("noetl_worker_build_info", "Always 1; what is running", ["version", "engine"])
 
 ENDED: Final = {kind: OUTCOMES.labels(kind.value) for kind in OutcomeKind}
 SETTLED: Final = {settlement: SETTLEMENTS.labels(settlement.value) for settlement in Settlement}

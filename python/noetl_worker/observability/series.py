@@ -17,6 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+REGISTRY: Final = CollectorRegistry()
+
 
 class Count:
     """A number that grows."""
@@ -85,7 +87,9 @@ class MetricFamily(Collector, Generic[SeriesT]):
 
 
 class Counter(MetricFamily[Count]):
-    def __init__(self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry = REGISTRY
+    ) -> None:
         super().__init__(name, text, labels, Count, registry)
         if not labels:
             self.inc: Final = self.own.inc
@@ -98,7 +102,9 @@ class Counter(MetricFamily[Count]):
 
 
 class Gauge(MetricFamily[Level]):
-    def __init__(self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry = REGISTRY
+    ) -> None:
         super().__init__(name, text, labels, Level, registry)
         if not labels:
             self.set: Final = self.own.set
@@ -118,7 +124,7 @@ class Histogram(MetricFamily[Times]):
         labels: Sequence[str] = (),
         *,
         buckets: Sequence[float],
-        registry: CollectorRegistry,
+        registry: CollectorRegistry = REGISTRY,
     ) -> None:
         self._bounds = tuple(buckets)
         super().__init__(name, text, labels, lambda: Times(self._bounds), registry)

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models.tool_result import ToolStatus
-from noetl_worker.observability.series import MetricFamily, Times, buckets_of
+from noetl_worker.observability.series import REGISTRY, MetricFamily, Times, buckets_of
 
 CANCELLED: Final = "cancelled"
 """Its execution was."""
@@ -34,9 +33,9 @@ def ended_by(error: BaseException) -> str:
 class ToolTimes(MetricFamily[Times]):
     """`labels(kind, status).observe(seconds)`. The upstream's two names have the sum over all statuses."""
 
-    def __init__(self, *, buckets: Sequence[float], registry: CollectorRegistry) -> None:
-        self._bounds = tuple(buckets)
-        super().__init__("", "", ("tool_kind", "status"), lambda: Times(self._bounds), registry)
+    def __init__(self, *, buckets: Sequence[float]) -> None:
+        self._bounds = buckets
+        super().__init__("", "", ("tool_kind", "status"), lambda: Times(buckets), REGISTRY)
 
     def announce(self, kinds: Iterable[str]) -> None:
         """Shows the series of these kinds at zero."""
