@@ -13,7 +13,7 @@ from typing import Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
-from noetl_worker.settings.settings import Settings
+from noetl_worker.settings.settings import SETTINGS, Secret, Settings
 
 CREDENTIALS: Final = (
     "NOETL_TLS_CA",
@@ -24,6 +24,7 @@ CREDENTIALS: Final = (
     "NATS_JWT",
     "NOETL_INTERNAL_API_TOKEN",
 )
+_FIELDS: Final = {line.variable: line.field for line in SETTINGS}
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _EXPLICIT_0: Final = 0xA0
 _UTC_TIME: Final = 0x17
@@ -31,15 +32,10 @@ _UTC_TIME: Final = 0x17
 
 def credential_ends(settings: Settings) -> Mapping[str, float]:
     """Variable -> end in epoch seconds; without those that are not set, have none, or cannot be read now."""
-    files = {
-        "NOETL_TLS_CA": settings.tls_ca,
-        "NOETL_TLS_CLIENT_CERT": settings.tls_client_cert,
-        "NATS_CA": settings.nats_ca,
-        "NATS_CERT": settings.nats_cert,
-        "NATS_CREDS": settings.nats_creds,
+    given = {name: getattr(settings, _FIELDS[name]) for name in CREDENTIALS}
+    texts = {
+        name: value.reveal() if isinstance(value, Secret) else _read(value) for name, value in given.items() if value
     }
-    texts = {name: _read(path) for name, path in files.items() if path}
-    texts |= {"NATS_JWT": settings.nats_jwt.reveal(), "NOETL_INTERNAL_API_TOKEN": settings.internal_api_token.reveal()}
     found = {name: list(_ends(text)) for name, text in texts.items()}
     # Of a bundle of authorities the last: it has old ones, too. Of a chain the first.
     return {name: max(ends) if name.endswith("_CA") else min(ends) for name, ends in found.items() if ends}
