@@ -271,14 +271,12 @@ class Settings(ToolSettings):
         "LOG_LEVEL",
         "info",
         values.choice("debug", "info", "warning", "error"),
-        source="ours",
         help="least level that is logged; SIGUSR1 changes to debug, and back",
     )
     log_commands: str = setting(
         "NOETL_WORKER_LOG_COMMANDS",
         "sampled",
         values.choice("failed", "sampled", "all", "none"),
-        source="ours",
         help="finished commands that have a log line; sampled: those that failed, and of the others 50 a second, above "
         "that one of 100 (docs/operate.md)",
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+
+NumberT = TypeVar("NumberT", int, float)
 
 _WELL_FORMED: Final = (
     "a URL whose port is a number, and whose password has /, ?, #, [ and ] percent-encoded (%2F, %3F, %23, %5B, %5D)"
@@ -62,19 +65,29 @@ def pool_segments(text: str) -> tuple[str, ...]:
     return found
 
 
-def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    allowed = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else "")
-
-    def parse(text: str) -> int:
+def _number(read: Callable[[str], NumberT], allowed: str, minimum: float, maximum: float) -> Callable[[str], NumberT]:
+    def parse(text: str) -> NumberT:
         try:
-            value = int(text)
+            value = read(text)
         except ValueError:
             raise ValueError(allowed) from None
-        if value < minimum or (maximum is not None and value > maximum):
+        if not minimum <= value <= maximum:
             raise ValueError(allowed)
         return value
 
     return parse
+
+
+def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    allowed = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else "")
+    return _number(int, allowed, minimum, math.inf if maximum is None else maximum)
+
+
+def seconds(minimum: float) -> Callable[[str], float]:
+    return _number(float, f"seconds, a number from {minimum:g}", minimum, 1e9)
+
+
+share: Final = _number(float, "a part, from 0 to 1: 0.5", 0, 1)
 
 
 def processes(text: str) -> int:
@@ -103,29 +116,6 @@ def numbers_by_name(minimum: int) -> Callable[[str], Mapping[str, int]]:
         return numbers
 
     return parse
-
-
-def seconds(minimum: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError(f"seconds, a number from {minimum:g}") from None
-        if not minimum <= value < 1e9:
-            raise ValueError(f"seconds, a number from {minimum:g}")
-        return value
-
-    return parse
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ValueError("a part, from 0 to 1: 0.5")
-    return value
 
 
 def choice(*allowed: str) -> Callable[[str], str]:
