@@ -27,7 +27,7 @@ from noetl_worker.jetstream.message_search import Search, StoredMessage, below, 
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import context_of
 from noetl_worker.outbox.directory import directory_of
-from noetl_worker.outbox.probe_addresses import addresses_here, looks_in
+from noetl_worker.outbox.probe_addresses import addresses_here, looks_at
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.secrets import redaction
@@ -38,7 +38,8 @@ from noetl_worker.transport.opening import open_transport
 _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300
-_PROBE_S: Final = 3.0
+_SOURCES: Final = ("plane", "machine", "NATS")
+"""The word of each counts over that of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,99 +64,86 @@ class Story:
     unknown: list[str] = field(default_factory=list)
     """What could not be asked, and why."""
 
-    def add(self, source: str, text: str, at: str = "") -> None:
-        self.facts.append(Fact(source, at, redaction.redact_text(text)))
-        self.is_known = True
-
-    def lacks(self, text: str) -> None:
-        self.unknown.append(redaction.redact_text(text))
-
-    def means(self, conclusion: str) -> None:
-        """The first conclusion stands: the plane's word counts over what NATS and this machine say."""
-        self.conclusion = self.conclusion or redaction.redact_text(conclusion)
-
 
 class Diagnosis:
-    """One question; `ask` is called once."""
+    """One question; `ask` or `ask_plane_alone` is called once."""
 
     def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
         """`most`: how many of the newest messages of the stream are looked through."""
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
+        self._conclusions: dict[str, str] = {}
+        """The first one that each source has led to."""
         self._running = "is RUNNING"
         self._unanswered = ""
         """By the control plane; why."""
 
     async def ask(self) -> Story:
         """Raises nothing for a source that cannot be asked: `unknown` says so."""
-        story = self._story
-        by_machine, by_nats = Story(story.command_id), Story(story.command_id)
-        self._ask_outbox(by_machine)
-        await self._ask_worker(by_machine)
-        await self._ask_nats(by_nats)
-        await self._ask_plane(story)
-        for other in (by_machine, by_nats):
-            story.facts += other.facts
-            story.unknown += other.unknown
-            story.is_known = story.is_known or other.is_known
-            story.means(other.conclusion)
+        self._ask_outbox()
+        await self._ask_workers()
+        await self._ask_nats()
+        await self._ask_plane()
         why = self._unanswered or "it is over and forgotten, or was never published here"
-        story.means(f"nothing is known of it: {why}")
-        return story
+        return self._concluded(f"nothing is known of it: {why}")
 
     async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
         """As `ask`, where nothing else can know of it; `is_interrupted`: what the plane calls running was ended."""
         self._running = "was interrupted" if is_interrupted else self._running
-        await self._ask_plane(self._story)
-        self._story.means("the control plane knows nothing of it")
-        return self._story
+        await self._ask_plane()
+        return self._concluded("the control plane knows nothing of it")
+
+    def _concluded(self, otherwise: str) -> Story:
+        story, found = self._story, self._conclusions
+        story.facts.sort(key=lambda fact: _SOURCES.index(fact.source))
+        story.conclusion = redaction.redact_text(next((found[one] for one in _SOURCES if one in found), otherwise))
+        return story
+
+    def _knows(self, source: str, text: str, at: str = "", *, conclusion: str = "") -> None:
+        self._story.facts.append(Fact(source, at, redaction.redact_text(text)))
+        self._story.is_known = True
+        if conclusion:
+            self._conclusions.setdefault(source, conclusion)
+
+    def _lacks(self, text: str) -> None:
+        self._story.unknown.append(redaction.redact_text(text))
 
     def _is_ours(self, command_id: object) -> bool:
         return str(command_id) == self._story.command_id
 
     # ── this machine ──
 
-    async def _ask_worker(self, story: Story) -> None:
+    async def _ask_workers(self) -> None:
         """The workers that run here, at their probe ports; that there is none says nothing."""
-        for address in addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir)):
-            await self._ask_worker_at(address, story)
+        addresses = addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir))
+        for look in await looks_at(addresses, self._settings.debug_token.reveal()):
+            name = (look.get("worker") or {}).get("worker_id", "a worker")
+            for command in look.get("commands") or ():
+                if self._is_ours(command.get("command_id")):
+                    self._knows(
+                        "machine",
+                        f"{name} at {look['address']} has it: {command.get('phase')}, for {command.get('seconds')} s, "
+                        f"delivery {command.get('deliveries')}",
+                        conclusion=f"a worker of this machine has it: {command.get('phase')}",
+                    )
+                    self._story.execution_id = self._story.execution_id or int(command["execution_id"])
+                    self._story.event_id = self._story.event_id or int(command["event_id"])
 
-    async def _ask_worker_at(self, address: str, story: Story) -> None:
-        import httpx
-
+    def _ask_outbox(self) -> None:
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S, verify=False) as client:
-                answer = await client.get(f"http://{address}/debug/inflight")
-            answered: Any = answer.json() if answer.status_code == 200 else {}
-        except (httpx.HTTPError, ValueError):
-            return
-        for look in looks_in(answered):
-            self._note_running(look, address, story)
-
-    def _note_running(self, look: Mapping[str, Any], address: str, story: Story) -> None:
-        for command in look.get("commands") or ():
-            if self._is_ours(command.get("command_id")):
-                name = (look.get("worker") or {}).get("worker_id", "a worker")
-                text = f"{name} at {address} has it: {command.get('phase')}, for {command.get('seconds')} s, delivery"
-                story.add("machine", f"{text} {command.get('deliveries')}")
-                story.means(f"a worker of this machine has it: {command.get('phase')}")
-                self._story.execution_id = self._story.execution_id or int(command["execution_id"])
-                self._story.event_id = self._story.event_id or int(command["event_id"])
-
-    def _ask_outbox(self, story: Story) -> None:
-        directory = directory_of(self._settings.outbox_dir)
-        try:
-            view = look_into(directory)
+            view = look_into(directory_of(self._settings.outbox_dir))
         except OSError as error:
-            story.lacks(f"the outbox: {error}")
+            self._lacks(f"the outbox: {error}")
             return
         for kept in view.kept:
             if not self._is_ours(kept.command_id):
                 continue
             owner = "a worker that runs" if kept.is_owned else "a dead process: the next worker here sends it"
-            story.add("machine", f"its outcome is in the outbox {kept.file.name}, for {kept.place}, of {owner}")
-            story.means(
-                "it ran, and its outcome waits in the outbox of this machine for the control plane to accept it"
+            self._knows(
+                "machine",
+                f"its outcome is in the outbox {kept.file.name}, for {kept.place}, of {owner}",
+                conclusion="it ran, and its outcome waits in the outbox of this machine for the control plane to "
+                "accept it",
             )
             if kept.event_set is not None:
                 self._story.execution_id = self._story.execution_id or kept.event_set.execution_id
@@ -163,26 +151,26 @@ class Diagnosis:
 
     # ── NATS ──
 
-    async def _ask_nats(self, story: Story) -> None:
+    async def _ask_nats(self) -> None:
         try:
             connection = await connect(self._settings, "noetl-worker why", attempts=1)
         except (JetStreamError, OSError) as error:
-            story.lacks(str(error))
+            self._lacks(str(error))
             return
         try:
             found = await find(connection.client, self._settings)
             try:
-                await self._ask_dead_letters(DeadLetterStore(connection, self._settings.dead_letter_subject), story)
+                await self._ask_dead_letters(DeadLetterStore(connection, self._settings.dead_letter_subject))
             except JetStreamError as error:  # a login may read the commands alone
-                story.lacks(f"the dead letters: {error}")
+                self._lacks(f"the dead letters: {error}")
             if found.stream_info is not None:
-                self._note_messages(await self._search(connection.client, found.stream), found, story)
+                self._note_messages(await self._search(connection.client, found.stream), found)
         except JetStreamError as error:
-            story.lacks(str(error))
+            self._lacks(str(error))
         finally:
             await connection.close()
 
-    async def _ask_dead_letters(self, store: DeadLetterStore, story: Story) -> None:
+    async def _ask_dead_letters(self, store: DeadLetterStore) -> None:
         stream = await store.stream()
         if stream is None:
             return
@@ -192,14 +180,13 @@ class Diagnosis:
             except DocumentError:
                 continue
             if self._is_ours(dead_letter.known("command_id")):
-                story.add(
+                self._knows(
                     "NATS",
                     f"dead letter {kept.sequence}: {dead_letter.reason} ({dead_letter.num_delivered} deliveries, "
                     f"kept by {dead_letter.worker_id})",
                     kept.stored_at,
-                )
-                story.means(
-                    f"it was kept as dead letter {kept.sequence}: noetl-worker dead-letters show {kept.sequence}"
+                    conclusion=f"it was kept as dead letter {kept.sequence}: noetl-worker dead-letters show "
+                    f"{kept.sequence}",
                 )
                 self._learn(_notification(dead_letter.data or b""))
 
@@ -222,18 +209,16 @@ class Diagnosis:
                     return search
         return await newest(client, stream, matches, most=self._most)
 
-    def _note_messages(self, search: Search, found: Found, story: Story) -> None:
+    def _note_messages(self, search: Search, found: Found) -> None:
         for message in search.found:
             self._learn(_notification(message.data))
             state, conclusion = _state(message, found, self._settings)
-            story.add(
-                "NATS", f"message {message.sequence} of {found.stream} on {message.subject}: {state}", message.stored_at
-            )
-            story.means(conclusion)
+            text = f"message {message.sequence} of {found.stream} on {message.subject}: {state}"
+            self._knows("NATS", text, message.stored_at, conclusion=conclusion)
         if not search.found:
             rest = search.there - search.looked_at
             more = f", {rest} older ones were not looked through (--messages)" if rest > 0 else ""
-            story.facts.append(
+            self._story.facts.append(
                 Fact("NATS", "", f"no message of it among the newest {search.looked_at} of {found.stream}{more}")
             )
 
@@ -243,27 +228,29 @@ class Diagnosis:
 
     # ── the control plane ──
 
-    async def _ask_plane(self, story: Story) -> None:
+    async def _ask_plane(self) -> None:
+        story = self._story
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         try:
             plane = await client.plane("")
             if story.execution_id is not None:
-                self._note_command(await plane.execution_detail(story.execution_id), story)
+                self._note_command(await plane.execution_detail(story.execution_id))
             elif (detail := await _execution_named(plane, story.command_id)) is not None:
-                self._note_execution(detail, story)
+                self._note_execution(detail)
             else:
-                story.lacks("the control plane: name the execution with --execution, nothing here names it")
+                self._lacks("the control plane: name the execution with --execution, nothing here names it")
         except ServerRefused as error:
-            story.lacks(f"execution {story.execution_id}: {error}")
+            self._lacks(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
-            story.lacks(f"the control plane: {error}")
+            self._lacks(f"the control plane: {error}")
             if isinstance(error, TransportError):
                 self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
         finally:
             await client.close()
 
-    def _note_execution(self, detail: Mapping[str, Any], story: Story) -> None:
+    def _note_execution(self, detail: Mapping[str, Any]) -> None:
         """How each of its commands ended, and which have not."""
+        story = self._story
         story.execution_id = int(story.command_id)
         errors: dict[str, str] = {}
         running: dict[str, Mapping[str, Any]] = {}
@@ -276,35 +263,38 @@ class Diagnosis:
             elif event.get("event_type") in _ENDS:
                 running.pop(command_id, None)
                 text = f"{node} {_end_text(event)}" + (f": {errors[command_id]}" if errors[command_id] else "")
-                story.add("plane", text[:_MOST_CHARS] + _ids_text(event), str(event.get("created_at") or ""))
+                self._knows("plane", text[:_MOST_CHARS] + _ids_text(event), str(event.get("created_at") or ""))
                 failed += [text] if errors[command_id] else []
         for claim in running.values():
-            story.add("plane", f"{claim.get('node_name')} was claimed and has no end{_ids_text(claim)}")
-        story.is_known = True
+            self._knows("plane", f"{claim.get('node_name')} was claimed and has no end{_ids_text(claim)}")
         reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
-        story.means(f"{self._state_of(detail)}{reason}")
+        story.is_known = True
+        self._conclusions["plane"] = f"{self._state_of(detail)}{reason}"
         if (detail.get("pagination") or {}).get("has_next"):
-            story.lacks(f"execution {story.execution_id} has more events than its newest page")
+            self._lacks(f"execution {story.execution_id} has more events than its newest page")
 
     def _state_of(self, detail: Mapping[str, Any]) -> str:
         status = detail.get("status")
         word = self._running if status == "RUNNING" else f"is {status}"
         return f"execution {self._story.execution_id} of {detail.get('path')} {word}"
 
-    def _note_command(self, detail: Mapping[str, Any], story: Story) -> None:
+    def _note_command(self, detail: Mapping[str, Any]) -> None:
         events = [event for event in _events_of(detail) if self._is_of_command(event)]
         for event in events:
-            story.add("plane", _event_text(event), str(event.get("created_at") or ""))
+            self._knows("plane", _event_text(event), str(event.get("created_at") or ""))
         ends = [event for event in events if event.get("event_type") in _ENDS]
         claims = [event for event in events if event.get("event_type") == "command.claimed"]
-        story.facts.append(Fact("plane", "", self._state_of(detail)))
+        self._story.facts.append(Fact("plane", "", self._state_of(detail)))
         if ends:
-            word = _end_text(ends[-1])
-            story.means(f"it {word}, by {_worker(events) or 'a worker'}: the control plane has its end")
+            self._conclusions["plane"] = (
+                f"it {_end_text(ends[-1])}, by {_worker(events)}: the control plane has its end"
+            )
         elif claims:
-            story.means(f"it was claimed by {_worker(events) or 'a worker'}, and the control plane has no end of it")
+            self._conclusions["plane"] = f"it was claimed by {_worker(events)}, and the control plane has no end of it"
         if not events and (detail.get("pagination") or {}).get("has_next"):
-            story.lacks(f"execution {story.execution_id} has more events than its newest page, which names it not")
+            self._lacks(
+                f"execution {self._story.execution_id} has more events than its newest page, which names it not"
+            )
 
     def _is_of_command(self, event: Mapping[str, Any]) -> bool:
         if event.get("event_type") not in _SHOWN:
@@ -400,4 +390,5 @@ def _end_text(end: Mapping[str, Any]) -> str:
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
     """The last that is named: on the Python plane the claim itself names nobody."""
-    return next((str(worker) for event in reversed(events) if (worker := context_of(event).get("worker_id"))), "")
+    workers = (context_of(event).get("worker_id") for event in reversed(events))
+    return str(next(filter(None, workers), "a worker"))

@@ -1,18 +1,25 @@
-"""Where the workers of this machine serve their probes, for `top` and `why`: an empty file each, named by its address.
+"""Where the workers of this machine serve their probes, and what they say there, for `top` and `why`.
 
+Each has an empty file, named by its address.
 The directory of the outbox is the one place that a worker and its operator both know. A worker that is killed leaves
 its file; whoever reads it asks the address and finds nobody there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.outbox.directory import require_own_directory
+
+if TYPE_CHECKING:
+    import httpx
+
+_TIMEOUT_S: Final = 5.0
 
 _ENDING: Final = ".probes"
 _NAME: Final = re.compile(r"[0-9A-Za-z.:\[\]-]+:[0-9]{1,5}")
@@ -50,10 +57,34 @@ def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
     return list(dict.fromkeys(map(_asked_at, names)))
 
 
-def looks_in(answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """What each worker says of itself; a supervisor answers for all of its own."""
-    looks: Sequence[Mapping[str, Any]] = answer.get("processes", [answer])
-    return looks
+async def looks_at(addresses: Iterable[str], token: str) -> list[dict[str, Any]]:
+    """What each worker there says of itself, with its `address`; a supervisor answers for all of its own.
+
+    Instead an `error` of who does not answer, and `is_gone` where nobody listens.
+    """
+    import httpx
+
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=_TIMEOUT_S) as client:
+        answers = await asyncio.gather(*(_asked(client, address) for address in addresses))
+    return [{"address": answer["address"], **look} for answer in answers for look in answer.get("processes", [answer])]
+
+
+async def _asked(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
+    import httpx
+
+    try:
+        answer = await client.get(f"http://{address}/debug/inflight")
+        body: Any = answer.json()
+    except httpx.HTTPError as error:
+        is_gone = isinstance(error, httpx.ConnectError)
+        return {"address": address, "error": f"no answer: {str(error) or type(error).__name__}", "is_gone": is_gone}
+    except ValueError:
+        return {"address": address, "error": f"answers {answer.status_code} and no JSON: is it a worker's probe port?"}
+    if answer.status_code != 200 or not isinstance(body, Mapping):
+        reason = body.get("error", "") if isinstance(body, Mapping) else ""
+        return {"address": address, "error": f"answers {answer.status_code} {reason}".strip()}
+    return {"address": address, **body}
 
 
 def _asked_at(bind: str) -> str:
