@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attr
 import environ
@@ -12,7 +12,6 @@ import environ
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings import values
 
-T = TypeVar("T")
 _LINE: Final = "noetl_worker.settings.line"
 FILE_SUFFIX: Final = "_FILE"
 """NATS_PASSWORD_FILE names a file with what NATS_PASSWORD would have; every secret has such a variable."""
@@ -44,8 +43,8 @@ class SettingLine:
 
 def setting(
     variable: str,
-    default: str,
-    parse: Callable[[str], T],
+    default: str = "",
+    parse: Callable[[str], Any] = values.text,
     *,
     aliases: tuple[str, ...] = (),
     unit: str = "",
@@ -55,7 +54,7 @@ def setting(
     """A field of a settings class; `lines_of` knows its name."""
     is_secret = parse in (values.secret, values.nats_servers)
 
-    def convert(text: str) -> T:
+    def convert(text: str) -> Any:
         try:
             return parse(text)
         except ValueError as error:

@@ -45,65 +45,53 @@ class NatsSettings:
         source="Rust worker",
         help="NATS servers, comma-separated; user-info in the URL is used",
     )
-    nats_user: str = setting("NATS_USER", "", values.text, source="Rust worker", help="NATS user; wins over the URL's")
-    nats_password: Secret = setting("NATS_PASSWORD", "", values.secret, source="Rust worker", help="NATS password")
-    nats_token: Secret = setting("NATS_TOKEN", "", values.secret, source="NATS CLI", help="NATS token")
-    nats_creds: str = setting("NATS_CREDS", "", values.text, source="NATS CLI", help="path of a .creds file")
-    nats_nkey: str = setting("NATS_NKEY", "", values.text, source="NATS CLI", help="path of a file with an NKEY seed")
-    nats_seed: Secret = setting("NATS_SEED", "", values.secret, source="NATS CLI", help="NKEY seed itself")
+    nats_user: str = setting("NATS_USER", source="Rust worker", help="NATS user; wins over the URL's")
+    nats_password: Secret = setting("NATS_PASSWORD", parse=values.secret, source="Rust worker", help="NATS password")
+    nats_token: Secret = setting("NATS_TOKEN", parse=values.secret, source="NATS CLI", help="NATS token")
+    nats_creds: str = setting("NATS_CREDS", source="NATS CLI", help="path of a .creds file")
+    nats_nkey: str = setting("NATS_NKEY", source="NATS CLI", help="path of a file with an NKEY seed")
+    nats_seed: Secret = setting("NATS_SEED", parse=values.secret, source="NATS CLI", help="NKEY seed itself")
     nats_jwt: Secret = setting(
-        "NATS_JWT", "", values.secret, source="NATS CLI", help="user JWT, beside NATS_SEED or NATS_NKEY"
+        "NATS_JWT", parse=values.secret, source="NATS CLI", help="user JWT, beside NATS_SEED or NATS_NKEY"
     )
     nats_context: str = setting(
         "NATS_CONTEXT",
-        "",
-        values.text,
         source="NATS CLI",
         help="a saved connection of the NATS CLI (name or file): the address, login and TLS that are not set otherwise",
     )
-    nats_ca: str = setting(
-        "NATS_CA", "", values.text, source="NATS CLI", help="CA bundle (PEM) of NATS; empty: NOETL_TLS_CA"
-    )
+    nats_ca: str = setting("NATS_CA", source="NATS CLI", help="CA bundle (PEM) of NATS; empty: NOETL_TLS_CA")
     nats_cert: str = setting(
         "NATS_CERT",
-        "",
-        values.text,
         source="NATS CLI",
         help="client cert (PEM) for NATS; empty: NOETL_TLS_CLIENT_CERT",
     )
-    nats_key: str = setting("NATS_KEY", "", values.text, source="NATS CLI", help="client key (PEM) for NATS")
+    nats_key: str = setting("NATS_KEY", source="NATS CLI", help="client key (PEM) for NATS")
     nats_stream: str = setting(
         "NATS_STREAM",
-        "",
-        values.text,
         source="Rust worker",
         help="stream; empty: the stream that owns NATS_SUBJECT, made if there is none",
     )
     nats_consumer: str = setting(
         "NATS_CONSUMER",
         "noetl_worker",
-        values.text,
         source="ours: a durable shared with another worker is recreated by it",
         help="durable pull consumer, shared by all workers of one pool",
     )
     nats_subject: str = setting(
         "NATS_SUBJECT",
         "noetl.commands",
-        values.text,
         source="Rust worker",
         help="base subject of command notifications",
     )
     nats_filter_subjects: tuple[str, ...] = setting(
         "NATS_FILTER_SUBJECT",
-        "",
-        values.subjects,
+        parse=values.subjects,
         source="Rust worker",
         help="filter(s), comma-separated; empty: those of the pools, else NATS_SUBJECT and NATS_SUBJECT.>",
     )
     pool_segments: tuple[str, ...] = setting(
         "NOETL_WORKER_POOL_SEGMENTS",
-        "",
-        values.pool_segments,
+        parse=values.pool_segments,
         source="Python worker (there: legacy,shared,python)",
         help="pools whose commands run here, comma-separated; legacy: the bare NATS_SUBJECT; empty: any but system. A "
         "pool that NATS_FILTER_SUBJECT names goes before",
@@ -138,7 +126,6 @@ class NatsSettings:
     dead_letter_subject: str = setting(
         "NOETL_WORKER_DEAD_LETTER_SUBJECT",
         "noetl.dead_letters",
-        values.text,
         help="where messages that can never run are kept, with the reason",
     )
 

@@ -55,21 +55,15 @@ class Settings(ToolSettings):
     )
     trusted_servers: tuple[str, ...] = setting(
         "NOETL_WORKER_TRUSTED_SERVERS",
-        "",
-        values.urls,
+        parse=values.urls,
         help="other control planes that notifications may name; they get the bearer token too, comma-separated",
     )
-    tls_ca: str = setting("NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
-    tls_client_cert: str = setting(
-        "NOETL_TLS_CLIENT_CERT", "", values.text, source="Rust worker", help="client cert (PEM)"
-    )
-    tls_client_key: str = setting(
-        "NOETL_TLS_CLIENT_KEY", "", values.text, source="Rust worker", help="client key (PEM)"
-    )
+    tls_ca: str = setting("NOETL_TLS_CA", source="Rust worker", help="CA bundle (PEM)")
+    tls_client_cert: str = setting("NOETL_TLS_CLIENT_CERT", source="Rust worker", help="client cert (PEM)")
+    tls_client_key: str = setting("NOETL_TLS_CLIENT_KEY", source="Rust worker", help="client key (PEM)")
     internal_api_token: Secret = setting(
         "NOETL_INTERNAL_API_TOKEN",
-        "",
-        values.secret,
+        parse=values.secret,
         source="Rust worker",
         help="bearer token sent with every control-plane request",
     )
@@ -77,8 +71,6 @@ class Settings(ToolSettings):
     # ── the worker ──
     worker_id: str = setting(
         "WORKER_ID",
-        "",
-        values.text,
         aliases=("NOETL_WORKER_ID",),
         source="Rust worker",
         help="name in claims and registry; Python plane: made unique by a suffix",
@@ -86,7 +78,6 @@ class Settings(ToolSettings):
     pool_name: str = setting(
         "WORKER_POOL_NAME",
         "default",
-        values.text,
         aliases=("NOETL_WORKER_POOL_NAME",),
         source="Rust worker",
         help="pool label in the registry; never a filter",
@@ -124,8 +115,7 @@ class Settings(ToolSettings):
     )
     kind_limits: Mapping[str, int] = setting(
         "NOETL_WORKER_KIND_LIMITS",
-        "",
-        values.numbers_by_name(1),
+        parse=values.numbers_by_name(1),
         unit="commands",
         help="most commands of a kind at the same time: postgres=4,container=2",
     )
@@ -185,20 +175,17 @@ class Settings(ToolSettings):
     )
     kinds: tuple[str, ...] = setting(
         "NOETL_WORKER_KINDS",
-        "",
-        values.names,
+        parse=values.names,
         help="kinds of tools that run here, comma-separated (sequences and workbook need no mention); empty: all",
     )
     kinds_deny: tuple[str, ...] = setting(
         "NOETL_WORKER_KINDS_DENY",
-        "",
-        values.names,
+        parse=values.names,
         help="kinds of tools that do not run here, comma-separated; a command of one is a call.error that says so",
     )
     allow_override: tuple[str, ...] = setting(
         "NOETL_WORKER_ALLOW_OVERRIDE",
-        "",
-        values.names,
+        parse=values.names,
         help="built-in kinds that a plug-in may replace, comma-separated",
     )
     egress_deny: tuple[str, ...] = setting(
@@ -218,14 +205,12 @@ class Settings(ToolSettings):
     )
     environment_kept: tuple[str, ...] = setting(
         "NOETL_WORKER_ENVIRONMENT_KEPT",
-        "",
-        values.subjects,
+        parse=values.subjects,
         help="variables that stay readable in /proc, for what runs before the worker (a sitecustomize): DD_*",
     )
     process_memory_mb: int | None = setting(
         "NOETL_WORKER_PROCESS_MEMORY_MB",
-        "",
-        values.optional_integer(0),
+        parse=values.optional_integer(0),
         unit="MiB",
         help="most memory (data) of one process of a command; empty: the machine's; 0: no limit",
     )
@@ -239,8 +224,6 @@ class Settings(ToolSettings):
     )
     outbox_dir: str = setting(
         "NOETL_WORKER_OUTBOX_DIR",
-        "",
-        values.text,
         help="directory of the outbox, shared by the workers of a machine; empty: `outbox` in STATE_DIRECTORY, else "
         "`noetl-worker/outbox` in XDG_STATE_HOME or ~/.local/state",
     )
@@ -255,8 +238,7 @@ class Settings(ToolSettings):
     )
     debug_token: Secret = setting(
         "NOETL_WORKER_DEBUG_TOKEN",
-        "",
-        values.secret,
+        parse=values.secret,
         help="bearer token for /debug/inflight from another machine; empty: from this machine only",
     )
     lag_poll_interval_s: float = setting(
@@ -284,8 +266,7 @@ class Settings(ToolSettings):
     # ── ids ──
     snowflake_node_id: int | None = setting(
         "NOETL_SNOWFLAKE_NODE_ID",
-        "",
-        values.optional_integer(0, 1023),
+        parse=values.optional_integer(0, 1023),
         aliases=("NOETL_SHARD_ID",),
         source="Rust worker",
         help="node part of event ids; empty: from worker id",

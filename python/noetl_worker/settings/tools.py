@@ -27,15 +27,11 @@ class ToolSettings(NatsSettings):
     """Those that the settings were read from: a `.env`, a NATS context, what a `..._FILE` names."""
     file_roots: str = setting(
         "NOETL_WORKER_FILE_ROOTS",
-        "",
-        values.text,
         help="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "
         "kernel's and the worker's own",
     )
     pythons: str = setting(
         "NOETL_WORKER_PYTHONS",
-        "",
-        values.text,
         help="interpreters and virtual environments that a python step may name besides the worker's own, separated by "
         "`:`; *: any; empty: none, and any where NOETL_WORKER_ISOLATION is off, as in `dev`",
     )
@@ -47,40 +43,30 @@ class ToolSettings(NatsSettings):
     )
     artifact_root: str = setting(
         "NOETL_ARTIFACT_ROOT",
-        "",
-        values.text,
         source="Rust worker",
         help="directory that file artifacts have to be in",
     )
     data_dir: str = setting(
         "NOETL_DATA_DIR",
-        "",
-        values.text,
         source="Python worker",
         help="where a duckdb command without a database works: in a file of its execution; empty: in memory",
     )
     duckdb_memory_limit: str = setting(
         "NOETL_DUCKDB_MEMORY_LIMIT",
-        "",
-        values.duckdb_memory,
+        parse=values.duckdb_memory,
         help="memory of one duckdb command: 2GB; empty: its share of the machine's",
     )
     duckdb_extension_directory: str = setting(
         "NOETL_DUCKDB_EXTENSION_DIRECTORY",
-        "",
-        values.text,
         help="directory of DuckDB's extensions; empty: DuckDB's own",
     )
     duckdb_extension_repository: str = setting(
         "NOETL_DUCKDB_EXTENSION_REPOSITORY",
-        "",
-        values.text,
         help="address or directory that DuckDB gets extensions from; empty: DuckDB's own",
     )
     mcp_url: str = setting(
         "NOETL_MCP_URL",
-        "",
-        values.optional_url("http", "https"),
+        parse=values.optional_url("http", "https"),
         source="Rust worker",
         help="MCP server of a command that names none; NOETL_MCP_ABC_ENDPOINT is that of the server `abc`",
     )
@@ -94,14 +80,11 @@ class ToolSettings(NatsSettings):
     )
     secrets_dir: str = setting(
         "NOETL_SECRETS_DIR",
-        "",
-        values.text,
         help="directory of mounted secrets, for the provider file of the tool secrets",
     )
     keychain_env_vars: tuple[str, ...] = setting(
         "NOETL_KEYCHAIN_ENV_VARS",
-        "",
-        values.subjects,
+        parse=values.subjects,
         source="Rust worker",
         help="variables that the tool secrets may read by their own name, besides those of NOETL_SECRET_*",
     )
