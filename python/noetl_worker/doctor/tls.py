@@ -30,17 +30,10 @@ _HOSTNAME: Final = 62
 
 def of_settings(settings: Settings) -> list[Finding]:
     """The certificates and tokens that the worker itself shows, and the authorities that it goes by."""
-    findings = []
-    for name, ends_at in credential_ends(settings).items():
-        left_s, found = ends_at - time.time(), f"until {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(ends_at))}"
-        if left_s > _SOON_S:
-            findings.append(fine(f"end of {name}", found, _TWO_WEEKS))
-        elif left_s > 0:
-            found = f"{found}: {left_s / 86400:.0f} days left"
-            findings.append(warning(f"end of {name}", found, _TWO_WEEKS, "renew it now"))
-        else:
-            findings.append(wrong(f"end of {name}", f"it has ended: {found}", _TWO_WEEKS, "renew it now"))
-    return findings
+    return [
+        _lasting(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
+        for name, ends_at in credential_ends(settings).items()
+    ]
 
 
 async def of_nats(settings: Settings) -> list[Finding]:
@@ -120,7 +113,9 @@ async def _looked_at(
     if certificate is None:
         fix = "give the server a certificate, or say nats:// in NATS_URL"
         return wrong(check, "the server offers no TLS", _WANTED, fix) if must else None
-    return _lasting(check, certificate)
+    found = f"{_name(certificate, 'subject')}, signed by {_name(certificate, 'issuer')}"
+    ends_at = ssl.cert_time_to_seconds(str(certificate.get("notAfter")))
+    return _lasting(check, f"{found}, until {_date(ends_at)}", ends_at, _WANTED)
 
 
 def _certificate(at: tuple[str, int], context: ssl.SSLContext, speaks: _Protocol) -> dict[str, Any] | None:
@@ -145,13 +140,17 @@ def _refused(check: str, at: tuple[str, int], ca: str, error: ssl.SSLCertVerific
     return wrong(check, f"its certificate does not hold: {error.verify_message}", _WANTED, fix)
 
 
-def _lasting(check: str, certificate: dict[str, Any]) -> Finding:
-    ends = str(certificate.get("notAfter"))
-    left_s = ssl.cert_time_to_seconds(ends) - time.time()
-    found = f"{_name(certificate, 'subject')}, signed by {_name(certificate, 'issuer')}, until {ends}"
+def _lasting(check: str, found: str, ends_at: float, wanted: str) -> Finding:
+    left_s = ends_at - time.time()
     if left_s > _SOON_S:
-        return fine(check, found, _WANTED)
-    return warning(check, f"{found}: {left_s / 86400:.0f} days left", _WANTED, "renew it now")
+        return fine(check, found, wanted)
+    if left_s > 0:
+        return warning(check, f"{found}: {left_s / 86400:.0f} days left", wanted, "renew it now")
+    return wrong(check, f"it has ended: {found}", wanted, "renew it now")
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
 
 
 def _name(certificate: dict[str, Any], of: str) -> str:
