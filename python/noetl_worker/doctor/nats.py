@@ -55,11 +55,12 @@ async def examine(settings: Settings, now: Callable[[], float] = lambda: time.ti
 async def _behind(connection: Connection, settings: Settings, now: Callable[[], float]) -> list[Finding]:
     client, subject = connection.client, settings.nats_subject
     stream, kept_in = settings.nats_stream, ""
-    if not any(finding.state is State.WRONG for finding in await permissions.first_tried(connection)):
+    allowed = await permissions.first_tried(connection)
+    if not any(finding.state is State.WRONG for finding in allowed):
         stream = stream or await stream_of(client, subject, f"{subject}.>") or ""
         kept_in = await stream_of(client, settings.dead_letter_subject) or ""
     streams = stream or DEFAULT_STREAM, kept_in or DEAD_LETTER_STREAM
-    allowed = await permissions.tried(connection, settings, *streams)
+    allowed += await permissions.tried(connection, settings, *streams)
     if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
     found = await find(client, settings)

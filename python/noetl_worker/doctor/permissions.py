@@ -140,9 +140,8 @@ async def first_tried(connection: Connection) -> list[Finding]:
 
 
 async def tried(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
-    """One finding for each thing; `kept_in`: the stream of dead letters."""
-    rest = [await _try(connection, need) for need in _needs(settings, stream, kept_in)]
-    return [*await first_tried(connection), *rest]
+    """The rest, one finding for each thing; `kept_in`: the stream of dead letters."""
+    return [await _try(connection, need) for need in _needs(settings, stream, kept_in)]
 
 
 def before_the_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
