@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -23,9 +23,6 @@ from noetl_worker.jetstream.comparison import (
 from noetl_worker.jetstream.consumer import ENSURE, Found
 from noetl_worker.jetstream.pause import shown
 from noetl_worker.settings.settings import Settings
-
-WIDE: Final = 120
-"""From this width on a row has room for what its field matters for."""
 
 
 class _Part(NamedTuple):
@@ -97,7 +94,7 @@ class ComparisonView:
         for line in self.done:
             console.print(f"done: {line}", markup=False, style="green")
         for part in self._parts:
-            console.print(_table(part, console.width >= WIDE))
+            console.print(_table(part))
             console.print()
         for line in self.closing():
             console.print(line, markup=False, soft_wrap=True)
@@ -160,17 +157,16 @@ def _as_json(part: _Part) -> dict[str, Any]:
     return {"name": part.name, "exists": part.exists, "fields": fields}
 
 
-def _table(part: _Part, is_wide: bool) -> Table:
-    """Every field; on a narrow terminal without the prose, which is below for those that differ."""
-    names = ["field", "is", "wanted", *(("change", "what it matters for") if is_wide else ())]
+def _table(part: _Part) -> Table:
+    """Every field; what it matters for is below it, for those that differ."""
     table = plain_table(
         " ",
-        *(Column(name, overflow="fold", no_wrap=name == "field") for name in names),
+        *(Column(name, overflow="fold", no_wrap=name == "field") for name in ("field", "is", "wanted")),
         title=part.what if part.exists else f"{part.what} (missing)",
         title_justify="left",
         title_style="bold",
     )
     for row in part.rows:
-        cells = ["" if row.agrees else "!", row.field, row.have or "-", row.wanted, row.change.value, row.matters]
-        table.add_row(*(Text(cell, style="" if row.agrees else "red") for cell in cells[: len(names) + 1]))
+        cells = ("" if row.agrees else "!", row.field, row.have or "-", row.wanted)
+        table.add_row(*(Text(cell, style="" if row.agrees else "red") for cell in cells))
     return table

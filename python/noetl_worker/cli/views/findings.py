@@ -9,30 +9,14 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.cli.views.terminal import operator_console, plain_table
+from noetl_worker.cli.views.terminal import operator_console
 from noetl_worker.doctor import Finding
 
-_TABLE_WIDTH: Final = 150
-"""From this width on a column has room for the longest subject."""
 _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}
 """State of a finding -> its mark, and in which colour."""
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    table = plain_table(
-        Column("", no_wrap=True),
-        Column("check", overflow="fold", ratio=2),
-        Column("found", overflow="fold", ratio=3),
-        Column("wanted", overflow="fold", ratio=3),
-        expand=True,
-    )
-    for finding in findings:
-        mark, style = _MARKS[finding.state.value]
-        table.add_row(*(Text(cell, style=style) for cell in (mark, finding.check, finding.found, finding.wanted)))
-    return table
-
-
-def _narrow_table(findings: Sequence[Finding]) -> Table:
     """Below each other: side by side a subject would be broken inside of its words, and could not be copied."""
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
@@ -50,7 +34,7 @@ def print_findings(findings: Sequence[Finding], *, brief: bool, console: Console
     console = console or operator_console()
     shown = [finding for finding in findings if not brief or finding.state.value != "fine"]
     if shown:
-        console.print(_table(shown) if console.width >= _TABLE_WIDTH else _narrow_table(shown))
+        console.print(_table(shown))
     for finding in findings:
         mark, style = _MARKS[finding.state.value]
         if finding.fix and finding.state.value != "fine":
