@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import typer
 
 from noetl_worker.cli.nats import with_nats
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS
+from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
@@ -150,7 +149,10 @@ def delete(
     is_chosen = all_ or reason is not None or older_than is not None
     if bool(ids) == is_chosen:
         raise typer.BadParameter("name the dead letters, or choose them: --reason, --older-than, --all")
-    choice = _Choice(reason, None if older_than is None else _seconds(older_than))
+    older_than_s = seconds_of(older_than) if older_than is not None else None
+    if older_than is not None and older_than_s is None:
+        raise typer.BadParameter(f"--older-than {older_than!r}: a number with s, m, h or d, as 30m or 7d")
+    choice = _Choice(reason, older_than_s)
 
     async def remove(store: DeadLetterStore, kept: StoredMessage) -> bool:
         from noetl_worker.cli.views.dead_letter import ShownDeadLetter
@@ -211,13 +213,6 @@ async def _for_each(
         return EXIT_SETTINGS
     typer.echo(f"{done} {done_word}, {left} not" if left else f"{done} {done_word}")
     return EXIT_NOT_DONE if left else 0
-
-
-def _seconds(age: str) -> float:
-    found = re.fullmatch(r"(\d+)([smhd])", age.strip())
-    if found is None:
-        raise typer.BadParameter(f"--older-than {age!r}: a number with s, m, h or d, as 30m or 7d")
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 async def _chosen(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS
+from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -78,9 +77,8 @@ def pause(
     Exit codes: 0; 2 a setting or --for is wrong, or too long; 3 no NATS or
     JetStream, or it cannot.
     """
-    for_s = _seconds(for_)
-    if for_s is None:
-        typer.echo(f"noetl-worker: --for {for_}: a number with s, m or h, for example 20m", err=True)
+    if not (for_s := seconds_of(for_)):
+        typer.echo(f"noetl-worker: --for {for_}: a number with s, m, h or d, for example 20m", err=True)
         raise typer.Exit(EXIT_SETTINGS)
     _change_pause(flags, for_s, as_json=as_json)
 
@@ -97,12 +95,6 @@ def resume(
     or JetStream, or it cannot.
     """
     _change_pause(flags, 0.0, as_json=as_json)
-
-
-def _seconds(text: str) -> float | None:
-    """None where it is no time."""
-    found = re.fullmatch(r"([1-9]\d{0,8})([smh])", text.strip())
-    return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]] if found else None
 
 
 def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:

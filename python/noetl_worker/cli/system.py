@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -27,6 +28,12 @@ def require_posix() -> None:
             err=True,
         )
         raise typer.Exit(EXIT_CANNOT_START)
+
+
+def seconds_of(text: str) -> float | None:
+    """Of a time as it is typed: 90s, 20m, 12h, 7d; None where it is no such."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
+    return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]] if found else None
 
 
 def text_of(error: ControlPlaneError) -> str:
