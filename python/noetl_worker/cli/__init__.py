@@ -63,10 +63,12 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except ControlPlaneError as error:
+            typer.echo(f"noetl-worker {ctx.invoked_subcommand}: {text_of(error)}", err=True)
+            raise typer.Exit(EXIT_NOT_REACHED) from None
         except NoetlWorkerError as error:
-            typer.echo(f"noetl-worker: {text_of(error) if isinstance(error, ControlPlaneError) else error}", err=True)
-            is_not_reached = isinstance(error, (JetStreamError, ControlPlaneError))
-            raise typer.Exit(EXIT_NOT_REACHED if is_not_reached else EXIT_SETTINGS) from None
+            typer.echo(f"noetl-worker: {error}", err=True)
+            raise typer.Exit(EXIT_NOT_REACHED if isinstance(error, JetStreamError) else EXIT_SETTINGS) from None
 
 
 def app_for(words: Sequence[str] = ()) -> typer.Typer:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shlex
-import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +14,7 @@ import typer
 
 from noetl_worker.cli.completion import kinds
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_INTERRUPTED, require_posix, with_extra_local
+from noetl_worker.cli.system import require_posix, with_extra_local
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -95,18 +93,16 @@ async def _run(
     as_json: bool,
     is_quiet: bool,
 ) -> int:
-    from noetl_worker.cli.views.local_run import print_line, print_result
+    from noetl_worker.cli.views.local_run import done_here, print_line, print_result
     from noetl_worker.command.tool_rules import registry_of
     from noetl_worker.local_run import LocalRun, WithholdingTransport
     from noetl_worker.observability.logging import configure_logging
-    from noetl_worker.phases import Progress
     from noetl_worker.tools.process.live_output import PrintedLine, watched
 
     configure_logging("warning", "auto", without=("command_failed",))  # the result says it
     registry = registry_of(settings)
     registry.get(str(body["action"]))  # one that is unknown is a wrong argument, no failed tool
-    progress, plane = Progress(), NoPlane(credentials)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
+    plane = NoPlane(credentials)
     output: list[PrintedLine] = []
 
     def take(line: PrintedLine) -> None:
@@ -117,10 +113,7 @@ async def _run(
     watching = nullcontext() if is_quiet else watched(take)
     async with LocalRun(settings, WithholdingTransport(plane.answer), registry=registry) as local_run:
         with watching:
-            done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
-    if progress.is_stopping:
-        typer.echo("noetl-worker exec: interrupted", err=True)
-        return EXIT_INTERRUPTED
+            done = await done_here(local_run, body, envelope, "noetl-worker exec")
     print_result(done, output, as_json=as_json)
     for name in plane.unknown:
         given = f"--credential {shlex.quote(name)}=FILE"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_INTERRUPTED, require_posix, text_of
+from noetl_worker.cli.system import require_posix, text_of
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from noetl_worker.models.notification import Envelope
 
 EXIT_FAILED: Final = 1
-EXIT_PLANE: Final = 3
 EXIT_NO_COMMAND: Final = 5
 
 
@@ -60,11 +57,11 @@ def replay(
         configure_logging("warning", "auto", without=("command_failed",))  # the result says it
         code = event_loop.run(_replay(flags, name.strip(), dry=dry, as_json=as_json))
     except ServerRefused as error:
-        typer.echo(f"noetl-worker replay: {_refusal_text(error, name)}", err=True)
-        raise typer.Exit(EXIT_NO_COMMAND if error.is_not_found else EXIT_PLANE) from None
-    except ControlPlaneError as error:
-        typer.echo(f"noetl-worker replay: {text_of(error)}", err=True)
-        raise typer.Exit(EXIT_PLANE) from None
+        if not error.is_not_found:
+            raise
+        unknown = f"the control plane knows no command of the event {name}: is it the id of its command.issued?"
+        typer.echo(f"noetl-worker replay: {unknown} ({text_of(error)})", err=True)
+        raise typer.Exit(EXIT_NO_COMMAND) from None
     raise typer.Exit(code)
 
 
@@ -73,13 +70,6 @@ def _number(name: str) -> int | None:
     head, _, last = name.rpartition(":")
     number = head.rpartition(":")[2] if head and last.startswith("i") else last
     return int(number) if number.isascii() and number.isdigit() else None
-
-
-def _refusal_text(error: ServerRefused, name: str) -> str:
-    if not error.is_not_found:
-        return text_of(error)
-    unknown = f"the control plane knows no command of the event {name}: is it the id of its command.issued?"
-    return f"{unknown} ({text_of(error)})"
 
 
 async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -> int:
@@ -161,14 +151,8 @@ async def _show_config(local_run: LocalRun, body: Any, envelope: Envelope) -> in
 
 
 async def _run(local_run: LocalRun, body: Any, envelope: Envelope, *, as_json: bool) -> int:
-    from noetl_worker.cli.views.local_run import print_requests
-    from noetl_worker.phases import Progress
+    from noetl_worker.cli.views.local_run import done_here, print_requests
 
-    progress = Progress()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
-    done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
-    if progress.is_stopping:
-        typer.echo("noetl-worker replay: interrupted", err=True)
-        return EXIT_INTERRUPTED
+    done = await done_here(local_run, body, envelope, "noetl-worker replay")
     print_requests(done, as_json=as_json)
     return EXIT_FAILED if done.failed else 0

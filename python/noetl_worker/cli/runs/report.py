@@ -10,14 +10,13 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, text_of
-from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError
+from noetl_worker.errors import ServerRefused, SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from noetl_worker.run_page.run import ExecutionRun
 
-EXIT_PLANE: Final = 3
 EXIT_NO_EXECUTION: Final = 5
 _SERVER: Final = "NOETL_SERVER_URL"
 _STDOUT: Final = Path("-")
@@ -57,13 +56,11 @@ def report(
         typer.echo(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
-        is_unknown, text = error.is_not_found, text_of(error)
-        text = f"the control plane knows no execution {execution_id} ({text})" if is_unknown else text
-        typer.echo(f"noetl-worker report: {text}", err=True)
-        raise typer.Exit(EXIT_NO_EXECUTION if is_unknown else EXIT_PLANE) from None
-    except ControlPlaneError as error:
-        typer.echo(f"noetl-worker report: {text_of(error)}", err=True)
-        raise typer.Exit(EXIT_PLANE) from None
+        if not error.is_not_found:
+            raise
+        unknown = f"the control plane knows no execution {execution_id} ({text_of(error)})"
+        typer.echo(f"noetl-worker report: {unknown}", err=True)
+        raise typer.Exit(EXIT_NO_EXECUTION) from None
 
 
 async def _report(flags: SettingFlags, name: str, output: Path | None) -> None:

@@ -1,16 +1,35 @@
-"""What `exec` and `replay` show: the result, and the events that would have been sent."""
+"""What `exec` and `replay` do and show: the result, and the events that would have been sent."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
+from noetl_worker.cli.system import EXIT_INTERRUPTED
 from noetl_worker.cli.views.terminal import harmless
-from noetl_worker.local_run import LocalOutcome
+from noetl_worker.local_run import LocalOutcome, LocalRun
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.phases import Progress
 from noetl_worker.tools.process.live_output import PrintedLine
+
+
+async def done_here(
+    local_run: LocalRun, body: Mapping[str, JsonValue], envelope: Envelope, program: str
+) -> LocalOutcome:
+    """Run the command, until Ctrl-C; then raises typer.Exit."""
+    progress = Progress()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
+    done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
+    if progress.is_stopping:
+        typer.echo(f"{program}: interrupted", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    return done
 
 
 def print_result(done: LocalOutcome, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
