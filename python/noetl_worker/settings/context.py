@@ -46,9 +46,8 @@ def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str,
     has_login = any(variable in given for variable in (*_LOGIN.values(), "NATS_SEED"))
     has_login = has_login or "@" in given.get("NATS_URL", "").partition(",")[0]
     used = _OTHER if has_login else {**_OTHER, **_LOGIN}
-    texts = {variable: str(context[key]) for key, variable in used.items() if context.get(key)}
-    expanded = {used[key]: _expanded(str(context[key])) for key in _PATHS & used.keys() if context.get(key)}
-    return str(path), {variable: text for variable, text in {**texts, **expanded}.items() if variable not in given}
+    texts = {key: str(context[key]) for key in used if context.get(key) and used[key] not in given}
+    return str(path), {used[key]: _expanded(text) if key in _PATHS else text for key, text in texts.items()}
 
 
 def _path_of(name: str, environment: Mapping[str, str]) -> Path:

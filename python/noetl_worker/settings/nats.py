@@ -154,10 +154,6 @@ class NatsSettings:
         return any(covers(pattern, subject) for pattern in self.filters)
 
     @property
-    def nats_secrets(self) -> tuple[Secret, ...]:
-        return (self.nats_password, self.nats_token, self.nats_seed, self.nats_jwt)
-
-    @property
     def nats_servers(self) -> list[str]:
         """Server URLs without user-info: safe to log."""
         return [_without_user_info(server) for server in self.nats_url.reveal().split(",")]

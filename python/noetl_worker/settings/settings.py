@@ -286,8 +286,8 @@ class Settings(ToolSettings):
         """The worker's own secrets, in clear: what it must never send."""
         urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
         logins = [unquote(url.password or url.username or "") for url in urls if url.username]
-        own = (*self.nats_secrets, self.internal_api_token, self.debug_token)
-        return tuple(text for text in (*(secret.reveal() for secret in own), *logins) if text)
+        own = [getattr(self, line.field).reveal() for line in SETTINGS if line.is_secret and line.field != "nats_url"]
+        return tuple(filter(None, (*own, *logins)))
 
 
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
