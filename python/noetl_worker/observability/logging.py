@@ -45,26 +45,24 @@ class SafeLogger:
         self._known = known
 
     def debug(self, event: str, **fields: Any) -> None:
-        self._logger().debug(*self._safe(event), **self._safe_fields(fields))
+        self._write("debug", event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        self._logger().info(*self._safe(event), **self._safe_fields(fields))
+        self._write("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        self._logger().warning(*self._safe(event), **self._safe_fields(fields))
+        self._write("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        self._logger().error(*self._safe(event), **self._safe_fields(fields))
+        self._write("error", event, fields)
 
-    def _safe(self, event: str) -> tuple[str]:
-        return (redaction.redact_text(str(event), self._known()),)
-
-    def _safe_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        if fields.get("exc_info"):
-            error = fields["exc_info"] if isinstance(fields["exc_info"], BaseException) else sys.exc_info()[1]
-            trace = "".join(traceback.format_exception(error)) if error is not None else ""
-            fields = {**{name: value for name, value in fields.items() if name != "exc_info"}, "exception": trace}
-        return redaction.redact_fields(fields, self._known())
+    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        if raised := fields.pop("exc_info", None):
+            error = raised if isinstance(raised, BaseException) else sys.exc_info()[1]
+            fields["exception"] = "".join(traceback.format_exception(error)) if error is not None else ""
+        known = self._known()
+        write = getattr(self._logger(), level)
+        write(redaction.redact_text(str(event), known), **redaction.redact_fields(fields, known))
 
 
 class _Stream:
@@ -163,12 +161,5 @@ def toggle_debug(usual: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, now.upper())))
 
 
-def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _log_warning(message: Warning | str, category: type[Warning], *_place: object, **_file: object) -> None:
     structlog.get_logger("noetl_worker").warning("python_warning", category=category.__name__, text=str(message))
