@@ -25,24 +25,20 @@ def directory(settings: Settings) -> Finding:
         fix = "NOETL_WORKER_OUTBOX=on_failure"
         return warning(check, "no outbox: results are in memory while a plane refuses them", wanted, fix)
     path = directory_of(settings.outbox_dir)
+    place, cannot = path, ""
     try:
         require_own_directory(path)
     except FileNotFoundError:
-        parent = _existing(path)
-        if os.access(parent, os.W_OK | os.X_OK):
-            return fine(check, f"{path} is made when it is needed", wanted)
-        if _is_read_only(parent):
-            return wrong(check, f"{path} cannot be made: {parent} is on a read-only file system", wanted, _MOUNT)
-        fix = "make NOETL_WORKER_OUTBOX_DIR a directory of the worker's user"
-        return wrong(check, f"{path} cannot be made: {parent} is not writable", wanted, fix)
+        place, cannot = _existing(path), f"{path} cannot be made: "
     except OSError as error:
         fix = "name another one in NOETL_WORKER_OUTBOX_DIR, or make this one the worker's own"
         return wrong(check, str(error), wanted, fix)
-    if not os.access(path, os.W_OK | os.X_OK):
-        if _is_read_only(path):
-            return wrong(check, f"{path} is on a read-only file system", wanted, _MOUNT)
-        return wrong(check, f"{path} is not writable", wanted, f"chmod u+rwx {path}")
-    return fine(check, str(path), wanted)
+    if os.access(place, os.W_OK | os.X_OK):
+        return fine(check, f"{path} is made when it is needed" if cannot else str(path), wanted)
+    if _is_read_only(place):
+        return wrong(check, f"{cannot}{place} is on a read-only file system", wanted, _MOUNT)
+    fix = "make NOETL_WORKER_OUTBOX_DIR a directory of the worker's user" if cannot else f"chmod u+rwx {path}"
+    return wrong(check, f"{cannot}{place} is not writable", wanted, fix)
 
 
 def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
