@@ -165,9 +165,9 @@ async def _pulled_by(info: Mapping[str, Any], settings: Settings) -> Finding:
     numbers = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in counts.items())
     waiting = int(info.get("num_waiting") or 0)
     pullers = await plane.pullers(settings) if waiting else None
-    if pullers is None or waiting <= pullers.most_requests:
+    if pullers is None or waiting <= pullers[1]:
         return fine(check, numbers, wanted)
-    found = f"{numbers}; the control plane has {pullers.workers} workers registered that may pull from it"
+    found = f"{numbers}; the control plane has {pullers[0]} workers registered that may pull from it"
     fix = "find the other program (nats server report connections), and give it a NATS_CONSUMER of its own"
     return warning(check, found, wanted, fix)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.doctor import clock
@@ -95,17 +94,12 @@ def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
     return fine(check, f"{len(ready)} ready: {names}{more}" if ready else "none is ready", wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class Pullers:
-    """The registered workers that may pull from the durable. The Python plane does not show what each pulls from."""
+async def pullers(settings: Settings) -> tuple[int, int] | None:
+    """How many registered workers may pull from the durable; the Python plane does not show what each pulls from.
 
-    workers: int
-    most_requests: int
-    """Pull requests that they can have open at once: each asks for at least what its open ones still have to bring."""
-
-
-async def pullers(settings: Settings) -> Pullers | None:
-    """None: the control plane does not say which workers there are."""
+    And how many pull requests they can have open at once: each asks for at least what its open ones still have to
+    bring. None: the control plane does not say which workers there are.
+    """
     client = ControlPlaneClient(open_transport(settings, max_connections=1), settings)
     try:
         url = f"{client.servers.configured}/api/worker/pools"
@@ -117,7 +111,7 @@ async def pullers(settings: Settings) -> Pullers | None:
     if rows is None:
         return None
     ours = [row for row in _ready(rows) if _labels(row).get("nats_consumer") in (None, settings.nats_consumer)]
-    return Pullers(len(ours), sum(int(row.get("capacity") or _MOST_SLOTS).bit_length() for row in ours))
+    return len(ours), sum(int(row.get("capacity") or _MOST_SLOTS).bit_length() for row in ours)
 
 
 def _rows(answer: Response) -> list[Any] | None:
