@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -124,7 +123,7 @@ def requeue_(
         raise typer.BadParameter("--reason goes with --all")
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        return await _for_each(store, stream, ids or (), _Choice(reason), _requeue_one, "requeued")
+        return await _for_each(store, stream, ids or (), _requeue_one, "requeued", reason=reason)
 
     _with_dead_letters(work, flags, without_stream=0 if all_ else EXIT_NOT_DONE)
 
@@ -152,7 +151,6 @@ def delete(
     older_than_s = seconds_of(older_than) if older_than is not None else None
     if older_than is not None and older_than_s is None:
         raise typer.BadParameter(f"--older-than {older_than!r}: a number with s, m, h or d, as 30m or 7d")
-    choice = _Choice(reason, older_than_s)
 
     async def remove(store: DeadLetterStore, kept: StoredMessage) -> bool:
         from noetl_worker.cli.views.dead_letter import ShownDeadLetter
@@ -165,27 +163,21 @@ def delete(
         return True
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        return await _for_each(store, stream, ids or (), choice, remove, done)
+        return await _for_each(store, stream, ids or (), remove, done, reason=reason, older_than_s=older_than_s)
 
     done = "would be deleted" if dry_run else "deleted"
     _with_dead_letters(work, flags, without_stream=0 if is_chosen else EXIT_NOT_DONE)
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Which of the dead letters; None: any."""
-
-    reason: str | None = None
-    older_than_s: float | None = None
 
 
 async def _for_each(
     store: DeadLetterStore,
     stream: str,
     ids: Sequence[int],
-    choice: _Choice,
     act: Callable[[DeadLetterStore, StoredMessage], Awaitable[bool]],
     done_word: str,
+    *,
+    reason: str | None = None,
+    older_than_s: float | None = None,
 ) -> int:
     """Act upon those that are named, or chosen; the exit code. A reason that no dead letter can have is an error."""
     from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter
@@ -198,16 +190,16 @@ async def _for_each(
             continue
         shown = ShownDeadLetter.of(kept)
         seen[shown.kind] += 1
-        if not ids and not shown.has(choice.reason):
+        if not ids and not shown.has(reason):
             continue
         has_reason = True
-        if ids or choice.older_than_s is None or shown.age_s > choice.older_than_s:
+        if ids or older_than_s is None or shown.age_s > older_than_s:
             is_done = await act(store, kept)
             done, left = done + is_done, left + (not is_done)
-    if choice.reason is not None and not has_reason and choice.reason not in REASONS:
+    if reason is not None and not has_reason and reason not in REASONS:
         there = ", ".join(f"{kind} ({count})" for kind, count in sorted(seen.items())) or "none"
         _complain(
-            f"no dead letter has the reason {choice.reason!r}. There are: {there}. "
+            f"no dead letter has the reason {reason!r}. There are: {there}. "
             f"--reason takes a part of the text, or one of {', '.join(REASONS)}"
         )
         return EXIT_SETTINGS
@@ -252,7 +244,10 @@ def _with_dead_letters(
         store = dead_letter_store.DeadLetterStore(connection, settings.dead_letter_subject)
         stream = await store.stream()
         if stream is None:
-            _complain(_no_stream(settings))
+            _complain(
+                f"there is no dead-letter stream (no stream has the subject {settings.dead_letter_subject}): no dead "
+                "letter was ever kept here, or NOETL_WORKER_DEAD_LETTER_SUBJECT is not the workers'"
+            )
             return without_stream
         return await work(store, stream)
 
@@ -264,13 +259,6 @@ def _with_dead_letters(
 
 def _complain(text: str) -> None:
     typer.echo(f"noetl-worker: {text}", err=True)
-
-
-def _no_stream(settings: Settings) -> str:
-    return (
-        f"there is no dead-letter stream (no stream has the subject {settings.dead_letter_subject}): no dead letter "
-        "was ever kept here, or NOETL_WORKER_DEAD_LETTER_SUBJECT is not the workers'"
-    )
 
 
 def _no_dead_letter(number: int, stream: str) -> str:

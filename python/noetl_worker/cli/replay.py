@@ -91,6 +91,7 @@ async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -
 async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool, is_kept: bool) -> int:
     from noetl_worker import json_text
     from noetl_worker.claim.claim import read_claim
+    from noetl_worker.cli.views.local_run import done_here, print_requests
     from noetl_worker.local_run import LocalRun, WithholdingTransport
     from noetl_worker.models.claim import Claimed
     from noetl_worker.models.notification import Envelope
@@ -113,7 +114,9 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
         if is_kept:
             _say_what_is_lost(body, envelope)
         typer.echo(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
-        return await _run(local_run, body, envelope, as_json=as_json)
+        done = await done_here(local_run, body, envelope, "noetl-worker replay")
+        print_requests(done, as_json=as_json)
+        return EXIT_FAILED if done.failed else 0
 
 
 def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
@@ -148,11 +151,3 @@ async def _show_config(local_run: LocalRun, body: Any, envelope: Envelope) -> in
         return EXIT_FAILED
     typer.echo(harmless(json.dumps(config, indent=2, ensure_ascii=False)))
     return 0
-
-
-async def _run(local_run: LocalRun, body: Any, envelope: Envelope, *, as_json: bool) -> int:
-    from noetl_worker.cli.views.local_run import done_here, print_requests
-
-    done = await done_here(local_run, body, envelope, "noetl-worker replay")
-    print_requests(done, as_json=as_json)
-    return EXIT_FAILED if done.failed else 0
