@@ -28,7 +28,7 @@ _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
 class _Need:
     what: str
     subject: str
-    """What is tried."""
+    """What is tried; names in braces are filled in."""
     without: str
     state: State = State.WRONG
     body: bytes = b""
@@ -38,110 +38,91 @@ class _Need:
     is_subscription: bool = False
 
 
-def _first_needs(inbox: str) -> list[_Need]:
-    return [
-        _Need(
-            "receive answers", inbox, "no request is answered", grant=f"{inbox.split('.')[0]}.>", is_subscription=True
-        ),
-        _Need("find the stream", "$JS.API.STREAM.NAMES", "the start ends"),
-    ]
-
-
-def _needs(settings: Settings, stream: str, kept_in: str) -> list[_Need]:
-    """Requests go without a reply subject, which JetStream does nothing with."""
-    durable, api = settings.nats_consumer, "$JS.API"
-    return [
-        _Need(
-            "make the stream",
-            f"{api}.STREAM.CREATE.{stream}",
-            "one that is missing is made by an operator or a control plane alone",
-            State.WARNING,
-        ),
-        _Need("look at the stream", f"{api}.STREAM.INFO.{stream}", "the start ends"),
-        _Need("look at the durable", f"{api}.CONSUMER.INFO.{stream}.{durable}", "the start ends"),
-        _Need(
-            "make the durable",
-            f"{api}.CONSUMER.CREATE.{stream}.{durable}",
-            "one that is missing is made by an operator alone (noetl-worker nats ensure --apply)",
-            State.WARNING,
-        ),
-        _Need(
-            "pull commands",
-            f"{api}.CONSUMER.MSG.NEXT.{stream}.{durable}",
-            "no command ever comes",
-            body=b"-",
-        ),
-        _Need(
-            "acknowledge commands",
-            f"$JS.ACK.{stream}.{durable}.1.0.0.0.0",
-            "every command comes again, for ever",
-            body=IN_PROGRESS,
-            grant=f"$JS.ACK.{stream}.{durable}.>",
-        ),
-        *_needs_of_dead_letters(settings, api, kept_in),
-        *_needs_of_the_notes(api),
-    ]
-
-
-def _needs_of_dead_letters(settings: Settings, api: str, kept_in: str) -> list[_Need]:
-    return [
-        _Need(
-            "keep dead letters",
-            settings.dead_letter_subject,
-            "a message that can never run is returned for ever",
-            headers=_NOWHERE,
-        ),
-        _Need(
-            "make the stream of dead letters",
-            f"{api}.STREAM.CREATE.{DEAD_LETTER_STREAM}",
-            "it is to be made by an operator before the first dead letter",
-            State.WARNING,
-        ),
-        _Need(
-            "look at the stream of dead letters",
-            f"{api}.STREAM.INFO.{kept_in}",
-            "it is not known whether it loses some, and how many it keeps",
-            State.WARNING,
-        ),
-        _Need(
-            "read dead letters",
-            f"{api}.STREAM.MSG.GET.{kept_in}",
-            "the metrics of kept ones stay 0, and `why` and `dead-letters` find none",
-            State.WARNING,
-        ),
-    ]
-
-
-def _needs_of_the_notes(api: str) -> list[_Need]:
-    """A worker runs without them."""
-    not_found = "a command that ends each worker it runs in is not found, and is started for ever"
-    return [
-        _Need("read the notes of starts", f"{api}.STREAM.MSG.GET.KV_{BUCKET}", not_found, State.WARNING),
-        _Need(
-            "note the start of a command",
-            f"$KV.{BUCKET}.noetl-worker-doctor",
-            not_found,
-            State.WARNING,
-            headers=_NOWHERE,
-            grant=f"$KV.{BUCKET}.>",
-        ),
-        _Need(
-            "make the bucket of these notes",
-            f"{api}.STREAM.CREATE.KV_{BUCKET}",
-            "it is to be made by an operator (noetl-worker nats ensure --apply)",
-            State.WARNING,
-        ),
-    ]
+_FIRST: Final = (
+    _Need("receive answers", "{inbox}", "no request is answered", grant="{inboxes}.>", is_subscription=True),
+    _Need("find the stream", "$JS.API.STREAM.NAMES", "the start ends"),
+)
+_BY_OPERATOR: Final = "it is to be made by an operator"
+_ENDLESS: Final = "a command that ends each worker it runs in is not found, and is started for ever"
+_REST: Final = (
+    _Need(
+        "make the stream",
+        "$JS.API.STREAM.CREATE.{stream}",
+        "one that is missing is made by an operator or a control plane alone",
+        State.WARNING,
+    ),
+    _Need("look at the stream", "$JS.API.STREAM.INFO.{stream}", "the start ends"),
+    _Need("look at the durable", "$JS.API.CONSUMER.INFO.{stream}.{durable}", "the start ends"),
+    _Need(
+        "make the durable",
+        "$JS.API.CONSUMER.CREATE.{stream}.{durable}",
+        "one that is missing is made by an operator alone (noetl-worker nats ensure --apply)",
+        State.WARNING,
+    ),
+    _Need("pull commands", "$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}", "no command ever comes", body=b"-"),
+    _Need(
+        "acknowledge commands",
+        "$JS.ACK.{stream}.{durable}.1.0.0.0.0",
+        "every command comes again, for ever",
+        body=IN_PROGRESS,
+        grant="$JS.ACK.{stream}.{durable}.>",
+    ),
+    _Need(
+        "keep dead letters",
+        "{dead_letters}",
+        "a message that can never run is returned for ever",
+        headers=_NOWHERE,
+    ),
+    _Need(
+        "make the stream of dead letters",
+        f"$JS.API.STREAM.CREATE.{DEAD_LETTER_STREAM}",
+        f"{_BY_OPERATOR} before the first dead letter",
+        State.WARNING,
+    ),
+    _Need(
+        "look at the stream of dead letters",
+        "$JS.API.STREAM.INFO.{kept_in}",
+        "it is not known whether it loses some, and how many it keeps",
+        State.WARNING,
+    ),
+    _Need(
+        "read dead letters",
+        "$JS.API.STREAM.MSG.GET.{kept_in}",
+        "the metrics of kept ones stay 0, and `why` and `dead-letters` find none",
+        State.WARNING,
+    ),
+    # a worker runs without these notes
+    _Need("read the notes of starts", f"$JS.API.STREAM.MSG.GET.KV_{BUCKET}", _ENDLESS, State.WARNING),
+    _Need(
+        "note the start of a command",
+        f"$KV.{BUCKET}.noetl-worker-doctor",
+        _ENDLESS,
+        State.WARNING,
+        headers=_NOWHERE,
+        grant=f"$KV.{BUCKET}.>",
+    ),
+    _Need(
+        "make the bucket of these notes",
+        f"$JS.API.STREAM.CREATE.KV_{BUCKET}",
+        f"{_BY_OPERATOR} (noetl-worker nats ensure --apply)",
+        State.WARNING,
+    ),
+)
+"""Requests go without a reply subject, which JetStream does nothing with."""
 
 
 async def first_tried(connection: Connection) -> list[Finding]:
     """What it takes to ask anything at all."""
-    return [await _try(connection, need) for need in _first_needs(str(connection.client.new_inbox()))]
+    inbox = str(connection.client.new_inbox())
+    names = {"inbox": inbox, "inboxes": inbox.partition(".")[0]}
+    return [await _try(connection, need, names) for need in _FIRST]
 
 
 async def tried(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
     """The rest, one finding for each thing; `kept_in`: the stream of dead letters."""
-    return [await _try(connection, need) for need in _needs(settings, stream, kept_in)]
+    names = {"stream": stream, "durable": settings.nats_consumer, "kept_in": kept_in}
+    names["dead_letters"] = settings.dead_letter_subject
+    return [await _try(connection, need, names) for need in _REST]
 
 
 def before_the_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
@@ -151,13 +132,13 @@ def before_the_start(finding: Finding, *, has_stream: bool, has_durable: bool) -
     return replace(finding, state=State.WRONG) if is_fatal else finding
 
 
-async def _try(connection: Connection, need: _Need) -> Finding:
-    check = f"may {need.what}"
+async def _try(connection: Connection, need: _Need, names: Mapping[str, str]) -> Finding:
+    check, subject = f"may {need.what}", need.subject.format_map(names)
     if need.is_subscription:
-        refused, verb = await refused_subscribe(connection, need.subject), "subscribe"
+        refused, verb = await refused_subscribe(connection, subject), "subscribe"
     else:
-        refused, verb = await refused_publish(connection, need.subject, need.body, need.headers), "publish"
-    grant = need.grant or need.subject
+        refused, verb = await refused_publish(connection, subject, need.body, need.headers), "publish"
+    grant = need.grant.format_map(names) or subject
     wanted = f"{verb} to {grant}"
     if refused is None:
         return fine(check, "allowed", wanted)
