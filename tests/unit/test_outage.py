@@ -72,6 +72,7 @@ class Idle:
 
     async def ready(self) -> tuple[int, str]:
         self.health.pulse = asyncio.get_running_loop().time()
+        await pages_of(self.health)["/metrics"]()
         status, body = await pages_of(self.health)["/readyz"]()
         assert isinstance(body, dict)
         return status, str(body["reason"])

@@ -7,7 +7,6 @@ Readiness is false while draining or disconnected.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,22 +30,11 @@ class Health:
     puller_progress: Callable[[], float] | None = None
     in_flight: Callable[[], Mapping[str, Any]] | None = None
     """What the worker is doing; None before it pulls."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
     plane_down: str | None = None
     """What the heartbeats say against the control plane; written in the keepalive thread."""
 
     def set_ready(self, ready: bool, reason: str) -> None:
-        with self.lock:
-            self.ready, self.reason = ready, reason
-            self._show()
-
-    def set_plane_down(self, reason: str | None) -> None:
-        with self.lock:
-            self.plane_down = reason
-            self._show()
-
-    def _show(self) -> None:
-        metrics.READY.set(1 if self.readiness()[0] else 0)
+        self.ready, self.reason = ready, reason
 
     def readiness(self) -> tuple[bool, str]:
         """And why. A reason of the worker's own comes first."""

@@ -82,7 +82,7 @@ class HeartbeatWatch:
         if line is None:
             return
         metrics.PLANE_DOWN.set(0)
-        self._health.set_plane_down(None)
+        self._health.plane_down = None
         log.info("plane_up", server_url=self._url, **line)
 
     def failed(self, error: ControlPlaneError) -> bool:
@@ -93,7 +93,7 @@ class HeartbeatWatch:
         line = self._outage.lasts(str(error))
         if line is not None:
             metrics.PLANE_DOWN.set(1)
-            self._health.set_plane_down(f"the control plane {self._url} does not answer since {line['since']}")
+            self._health.plane_down = f"the control plane {self._url} does not answer since {line['since']}"
             log.error("plane_down", server_url=self._url, **line, **_held_up(), advice=_DOWN_ADVICE)
         return self._outage.is_on
 
