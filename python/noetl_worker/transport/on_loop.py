@@ -13,6 +13,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -229,16 +230,13 @@ class _Connection(asyncio.Protocol):
             self._pairs.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._beside > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+        if self._beside > MAX_HEAD_BYTES and sum(map(len, chain(*self._pairs))) > MAX_HEAD_BYTES:
             raise ValueError(f"the head is larger than {MAX_HEAD_BYTES} bytes")
         for name, value in self._pairs:
             # In another spelling it is refused where its body is.
             if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:
                 raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
         self._has_head = True
-
-    def _head_size(self) -> int:
-        return sum(len(name) + len(value) for name, value in self._pairs)
 
     def on_body(self, part: bytes) -> None:
         size = len(part)
