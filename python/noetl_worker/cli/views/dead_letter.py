@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from noetl_worker.settlement import SETTLEMENT, Settlement
 REASONS: Final = tuple(kind.value for kind, settlement in SETTLEMENT.items() if settlement is Settlement.TERM)
 """The kinds of dead letters."""
 _IDS: Final = ("execution_id", "command_id", "step")
+_MESSAGE: Final = ("notification", "text", "message")
+"""What has it: as JSON, as the text of what is none, or where it is none of noetl-worker's."""
 
 
 @dataclass(frozen=True)
@@ -131,42 +133,18 @@ def _inside(entry: ShownDeadLetter) -> dict[str, Any]:
 
 
 def print_entry(entry: ShownDeadLetter, *, as_json: bool) -> None:
-    """All that is known of one dead letter, or one JSON object."""
-    dead_letter, inside, console = entry.dead_letter, _inside(entry), operator_console()
+    """All that is known of one dead letter, a line for each field and the message last; or one JSON object."""
+    console, shown = operator_console(), {**entry.as_json(), **_inside(entry)}
     if as_json:
-        console.file.write(json.dumps({**entry.as_json(), **inside}, ensure_ascii=False) + "\n")
+        console.file.write(json.dumps(shown, ensure_ascii=False) + "\n")
         return
-    lines = (
-        _lines(entry, inside)
-        if dead_letter is not None
-        else [("kept", entry.kept.stored_at), ("problem", entry.reason)]
-    )
-    width = max(len(name) for name, _ in lines)
-    for name, value in (("id", entry.kept.sequence), *lines):
-        console.print(f"{name:<{width}}  {harmless(str(value))}", markup=False, soft_wrap=True)
-    note = "" if inside.get("is_whole", True) else " (only the beginning was kept)"
-    console.print(f"\nmessage, {inside.get('bytes', len(entry.kept.data))} bytes{note}:", markup=False)
-    if "notification" in inside:
-        text = json.dumps(inside["notification"], indent=2, ensure_ascii=False)
-    else:
-        text = inside.get("text") or inside.get("message", "")
-    console.print(harmless(text), markup=False, soft_wrap=True)
-
-
-def _lines(entry: ShownDeadLetter, inside: Mapping[str, Any]) -> list[tuple[str, object]]:
-    dead_letter = entry.dead_letter
-    assert dead_letter is not None
-    return [
-        ("reason", entry.reason),
-        ("kind", dead_letter.kind),
-        ("kept", f"{entry.kept.stored_at} ({_age(entry.age_s)} ago) by {dead_letter.worker_id}"),
-        ("deliveries", dead_letter.num_delivered),
-        ("came as", f"{dead_letter.subject}, sequence {dead_letter.stream_sequence}"),
-        *((name, dead_letter.known(name) or "-") for name in _IDS),
-        *inside["detail"].items(),
-        *((f"header {name}", value) for name, value in inside["headers"].items()),
-        *((f"header {name}", "(not kept)") for name in dead_letter.headers_left_out),
-    ]
+    message = next(shown.pop(name) for name in _MESSAGE if name in shown)
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        console.print(f"{name:<{width}}  {harmless(text)}", markup=False, soft_wrap=True)
+    text = message if isinstance(message, str) else json.dumps(message, indent=2, ensure_ascii=False)
+    console.print(f"\n{harmless(text)}", markup=False, soft_wrap=True)
 
 
 def _age(seconds: float) -> str:
