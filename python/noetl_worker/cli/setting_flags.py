@@ -91,26 +91,18 @@ def _with_file(line: SettingLine) -> list[SettingLine]:
 
 
 def _parameter(line: SettingLine, *, is_hidden: bool, short: bool) -> inspect.Parameter:
+    default = f"default {line.default} {line.unit}".rstrip() if line.default else "no default"
     option = typer.Option(
         flag_of(line),
         *(_NAMES.get(line.field, ())[1:] if short else ()),
-        help=_help(line),
-        metavar=_metavar(line),
+        help=f"{line.help}. {line.variable}; {default}",
+        metavar=line.unit.upper().replace(" ", "_") or "TEXT",
         hidden=is_hidden,
         rich_help_panel=_panel(line),
         show_default=False,
     )
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(line.field, kind, default=None, annotation=Annotated[str | None, option])
-
-
-def _help(line: SettingLine) -> str:
-    default = f"default {line.default}{f' {line.unit}' if line.unit else ''}" if line.default else "no default"
-    return f"{line.help}. {line.variable}; {default}"
-
-
-def _metavar(line: SettingLine) -> str:
-    return line.unit.upper().replace(" ", "_") if line.unit else "TEXT"
 
 
 def _panel(line: SettingLine) -> str:
