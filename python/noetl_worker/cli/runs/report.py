@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -13,9 +13,6 @@ from noetl_worker.cli.system import EXIT_SETTINGS, text_of
 from noetl_worker.errors import ServerRefused, SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from noetl_worker.run_page.run import ExecutionRun
 
 EXIT_NO_EXECUTION: Final = 5
 _SERVER: Final = "NOETL_SERVER_URL"
@@ -96,9 +93,5 @@ async def write_report(settings: Settings, execution_id: int, file: Path, *, is_
         typer.echo(page, nl=False)
         return
     file.write_text(page, encoding="utf-8")
-    typer.echo(f"{file}: {_summary(run)}, {len(page.encode()) / 1000:,.0f} kB", err=True)
-
-
-def _summary(run: ExecutionRun) -> str:
-    count = len(run.commands)
-    return f"{run.path} {run.status}, {count} command{'' if count == 1 else 's'}"
+    count, size = len(run.commands), f"{len(page.encode()) / 1000:,.0f} kB"
+    typer.echo(f"{file}: {run.path} {run.status}, {count} command{'' if count == 1 else 's'}, {size}", err=True)
