@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.tools import family_of
-from noetl_worker.settings.values import without_login
 
 if TYPE_CHECKING:
     from noetl_worker.settings.settings import Settings
@@ -18,14 +17,8 @@ if TYPE_CHECKING:
 def check_families(given: Mapping[str, Given]) -> None:
     """The variables whose names somebody chooses; the others are parsed with the settings."""
     for variable, found in given.items():
-        family = family_of(variable)
-        if family is None:
-            continue
-        try:
-            family.parse(found.text)
-        except ValueError as error:
-            shown = "***" if family.is_secret else without_login(found.text)
-            raise SettingsError(variable, shown, str(error)) from None
+        if (family := family_of(variable)) is not None:
+            family.line(variable).value(found.text)
 
 
 def check_together(settings: Settings) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
-
-import attr
-import environ
 
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings import values
@@ -29,6 +26,7 @@ class SettingLine:
     source: str
     help: str
     is_secret: bool
+    parse: Callable[[str], Any]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,6 +37,14 @@ class SettingLine:
     def file_variable(self) -> str:
         """Of a secret: the variable that names a file with it."""
         return f"{self.variable}{FILE_SUFFIX}"
+
+    def value(self, text: str) -> Any:
+        """Raises SettingsError for a text that is not allowed."""
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            shown = "***" if self.is_secret else values.without_login(text)
+            raise SettingsError(self.variable, shown, str(error)) from None
 
 
 def setting(
@@ -53,22 +59,10 @@ def setting(
 ) -> Any:
     """A field of a settings class; `lines_of` knows its name."""
     is_secret = parse in (values.secret, values.nats_servers)
-
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise SettingsError(variable, "***" if is_secret else values.without_login(text), str(error)) from None
-
-    made = environ.var(default=default, converter=convert, name=variable, help=help)
-    made.metadata[_LINE] = SettingLine("", variable, aliases, default, unit, source, help, is_secret)
-    return made
+    line = SettingLine("", variable, aliases, default, unit, source, help, is_secret, parse)
+    return field(default_factory=lambda: line.value(default), metadata={_LINE: line})
 
 
-def lines_of(settings: type) -> list[SettingLine]:
+def lines_of(settings: Any) -> list[SettingLine]:
     """The line of each field of a settings class, in their order."""
-    return [
-        replace(attribute.metadata[_LINE], field=attribute.name)
-        for attribute in attr.fields(settings)
-        if _LINE in attribute.metadata
-    ]
+    return [replace(one.metadata[_LINE], field=one.name) for one in fields(settings) if _LINE in one.metadata]

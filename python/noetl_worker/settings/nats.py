@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
-
-import environ
 
 from noetl_worker.settings import values
 from noetl_worker.settings.line import setting
@@ -34,7 +33,7 @@ def covers(pattern: str, subject: str) -> bool:
     return len(have) == len(want)
 
 
-@environ.config(prefix="", frozen=True)
+@dataclass(frozen=True)
 class NatsSettings:
     """Where commands come from, and where those that can never run are kept."""
 

@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-import environ
-
 from noetl_worker.settings import values
 from noetl_worker.settings.checks import check_families, check_together
 from noetl_worker.settings.line import FILE_SUFFIX, lines_of, setting
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
 from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
-from noetl_worker.settings.tools import FILES_READ, ToolSettings, family_of
+from noetl_worker.settings.tools import ToolSettings, family_of
 from noetl_worker.settings.values import Secret, TlsPaths
 
 __all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_process", "load_settings", "read_settings"]
 
 
-@environ.config(prefix="", frozen=True)
+@dataclass(frozen=True)
 class Settings(ToolSettings):
     """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
 
@@ -337,9 +335,9 @@ def read_settings(
     """
     path = dotenv if dotenv is not None else Path(".env")
     given = given_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
-    texts = {name: found.text for name, found in given.items()}
-    texts[FILES_READ] = "\0".join(sorted({found.file for found in given.values()}))
-    settings: Settings = environ.to_config(Settings, environ=texts)
+    parsed = {line.field: line.value(given[line.variable].text) for line in SETTINGS if line.variable in given}
+    files = sorted({found.file for found in given.values() if found.file})
+    settings = Settings(**parsed, files_read=tuple(files))
     check_families(given)
     check_together(settings)
     reading = SettingsReading(settings, given)

@@ -129,7 +129,7 @@ def _of_families(sources: Iterable[_Source]) -> Iterator[SettingLine]:
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
         for variable in dict.fromkeys(filter(None, map(family.variable_of, names))):
-            yield SettingLine("", variable, (), "", "", "ours", family.help, family.is_secret)
+            yield family.line(variable)
 
 
 def _content(variable: str, path: str) -> str:

@@ -7,23 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import environ
-
 from noetl_worker.settings import values
-from noetl_worker.settings.line import FILE_SUFFIX, setting
+from noetl_worker.settings.line import FILE_SUFFIX, SettingLine, setting
 from noetl_worker.settings.nats import NatsSettings
 
-FILES_READ: Final = "files read"
-"""No variable has such a name."""
 
-
-@environ.config(prefix="", frozen=True)
+@dataclass(frozen=True)
 class ToolSettings(NatsSettings):
     """The second part of `Settings`: what tools may use of this machine, and where they find what a playbook names."""
 
-    files_read: tuple[str, ...] = environ.var(
-        default="", name=FILES_READ, converter=lambda text: tuple(filter(None, text.split("\0")))
-    )
+    files_read: tuple[str, ...] = ()
     """Those that the settings were read from: a `.env`, a NATS context, what a `..._FILE` names."""
     file_roots: str = setting(
         "NOETL_WORKER_FILE_ROOTS",
@@ -112,6 +105,9 @@ class NamedVariables:
         if self.is_secret and name.endswith(FILE_SUFFIX):
             name = name.removesuffix(FILE_SUFFIX)
         return name if self.pattern.fullmatch(name) else None
+
+    def line(self, variable: str) -> SettingLine:
+        return SettingLine("", variable, (), "", "", "ours", self.help, self.is_secret, self.parse)
 
 
 FAMILIES: Final = (
