@@ -70,14 +70,10 @@ class _Protocol:
 
 def _begin_nats(connection: socket.socket) -> bool:
     """Read the server's greeting; whether a handshake follows it."""
-    greeting = b""
-    while not greeting.endswith(b"\r\n") and len(greeting) < 65536:
-        part = connection.recv(4096)
-        if not part:
-            break
-        greeting += part
+    with connection.makefile("rb", buffering=0) as stream:  # no byte of the handshake is to be read
+        greeting = stream.readline(65536)
     try:
-        info = json_text.loads(greeting.partition(b"{")[1] + greeting.partition(b"{")[2])
+        info = json_text.loads(greeting.removeprefix(b"INFO "))
     except DocumentError:
         return False
     return isinstance(info, dict) and bool(info.get("tls_required") or info.get("tls_available"))

@@ -66,10 +66,7 @@ class TracedTransport:
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Coroutine[Any, Any, Response]:
-        current = CURRENT.get()
-        if current is not None:
-            headers = {**headers, **current.headers}
-        return self._below.send(method, url, headers, body, timeout_s)
+        return self._below.send(method, url, {**headers, **trace_headers()}, body, timeout_s)
 
     async def close(self) -> None:
         await self._below.close()
