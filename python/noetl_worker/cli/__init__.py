@@ -11,10 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from noetl_worker import __version__
-from noetl_worker.cli.system import EXIT_SETTINGS, text_of
+from noetl_worker.cli.system import EXIT_NOT_REACHED, EXIT_SETTINGS, text_of
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
 
-EXIT_NOT_REACHED: Final = 3
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),

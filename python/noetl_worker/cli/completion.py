@@ -9,10 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
+from noetl_worker.cli.system import EXIT_SETTINGS
+
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
 """Set by the script when it asks what there is to complete."""
-EXIT_ARGUMENT: Final = 2
 
 
 class Shell(str, Enum):
@@ -36,7 +37,7 @@ def completion(
     if name not in {shell.value for shell in Shell}:
         known = ", ".join(shell.value for shell in Shell)
         typer.echo(f"noetl-worker completion: name the shell ({known}); $SHELL says {name!r}", err=True)
-        raise typer.Exit(EXIT_ARGUMENT)
+        raise typer.Exit(EXIT_SETTINGS)
     typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=_VARIABLE, shell=name))
 
 

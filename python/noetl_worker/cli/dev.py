@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 import typer
 
 from noetl_worker.cli.local.closed_output import StandardOutput
-from noetl_worker.cli.system import require_posix, with_extra_local
+from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from noetl_worker.worker import Worker
 
 USUAL_DIALECT: Final = Dialect.PYTHON
-EXIT_REFUSED: Final = 2
 EXIT_SIGTERM: Final = 143
 """128 + 15, what a shell reports for a process that SIGTERM ended."""
 _RULES: Final = (
@@ -113,7 +112,7 @@ def dev(
 
         async def once() -> int:
             if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):
-                return EXIT_REFUSED
+                return EXIT_SETTINGS
             code = await run_playbook(
                 playbook,
                 overrides,
@@ -135,7 +134,7 @@ def dev(
         code = event_loop.run(until_signal(session, signals))
     except NoetlWorkerError as error:
         typer.echo(f"noetl-worker dev: {error}", err=True)
-        raise typer.Exit(EXIT_REFUSED) from None
+        raise typer.Exit(EXIT_SETTINGS) from None
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_SIGTERM) from None
     raise typer.Exit(code)

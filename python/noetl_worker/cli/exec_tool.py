@@ -14,14 +14,13 @@ import typer
 
 from noetl_worker.cli.completion import kinds
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import require_posix, with_extra_local
+from noetl_worker.cli.system import EXIT_FAILED, require_posix, with_extra_local
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
-EXIT_FAILED: Final = 1
 _USUAL: Final = Dialect("python")
 _STEP: Final = "exec"
 _COMMAND: Final = "1:exec:2"

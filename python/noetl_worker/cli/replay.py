@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import require_posix, text_of
+from noetl_worker.cli.system import EXIT_FAILED, EXIT_UNKNOWN, require_posix, text_of
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -17,9 +17,6 @@ from noetl_worker.settings.settings import Settings, load_settings
 if TYPE_CHECKING:
     from noetl_worker.local_run import LocalRun
     from noetl_worker.models.notification import Envelope
-
-EXIT_FAILED: Final = 1
-EXIT_NO_COMMAND: Final = 5
 
 
 @with_setting_flags(shown=("server_url", "control_plane"))
@@ -61,7 +58,7 @@ def replay(
             raise
         unknown = f"the control plane knows no command of the event {name}: is it the id of its command.issued?"
         typer.echo(f"noetl-worker replay: {unknown} ({text_of(error)})", err=True)
-        raise typer.Exit(EXIT_NO_COMMAND) from None
+        raise typer.Exit(EXIT_UNKNOWN) from None
     raise typer.Exit(code)
 
 

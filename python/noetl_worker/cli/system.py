@@ -12,7 +12,12 @@ import typer
 
 from noetl_worker.errors import ControlPlaneError, PlaybookError
 
+EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2
+"""A setting, an argument or a file is wrong."""
+EXIT_NOT_REACHED: Final = 3
+EXIT_UNKNOWN: Final = 5
+"""Nobody who was asked knows it."""
 EXIT_INTERRUPTED: Final = 130
 _IS_POSIX: Final = os.name == "posix"
 

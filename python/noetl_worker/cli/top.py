@@ -7,11 +7,12 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.cli.system import EXIT_NOT_REACHED
 from noetl_worker.errors import SettingsError
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import addresses_here, looks_at
@@ -19,7 +20,6 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings import values
 from noetl_worker.settings.settings import Settings, load_settings
 
-EXIT_NOBODY: Final = 3
 _Look: TypeAlias = Callable[[], Awaitable[list[dict[str, Any]]]]
 
 
@@ -93,7 +93,7 @@ async def _once(look_at_all: _Look, *, as_json: bool) -> int:
         console = operator_console()
         for look in looks:
             console.print(view_of(look, height=None))
-    return 0 if any("error" not in look for look in looks) else EXIT_NOBODY
+    return 0 if any("error" not in look for look in looks) else EXIT_NOT_REACHED
 
 
 async def _live(look_at_all: _Look, every_s: float) -> int:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.cli.system import EXIT_UNKNOWN
 from noetl_worker.errors import SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import load_settings
 
 if TYPE_CHECKING:
     from noetl_worker.diagnosis import Story
-
-EXIT_UNKNOWN: Final = 5
 
 
 @with_setting_flags(shown=("nats_url", "server_url", "outbox_dir"))

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_signal, worker_beside
-from noetl_worker.cli.system import EXIT_INTERRUPTED, require_posix, with_extra_local
+from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import Dialect
 from noetl_worker.process import event_loop
@@ -19,9 +19,6 @@ from noetl_worker.process import event_loop
 if TYPE_CHECKING:
     from noetl_worker.dev.cases.case_file import CaseFile
     from noetl_worker.dev.cases.case_run import CaseEnd
-
-EXIT_FAILED: Final = 1
-EXIT_REFUSED: Final = 2
 
 
 def cases(
@@ -61,10 +58,10 @@ def cases(
     except NoetlWorkerError as error:
         for line in str(error).splitlines():
             typer.echo(f"noetl-worker test: {line}", err=True)
-        raise typer.Exit(EXIT_REFUSED) from None
+        raise typer.Exit(EXIT_SETTINGS) from None
     except OSError as error:
         typer.echo(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
-        raise typer.Exit(EXIT_REFUSED) from None
+        raise typer.Exit(EXIT_SETTINGS) from None
     raise typer.Exit(code or (EXIT_FAILED if failed else 0))
 
 

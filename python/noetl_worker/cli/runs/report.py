@@ -9,12 +9,11 @@ from typing import Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS, text_of
+from noetl_worker.cli.system import EXIT_SETTINGS, EXIT_UNKNOWN, text_of
 from noetl_worker.errors import ServerRefused, SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
-EXIT_NO_EXECUTION: Final = 5
 _SERVER: Final = "NOETL_SERVER_URL"
 _STDOUT: Final = Path("-")
 
@@ -57,7 +56,7 @@ def report(
             raise
         unknown = f"the control plane knows no execution {execution_id} ({text_of(error)})"
         typer.echo(f"noetl-worker report: {unknown}", err=True)
-        raise typer.Exit(EXIT_NO_EXECUTION) from None
+        raise typer.Exit(EXIT_UNKNOWN) from None
 
 
 async def _report(flags: SettingFlags, name: str, output: Path | None) -> None:
