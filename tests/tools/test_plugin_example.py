@@ -68,7 +68,7 @@ def test_installed_plugin_is_a_kind_like_the_others(installed: Path) -> None:
     listed, shown, schema = json.loads(done.stdout)
     assert "webhook" in listed
     assert "Alias of a credential with a `secret`" in shown
-    assert "connection: the receiver cannot be reached" in shown  # its guide was installed with it
+    assert "`connection`: the receiver cannot be reached" in shown  # its guide was installed with it
     assert {"url", "event", "type", "auth", "credential"} <= json.loads(schema)["properties"].keys()
 
 

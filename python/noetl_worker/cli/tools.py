@@ -94,30 +94,14 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
 
 
 def _print_kind(tool: Tool[Any]) -> None:
-    from noetl_worker.tools.docs.description import describe_kind
-    from noetl_worker.tools.docs.guide import guide_of
-    from noetl_worker.tools.docs.reference import default_text
+    """Its page, without the lines that are about the page."""
+    from noetl_worker.tools.docs.reference import reference_pages
     from noetl_worker.tools.kinds.requirements import missing
 
-    described, guide = describe_kind(tool), guide_of(tool)
-    names = ", ".join((described.kind, *described.aliases))
-    typer.echo(f"{names}\n\n{described.text}\n")
     for what in missing(tool):
         typer.echo(f"To be installed: {what}\n")
-    table = Table(Column("field", no_wrap=True), "also", "type", "default", "meaning")
-    for field in described.fields:
-        row = (field.name, ", ".join(field.spellings), field.type, default_text(field), field.meaning)
-        table.add_row(*map(escape, row))
-    _show(table)
-    for title, text in (
-        ("Example", guide.example),
-        ("Result", guide.result or described.result),
-        ("Worth knowing", guide.traps),
-    ):
-        if text:
-            typer.echo(f"\n{title}\n\n{text}")
-    if guide.errors:
-        typer.echo("\nFailures\n\n" + "\n".join(f"{name}: {when}" for name, when in guide.errors.items()))
+    page = reference_pages([tool])[f"{tool.kind}.md"]
+    typer.echo("\n\n".join(page.split("\n\n")[1:-1]))
 
 
 def _show(table: Table) -> None:
