@@ -63,7 +63,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ControlPlaneError as error:
-            typer.echo(f"noetl-worker {ctx.invoked_subcommand}: {text_of(error)}", err=True)
+            typer.echo(f"noetl-worker {ctx.invoked_subcommand or 'run'}: {text_of(error)}", err=True)
             raise typer.Exit(EXIT_NOT_REACHED) from None
         except NoetlWorkerError as error:
             typer.echo(f"noetl-worker: {error}", err=True)
