@@ -116,7 +116,7 @@ class Diagnosis:
     async def _ask_workers(self) -> None:
         """The workers that run here, at their probe ports; that there is none says nothing."""
         addresses = addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir))
-        for look in await looks_at(addresses, self._settings.debug_token.reveal()):
+        for look in await looks_at(addresses):
             name = (look.get("worker") or {}).get("worker_id", "a worker")
             for command in look.get("commands") or ():
                 if self._is_ours(command.get("command_id")):

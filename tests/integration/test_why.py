@@ -162,8 +162,10 @@ async def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_i
             assert story.conclusion == "a worker of this machine has it: running"
             assert "w-9" in texts(story, "machine")
             assert "for 3.5 s, delivery 2" in texts(story, "machine")
-            other = await asked(home, "42:load:8", WORKER_METRICS_BIND=bind)
+            other = await asked(home, "42:load:8", WORKER_METRICS_BIND=bind, NOETL_WORKER_DEBUG_TOKEN="t")
             assert not other.is_known
+        # who listens there may be another program, and a worker of this machine wants no token from here
+        assert [request for request in stub.requests if "authorization" in request.headers] == []
 
 
 async def test_worker_of_a_supervisor_tells_what_it_does_with_it() -> None:
