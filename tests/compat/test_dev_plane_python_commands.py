@@ -104,7 +104,8 @@ def aged(holder: str, *, is_registered: bool, seconds: float, is_running: bool =
             await stage.driver.send("DELETE", "/api/worker/pool/deregister", body)
         plane.log.db.execute("UPDATE commands SET claimed_at = claimed_at - ?", (seconds,))
         if "stale" in stage.record["case"]:
-            plane.log.db.execute("UPDATE runtimes SET heartbeat = heartbeat - 100")
+            for runtime in plane.registry.runtimes.values():
+                runtime["heartbeat"] -= 100
 
     return prepare
 

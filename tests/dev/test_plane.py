@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dev.served_plane import claim, event, serving
+from dev.served_plane import event, serving
 from noetl_worker.dev import DevControlPlane, PlaneSettings, RawCommand
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
@@ -31,16 +31,6 @@ def done(command: Issued, response: Any = None) -> list[dict[str, Any]]:
         event(command.node, "step.exit", {**named, "status": "COMPLETED", "result": result}),
         event(command.node, "command.completed", named),
     ]
-
-
-async def test_store_in_a_file_keeps_the_events(tmp_path: Any) -> None:
-    async with serving(store=tmp_path / "log.sqlite") as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        await claim(client, issued)
-    again = DevControlPlane(PlaneSettings(store=tmp_path / "log.sqlite"))
-    kinds = [one.event_type for one in again.events(issued.execution_id)]
-    assert kinds == ["playbook.initialized", "workflow.initialized", "command.issued", "command.claimed"]
-    await again.close()
 
 
 async def test_unknown_routes_and_methods_answer_as_the_plane(dialect: Dialect) -> None:

@@ -83,7 +83,7 @@ async def runs_and_keeps_secrets(home: House, directory: Path, **variables: str)
         await worker.wait_logged("registered")
         issued = await home.plane.create_commands(noops(3))
         await home.wait_terminal(*(one.event_id for one in issued))
-        rows = [tuple(row) for row in home.plane.log.db.execute("SELECT * FROM runtimes").fetchall()]
+        rows = list(home.plane.registry.runtimes.values())
         assert await worker.stop() == 0
     assert tokens == {f"Bearer {INTERNAL}"}
     assert len(rows) == 1

@@ -1,11 +1,11 @@
-"""One SQLite connection for everything the plane keeps, its schema, and the ids and times it hands out."""
+"""The database of what grows with each command, its schema, and the ids and times that the plane hands out."""
 
 from __future__ import annotations
 
 import datetime
 import sqlite3
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 from noetl_worker.models.wire import Dialect
@@ -15,60 +15,38 @@ EPOCH_MS: Final = 1_704_067_200_000
 _NODE: Final = 1
 
 SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS catalog (
-  catalog_id INTEGER PRIMARY KEY, path TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL,
-  content TEXT NOT NULL, created_at REAL NOT NULL, UNIQUE (path, version));
-CREATE TABLE IF NOT EXISTS commands (
+CREATE TABLE commands (
   event_id INTEGER PRIMARY KEY, command_ref TEXT NOT NULL UNIQUE, execution_id INTEGER NOT NULL, node TEXT NOT NULL,
   action TEXT NOT NULL, context BLOB NOT NULL, meta BLOB NOT NULL, status TEXT NOT NULL, worker_id TEXT,
   issued_at REAL NOT NULL, claimed_at REAL, published_at REAL, high_id INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS commands_status ON commands (status);
-CREATE TABLE IF NOT EXISTS events (
+CREATE INDEX commands_status ON commands (status);
+CREATE TABLE events (
   event_id INTEGER PRIMARY KEY, execution_id INTEGER NOT NULL, event_type TEXT NOT NULL, node TEXT NOT NULL,
   status TEXT NOT NULL, created_at REAL NOT NULL, context BLOB, result BLOB, error TEXT, meta BLOB, worker_id TEXT,
   command_ref TEXT, by_batch INTEGER NOT NULL DEFAULT 0, parent_event_id INTEGER);
-CREATE INDEX IF NOT EXISTS events_execution ON events (execution_id, event_id);
-CREATE INDEX IF NOT EXISTS events_command ON events (command_ref, event_type);
-CREATE TABLE IF NOT EXISTS batches (
+CREATE INDEX events_execution ON events (execution_id, event_id);
+CREATE INDEX events_command ON events (command_ref, event_type);
+CREATE TABLE batches (
   request_id INTEGER PRIMARY KEY, idempotency_key TEXT UNIQUE, execution_id INTEGER NOT NULL, event_ids BLOB NOT NULL,
   state TEXT NOT NULL, error_code TEXT, message TEXT, commands_generated INTEGER, updated_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS variables (
-  execution_id INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, type TEXT NOT NULL, source_step TEXT,
-  created_at REAL NOT NULL, accessed_at REAL NOT NULL, access_count INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (execution_id, name));
-CREATE TABLE IF NOT EXISTS results (
+CREATE TABLE results (
   ref TEXT PRIMARY KEY, execution_id INTEGER NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL, store TEXT NOT NULL,
   scope TEXT NOT NULL, source_step TEXT, expires_at REAL, sha256 TEXT NOT NULL, extracted BLOB, correlation BLOB,
   created_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS credentials (
-  name TEXT PRIMARY KEY, id INTEGER NOT NULL, type TEXT, data BLOB NOT NULL, meta BLOB, tags BLOB, description TEXT,
-  created_at REAL NOT NULL, updated_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS keychain (
-  cache_key TEXT PRIMARY KEY, token_data BLOB NOT NULL, credential_type TEXT, cache_type TEXT, scope_type TEXT,
-  expires_at REAL NOT NULL, auto_renew INTEGER NOT NULL DEFAULT 0, access_count INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS runtimes (
-  name TEXT PRIMARY KEY, runtime_id INTEGER NOT NULL, status TEXT NOT NULL, runtime BLOB, labels BLOB,
-  capabilities BLOB, capacity INTEGER, uri TEXT, hostname TEXT, heartbeat REAL NOT NULL, created_at REAL NOT NULL,
-  updated_at REAL NOT NULL);
 """
 
 
-def connect(path: Path | None) -> sqlite3.Connection:
-    """Open the store and make its tables. One connection, one writer: the event loop's thread.
-
-    synchronous=OFF: a development log need not survive a power cut, and every fsync would cost more than a request.
-    """
-    connection = sqlite3.connect(
-        str(path) if path is not None else ":memory:",
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=256,
-    )
+def connect() -> sqlite3.Connection:
+    """A database in memory with its tables. One connection, one writer: the event loop's thread."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=OFF")
     connection.executescript(SCHEMA)
     return connection
+
+
+def insert_into(table: str, columns: Sequence[str]) -> str:
+    """The statement for one row."""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def moment(at: float | None, *, utc: str = "+00:00") -> str | None:

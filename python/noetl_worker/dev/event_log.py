@@ -9,16 +9,12 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from noetl_worker.dev.database import Ids, connect
+from noetl_worker.dev.database import Ids, connect, insert_into
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import JsonValue
 
 OPEN: Final = ("PENDING", "CLAIMED", "RUNNING")
-
-
-def _insert(table: str, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 class CommandRow(NamedTuple):
@@ -46,7 +42,7 @@ class CommandRow(NamedTuple):
         return self.status in OPEN
 
 
-_INSERT_COMMAND: Final = _insert("commands", CommandRow._fields)
+_INSERT_COMMAND: Final = insert_into("commands", CommandRow._fields)
 _SELECT_COMMAND: Final = f"SELECT {', '.join(CommandRow._fields)} FROM commands"
 
 
@@ -91,14 +87,14 @@ _stored_of: Final = attrgetter(*_STORED)
 _JSON_PLACES: Final = [_STORED.index(name) for name in ("context", "result", "meta")]
 _BY_BATCH: Final = _STORED.index("by_batch")
 _EVENT_COLUMNS: Final = ", ".join(_STORED)
-_INSERT_EVENT: Final = _insert("events", _STORED)
+_INSERT_EVENT: Final = insert_into("events", _STORED)
 
 
 class EventLog:
     """Rows of executions, commands and events. Everything runs in one thread; see `database.connect`."""
 
     def __init__(self, settings: PlaneSettings) -> None:
-        self.db: Final = connect(settings.store)
+        self.db: Final = connect()
         self.ids: Final = Ids(settings.dialect)
         self._listeners: list[Callable[[LoggedEvent], None]] = []
 

@@ -24,12 +24,11 @@ from noetl_worker.dev.forms.wire_form import Issued, WireForm
 from noetl_worker.dev.nats_server import CommandStream
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.dev.orchestration.reaper import Reaper
 from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.routes.batches import Batches
-from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
+from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry, playbook_of
 from noetl_worker.dev.routes.claims import Claims
 from noetl_worker.dev.routes.credentials import Credentials, Keychain
 from noetl_worker.dev.routes.executions import Executions
@@ -76,14 +75,14 @@ class DevControlPlane:
         self.nats_url: Final = nats_url
         chosen = self.settings
         self.log: Final = EventLog(chosen)
-        db, ids = self.log.db, self.log.ids
+        ids = self.log.ids
         self.form: Final[WireForm] = RustForm() if chosen.dialect is Dialect.RUST else PythonForm()
-        self.results: Final = Results(chosen, db, ids)
-        self.registry: Final = RuntimeRegistry(chosen, db, ids)
-        self.variables: Final = Variables(chosen, db)
-        self.credentials: Final = Credentials(chosen, db, ids)
-        self.keychain: Final = Keychain(chosen, db)
-        self.catalog: Final = Catalog(chosen, db, ids)
+        self.results: Final = Results(chosen, self.log.db, ids)
+        self.registry: Final = RuntimeRegistry(chosen, ids)
+        self.variables: Final = Variables(chosen)
+        self.credentials: Final = Credentials(chosen, ids)
+        self.keychain: Final = Keychain(chosen)
+        self.catalog: Final = Catalog(chosen, ids)
         router = Router(self.form)
         self.dispatcher: Final = Dispatcher(chosen, self.log, self.form, self.results)
         self.executions: Final = Executions(chosen, self.log, self.catalog, self.keychain, router, self.dispatcher)
@@ -205,9 +204,7 @@ class DevControlPlane:
 
     def register_playbook(self, content: str) -> CatalogEntry:
         """Put a playbook (YAML) into the catalog, unchecked; executed by its metadata.path."""
-        document = parse_yaml(content)
-        path = Playbook.of(document if isinstance(document, dict) else {}).path
-        return self.catalog.add(path, content)
+        return self.catalog.add(playbook_of(content).path, content)
 
     async def execute(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from noetl_worker.models.wire import Dialect
@@ -21,8 +20,6 @@ class PlaneSettings:
     """What notifications carry as `server_url`; None: the plane's own URL. A test's proxy goes here, and
     into the worker's NOETL_SERVER_URL: a server that its settings do not name is not asked. Of other hosts than this
     one, `host` and those of loopback nothing is answered."""
-    store: Path | None = None
-    """SQLite file of the event log; None: in memory."""
 
     claim_lease_s: float = 120.0
     claims_cache_ttl_s: float = 30.0

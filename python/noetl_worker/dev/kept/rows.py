@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from noetl_worker.dev.database import insert_into
 from noetl_worker.dev.kept.runs import KeptRow
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import parse_yaml
 from noetl_worker.dev.plane import DevControlPlane
+from noetl_worker.dev.routes.catalog import CatalogEntry
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed, loads
 from noetl_worker.models.fit import FitRules
@@ -78,14 +80,13 @@ async def plane_of(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
     dialect = Dialect(next(value["plain"].pop("dialect") for kind, value in read if kind == _EXECUTIONS))
     async with DevControlPlane(PlaneSettings(dialect=dialect)) as plane:
         for kind, value in read:
-            plain = value["plain"]
+            plain, nested = value["plain"], {name: dumps(item) for name, item in value["json"].items()}
             if kind == _EXECUTIONS:
                 plain.pop("dialect", None)
                 plane.executions.restore(Execution(playbook=None, payload={}, **plain))
-                continue
-            columns = {**plain, **{name: dumps(item) for name, item in value["json"].items()}}
-            if kind == _CATALOG:
-                columns["content"] = columns["content"].decode()
-            marks = ", ".join("?" * len(columns))
-            plane.log.db.execute(f"INSERT INTO {kind} ({', '.join(columns)}) VALUES ({marks})", (*columns.values(),))
+            elif kind == _CATALOG:
+                plane.catalog.restore(CatalogEntry(**plain, content=nested["content"].decode()))
+            else:
+                columns = {**plain, **nested}
+                plane.log.db.execute(insert_into(kind, tuple(columns)), tuple(columns.values()))
         yield plane

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -16,8 +15,7 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
-_KINDS: Final = ("playbook", "agent")
-"""Catalog kinds that can be executed."""
+EXECUTABLE_KINDS: Final = ("playbook", "agent")
 
 
 class CatalogEntry(NamedTuple):
@@ -32,10 +30,11 @@ class CatalogEntry(NamedTuple):
 class Catalog:
     """Registered resources of one plane. Registering is as lenient as the real planes: see `_refusal`."""
 
-    def __init__(self, settings: PlaneSettings, db: sqlite3.Connection, ids: Ids) -> None:
-        self._db, self._ids = db, ids
+    def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
+        self._ids = ids
         self._is_rust = settings.dialect is Dialect.RUST
         self._extra_kinds = frozenset(settings.extra_kinds)
+        self._entries: list[CatalogEntry] = []
         self._playbooks: dict[int, Playbook] = {}
 
     def register(self, body: JsonValue) -> HttpAnswer:
@@ -93,41 +92,37 @@ class Catalog:
 
     def add(self, path: str, content: str) -> CatalogEntry:
         """Store a new version of `path`, unchecked."""
-        row = self._db.execute("SELECT max(version) FROM catalog WHERE path = ?", (path,)).fetchone()
-        entry = CatalogEntry(self._ids.next(), path, (row[0] or 0) + 1, "playbook", content, time.time())
-        self._db.execute("INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?)", entry)
+        version = 1 + sum(entry.path == path for entry in self._entries)
+        entry = CatalogEntry(self._ids.next(), path, version, "playbook", content, time.time())
+        self.restore(entry)
         return entry
+
+    def restore(self, entry: CatalogEntry) -> None:
+        """Know one of an earlier plane again."""
+        self._entries.append(entry)
 
     def find(
         self, *, path: str | None = None, version: JsonValue = None, catalog_id: int | None = None
     ) -> CatalogEntry | None:
         """One entry by id, or the newest (or given) version of a path."""
+        newest_first = reversed(self._entries)
         if catalog_id is not None:
-            row = self._db.execute("SELECT * FROM catalog WHERE catalog_id = ?", (catalog_id,)).fetchone()
-        elif version in (None, "latest"):
-            row = self._db.execute(
-                "SELECT * FROM catalog WHERE path = ? ORDER BY version DESC LIMIT 1", (path,)
-            ).fetchone()
-        else:
-            row = self._db.execute("SELECT * FROM catalog WHERE path = ? AND version = ?", (path, version)).fetchone()
-        return CatalogEntry(*row) if row is not None else None
+            return next((entry for entry in newest_first if entry.catalog_id == catalog_id), None)
+        of_path = (entry for entry in newest_first if entry.path == path)
+        if version in (None, "latest"):
+            return next(of_path, None)
+        return next((entry for entry in of_path if str(entry.version) == str(version)), None)
 
     def playbook(self, entry: CatalogEntry) -> Playbook:
         found = self._playbooks.get(entry.catalog_id)
         if found is None:
-            document = parse_yaml(entry.content)
-            found = Playbook.of(document if isinstance(document, dict) else {})
-            self._playbooks[entry.catalog_id] = found
+            found = self._playbooks[entry.catalog_id] = playbook_of(entry.content)
         return found
-
-    def is_executable(self, kind: str) -> bool:
-        return kind.lower() in _KINDS
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
     def list_route(self) -> HttpAnswer:
-        rows = self._db.execute("SELECT * FROM catalog ORDER BY catalog_id DESC").fetchall()
-        return answer({"entries": [self._shown(CatalogEntry(*row)) for row in rows]})
+        return answer({"entries": [self._shown(entry) for entry in reversed(self._entries)]})
 
     def resource_route(self, body: JsonValue) -> HttpAnswer:
         given = body if isinstance(body, dict) else {}
@@ -166,6 +161,12 @@ class Catalog:
         if not self._is_rust or not isinstance(document, dict):
             return {"layout": None, "payload": document}
         return {"layout": document.get("workflow"), "payload": document.get("workload")}
+
+
+def playbook_of(content: str) -> Playbook:
+    """Unchecked."""
+    document = parse_yaml(content)
+    return Playbook.of(document if isinstance(document, dict) else {})
 
 
 def _decoded(content: str) -> str:

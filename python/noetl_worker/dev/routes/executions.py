@@ -15,7 +15,7 @@ from noetl_worker.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.dev.orchestration.step_alone import StepAlone
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, rust_error
-from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
+from noetl_worker.dev.routes.catalog import EXECUTABLE_KINDS, Catalog, CatalogEntry
 from noetl_worker.dev.routes.credentials import Keychain
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError, TemplateError
@@ -87,7 +87,7 @@ class Executions:
             text = "Value error, Either 'path' or 'catalog_id' must be provided"
             return invalid("value_error", ["body"], text, dict(body), {"error": {}})
         kind = body.get("resource_kind")
-        if kind is not None and not self._catalog.is_executable(str(kind)):
+        if kind is not None and str(kind).lower() not in EXECUTABLE_KINDS:
             return detail(422, f"Catalog kind '{kind}' is not executable")
         entry = self._catalog.find(
             path=path, version=body.get("version"), catalog_id=int(catalog_id) if catalog_id is not None else None

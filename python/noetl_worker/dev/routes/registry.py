@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -10,7 +9,6 @@ from typing import Final
 from noetl_worker.dev.database import Ids, moment
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
 
 KIND: Final = "worker_pool"
@@ -26,9 +24,11 @@ _NO_NAME: Final = (
 class RuntimeRegistry:
     """Runtime rows of one plane, and the answers of its registry routes."""
 
-    def __init__(self, settings: PlaneSettings, db: sqlite3.Connection, ids: Ids) -> None:
-        self._settings, self._db, self._ids = settings, db, ids
+    def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
+        self._settings, self._ids = settings, ids
         self._is_rust = settings.dialect is Dialect.RUST
+        self.runtimes: Final[dict[str, dict[str, JsonValue]]] = {}
+        """By name."""
 
     def register(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         if refused := self._refuse_registration(body, raw):
@@ -41,26 +41,24 @@ class RuntimeRegistry:
                 "type": str(runtime) if runtime is not None else None,
                 "hostname": body.get("hostname"),
             }
-        values = (
-            str(body.get("status") or ("active" if self._is_rust else "ready")).lower(),
-            dumps(runtime),
-            dumps(body.get("labels")),
-            dumps(body.get("capabilities")),
-            body.get("capacity"),
-            body.get("uri") or body.get("base_url"),
-            body.get("hostname"),
-        )
-        self._db.execute(
-            "INSERT INTO runtimes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
-            " status = excluded.status, runtime = excluded.runtime, labels = excluded.labels,"
-            " capabilities = excluded.capabilities, capacity = excluded.capacity, uri = excluded.uri,"
-            " hostname = excluded.hostname, heartbeat = excluded.heartbeat, updated_at = excluded.updated_at",
-            (name, self._ids.snowflake(), *values, now, now, now),
-        )
-        row = self._row(name)
-        assert row is not None
+        before = self.runtimes.get(name, {"runtime_id": self._ids.snowflake(), "created_at": now})
+        row = {
+            "runtime_id": before["runtime_id"],
+            "name": name,
+            "kind": KIND,
+            "uri": body.get("uri") or body.get("base_url"),
+            "status": str(body.get("status") or ("active" if self._is_rust else "ready")).lower(),
+            "labels": body.get("labels"),
+            "capabilities": body.get("capabilities"),
+            "capacity": body.get("capacity"),
+            "runtime": runtime,
+            "heartbeat": now,
+            "created_at": before["created_at"],
+            "updated_at": now,
+        }
+        self.runtimes[name] = row
         if self._is_rust:
-            return answer(self._rust_row(row))
+            return answer({**row, **_times(row, utc="Z")})
         shown = body.get("runtime")
         return answer(
             {
@@ -87,7 +85,7 @@ class RuntimeRegistry:
     def heartbeat(self, body: JsonValue) -> HttpAnswer:
         given = body if isinstance(body, dict) else {}
         name = given.get("name") or _DEFAULT_NAME
-        row = self._row(name)
+        row = self.runtimes.get(name)
         registration = given.get("registration")
         if row is None and not self._is_rust and isinstance(registration, dict):
             self.register({**registration, "name": name}, b"")
@@ -97,21 +95,18 @@ class RuntimeRegistry:
                 return rust_error(404, f"Runtime not found: {KIND} {name}")
             unknown = {"status": "unknown", "name": name}
             return detail(404, unknown, retry_after_s=UNKNOWN_RETRY_AFTER_S)
-        status = row["status"] if self._is_rust else "ready"
         now = time.time()
-        self._db.execute(
-            "UPDATE runtimes SET heartbeat = ?, updated_at = ?, status = ? WHERE name = ?", (now, now, status, name)
-        )
+        row.update(heartbeat=now, updated_at=now)
         if self._is_rust:
             return answer({"status": "ok", "message": "Heartbeat recorded"})
+        row["status"] = "ready"
         return answer({"status": "ok", "name": name, "runtime_id": None, "runtime": None})
 
     def deregister(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         if self._is_rust:
             if refused := _rust_refusal(body, raw):
                 return refused
-            done = self._db.execute("DELETE FROM runtimes WHERE name = ?", (body["name"],)).rowcount
-            if not done:
+            if self.runtimes.pop(body["name"], None) is None:
                 return rust_error(404, f"Runtime not found: {KIND} {body['name']}")
             return answer({"status": "ok", "message": f"Runtime {KIND} {body['name']} deregistered"})
         if not raw:
@@ -119,23 +114,22 @@ class RuntimeRegistry:
         if not isinstance(body, dict) or not isinstance(body.get("name"), str):
             return detail(500, _NO_NAME)
         name = body["name"]
-        self._db.execute("UPDATE runtimes SET status = 'offline', updated_at = ? WHERE name = ?", (time.time(), name))
+        if name in self.runtimes:
+            self.runtimes[name].update(status="offline", updated_at=time.time())
         return answer({"status": "ok", "name": name, "runtime_id": None, "runtime": None, "kind": KIND})
 
     def pools(self) -> HttpAnswer:
-        rows = self._db.execute("SELECT * FROM runtimes ORDER BY name").fetchall()
+        rows = [row for _, row in sorted(self.runtimes.items())]
         if self._is_rust:
-            return answer([self._rust_row(row) for row in rows])
+            return answer([{**row, **_times(row, utc="Z")} for row in rows])
         items = [
             {
                 "name": row["name"],
-                "runtime": loads(row["runtime"]),
-                "status": "offline" if self._is_stale(row, self._settings.worker_stale_s) else row["status"],
+                "runtime": row["runtime"],
+                "status": "offline" if _is_stale(row, self._settings.worker_stale_s) else row["status"],
                 "capacity": None,
                 "labels": None,
-                "heartbeat": moment(row["heartbeat"]),
-                "created_at": moment(row["created_at"]),
-                "updated_at": moment(row["updated_at"]),
+                **_times(row, utc="+00:00"),
             }
             for row in rows
         ]
@@ -145,36 +139,20 @@ class RuntimeRegistry:
 
     def why_lost(self, name: str | None, stale_s: float) -> str | None:
         """Why the holder of a claim counts as gone; None while it is ready and heard of."""
-        row = self._row(name)
+        row = self.runtimes.get(name or "")
         if row is None:
             return "worker_missing"
         if row["status"] != "ready":
             return "worker_inactive"
-        return "worker_heartbeat_stale" if self._is_stale(row, stale_s) else None
+        return "worker_heartbeat_stale" if _is_stale(row, stale_s) else None
 
-    def _is_stale(self, row: sqlite3.Row, stale_s: float) -> bool:
-        return bool(time.time() - row["heartbeat"] > stale_s)
 
-    def _row(self, name: JsonValue) -> sqlite3.Row | None:
-        found = self._db.execute("SELECT * FROM runtimes WHERE name = ?", (name,)).fetchone()
-        assert found is None or isinstance(found, sqlite3.Row)
-        return found
+def _is_stale(row: Mapping[str, JsonValue], stale_s: float) -> bool:
+    return bool(time.time() - row["heartbeat"] > stale_s)
 
-    def _rust_row(self, row: sqlite3.Row) -> Mapping[str, JsonValue]:
-        return {
-            "runtime_id": row["runtime_id"],
-            "name": row["name"],
-            "kind": KIND,
-            "uri": row["uri"],
-            "status": row["status"],
-            "labels": loads(row["labels"]),
-            "capabilities": loads(row["capabilities"]),
-            "capacity": row["capacity"],
-            "runtime": loads(row["runtime"]),
-            "heartbeat": moment(row["heartbeat"], utc="Z"),
-            "created_at": moment(row["created_at"], utc="Z"),
-            "updated_at": moment(row["updated_at"], utc="Z"),
-        }
+
+def _times(row: Mapping[str, JsonValue], *, utc: str) -> dict[str, JsonValue]:
+    return {key: moment(row[key], utc=utc) for key in ("heartbeat", "created_at", "updated_at")}
 
 
 def _rust_refusal(body: JsonValue, raw: bytes) -> HttpAnswer | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import Dialect, JsonValue
 
 _TYPES = ("user_defined", "step_result", "computed", "iterator_state")
@@ -17,9 +17,9 @@ _TYPES = ("user_defined", "step_result", "computed", "iterator_state")
 class Variables:
     """The variable store of one plane. Unknown execution ids are accepted, as the real planes do."""
 
-    def __init__(self, settings: PlaneSettings, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, settings: PlaneSettings) -> None:
         self._is_rust = settings.dialect is Dialect.RUST
+        self._of_execution: dict[int, dict[str, dict[str, JsonValue]]] = defaultdict(dict)
 
     def write(self, execution_id: int, body: JsonValue, raw: bytes) -> HttpAnswer:
         return self._write_rust(execution_id, body, raw) if self._is_rust else self._write_python(execution_id, body)
@@ -52,67 +52,36 @@ class Variables:
         return answer({"execution_id": execution_id, "status": "ok", "variables_set": len(variables)})
 
     def _put(self, execution_id: int, name: str, value: JsonValue, kind: str, step: str | None) -> None:
-        now = time.time()
-        self._db.execute(
-            "INSERT INTO variables VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (execution_id, name) DO UPDATE SET"
-            " value = excluded.value, type = excluded.type, source_step = excluded.source_step",
-            (execution_id, name, dumps(value), kind, step, now, now),
-        )
+        now = moment(time.time(), utc="Z")
+        row = {"value": value, "type": kind, "source_step": step}
+        new = {**row, "created_at": now, "accessed_at": now, "access_count": 0}
+        self._of_execution[execution_id].setdefault(name, new).update(row)
 
     def read_all(self, execution_id: int) -> HttpAnswer:
-        rows = self._db.execute(
-            "SELECT * FROM variables WHERE execution_id = ? ORDER BY created_at, name", (execution_id,)
-        ).fetchall()
+        variables = self._of_execution[execution_id]
         if self._is_rust:
-            return answer([_rust_row(row) for row in rows])
-        variables = {row["name"]: _python_row(row) for row in rows}
+            return answer([_rust_row(name, row) for name, row in variables.items()])
         return answer({"execution_id": execution_id, "variables": variables, "count": len(variables)})
 
     def read(self, execution_id: int, name: str) -> HttpAnswer:
-        self._db.execute(
-            "UPDATE variables SET access_count = access_count + 1, accessed_at = ? WHERE execution_id = ? AND name = ?",
-            (time.time(), execution_id, name),
-        )
-        row = self._db.execute(
-            "SELECT * FROM variables WHERE execution_id = ? AND name = ?", (execution_id, name)
-        ).fetchone()
+        row = self._of_execution[execution_id].get(name)
         if row is None and self._is_rust:
             return rust_error(404, f"Variable not found: {name} for execution {execution_id}")
         if row is None:
             return detail(404, f"Variable '{name}' not found for execution {execution_id}")
+        row.update(access_count=row["access_count"] + 1, accessed_at=moment(time.time(), utc="Z"))
         if self._is_rust:
-            return answer(_rust_row(row))
-        return answer({"execution_id": execution_id, "var_name": name, **_python_row(row)})
+            return answer(_rust_row(name, row))
+        return answer({"execution_id": execution_id, "var_name": name, **row})
 
     def delete(self, execution_id: int, name: str) -> HttpAnswer:
-        done = self._db.execute(
-            "DELETE FROM variables WHERE execution_id = ? AND name = ?", (execution_id, name)
-        ).rowcount
-        return answer({"execution_id": execution_id, "var_name": name, "deleted": bool(done)})
+        found = self._of_execution[execution_id].pop(name, None)
+        return answer({"execution_id": execution_id, "var_name": name, "deleted": found is not None})
 
     def delete_all(self, execution_id: int) -> HttpAnswer:
-        done = self._db.execute("DELETE FROM variables WHERE execution_id = ?", (execution_id,)).rowcount
-        return answer({"execution_id": execution_id, "deleted_count": done})
+        return answer({"execution_id": execution_id, "deleted_count": len(self._of_execution.pop(execution_id, {}))})
 
 
-def _python_row(row: sqlite3.Row) -> dict[str, JsonValue]:
-    return {
-        "value": loads(row["value"]),
-        "type": row["type"],
-        "source_step": row["source_step"],
-        "created_at": moment(row["created_at"], utc="Z"),
-        "accessed_at": moment(row["accessed_at"], utc="Z"),
-        "access_count": row["access_count"],
-    }
-
-
-def _rust_row(row: sqlite3.Row) -> dict[str, JsonValue]:
-    return {
-        "var_name": row["name"],
-        "var_type": row["type"],
-        "var_value": loads(row["value"]),
-        "source_step": row["source_step"],
-        "created_at": moment(row["created_at"], utc="Z"),
-        "accessed_at": moment(row["accessed_at"], utc="Z"),
-        "access_count": row["access_count"],
-    }
+def _rust_row(name: str, row: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    plain = dict(row)
+    return {"var_name": name, "var_type": plain.pop("type"), "var_value": plain.pop("value"), **plain}
