@@ -20,7 +20,7 @@ from noetl_worker.dev.forms.python_events import PythonEvents
 from noetl_worker.dev.forms.python_form import PythonForm
 from noetl_worker.dev.forms.rust_events import RustEvents
 from noetl_worker.dev.forms.rust_form import RustForm
-from noetl_worker.dev.forms.wire_form import Issued, WireForm
+from noetl_worker.dev.forms.wire_form import FreshIds, Issued, WireForm
 from noetl_worker.dev.nats_server import CommandStream
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
@@ -256,13 +256,10 @@ class DevControlPlane:
             context["cases"] = list(command.cases)
         if command.render_context is not None:
             context["render_context"] = dict(command.render_context)
-        first, second = self.log.ids.next(), self.log.ids.next()
-        ids = self.form.ids(execution.execution_id, command.step, second, first, None)
+        ids = FreshIds(self.log.ids.next(), self.log.ids.next())
         issued = self.form.raw(execution, command.step, command.action, context, ids)
         execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
-        if not command.meta:
-            return issued
-        return replace(issued, meta={**issued.meta, **command.meta})
+        return replace(issued, meta={**issued.meta, **(command.meta or {})})
 
     @property
     def app(self) -> ASGIApp:
@@ -277,10 +274,7 @@ class DevControlPlane:
 
     async def publish_again(self, event_id: int, *, as_text: bool = False) -> None:
         """Send a command's notification once more, as a reaper or a redelivery would."""
-        row = self.log.command(event_id)
-        if row is None:
-            raise KeyError(event_id)
-        self.dispatcher.requeue(row, as_text=as_text)
+        self.dispatcher.requeue(self.command(event_id), as_text=as_text)
         await self.dispatcher.flush()
 
     def command(self, event_id: int) -> CommandRow:

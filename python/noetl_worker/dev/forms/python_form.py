@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from noetl_worker.dev.forms.wire_form import CommandIds, Issued, basic_meta
+from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.python_templates import ListResult
@@ -156,15 +156,9 @@ class PythonForm:
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 
-    def ids(self, execution_id: int, node: str, event_id: int, other_id: int, index: int | None) -> CommandIds:
-        return CommandIds(other_id, event_id)
-
-    def node(self, command: StepCommand) -> str:
-        step = command.step
-        return f"{step.name}:task_sequence" if step.is_sequence else step.name
-
-    def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: FreshIds) -> Issued:
         step, scope = command.step, {**command.scope, "output": _output(command)}
+        node = f"{step.name}:task_sequence" if step.is_sequence else step.name
         given = render_fields(dict(step.input), scope, Dialect.PYTHON)
         if command.trigger is None:
             given = {**given, **execution.payload}
@@ -178,13 +172,11 @@ class PythonForm:
         }
         if step.cases:
             context["cases"] = list(step.cases)
-        meta = _meta(execution, command, self.node(command), ids)
-        return Issued(
-            execution.execution_id, ids.event_id, ids.command_id, self.node(command), step.kind, context, meta
-        )
+        meta = _meta(execution, command, node, ids.other)
+        return Issued(execution.execution_id, ids.event, ids.other, node, step.kind, context, meta)
 
     def raw(
-        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
     ) -> Issued:
         merged = {
             "spec": {"next_mode": "exclusive"},
@@ -196,8 +188,8 @@ class PythonForm:
             },
             **context,
         }
-        meta = basic_meta(execution, node, action, ids)
-        return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, merged, meta)
+        meta = basic_meta(execution, node, action, ids.other)
+        return Issued(execution.execution_id, ids.event, ids.other, node, action, merged, meta)
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {
@@ -273,16 +265,16 @@ def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonVa
     return config
 
 
-def _meta(execution: Execution, command: StepCommand, node: str, ids: CommandIds) -> dict[str, JsonValue]:
+def _meta(execution: Execution, command: StepCommand, node: str, command_id: int) -> dict[str, JsonValue]:
     trigger, step = command.trigger, command.step
     if trigger is None:
-        meta = basic_meta(execution, node, step.kind, ids)
+        meta = basic_meta(execution, node, step.kind, command_id)
     else:
         meta = {
             "step": node,
             "tool_kind": step.kind,
             "actionable": True,
-            "command_id": ids.command_id,
+            "command_id": command_id,
             "triggered_by": trigger.event_type,
         }
         if trigger.batch_request_id is not None:

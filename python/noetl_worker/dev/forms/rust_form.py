@@ -4,8 +4,9 @@ rust-control-plane)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from noetl_worker.dev.forms.wire_form import CommandIds, Issued, basic_meta
+from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
@@ -124,14 +125,7 @@ class RustForm:
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 
-    def ids(self, execution_id: int, node: str, event_id: int, other_id: int, index: int | None) -> CommandIds:
-        suffix = "" if index is None else f":i{index}"
-        return CommandIds(f"{execution_id}:{node}:{event_id}{suffix}", event_id)
-
-    def node(self, command: StepCommand) -> str:
-        return command.step.name
-
-    def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: FreshIds) -> Issued:
         step = command.step
         context: dict[str, JsonValue] = {
             "args": {},
@@ -140,24 +134,26 @@ class RustForm:
         }
         if step.cases:
             context["cases"] = list(step.cases)
-        meta = dict(sorted(basic_meta(execution, step.name, step.kind, ids).items()))
-        if command.position is not None:
-            run = command.position.run
-            meta["item_var"] = run.iterator
-            meta["iteration_index"] = command.position.index
-            meta["iteration_total"] = len(run.items)
-            meta["iterator_step"] = step.name
-        return Issued(execution.execution_id, ids.event_id, ids.command_id, step.name, step.kind, context, meta)
+        if command.position is None:
+            return _issued(execution, step.name, step.kind, context, ids.event)
+        index, run = command.position.index, command.position.run
+        of_item = {
+            "item_var": run.iterator,
+            "iteration_index": index,
+            "iteration_total": len(run.items),
+            "iterator_step": step.name,
+        }
+        issued = _issued(execution, step.name, step.kind, context, ids.event, suffix=f":i{index}")
+        return replace(issued, meta={**issued.meta, **of_item})
 
     def raw(
-        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
     ) -> Issued:
         merged = {"args": {}, "render_context": {"workload": {}}, "tool_config": {}, **context}
         given = merged.pop("input", None)
         if given and isinstance(merged["tool_config"], dict):
             merged["tool_config"] = {**merged["tool_config"], "args": given}
-        meta = dict(sorted(basic_meta(execution, node, action, ids).items()))
-        return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, merged, meta)
+        return _issued(execution, node, action, merged, ids.event)
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {
@@ -169,6 +165,14 @@ class RustForm:
             "step": issued.node,
         }
         return f"{subject}.{_POOL}.{issued.execution_id}", dumps(body)
+
+
+def _issued(
+    execution: Execution, node: str, kind: str, context: Mapping[str, JsonValue], event_id: int, suffix: str = ""
+) -> Issued:
+    command_id = f"{execution.execution_id}:{node}:{event_id}{suffix}"
+    meta = dict(sorted(basic_meta(execution, node, kind, command_id).items()))
+    return Issued(execution.execution_id, event_id, command_id, node, kind, context, meta)
 
 
 def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:

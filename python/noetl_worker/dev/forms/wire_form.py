@@ -11,9 +11,11 @@ from noetl_worker.dev.orchestration.router import Form, StepCommand
 from noetl_worker.models.wire import CommandId, JsonValue
 
 
-class CommandIds(NamedTuple):
-    command_id: CommandId
-    event_id: int
+class FreshIds(NamedTuple):
+    """Two new ids for one command, the other one given out before the event's."""
+
+    other: int
+    event: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +35,11 @@ class Issued:
 class WireForm(Form, Protocol):
     """A router's Form that also builds commands and notifications of its plane."""
 
-    def ids(self, execution_id: int, node: str, event_id: int, other_id: int, index: int | None) -> CommandIds:
-        """The ids of a new command from two fresh ones, `other_id` < `event_id`."""
-
-    def node(self, command: StepCommand) -> str:
-        """Name under which the command runs."""
-
-    def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
-        """The command's action, context and meta (protocol/command.md)."""
+    def issue(self, execution: Execution, command: StepCommand, ids: FreshIds) -> Issued:
+        """The command's id, node, action, context and meta (protocol/command.md)."""
 
     def raw(
-        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
     ) -> Issued:
         """A command without a playbook."""
 
@@ -51,7 +47,7 @@ class WireForm(Form, Protocol):
         """(subject, body) of the NATS message."""
 
 
-def basic_meta(execution: Execution, node: str, kind: str, ids: CommandIds) -> dict[str, JsonValue]:
+def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId) -> dict[str, JsonValue]:
     """What both planes say of a command; the Rust plane in the order of the alphabet (recorded: *-claim,
     rust-control-plane).
     """
@@ -61,7 +57,7 @@ def basic_meta(execution: Execution, node: str, kind: str, ids: CommandIds) -> d
         "tool_kind": kind,
         "actionable": True,
         "catalog_id": str(execution.catalog_id),
-        "command_id": ids.command_id,
+        "command_id": command_id,
         "execution_id": str(execution.execution_id),
         "max_attempts": 3,
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
-from noetl_worker.dev.forms.wire_form import Issued, WireForm
+from noetl_worker.dev.forms.wire_form import FreshIds, Issued, WireForm
 from noetl_worker.dev.nats_server import CommandStream
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.router import Decision
@@ -42,10 +42,7 @@ class Dispatcher:
         ]  # fmt: skip
         issued: list[Issued] = []
         for command in decision.commands:
-            node = self._form.node(command)
-            index = command.position.index if command.position is not None else None
-            first, second = self._log.ids.next(), self._log.ids.next()
-            ids = self._form.ids(execution.execution_id, node, second, first, index)
+            ids = FreshIds(self._log.ids.next(), self._log.ids.next())
             built = self._form.issue(execution, command, ids)
             ref = str(built.command_id)
             execution.open_commands[ref] = command.step.name
