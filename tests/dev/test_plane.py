@@ -178,11 +178,13 @@ async def test_plane_ends_while_what_it_publishes_is_under_way() -> None:
                 await asyncio.Event().wait()
             return True
 
+        async def close(self) -> None: ...
+
     plane = DevControlPlane(PlaneSettings(reaper_interval_s=60))
     await plane.start()
     [one] = await plane.create_commands([RawCommand()], publish=False)
     plane.dispatcher.publisher = publisher = Publisher()
     plane.dispatcher.requeue(plane.command(one.event_id), as_text=False)
-    plane.batches.on_queued()
+    plane.batches.queued.set()
     await publisher.begun.wait()
     await plane.close()

@@ -37,7 +37,7 @@ from noetl_worker.dev.routes.own_requests import OwnAddresses, OwnRequests
 from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.dev.routes.route_table import route_table
-from noetl_worker.dev.routes.routes import Fault, RequestGate, build_app
+from noetl_worker.dev.routes.routes import Fault, build_app
 from noetl_worker.dev.routes.variables import Variables
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -88,23 +88,21 @@ class DevControlPlane:
         self.executions: Final = Executions(chosen, self.log, self.catalog, self.keychain, router, self.dispatcher)
         self.inspection: Final = Inspection(chosen, self.log, self.executions)
         self.claims: Final = Claims(chosen, self.log, self.registry, self.executions)
-        self.python_events: Final = PythonEvents(
-            chosen, self.log, self.executions, router, self.dispatcher, self.results
-        )
+        self.python_events: Final = PythonEvents(self.log, self.executions, router, self.dispatcher, self.results)
         self.rust_events: Final = RustEvents(self.log, self.executions, router, self.dispatcher)
-        self.batches: Final = Batches(chosen, self.log, self.executions, self.python_events)
+        self.batches: Final = Batches(self.log, self.executions, self.python_events)
         self.reaper: Final = Reaper(chosen, self.log, self.executions, self.registry, self.dispatcher)
         self.started_at: Final = time.time()
-        self._gate: Final = RequestGate(chosen.dialect)
-        self._gate.after = self._after
-        self._app: Final = build_app(route_table(self), self._gate)
+        self.requests: Final[Counter[str]] = Counter()
+        """Requests so far by "METHOD path template", for example "POST /api/commands/{event_id}/claim"."""
+        self.fault: Fault | None = None
+        """Called with every request before it is handled; a response it returns is the answer."""
+        self.app: Final = build_app(self, route_table(self))
+        """The routes as an ASGI application, for tests without a socket; see `settle`."""
         self._port = chosen.port
         self._server: DevServer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
-        self._stream: CommandStream | None = None
-        self._queued = asyncio.Event()
         self._changed = asyncio.Event()
-        self.batches.on_queued = self._queued.set
         self.log.listen(lambda _: self._changed.set())
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────
@@ -117,10 +115,6 @@ class DevControlPlane:
     def dialect(self) -> Dialect:
         return self.settings.dialect
 
-    @property
-    def is_connected(self) -> bool:
-        return self._stream is not None
-
     async def start(self) -> None:
         """Serve. Returns when requests are answered; a free port is taken at the first start and kept."""
         if self._server is not None:
@@ -132,22 +126,19 @@ class DevControlPlane:
         self._port = int(listener.getsockname()[1])
         self.dispatcher.server_url = public_url = self.settings.public_url or self.url
         if self.nats_url is not None:
-            self._stream = CommandStream(
-                self.nats_url,
-                stream=self.settings.stream,
-                subject=self.settings.subject,
-                storage=self.settings.stream_storage,
+            chosen = self.settings
+            stream = CommandStream(
+                self.nats_url, stream=chosen.stream, subject=chosen.subject, storage=chosen.stream_storage
             )
-            await self._stream.open()
-            self.dispatcher.publisher = self._stream
-        app = OwnRequests(self._app, OwnAddresses.on_loopback(self._port, self.url, public_url))
+            await stream.open()
+            self.dispatcher.publisher = stream
+        app = OwnRequests(self.app, OwnAddresses.on_loopback(self._port, self.url, public_url))
         self._server = DevServer(app)
         self._tasks = [
-            asyncio.create_task(self._server.serve(sockets=[listener]), name="dev-plane-http"),
             asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
             asyncio.create_task(self.reaper.run(), name="dev-plane-reaper"),
         ]
-        await self._server.is_up.wait()
+        await self._server.begin(listener)
         await self.dispatcher.flush()
 
     async def stop(self) -> None:
@@ -155,14 +146,12 @@ class DevControlPlane:
         server, self._server = self._server, None
         if server is None:
             return
-        serving, *others = self._tasks
-        server.end()
-        await serving
-        await event_loop.end(*others)
-        await asyncio.gather(*others, return_exceptions=True)
-        if self._stream is not None:
-            await self._stream.close()
-        self._stream = self.dispatcher.publisher = None
+        await server.end()
+        await event_loop.end(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        publisher, self.dispatcher.publisher = self.dispatcher.publisher, None
+        if publisher is not None:
+            await publisher.close()
 
     async def close(self) -> None:
         """Stop and close the store; the plane cannot be started again."""
@@ -178,29 +167,11 @@ class DevControlPlane:
 
     async def _work_batches(self) -> None:
         while True:
-            await self._queued.wait()
-            self._queued.clear()
+            await self.batches.queued.wait()
+            self.batches.queued.clear()
             await self.settle()
 
-    async def _after(self) -> None:
-        if self.dispatcher.has_outgoing:
-            await self.dispatcher.flush()
-
     # ── for tests ───────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def requests(self) -> Counter[str]:
-        """Requests so far by "METHOD path template", for example "POST /api/commands/{event_id}/claim"."""
-        return self._gate.counts
-
-    @property
-    def fault(self) -> Fault | None:
-        """Called with every request before it is handled; a response it returns is the answer."""
-        return self._gate.fault
-
-    @fault.setter
-    def fault(self, hook: Fault | None) -> None:
-        self._gate.fault = hook
 
     def register_playbook(self, content: str) -> CatalogEntry:
         """Put a playbook (YAML) into the catalog, unchecked; executed by its metadata.path."""
@@ -240,7 +211,6 @@ class DevControlPlane:
             issued.append(self._raw(execution, command))
         self.dispatcher.issue(issued, publish=publish)
         await self.dispatcher.flush()
-        self._changed.set()
         return issued
 
     def _raw_execution(self) -> Execution:
@@ -261,15 +231,9 @@ class DevControlPlane:
         execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
         return replace(issued, meta={**issued.meta, **(command.meta or {})})
 
-    @property
-    def app(self) -> ASGIApp:
-        """The routes as an ASGI application, for tests without a socket; see `settle`."""
-        return self._app
-
     async def settle(self) -> None:
         """Work off the queued batches and publish what follows; a started plane does it by itself."""
-        while self.batches.has_work:
-            self.batches.work_one()
+        self.batches.work_off()
         await self.dispatcher.flush()
 
     async def publish_again(self, event_id: int, *, as_text: bool = False) -> None:
@@ -349,12 +313,17 @@ class DevServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         )
-        self.is_up: Final = asyncio.Event()
+        self._is_up: Final = asyncio.Event()
         self._asked_to_stop: Final = asyncio.Event()
 
-    def end(self) -> None:
+    async def begin(self, listener: socket.socket) -> None:
+        self._serving = asyncio.create_task(self.serve(sockets=[listener]), name="dev-server")
+        await self._is_up.wait()
+
+    async def end(self) -> None:
         self.should_exit = True
         self._asked_to_stop.set()
+        await self._serving
 
     async def main_loop(self) -> None:
         """As uvicorn's, which looks ten times a second whether it has to stop."""
@@ -366,7 +335,7 @@ class DevServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        self.is_up.set()
+        self._is_up.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -91,7 +91,7 @@ async def run_playbook(
     async with (
         NatsServer() as nats,
         DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
-        live_page(plane, is_wanted=keep) as page,
+        live_page(plane) if keep else nullcontext("") as page,
     ):
         document["workload"] = {"server_url": plane.url, "nats_url": nats.url, **document["workload"]}
         for credential in known:

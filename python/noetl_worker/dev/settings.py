@@ -33,11 +33,6 @@ class PlaneSettings:
     publish_recovery_delay_s: float = 30.0
     reaper_batch: int = 100
 
-    batch_max_events: int = 256
-    batch_max_payload_bytes: int = 2 * 1024 * 1024
-    event_context_max_bytes: int = 102_400
-    inline_field_max_bytes: int = 8_192
-
     result_prefix: Literal["/api", "/api/api"] = "/api"
     """Release v4.0.0 of the Python plane mounts /result under a doubled /api (protocol/results.md#store); later ones do
     not."""

@@ -16,7 +16,6 @@ from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing
 from noetl_worker.dev.routes.answers import invalid as refuse
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.results import Results
-from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, escaped_size, loads
 from noetl_worker.models.wire import JsonValue, fields_of
 
@@ -34,6 +33,8 @@ _ROW_STATUS: Final = {
 }
 _INTERNAL: Final = "_internal_data"
 _MAX_DEPTH: Final = 8
+_MOST_CONTEXT: Final = 102_400
+"""Bytes."""
 _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iteration_index")
 
 
@@ -105,16 +106,10 @@ class PythonEvents:
     """Stores the events of the Python plane and lets the router act on them."""
 
     def __init__(
-        self,
-        settings: PlaneSettings,
-        log: EventLog,
-        executions: Executions,
-        router: Router,
-        dispatcher: Dispatcher,
-        results: Results,
+        self, log: EventLog, executions: Executions, router: Router, dispatcher: Dispatcher, results: Results
     ) -> None:
-        self._settings, self._log, self._executions = settings, log, executions
-        self._router, self._dispatcher, self._results = router, dispatcher, results
+        self._log, self._executions, self._results = log, executions, results
+        self._router, self._dispatcher = router, dispatcher
 
     # ── one event ───────────────────────────────────────────────────────────────────────────────
 
@@ -159,7 +154,7 @@ class PythonEvents:
             context = result["context"] or {}
         else:
             context = {key: value for key, value in payload.items() if key not in _CONTROL}
-        if escaped_size(dumps(context)) > self._settings.event_context_max_bytes:
+        if escaped_size(dumps(context)) > _MOST_CONTEXT:
             context = {}
         status = status_of(item.name)
         stored: dict[str, JsonValue] = {"status": status, "context": {**context, **small}}

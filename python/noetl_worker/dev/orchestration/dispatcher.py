@@ -119,10 +119,6 @@ class Dispatcher:
         if await self.publisher.publish([(subject, body) for _, subject, body in waiting]):
             self._log.set_published([event_id for event_id, *_ in waiting], time.time())
 
-    @property
-    def has_outgoing(self) -> bool:
-        return bool(self._outgoing)
-
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
     def fail(self, execution: Execution, error: Exception) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 from noetl_worker.dev.database import moment
@@ -23,13 +24,15 @@ from noetl_worker.dev.forms.python_events import (
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing
 from noetl_worker.dev.routes.executions import Executions
-from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed, escaped_size
 from noetl_worker.models.wire import JsonValue
 
 log = logging.getLogger(__name__)
 QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "restarted"]
 _NODE: Final = "events.batch"
+_MOST_EVENTS: Final = 256
+_MOST_PAYLOAD: Final = 2 * 1024 * 1024
+"""Bytes of a batch."""
 
 
 class _Pending(NamedTuple):
@@ -43,15 +46,13 @@ class _Pending(NamedTuple):
 class Batches:
     """Accepts batches and works them off one after another, as the real plane's only batch worker does."""
 
-    def __init__(
-        self, settings: PlaneSettings, event_log: EventLog, executions: Executions, events: PythonEvents
-    ) -> None:
-        self._settings, self._log, self._executions, self._events = settings, event_log, executions, events
+    def __init__(self, event_log: EventLog, executions: Executions, events: PythonEvents) -> None:
+        self._log, self._executions, self._events = event_log, executions, events
         self._queue: deque[_Pending] = deque()
         self.fault: QueueFault | None = None
         """The next batches meet this fault: no batch worker at all, a full queue (rows stored, never acted on), or a
         restart right after the answer (protocol/batches.md#after-the-answer: the same, and their ids are unknown)."""
-        self.on_queued: Callable[[], None] = lambda: None
+        self.queued: Final = asyncio.Event()
 
     # ── accepting ───────────────────────────────────────────────────────────────────────────────
 
@@ -86,11 +87,10 @@ class Batches:
         posted = body.get("events")
         if not isinstance(posted, list):
             return missing("events", body)
-        limit = self._settings.batch_max_events
-        if len(posted) > limit:
-            text = f"Value error, Batch contains {len(posted)} events; limit is {limit}"
+        if len(posted) > _MOST_EVENTS:
+            text = f"Value error, Batch contains {len(posted)} events; limit is {_MOST_EVENTS}"
             return invalid("value_error", ["body"], text, body, {"error": {}})
-        most = self._settings.batch_max_payload_bytes
+        most = _MOST_PAYLOAD
         if len(raw) * 6 > most and escaped_size(dumps([entry.get("payload", {}) for entry in posted])) > most:
             text = f"Value error, Batch payload exceeds configured limit ({most} bytes)"
             return invalid("value_error", ["body"], text, None, {"error": {}})
@@ -128,7 +128,7 @@ class Batches:
             self._log.append([failed])
             return detail(503, {"code": "ack_timeout", "request_id": str(request_id)}, retry_after_s=1)
         self._queue.append(_Pending(request_id, execution, items, event_ids, now))
-        self.on_queued()
+        self.queued.set()
         return self._accepted(request_id, dumps(event_ids), key, is_duplicate=False)
 
     def _accepted(self, request_id: int, event_ids: bytes, key: str | None, *, is_duplicate: bool) -> HttpAnswer:
@@ -152,13 +152,13 @@ class Batches:
 
     # ── working off ─────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self._queue)
+    def work_off(self) -> None:
+        """Act on all batches, the oldest first."""
+        while self._queue:
+            self._work(self._queue.popleft())
 
-    def work_one(self) -> None:
-        """Act on the oldest batch. Only its last actionable event reaches the engine."""
-        pending = self._queue.popleft()
+    def _work(self, pending: _Pending) -> None:
+        """Only the last actionable event of a batch reaches the engine."""
         began = time.time()
         execution, request_id = pending.execution, str(pending.request_id)
         context = {

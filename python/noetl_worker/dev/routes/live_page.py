@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noetl_worker import json_text
 from noetl_worker.dev.database import moment
+from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.plane import DevControlPlane, DevServer
 from noetl_worker.dev.routes.own_requests import OwnAddresses
 from noetl_worker.plane.client import ControlPlaneClient
@@ -50,11 +52,8 @@ _STATES: Final = {"COMPLETED": "done", "FAILED": "failed", "CANCELLED": "failed"
 
 
 @asynccontextmanager
-async def live_page(plane: DevControlPlane, *, is_wanted: bool = True) -> AsyncIterator[str]:
-    """Serve the runs of `plane` while the block is open; gives the address, "" where it is not wanted."""
-    if not is_wanted:
-        yield ""
-        return
+async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
+    """Serve the runs of `plane` while the block is open; gives the address."""
     listener = socket.create_server(("127.0.0.1", 0))
     host, token = f"127.0.0.1:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
     variables = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
@@ -62,13 +61,11 @@ async def live_page(plane: DevControlPlane, *, is_wanted: bool = True) -> AsyncI
     client = ControlPlaneClient(open_transport(settings, max_connections=4), settings)
     app = _Doorkeeper(_Pages(plane, client).app(), host, token)
     server = DevServer(app)
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="dev-live-page")
     try:
-        await server.is_up.wait()
+        await server.begin(listener)
         yield f"http://{host}/{token}/"
     finally:
-        server.end()
-        await serving
+        await server.end()
         await client.close()
 
 
@@ -123,17 +120,11 @@ class _Pages:
         return RedirectResponse(f"runs/{runs[0]['id']}") if runs else Response("nothing has run yet", status_code=404)
 
     async def _page(self, request: Request) -> Response:
-        execution_id = self._known(request)
-        if execution_id is None:
-            return Response("no such run", status_code=404)
-        run = await read_run_of(await self._client.plane(""), execution_id)
+        run = await read_run_of(await self._client.plane(""), self._known(request).execution_id)
         return HTMLResponse(await asyncio.to_thread(page_of, run, runs=self._runs()))
 
     async def _events(self, request: Request) -> Response:
-        execution_id = self._known(request)
-        if execution_id is None:
-            return Response("no such run", status_code=404)
-        return StreamingResponse(self._changes(execution_id), media_type="text/event-stream")
+        return StreamingResponse(self._changes(self._known(request).execution_id), media_type="text/event-stream")
 
     async def _changes(self, execution_id: int) -> AsyncIterator[bytes]:
         """The run's data, now and whenever anything has happened on the plane."""
@@ -153,22 +144,19 @@ class _Pages:
             stop()
 
     async def _cancel(self, request: Request) -> Response:
-        execution_id = self._known(request)
-        if execution_id is None:
-            return Response("no such run", status_code=404)
+        execution_id = self._known(request).execution_id
         self._plane.executions.cancel_route(execution_id, {})
         return JSONResponse({"id": str(execution_id)})
 
     async def _again(self, request: Request) -> Response:
-        execution_id = self._known(request)
-        if execution_id is None:
-            return Response("no such run", status_code=404)
-        execution = self._plane.execution(execution_id)
+        execution = self._known(request)
         return JSONResponse({"id": str(await self._plane.execute(execution.path, execution.workload))})
 
-    def _known(self, request: Request) -> int | None:
-        execution_id: int = request.path_params["execution_id"]
-        return execution_id if self._plane.executions.get(execution_id) is not None else None
+    def _known(self, request: Request) -> Execution:
+        execution = self._plane.executions.get(request.path_params["execution_id"])
+        if execution is None:
+            raise HTTPException(404, "no such run")
+        return execution
 
     def _runs(self) -> list[dict[str, str]]:
         """The newest first."""

@@ -18,6 +18,8 @@ from noetl_worker.models.wire import Dialect, JsonValue
 
 DEFAULT_TTL_S: Final = 3600.0
 _TTL_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST_INLINE: Final = 8_192
+"""Bytes of a field."""
 _STORES: Final = ("kv", "memory", "db")
 _FIELDS: Final = ("spec", "input", "tool_config", "render_context")
 
@@ -111,10 +113,9 @@ class Results:
 
         Recorded (view-seq-http, names-list): it counts JSON with spaces.
         """
-        limit = self._settings.inline_field_max_bytes
         replaced: dict[str, JsonValue] = {}
         for name in _FIELDS:
-            if name in context and (size := len(_spaced(context[name]))) > limit:
+            if name in context and (size := len(_spaced(context[name]))) > _MOST_INLINE:
                 correlation = {
                     "kind": "command_context_field", "step": step, "field": name, "command_id": command_id,
                 }  # fmt: skip

@@ -180,7 +180,7 @@ def _health(plane: DevControlPlane) -> HttpAnswer:
         {
             "status": "ok",
             "database": "connected",
-            "nats": "connected" if plane.is_connected else "disconnected",
+            "nats": "connected" if plane.dispatcher.publisher is not None else "disconnected",
             "uptime_seconds": int(time.time() - plane.started_at),
             "version": RUST_VERSION,
         }

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +17,9 @@ from noetl_worker.dev.routes.answers import JSON, TEXT, HttpAnswer, detail, inva
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads
 from noetl_worker.models.wire import Dialect, JsonValue
+
+if TYPE_CHECKING:
+    from noetl_worker.dev.plane import DevControlPlane
 
 log = logging.getLogger(__name__)
 
@@ -43,28 +45,17 @@ class RouteCall(NamedTuple):
 Handler: TypeAlias = Callable[[RouteCall], HttpAnswer]
 
 
-class RequestGate:
-    """What every request passes: the count, the fault hook, and what follows an answer."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect: Final = dialect
-        self.counts: Counter[str] = Counter()
-        self.fault: Fault | None = None
-        self.after: Callable[[], Awaitable[None] | None] = lambda: None
-
-
 class Endpoint:
     """All methods of one path, as an ASGI application: Starlette then adds no wrapper of its own."""
 
-    def __init__(self, template: str, handlers: Mapping[str, Handler], gate: RequestGate) -> None:
-        self._template, self._handlers, self._gate = template, handlers, gate
+    def __init__(self, template: str, handlers: Mapping[str, Handler], plane: DevControlPlane) -> None:
+        self._template, self._handlers, self._plane = template, handlers, plane
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        gate = self._gate
-        gate.counts[f"{request.method} {self._template}"] += 1
-        if gate.fault is not None:
-            response = gate.fault(request)
+        self._plane.requests[f"{request.method} {self._template}"] += 1
+        if self._plane.fault is not None:
+            response = self._plane.fault(request)
             if inspect.isawaitable(response):
                 response = await response
             if response is not None:
@@ -72,19 +63,17 @@ class Endpoint:
                 return
         raw = await request.body()
         given = self._answer(request, raw)
-        following = gate.after()
-        if following is not None:
-            await following
+        await self._plane.dispatcher.flush()
         await respond(given, scope, receive, send)
 
     def _answer(self, request: Request, raw: bytes) -> HttpAnswer:
         handler = self._handlers.get(request.method)
         if handler is None:
-            return method_not_allowed(self._gate.dialect)
+            return _nothing(self._plane.dialect, 405, "Method Not Allowed")
         try:
             body = loads(raw) if raw else None
         except DocumentError:
-            return _bad_json(raw, self._gate.dialect)
+            return _bad_json(raw, self._plane.dialect)
         call = RouteCall(request.path_params, request.query_params, request.headers, raw, body)
         try:
             return handler(call)
@@ -104,12 +93,8 @@ async def respond(given: HttpAnswer, scope: Scope, receive: Receive, send: Send)
     await send({"type": "http.response.body", "body": given.body})
 
 
-def method_not_allowed(dialect: Dialect) -> HttpAnswer:
-    return detail(405, "Method Not Allowed") if dialect is Dialect.PYTHON else HttpAnswer(405, b"", TEXT)
-
-
-def not_found(dialect: Dialect) -> HttpAnswer:
-    return detail(404, "Not Found") if dialect is Dialect.PYTHON else HttpAnswer(404, b"", TEXT)
+def _nothing(dialect: Dialect, status: int, text: str) -> HttpAnswer:
+    return detail(status, text) if dialect is Dialect.PYTHON else HttpAnswer(status, b"", TEXT)
 
 
 def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
@@ -124,13 +109,16 @@ def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
     return HttpAnswer(422, b"{}", JSON)
 
 
-def build_app(table: Mapping[str, Mapping[str, Handler]], gate: RequestGate) -> ASGIApp:
-    """The application. `table`: path template -> method -> handler, in the order in which they are tried."""
+def build_app(plane: DevControlPlane, table: Mapping[str, Mapping[str, Handler]]) -> ASGIApp:
+    """The application: it counts each request, and publishes what one led to before it is answered.
+
+    `table`: path template -> method -> handler, in the order in which they are tried.
+    """
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            gate.counts["unknown"] += 1
-            await respond(not_found(gate.dialect), scope, receive, send)
+            plane.requests["unknown"] += 1
+            await respond(_nothing(plane.dialect, 404, "Not Found"), scope, receive, send)
 
-    routes = [Route(template, Endpoint(template, handlers, gate)) for template, handlers in table.items()]
+    routes = [Route(template, Endpoint(template, handlers, plane)) for template, handlers in table.items()]
     return Router(routes, redirect_slashes=False, default=unknown)
