@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,8 +12,7 @@ from noetl_worker.dev.event_log import EventLog, LoggedEvent, status_of
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.dev.orchestration.router import Router
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing
-from noetl_worker.dev.routes.answers import invalid as refuse
+from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, detail, invalid, missing
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.json_text import dumps, escaped_size, loads
@@ -38,8 +37,8 @@ _MOST_CONTEXT: Final = 102_400
 _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iteration_index")
 
 
-class PayloadRefused(Exception):
-    """A payload the plane answers with 500 (client mistakes included)."""
+class PayloadRefused(ValueError):
+    """What the plane answers with 500 (client mistakes included)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +56,19 @@ class Item:
         return self.is_actionable and self.name not in _NOT_ACTED_ON
 
 
-def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Item | HttpAnswer:
+def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Item:
     """`step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`."""
     step = body.get("step", body.get("node_name"))
     if "step" not in body and "node_name" not in body:
-        return missing("step", dict(body))
+        raise Refused(missing("step", dict(body)))
     if not isinstance(step, str):
-        return refuse("string_type", ["body", "step"], "Input should be a valid string", step)
+        raise Refused(invalid("string_type", ["body", "step"], "Input should be a valid string", step))
     name = body.get("name", body.get("event_type"))
     if not isinstance(name, str):
-        return missing("name", dict(body))
+        raise Refused(missing("name", dict(body)))
     payload = body.get("payload", body.get("context", {}))
     if not isinstance(payload, dict):
-        return refuse("dict_type", ["body", "payload"], "Input should be a valid dictionary", payload)
+        raise Refused(invalid("dict_type", ["body", "payload"], "Input should be a valid dictionary", payload))
     meta = body.get("meta")
     return Item(
         step, name, payload, meta if isinstance(meta, dict) else {}, bool(body.get("actionable", default_actionable))
@@ -118,16 +117,10 @@ class PythonEvents:
         if not isinstance(body, dict) or "execution_id" not in body:
             return missing("execution_id", body)
         item = read_item(body, default_actionable=True)
-        if isinstance(item, HttpAnswer):
-            return item
         try:
-            execution_id = int(body["execution_id"])
-            check_payload(item.payload)
-        except (PayloadRefused, ValueError, TypeError) as error:
+            execution = self.execution_for(body["execution_id"], [item])
+        except (TypeError, ValueError) as error:
             return detail(500, str(error))
-        execution = self._executions.get(execution_id)
-        if execution is None:
-            return detail(500, no_such_execution(execution_id))
         ref = command_ref(item)
         if ref is not None and item.name in _DEDUPED:
             known = self._log.find_of_command(ref, (item.name,), by_batch=True)
@@ -145,6 +138,19 @@ class PythonEvents:
         return answer({"status": "ok", "event_id": event.event_id, "commands_generated": generated})
 
     # ── shared with the batch route ─────────────────────────────────────────────────────────────
+
+    def execution_for(self, execution_id: JsonValue, items: Sequence[Item]) -> Execution:
+        """The one that these events are of. Raises TypeError or ValueError with the real plane's words."""
+        number = int(execution_id)
+        for item in items:
+            check_payload(item.payload)
+        execution = self._executions.get(number)
+        if execution is None:
+            raise PayloadRefused(
+                'null value in column "catalog_id" of relation "event" violates not-null constraint'
+                f"\nDETAIL:  Failing row contains ({number}, ...)."
+            )
+        return execution
 
     def event(self, execution: Execution, item: Item, *, worker_id: JsonValue, by_batch: bool) -> LoggedEvent:
         """The row of one event. A result context above the limit is dropped silently (protocol/results.md#limits)."""
@@ -272,13 +278,6 @@ def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
         if isinstance(found, str) and found.isdecimal():
             return found
     return None
-
-
-def no_such_execution(execution_id: int) -> str:
-    return (
-        'null value in column "catalog_id" of relation "event" violates not-null constraint'
-        f"\nDETAIL:  Failing row contains ({execution_id}, ...)."
-    )
 
 
 def _error_text(error: JsonValue) -> str | None:

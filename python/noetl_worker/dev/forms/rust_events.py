@@ -14,7 +14,7 @@ from noetl_worker.dev.event_log import EventLog, LoggedEvent, status_of
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.dev.orchestration.router import Router
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import JsonValue, fields_of
@@ -55,15 +55,8 @@ class RustEvents:
 
     def single(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """POST /api/events. The event's id is its primary key, and the history is read in id order."""
-        execution_id = _execution_id(body, raw)
-        if isinstance(execution_id, HttpAnswer):
-            return execution_id
-        item = _read(body, raw)
-        if isinstance(item, HttpAnswer):
-            return item
-        execution = self._executions.get(execution_id)
-        if execution is None:
-            return rust_error(500, _NO_EXECUTION)
+        execution_id, item = _execution_id(body, raw), _read(body, raw)
+        execution = self._execution(execution_id)
         given = body.get("event_id")
         event_id = given if isinstance(given, int) else self._log.ids.next()
         meta = body.get("meta")
@@ -83,26 +76,22 @@ class RustEvents:
     def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """POST /api/events/batch: ids are the plane's, meta is lost, only `command.completed` moves anything."""
         execution_id = _execution_id(body, raw)
-        if isinstance(execution_id, HttpAnswer):
-            return execution_id
         posted = body.get("events")
         if not isinstance(posted, list):
             return rust_refused_body("missing field `events`", raw)
-        items: list[_Item] = []
-        for entry in posted:
-            item = _read(entry, raw)
-            if isinstance(item, HttpAnswer):
-                return item
-            items.append(item)
-        execution = self._executions.get(execution_id)
-        if execution is None:
-            return rust_error(500, _NO_EXECUTION)
+        items = [_read(entry, raw) for entry in posted]
+        execution = self._execution(execution_id)
         events = [self._event(execution, item, self._log.ids.next(), None, body.get("worker_id")) for item in items]
-        if events:
-            self._log.append(events)
+        self._log.append(events)
         self._act_on_batch(execution, items, events)
         ids = [event.event_id for event in events]
         return answer({"status": "ok", "event_ids": ids, "commands_generated": 0})
+
+    def _execution(self, execution_id: int) -> Execution:
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            raise Refused(rust_error(500, _NO_EXECUTION))
+        return execution
 
     def _act_on_batch(self, execution: Execution, items: Sequence[_Item], events: Sequence[LoggedEvent]) -> None:
         for item, event in zip(items, events, strict=True):
@@ -170,25 +159,25 @@ class RustEvents:
             self._dispatcher.apply(execution, decision)
 
 
-def _execution_id(body: JsonValue, raw: bytes) -> int | HttpAnswer:
+def _execution_id(body: JsonValue, raw: bytes) -> int:
     found = body.get("execution_id") if isinstance(body, dict) else None
     if found is None:
-        return rust_refused_body("missing field `execution_id`", raw)
+        raise Refused(rust_refused_body("missing field `execution_id`", raw))
     try:
         return int(found)
-    except (TypeError, ValueError):
-        return rust_refused_body("execution_id: invalid value, expected an integer", raw)
+    except (TypeError, ValueError) as error:
+        raise Refused(rust_refused_body("execution_id: invalid value, expected an integer", raw)) from error
 
 
-def _read(body: JsonValue, raw: bytes) -> _Item | HttpAnswer:
+def _read(body: JsonValue, raw: bytes) -> _Item:
     """One event; both names of a pair are the same field twice."""
     if not isinstance(body, dict):
-        return rust_refused_body("invalid type, expected a map", raw)
+        raise Refused(rust_refused_body("invalid type, expected a map", raw))
     for name, alias in _PAIRS:
         if name in body and alias in body:
-            return rust_refused_body(f"duplicate field `{name}`", raw)
+            raise Refused(rust_refused_body(f"duplicate field `{name}`", raw))
         if name not in body and alias not in body:
-            return rust_refused_body(f"missing field `{name}`", raw)
+            raise Refused(rust_refused_body(f"missing field `{name}`", raw))
     name = str(body.get("event_type", body.get("name")))
     context = body.get("context", body.get("payload"))
     status = body.get("status")

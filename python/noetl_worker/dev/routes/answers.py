@@ -20,6 +20,14 @@ class HttpAnswer(NamedTuple):
     retry_after_s: int | None = None
 
 
+class Refused(Exception):
+    """A request is answered so, whatever was to be done with it."""
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        super().__init__(answer)
+        self.answer: Final = answer
+
+
 def answer(value: JsonValue, status: int = 200) -> HttpAnswer:
     return HttpAnswer(status, dumps(value))
 

@@ -12,18 +12,9 @@ from typing import Final, Literal, NamedTuple
 
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import EventLog, LoggedEvent
-from noetl_worker.dev.forms.python_events import (
-    Item,
-    PayloadRefused,
-    PythonEvents,
-    check_payload,
-    command_ref,
-    no_such_execution,
-    read_item,
-)
+from noetl_worker.dev.forms.python_events import Item, PythonEvents, command_ref, read_item
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing
-from noetl_worker.dev.routes.executions import Executions
+from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, detail, invalid, missing
 from noetl_worker.json_text import dumps, embed, escaped_size
 from noetl_worker.models.wire import JsonValue
 
@@ -46,8 +37,8 @@ class _Pending(NamedTuple):
 class Batches:
     """Accepts batches and works them off one after another, as the real plane's only batch worker does."""
 
-    def __init__(self, event_log: EventLog, executions: Executions, events: PythonEvents) -> None:
-        self._log, self._executions, self._events = event_log, executions, events
+    def __init__(self, event_log: EventLog, events: PythonEvents) -> None:
+        self._log, self._events = event_log, events
         self._queue: deque[_Pending] = deque()
         self.fault: QueueFault | None = None
         """The next batches meet this fault: no batch worker at all, a full queue (rows stored, never acted on), or a
@@ -59,48 +50,34 @@ class Batches:
     def accept(self, body: JsonValue, raw: bytes, key: str | None) -> HttpAnswer:
         """POST /api/events/batch."""
         items = self._read(body, raw)
-        if isinstance(items, HttpAnswer):
-            return items
         if key is not None and (known := self._known(key)) is not None:
             return self._accepted(known["request_id"], known["event_ids"], key, is_duplicate=True)
         if self.fault in ("queue_unavailable", "worker_unavailable"):
             # Recorded (queue-no-workers): nothing is stored, and there is no Retry-After.
             return detail(503, {"code": self.fault, "message": "Batch queue unavailable"})
         try:
-            execution_id = int(body["execution_id"])
-            for item in items:
-                check_payload(item.payload)
-        except (PayloadRefused, ValueError) as error:
+            execution = self._events.execution_for(body["execution_id"], items)
+        except ValueError as error:
             return detail(500, {"code": "enqueue_error", "message": str(error)})
-        execution = self._executions.get(execution_id)
-        if execution is None:
-            message = no_such_execution(execution_id)
-            return detail(500, {"code": "enqueue_error", "message": message})
         return self._store(execution, items, key, body.get("worker_id"))
 
-    def _read(self, body: JsonValue, raw: bytes) -> list[Item] | HttpAnswer:
+    def _read(self, body: JsonValue, raw: bytes) -> list[Item]:
         if not isinstance(body, dict) or "execution_id" not in body:
-            return missing("execution_id", body)
+            raise Refused(missing("execution_id", body))
         if not isinstance(body["execution_id"], str):
             found = body["execution_id"]
-            return invalid("string_type", ["body", "execution_id"], "Input should be a valid string", found)
+            raise Refused(invalid("string_type", ["body", "execution_id"], "Input should be a valid string", found))
         posted = body.get("events")
         if not isinstance(posted, list):
-            return missing("events", body)
+            raise Refused(missing("events", body))
         if len(posted) > _MOST_EVENTS:
             text = f"Value error, Batch contains {len(posted)} events; limit is {_MOST_EVENTS}"
-            return invalid("value_error", ["body"], text, body, {"error": {}})
+            raise Refused(invalid("value_error", ["body"], text, body, {"error": {}}))
         most = _MOST_PAYLOAD
         if len(raw) * 6 > most and escaped_size(dumps([entry.get("payload", {}) for entry in posted])) > most:
             text = f"Value error, Batch payload exceeds configured limit ({most} bytes)"
-            return invalid("value_error", ["body"], text, None, {"error": {}})
-        items: list[Item] = []
-        for entry in posted:
-            item = read_item(entry if isinstance(entry, dict) else {}, default_actionable=False)
-            if isinstance(item, HttpAnswer):
-                return item
-            items.append(item)
-        return items
+            raise Refused(invalid("value_error", ["body"], text, None, {"error": {}}))
+        return [read_item(entry if isinstance(entry, dict) else {}, default_actionable=False) for entry in posted]
 
     def _store(self, execution: Execution, items: Sequence[Item], key: str | None, worker_id: JsonValue) -> HttpAnswer:
         request_id, now = self._log.ids.next(), time.time()

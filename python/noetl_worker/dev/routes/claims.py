@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
-from noetl_worker.dev.routes.answers import HttpAnswer, detail, missing, rust_error, rust_refused_body
-from noetl_worker.dev.routes.answers import invalid as refuse
+from noetl_worker.dev.routes.answers import HttpAnswer, Refused, detail, invalid, missing, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
@@ -163,13 +162,13 @@ def command_body(row: CommandRow) -> dict[str, JsonValue]:
     }
 
 
-def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str | HttpAnswer:
-    """The claiming worker's id, or the plane's refusal of the body."""
+def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str:
+    """The claiming worker's id."""
+    worker_id = body.get("worker_id") if isinstance(body, dict) else None
+    if isinstance(worker_id, str):
+        return worker_id
     if dialect is Dialect.RUST:
-        worker_id = body.get("worker_id") if isinstance(body, dict) else None
-        return worker_id if isinstance(worker_id, str) else rust_refused_body("missing field `worker_id`", raw)
+        raise Refused(rust_refused_body("missing field `worker_id`", raw))
     if not isinstance(body, dict) or "worker_id" not in body:
-        return missing("worker_id", body)
-    if not isinstance(body["worker_id"], str):
-        return refuse("string_type", ["body", "worker_id"], "Input should be a valid string", body["worker_id"])
-    return str(body["worker_id"])
+        raise Refused(missing("worker_id", body))
+    raise Refused(invalid("string_type", ["body", "worker_id"], "Input should be a valid string", worker_id))

@@ -14,7 +14,7 @@ from noetl_worker.dev.orchestration.playbook import Playbook
 from noetl_worker.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.dev.orchestration.step_alone import StepAlone
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, rust_error
+from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, detail, invalid, rust_error
 from noetl_worker.dev.routes.catalog import EXECUTABLE_KINDS, Catalog, CatalogEntry
 from noetl_worker.dev.routes.credentials import Keychain
 from noetl_worker.dev.settings import PlaneSettings
@@ -44,6 +44,15 @@ class Executions:
     def get(self, execution_id: int) -> Execution | None:
         return self._by_id.get(execution_id)
 
+    def known(self, execution_id: int, otherwise: str = "") -> Execution:
+        """One that a request is about; `otherwise`: what the Python plane says where there is none."""
+        execution = self._by_id.get(execution_id)
+        if execution is not None:
+            return execution
+        if self._is_rust:
+            raise Refused(rust_error(404, f"Execution not found: {execution_id}"))
+        raise Refused(detail(404, otherwise or f"Execution {execution_id} not found"))
+
     def all(self) -> list[Execution]:
         return list(self._by_id.values())
 
@@ -60,8 +69,6 @@ class Executions:
         """POST /api/execute."""
         given = body if isinstance(body, dict) else {}
         entry = self._entry(given)
-        if isinstance(entry, HttpAnswer):
-            return entry
         playbook = self._catalog.playbook(entry)
         if self._is_rust and (refusal := next(refused_by_rust(playbook), None)):
             return rust_error(refusal.status, refusal.text)
@@ -81,14 +88,14 @@ class Executions:
             }
         )
 
-    def _entry(self, body: Mapping[str, JsonValue]) -> CatalogEntry | HttpAnswer:
+    def _entry(self, body: Mapping[str, JsonValue]) -> CatalogEntry:
         path, catalog_id = body.get("path"), body.get("catalog_id")
         if path is None and catalog_id is None:
             text = "Value error, Either 'path' or 'catalog_id' must be provided"
-            return invalid("value_error", ["body"], text, dict(body), {"error": {}})
+            raise Refused(invalid("value_error", ["body"], text, dict(body), {"error": {}}))
         kind = body.get("resource_kind")
         if kind is not None and str(kind).lower() not in EXECUTABLE_KINDS:
-            return detail(422, f"Catalog kind '{kind}' is not executable")
+            raise Refused(detail(422, f"Catalog kind '{kind}' is not executable"))
         entry = self._catalog.find(
             path=path, version=body.get("version"), catalog_id=int(catalog_id) if catalog_id is not None else None
         )
@@ -96,8 +103,8 @@ class Executions:
             return entry
         named = path if path is not None else f"catalog_id={catalog_id}"
         if self._is_rust:
-            return rust_error(404, f"Playbook not found: {named}")
-        return detail(404, f"Executable catalog entry not found: {named}")
+            raise Refused(rust_error(404, f"Playbook not found: {named}"))
+        raise Refused(detail(404, f"Executable catalog entry not found: {named}"))
 
     def begin(
         self,
@@ -169,9 +176,7 @@ class Executions:
 
     def cancel_route(self, execution_id: int, body: JsonValue) -> HttpAnswer:
         """POST /api/executions/{id}/cancel. Children are cancelled with their parent."""
-        execution = self._by_id.get(execution_id)
-        if execution is None:
-            return self._unknown(execution_id)
+        execution = self.known(execution_id)
         if self._is_rust:
             return self._cancel_rust(execution)
         # The real plane looks at the last event, and after a batch that is never the end of the playbook:
@@ -234,9 +239,7 @@ class Executions:
 
     def cancellation_route(self, execution_id: int) -> HttpAnswer:
         """GET /api/executions/{id}/cancellation-check. On the Python plane only `cancelled` can be trusted."""
-        execution = self._by_id.get(execution_id)
-        if execution is None:
-            return self._unknown(execution_id)
+        execution = self.known(execution_id)
         is_cancelled = execution.status == "CANCELLED"
         if self._is_rust:
             return answer({"execution_id": execution_id, "is_cancelled": is_cancelled})
@@ -252,11 +255,6 @@ class Executions:
                 "failed": status == "FAILED",
             }
         )
-
-    def _unknown(self, execution_id: int) -> HttpAnswer:
-        if self._is_rust:
-            return rust_error(404, f"Execution not found: {execution_id}")
-        return detail(404, f"Execution {execution_id} not found")
 
 
 def _refused_tool(playbook: Playbook) -> str | None:

@@ -11,12 +11,13 @@ from typing import Final
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import OPEN, EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, rust_error
+from noetl_worker.dev.routes.answers import HttpAnswer, answer
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 
 PAGE_SIZE: Final = 100
+_NOT_FOUND: Final = "Execution not found"
 
 
 class Inspection:
@@ -28,9 +29,7 @@ class Inspection:
 
     def status_route(self, execution_id: int) -> HttpAnswer:
         """GET /api/executions/{id}/status."""
-        execution = self._executions.get(execution_id)
-        if execution is None:
-            return rust_error(404, f"Execution not found: {execution_id}") if self._is_rust else _not_found()
+        execution = self._executions.known(execution_id, otherwise=_NOT_FOUND)
         return answer(self._rust_status(execution) if self._is_rust else self._python_status(execution))
 
     def _python_status(self, execution: Execution) -> Mapping[str, JsonValue]:
@@ -92,9 +91,7 @@ class Inspection:
 
     def detail_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
         """GET /api/executions/{id}."""
-        execution = self._executions.get(execution_id)
-        if execution is None:
-            return rust_error(404, f"Execution not found: {execution_id}") if self._is_rust else _not_found()
+        execution = self._executions.known(execution_id, otherwise=_NOT_FOUND)
         if self._is_rust:
             return answer(self._rust_detail(execution))
         shown, pagination = self._page(execution, query, utc="Z")
@@ -138,10 +135,7 @@ class Inspection:
 
     def events_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
         """GET /api/executions/{id}/events, newest first; ?event_type= and ?page_size= as recorded."""
-        execution = self._executions.get(execution_id)
-        if execution is None:
-            text = f"Execution {execution_id} not found"
-            return rust_error(404, text) if self._is_rust else detail(404, text)
+        execution = self._executions.known(execution_id)
         if self._is_rust:
             events = [_rust_event(event) for event in self._log.events(execution_id)]
             return answer({"execution_id": execution_id, "events": events})
@@ -179,10 +173,6 @@ class Inspection:
             "has_next": page < pages,
             "has_prev": page > 1,
         }
-
-
-def _not_found() -> HttpAnswer:
-    return detail(404, "Execution not found")
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:

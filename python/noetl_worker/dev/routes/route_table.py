@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid
+from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, detail, invalid, rust_error
 from noetl_worker.dev.routes.claims import claim_body, command_body
 from noetl_worker.dev.routes.routes import Handler, RouteCall
 from noetl_worker.models.wire import Dialect, fields_of
@@ -85,35 +85,33 @@ def _execution(call: RouteCall) -> int:
     return call.number("execution_id")
 
 
-def _event_id(plane: DevControlPlane, call: RouteCall) -> int | HttpAnswer:
-    given = call.path["event_id"]
+def _number(call: RouteCall, name: str) -> int:
+    given = call.path[name]
     if not given.isdecimal():
         text = "Input should be a valid integer, unable to parse string as an integer"
-        return invalid("int_parsing", ["path", "event_id"], text, given)
-    if int(given) > _MAX_ID:
-        return detail(404, f"command not found: {given}")
+        raise Refused(invalid("int_parsing", ["path", name], text, given))
     return int(given)
 
 
+def _event_id(call: RouteCall) -> int:
+    event_id = _number(call, "event_id")
+    if event_id > _MAX_ID:
+        raise Refused(detail(404, f"command not found: {event_id}"))
+    return event_id
+
+
 def _claim(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
-    event_id = _event_id(plane, call)
-    if isinstance(event_id, HttpAnswer):
-        return event_id
-    worker_id = claim_body(call.body, call.raw, plane.dialect)
-    return worker_id if isinstance(worker_id, HttpAnswer) else plane.claims.claim(event_id, worker_id)
+    event_id = _event_id(call)
+    return plane.claims.claim(event_id, claim_body(call.body, call.raw, plane.dialect))
 
 
 def _command(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
-    event_id = _event_id(plane, call)
-    if isinstance(event_id, HttpAnswer):
-        return event_id
+    event_id = _event_id(call)
     row = plane.log.command(event_id)
     if row is not None:
         return answer(command_body(row))
     text = f"command not found: {event_id}"
-    if plane.dialect is Dialect.RUST:
-        return answer({"error": text, "status": 404}, 404)
-    return detail(404, text)
+    return rust_error(404, text) if plane.dialect is Dialect.RUST else detail(404, text)
 
 
 def _event(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
@@ -148,12 +146,8 @@ def _credential(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
 
 
 def _keychain_read(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
-    given = call.path["catalog_id"]
-    if not given.isdecimal():
-        text = "Input should be a valid integer, unable to parse string as an integer"
-        return invalid("int_parsing", ["path", "catalog_id"], text, given)
-    scope = call.query.get("scope_type", "global")
-    return plane.keychain.read(int(given), call.path["name"], scope, call.query.get("execution_id"))
+    catalog_id, scope = _number(call, "catalog_id"), call.query.get("scope_type", "global")
+    return plane.keychain.read(catalog_id, call.path["name"], scope, call.query.get("execution_id"))
 
 
 def _pool(plane: DevControlPlane) -> HttpAnswer:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from noetl_worker.dev.routes.answers import JSON, TEXT, HttpAnswer, detail, invalid
+from noetl_worker.dev.routes.answers import JSON, TEXT, HttpAnswer, Refused, detail, invalid
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -77,6 +77,8 @@ class Endpoint:
         call = RouteCall(request.path_params, request.query_params, request.headers, raw, body)
         try:
             return handler(call)
+        except Refused as refused:
+            return refused.answer
         except Exception as error:
             log.exception("%s %s", request.method, self._template)
             return detail(500, str(error))
