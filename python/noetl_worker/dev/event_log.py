@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from noetl_worker.dev.database import Ids, connect, insert_into
 from noetl_worker.dev.settings import PlaneSettings
@@ -85,7 +85,6 @@ def status_of(event_type: str) -> str:
 _STORED: Final = tuple(field.name for field in fields(LoggedEvent) if field.name != "response")
 _stored_of: Final = attrgetter(*_STORED)
 _JSON_PLACES: Final = [_STORED.index(name) for name in ("context", "result", "meta")]
-_BY_BATCH: Final = _STORED.index("by_batch")
 _EVENT_COLUMNS: Final = ", ".join(_STORED)
 _INSERT_EVENT: Final = insert_into("events", _STORED)
 
@@ -110,16 +109,18 @@ class EventLog:
 
     def append(self, events: Sequence[LoggedEvent]) -> None:
         """Write events in one transaction. Raises sqlite3.IntegrityError for an id that is there already."""
-        rows = [_event_row(event) for event in events]
-        if len(rows) == 1:
-            self.db.execute(_INSERT_EVENT, rows[0])
-        else:
-            self.db.execute("BEGIN")
-            with self.db:
-                self.db.executemany(_INSERT_EVENT, rows)
+        self.db.execute("BEGIN")
+        with self.db:
+            self.db.executemany(_INSERT_EVENT, map(_event_row, events))
         for listener in tuple(self._listeners):
             for event in events:
                 listener(event)
+
+    def write(self, execution_id: int, event_type: str, node: str, status: str, **rest: Any) -> LoggedEvent:
+        """Write an event of this moment, with an id of the plane's; `rest`: other fields of it."""
+        event = LoggedEvent(self.ids.next(), execution_id, event_type, node, status, time.time(), **rest)
+        self.append([event])
+        return event
 
     def events(self, execution_id: int, *event_types: str, command_ref: str | None = None) -> list[LoggedEvent]:
         """The events of one execution, or of one of its commands, in id order, of all or of the given types."""
@@ -161,21 +162,20 @@ class EventLog:
         self.db.executemany(_INSERT_COMMAND, commands)
 
     def command(self, event_id: int) -> CommandRow | None:
-        row = self.db.execute(f"{_SELECT_COMMAND} WHERE event_id = ?", (event_id,)).fetchone()
-        return CommandRow(*row) if row is not None else None
+        return next(self._commands("event_id = ?", event_id), None)
 
     def command_by_ref(self, command_ref: str) -> CommandRow | None:
-        row = self.db.execute(f"{_SELECT_COMMAND} WHERE command_ref = ?", (command_ref,)).fetchone()
-        return CommandRow(*row) if row is not None else None
+        return next(self._commands("command_ref = ?", command_ref), None)
 
     def commands_of(self, execution_id: int) -> list[CommandRow]:
-        rows = self.db.execute(f"{_SELECT_COMMAND} WHERE execution_id = ? ORDER BY event_id", (execution_id,))
-        return [CommandRow(*row) for row in rows]
+        return list(self._commands("execution_id = ? ORDER BY event_id", execution_id))
 
     def commands_in(self, *statuses: str) -> list[CommandRow]:
         marks = ", ".join("?" * len(statuses))
-        rows = self.db.execute(f"{_SELECT_COMMAND} WHERE status IN ({marks}) ORDER BY event_id", statuses)
-        return [CommandRow(*row) for row in rows]
+        return list(self._commands(f"status IN ({marks}) ORDER BY event_id", *statuses))
+
+    def _commands(self, where: str, *values: JsonValue) -> Iterator[CommandRow]:
+        return (CommandRow(*row) for row in self.db.execute(f"{_SELECT_COMMAND} WHERE {where}", values))
 
     def set_claimed(self, command: CommandRow, worker_id: str, high_id: int) -> None:
         self.db.execute(
@@ -213,5 +213,4 @@ def _event(row: sqlite3.Row) -> LoggedEvent:
     values = list(row)
     for place in _JSON_PLACES:
         values[place] = None if values[place] is None else loads(values[place])
-    values[_BY_BATCH] = bool(values[_BY_BATCH])
     return LoggedEvent(*values)

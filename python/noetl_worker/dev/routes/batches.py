@@ -29,8 +29,8 @@ _MOST_PAYLOAD: Final = 2 * 1024 * 1024
 class _Pending(NamedTuple):
     request_id: int
     execution: Execution
-    items: Sequence[Item]
-    event_ids: Sequence[int]
+    items: Sequence[tuple[Item, int]]
+    """With the ids of their events."""
     queued_at: float
 
 
@@ -50,7 +50,7 @@ class Batches:
     def accept(self, body: JsonValue, raw: bytes, key: str | None) -> HttpAnswer:
         """POST /api/events/batch."""
         items = self._read(body, raw)
-        if key is not None and (known := self._known(key)) is not None:
+        if (known := self._row("idempotency_key", key)) is not None:
             return self._accepted(known["request_id"], known["event_ids"], key, is_duplicate=True)
         if self.fault in ("queue_unavailable", "worker_unavailable"):
             # Recorded (queue-no-workers): nothing is stored, and there is no Retry-After.
@@ -80,32 +80,28 @@ class Batches:
         return [read_item(entry if isinstance(entry, dict) else {}, default_actionable=False) for entry in posted]
 
     def _store(self, execution: Execution, items: Sequence[Item], key: str | None, worker_id: JsonValue) -> HttpAnswer:
-        request_id, now = self._log.ids.next(), time.time()
-        accepted_id = self._log.ids.next()
+        request_id, accepted_id, now = self._log.ids.next(), self._log.ids.next(), time.time()
         events = [self._events.event(execution, item, worker_id=worker_id, by_batch=True) for item in items]
         event_ids = [event.event_id for event in events]
         context = {"event_ids": event_ids, "request_id": str(request_id), "commands_generated": 0}
-        accepted = self._own(execution, "batch.accepted", "PENDING", context, event_id=accepted_id)
+        accepted = LoggedEvent(
+            accepted_id, execution.execution_id, "batch.accepted", _NODE, "PENDING", now,
+            result={"status": "PENDING", "context": context},
+        )  # fmt: skip
         self._log.append([accepted, *events])
         for item in items:
             self._events.mark_row(item, command_ref(item, by_batch=True))
-        if self.fault == "restarted":
-            return self._accepted(request_id, dumps(event_ids), key, is_duplicate=False)
-        is_lost = self.fault == "ack_timeout"
-        self._log.db.execute(
-            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                request_id, key, execution.execution_id, dumps(event_ids), "failed" if is_lost else "accepted",
-                "ack_timeout" if is_lost else None, "Enqueue timeout (>0.25s)" if is_lost else None,
-                None if is_lost else 0, now,
-            ),
-        )  # fmt: skip
-        if is_lost:
-            failed = self._own(execution, "batch.failed", "FAILED", {"request_id": str(request_id)})
-            self._log.append([failed])
-            return detail(503, {"code": "ack_timeout", "request_id": str(request_id)}, retry_after_s=1)
-        self._queue.append(_Pending(request_id, execution, items, event_ids, now))
-        self.queued.set()
+        if self.fault != "restarted":
+            self._log.db.execute(
+                "INSERT INTO batches VALUES (?, ?, ?, ?, 'accepted', NULL, NULL, 0, ?)",
+                (request_id, key, execution.execution_id, dumps(event_ids), now),
+            )
+            pending = _Pending(request_id, execution, list(zip(items, event_ids, strict=True)), now)
+            if self.fault == "ack_timeout":
+                self._close(pending, "failed", "ack_timeout", "Enqueue timeout (>0.25s)")
+                return detail(503, {"code": "ack_timeout", "request_id": str(request_id)}, retry_after_s=1)
+            self._queue.append(pending)
+            self.queued.set()
         return self._accepted(request_id, dumps(event_ids), key, is_duplicate=False)
 
     def _accepted(self, request_id: int, event_ids: bytes, key: str | None, *, is_duplicate: bool) -> HttpAnswer:
@@ -122,10 +118,10 @@ class Batches:
             202,
         )
 
-    def _known(self, key: str) -> sqlite3.Row | None:
-        found = self._log.db.execute("SELECT * FROM batches WHERE idempotency_key = ?", (key,)).fetchone()
-        assert found is None or isinstance(found, sqlite3.Row)
-        return found
+    def _row(self, column: str, value: str | None) -> sqlite3.Row | None:
+        query = f"SELECT * FROM batches WHERE {column} = ?"
+        row: sqlite3.Row | None = self._log.db.execute(query, (value,)).fetchone()
+        return row
 
     # ── working off ─────────────────────────────────────────────────────────────────────────────
 
@@ -143,69 +139,47 @@ class Batches:
             "event_count": len(pending.items),
             "queue_wait_ms": round((began - pending.queued_at) * 1000, 3),
         }
-        processing = self._own(execution, "batch.processing", "RUNNING", context)
-        driving = [index for index, item in enumerate(pending.items) if item.is_driving]
+        driving = [(item, event_id) for item, event_id in pending.items if item.is_driving]
         try:
-            self._log.append([processing])
-            generated = 0
-            if driving:
-                last = driving[-1]
-                generated = self._events.act(
-                    execution, pending.items[last], pending.event_ids[last], pending.request_id
-                )
+            self._write(execution, "processing", "RUNNING", context)
+            generated = self._events.act(execution, *driving[-1], pending.request_id) if driving else 0
         except Exception as error:
             log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
-            self._close(pending, "failed", "processing_error", str(error), None, {"request_id": request_id})
+            self._close(pending, "failed", "processing_error", str(error))
             # Of the real plane it is not recorded what follows. Nothing would: a run that hangs.
             self._events.fail(execution, error)
             return
-        done = {
-            "request_id": request_id,
-            "processing_ms": round((time.time() - began) * 1000, 3),
-            "actionable_event": bool(driving),
-            "issue_commands_ms": 0.0,
-            "commands_generated": generated,
-        }
-        self._close(pending, "completed", None, None, generated, done)
+        self._close(
+            pending,
+            "completed",
+            processing_ms=round((time.time() - began) * 1000, 3),
+            actionable_event=bool(driving),
+            issue_commands_ms=0.0,
+            commands_generated=generated,
+        )
 
     def _close(
-        self,
-        pending: _Pending,
-        state: str,
-        code: str | None,
-        message: str | None,
-        generated: int | None,
-        context: Mapping[str, JsonValue],
+        self, pending: _Pending, state: str, code: str | None = None, message: str | None = None, **context: JsonValue
     ) -> None:
-        self._log.append([self._own(pending.execution, f"batch.{state}", state.upper(), context, error=message)])
+        known = {"request_id": str(pending.request_id), **context}
+        self._write(pending.execution, state, state.upper(), known, error=message)
         self._log.db.execute(
             "UPDATE batches SET state = ?, error_code = ?, message = ?, commands_generated = ?, updated_at = ?"
             " WHERE request_id = ?",
-            (state, code, message, generated, time.time(), pending.request_id),
+            (state, code, message, context.get("commands_generated"), time.time(), pending.request_id),
         )
 
-    def _own(
-        self,
-        execution: Execution,
-        event_type: str,
-        status: str,
-        context: Mapping[str, JsonValue],
-        *,
-        event_id: int | None = None,
-        error: str | None = None,
-    ) -> LoggedEvent:
-        return LoggedEvent(
-            event_id or self._log.ids.next(), execution.execution_id, event_type, _NODE, status, time.time(),
-            result={"status": status, "context": dict(context)}, error=error,
-        )  # fmt: skip
+    def _write(
+        self, execution: Execution, state: str, status: str, context: Mapping[str, JsonValue], error: str | None = None
+    ) -> None:
+        result = {"status": status, "context": context}
+        self._log.write(execution.execution_id, f"batch.{state}", _NODE, status, result=result, error=error)
 
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
     def status_route(self, request_id: str) -> HttpAnswer:
         """GET /api/events/batch/{request_id}/status."""
-        row = None
-        if request_id.isdecimal() and len(request_id) < 19:
-            row = self._log.db.execute("SELECT * FROM batches WHERE request_id = ?", (int(request_id),)).fetchone()
+        row = self._row("request_id", request_id)
         if row is None:
             return detail(404, f"Batch request not found: {request_id}")
         words = {"accepted": "PENDING", "completed": "COMPLETED", "failed": "FAILED"}

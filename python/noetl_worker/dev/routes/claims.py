@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
+from noetl_worker.dev.event_log import CommandRow, EventLog
 from noetl_worker.dev.routes.answers import HttpAnswer, Refused, detail, invalid, missing, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.registry import RuntimeRegistry
@@ -134,17 +134,11 @@ class Claims:
         self, row: CommandRow, worker_id: str, meta: Mapping[str, JsonValue], context: Mapping[str, JsonValue]
     ) -> None:
         """The plane writes `command.claimed` itself; a worker never does."""
-        event_id = self._log.ids.next()
-        self._log.set_claimed(row, worker_id, event_id)
-        self._log.append(
-            [
-                LoggedEvent(
-                    event_id, row.execution_id, "command.claimed", row.node, "RUNNING", time.time(),
-                    result={"status": "RUNNING", "context": dict(context)}, meta=dict(meta), worker_id=worker_id,
-                    command_ref=row.command_ref,
-                )
-            ]
+        event = self._log.write(
+            row.execution_id, "command.claimed", row.node, "RUNNING", meta=meta, worker_id=worker_id,
+            result={"status": "RUNNING", "context": context}, command_ref=row.command_ref,
         )  # fmt: skip
+        self._log.set_claimed(row, worker_id, event.event_id)
 
     def _claimed(self, row: CommandRow) -> HttpAnswer:
         return HttpAnswer(200, dumps({"status": "ok", "event_id": row.event_id, **command_body(row)}))

@@ -215,14 +215,7 @@ class Executions:
     def _cancel(self, execution: Execution, event_type: str, node: str, reason: JsonValue) -> None:
         execution.status, execution.ended_at = "CANCELLED", time.time()
         result = {"status": "CANCELLED", "context": {"reason": reason}}
-        event_id = self._log.ids.next()
-        self._log.append(
-            [
-                LoggedEvent(
-                    event_id, execution.execution_id, event_type, node, "CANCELLED", execution.ended_at, result=result
-                )
-            ]
-        )  # fmt: skip
+        self._log.write(execution.execution_id, event_type, node, "CANCELLED", result=result)
 
     def _family(self, execution: Execution) -> list[Execution]:
         found = [execution]
