@@ -8,6 +8,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from noetl_worker.errors import CredentialError
@@ -128,15 +129,12 @@ def tool_context(
     """
     metadata = {name: overrides[name] for name in _METADATA if name in overrides}
     scope: dict[str, JsonValue] = {**(variables or {}), **metadata}
-    tools = registry or Registry(plugins=False)
+    tools, plane = registry or Registry(plugins=False), control_plane or MemoryControlPlane()
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         return template.render(value, {**scope, **extra} if extra else scope)
 
-    def forget(progress: Mapping[str, JsonValue]) -> None:
-        del progress
-
-    in_memory = _MemorySecrets(_credentials(credentials or {}), (set() if secrets is None else secrets).add)
+    in_memory = _MemorySecrets(partial(_credential, credentials or {}), (set() if secrets is None else secrets).add)
     made = ToolContext(
         kind="test",
         timeout_s=None,
@@ -147,9 +145,7 @@ def tool_context(
         ),
         values=ToolValues(scope, {}, render),
         secrets=in_memory,
-        worker=ToolWorker(
-            control_plane or MemoryControlPlane(), tools.run_tool, tools.fields_of, tools.check, report_progress=forget
-        ),
+        worker=ToolWorker(plane, tools.run_tool, tools.fields_of, tools.check, report_progress=lambda _: None),
     )
     groups: tuple[Any, ...] = (made, made.command, made.values, in_memory, made.worker)
     holders = {field.name: group for group in groups for field in dataclasses.fields(group)}
@@ -161,18 +157,12 @@ def tool_context(
     return made
 
 
-def _credentials(
-    aliases: Mapping[str, Mapping[str, JsonValue]],
-) -> Callable[[str], Awaitable[Mapping[str, JsonValue]]]:
-    async def credential(alias: str) -> Mapping[str, JsonValue]:
-        if alias not in aliases:
-            raise CredentialError(
-                f"credential {alias!r} is not known; known: {sorted(aliases)}. "
-                f"Give it as credentials={{{alias!r}: {{...}}}}"
-            )
-        return aliases[alias]
-
-    return credential
+async def _credential(known: Mapping[str, Mapping[str, JsonValue]], alias: str) -> Mapping[str, JsonValue]:
+    if alias not in known:
+        raise CredentialError(
+            f"credential {alias!r} is not known; known: {sorted(known)}. Give it as credentials={{{alias!r}: {{...}}}}"
+        )
+    return known[alias]
 
 
 async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:

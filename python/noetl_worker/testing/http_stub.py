@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -44,25 +44,6 @@ class _Answer:
     """How often it may still be given; None without an end."""
 
 
-@dataclass
-class _StubState:
-    answers: dict[str, list[_Answer]] = field(default_factory=dict)
-    received: list[Received] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    over: threading.Event = field(default_factory=threading.Event)
-
-    def take(self, request: Received) -> _Answer:
-        with self.lock:
-            self.received.append(request)
-            for answer in self.answers.get(f"{request.method} {request.path}", ()):
-                if answer.left is None or answer.left > 0:
-                    answer.left = None if answer.left is None else answer.left - 1
-                    return answer
-        known = ", ".join(sorted(self.answers)) or "none"
-        text = f"HttpStub has no answer to {request.method} {request.path} (any more); it has: {known}\n"
-        return _Answer(404, text.encode(), {"Content-Type": "text/plain"}, 0.0, None)
-
-
 class HttpStub:
     """`with HttpStub() as server:`; `server.url` is its address, `server.requests` what came in, in order.
 
@@ -71,8 +52,7 @@ class HttpStub:
     """
 
     def __init__(self) -> None:
-        self._state = _StubState()
-        self._server = _StubServer(("127.0.0.1", 0), _handler(self._state))
+        self._server = _StubServer()
         self.url: Final = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(
@@ -106,14 +86,14 @@ class HttpStub:
         body = _encoded(json) if json is not None else text.encode() if isinstance(text, str) else text
         kind = "application/json" if json is not None else "text/plain; charset=utf-8"
         answer = _Answer(status, body, {"Content-Type": kind, **(headers or {})}, delay_s, times)
-        with self._state.lock:
-            self._state.answers.setdefault(request, []).append(answer)
+        with self._server.lock:
+            self._server.answers.setdefault(request, []).append(answer)
 
     @property
     def requests(self) -> list[Received]:
         """What came in until now, in order."""
-        with self._state.lock:
-            return list(self._state.received)
+        with self._server.lock:
+            return list(self._server.received)
 
     def __enter__(self) -> HttpStub:
         self._thread = threading.Thread(
@@ -123,52 +103,70 @@ class HttpStub:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._state.over.set()
+        self._server.over.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-
-class _StubServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is what tests of timeouts do, not an error of the stub."""
 
 
 def _encoded(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _handler(state: _StubState) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 10.0
+class _StubServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
-        def _serve(self) -> None:
-            address = urlsplit(self.path)
-            request = Received(
-                method=self.command,
-                path=address.path,
-                query=dict(parse_qsl(address.query, keep_blank_values=True)),
-                headers={name.lower(): value for name, value in self.headers.items()},
-                body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
-            )
-            answer = state.take(request)
-            if answer.delay_s:
-                state.over.wait(answer.delay_s)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer.body)
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, list[_Answer]] = {}
+        self.received: list[Received] = []
+        self.lock: Final = threading.Lock()
+        self.over: Final = threading.Event()
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-            """Nothing on the test's stderr."""
+    def take(self, request: Received) -> _Answer:
+        with self.lock:
+            self.received.append(request)
+            for answer in self.answers.get(f"{request.method} {request.path}", ()):
+                if answer.left is None or answer.left > 0:
+                    answer.left = None if answer.left is None else answer.left - 1
+                    return answer
+        known = ", ".join(sorted(self.answers)) or "none"
+        text = f"HttpStub has no answer to {request.method} {request.path} (any more); it has: {known}\n"
+        return _Answer(404, text.encode(), {"Content-Type": "text/plain"}, 0.0, None)
 
-    for method in _METHODS:
-        setattr(Handler, f"do_{method}", Handler._serve)
-    return Handler
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is what tests of timeouts do, not an error of the stub."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _StubServer
+    protocol_version = "HTTP/1.1"
+    timeout = 10.0
+
+    def _serve(self) -> None:
+        address = urlsplit(self.path)
+        request = Received(
+            method=self.command,
+            path=address.path,
+            query=dict(parse_qsl(address.query, keep_blank_values=True)),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
+        )
+        answer = self.server.take(request)
+        if answer.delay_s:
+            self.server.over.wait(answer.delay_s)
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        """Nothing on the test's stderr."""
+
+
+for _method in _METHODS:
+    setattr(_Handler, f"do_{_method}", _Handler._serve)
