@@ -28,6 +28,10 @@ _MOST_RUNS: Final = 100
 _MOST_NAMED: Final = 5
 
 
+class _NotSeen(Exception):
+    """A run has nothing of a step; says why."""
+
+
 def step_with(
     name: str,
     dialect: Dialect,
@@ -114,36 +118,30 @@ def _of_run(
     """What is secret is not kept: where the workload has such a name, today's value stands for it."""
     kept = KeptRuns()
     try:
-        found, reason = _saw(kept, run, step, item, playbook, dialect)
+        found, place = _saw(kept, run, step, item, playbook, dialect)
+    except _NotSeen as error:
+        raise PlaybookError(f"--run {run}: {error}") from error
     except (OSError, sqlite3.Error) as error:
         what = f"{kept.file}: {error}; if it stays so, move it away" if isinstance(error, sqlite3.Error) else error
         raise PlaybookError(f"--run {run}: the kept runs cannot be read: {what}") from error
-    if found is None:
-        raise PlaybookError(f"--run {run}: {reason}")
-    names = {key: value for key, value in _flat(found.names).items() if key not in _OF_THE_RUN}
+    names = {key: value for key, value in _flat(found).items() if key not in _OF_THE_RUN}
     lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
-    return {key: value for key, value in names.items() if key not in lost or key not in playbook.workload}, found.place
-
-
-class _StepNames(NamedTuple):
-    names: Mapping[str, JsonValue]
-    place: ItemPlace | None
+    return {key: value for key, value in names.items() if key not in lost or key not in playbook.workload}, place
 
 
 def _saw(
     kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
-) -> tuple[_StepNames | None, str]:
-    """What the step saw in this run, or in the last that it ran in; or why there is nothing, of the newest run."""
+) -> tuple[dict[str, JsonValue], ItemPlace | None]:
+    """What the step saw in this run, or in the last that it ran in. Raises _NotSeen with the newest run's reason."""
     reasons = []
     for name in _runs_of(kept, playbook, dialect) if run == LAST else [run]:
-        rows = kept.find(name)
-        found, reason = _seen_in(rows, step, item, playbook, dialect) if rows else (None, "no such run is kept")
-        if found is not None:
-            return found, ""
-        reasons.append(reason)
+        try:
+            return _seen_in(kept.find(name), step, item, playbook, dialect)
+        except _NotSeen as error:
+            reasons.append(str(error))
     ids = ", ".join(islice(_runs_of(kept, playbook, dialect), _MOST_NAMED))
     none = f"no run of {playbook.path} with --dialect {dialect.value} is kept"
-    return None, "; ".join([*reasons[:1], f"the newest runs are {ids}" if ids else none])
+    raise _NotSeen("; ".join([*reasons[:1], f"the newest runs are {ids}" if ids else none]))
 
 
 def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
@@ -156,24 +154,26 @@ def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[s
 
 def _seen_in(
     rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
-) -> tuple[_StepNames | None, str]:
-    """What the step saw in this run, or why there is nothing."""
+) -> tuple[dict[str, JsonValue], ItemPlace | None]:
+    """What the step saw in this run. Raises _NotSeen that says why there is nothing."""
     runs = [_plain(row) for row in rows if row.kind == "executions"]
+    if not runs:
+        raise _NotSeen("no such run is kept")
     if (was := runs[0]["dialect"]) != dialect.value:
-        return None, f"it was a run of --dialect {was}"
+        raise _NotSeen(f"it was a run of --dialect {was}")
     ours = {one["execution_id"] for one in runs if one["path"] == playbook.path}
     if not ours:
-        return None, f"it was a run of {runs[0]['path']}, not of {playbook.path}"
+        raise _NotSeen(f"it was a run of {runs[0]['path']}, not of {playbook.path}")
     commands = [command for command in _commands(rows) if command.execution_id in ours]
     of_step = [one for one in commands if one.step == step]
     if found := [one for one in of_step if item in (None, one.item)]:
         names = _resolved(found[-1].context.get("render_context"), rows)
-        return _StepNames(names, _place(found[-1], rows) if item is not None else None), ""
+        return names, _place(found[-1], rows) if item is not None else None
     if items := [one.item for one in of_step if one.item is not None]:
         ran = f"items {min(items)} to {max(items)}" if len(items) > 1 else f"item {items[0]}"
-        return None, f"item {item} of step {step} did not run in it; there ran {ran}"
+        raise _NotSeen(f"item {item} of step {step} did not run in it; there ran {ran}")
     ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
-    return None, f"step {step} did not run in it; there ran {ran}"
+    raise _NotSeen(f"step {step} did not run in it; there ran {ran}")
 
 
 class _KeptCommand(NamedTuple):
