@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import datetime
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta
+from noetl_worker.dev.database import moment
+from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta, rendered_tool
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.python_templates import ListResult
@@ -16,7 +17,7 @@ from noetl_worker.dev.orchestration.rendering import python_set, render_fields
 from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.errors import TemplateError
 from noetl_worker.json_text import dumps
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 
 ONE_NAME = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
 _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
@@ -53,25 +54,22 @@ class PythonForm:
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
     ) -> dict[str, JsonValue]:
         name = str(execution.execution_id)
-        variables = dict(execution.variables)
-        scope: dict[str, JsonValue] = {
-            **variables,
+        keychain = execution.playbook.keychain if execution.playbook is not None else ()
+        manifest = {"_keychain_manifest": _manifest(keychain)} if keychain else {}
+        seen = {**execution.variables, **manifest}
+        return {
+            **execution.variables,
             **execution.steps,  # recorded (http-step-pages): a step wins over a variable of its name, but for `ctx`
-            "ctx": variables,
-            "workload": dict(variables),
+            "ctx": seen,
+            "workload": dict(seen),
             "iter": {},
             "job": {"id": name, "uuid": name, "execution_id": name},
-            "event": {**event, "timestamp": _timestamp()},
+            "event": {**event, "timestamp": moment(time.time(), utc="")},
             "output": _with_context(output) if output is not None else dict(_NO_OUTPUT),
             "execution_id": name,
             "catalog_id": str(execution.catalog_id),
+            **manifest,
         }
-        if execution.playbook is not None and execution.playbook.keychain:
-            manifest = _manifest(execution.playbook.keychain)
-            scope["_keychain_manifest"] = manifest
-            scope["ctx"] = {**variables, "_keychain_manifest": manifest}
-            scope["workload"] = dict(scope["ctx"])
-        return scope
 
     def in_flight(self, loop: Loop, size: int) -> int:
         return (loop.max_in_flight or max(1, size)) if loop.is_parallel else 1
@@ -99,9 +97,9 @@ class PythonForm:
         if not outcome.is_ok:
             return  # recorded (arcs-on-error): a failed step leaves no result behind
         value = outcome.value
-        previous = value.get("_prev") if isinstance(value, dict) and "results" in value else None
-        if isinstance(previous, dict):  # a sequence shows its last task's fields beside its own (recorded)
-            value = {**previous, **value}
+        if isinstance(value, dict) and "results" in value:
+            # A sequence shows its last task's fields beside its own (recorded).
+            value = {**fields_of(value.get("_prev")), **value}
         execution.steps[step] = execution.variables[step] = with_context(value)
 
     def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
@@ -180,8 +178,6 @@ class PythonForm:
     ) -> Issued:
         merged = {
             "spec": {"next_mode": "exclusive"},
-            "input": {},
-            "tool_config": {},
             "render_context": {
                 "execution_id": str(execution.execution_id),
                 "catalog_id": str(execution.catalog_id),
@@ -226,19 +222,13 @@ def with_context(value: JsonValue) -> JsonValue:
     return ListResult(value) if isinstance(value, list) else value
 
 
-def _timestamp() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")
-
-
 def _manifest(keychain: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
-    entries = {}
-    for entry in keychain:
-        fields = entry.get("map")
-        entries[str(entry.get("name"))] = {
-            "kind": entry.get("kind"),
-            "fields": list(fields) if isinstance(fields, dict) else [],
+    return {
+        "entries": {
+            str(entry.get("name")): {"kind": entry.get("kind"), "fields": list(fields_of(entry.get("map")))}
+            for entry in keychain
         }
-    return {"entries": entries}
+    }
 
 
 def _loop_input(position: Position) -> dict[str, JsonValue]:
@@ -253,12 +243,7 @@ def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonVa
     """One tool: its fields rendered, with the plane's two placeholders. A sequence: the tasks as written."""
     if not isinstance(step.tool, Mapping):
         return {"tasks": [dict(task) for task in step.tool or ()]}
-    # differs-from-upstream: cases look at the tool's result, so they must reach the worker unrendered.
-    kept = ("cases", "case")
-    fields = {key: value for key, value in step.tool.items() if key != "kind"}
-    config = {
-        key: value if key in kept else render_fields(value, scope, Dialect.PYTHON) for key, value in fields.items()
-    }
+    config = rendered_tool(step.tool, scope, Dialect.PYTHON, without=("kind",))
     spec = config.get("spec")
     config["spec"] = {"policy": None, **spec} if isinstance(spec, dict) else None
     config.setdefault("output", None)

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta
+from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta, rendered_tool
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.json_text import dumps
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 
 _POOL = "shared"
 _ROUTING_ONLY = ("output", "ctx")
@@ -149,8 +149,8 @@ class RustForm:
     def raw(
         self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
     ) -> Issued:
-        merged = {"args": {}, "render_context": {"workload": {}}, "tool_config": {}, **context}
-        given = merged.pop("input", None)
+        merged = {"args": {}, "render_context": {"workload": {}}, **context}
+        given = merged.pop("input")
         if given and isinstance(merged["tool_config"], dict):
             merged["tool_config"] = {**merged["tool_config"], "args": given}
         return _issued(execution, node, action, merged, ids.event)
@@ -201,11 +201,9 @@ def _hydrated(outcome: CommandOutcome) -> JsonValue:
 
 def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """A sequence's tasks give their fields to the top level when every value is an object (protocol/tasks.md#lists)."""
-    merged: dict[str, JsonValue] = {}
-    if value and all(isinstance(inner, dict) for inner in value.values()):
-        for inner in value.values():
-            merged.update(inner)
-    return {**value, **merged}
+    if not all(isinstance(inner, dict) for inner in value.values()):
+        return dict(value)
+    return {**value, **{name: field for inner in value.values() for name, field in inner.items()}}
 
 
 def _item_names(position: Position) -> dict[str, JsonValue]:
@@ -219,14 +217,10 @@ def _tool_config(command: StepCommand) -> JsonValue:
     names = _item_names(command.position) if command.position is not None else {}
     if not isinstance(step.tool, Mapping):
         return [{str(task.get("name", "")): dict(task)} for task in step.tool or ()]
-    # differs-from-upstream: cases look at the tool's result, so they must reach the worker unrendered.
-    kept = ("cases", "case")
-    config: dict[str, JsonValue] = {
-        key: value if key in kept else render_fields(value, scope, Dialect.RUST)
-        for key, value in step.tool.items()
-        if key not in ("kind", "input", "args")
-    }
-    args = {**names, **_inputs(step, scope)}
+    config = rendered_tool(step.tool, scope, Dialect.RUST, without=("kind", "input", "args"))
+    # Not the step's own input (recorded: step-input, py-args).
+    given = {**fields_of(step.tool.get("args")), **fields_of(step.tool.get("input"))}
+    args = {**names, **render_fields(given, scope, Dialect.RUST)}
     if args:
         config["args"] = args
     return _in_order(config)
@@ -237,15 +231,3 @@ def _in_order(value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value)}
     return [_in_order(item) for item in value] if isinstance(value, list) else value
-
-
-def _inputs(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    assert isinstance(step.tool, Mapping)
-    given: dict[str, JsonValue] = {}  # not the step's own input (recorded: step-input, py-args)
-    for key in ("args", "input"):
-        found = step.tool.get(key)
-        if isinstance(found, dict):
-            given.update(found)
-    rendered = render_fields(given, scope, Dialect.RUST)
-    assert isinstance(rendered, dict)
-    return rendered

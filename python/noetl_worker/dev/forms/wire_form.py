@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.rendering import render_fields
 from noetl_worker.dev.orchestration.router import Form, StepCommand
-from noetl_worker.models.wire import CommandId, JsonValue
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 
 
 class FreshIds(NamedTuple):
@@ -41,7 +42,7 @@ class WireForm(Form, Protocol):
     def raw(
         self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
     ) -> Issued:
-        """A command without a playbook."""
+        """A command without a playbook; `context` has its `tool_config` and `input`."""
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         """(subject, body) of the NATS message."""
@@ -60,4 +61,16 @@ def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId
         "command_id": command_id,
         "execution_id": str(execution.execution_id),
         "max_attempts": 3,
+    }
+
+
+def rendered_tool(
+    tool: Mapping[str, JsonValue], scope: Mapping[str, JsonValue], dialect: Dialect, *, without: Sequence[str]
+) -> dict[str, JsonValue]:
+    """The fields of a step's tool, but for some."""
+    # differs-from-upstream: cases look at the tool's result, so they must reach the worker unrendered.
+    return {
+        name: value if name in ("cases", "case") else render_fields(value, scope, dialect)
+        for name, value in tool.items()
+        if name not in without
     }
