@@ -12,6 +12,7 @@ from noetl_worker.models.wire import Dialect
 
 EPOCH_MS: Final = 1_704_067_200_000
 """2024-01-01T00:00:00Z, as every NoETL component."""
+MAX_ID: Final = 2**63 - 1
 _NODE: Final = 1
 
 SCHEMA: Final = """
@@ -29,10 +30,6 @@ CREATE INDEX events_command ON events (command_ref, event_type);
 CREATE TABLE batches (
   request_id INTEGER PRIMARY KEY, idempotency_key TEXT UNIQUE, execution_id INTEGER NOT NULL, event_ids BLOB NOT NULL,
   state TEXT NOT NULL, error_code TEXT, message TEXT, commands_generated INTEGER, updated_at REAL NOT NULL);
-CREATE TABLE results (
-  ref TEXT PRIMARY KEY, execution_id INTEGER NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL, store TEXT NOT NULL,
-  scope TEXT NOT NULL, source_step TEXT, expires_at REAL, sha256 TEXT NOT NULL, extracted BLOB, correlation BLOB,
-  created_at REAL NOT NULL);
 """
 
 

@@ -77,7 +77,7 @@ class DevControlPlane:
         self.log: Final = EventLog(chosen)
         ids = self.log.ids
         self.form: Final[WireForm] = RustForm() if chosen.dialect is Dialect.RUST else PythonForm()
-        self.results: Final = Results(chosen, self.log.db, ids)
+        self.results: Final = Results(chosen, ids)
         self.registry: Final = RuntimeRegistry(chosen, ids)
         self.variables: Final = Variables(chosen)
         self.credentials: Final = Credentials(chosen, ids)
@@ -109,7 +109,7 @@ class DevControlPlane:
 
     @property
     def url(self) -> str:
-        return f"http://{self.settings.host}:{self._port}"
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def dialect(self) -> Dialect:
@@ -122,7 +122,7 @@ class DevControlPlane:
         # IPPROTO_TCP by name: asyncio turns Nagle off only then, and an answer in two writes would wait 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((self.settings.host, self._port))
+        listener.bind(("127.0.0.1", self._port))
         self._port = int(listener.getsockname()[1])
         self.dispatcher.server_url = public_url = self.settings.public_url or self.url
         if self.nats_url is not None:
@@ -207,15 +207,12 @@ class DevControlPlane:
         issued: list[Issued] = []
         for command in commands:
             if execution is None or not one_execution:
-                execution = self._raw_execution()
+                entry = self.catalog.find(path="raw") or self.catalog.add("raw", "{}")
+                execution, _ = self.executions.begin(entry, None, {})
             issued.append(self._raw(execution, command))
         self.dispatcher.issue(issued, publish=publish)
         await self.dispatcher.flush()
         return issued
-
-    def _raw_execution(self) -> Execution:
-        entry = self.catalog.find(path="raw") or self.catalog.add("raw", "{}")
-        return self.executions.begin(entry, None, {})[0]
 
     def _raw(self, execution: Execution, command: RawCommand) -> Issued:
         context: dict[str, JsonValue] = {
@@ -272,14 +269,12 @@ class DevControlPlane:
 
         Raises TimeoutError after `timeout_s`; None waits for ever.
         """
-        try:
-            with anyio.fail_after(timeout_s):
-                while not predicate():
-                    self._changed.clear()  # whom it has woken up already stays awake
-                    await self._changed.wait()
-        except TimeoutError:
-            if not predicate():
-                raise TimeoutError(f"not within {timeout_s:g} s") from None
+        with anyio.move_on_after(timeout_s):
+            while not predicate():
+                self._changed.clear()  # whom it has woken up already stays awake
+                await self._changed.wait()
+        if not predicate():
+            raise TimeoutError(f"not within {timeout_s:g} s")
 
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
         """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED, RUNNING for one that stands still.
@@ -327,9 +322,7 @@ class DevServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """As uvicorn's, which looks ten times a second whether it has to stop."""
-        ticks = 0
-        while not await self.on_tick(ticks):
-            ticks += 1
+        while not await self.on_tick(0):
             with anyio.move_on_after(0.1):
                 await self._asked_to_stop.wait()
 

@@ -13,13 +13,12 @@ class PlaneSettings:
     """Settings of one DevControlPlane. Times in seconds, sizes in bytes (protocol/claim.md#leases)."""
 
     dialect: Dialect = Dialect.PYTHON
-    host: str = "127.0.0.1"
     port: int = 0
     """0: a free port, kept over stop() and start()."""
     public_url: str | None = None
     """What notifications carry as `server_url`; None: the plane's own URL. A test's proxy goes here, and
     into the worker's NOETL_SERVER_URL: a server that its settings do not name is not asked. Of other hosts than this
-    one, `host` and those of loopback nothing is answered."""
+    one and those of loopback nothing is answered."""
 
     claim_lease_s: float = 120.0
     claims_cache_ttl_s: float = 30.0

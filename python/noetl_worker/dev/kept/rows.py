@@ -21,7 +21,8 @@ from noetl_worker.secrets.redaction import fit_result
 
 _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
-_TABLES: Final = {"commands": "command_ref", "events": "event_id", "results": "ref"}
+_RESULTS: Final = "results"
+_TABLES: Final = {"commands": "command_ref", "events": "event_id"}
 """Those with rows of an execution, and the column that names one."""
 _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
@@ -67,6 +68,8 @@ def rows_of(
             query = f"SELECT * FROM {table} WHERE execution_id = ?"
             for found in plane.log.db.execute(query, (member.execution_id,)):
                 yield row(table, found[key], dict(found))
+        for result in plane.results.of_execution(member.execution_id):
+            yield row(_RESULTS, result["ref"], result)
 
 
 @asynccontextmanager
@@ -86,6 +89,8 @@ async def plane_of(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
                 plane.executions.restore(Execution(playbook=None, payload={}, **plain))
             elif kind == _CATALOG:
                 plane.catalog.restore(CatalogEntry(**plain, content=nested["content"].decode()))
+            elif kind == _RESULTS:
+                plane.results.restore({**plain, **value["json"], "data": nested["data"]})
             else:
                 columns = {**plain, **nested}
                 plane.log.db.execute(insert_into(kind, tuple(columns)), tuple(columns.values()))

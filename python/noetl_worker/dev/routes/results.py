@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -27,36 +26,29 @@ _FIELDS: Final = ("spec", "input", "tool_config", "render_context")
 class Results:
     """The result store of one plane."""
 
-    def __init__(self, settings: PlaneSettings, db: sqlite3.Connection, ids: Ids) -> None:
-        self._settings, self._db, self._ids = settings, db, ids
+    def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
+        self._ids = ids
+        self._is_rust = settings.dialect is Dialect.RUST
+        self._by_ref: dict[str, dict[str, JsonValue]] = {}
+        self._newest: dict[tuple[int, str], dict[str, JsonValue]] = {}
+        """By execution and name."""
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
     def put_route(self, execution_id: int, body: Mapping[str, JsonValue]) -> HttpAnswer:
         """PUT /result/{execution_id}."""
-        is_rust = self._settings.dialect is Dialect.RUST
         for required in ("name", "data"):
             if required not in body:
                 return missing(required, dict(body))
         store = body.get("store") or "kv"
         scope = body.get("scope") or "execution"
-        if not is_rust and store not in _STORES:
+        if not self._is_rust and store not in _STORES:
             return detail(400, f"Invalid store tier: {store}")
-        if not is_rust and scope == "step" and not body.get("source_step"):
+        if not self._is_rust and scope == "step" and not body.get("source_step"):
             return detail(500, "step_name required for step-scoped refs")
-        expires_at = None if is_rust or scope == "permanent" else time.time() + _ttl_s(body.get("ttl"))
-        kept = "db" if is_rust else ("kv" if store == "db" else store)
-        ref, data, digest = self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)
-        return answer(
-            {
-                "ref": ref,
-                "store": kept,
-                "scope": scope,
-                "expires_at": moment(expires_at),
-                "bytes": len(data),
-                "sha256": digest,
-            }
-        )
+        expires_at = None if self._is_rust or scope == "permanent" else time.time() + _ttl_s(body.get("ttl"))
+        kept = "db" if self._is_rust else ("kv" if store == "db" else store)
+        return answer(_about(self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)))
 
     def resolve_route(self, ref: str | None) -> HttpAnswer:
         """GET /result/resolve?ref=. Text that is no reference is returned (recorded)."""
@@ -65,45 +57,34 @@ class Results:
         if not ref.startswith("noetl://"):
             return answer(ref)
         data = self.find(ref)
-        if data is None:
-            if self._settings.dialect is Dialect.RUST:
-                return HttpAnswer(404, b"", "text/plain")
-            return detail(404, f"'TempRef not found: {ref}'")
-        return HttpAnswer(200, data)
+        return HttpAnswer(200, data) if data is not None else self._not_found(f"'TempRef not found: {ref}'")
 
     def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> HttpAnswer:
         """GET /result/{execution_id}/{step}: the newest result of that name."""
-        row = self._db.execute(
-            "SELECT * FROM results WHERE execution_id = ? AND name = ? ORDER BY created_at DESC LIMIT 1",
-            (execution_id, step),
-        ).fetchone()
+        row = self._newest.get((execution_id, step))
         if row is None:
-            if self._settings.dialect is Dialect.RUST:
-                return HttpAnswer(404, b"", "text/plain")
-            return detail(404, f"Result not found for step: {step}")
+            return self._not_found(f"Result not found for step: {step}")
         if is_resolved:
             return HttpAnswer(200, row["data"])
-        return answer(
-            {
-                "ref": row["ref"],
-                "store": row["store"],
-                "scope": row["scope"],
-                "name": row["name"],
-                "expires_at": moment(row["expires_at"]),
-                "bytes": len(row["data"]),
-                "sha256": row["sha256"],
-                "preview": _preview(loads(row["data"])),
-                "extracted": loads(row["extracted"]),
-                "correlation": loads(row["correlation"]),
-            }
-        )
+        extra = {key: row[key] for key in ("name", "extracted", "correlation")}
+        return answer({**_about(row), **extra, "preview": _preview(loads(row["data"]))})
+
+    def _not_found(self, said: str) -> HttpAnswer:
+        return HttpAnswer(404, b"", "text/plain") if self._is_rust else detail(404, said)
 
     # ── for the plane itself ────────────────────────────────────────────────────────────────────
 
     def find(self, ref: str) -> bytes | None:
         """The stored JSON, or None."""
-        row = self._db.execute("SELECT data FROM results WHERE ref = ?", (ref,)).fetchone()
-        return row[0] if row is not None else None
+        row = self._by_ref.get(ref)
+        return row["data"] if row is not None else None
+
+    def of_execution(self, execution_id: int) -> list[Mapping[str, JsonValue]]:
+        return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
+
+    def restore(self, row: dict[str, JsonValue]) -> None:
+        """Know one again, of this plane or of an earlier one; `data` is its JSON."""
+        self._by_ref[row["ref"]] = self._newest[row["execution_id"], row["name"]] = row
 
     def externalise(
         self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
@@ -124,10 +105,10 @@ class Results:
         return {**context, **replaced} if replaced else context
 
     def _reference(self, execution_id: int, body: Mapping[str, JsonValue], size: int) -> dict[str, JsonValue]:
-        ref, _, digest = self._put(execution_id, body, store="kv", scope="execution", expires_at=None)
+        row = self._put(execution_id, body, store="kv", scope="execution", expires_at=None)
         meta = {
             "bytes": size,
-            "sha256": digest,
+            "sha256": row["sha256"],
             "encoding": "utf-8",
             "row_count": None,
             "created_at": moment(time.time(), utc="Z"),
@@ -139,7 +120,7 @@ class Results:
             "schema_digest": None,
         }
         return {
-            "ref": ref,
+            "ref": row["ref"],
             "kind": "result_ref",
             "meta": meta,
             "scope": "execution",
@@ -155,32 +136,36 @@ class Results:
         store: str,
         scope: str,
         expires_at: float | None,
-    ) -> tuple[str, bytes, str]:
-        is_python = self._settings.dialect is Dialect.PYTHON
-        data = dumps(as_stored(body["data"]) if is_python else body["data"])
-        digest = hashlib.sha256(data).hexdigest()
+    ) -> Mapping[str, JsonValue]:
+        data = dumps(body["data"] if self._is_rust else as_stored(body["data"]))
         tail: JsonValue = self._ids.next()
-        if is_python:
+        if not self._is_rust:
             tail = hashlib.sha256(str(tail).encode()).hexdigest()[:8]
-        ref = f"noetl://execution/{execution_id}/result/{body['name']}/{tail}"
-        self._db.execute(
-            "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                ref,
-                execution_id,
-                str(body["name"]),
-                data,
-                store,
-                scope,
-                body.get("source_step"),
-                expires_at,
-                digest,
-                dumps(body.get("extracted")),
-                dumps(body.get("correlation")),
-                time.time(),
-            ),
-        )
-        return ref, data, digest
+        row = {
+            "ref": f"noetl://execution/{execution_id}/result/{body['name']}/{tail}",
+            "execution_id": execution_id,
+            "name": str(body["name"]),
+            "data": data,
+            "store": store,
+            "scope": scope,
+            "expires_at": expires_at,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "extracted": body.get("extracted"),
+            "correlation": body.get("correlation"),
+        }
+        self.restore(row)
+        return row
+
+
+def _about(row: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {
+        "ref": row["ref"],
+        "store": row["store"],
+        "scope": row["scope"],
+        "expires_at": moment(row["expires_at"]),
+        "bytes": len(row["data"]),
+        "sha256": row["sha256"],
+    }
 
 
 def _spaced(value: JsonValue) -> bytes:
