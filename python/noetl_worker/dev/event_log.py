@@ -9,12 +9,10 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from noetl_worker.dev.database import Ids, connect, insert_into
+from noetl_worker.dev.database import MAX_ID, Ids, connect, insert_into
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models.wire import JsonValue
-
-OPEN: Final = ("PENDING", "CLAIMED", "RUNNING")
+from noetl_worker.models.wire import JsonValue, fields_of
 
 
 class CommandRow(NamedTuple):
@@ -39,7 +37,7 @@ class CommandRow(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        return self.status in OPEN
+        return self.status in ("PENDING", "CLAIMED", "RUNNING")
 
 
 _INSERT_COMMAND: Final = insert_into("commands", CommandRow._fields)
@@ -70,8 +68,7 @@ class LoggedEvent:
     @property
     def result_context(self) -> dict[str, JsonValue]:
         """`result.context`, where the planes keep what a worker sent; {} when there is none."""
-        found = self.result.get("context") if isinstance(self.result, dict) else None
-        return found if isinstance(found, dict) else {}
+        return fields_of(fields_of(self.result).get("context"))
 
 
 def status_of(event_type: str) -> str:
@@ -134,27 +131,23 @@ class EventLog:
         rows = self.db.execute(query + " ORDER BY event_id", (*parameters, *event_types))
         return [_event(row) for row in rows]
 
-    def last_event(self, execution_id: int) -> LoggedEvent | None:
+    def last_event(self, execution_id: int) -> LoggedEvent:
+        """Each execution has one: that it has begun."""
         row = self.db.execute(
             f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ? ORDER BY event_id DESC LIMIT 1",
             (execution_id,),
         ).fetchone()
-        return _event(row) if row is not None else None
+        return _event(row)
 
     def find_of_command(
-        self, command_ref: str, event_types: Iterable[str], *, before: int | None = None, by_batch: bool = False
+        self, command_ref: str, event_types: Sequence[str], *, before: int = MAX_ID, by_batch: bool = False
     ) -> int | None:
-        """Id of an event of these types that names the command, or None."""
-        kinds = tuple(event_types)
-        query = f"SELECT event_id FROM events WHERE command_ref = ? AND event_type IN ({', '.join('?' * len(kinds))})"
-        parameters: list[JsonValue] = [command_ref, *kinds]
-        if before is not None:
-            query += " AND event_id < ?"
-            parameters.append(before)
-        if by_batch:
-            query += " AND by_batch = 1"
-        row = self.db.execute(query + " ORDER BY event_id DESC LIMIT 1", parameters).fetchone()
-        return row[0] if row is not None else None
+        """Id of the last event of these types that names the command, or None."""
+        marks = ", ".join("?" * len(event_types))
+        query = f"SELECT max(event_id) FROM events WHERE command_ref = ? AND event_type IN ({marks})"
+        values = (command_ref, *event_types, before, by_batch)
+        found: int | None = self.db.execute(f"{query} AND event_id < ? AND by_batch >= ?", values).fetchone()[0]
+        return found
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ _NOT_ACTED_ON: Final = frozenset(
 _DEDUPED: Final = frozenset(
     {"call.done", "call.error", "step.exit", "command.started", "command.completed", "command.failed"}
 )
+_RESULTS: Final = ("call.done", "call.error")
 _RESULT_KEYS: Final = frozenset({"status", "reference", "context", "command_id"})
 _ROW_STATUS: Final = {
     "command.started": "RUNNING",
@@ -193,7 +194,6 @@ class PythonEvents:
         if execution.is_over:
             return 0  # recorded (pg-bytea): a call.error after the end leads nowhere
         ref = command_ref(item)
-        row = self._log.command_by_ref(ref) if ref is not None else None
         step = item.step.removesuffix(":task_sequence")
         if execution.playbook is not None and step not in execution.playbook.steps:
             return 0  # recorded: odd-call-done-unknown-step
@@ -204,16 +204,15 @@ class PythonEvents:
                 return 0
             decision = self._router.fail(execution, ref, _error_text(item.payload.get("error")))
             return self._dispatcher.apply(execution, decision, event_id)
-        if row is not None and ref not in execution.open_commands:
+        if item.name not in (*_RESULTS, "step.exit"):
             return 0
-        if item.name in ("call.done", "call.error"):
-            earlier = self._log.find_of_command(ref, ("call.done", "call.error"), before=event_id) if ref else None
-            if earlier is not None and row is not None:
-                return 0  # the first result of a command counts, stored ones that were never acted on included
-        elif item.name != "step.exit":
+        if ref is not None and self._log.command_by_ref(ref) is None:
+            ref = None
+        if ref is not None and ref not in execution.open_commands:
             return 0
-        known_ref = ref if row is not None else None
-        outcome = self._outcome(item, step, known_ref, request_id)
+        if ref is not None and item.name in _RESULTS and self._log.find_of_command(ref, _RESULTS, before=event_id):
+            return 0  # the first result of a command counts, stored ones that were never acted on included
+        outcome = self._outcome(item, step, ref, request_id)
         return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
 
     def fail(self, execution: Execution, error: Exception) -> None:

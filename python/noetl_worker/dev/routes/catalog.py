@@ -44,11 +44,9 @@ class Catalog:
         try:
             document = parse_yaml(content)
         except PlaybookError as error:
-            return (
-                rust_error(422, f"Invalid YAML: {error}")
-                if self._is_rust
-                else detail(500, f"Error registering resource: {error}.")
-            )
+            if self._is_rust:
+                return rust_error(422, f"Invalid YAML: {error}")
+            return detail(500, f"Error registering resource: {error}.")
         document = document if isinstance(document, dict) else {}
         playbook = Playbook.of(document)
         reason = self._refusal(document)

@@ -45,8 +45,7 @@ class Claims:
             return self._claim_rust(event_id, row, worker_id)
         if row is None:
             return detail(404, f"command not found: {event_id}")
-        if refused := self._refuse_ended(row):
-            return refused
+        self._refuse_ended(row)
         holder = self._cached_holder(event_id)
         if holder is not None and holder != worker_id:
             code = {
@@ -62,14 +61,13 @@ class Claims:
 
     # ── Python plane ────────────────────────────────────────────────────────────────────────────
 
-    def _refuse_ended(self, row: CommandRow) -> HttpAnswer | None:
+    def _refuse_ended(self, row: CommandRow) -> None:
         if row.status in _TERMINAL:
-            return detail(409, {"code": "already_terminal", "message": f"Command status: {row.status}"})
+            raise Refused(detail(409, {"code": "already_terminal", "message": f"Command status: {row.status}"}))
         execution = self._executions.get(row.execution_id)
         if execution is not None and execution.is_over:
             message = "Execution already reached terminal state"
-            return detail(409, {"code": "already_terminal", "message": message})
-        return None
+            raise Refused(detail(409, {"code": "already_terminal", "message": message}))
 
     def _claim_python(self, row: CommandRow, worker_id: str) -> HttpAnswer:
         meta: dict[str, JsonValue] = {"worker_id": worker_id}
@@ -101,10 +99,8 @@ class Claims:
         return detail(409, code, retry_after_s=self._settings.retry_after_s)
 
     def _cached_holder(self, event_id: int) -> str | None:
-        found = self._cache.get(event_id)
-        if found is None or found[1] < time.monotonic():
-            return None
-        return found[0]
+        holder, until = self._cache.get(event_id, (None, 0.0))
+        return holder if until >= time.monotonic() else None
 
     def _remember(self, event_id: int, worker_id: str) -> None:
         now = time.monotonic()

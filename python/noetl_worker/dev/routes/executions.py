@@ -226,9 +226,8 @@ class Executions:
     def _status_of_last_event(self, execution: Execution) -> str:
         if execution.status == "CANCELLED":
             return "CANCELLED"
-        last = self._log.last_event(execution.execution_id)
         words = {"playbook.completed": "COMPLETED", "playbook.failed": "FAILED"}
-        return words.get(last.event_type, "RUNNING") if last is not None else "RUNNING"
+        return words.get(self._log.last_event(execution.execution_id).event_type, "RUNNING")
 
     def cancellation_route(self, execution_id: int) -> HttpAnswer:
         """GET /api/executions/{id}/cancellation-check. On the Python plane only `cancelled` can be trusted."""
@@ -236,13 +235,12 @@ class Executions:
         is_cancelled = execution.status == "CANCELLED"
         if self._is_rust:
             return answer({"execution_id": execution_id, "is_cancelled": is_cancelled})
-        last = self._log.last_event(execution_id)
         status = self._status_of_last_event(execution)
         return answer(
             {
                 "execution_id": str(execution_id),
                 "status": status,
-                "event_type": last.event_type if last is not None else None,
+                "event_type": self._log.last_event(execution_id).event_type,
                 "cancelled": is_cancelled,
                 "completed": status == "COMPLETED",
                 "failed": status == "FAILED",

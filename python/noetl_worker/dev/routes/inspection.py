@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.database import moment
-from noetl_worker.dev.event_log import OPEN, EventLog, LoggedEvent
+from noetl_worker.dev.event_log import EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.answers import HttpAnswer, answer
 from noetl_worker.dev.routes.executions import Executions
@@ -35,7 +35,9 @@ class Inspection:
     def _python_status(self, execution: Execution) -> Mapping[str, JsonValue]:
         is_inferred = execution.status in ("RUNNING", "COMPLETED") and self._looks_complete(execution)
         is_failed = execution.status == "FAILED" or execution.is_failed
-        end = execution.ended_at or (self._last_at(execution) if is_failed or is_inferred else None)
+        end = execution.ended_at
+        if end is None and (is_failed or is_inferred):
+            end = self._log.last_event(execution.execution_id).created_at
         lasted = (end or time.time()) - execution.started_at
         return {
             "execution_id": str(execution.execution_id),
@@ -55,14 +57,10 @@ class Inspection:
         """The real plane's guess: a batch was the last thing and no command is open (batch-actionable-default); not
         where a loop is to begin (loop-over-seq-rows)."""
         last = self._log.last_event(execution.execution_id)
-        if last is None or last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:
+        if last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:
             return False
         commands = self._log.commands_of(execution.execution_id)
-        return bool(commands) and not any(command.status in OPEN for command in commands)
-
-    def _last_at(self, execution: Execution) -> float:
-        last = self._log.last_event(execution.execution_id)
-        return last.created_at if last is not None else time.time()
+        return bool(commands) and not any(command.is_open for command in commands)
 
     def _rust_status(self, execution: Execution) -> Mapping[str, JsonValue]:
         nodes = self._nodes_by_event(execution)

@@ -59,7 +59,7 @@ async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
     variables = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
     settings = load_settings(variables, dotenv=Path(os.devnull))
     client = ControlPlaneClient(open_transport(settings, max_connections=4), settings)
-    app = _Doorkeeper(_Pages(plane, client).app(), host, token)
+    app = _Doorkeeper(_Pages(plane, client).app, host, token)
     server = DevServer(app)
     try:
         await server.begin(listener)
@@ -103,9 +103,7 @@ class _Pages:
 
     def __init__(self, plane: DevControlPlane, client: ControlPlaneClient) -> None:
         self._plane, self._client = plane, client
-
-    def app(self) -> ASGIApp:
-        return Starlette(
+        self.app: Final = Starlette(
             routes=[
                 Route("/", self._newest),
                 Route("/runs/{execution_id:int}", self._page),

@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from noetl_worker.dev.routes.answers import TEXT, HttpAnswer
-from noetl_worker.dev.routes.routes import respond
 
 
 class OwnAddresses:
@@ -44,15 +42,12 @@ class OwnRequests:
     def __init__(self, app: ASGIApp, addresses: OwnAddresses) -> None:
         self._app, self._addresses = app, addresses
         said = f"refused: only requests to {', '.join(addresses.urls)} are answered, and of no other server's page"
-        self._refusal: Final = HttpAnswer(403, said.encode(), TEXT)
+        self._refusal: Final = PlainTextResponse(said, 403)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        if self._addresses.has_sent(scope):
-            await self._app(scope, receive, send)
-        else:
-            await respond(self._refusal, scope, receive, send)
+        if scope["type"] == "http":
+            app = self._app if self._addresses.has_sent(scope) else self._refusal
+            await app(scope, receive, send)
 
 
 def _without_usual_port(address: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from noetl_worker.dev.database import MAX_ID
 from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, detail, invalid, rust_error
 from noetl_worker.dev.routes.claims import claim_body, command_body
 from noetl_worker.dev.routes.routes import Handler, RouteCall
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 RUST_VERSION: Final = "3.54.0"
 """The Rust plane that was recorded; `version` in its health answer is how workers recognise it
 (protocol/registry.md#identity)."""
-_MAX_ID: Final = 2**63 - 1
 
 
 def route_table(plane: DevControlPlane) -> Mapping[str, Mapping[str, Handler]]:
     """Path template -> method -> handler; what workers call most comes first."""
     results, variables, inspection = plane.results, plane.variables, plane.inspection
     prefix = plane.settings.result_prefix
+    # The Rust plane knows DELETE only (recorded: deregister-post).
+    to_deregister = ("DELETE",) if plane.dialect is Dialect.RUST else ("DELETE", "POST")
     return {
         "/api/commands/{event_id}/claim": {"POST": lambda call: _claim(plane, call)},
         "/api/events/batch": {"POST": lambda call: _batch(plane, call)},
@@ -33,56 +35,51 @@ def route_table(plane: DevControlPlane) -> Mapping[str, Mapping[str, Handler]]:
             "GET": lambda call: plane.batches.status_route(call.path["request_id"])
         },
         "/api/execute": {"POST": lambda call: plane.executions.execute_route(call.body)},
-        "/api/executions/{execution_id}/status": {"GET": lambda call: inspection.status_route(_execution(call))},
+        "/api/executions/{execution_id}/status": {"GET": lambda call: inspection.status_route(call.execution_id)},
         "/api/executions/{execution_id}/cancellation-check": {
-            "GET": lambda call: plane.executions.cancellation_route(_execution(call))
+            "GET": lambda call: plane.executions.cancellation_route(call.execution_id)
         },
         "/api/executions/{execution_id}/cancel": {
-            "POST": lambda call: plane.executions.cancel_route(_execution(call), call.body)
+            "POST": lambda call: plane.executions.cancel_route(call.execution_id, call.body)
         },
         "/api/executions/{execution_id}/events": {
-            "GET": lambda call: inspection.events_route(_execution(call), call.query)
+            "GET": lambda call: inspection.events_route(call.execution_id, call.query)
         },
-        "/api/executions/{execution_id}": {"GET": lambda call: inspection.detail_route(_execution(call), call.query)},
+        "/api/executions/{execution_id}": {"GET": lambda call: inspection.detail_route(call.execution_id, call.query)},
         "/api/worker/pool/register": {"POST": lambda call: plane.registry.register(call.body, call.raw)},
         "/api/worker/pool/heartbeat": {"POST": lambda call: plane.registry.heartbeat(call.body)},
-        "/api/worker/pool/deregister": _deregister(plane),
+        "/api/worker/pool/deregister": dict.fromkeys(
+            to_deregister, lambda call: plane.registry.deregister(call.body, call.raw)
+        ),
         "/api/worker/pools": {"GET": lambda call: plane.registry.pools()},
         "/api/vars/{execution_id}": {
-            "GET": lambda call: variables.read_all(_execution(call)),
-            "POST": lambda call: variables.write(_execution(call), call.body, call.raw),
-            "DELETE": lambda call: variables.delete_all(_execution(call)),
+            "GET": lambda call: variables.read_all(call.execution_id),
+            "POST": lambda call: variables.write(call.execution_id, call.body, call.raw),
+            "DELETE": lambda call: variables.delete_all(call.execution_id),
         },
         "/api/vars/{execution_id}/{name}": {
-            "GET": lambda call: variables.read(_execution(call), call.path["name"]),
-            "DELETE": lambda call: variables.delete(_execution(call), call.path["name"]),
+            "GET": lambda call: variables.read(call.execution_id, call.path["name"]),
+            "DELETE": lambda call: variables.delete(call.execution_id, call.path["name"]),
         },
         f"{prefix}/result/resolve": {"GET": lambda call: results.resolve_route(call.query.get("ref"))},
         f"{prefix}/result/{{execution_id}}": {
-            "PUT": lambda call: results.put_route(_execution(call), fields_of(call.body))
+            "PUT": lambda call: results.put_route(call.execution_id, fields_of(call.body))
         },
         f"{prefix}/result/{{execution_id}}/{{step}}": {"GET": lambda call: _result(plane, call)},
         "/api/credentials": {"POST": lambda call: plane.credentials.write(call.body)},
         "/api/credentials/{name}": {"GET": lambda call: _credential(plane, call)},
         "/api/keychain/{catalog_id}/{name}": {
             "GET": lambda call: _keychain_read(plane, call),
-            "POST": lambda call: plane.keychain.write(call.number("catalog_id"), call.path["name"], call.body),
+            "POST": lambda call: plane.keychain.write(int(call.path["catalog_id"]), call.path["name"], call.body),
         },
         "/api/catalog/register": {"POST": lambda call: plane.catalog.register(call.body)},
-        "/api/catalog/list": {
-            "GET": lambda call: plane.catalog.list_route(),
-            "POST": lambda call: plane.catalog.list_route(),
-        },
+        "/api/catalog/list": dict.fromkeys(("GET", "POST"), lambda call: plane.catalog.list_route()),
         "/api/catalog/resource": {"POST": lambda call: plane.catalog.resource_route(call.body)},
         "/api/pool/status": {"GET": lambda call: _pool(plane)},
         "/api/health": {"GET": lambda call: _health(plane)},
         "/health": {"GET": lambda call: answer({"status": "ok"})},
         "/demo/items": {"GET": lambda call: _demo_items()},
     }
-
-
-def _execution(call: RouteCall) -> int:
-    return call.number("execution_id")
 
 
 def _number(call: RouteCall, name: str) -> int:
@@ -95,7 +92,7 @@ def _number(call: RouteCall, name: str) -> int:
 
 def _event_id(call: RouteCall) -> int:
     event_id = _number(call, "event_id")
-    if event_id > _MAX_ID:
+    if event_id > MAX_ID:
         raise Refused(detail(404, f"command not found: {event_id}"))
     return event_id
 
@@ -127,17 +124,9 @@ def _batch(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     return plane.batches.accept(call.body, call.raw, key)
 
 
-def _deregister(plane: DevControlPlane) -> Mapping[str, Handler]:
-    def handler(call: RouteCall) -> HttpAnswer:
-        return plane.registry.deregister(call.body, call.raw)
-
-    # The Rust plane knows DELETE only (recorded: deregister-post).
-    return {"DELETE": handler} if plane.dialect is Dialect.RUST else {"DELETE": handler, "POST": handler}
-
-
 def _result(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     is_resolved = call.query.get("resolve", "true").lower() != "false"
-    return plane.results.get_route(_execution(call), call.path["step"], is_resolved=is_resolved)
+    return plane.results.get_route(call.execution_id, call.path["step"], is_resolved=is_resolved)
 
 
 def _credential(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:

@@ -37,9 +37,10 @@ class RouteCall(NamedTuple):
     body: JsonValue
     """The JSON body; None when there is none."""
 
-    def number(self, name: str) -> int:
-        """A path segment as id. Raises ValueError with Python's own words, which the real plane answers."""
-        return int(self.path[name])
+    @property
+    def execution_id(self) -> int:
+        """Raises ValueError with Python's own words, which the real plane answers."""
+        return int(self.path["execution_id"])
 
 
 Handler: TypeAlias = Callable[[RouteCall], HttpAnswer]
@@ -85,14 +86,10 @@ class Endpoint:
 
 
 async def respond(given: HttpAnswer, scope: Scope, receive: Receive, send: Send) -> None:
-    headers = [
-        (b"content-type", given.media.encode()),
-        (b"content-length", str(len(given.body)).encode()),
-    ]
+    headers = {"content-type": given.media}
     if given.retry_after_s is not None:
-        headers.append((b"retry-after", str(given.retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": given.status, "headers": headers})
-    await send({"type": "http.response.body", "body": given.body})
+        headers["retry-after"] = str(given.retry_after_s)
+    await Response(given.body, given.status, headers)(scope, receive, send)
 
 
 def _nothing(dialect: Dialect, status: int, text: str) -> HttpAnswer:
@@ -118,9 +115,8 @@ def build_app(plane: DevControlPlane, table: Mapping[str, Mapping[str, Handler]]
     """
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            plane.requests["unknown"] += 1
-            await respond(_nothing(plane.dialect, 404, "Not Found"), scope, receive, send)
+        plane.requests["unknown"] += 1
+        await respond(_nothing(plane.dialect, 404, "Not Found"), scope, receive, send)
 
     routes = [Route(template, Endpoint(template, handlers, plane)) for template, handlers in table.items()]
     return Router(routes, redirect_slashes=False, default=unknown)
