@@ -304,10 +304,11 @@ class DevControlPlane:
 class DevServer(uvicorn.Server):
     """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when asked to."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(
-            uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        )
+    def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """`headers`: of every response."""
+        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        config.headers += headers
+        super().__init__(config)
         self._is_up: Final = asyncio.Event()
         self._asked_to_stop: Final = asyncio.Event()
 

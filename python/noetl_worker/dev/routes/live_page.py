@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from noetl_worker import json_text
 from noetl_worker.dev.database import moment
@@ -41,12 +41,12 @@ _REST_S: Final = 0.3
 _SHARE: Final = 4
 """And so many times as long as the last look took: a large run must not be slowed by who looks at it."""
 _HEADERS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"frame-ancestors 'none'"),  # beside the one in the page, which cannot say this
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
+    ("cache-control", "no-store"),
+    ("content-security-policy", "frame-ancestors 'none'"),  # beside the one in the page, which cannot say this
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
 )
 _STATES: Final = {"COMPLETED": "done", "FAILED": "failed", "CANCELLED": "failed"}
 
@@ -60,7 +60,7 @@ async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
     settings = load_settings(variables, dotenv=Path(os.devnull))
     client = ControlPlaneClient(open_transport(settings, max_connections=4), settings)
     app = _Doorkeeper(_Pages(plane, client).app, host, token)
-    server = DevServer(app)
+    server = DevServer(app, _HEADERS)
     try:
         await server.begin(listener)
         yield f"http://{host}/{token}/"
@@ -80,22 +80,13 @@ class _Doorkeeper:
             return
         app: ASGIApp = self._app if self._is_allowed(scope) else Response("not found", status_code=404)
         path = scope["path"].removeprefix(self._prefix)
-        await app({**scope, "path": path, "raw_path": path.encode()}, receive, _with_headers(send))
+        await app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
         given, ours = scope["path"][: len(self._prefix) + 1], f"{self._prefix}/"
         if not self._addresses.has_sent(scope) or not hmac.compare_digest(given.encode(), ours.encode()):
             return False
         return scope["method"] in ("GET", "HEAD") or any(name == b"origin" for name, _ in scope["headers"])
-
-
-def _with_headers(send: Send) -> Send:
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *_HEADERS]}
-        await send(message)
-
-    return sent
 
 
 class _Pages:
