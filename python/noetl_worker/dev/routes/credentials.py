@@ -79,9 +79,14 @@ class Keychain:
         key = _key(catalog_id, name, scope, body.get("execution_id"))
         ttl_s = body.get("ttl_seconds") or DEFAULT_TTL_S
         expires_at = time.time() + ttl_s
-        self._put(
-            key, body["token_data"], body.get("credential_type"), body.get("cache_type", "token"), scope, expires_at
-        )
+        self._by_key[key] = {
+            "token_data": body["token_data"],
+            "credential_type": body.get("credential_type"),
+            "cache_type": body.get("cache_type", "token"),
+            "scope_type": scope,
+            "expires_at": expires_at,
+            "access_count": 0,
+        }
         return answer(
             {
                 "status": "success",
@@ -99,18 +104,13 @@ class Keychain:
         """A `kind: static` entry of a playbook's `keychain`, made when the playbook is executed."""
         token = entry.get("map")
         if entry.get("kind") == "static" and isinstance(token, dict):
-            key = _key(catalog_id, str(entry.get("name")), "global", None)
-            self._put(key, token, "static", "secret", "global", time.time() + PLAYBOOK_TTL_S)
-
-    def _put(self, key: str, token: JsonValue, kind: str | None, cache: str, scope: str, expires_at: float) -> None:
-        self._by_key[key] = {
-            "token_data": token,
-            "credential_type": kind,
-            "cache_type": cache,
-            "scope_type": scope,
-            "expires_at": expires_at,
-            "access_count": 0,
-        }
+            body = {
+                "token_data": token,
+                "credential_type": "static",
+                "cache_type": "secret",
+                "ttl_seconds": PLAYBOOK_TTL_S,
+            }
+            self.write(catalog_id, str(entry.get("name")), body)
 
     def read(self, catalog_id: int, name: str, scope: str, execution_id: str | None) -> HttpAnswer:
         key, now = _key(catalog_id, name, scope, execution_id), time.time()

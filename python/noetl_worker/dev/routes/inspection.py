@@ -38,7 +38,6 @@ class Inspection:
         end = execution.ended_at
         if end is None and (is_failed or is_inferred):
             end = self._log.last_event(execution.execution_id).created_at
-        lasted = (end or time.time()) - execution.started_at
         return {
             "execution_id": str(execution.execution_id),
             "current_step": execution.current_step,
@@ -47,10 +46,7 @@ class Inspection:
             "completed": execution.status in ("COMPLETED", "CANCELLED") or is_inferred,
             "completion_inferred": is_inferred,
             "variables": execution.kept_variables,
-            "start_time": moment(execution.started_at),
-            "end_time": moment(end),
-            "duration_seconds": round(lasted, 3),
-            "duration_human": f"{round(lasted)}s",
+            **_times(execution, end, utc="+00:00"),
         }
 
     def _looks_complete(self, execution: Execution) -> bool:
@@ -92,9 +88,6 @@ class Inspection:
         execution = self._executions.known(execution_id, otherwise=_NOT_FOUND)
         if self._is_rust:
             return answer(self._rust_detail(execution))
-        shown, pagination = self._page(execution, query, utc="Z")
-        end = execution.ended_at
-        lasted = (end or time.time()) - execution.started_at
         parent = execution.parent_execution_id
         return answer(
             {
@@ -103,18 +96,14 @@ class Inspection:
                 "path": execution.path,
                 "version": execution.version,
                 "status": self._status_word(execution),
-                "start_time": moment(execution.started_at, utc="Z"),
-                "end_time": moment(end, utc="Z"),
-                "duration_seconds": round(lasted, 3),
-                "duration_human": f"{round(lasted)}s",
+                **_times(execution, execution.ended_at, utc="Z"),
                 "progress": 100 if execution.is_over else 0,
                 "result": None,
                 "error": execution.error,
                 "parent_execution_id": str(parent) if parent is not None else None,
-                "events": shown,
                 "events_included": True,
                 "events_endpoint": f"/api/executions/{execution_id}/events",
-                "pagination": pagination,
+                **self._page(execution, query, utc="Z"),
             }
         )
 
@@ -137,14 +126,12 @@ class Inspection:
         if self._is_rust:
             events = [_rust_event(event) for event in self._log.events(execution_id)]
             return answer({"execution_id": execution_id, "events": events})
-        shown, pagination = self._page(execution, query, utc="+00:00")
         return answer(
             {
                 "execution_id": str(execution_id),
                 "path": execution.path,
                 "status": self._status_word(execution),
-                "events": shown,
-                "pagination": pagination,
+                **self._page(execution, query, utc="+00:00"),
             }
         )
 
@@ -155,22 +142,32 @@ class Inspection:
             return "COMPLETED"
         return execution.status
 
-    def _page(
-        self, execution: Execution, query: Mapping[str, str], *, utc: str
-    ) -> tuple[list[Mapping[str, JsonValue]], Mapping[str, JsonValue]]:
+    def _page(self, execution: Execution, query: Mapping[str, str], *, utc: str) -> Mapping[str, JsonValue]:
         kinds = [query["event_type"]] if query.get("event_type") else []
         events = self._log.events(execution.execution_id, *kinds)[::-1]
         size, page = _number(query, "page_size", PAGE_SIZE), _number(query, "page", 1)
         pages = max(1, math.ceil(len(events) / size))
-        shown = [_python_event(event, execution, utc=utc) for event in events[(page - 1) * size : page * size]]
-        return shown, {
-            "page": page,
-            "page_size": size,
-            "total_events": len(events),
-            "total_pages": pages,
-            "has_next": page < pages,
-            "has_prev": page > 1,
+        return {
+            "events": [_python_event(event, execution, utc=utc) for event in events[(page - 1) * size : page * size]],
+            "pagination": {
+                "page": page,
+                "page_size": size,
+                "total_events": len(events),
+                "total_pages": pages,
+                "has_next": page < pages,
+                "has_prev": page > 1,
+            },
         }
+
+
+def _times(execution: Execution, end: float | None, *, utc: str) -> Mapping[str, JsonValue]:
+    lasted = (end or time.time()) - execution.started_at
+    return {
+        "start_time": moment(execution.started_at, utc=utc),
+        "end_time": moment(end, utc=utc),
+        "duration_seconds": round(lasted, 3),
+        "duration_human": f"{round(lasted)}s",
+    }
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:
