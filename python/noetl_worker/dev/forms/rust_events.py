@@ -6,8 +6,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.event_log import EventLog, LoggedEvent, status_of
@@ -31,19 +30,6 @@ _NO_EXECUTION: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    step: str
-    name: str
-    context: Mapping[str, JsonValue]
-    status: str
-
-    @property
-    def command_ref(self) -> str | None:
-        found = self.context.get("command_id")
-        return str(found) if found is not None else None
-
-
 class RustEvents:
     """Stores the events of the Rust plane and acts on `command.completed` and `command.failed`."""
 
@@ -55,22 +41,24 @@ class RustEvents:
 
     def single(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """POST /api/events. The event's id is its primary key, and the history is read in id order."""
-        execution_id, item = _execution_id(body, raw), _read(body, raw)
-        execution = self._execution(execution_id)
-        given = body.get("event_id")
+        execution_id = _execution_id(body, raw)
+        given, meta = body.get("event_id"), body.get("meta")
         event_id = given if isinstance(given, int) else self._log.ids.next()
-        meta = body.get("meta")
+        event = _read(body, raw, execution_id, event_id, meta=meta, worker_id=body.get("worker_id"))
+        execution = self._execution(execution_id)
         try:
-            self._log.append([self._event(execution, item, event_id, meta, body.get("worker_id"))])
+            self._log.append([event])
         except sqlite3.IntegrityError:
             return rust_error(500, _DUPLICATE)
         named = meta.get("command_id") if isinstance(meta, dict) else None
-        if named is not None and item.name in _TERMINAL:
+        if named is not None and event.event_type in _TERMINAL:
             # Only an event that names its command in meta makes a claim answer "terminal"
             # (protocol/claim.md#rust-plane).
-            self._log.set_status(str(named), _TERMINAL[item.name])
-        if not self._is_behind(item, event_id):
-            self._act(execution, item, event_id)
+            self._log.set_status(str(named), _TERMINAL[event.event_type])
+        row = self._log.command_by_ref(event.command_ref) if event.command_ref is not None else None
+        # History never gets to an event whose id is below one that the plane gave out for the command.
+        if row is None or event_id > row.high_id:
+            self._act(execution, event)
         return answer({"status": "ok", "event_id": event_id, "commands_generated": 0})
 
     def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
@@ -79,11 +67,16 @@ class RustEvents:
         posted = body.get("events")
         if not isinstance(posted, list):
             return rust_refused_body("missing field `events`", raw)
-        items = [_read(entry, raw) for entry in posted]
+        worker_id = body.get("worker_id")
+        events = [_read(entry, raw, execution_id, self._log.ids.next(), worker_id=worker_id) for entry in posted]
         execution = self._execution(execution_id)
-        events = [self._event(execution, item, self._log.ids.next(), None, body.get("worker_id")) for item in items]
         self._log.append(events)
-        self._act_on_batch(execution, items, events)
+        for event in events:
+            if event.command_ref is not None:
+                self._log.raise_high_id(event.command_ref, event.event_id)
+        for event in events:
+            if event.event_type in ("call.done", "command.completed"):
+                self._act(execution, event)
         ids = [event.event_id for event in events]
         return answer({"status": "ok", "event_ids": ids, "commands_generated": 0})
 
@@ -93,51 +86,22 @@ class RustEvents:
             raise Refused(rust_error(500, _NO_EXECUTION))
         return execution
 
-    def _act_on_batch(self, execution: Execution, items: Sequence[_Item], events: Sequence[LoggedEvent]) -> None:
-        for item, event in zip(items, events, strict=True):
-            if item.command_ref is not None:
-                self._log.raise_high_id(item.command_ref, event.event_id)
-        for item, event in zip(items, events, strict=True):
-            if item.name in ("call.done", "command.completed"):
-                self._act(execution, item, event.event_id)
-
-    def _event(
-        self, execution: Execution, item: _Item, event_id: int, meta: JsonValue, worker_id: JsonValue
-    ) -> LoggedEvent:
-        return LoggedEvent(
-            event_id,
-            execution.execution_id,
-            item.name,
-            item.step,
-            item.status,
-            time.time(),
-            result={"context": dict(item.context), "status": item.status},
-            meta=meta,
-            worker_id=worker_id if isinstance(worker_id, str) else None,
-            command_ref=item.command_ref,
-        )
-
-    def _is_behind(self, item: _Item, event_id: int) -> bool:
-        """Whether the id is below one the plane gave out for this command: then history never gets to it."""
-        row = self._log.command_by_ref(item.command_ref) if item.command_ref is not None else None
-        return row is not None and event_id <= row.high_id
-
     # ── what follows ────────────────────────────────────────────────────────────────────────────
 
-    def _act(self, execution: Execution, item: _Item, event_id: int) -> None:
-        ref, seen = item.command_ref, self._seen.get(execution.execution_id, 0)
-        if item.name in _TERMINAL:
-            self._seen[execution.execution_id] = max(seen, event_id)
+    def _act(self, execution: Execution, event: LoggedEvent) -> None:
+        ref, seen = event.command_ref, self._seen.get(execution.execution_id, 0)
+        if event.event_type in _TERMINAL:
+            self._seen[execution.execution_id] = max(seen, event.event_id)
         if ref is None or ref not in execution.open_commands:
             return
-        if item.name == "call.done":
-            if event_id > seen:
-                execution.reported[ref] = dict(item.context)
-        elif item.name == "command.completed":
-            outcome = _outcome(item, ref, execution.reported.pop(ref, dict(item.context)))
-            self._advance(execution, outcome)
-        elif item.name in ("call.error", "command.failed"):
-            self._fail(execution, item, ref)
+        if event.event_type == "call.done":
+            if event.event_id > seen:
+                execution.reported[ref] = event.result_context
+        elif event.event_type == "command.completed":
+            reported = execution.reported.pop(ref, event.result_context)
+            self._advance(execution, _outcome(event.node, ref, reported))
+        elif event.event_type in ("call.error", "command.failed"):
+            self._fail(execution, event, ref)
 
     def _advance(self, execution: Execution, outcome: CommandOutcome) -> None:
         """A template that the plane cannot render fails the playbook (recorded: filter-urlencode)."""
@@ -148,12 +112,12 @@ class RustEvents:
                 log.exception("execution %s failed", execution.execution_id)
             self._dispatcher.fail(execution, error)
 
-    def _fail(self, execution: Execution, item: _Item, ref: str) -> None:
+    def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
         """`call.error` is noted, `command.failed` ends the execution, whatever else is still open."""
-        error = item.context.get("error")
+        error = event.result_context.get("error")
         execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error
-        if item.name == "command.failed":
+        if event.event_type == "command.failed":
             decision = self._router.fail(execution, ref, execution.error)
             decision.is_over = True
             self._dispatcher.apply(execution, decision)
@@ -169,8 +133,10 @@ def _execution_id(body: JsonValue, raw: bytes) -> int:
         raise Refused(rust_refused_body("execution_id: invalid value, expected an integer", raw)) from error
 
 
-def _read(body: JsonValue, raw: bytes) -> _Item:
-    """One event; both names of a pair are the same field twice."""
+def _read(
+    body: JsonValue, raw: bytes, execution_id: int, event_id: int, *, meta: JsonValue = None, worker_id: JsonValue
+) -> LoggedEvent:
+    """One event as it is stored; both names of a pair are the same field twice."""
     if not isinstance(body, dict):
         raise Refused(rust_refused_body("invalid type, expected a map", raw))
     for name, alias in _PAIRS:
@@ -178,22 +144,26 @@ def _read(body: JsonValue, raw: bytes) -> _Item:
             raise Refused(rust_refused_body(f"duplicate field `{name}`", raw))
         if name not in body and alias not in body:
             raise Refused(rust_refused_body(f"missing field `{name}`", raw))
-    name = str(body.get("event_type", body.get("name")))
-    context = body.get("context", body.get("payload"))
-    status = body.get("status")
-    return _Item(
-        step=str(body.get("step", body.get("node_name"))),
-        name=name,
-        context=context if isinstance(context, dict) else {},
-        status=status if isinstance(status, str) else _status(name),
+    name, node = str(body.get("event_type", body.get("name"))), str(body.get("step", body.get("node_name")))
+    context, status = fields_of(body.get("context", body.get("payload"))), body.get("status")
+    if not isinstance(status, str):
+        status = "STARTED" if name.rpartition(".")[2] == "started" else status_of(name)
+    ref = context.get("command_id")
+    return LoggedEvent(
+        event_id,
+        execution_id,
+        name,
+        node,
+        status,
+        time.time(),
+        result={"context": context, "status": status},
+        meta=meta,
+        worker_id=worker_id if isinstance(worker_id, str) else None,
+        command_ref=str(ref) if ref is not None else None,
     )
 
 
-def _status(name: str) -> str:
-    return "STARTED" if name.rpartition(".")[2] == "started" else status_of(name)
-
-
-def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
+def _outcome(step: str, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
     """A tool that failed is `call.done` with its status; the playbook goes on (protocol/events.md#rust-plane)."""
     result = fields_of(reported.get("result"))
     context = fields_of(result.get("context"))
@@ -209,7 +179,7 @@ def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Comman
     is_ok = status not in ("error", "timeout", "FAILED")
     error = context.get("error")
     return CommandOutcome(
-        step=item.step,
+        step=step,
         is_ok=is_ok,
         value=value,
         reported=dict(reported),
