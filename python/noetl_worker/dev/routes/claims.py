@@ -46,17 +46,12 @@ class Claims:
         if row is None:
             return detail(404, f"command not found: {event_id}")
         self._refuse_ended(row)
-        holder = self._cached_holder(event_id)
-        if holder is not None and holder != worker_id:
-            code = {
-                "code": "active_claim",
-                "message": f"Command already claimed by {holder}",
-                "worker_id": holder,
-                "claim_policy": "cache_fast_path",
-            }
-            return self._busy(code)
+        holder, until = self._cache.get(event_id, (worker_id, 0.0))
+        if holder != worker_id and until >= time.monotonic():
+            message = f"Command already claimed by {holder}"
+            return self._busy(message=message, worker_id=holder, claim_policy="cache_fast_path")
         if event_id in self._held:
-            return self._busy({"code": "active_claim", "message": "Command is being claimed"})
+            return self._busy(message="Command is being claimed")
         return self._claim_python(row, worker_id)
 
     # ── Python plane ────────────────────────────────────────────────────────────────────────────
@@ -76,13 +71,13 @@ class Claims:
             is_expired = age_s >= self._settings.running_hard_timeout_s
             if row.worker_id == worker_id:
                 if row.status == "RUNNING" and not is_expired:
-                    return self._busy({"code": "active_claim", "worker_status": "running"})
+                    return self._busy(worker_status="running")
                 if row.status == "CLAIMED":
                     return self._claimed(row)
             reason = self._why_reclaimed(row.worker_id, age_s, is_expired)
             if reason is None:
                 self._remember(row.event_id, row.worker_id)
-                return self._busy({"code": "active_claim", "worker_id": row.worker_id})
+                return self._busy(worker_id=row.worker_id)
             meta.update(reclaimed=True, reclaimed_from_worker=row.worker_id, reclaimed_reason=reason)
         self._take(row, worker_id, meta, {"command_id": int(row.command_ref)})
         self._remember(row.event_id, worker_id)
@@ -95,12 +90,8 @@ class Claims:
             return lost
         return "hard_timeout" if is_expired else None
 
-    def _busy(self, code: Mapping[str, JsonValue]) -> HttpAnswer:
-        return detail(409, code, retry_after_s=self._settings.retry_after_s)
-
-    def _cached_holder(self, event_id: int) -> str | None:
-        holder, until = self._cache.get(event_id, (None, 0.0))
-        return holder if until >= time.monotonic() else None
+    def _busy(self, **fields: JsonValue) -> HttpAnswer:
+        return detail(409, {"code": "active_claim", **fields}, retry_after_s=self._settings.retry_after_s)
 
     def _remember(self, event_id: int, worker_id: str) -> None:
         now = time.monotonic()
