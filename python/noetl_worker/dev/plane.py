@@ -132,7 +132,7 @@ class DevControlPlane:
             )
             await stream.open()
             self.dispatcher.publisher = stream
-        app = OwnRequests(self.app, OwnAddresses.on_loopback(self._port, self.url, public_url))
+        app = OwnRequests(self.app, OwnAddresses.on_loopback(self._port, public_url))
         self._server = DevServer(app)
         self._tasks = [
             asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
