@@ -11,7 +11,7 @@ from dev.served_plane import claim, serving
 from nats_client import connected
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
 from noetl_worker.models import Dialect
-from patience import PATIENCE_S
+from patience import PATIENCE_S, until
 
 
 async def test_claim_of_a_silent_holder_is_its_own_within_the_lease() -> None:
@@ -85,7 +85,7 @@ async def test_command_that_could_not_be_published_is_published_later() -> None:
         await connection.flush()
         (issued,) = await plane.create_commands([RawCommand()], publish=False)
         assert (await next_message(subscription))["command_id"] == issued.command_id
-        assert plane.command(issued.event_id).published_at is not None
+        await until(lambda: plane.command(issued.event_id).published_at is not None, "noted as published")
         await connection.close()
 
 

@@ -88,9 +88,8 @@ def slope_mb_per_h(samples: list[tuple[float, float]]) -> float:
 
 async def steady(directory: Path, measured: Measured, *, span_s: float) -> None:
     """A steady load for `span_s`, after as many commands as its pools and its memory need to fill: all slots at once,
-    which a steady load takes only when the machine is busy for a moment (an hour grew by 1 MB in one step for it). The
-    plane keeps its events in a file: those of an hour would fill gigabytes of memory."""
-    async with scene(directory, plane={"store": directory / "plane.db"}) as home:
+    which a steady load takes only when the machine is busy for a moment (an hour grew by 1 MB in one step for it)."""
+    async with scene(directory) as home:
         worker = await start_worker(home)
         _, before = await idle(home, worker)
         for _ in range(0, WARM_UP, CHUNK):

@@ -34,9 +34,11 @@ CREATE TABLE batches (
 
 
 def connect() -> sqlite3.Connection:
-    """A database in memory with its tables. One connection, one writer: the event loop's thread."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
+    """A database of this process with its tables: it goes into a temporary file where it outgrows SQLite's cache, as
+    the events of an hour do. One connection, one writer: the event loop's thread."""
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode=MEMORY")
     connection.executescript(SCHEMA)
     return connection
 
