@@ -269,11 +269,11 @@ class DevControlPlane:
 
         Raises TimeoutError after `timeout_s`; None waits for ever.
         """
-        with anyio.move_on_after(timeout_s):
+        with anyio.move_on_after(timeout_s) as waiting:
             while not predicate():
                 self._changed.clear()  # whom it has woken up already stays awake
                 await self._changed.wait()
-        if not predicate():
+        if waiting.cancelled_caught and not predicate():
             raise TimeoutError(f"not within {timeout_s:g} s")
 
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
