@@ -58,13 +58,13 @@ class Variables:
         self._of_execution[execution_id].setdefault(name, new).update(row)
 
     def read_all(self, execution_id: int) -> HttpAnswer:
-        variables = self._of_execution[execution_id]
+        variables = self._of_execution.get(execution_id, {})
         if self._is_rust:
             return answer([_rust_row(name, row) for name, row in variables.items()])
         return answer({"execution_id": execution_id, "variables": variables, "count": len(variables)})
 
     def read(self, execution_id: int, name: str) -> HttpAnswer:
-        row = self._of_execution[execution_id].get(name)
+        row = self._of_execution.get(execution_id, {}).get(name)
         if row is None and self._is_rust:
             return rust_error(404, f"Variable not found: {name} for execution {execution_id}")
         if row is None:
@@ -75,7 +75,7 @@ class Variables:
         return answer({"execution_id": execution_id, "var_name": name, **row})
 
     def delete(self, execution_id: int, name: str) -> HttpAnswer:
-        found = self._of_execution[execution_id].pop(name, None)
+        found = self._of_execution.get(execution_id, {}).pop(name, None)
         return answer({"execution_id": execution_id, "var_name": name, "deleted": found is not None})
 
     def delete_all(self, execution_id: int) -> HttpAnswer:
