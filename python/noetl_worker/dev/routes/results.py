@@ -138,11 +138,8 @@ class Results:
         expires_at: float | None,
     ) -> Mapping[str, JsonValue]:
         data = dumps(body["data"] if self._is_rust else as_stored(body["data"]))
-        tail: JsonValue = self._ids.next()
-        if not self._is_rust:
-            tail = hashlib.sha256(str(tail).encode()).hexdigest()[:8]
         row = {
-            "ref": f"noetl://execution/{execution_id}/result/{body['name']}/{tail}",
+            "ref": self._new_ref(execution_id, body["name"]),
             "execution_id": execution_id,
             "name": str(body["name"]),
             "data": data,
@@ -155,6 +152,16 @@ class Results:
         }
         self.restore(row)
         return row
+
+    def _new_ref(self, execution_id: int, name: JsonValue) -> str:
+        """The Python plane's has 32 bits of its own: of some 100,000 of one name, two would be the same."""
+        while True:
+            tail = str(self._ids.next())
+            if not self._is_rust:
+                tail = hashlib.sha256(tail.encode()).hexdigest()[:8]
+            ref = f"noetl://execution/{execution_id}/result/{name}/{tail}"
+            if ref not in self._by_ref:
+                return ref
 
 
 def _about(row: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
