@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
+
+Severity: TypeAlias = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
     name: str
     title: str
-    severity: Literal["error", "warning"]
     example: str
     mend: str
+    is_warning: bool = False
     plane: str = ""
-    """The plane that it is about."""
+    """The plane that it is about: always a warning, but for a playbook of this plane that `fails` there."""
+    fails: bool = False
+
+    @property
+    def severity(self) -> Severity:
+        return "warning" if self.is_warning or self.plane else "error"
 
 
 GROUPS: Final[Mapping[str, str]] = {
@@ -39,11 +46,10 @@ def _playbook(*steps: str, head: str = "") -> str:
 _NOOP: Final = "tool: {kind: noop}"
 _WORDS: Final = "workload: {words: [b, a]}\n"
 _SHAPE: Final = (
-    Code("NW100", "The file is not YAML", "error", 'workflow: [\n  "step\n', "Close the quote or the bracket."),
+    Code("NW100", "The file is not YAML", 'workflow: [\n  "step\n', "Close the quote or the bracket."),
     Code(
         "NW101",
         "A key that nothing reads",
-        "error",
         _playbook(
             _step(_NOOP, "next:", "  arcs:", '    - {step: last, whn: "{{ start.ok }}"}'), _step(_NOOP, name="last")
         ),
@@ -52,69 +58,62 @@ _SHAPE: Final = (
     Code(
         "NW102",
         "A key that is there twice",
-        "error",
         _playbook(_step(_NOOP, "desc: one", "desc: two")),
         "Keep one of them: of two, only the last counts.",
     ),
     Code(
         "NW103",
         "Another kind of document",
-        "error",
         _playbook(_step(_NOOP), head="apiVersion: noetl.io/v3\nkind: Playbook\n"),
         "Write `apiVersion: noetl.io/v2` and `kind: Playbook`.",
     ),
     Code(
         "NW104",
         "A value of a wrong type, or none of those allowed",
-        "error",
         _playbook(_step("loop: {in: '{{ workload.words }}', spec: {mode: concurrent}}", _NOOP), head=_WORDS),
         "Write `mode: parallel` or `mode: sequential`.",
     ),
-    Code("NW105", "A part that is missing", "error", _playbook(_step("desc: does nothing")), "Give the step a `tool`."),
+    Code("NW105", "A part that is missing", _playbook(_step("desc: does nothing")), "Give the step a `tool`."),
     Code(
         "NW106",
         "Two steps of one name",
-        "error",
         _playbook(_step(_NOOP), _step(_NOOP)),
         "Rename one of them, and the arcs that lead to it. Two tasks of one name in a list are a warning.",
     ),
     Code(
         "NW107",
         "A value of the workload that YAML reads otherwise than it looks",
-        "warning",
         _playbook(_step(_NOOP), head="workload: {at: 12:30}\n"),
         "Write `'12:30'`: without quotes it is 750, `01234` is 668, `no` is false. For yes and no write `true` and "
         "`false`.",
+        is_warning=True,
     ),
 )
 _TOOLS: Final = (
-    Code("NW201", "No such kind", "error", _playbook(_step("tool: {kind: pyhton}")), "Write `kind: python`."),
+    Code("NW201", "No such kind", _playbook(_step("tool: {kind: pyhton}")), "Write `kind: python`."),
     Code(
         "NW202",
         "A field that this kind has not",
-        "error",
         _playbook(_step("tool: {kind: http, url: https://example.org, metod: POST}")),
         "Write `method`. A field that is like no known one is a warning: the worker ignores it.",
     ),
-    Code("NW203", "A field that is missing", "error", _playbook(_step("tool: {kind: shell}")), "Give it a `command`."),
+    Code("NW203", "A field that is missing", _playbook(_step("tool: {kind: shell}")), "Give it a `command`."),
     Code(
         "NW204",
         "A value that the kind does not take",
-        "error",
         _playbook(_step("tool: {kind: http, url: https://example.org, timeout: soon}")),
         "Write seconds, or a text such as `30s`.",
     ),
     Code(
         "NW205",
         "A field that is not read here",
-        "warning",
         _playbook(_step("tool: {kind: shell, command: ls, retry: {max_attempts: 3}}")),
         "Make `tool` a list of this one task, with a rule `do: retry`.",
+        is_warning=True,
     ),
     Code(
         "NW206",
         "A rule of a policy that cannot work",
-        "error",
         _playbook(
             _step("tool:", "  - {name: one, kind: noop, spec: {policy: {rules: [{else: {then: {do: retrry}}}]}}}")
         ),
@@ -125,59 +124,53 @@ _TEMPLATES: Final = (
     Code(
         "NW301",
         "A template that does not compile",
-        "error",
         _playbook(_step('tool: {kind: shell, command: "echo {{ workload. }}"}')),
         "Finish the expression. Text that only looks like one goes between `{% raw %}` and `{% endraw %}`.",
     ),
     Code(
         "NW302",
         "No such filter",
-        "error",
         _playbook(_step('tool: {kind: shell, command: "echo {{ 3 | strng }}"}')),
         "Write `string`.",
     ),
     Code(
         "NW303",
         "No such test",
-        "error",
         _playbook(_step('tool: {kind: shell, command: "echo {{ 3 is defind }}"}')),
         "Write `is defined`.",
     ),
     Code(
         "NW304",
         "No such method or function",
-        "error",
         _playbook(_step('tool: {kind: shell, command: "echo {{ len([1]) }}"}')),
         "Write `[1] | length`: templates have filters where Python has functions.",
     ),
     Code(
         "NW305",
         "A name that nothing makes",
-        "warning",
         _playbook(_step('tool: {kind: shell, command: "echo {{ strat.stdout }}"}')),
         "Write the name of a step, an input, an iterator or a `set`; or `| default(...)`, where it may be missing.",
+        is_warning=True,
     ),
     Code(
         "NW306",
         "A key that the result has not",
-        "warning",
         _playbook(
             _step("tool: {kind: python, code: \"result = {'data_': 1}\"}", "next: {arcs: [{step: last}]}"),
             _step('tool: {kind: shell, command: "echo {{ start.dta_ }}"}', name="last"),
         ),
         "Write `start.data_`. What a result has is on the page of its kind ([tools/](tools/README.md)).",
+        is_warning=True,
     ),
     Code(
         "NW307",
         "A template without quotes",
-        "error",
         _playbook(_step("tool:", "  kind: shell", "  command: {{ workload.command }}")),
         'Write `"{{ workload.command }}"`: without quotes YAML reads a mapping.',
     ),
     Code(
         "NW308",
         "A `when` that is no condition",
-        "error",
         _playbook(
             _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}]}"),
             _step(_NOOP, name="last"),
@@ -187,30 +180,28 @@ _TEMPLATES: Final = (
     Code(
         "NW309",
         "A name that the workload has not",
-        "warning",
         _playbook(_step('tool: {kind: shell, command: "echo {{ workload.nmae }}"}'), head="workload: {name: Ada}\n"),
         "Write `workload.name`; name it in `workload`, with null, if whoever runs the playbook gives it.",
+        is_warning=True,
     ),
 )
 _FLOW: Final = (
     Code(
         "NW401",
         "A step that nothing reaches",
-        "warning",
         _playbook(_step(_NOOP), _step(_NOOP, name="last")),
         "Let an arc lead to it: `next: {arcs: [{step: last}]}`.",
+        is_warning=True,
     ),
     Code(
         "NW402",
         "An arc that leads nowhere",
-        "error",
         _playbook(_step(_NOOP, "next: {arcs: [{step: lst}]}"), _step(_NOOP, name="last")),
         "Write the name of a step, or `end`.",
     ),
     Code(
         "NW403",
         "An arc that is never taken",
-        "warning",
         _playbook(
             _step(
                 _NOOP,
@@ -224,11 +215,11 @@ _FLOW: Final = (
         ),
         "Put the arc without `when` last, or write `spec: {mode: inclusive}`: of exclusive arcs the first that holds "
         "is taken.",
+        is_warning=True,
     ),
     Code(
         "NW404",
         "A credential that is not there",
-        "error",
         _playbook(_step("tool: {kind: http, url: https://example.org, auth: shpo}")),
         "Write a name of the file that `--credentials` gives. Without that flag `auth` is not looked at.",
     ),
@@ -237,34 +228,33 @@ _PLANES: Final = (
     Code(
         "NW501",
         "A method of a value",
-        "warning",
         _playbook(
             _step('tool: {kind: shell, command: "echo {{ workload.name.upper() }}"}'), head="workload: {name: a}\n"
         ),
         "Use a filter: `workload.name | upper`. The plane refuses methods in what it renders, which is all but tasks "
         "of a list.",
         plane="rust",
+        fails=True,
     ),
     Code(
         "NW502",
         "A filter that the plane has not",
-        "warning",
         _playbook(_step("tool: {kind: http, url: \"https://example.org/{{ 'a b' | urlencode }}\"}")),
         "Give it as `params`, which are encoded by the worker.",
         plane="rust",
+        fails=True,
     ),
     Code(
         "NW503",
         "A kind that the plane does not register",
-        "warning",
         _playbook(_step("tool: {kind: result_fetch, ref: 'noetl://execution/1/result/a/b'}")),
         "Use another kind, here `artifact`, or run the playbook on the Rust plane.",
         plane="python",
+        fails=True,
     ),
     Code(
         "NW504",
         "A policy of a single tool",
-        "warning",
         _playbook(_step("tool: {kind: noop, spec: {policy: {rules: [{else: {then: {do: continue}}}]}}}")),
         "Make `tool` a list of this one task: the plane ignores rules elsewhere.",
         plane="rust",
@@ -272,7 +262,6 @@ _PLANES: Final = (
     Code(
         "NW505",
         "`output.status` or `output.error` outside of a policy",
-        "warning",
         _playbook(
             _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}]}"),
             _step(_NOOP, name="last"),
@@ -283,7 +272,6 @@ _PLANES: Final = (
     Code(
         "NW506",
         "`_prev` or `results` in a list of tasks",
-        "warning",
         _playbook(
             _step("tool:", "  - {name: one, kind: noop}", '  - {name: two, kind: shell, command: "echo {{ _prev }}"}')
         ),
@@ -293,15 +281,14 @@ _PLANES: Final = (
     Code(
         "NW507",
         "A playbook that the plane refuses to execute",
-        "warning",
         _playbook(_step(_NOOP, "next: {arcs: [{step: end}]}")),
         "Add a step `end`. Give every step a tool, and write `loop.in` as a template.",
         plane="rust",
+        fails=True,
     ),
     Code(
         "NW508",
         "A loop over what is no name",
-        "warning",
         _playbook(_step("loop: {in: '{{ workload.words | sort }}', iterator: word}", _NOOP), head=_WORDS),
         "Write one name: `{{ workload.words }}`. All else is one item, its printed text. Compute the list in a step "
         "before.",
@@ -310,7 +297,6 @@ _PLANES: Final = (
     Code(
         "NW509",
         "A `when` of a step",
-        "warning",
         _playbook(
             _step(_NOOP, "next: {arcs: [{step: last}]}"),
             _step('when: "{{ workload.words }}"', _NOOP, name="last"),
@@ -322,7 +308,6 @@ _PLANES: Final = (
     Code(
         "NW510",
         "An arc back to `start` or to its own step",
-        "warning",
         _playbook(
             _step(_NOOP, "next: {arcs: [{step: last}]}"), _step(_NOOP, "next: {arcs: [{step: start}]}", name="last")
         ),
@@ -334,30 +319,27 @@ _CODE: Final = (
     Code(
         "NW601",
         "Python that does not compile",
-        "error",
         _playbook(_step("tool:", "  kind: python", "  code: |", "    if True", "      result = 1")),
         "The message is Python's own: here a colon is missing.",
     ),
     Code(
         "NW602",
         "Rhai that does not parse",
-        "error",
         _playbook(_step("tool:", "  kind: rhai", "  code: |", "    let a = ;")),
         "The message is the parser's own. Only a native build has it; a pure one does not look at rhai.",
     ),
     Code(
         "NW603",
         "A quote that is not closed",
-        "error",
         _playbook(_step("tool:", "  kind: shell", "  command: |", '    echo "hello')),
         "Close the quote. Where there is no `sh`, shell commands are not looked at.",
     ),
     Code(
         "NW604",
         "A secret in the playbook",
-        "warning",
         _playbook(_step("tool: {kind: http, url: https://example.org, headers: {X-Api-Key: 9fK2vQ8xLr4TzB7m}}")),
         "Give it as a credential, and write `auth: NAME` or a keychain reference ([secrets.md](secrets.md)).",
+        is_warning=True,
     ),
 )
 CODES: Final[Mapping[str, Code]] = {

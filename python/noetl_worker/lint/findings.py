@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
-from noetl_worker.lint.codes import CODES
-from noetl_worker.lint.positions import Place, PlaybookText
+from noetl_worker.lint.codes import CODES, Severity
+from noetl_worker.lint.positions import Path, Place, PlaybookText
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.registry import Registry
-
-Severity: TypeAlias = Literal["error", "warning"]
-
 
 _LONGEST: Final = 500
 """Characters: a message may quote what a playbook says."""
@@ -48,23 +45,25 @@ class Inspected:
         value = self.playbook.value
         return value if isinstance(value, dict) else {}
 
-    def add(self, code: str, place: Place, message: str, *, severity: Severity | None = None) -> None:
-        """Report it once a place: what is wrong of a loop's anchor is wrong once."""
-        level = severity or CODES[code].severity
-        message = excerpt(
-            "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in message), _LONGEST
-        )
-        mistake = Mistake(self.file, place.line, place.column, code, message, level)
+    def add(self, code: str, where: Place | Path, message: str, *, is_warning: bool = False) -> None:
+        """Report it once a place: what is wrong of a loop's anchor is wrong once.
+
+        Args:
+            where: a path: where that value begins.
+            is_warning: here, whatever the code is otherwise.
+        """
+        about = CODES[code]
+        severity: Severity = "warning" if is_warning else about.severity
+        if about.plane:
+            if self.plane not in (None, about.plane):
+                return
+            severity = "error" if about.fails and self.plane else "warning"
+            message = f"on the {about.plane.capitalize()} plane {message}"
+        shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in message)
+        place = where if isinstance(where, Place) else self.playbook.at(where)
+        mistake = Mistake(self.file, place.line, place.column, code, excerpt(shown, _LONGEST), severity)
         if mistake not in self.found:
             self.found.append(mistake)
-
-    def add_of_plane(self, code: str, place: Place, message: str, plane: str, *, fails: bool) -> None:
-        """What does not work on this plane: a warning; an error if it fails there, and the playbook is for it."""
-        if self.plane in (None, plane):
-            is_error = fails and self.plane == plane
-            self.add(
-                code, place, f"on the {plane.capitalize()} plane {message}", severity="error" if is_error else "warning"
-            )
 
     def has(self, prefix: str) -> bool:
         """Whether there is an error of a group, as NW1."""

@@ -45,6 +45,11 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def names_in(document: Mapping[str, object], part: str) -> list[str]:
+    """Of the entries of a keychain or a workbook."""
+    return [str(mapping(entry).get("name")) for entry in _list(document.get(part))]
+
+
 def steps_of(document: Mapping[str, object]) -> list[StepPart]:
     items = enumerate(_list(document.get("workflow")))
     return [StepPart(("workflow", index), item) for index, item in items if isinstance(item, dict)]
@@ -70,11 +75,16 @@ def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
         yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
 
 
+def policy_of(tool: ToolPart) -> tuple[Path, Any]:
+    spec = mapping(tool.config.get("spec"))
+    if "policy" in spec:
+        return (*tool.path, "spec", "policy"), spec["policy"]
+    return (*tool.path, "policy"), tool.config.get("policy")
+
+
 def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Of its policy, which is an object with `rules` or the list itself."""
-    spec = mapping(tool.config.get("spec"))
-    path: Path = (*tool.path, "spec", "policy") if "policy" in spec else (*tool.path, "policy")
-    policy = spec.get("policy", tool.config.get("policy"))
+    path, policy = policy_of(tool)
     rules, path = (policy.get("rules"), (*path, "rules")) if isinstance(policy, dict) else (policy, path)
     yield from (((*path, index), rule) for index, rule in enumerate(_list(rules)) if isinstance(rule, dict))
 

@@ -70,7 +70,7 @@ def _check_python(inspection: Inspected, part: ToolPart) -> None:
                 line = error.lineno or 1
                 inspection.add("NW601", inspection.playbook.within(path, line), f"python, line {line}: {error.msg}")
         except (ValueError, RecursionError, MemoryError, OverflowError) as error:
-            inspection.add("NW601", inspection.playbook.at(path), f"python: {str(error) or 'too deeply nested'}")
+            inspection.add("NW601", path, f"python: {str(error) or 'too deeply nested'}")
 
 
 def _check_rhai(inspection: Inspected, part: ToolPart) -> None:
@@ -165,7 +165,7 @@ def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
         line = text.count("\n", 0, known.start()) + 1
         inspection.add("NW604", inspection.playbook.within(path, line), f"'{name}' has what looks like a secret in it")
     elif _SECRET_NAME.search(name) and not has_template(text) and "$" not in text and _is_random(text):
-        inspection.add("NW604", inspection.playbook.at(path), f"'{name}' looks like a secret")
+        inspection.add("NW604", path, f"'{name}' looks like a secret")
 
 
 def _is_random(text: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from noetl_worker.dev.orchestration.playbook import END
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
+from noetl_worker.lint.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
 from noetl_worker.lint.positions import Path
 from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.templates.template import has_template
@@ -21,9 +21,7 @@ def check_flow(inspection: Inspected) -> None:
     if "start" in steps and not inspection.has("NW1") and not inspection.has("NW402"):
         _check_reached(inspection, steps)
     if inspection.credentials is not None:
-        keychain = inspection.document.get("keychain")
-        entries = {mapping(entry).get("name") for entry in (keychain if isinstance(keychain, list) else ())}
-        known = inspection.credentials | {str(name) for name in entries}
+        known = inspection.credentials.union(names_in(inspection.document, "keychain"))
         for tool in tools_of(inspection.document):
             for name in ("auth", "credential"):
                 _check_alias(inspection, (*tool.path, name), tool.config.get(name), known)
@@ -40,7 +38,7 @@ def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart
         name = _target(arc)
         if not isinstance(name, str) or not name:
             continue
-        place = inspection.playbook.at((*path, "step"))
+        place = (*path, "step")
         if name not in steps and name != END and not has_template(name):
             guess = nearest(name, sorted(steps))
             inspection.add("NW402", place, f"step '{step.name}' leads to '{name}', which is no step{guess}")
@@ -64,8 +62,7 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
             waiting += [target for _, arc in arcs_of(steps[name]) if isinstance(target := _target(arc), str)]
     for name, step in steps.items():
         if name not in reached:
-            place = inspection.playbook.at((*step.path, "step"))
-            inspection.add("NW401", place, f"nothing leads to step '{name}'")
+            inspection.add("NW401", (*step.path, "step"), f"nothing leads to step '{name}'")
 
 
 def _goto(step: Any) -> list[str]:
@@ -83,4 +80,4 @@ def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collect
         auth = alias_of(auth)
     if isinstance(auth, str) and auth and not has_template(auth) and auth not in known:
         guess = nearest(auth, sorted(known))
-        inspection.add("NW404", inspection.playbook.at(path), f"no credential is named '{auth}'{guess}")
+        inspection.add("NW404", path, f"no credential is named '{auth}'{guess}")

@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
+from noetl_worker.lint.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
 
 _ALWAYS: Final = frozenset(
     {
@@ -48,8 +48,7 @@ def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
 
 def _names(document: Mapping[str, object]) -> Iterator[str]:
     yield from map(str, mapping(document.get("workload")))
-    keychain = document.get("keychain")
-    yield from (str(mapping(entry).get("name")) for entry in (keychain if isinstance(keychain, list) else ()))
+    yield from names_in(document, "keychain")
     yield from items_and_tasks(document)
     for step in steps_of(document):
         yield step.name

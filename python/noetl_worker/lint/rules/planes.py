@@ -10,7 +10,7 @@ from noetl_worker.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import arcs_of, mapping, steps_of, tools_of
 from noetl_worker.lint.positions import Path
-from noetl_worker.lint.rules.template_names import Reading
+from noetl_worker.lint.rules.template_names import Reading, Word, add_of_word
 
 _UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
 """Recorded: filter-urlencode."""
@@ -46,17 +46,14 @@ def _check_kinds(inspection: Inspected) -> None:
         tool = mapping(step.value.get("tool"))
         kind = tool.get("kind")
         if isinstance(kind, str) and kind not in registered and inspection.registry.knows(kind):
-            place = inspection.playbook.at((*step.path, "tool", "kind"))
-            message = f"a playbook with kind '{kind}' is refused"
-            inspection.add_of_plane("NW503", place, message, "python", fails=True)
+            inspection.add("NW503", (*step.path, "tool", "kind"), f"a playbook with kind '{kind}' is refused")
 
 
 def _check_policies(inspection: Inspected) -> None:
     for tool in tools_of(inspection.document):
         path: Path = (*tool.path, "spec", "policy")
         if not tool.is_task and tool.path[0] == "workflow" and inspection.playbook.has(path):
-            message = "the rules of a tool that is no list are ignored"
-            inspection.add_of_plane("NW504", inspection.playbook.key(path), message, "rust", fails=False)
+            inspection.add("NW504", inspection.playbook.key(path), "the rules of a tool that is no list are ignored")
 
 
 def _check_refusals(inspection: Inspected) -> None:
@@ -69,7 +66,7 @@ def _check_refusals(inspection: Inspected) -> None:
         path = (*paths.get(refusal.step, ()), refusal.field)
         place = inspection.playbook.below(path, refusal.word) or inspection.playbook.at(path)
         if refusal.step and place not in known:
-            inspection.add_of_plane("NW507", place, f"it is refused: {refusal.text}", "rust", fails=True)
+            inspection.add("NW507", place, f"it is refused: {refusal.text}")
 
 
 def _check_steps(inspection: Inspected) -> None:
@@ -77,43 +74,36 @@ def _check_steps(inspection: Inspected) -> None:
     for step in steps_of(inspection.document):
         items = mapping(step.value.get("loop")).get("in")
         if isinstance(items, str) and not ONE_NAME.fullmatch(items):
-            place = inspection.playbook.at((*step.path, "loop", "in"))
             message = "the loop has one item, the text of `in`: only one name in braces gives a list"
-            inspection.add_of_plane("NW508", place, message, "python", fails=False)
+            inspection.add("NW508", (*step.path, "loop", "in"), message)
         if "when" in step.value:
-            place = inspection.playbook.key((*step.path, "when"))
-            inspection.add_of_plane("NW509", place, "a step's own `when` is ignored", "python", fails=False)
+            inspection.add("NW509", inspection.playbook.key((*step.path, "when")), "a step's own `when` is ignored")
         for path, arc in arcs_of(step):
             name = arc.get("step") if isinstance(arc, dict) else arc
             if name in ("start", step.name):
-                place = inspection.playbook.at((*path, "step"))
                 message = f"the step '{name}' is not entered again: nothing follows this arc"
-                inspection.add_of_plane("NW510", place, message, "rust", fails=False)
+                inspection.add("NW510", (*path, "step"), message)
 
 
 def _check_names(inspection: Inspected, reading: Reading) -> None:
     for chain in reading.chains:
         name = chain.names[0]
         if name in _PYTHON_ONLY and name in reading.free and not chain.may_be_missing:
-            place = inspection.playbook.within(reading.path, chain.line, name)
-            inspection.add_of_plane("NW506", place, f"'{name}' is null in a list of tasks", "rust", fails=False)
+            word, message = Word(name, chain.line), f"'{name}' is null in a list of tasks"
+            add_of_word(inspection, reading, word, "NW506", message)
 
 
 def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
     if "keychain." in reading.text and "default" not in reading.text:
         return  # the worker fills it in
     for word in reading.methods:
-        place = inspection.playbook.within(reading.path, word.line, word.name)
-        message = f"the method '{word.name}' fails the playbook"
-        inspection.add_of_plane("NW501", place, message, "rust", fails=True)
+        add_of_word(inspection, reading, word, "NW501", f"the method '{word.name}' fails the playbook")
     for word in reading.filters:
         if word.name in _UNKNOWN_FILTERS:
-            place = inspection.playbook.within(reading.path, word.line, word.name)
-            inspection.add_of_plane("NW502", place, f"the filter '{word.name}' fails the playbook", "rust", fails=True)
+            add_of_word(inspection, reading, word, "NW502", f"the filter '{word.name}' fails the playbook")
     if "policy" in reading.path:
         return
     for chain in reading.chains:
         if chain.names[0] == "output" and len(chain.names) == 2 and chain.names[1] in _OF_OUTPUT:
-            name = ".".join(chain.names)
-            place = inspection.playbook.within(reading.path, chain.line, "output")
-            inspection.add_of_plane("NW505", place, f"'{name}' is null outside of a policy", "rust", fails=False)
+            word, message = Word("output", chain.line), f"'{'.'.join(chain.names)}' is null outside of a policy"
+            add_of_word(inspection, reading, word, "NW505", message)

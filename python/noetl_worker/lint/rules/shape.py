@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from noetl_worker.dev.orchestration.playbook import END, STEP_FIELDS
-from noetl_worker.lint.findings import Inspected, Severity
+from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
 from noetl_worker.lint.positions import Path
 from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
@@ -30,7 +30,7 @@ def check_shape(inspection: Inspected) -> None:
     for key, place, first in playbook.duplicates:
         inspection.add("NW102", place, f"key '{key}' is there twice; it stands in line {first.line} too")
     if not isinstance(playbook.value, dict):
-        inspection.add("NW104", playbook.at(()), "a playbook is a mapping with metadata and workflow")
+        inspection.add("NW104", (), "a playbook is a mapping with metadata and workflow")
         return
     document = playbook.value
     if "cases" in document and "workflow" not in document:
@@ -58,9 +58,9 @@ def check_shape(inspection: Inspected) -> None:
 def _head(inspection: Inspected, document: Mapping[str, Any]) -> None:
     kind, version = document.get("kind", "Playbook"), document.get("apiVersion", _API)
     if kind != "Playbook":
-        inspection.add("NW103", inspection.playbook.at(("kind",)), f"kind is '{kind}', not Playbook")
+        inspection.add("NW103", ("kind",), f"kind is '{kind}', not Playbook")
     if version != _API:
-        inspection.add("NW103", inspection.playbook.at(("apiVersion",)), f"apiVersion is '{version}', not {_API}")
+        inspection.add("NW103", ("apiVersion",), f"apiVersion is '{version}', not {_API}")
 
 
 def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
@@ -75,23 +75,23 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
         elif name in names:
             line = inspection.playbook.key(("workflow", names[name], "step")).line
             message = f"step '{name}' is there twice; the other one is in line {line}"
-            inspection.add("NW106", inspection.playbook.at((*path, "step")), message)
+            inspection.add("NW106", (*path, "step"), message)
         else:
             names[name] = index
     if names and "start" not in names:
-        place = inspection.playbook.at(("workflow", 0, "step"))
-        inspection.add("NW105", place, f"no step is named 'start'{nearest('start', list(names))}")
+        message = f"no step is named 'start'{nearest('start', list(names))}"
+        inspection.add("NW105", ("workflow", 0, "step"), message)
     for step in steps_of(inspection.document):
         _step(inspection, step)
     for tool in tools_of(inspection.document):
         if tool.label in tool.labels[: tool.position]:
             message = f"task '{tool.label}' is there twice in its list; of the results only the last one is left"
-            inspection.add("NW106", inspection.playbook.key(tool.path), message, severity="warning")
+            inspection.add("NW106", inspection.playbook.key(tool.path), message, is_warning=True)
         kind = tool.config.get("kind")
         if not isinstance(kind, str) or not kind:
             close = next((name for name in tool.config if nearest(str(name), ["kind"])), None)
             hint = f"; is '{close}' meant to be it?" if close is not None else ""
-            inspection.add("NW105", inspection.playbook.at(tool.path), f"the tool's kind is missing{hint}")
+            inspection.add("NW105", tool.path, f"the tool's kind is missing{hint}")
 
 
 def _step(inspection: Inspected, step: StepPart) -> None:
@@ -132,14 +132,14 @@ def _loop(inspection: Inspected, path: Path, loop: Any) -> None:
     _one_of(inspection, (*path, "spec", "mode"), spec.get("mode"), ("sequential", "parallel"), "loop.spec.mode")
     limit = spec.get("max_in_flight")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        place = inspection.playbook.at((*path, "spec", "max_in_flight"))
-        inspection.add("NW104", place, "loop.spec.max_in_flight must be a whole number of at least 1")
+        message = "loop.spec.max_in_flight must be a whole number of at least 1"
+        inspection.add("NW104", (*path, "spec", "max_in_flight"), message)
 
 
 def _next(inspection: Inspected, step: StepPart) -> None:
     path, following = (*step.path, "next"), step.value.get("next")
     if following is not None and not isinstance(following, (dict, list, str)):
-        inspection.add("NW104", inspection.playbook.at(path), "next must be a mapping with arcs")
+        inspection.add("NW104", path, "next must be a mapping with arcs")
     if isinstance(following, dict):
         _keys(inspection, path, following, NEXT_KEYS, "of next")
         spec = mapping(following.get("spec"))
@@ -158,7 +158,7 @@ def _next(inspection: Inspected, step: StepPart) -> None:
             if arc.get("set") is not None:
                 _is(inspection, (*arc_path, "set"), arc["set"], dict, "set")
         elif not isinstance(arc, str):
-            inspection.add("NW104", inspection.playbook.at(arc_path), "an arc must be a mapping with a step")
+            inspection.add("NW104", arc_path, "an arc must be a mapping with a step")
 
 
 # ── one value ───────────────────────────────────────────────────────────────────────────────────
@@ -177,9 +177,8 @@ def _keys(
     for key in value:
         if key not in known:
             guess = nearest(str(key), sorted(known))
-            severity: Severity | None = None if guess or is_strict else "warning"
-            message = f"unknown key '{key}' {where}{guess}"
-            inspection.add("NW101", inspection.playbook.key((*path, key)), message, severity=severity)
+            message, place = f"unknown key '{key}' {where}{guess}", inspection.playbook.key((*path, key))
+            inspection.add("NW101", place, message, is_warning=not guess and not is_strict)
 
 
 def _missing(
@@ -193,7 +192,7 @@ def _missing(
 ) -> None:
     """Not where a misspelled key, which has been reported, may be it. `also`: keys that are something else."""
     if not any(key not in also and nearest(str(key), [name]) for key in value):
-        inspection.add("NW105", inspection.playbook.at(path), message)
+        inspection.add("NW105", path, message)
 
 
 def _is(inspection: Inspected, path: Path, value: object, kind: type, what: str) -> bool:
@@ -201,8 +200,7 @@ def _is(inspection: Inspected, path: Path, value: object, kind: type, what: str)
         return True
     if isinstance(value, str) and kind is dict and ("{{" in value or "{%" in value):
         return False  # a template that gives it
-    place = inspection.playbook.at(path)
-    inspection.add("NW104", place, f"{what} must be {_TYPES[kind]}, not {_said(value)}")
+    inspection.add("NW104", path, f"{what} must be {_TYPES[kind]}, not {_said(value)}")
     return False
 
 
@@ -214,6 +212,5 @@ def _said(value: object) -> str:
 
 def _one_of(inspection: Inspected, path: Path, value: object, allowed: tuple[str, ...], what: str) -> None:
     if value is not None and value not in allowed and not (isinstance(value, str) and "{{" in value):
-        place = inspection.playbook.at(path)
         guess = nearest(str(value), list(allowed))
-        inspection.add("NW104", place, f"{what} is '{value}', not {' or '.join(allowed)}{guess}")
+        inspection.add("NW104", path, f"{what} is '{value}', not {' or '.join(allowed)}{guess}")

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from jinja2 import TemplateAssertionError, meta, nodes
 from jinja2 import TemplateError as JinjaError
 
+from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.positions import Path
 from noetl_worker.templates.limits import COUNTED
 from noetl_worker.templates.sandbox import LENIENT
@@ -52,6 +53,11 @@ class Reading:
     functions: list[Word] = field(default_factory=list)
     free: frozenset[str] = frozenset()
     """Names that the template does not make itself."""
+
+
+def add_of_word(inspection: Inspected, reading: Reading, word: Word, code: str, message: str) -> None:
+    """Report it where the word stands in the text."""
+    inspection.add(code, inspection.playbook.within(reading.path, word.line, word.name), message)
 
 
 def read_template(path: Path, text: str) -> Reading:

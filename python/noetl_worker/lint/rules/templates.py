@@ -8,7 +8,7 @@ from typing import Final
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
 from noetl_worker.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
-from noetl_worker.lint.rules.template_names import Chain, Reading, Word, read_template
+from noetl_worker.lint.rules.template_names import Chain, Reading, Word, add_of_word, read_template
 from noetl_worker.templates.sandbox import LENIENT
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import nearest
@@ -49,7 +49,7 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
             if word.name in reading.free and word.name not in _FUNCTIONS | known:
                 hint = f"; did you mean the filter '| {_INSTEAD[word.name]}'?" if word.name in _INSTEAD else ""
                 guess = hint or nearest(word.name, sorted(_FUNCTIONS))
-                _add(inspection, reading, word, "NW304", f"no function is named '{word.name}'{guess}")
+                add_of_word(inspection, reading, word, "NW304", f"no function is named '{word.name}'{guess}")
         for chain in reading.chains:
             if not chain.may_be_missing and chain.names[0] in reading.free:
                 _check_chain(inspection, reading, chain, known, keys, workload)
@@ -62,11 +62,7 @@ def _unknown(
     for word in words:
         if word.name not in known:
             guess = nearest(word.name, sorted(known))
-            _add(inspection, reading, word, code, f"no {what} is named '{word.name}'{guess}")
-
-
-def _add(inspection: Inspected, reading: Reading, word: Word, code: str, message: str) -> None:
-    inspection.add(code, inspection.playbook.within(reading.path, word.line, word.name), message)
+            add_of_word(inspection, reading, word, code, f"no {what} is named '{word.name}'{guess}")
 
 
 def _check_chain(
@@ -80,18 +76,22 @@ def _check_chain(
     root, *below = chain.names
     if root not in known and root not in LENIENT.globals:
         guess = nearest(root, sorted(known))
-        _add(inspection, reading, Word(root, chain.line), "NW305", f"nothing makes '{root}'{guess}")
+        add_of_word(inspection, reading, Word(root, chain.line), "NW305", f"nothing makes '{root}'{guess}")
     elif root == "workload" and below:
         if below[0] not in workload and below[0] not in ("server_url", "nats_url"):
             guess = nearest(below[0], sorted(workload))
-            _add(inspection, reading, Word(below[0], chain.line), "NW309", f"workload has no '{below[0]}'{guess}")
+            add_of_word(
+                inspection, reading, Word(below[0], chain.line), "NW309", f"workload has no '{below[0]}'{guess}"
+            )
     elif root in keys and below:
         own, name = keys[root], below[0]
         if len(below) > 1 and name in ("data", "result", "context") and name not in own:
             name = below[1]
         if name not in own | OF_EVERY_STEP:
             guess = nearest(name, sorted(own | OF_EVERY_STEP))
-            _add(inspection, reading, Word(name, chain.line), "NW306", f"the result of '{root}' has no '{name}'{guess}")
+            add_of_word(
+                inspection, reading, Word(name, chain.line), "NW306", f"the result of '{root}' has no '{name}'{guess}"
+            )
 
 
 # ── conditions ──────────────────────────────────────────────────────────────────────────────────
@@ -104,12 +104,12 @@ def _check_conditions(inspection: Inspected) -> None:
             places.append((step.path, step.value["when"]))
         for path, when in places:
             if (message := _no_condition(when)) is not None:
-                inspection.add("NW308", inspection.playbook.at((*path, "when")), message)
+                inspection.add("NW308", (*path, "when"), message)
     for tool in tools_of(inspection.document):
         for path, rule in rules_of(tool):
             when = rule.get("when")
             if isinstance(when, str) and has_template(when) and (message := _no_condition(when)) is not None:
-                inspection.add("NW308", inspection.playbook.at((*path, "when")), message)
+                inspection.add("NW308", (*path, "when"), message)
 
 
 def _no_condition(when: object) -> str | None:

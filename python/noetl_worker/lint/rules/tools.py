@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from noetl_worker.dev.orchestration.playbook import known_kinds
 from noetl_worker.errors import ConfigurationError, TemplateError
-from noetl_worker.lint.findings import Inspected, Severity
-from noetl_worker.lint.outline import ToolPart, mapping, tools_of
+from noetl_worker.lint.findings import Inspected
+from noetl_worker.lint.outline import ToolPart, mapping, names_in, policy_of, tools_of
 from noetl_worker.lint.positions import Path, Place
 from noetl_worker.templates.template import has_template
 from noetl_worker.testing.context import tool_context
@@ -30,8 +30,7 @@ _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: Fa
 
 def check_tools(inspection: Inspected) -> None:
     context = tool_context(registry=inspection.registry)
-    book = inspection.document.get("workbook")
-    entries = [mapping(entry).get("name") for entry in (book if isinstance(book, list) else ())]
+    entries = names_in(inspection.document, "workbook")
     for part in tools_of(inspection.document):
         if part.kind and isinstance(part.config["kind"], str) and not has_template(part.kind):
             _check_tool(inspection, part, context)
@@ -39,18 +38,18 @@ def check_tools(inspection: Inspected) -> None:
             _check_entry(inspection, part, entries)
 
 
-def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[object]) -> None:
+def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
     """Of a task `name` is its label, on one plane."""
     field = "task" if part.config.get("task") or part.is_task else "name"
     name = part.config.get(field)
     if isinstance(name, str) and name and not has_template(name) and name not in entries:
-        guess = fields.nearest(name, sorted(map(str, entries)))
-        place = inspection.playbook.at((*part.path, field))
-        inspection.add("NW204", place, f"workbook: the playbook's workbook has no entry '{name}'{guess}")
+        guess = fields.nearest(name, sorted(entries))
+        message = f"workbook: the playbook's workbook has no entry '{name}'{guess}"
+        inspection.add("NW204", (*part.path, field), message)
 
 
 def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> None:
-    kind, place = part.kind, inspection.playbook.at((*part.path, "kind"))
+    kind, place = part.kind, (*part.path, "kind")
     if not inspection.registry.knows(kind):
         if kind in INSTEAD:
             inspection.add("NW201", place, f"kind '{kind}' is not run by this worker: {INSTEAD[kind]}")
@@ -61,7 +60,7 @@ def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> 
     try:
         tool = inspection.registry.get(kind)
     except ConfigurationError as error:
-        inspection.add("NW201", place, str(error), severity="warning")
+        inspection.add("NW201", place, str(error), is_warning=True)
         return
     if part.is_task:
         _check_policy(inspection, part)
@@ -70,11 +69,7 @@ def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> 
 
 
 def _check_policy(inspection: Inspected, part: ToolPart) -> None:
-    spec = part.config.get("spec")
-    path: Path = (*part.path, "policy")
-    given = part.config.get("policy")
-    if isinstance(spec, Mapping) and "policy" in spec:
-        path, given = (*part.path, "spec", "policy"), spec["policy"]
+    path, given = policy_of(part)
     try:
         rules = policy.parse_policy(part.label, given)
         ignored = policy.unknown_words(part.label, given)
@@ -85,13 +80,8 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
         place = _place_of_rule(inspection, path, message.partition(" of task ")[0])
         inspection.add("NW206", place, _without_kind(message))
     for message in ignored:
-        guessed = "did you mean" in message
-        inspection.add(
-            "NW206",
-            _place_of_rule(inspection, path, message),
-            _without_kind(message),
-            severity=None if guessed else "warning",
-        )
+        place, is_guessed = _place_of_rule(inspection, path, message), "did you mean" in message
+        inspection.add("NW206", place, _without_kind(message), is_warning=not is_guessed)
 
 
 def _place_of_rule(inspection: Inspected, path: Path, message: str) -> Place:
@@ -125,17 +115,14 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
         if isinstance(config.get("spec"), Mapping):
             config["spec"] = {key: value for key, value in config["spec"].items() if key != "policy"}
     spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
-    templated = {spellings.get(key, key) for key, value in config.items() if has_template(value)}
-    templated |= {spellings.get(key, key) for key in _templated_in_spec(config)}
+    given = (*config.items(), *mapping(config.get("spec")).items())
+    templated = {spellings.get(key, key) for key, value in given if has_template(value)}
     hints = fields.hints_of(tool.config_model)
     raw_fields: frozenset[str] = getattr(tool, "raw_fields", frozenset())
     filled = {
         key: value if spellings.get(key, key) in raw_fields else _filled(value, hints.get(spellings.get(key, key), Any))
         for key, value in config.items()
     }
-    if isinstance(filled.get("spec"), Mapping):
-        spec = filled["spec"]
-        filled["spec"] = {key: _filled(value, hints.get(spellings.get(key, key), Any)) for key, value in spec.items()}
     try:
         prepared = inspection.registry.prepare(part.kind, filled, context)
     except (ConfigurationError, TemplateError) as error:
@@ -148,11 +135,6 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
         warnings = prepared.warnings
     for warning in warnings:
         _report_warning(inspection, part, warning, spellings, templated)
-
-
-def _templated_in_spec(config: Mapping[str, Any]) -> list[str]:
-    spec = config.get("spec")
-    return [key for key, value in spec.items() if has_template(value)] if isinstance(spec, Mapping) else []
 
 
 def _filled(value: Any, hint: Any) -> Any:
@@ -180,20 +162,22 @@ def _stand_in(hint: Any) -> Any:
 
 
 def _named_in(message: str) -> list[str]:
-    """A message names its field, first of all that it quotes."""
     return [name.removeprefix("spec.") for name in _QUOTED.findall(message)]
+
+
+def _field_of(message: str) -> str:
+    """A message names its field, first of all that it quotes."""
+    return next(iter(_named_in(message)), "").partition(".")[0]
 
 
 def _is_of_stand_in(message: str, spellings: Mapping[str, str], templated: set[str]) -> bool:
     """Whether an error says something of what stands in a template's place alone."""
-    named = _named_in(message)
-    first = named[0].partition(".")[0] if named else ""
-    return bool(templated) and (not named or _TEXT in message or spellings.get(first, first) in templated)
+    first = _field_of(message)
+    return bool(templated) and (not first or _TEXT in message or spellings.get(first, first) in templated)
 
 
 def _report_error(inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str]) -> None:
-    named = _named_in(message)
-    first = named[0].partition(".")[0] if named else ""
+    named, first = _named_in(message), _field_of(message)
     text = message.removeprefix(f"{part.kind}: ")
     if "is missing" in text and first not in part.config:
         misspelt = [name for name in named if "unknown field" in message and name in part.config]
@@ -202,11 +186,11 @@ def _report_error(inspection: Inspected, part: ToolPart, message: str, spellings
             guess = fields.nearest(misspelt[0], [first, *spellings])
             inspection.add("NW202", at, f"{part.kind}: unknown field '{misspelt[0]}'{guess}")
         else:
-            inspection.add("NW203", inspection.playbook.at(part.path), f"{part.kind}: {text}")
+            inspection.add("NW203", part.path, f"{part.kind}: {text}")
         return
-    quoted = next((place for name in named if (place := inspection.playbook.below(part.path, name)) is not None), None)
+    quoted = next((found for name in named if (found := inspection.playbook.below(part.path, name)) is not None), None)
     found = _place_of_field(inspection, part, first, spellings) or quoted
-    inspection.add("NW204", found or inspection.playbook.at(part.path), f"{part.kind}: {text}")
+    inspection.add("NW204", found or part.path, f"{part.kind}: {text}")
 
 
 def _report_warning(
@@ -218,13 +202,11 @@ def _report_warning(
     first = named[0] if named else "retry"
     if "unknown field" in message:
         path: Path = (*part.path, *first.split(".", 1)) if first.startswith("spec.") else (*part.path, first)
-        guess = "did you mean" in message
-        text = message.replace(" is ignored", "") if guess else message
-        severity: Severity | None = None if guess else "warning"
-        inspection.add("NW202", inspection.playbook.key(path), text, severity=severity)
+        is_guessed = "did you mean" in message
+        text = message.replace(" is ignored", "") if is_guessed else message
+        inspection.add("NW202", inspection.playbook.key(path), text, is_warning=not is_guessed)
     elif not templated:  # what is ignored depends on other values
-        found = _place_of_field(inspection, part, first, spellings)
-        inspection.add("NW205", found or inspection.playbook.at(part.path), message)
+        inspection.add("NW205", _place_of_field(inspection, part, first, spellings) or part.path, message)
 
 
 def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | None:
