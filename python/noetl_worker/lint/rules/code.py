@@ -23,6 +23,10 @@ _TEMPLATE: Final = re.compile(r"\{\{[^{}]*\}\}|\{%[^{}%]*%\}")
 _AT: Final = re.compile(r"^(?:script does not parse: )?(.*?) \(line (\d+), position \d+\)$", re.DOTALL)
 _SHELLS: Final = frozenset({"sh", "bash", "dash"})
 _UNCLOSED: Final = ("Unterminated quoted string", 'while looking for matching `"', "while looking for matching `'")
+_PART_OF_SHELL: Final = re.compile(
+    r"""\\. | '[^']*' | "(?:\\.|[^"\\])*" | (?<!\S)\#[^\n]* | (?P<open>['"])""", re.DOTALL | re.VERBOSE
+)
+"""A sign that is escaped, what is in quotes, a comment; `open`: a quote that is not closed."""
 _SHELL_S: Final = 5.0
 _RHAI_S: Final = 5.0
 _SECRET_NAME: Final = re.compile(
@@ -135,24 +139,8 @@ def _check_command(inspection: Inspected, path: Path, command: str, shell: str) 
 
 def _line_of_open_quote(text: str) -> int:
     """Where the quote that is open at the end begins."""
-    opened, start, line, index = "", 1, 1, 0
-    while index < len(text):
-        sign = text[index]
-        line += sign == "\n"
-        if sign == "\\" and opened != "'":
-            index += 1
-            line += text[index : index + 1] == "\n"
-        elif opened:
-            opened = "" if sign == opened else opened
-        elif sign in "'\"":
-            opened, start = sign, line
-        elif sign == "#" and (index == 0 or text[index - 1].isspace()):
-            index = text.find("\n", index)
-            if index < 0:
-                break
-            line += 1
-        index += 1
-    return start
+    opened = next((found for found in _PART_OF_SHELL.finditer(text) if found["open"]), None)
+    return text.count("\n", 0, opened.start()) + 1 if opened is not None else 1
 
 
 # ── secrets ─────────────────────────────────────────────────────────────────────────────────────
