@@ -144,24 +144,22 @@ class Router:
         Raises:
             PlaybookError: the step alone is a loop, and what it is given has no items for it.
         """
-        decision = Decision()
+        turn = _Turn(self._form, execution)
         if alone is not None and execution.playbook is not None:
             for name, value in alone.results(execution.playbook).items():
                 self._form.keep(execution, name, CommandOutcome(name, True, value))
             execution.playbook = alone.of(execution.playbook)
         first = execution.playbook.first if execution.playbook is not None else None
         if first is not None:
-            event = {"name": "command_creation", "step": first.name, "payload": {}}
-            self._enter(execution, first, self._form.scope(execution, output=None, event=event), None, decision)
-        if alone is not None and first is not None and first.loop is not None and not decision.commands:
+            turn.enter(first, turn.scope(None, "command_creation", first), None)
+        if alone is not None and first is not None and first.loop is not None and not turn.decision.commands:
             what = "for what it was given" if alone.names else "give --run last or --with FILE"
             raise PlaybookError(f"--step {first.name}: loop.in gave nothing ({first.loop.collection}): {what}")
-        self._settle(execution, decision)
-        return decision
+        return turn.settled()
 
     def advance(self, execution: Execution, outcome: CommandOutcome) -> Decision:
         """What follows the end of a command."""
-        decision = Decision()
+        turn = _Turn(self._form, execution)
         self._form.begin_event(execution)
         position = None
         if outcome.command_ref is not None:
@@ -178,48 +176,72 @@ class Router:
             execution.current_step = step.name
             execution.ends_with_a_sequence = step.is_sequence
             if position is not None:
-                self._advance_loop(execution, step, position, outcome, decision)
+                turn.advance_loop(step, position, outcome)
             else:
                 self._form.keep(execution, step.name, outcome)
-                self._leave(execution, step, outcome, decision)
-        self._settle(execution, decision)
-        return decision
+                turn.leave(step, outcome)
+        return turn.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
         """A command failed for good and nothing follows it (`command.failed` without a `call.error`)."""
-        decision = Decision()
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
         execution.current_step = step or execution.current_step
         if execution.positions.pop(command_ref, None) is not None and step is not None:
             execution.loops.pop(step, None)
-        self._settle(execution, decision)
+        return _Turn(self._form, execution).settled()
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One decision while it is made."""
+
+    form: Form
+    execution: Execution
+    decision: Decision = field(default_factory=Decision)
+
+    def scope(
+        self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue
+    ) -> dict[str, JsonValue]:
+        """What templates see at an event of this name."""
+        output = outcome.output if outcome is not None else None
+        return self.form.scope(
+            self.execution, output=output, event={"name": event, "step": step.name, "payload": payload}
+        )
+
+    def settled(self) -> Decision:
+        execution, decision = self.execution, self.decision
+        is_idle = not decision.commands and not execution.open_commands and not execution.loops
+        stays = decision.leads_nowhere and not execution.is_failed
+        decision.is_over = is_idle and not stays
+        execution.stands_still = is_idle and stays
         return decision
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────
 
-    def _leave(self, execution: Execution, step: Step, outcome: CommandOutcome, decision: Decision) -> None:
+    def leave(self, step: Step, outcome: CommandOutcome) -> None:
         """Step `set`, then the arcs, then each chosen arc's `set` and target (order: protocol/tasks.md#results)."""
+        execution, decision = self.execution, self.decision
         if step.name not in execution.completed_steps:
             execution.completed_steps.append(step.name)
-        event = {"name": outcome.event_type, "step": step.name, "payload": {"response": outcome.value}}
-        if step.loop is None or not self._form.sets_after_each_item:
-            self._form.set_of_step(execution, step.set, self._form.scope(execution, output=outcome.output, event=event))
-        if self._form.ctx_beats_set:
+        if step.loop is None or not self.form.sets_after_each_item:
+            scope = self.scope(outcome, outcome.event_type, step, response=outcome.value)
+            self.form.set_of_step(execution, step.set, scope)
+        if self.form.ctx_beats_set:
             execution.variables.update(outcome.merged)
-        scope = self._form.scope(execution, output=outcome.output, event=event)
+        scope = self.scope(outcome, outcome.event_type, step, response=outcome.value)
         chosen, passed_over = self._choose(step, scope)
-        decision.notices.extend(self._form.notices_of_choice(execution, chosen, passed_over))
+        decision.notices.extend(self.form.notices_of_choice(execution, chosen, passed_over))
         targets = [arc.step for arc in chosen]
-        decision.leads_nowhere = bool(step.arcs) and not self._form.ends_between_steps
+        decision.leads_nowhere = bool(step.arcs) and not self.form.ends_between_steps
         for index, arc in enumerate(chosen):
-            added = self._form.set_of_arc(execution, arc, scope)
+            added = self.form.set_of_arc(execution, arc, scope)
             target = execution.playbook.steps.get(arc.step) if execution.playbook is not None else None
             if target is None:  # `end`, or a name that the real plane skips as well (recorded: missing-step)
                 decision.leads_nowhere = False
                 continue
-            if not self._form.may_enter(execution, target):
+            if not self.form.may_enter(execution, target):
                 continue
             decision.leads_nowhere = False  # unless the step that is entered does
             trigger = Trigger(
@@ -229,9 +251,7 @@ class Router:
                 fanout=targets if len(targets) > 1 else (),
                 target_index=index,
             )
-            created = {"name": "command_creation", "step": target.name, "payload": {}}
-            seen = {**self._form.scope(execution, output=outcome.output, event=created), **added}
-            self._enter(execution, target, seen, trigger, decision)
+            self.enter(target, {**self.scope(outcome, "command_creation", target), **added}, trigger)
 
     def _choose(self, step: Step, scope: Mapping[str, JsonValue]) -> tuple[list[Arc], list[Arc]]:
         chosen: list[Arc] = []
@@ -239,141 +259,106 @@ class Router:
         for index, arc in enumerate(step.arcs):
             is_taken = step.mode == "exclusive" and bool(chosen)
             where = f"step '{step.name}', next.arcs[{index}].when"
-            if not is_taken and holds(arc.when, scope, where, self._form.dialect):
+            if not is_taken and holds(arc.when, scope, where, self.form.dialect):
                 chosen.append(arc)
             else:
                 passed_over.append(arc)
         return chosen, passed_over
 
-    def _enter(
-        self,
-        execution: Execution,
-        step: Step,
-        scope: Mapping[str, JsonValue],
-        trigger: Trigger | None,
-        decision: Decision,
-    ) -> None:
+    def enter(self, step: Step, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
         if step.name == END and step.tool is None:
             return
-        execution.entered.add(step.name)
-        if self._form.is_passed_over(step, scope):
-            decision.notices.append(Notice("step.skipped", step.name, "SKIPPED", {"status": "SKIPPED"}))
-            self._pass_through(execution, step, trigger, decision)
+        self.execution.entered.add(step.name)
+        if self.form.is_passed_over(step, scope):
+            self.decision.notices.append(Notice("step.skipped", step.name, "SKIPPED", {"status": "SKIPPED"}))
+            self._pass_through(step, trigger)
         elif step.loop is not None and step.tool is not None:
-            self._enter_loop(execution, step, scope, trigger, decision)
+            self._enter_loop(step, step.loop, scope, trigger)
         elif step.tool is not None:
-            decision.commands.append(StepCommand(step, scope, None, trigger))
+            self.decision.commands.append(StepCommand(step, scope, None, trigger))
         elif trigger is None:  # recorded (tool-missing-status): RUNNING for ever
-            decision.leads_nowhere = True
-            execution.error = f"step '{step.name}': the first step has no tool"
+            self._stand_still(f"step '{step.name}': the first step has no tool")
         else:
-            self._pass_through(execution, step, trigger, decision)
+            self._pass_through(step, trigger)
 
-    def _pass_through(self, execution: Execution, step: Step, trigger: Trigger | None, decision: Decision) -> None:
-        decision.passes += 1
-        if decision.passes > _MAX_PASSES:
-            execution.is_failed = True
-            execution.error = f"step '{step.name}' leads back to itself without ever running a tool"
+    def _stand_still(self, error: str) -> None:
+        self.decision.leads_nowhere = True
+        self.execution.error = error
+
+    def _pass_through(self, step: Step, trigger: Trigger | None) -> None:
+        self.decision.passes += 1
+        if self.decision.passes > _MAX_PASSES:
+            self.execution.is_failed = True
+            self.execution.error = f"step '{step.name}' leads back to itself without ever running a tool"
             return
         request_id = trigger.batch_request_id if trigger is not None else None
-        self._leave(execution, step, CommandOutcome(step.name, True, None, batch_request_id=request_id), decision)
+        self.leave(step, CommandOutcome(step.name, True, None, batch_request_id=request_id))
 
     # ── loops ───────────────────────────────────────────────────────────────────────────────────
 
-    def _enter_loop(
-        self,
-        execution: Execution,
-        step: Step,
-        scope: Mapping[str, JsonValue],
-        trigger: Trigger | None,
-        decision: Decision,
-    ) -> None:
-        assert step.loop is not None
-        rendered = render_fields(step.loop.collection, scope, self._form.dialect)
-        items = self._form.items(step.loop.collection, rendered)
+    def _enter_loop(self, step: Step, loop: Loop, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
+        execution = self.execution
+        items = self.form.items(loop.collection, render_fields(loop.collection, scope, self.form.dialect))
         if items is None:
-            execution.is_failed |= self._form.fails_without_list
-            decision.leads_nowhere = not self._form.fails_without_list
-            execution.error = f"step '{step.name}': loop.in is not a list: {step.loop.collection}"
+            execution.is_failed |= self.form.fails_without_list
+            self.decision.leads_nowhere = not self.form.fails_without_list
+            execution.error = f"step '{step.name}': loop.in is not a list: {loop.collection}"
             return
         execution.loop_count += 1
         run = LoopRun(
-            iterator=step.loop.iterator,
+            iterator=loop.iterator,
             epoch_id=f"loop_{execution.execution_id}_{execution.loop_count}",
             items=items,
-            is_parallel=step.loop.is_parallel,
-            limit=self._form.in_flight(step.loop, len(items)),
-            next_index=step.loop.only or 0,
-            end=len(items) if step.loop.only is None else step.loop.only + 1,
+            is_parallel=loop.is_parallel,
+            limit=self.form.in_flight(loop, len(items)),
+            next_index=loop.only or 0,
+            end=len(items) if loop.only is None else loop.only + 1,
         )
-        execution.loops[step.name] = run
-        request_id = trigger.batch_request_id if trigger is not None else None
         if items:
-            self._fill(run, step, scope, trigger, decision)
+            execution.loops[step.name] = run
+            self._fill(run, step, scope, trigger)
         elif trigger is None:  # recorded (loop-empty-status-final), seen on the real Rust plane: RUNNING for ever
-            execution.loops.pop(step.name)
-            decision.leads_nowhere = True
-            execution.error = f"step '{step.name}': the first step is a loop without items"
-        elif self._form.goes_on_after_no_items:
-            self._close_loop(execution, step, run, request_id, decision)
-        else:
-            execution.loops.pop(step.name)
+            self._stand_still(f"step '{step.name}': the first step is a loop without items")
+        elif self.form.goes_on_after_no_items:
+            self._close_loop(step, run, trigger.batch_request_id)
 
-    def _fill(
-        self,
-        run: LoopRun,
-        step: Step,
-        scope: Mapping[str, JsonValue],
-        trigger: Trigger | None,
-        decision: Decision,
-    ) -> None:
+    def _fill(self, run: LoopRun, step: Step, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
         """Issue items up to the loop's limit."""
         while run.in_flight < run.limit and run.next_index < run.end and not run.is_stopped:
             position = Position(run.next_index, run.items[run.next_index], run)
-            decision.commands.append(StepCommand(step, self._form.with_item(scope, position), position, trigger))
+            seen = self.form.with_item(scope, position)
+            self.decision.commands.append(StepCommand(step, seen, position, trigger))
             run.next_index += 1
             run.in_flight += 1
 
-    def _advance_loop(
-        self, execution: Execution, step: Step, position: Position, outcome: CommandOutcome, decision: Decision
-    ) -> None:
+    def advance_loop(self, step: Step, position: Position, outcome: CommandOutcome) -> None:
         run = position.run
         run.in_flight -= 1
-        run.results[position.index] = self._form.loop_item(outcome)
+        run.results[position.index] = self.form.loop_item(outcome)
         if outcome.fails_execution:
             run.failed += 1
-        self._form.keep_item(execution, step.name, outcome)
-        event = {"name": "loop_init", "step": step.name, "payload": {}}
-        if self._form.sets_after_each_item:
-            self._form.set_of_step(execution, step.set, self._form.scope(execution, output=outcome.output, event=event))
+        self.form.keep_item(self.execution, step.name, outcome)
+        if self.form.sets_after_each_item:
+            self.form.set_of_step(self.execution, step.set, self.scope(outcome, "loop_init", step))
         if run.is_over:
-            self._close_loop(execution, step, run, outcome.batch_request_id, decision)
+            self._close_loop(step, run, outcome.batch_request_id)
             return
-        scope = self._form.scope(execution, output=outcome.output, event=event)
         trigger = Trigger(outcome.event_type, step.name, outcome.batch_request_id)
-        self._fill(run, step, scope, trigger, decision)
+        self._fill(run, step, self.scope(outcome, "loop_init", step), trigger)
 
-    def _close_loop(
-        self, execution: Execution, step: Step, run: LoopRun, request_id: int | None, decision: Decision
-    ) -> None:
+    def _close_loop(self, step: Step, run: LoopRun, request_id: int | None) -> None:
         """All items are back. After a failed item nothing follows (recorded: loop-item-fails)."""
+        execution = self.execution
         execution.loops.pop(step.name, None)
-        value = self._form.keep_loop(execution, step.name, run)
+        value = self.form.keep_loop(execution, step.name, run)
         execution.last_result = value
         if run.failed:
             if step.name not in execution.completed_steps:
                 execution.completed_steps.append(step.name)
             return
-        if self._form.reports_end_of_loop:
-            decision.notices.append(Notice("loop.done", step.name, "completed", {"status": "COMPLETED"}))
-        outcome = CommandOutcome(step.name, True, value, event_type="loop.done", batch_request_id=request_id)
-        self._leave(execution, step, outcome, decision)
-
-    def _settle(self, execution: Execution, decision: Decision) -> None:
-        is_idle = not decision.commands and not execution.open_commands and not execution.loops
-        stays = decision.leads_nowhere and not execution.is_failed
-        decision.is_over = is_idle and not stays
-        execution.stands_still = is_idle and stays
+        if self.form.reports_end_of_loop:
+            self.decision.notices.append(Notice("loop.done", step.name, "completed", {"status": "COMPLETED"}))
+        self.leave(step, CommandOutcome(step.name, True, value, event_type="loop.done", batch_request_id=request_id))
 
 
 def names_set(block: Mapping[str, JsonValue]) -> Iterator[tuple[list[str], JsonValue]]:
