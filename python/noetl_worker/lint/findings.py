@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from noetl_worker.dev.positions import Path, Place, PlaybookText
 from noetl_worker.lint.codes import CODES, Severity
-from noetl_worker.lint.positions import Path, Place, PlaybookText
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.registry import Registry
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from noetl_worker.dev.positions import read_text
 from noetl_worker.lint.findings import Inspected, Mistake
-from noetl_worker.lint.positions import read_text
 from noetl_worker.lint.rules.code import check_code
 from noetl_worker.lint.rules.flow import check_flow
 from noetl_worker.lint.rules.planes import check_planes

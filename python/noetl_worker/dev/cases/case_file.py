@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from noetl_worker import yaml_text
-from noetl_worker.dev.cases.differences import inner
 from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml, text_of
+from noetl_worker.dev.positions import Path as TextPath
+from noetl_worker.dev.positions import PlaybookText, read_text
 from noetl_worker.dev.session import load_document
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import JsonValue
@@ -33,8 +31,9 @@ class PlaybookCase:
     """The playbook with the case's workload."""
     stand_ins: Mapping[str, Mapping[str, JsonValue]]
     expected: Mapping[str, JsonValue]
-    node: yaml.Node | None = field(repr=False)
-    """Of what is expected."""
+    text: PlaybookText = field(repr=False)
+    path: TextPath
+    """Of what is expected, in the text of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +82,17 @@ def _files_of(path: Path) -> list[Path]:
 def _read(file: Path) -> CaseFile:
     text = text_of(file)
     try:
-        document, node = parse_yaml(text), yaml.compose(text, yaml_text.JsonLoader)
+        document, reader = parse_yaml(text), _CaseReader(file, read_text(text))
     except PlaybookError as error:
         raise PlaybookError(f"{file}: {error}") from error
-    reader = _CaseReader(file)
-    for again, first in yaml_text.duplicate_keys(node):
-        text = f"key {again.value!r} is there twice; it stands in line {first.start_mark.line + 1} too"
-        raise reader.error(again, text)
-    given = reader.object(document, node, "a file of cases", ("playbook", "cases"))
+    for key, again, first in reader.text.duplicates:
+        raise PlaybookError(f"{file}:{again.line}: key {key!r} is there twice; it stands in line {first.line} too")
+    given = reader.object(document, (), "a file of cases", ("playbook", "cases"))
     playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _beside(file)
-    _, node = inner(node, "cases")
     cases = given.get("cases")
     if not isinstance(cases, list) or not cases:
-        raise reader.error(node, "`cases` is a list of at least one case")
-    return CaseFile(file, playbook, list(reader.cases(cases, node, playbook)))
+        raise reader.error(("cases",), "`cases` is a list of at least one case")
+    return CaseFile(file, playbook, list(reader.cases(cases, playbook)))
 
 
 def _beside(file: Path) -> Path:
@@ -108,65 +104,61 @@ def _beside(file: Path) -> Path:
 
 
 class _CaseReader:
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, text: PlaybookText) -> None:
+        self._file, self.text = file, text
 
-    def error(self, node: yaml.Node | None, text: str) -> PlaybookError:
-        line = node.start_mark.line + 1 if node is not None else 1
-        return PlaybookError(f"{self._file}:{line}: {text}")
+    def error(self, path: TextPath, reason: str) -> PlaybookError:
+        return PlaybookError(f"{self._file}:{self.text.at(path).line}: {reason}")
 
-    def object(
-        self, value: JsonValue, node: yaml.Node | None, what: str, known: Collection[str]
-    ) -> Mapping[str, JsonValue]:
+    def _error_of_key(self, path: TextPath, reason: str) -> PlaybookError:
+        return PlaybookError(f"{self._file}:{self.text.key(path).line}: {reason}")
+
+    def object(self, value: JsonValue, path: TextPath, what: str, known: Collection[str]) -> Mapping[str, JsonValue]:
         if not isinstance(value, dict):
-            raise self.error(node, f"{what} is an object with {', '.join(known)}")
+            raise self.error(path, f"{what} is an object with {', '.join(known)}")
         for key in value:
             if key not in known:
-                line, _ = inner(node, key)
                 guess = nearest(str(key), list(known)) or f"; it has {', '.join(known)}"
-                raise PlaybookError(f"{self._file}:{line}: {what}: {key!r} is unknown{guess}")
+                raise self._error_of_key((*path, key), f"{what}: {key!r} is unknown{guess}")
         return value
 
-    def cases(self, cases: Sequence[JsonValue], node: yaml.Node | None, playbook: Path) -> Iterator[PlaybookCase]:
+    def cases(self, cases: Sequence[JsonValue], playbook: Path) -> Iterator[PlaybookCase]:
         for number, value in enumerate(cases):
-            line, at = inner(node, number)
-            case = self.object(value, at, "a case", ("name", "workload", "stand_ins", "expect"))
+            path: TextPath = ("cases", number)
+            case = self.object(value, path, "a case", ("name", "workload", "stand_ins", "expect"))
             if "expect" not in case:
-                raise self.error(at, f"a case needs `expect`, for example {{outcome: {OUTCOMES[0]}}}")
-            document = self._document(case.get("workload") or {}, inner(at, "workload"), playbook)
+                raise self.error(path, f"a case needs `expect`, for example {{outcome: {OUTCOMES[0]}}}")
+            document = self._document(case.get("workload") or {}, (*path, "workload"), playbook)
             steps = list(Playbook.of(document).steps)
-            _, below = inner(at, "stand_ins")
-            stand_ins = self.object(case.get("stand_ins") or {}, below, "stand_ins", steps)
+            stand_ins = self.object(case.get("stand_ins") or {}, (*path, "stand_ins"), "stand_ins", steps)
             for step, given in stand_ins.items():
-                what = self.object(given, inner(below, step)[1], "a stand-in", ("result", "error"))
+                place = (*path, "stand_ins", step)
+                what = self.object(given, place, "a stand-in", ("result", "error"))
                 if not isinstance(error := what.get("error", ""), str):
                     text = f"`error` of a stand-in is a text, and YAML reads this as {json.dumps(error, default=str)}"
-                    raise self.error(inner(below, step)[1], f"{text}: put it in quotes")
-            _, below = inner(at, "expect")
-            expected = self._expected(case["expect"], below, steps)
-            name = str(case.get("name") or f"case {number + 1}")
-            yield PlaybookCase(name, line, document, {**stand_ins}, expected, below)
+                    raise self.error(place, f"{text}: put it in quotes")
+            expected = self._expected(case["expect"], (*path, "expect"), steps)
+            name, line = str(case.get("name") or f"case {number + 1}"), self.text.key(path).line
+            yield PlaybookCase(name, line, document, {**stand_ins}, expected, self.text, (*path, "expect"))
 
-    def _document(self, workload: JsonValue, place: tuple[int, yaml.Node | None], playbook: Path) -> dict[str, Any]:
+    def _document(self, workload: JsonValue, path: TextPath, playbook: Path) -> dict[str, Any]:
         if not isinstance(workload, dict):
-            raise self.error(place[1], "`workload` is an object of names and values")
+            raise self.error(path, "`workload` is an object of names and values")
         try:
             return load_document(playbook, workload, source="workload")[1]
         except PlaybookError as error:
-            raise PlaybookError(f"{self._file}:{place[0]}: {error}") from error
+            raise self._error_of_key(path, str(error)) from error
 
-    def _expected(self, value: JsonValue, node: yaml.Node | None, steps: Collection[str]) -> Mapping[str, JsonValue]:
-        expected = self.object(value, node, "expect", ("outcome", "steps", "results", "result", "error"))
-        line, at = inner(node, "outcome")
+    def _expected(self, value: JsonValue, path: TextPath, steps: Collection[str]) -> Mapping[str, JsonValue]:
+        expected = self.object(value, path, "expect", ("outcome", "steps", "results", "result", "error"))
         if expected.get("outcome", OUTCOMES[0]) not in OUTCOMES:
-            raise PlaybookError(f"{self._file}:{line}: an outcome is one of {', '.join(OUTCOMES)}")
-        _, at = inner(node, "results")
-        self.object(expected.get("results", {}), at, "results", steps)
-        _, at = inner(node, "steps")
+            raise self._error_of_key((*path, "outcome"), f"an outcome is one of {', '.join(OUTCOMES)}")
+        self.object(expected.get("results", {}), (*path, "results"), "results", steps)
         ran = expected.get("steps", [])
         if not isinstance(ran, list):
-            raise self.error(at, "`steps` is a list of names")
+            raise self.error((*path, "steps"), "`steps` is a list of names")
         for number, step in enumerate(ran):
             if step not in steps:
-                raise self.error(inner(at, number)[1], f"no step is named {step!r}{nearest(str(step), list(steps))}")
+                guess = nearest(str(step), list(steps))
+                raise self.error((*path, "steps", number), f"no step is named {step!r}{guess}")
         return expected

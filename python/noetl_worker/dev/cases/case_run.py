@@ -11,7 +11,7 @@ from typing import Final
 import yaml
 
 from noetl_worker.dev.cases.case_file import OUTCOMES, CaseFile, PlaybookCase
-from noetl_worker.dev.cases.differences import Difference, differences, inner
+from noetl_worker.dev.cases.differences import Difference, differences
 from noetl_worker.dev.cases.stand_in import with_stand_ins
 from noetl_worker.dev.credential_files import credentials_beside
 from noetl_worker.dev.event_log import LoggedEvent
@@ -97,27 +97,21 @@ async def _run(
 
 
 def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator[Difference]:
-    expected, node = _without_secrets(case.expected), case.node
-    outcome = execution.status.lower()
-    if expected.get("outcome", OUTCOMES[0]) != outcome:
-        line, _ = inner(node, "outcome")
-        wanted = expected.get("outcome", OUTCOMES[0])
-        yield from differences(wanted, outcome, name="outcome", line=line, node=None)
+    expected = {"outcome": OUTCOMES[0], **_without_secrets(case.expected)}
     actual: dict[str, JsonValue] = {
+        "outcome": execution.status.lower(),
         "steps": list(seen.results),
         "results": {step: seen.result_of(step) for step in seen.results},
         "result": execution.last_result,
     }
     for name, value in actual.items():
         if name in expected:
-            line, below = inner(node, name)
-            yield from differences(expected[name], value, name=name, line=line, node=below)
+            yield from differences(expected[name], value, name=name, text=case.text, path=(*case.path, name))
     if "error" in expected:
         errors = [*seen.errors, *filter(None, [execution.error])]
         if not any(str(expected["error"]) in text for text in errors):
-            line, _ = inner(node, "error")
             there = [f"+ {text}" for text in dict.fromkeys(errors)] or ["there was no error"]
-            yield Difference(line, "error", (f"- {expected['error']}", *there))
+            yield Difference(case.text.key((*case.path, "error")).line, "error", (f"- {expected['error']}", *there))
 
 
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from difflib import ndiff
 from typing import Final
 
-import yaml
-
+from noetl_worker.dev.positions import Path, PlaybookText
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
@@ -27,36 +26,29 @@ class Difference:
         return [f"{file}:{self.line}: {self.name}", *(f"  {text}" for text in self.details)]
 
 
-def inner(node: yaml.Node | None, key: object) -> tuple[int, yaml.Node | None]:
-    """The line of this key or place, from 1, and what stands there; the line around it where it is not written."""
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            if name.value == str(key):
-                return name.start_mark.line + 1, value
-    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-        return node.value[key].start_mark.line + 1, node.value[key]
-    return (node.start_mark.line + 1 if node is not None else 1), None
-
-
 def differences(
-    expected: JsonValue, actual: JsonValue, *, name: str, line: int, node: yaml.Node | None
+    expected: JsonValue, actual: JsonValue, *, name: str, text: PlaybookText, path: Path
 ) -> Iterator[Difference]:
-    """An object may have more keys than are expected of it; all else is the same, or differs."""
+    """An object may have more keys than are expected of it; all else is the same, or differs.
+
+    Args:
+        text, path: where it is expected.
+    """
     if isinstance(expected, dict) and isinstance(actual, dict):
         for key, value in expected.items():
-            at, below = inner(node, key)
+            inside = (*path, key)
             if key in actual:
-                yield from differences(value, actual[key], name=f"{name}.{key}", line=at, node=below)
+                yield from differences(value, actual[key], name=f"{name}.{key}", text=text, path=inside)
             else:
                 there = ", ".join(map(str, actual)) or "nothing"
-                guess = nearest(str(key), list(map(str, actual))) or ""
-                yield Difference(at, f"{name}.{key}", (f"it is not there{guess}; there is {there}",))
+                guess = nearest(str(key), list(map(str, actual)))
+                why = f"it is not there{guess}; there is {there}"
+                yield Difference(text.key(inside).line, f"{name}.{key}", (why,))
     elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         for place, (one, other) in enumerate(zip(expected, actual, strict=True)):
-            at, below = inner(node, place)
-            yield from differences(one, other, name=f"{name}[{place}]", line=at, node=below)
+            yield from differences(one, other, name=f"{name}[{place}]", text=text, path=(*path, place))
     elif expected != actual or isinstance(expected, bool) is not isinstance(actual, bool):
-        yield Difference(line, name, _diff(_written(expected), _written(actual)))
+        yield Difference(text.key(path).line, name, _diff(_written(expected), _written(actual)))
 
 
 def _written(value: JsonValue) -> Sequence[str]:

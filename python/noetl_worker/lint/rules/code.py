@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
+from noetl_worker.dev.outline import ToolPart, texts_below, tools_of
+from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import ToolPart, texts_below, tools_of
-from noetl_worker.lint.positions import Path
 from noetl_worker.secrets.strength import Strength, strength_of
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import spellings_of

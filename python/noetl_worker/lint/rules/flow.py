@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 from noetl_worker.dev.orchestration.playbook import END
+from noetl_worker.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
+from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
-from noetl_worker.lint.positions import Path
 from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.fields import nearest

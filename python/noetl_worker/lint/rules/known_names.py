@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from noetl_worker.lint.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
+from noetl_worker.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
 
 _ALWAYS: Final = frozenset(
     {

@@ -7,9 +7,9 @@ from typing import Final
 from noetl_worker.dev.forms.python_form import ONE_NAME
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds
 from noetl_worker.dev.orchestration.refusals import refused_by_rust
+from noetl_worker.dev.outline import arcs_of, mapping, steps_of, tools_of
+from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import arcs_of, mapping, steps_of, tools_of
-from noetl_worker.lint.positions import Path
 from noetl_worker.lint.rules.template_names import Reading, Word, add_of_word
 
 _UNKNOWN_FILTERS: Final = frozenset({"urlencode"})

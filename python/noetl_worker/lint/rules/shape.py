@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from noetl_worker.dev.orchestration.playbook import END, STEP_FIELDS
+from noetl_worker.dev.outline import StepPart, arcs_of, mapping, steps_of, tools_of
+from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import StepPart, arcs_of, mapping, steps_of, tools_of
-from noetl_worker.lint.positions import Path
 from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
 from noetl_worker.tools.fields import nearest
 

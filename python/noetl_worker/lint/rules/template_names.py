@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 from jinja2 import TemplateAssertionError, meta, nodes
 from jinja2 import TemplateError as JinjaError
 
+from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.positions import Path
 from noetl_worker.templates.limits import COUNTED
 from noetl_worker.templates.sandbox import LENIENT
 

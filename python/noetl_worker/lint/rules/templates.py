@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
+from noetl_worker.dev.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
 from noetl_worker.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
 from noetl_worker.lint.rules.template_names import Chain, Reading, Word, add_of_word, read_template
 from noetl_worker.templates.sandbox import LENIENT

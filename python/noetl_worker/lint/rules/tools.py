@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.dev.orchestration.playbook import known_kinds
+from noetl_worker.dev.outline import ToolPart, mapping, names_in, policy_of, tools_of
+from noetl_worker.dev.positions import Path, Place
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.lint.findings import Inspected
-from noetl_worker.lint.outline import ToolPart, mapping, names_in, policy_of, tools_of
-from noetl_worker.lint.positions import Path, Place
 from noetl_worker.templates.template import has_template
 from noetl_worker.testing.context import tool_context
 from noetl_worker.tools import fields, policy

@@ -1,4 +1,4 @@
-"""A playbook's text, its values, and the line and column of each.
+"""The text of a playbook, or of its cases: its values, and the line and column of each.
 
 The marks are those of PyYAML's C parser: 0.1 ms for a playbook of 1 kB, where ruamel.yaml takes 4 ms.
 """
@@ -60,6 +60,15 @@ class PlaybookText:
 
     def has(self, path: Path) -> bool:
         return path in self._nodes
+
+    def first_line(self, path: Path) -> int | None:
+        """Of a text; None where its lines are not lines of the file."""
+        node = self._nodes.get(path)
+        if not isinstance(node, yaml.ScalarNode):
+            return None
+        if node.style == "|":
+            return node.start_mark.line + 2
+        return node.start_mark.line + 1 if node.start_mark.line == node.end_mark.line else None
 
     def read_otherwise(self, path: Path) -> Iterator[tuple[str, JsonValue, Place]]:
         """As it is written below a path, as YAML reads it, and where: `no` is false."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from noetl_worker.lint.positions import Path
+from noetl_worker.dev.positions import Path
 from noetl_worker.models.wire import JsonValue
 
 
@@ -70,7 +70,7 @@ def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
 def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
     """Of the steps and of the workbook, each task of a list too."""
     for step in steps_of(document):
-        yield from _tools((*step.path, "tool"), step.value.get("tool"))
+        yield from tools_of_step(step)
     for index, entry in enumerate(_list(document.get("workbook"))):
         yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
 
@@ -80,6 +80,10 @@ def policy_of(tool: ToolPart) -> tuple[Path, Any]:
     if "policy" in spec:
         return (*tool.path, "spec", "policy"), spec["policy"]
     return (*tool.path, "policy"), tool.config.get("policy")
+
+
+def tools_of_step(step: StepPart) -> Iterator[ToolPart]:
+    return _tools((*step.path, "tool"), step.value.get("tool"))
 
 
 def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
