@@ -73,69 +73,59 @@ def read_template(path: Path, text: str) -> Reading:
     reading.tree = tree
     with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
         reading.free = frozenset(meta.find_undeclared_variables(tree))
-    for child in tree.body:
-        _visit(child, reading, may_be_missing=False)
+    reading.filters = [Word(one.name, one.lineno) for one in tree.find_all(nodes.Filter) if one.name != COUNTED]
+    reading.tests = [Word(one.name, one.lineno) for one in tree.find_all(nodes.Test)]
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr):
+            reading.methods.append(Word(call.node.attr, call.lineno))
+        elif isinstance(call.node, nodes.Name):
+            reading.functions.append(Word(call.node.name, call.lineno))
+    reading.chains = list(_chains(tree, may_be_missing=False))
     return reading
 
 
-def _visit(node: nodes.Node, reading: Reading, *, may_be_missing: bool) -> None:
+def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
     if isinstance(node, (nodes.Name, nodes.Getattr, nodes.Getitem)):
-        _visit_chain(node, reading, may_be_missing=may_be_missing)
-        return
-    if isinstance(node, nodes.Filter) and node.name != COUNTED:
-        reading.filters.append(Word(node.name, node.lineno))
-    elif isinstance(node, nodes.Test):
-        reading.tests.append(Word(node.name, node.lineno))
+        yield from _chain(node, may_be_missing=may_be_missing)
     elif isinstance(node, nodes.Call):
         if isinstance(node.node, nodes.Getattr):
-            reading.methods.append(Word(node.node.attr, node.lineno))
-            _visit(node.node.node, reading, may_be_missing=may_be_missing)
-        elif isinstance(node.node, nodes.Name):
-            reading.functions.append(Word(node.node.name, node.lineno))
-        else:
-            _visit(node.node, reading, may_be_missing=may_be_missing)
-        for child in (*node.args, *node.kwargs):
-            _visit(child, reading, may_be_missing=False)
-        return
-    for child, missing in _children(node, may_be_missing):
-        _visit(child, reading, may_be_missing=missing)
-
-
-def _children(node: nodes.Node, may_be_missing: bool) -> Iterator[tuple[nodes.Node, bool]]:
-    """Each with whether what it reads may be missing."""
-    if isinstance(node, nodes.Filter):
-        asked: nodes.Node | None = node.node
-        is_allowed = may_be_missing or node.name in _GIVES_WAY
-    elif isinstance(node, nodes.Test):
-        asked, is_allowed = node.node, node.name in _ASKS
-    elif isinstance(node, nodes.Or):
-        asked, is_allowed = node.left, True
-    elif isinstance(node, nodes.CondExpr):
-        asked, is_allowed = node.test, True
+            yield from _chains(node.node.node, may_be_missing=may_be_missing)
+        elif not isinstance(node.node, nodes.Name):
+            yield from _chains(node.node, may_be_missing=may_be_missing)
+        for given in (*node.args, *node.kwargs):
+            yield from _chains(given, may_be_missing=False)
     else:
-        asked, is_allowed = None, False
-    for child in node.iter_child_nodes():
-        yield child, is_allowed if child is asked else may_be_missing
+        asked, is_allowed = _asked(node, may_be_missing=may_be_missing)
+        for child in node.iter_child_nodes():
+            yield from _chains(child, may_be_missing=is_allowed if child is asked else may_be_missing)
 
 
-def _visit_chain(node: nodes.Expr, reading: Reading, *, may_be_missing: bool) -> None:
+def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
+    """The part of an expression that it asks for, and whether that may be missing."""
+    if isinstance(node, nodes.Filter):
+        return node.node, may_be_missing or node.name in _GIVES_WAY
+    if isinstance(node, nodes.Test):
+        return node.node, node.name in _ASKS
+    if isinstance(node, nodes.Or):
+        return node.left, True
+    if isinstance(node, nodes.CondExpr):
+        return node.test, True
+    return None, False
+
+
+def _chain(node: nodes.Expr, *, may_be_missing: bool) -> Iterator[Chain]:
     names: list[str] = []
-    line = node.lineno
-    inner: nodes.Expr = node
-    while True:
+    inner = node
+    while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
         if isinstance(inner, nodes.Getattr):
             names.append(inner.attr)
-        elif isinstance(inner, nodes.Getitem):
-            if isinstance(inner.arg, nodes.Const) and isinstance(inner.arg.value, str):
-                names.append(inner.arg.value)
-            else:
-                names.clear()  # what is below an item of a list is not known
-                _visit(inner.arg, reading, may_be_missing=False)
+        elif isinstance(inner.arg, nodes.Const) and isinstance(inner.arg.value, str):
+            names.append(inner.arg.value)
         else:
-            break
+            names.clear()  # what is below an item of a list is not known
+            yield from _chains(inner.arg, may_be_missing=False)
         inner = inner.node
-    if isinstance(inner, nodes.Name):
-        if inner.ctx == "load":
-            reading.chains.append(Chain((inner.name, *reversed(names)), line, may_be_missing))
-    else:
-        _visit(inner, reading, may_be_missing=may_be_missing)
+    if not isinstance(inner, nodes.Name):
+        yield from _chains(inner, may_be_missing=may_be_missing)
+    elif inner.ctx == "load":
+        yield Chain((inner.name, *reversed(names)), node.lineno, may_be_missing)
