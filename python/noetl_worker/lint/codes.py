@@ -44,15 +44,14 @@ def _playbook(*steps: str, head: str = "") -> str:
 
 
 _NOOP: Final = "tool: {kind: noop}"
+_LAST: Final = _step(_NOOP, name="last")
 _WORDS: Final = "workload: {words: [b, a]}\n"
 _SHAPE: Final = (
     Code("NW100", "The file is not YAML", 'workflow: [\n  "step\n', "Close the quote or the bracket."),
     Code(
         "NW101",
         "A key that nothing reads",
-        _playbook(
-            _step(_NOOP, "next:", "  arcs:", '    - {step: last, whn: "{{ start.ok }}"}'), _step(_NOOP, name="last")
-        ),
+        _playbook(_step(_NOOP, "next:", "  arcs:", '    - {step: last, whn: "{{ start.ok }}"}'), _LAST),
         "Write `when`. A key that is like no known one is a warning, but for a step's own.",
     ),
     Code(
@@ -171,10 +170,7 @@ _TEMPLATES: Final = (
     Code(
         "NW308",
         "A `when` that is no condition",
-        _playbook(
-            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}]}"),
-            _step(_NOOP, name="last"),
-        ),
+        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}]}"), _LAST),
         "Write the whole condition into one pair of braces: `\"{{ start.status == 'ok' }}\"`.",
     ),
     Code(
@@ -189,14 +185,14 @@ _FLOW: Final = (
     Code(
         "NW401",
         "A step that nothing reaches",
-        _playbook(_step(_NOOP), _step(_NOOP, name="last")),
+        _playbook(_step(_NOOP), _LAST),
         "Let an arc lead to it: `next: {arcs: [{step: last}]}`.",
         is_warning=True,
     ),
     Code(
         "NW402",
         "An arc that leads nowhere",
-        _playbook(_step(_NOOP, "next: {arcs: [{step: lst}]}"), _step(_NOOP, name="last")),
+        _playbook(_step(_NOOP, "next: {arcs: [{step: lst}]}"), _LAST),
         "Write the name of a step, or `end`.",
     ),
     Code(
@@ -262,10 +258,7 @@ _PLANES: Final = (
     Code(
         "NW505",
         "`output.status` or `output.error` outside of a policy",
-        _playbook(
-            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}]}"),
-            _step(_NOOP, name="last"),
-        ),
+        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}]}"), _LAST),
         "Decide in a rule of a list of tasks, which has both on each plane: there `output` is the result's data alone.",
         plane="rust",
     ),
