@@ -40,13 +40,13 @@ class Reaper:
                 next_sweep = time.monotonic() + self._settings.reaper_interval_s
             await self._dispatcher.flush()
 
-    def recover(self) -> int:
+    def recover(self) -> None:
         """Publish what could not be published when it was issued; the command_id keeps its form."""
         limit = time.time() - self._settings.publish_recovery_delay_s
         lost = [row for row in self._log.commands_in("PENDING") if row.published_at is None and row.issued_at <= limit]
-        return self._republish(lost, as_text=False)
+        self._republish(lost, as_text=False)
 
-    def sweep(self) -> int:
+    def sweep(self) -> None:
         """One run of the Python plane's reaper: republish with the command_id as text."""
         now = time.time()
         waiting = [
@@ -55,19 +55,18 @@ class Reaper:
             if now - (row.published_at or row.issued_at) >= self._settings.pending_retry_s
         ]
         held = [row for row in self._log.commands_in("CLAIMED", "RUNNING") if self._is_abandoned(row, now)]
-        return self._republish([*waiting, *held], as_text=True)
+        self._republish([*waiting, *held], as_text=True)
 
     def _is_abandoned(self, row: CommandRow, now: float) -> bool:
         if now - (row.claimed_at or now) >= self._settings.running_hard_timeout_s:
             return True
         return self._registry.why_lost(row.worker_id, self._settings.worker_stale_s) is not None
 
-    def _republish(self, rows: list[CommandRow], *, as_text: bool) -> int:
+    def _republish(self, rows: list[CommandRow], *, as_text: bool) -> None:
         chosen = [row for row in rows if self._is_alive(row)][: self._settings.reaper_batch]
         for row in chosen:
             self._dispatcher.requeue(row, as_text=as_text)
         self.republished += len(chosen)
-        return len(chosen)
 
     def _is_alive(self, row: CommandRow) -> bool:
         execution = self._executions.get(row.execution_id)
