@@ -6,9 +6,8 @@ document the way the real planes do, which register a playbook with a missing st
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -16,6 +15,7 @@ from typing import Final, Literal
 from noetl_worker import yaml_text
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.tools.fields import nearest
 
 Mode = Literal["exclusive", "inclusive"]
 KINDS: Final = (
@@ -87,7 +87,6 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Playbook:
     path: str
-    name: str
     workload: Mapping[str, JsonValue]
     steps: Mapping[str, Step]
     keychain: Sequence[Mapping[str, JsonValue]] = ()
@@ -96,14 +95,12 @@ class Playbook:
     def of(cls, document: Mapping[str, JsonValue]) -> Playbook:
         """Read a document without judging it: what cannot be read is left out."""
         metadata = fields_of(document.get("metadata"))
-        path = str(metadata.get("path") or metadata.get("name") or "unknown")
         steps: dict[str, Step] = {}
         for item in _list(document.get("workflow")):
             if isinstance(item, dict) and isinstance(item.get("step"), str):
                 steps[item["step"]] = _step(item)
         return cls(
-            path=path,
-            name=str(metadata.get("name") or path),
+            path=str(metadata.get("path") or metadata.get("name") or "unknown"),
             workload=fields_of(document.get("workload")),
             steps=steps,
             keychain=[item for item in _list(document.get("keychain")) if isinstance(item, dict)],
@@ -170,7 +167,7 @@ def load_playbook(text: str, *, source: str = "playbook", kinds: Collection[str]
 
 def _check(document: Mapping[str, JsonValue], kinds: Collection[str]) -> None:
     if "workflow" not in document:
-        raise PlaybookError(f"workflow is missing{_did_you_mean('workflow', document, reverse=True)}")
+        raise PlaybookError(f"workflow is missing{misspelt('workflow', document)}")
     workflow = document["workflow"]
     if not isinstance(workflow, list) or not workflow:
         raise PlaybookError("workflow must be a list with at least one step")
@@ -179,7 +176,7 @@ def _check(document: Mapping[str, JsonValue], kinds: Collection[str]) -> None:
         raise PlaybookError("workload must be a mapping")
     names = _names(workflow)
     if "start" not in names:
-        raise PlaybookError(f"no step is named 'start'{_did_you_mean('start', names)}")
+        raise PlaybookError(f"no step is named 'start'{nearest('start', names)}")
     for item in workflow:
         _check_step(item, names, kinds)
 
@@ -198,11 +195,11 @@ def _names(workflow: Sequence[JsonValue]) -> list[str]:
     return names
 
 
-def _check_step(item: Mapping[str, JsonValue], names: Collection[str], kinds: Collection[str]) -> None:
+def _check_step(item: Mapping[str, JsonValue], names: Sequence[str], kinds: Collection[str]) -> None:
     where = f"step '{item['step']}'"
     for key in item:
         if key not in STEP_FIELDS:
-            raise PlaybookError(f"{where}: unknown field '{key}'{_did_you_mean(key, STEP_FIELDS)}")
+            raise PlaybookError(f"{where}: unknown field '{key}'{nearest(str(key), sorted(STEP_FIELDS))}")
     leads_on = item.get("next") is not None and item["step"] != "start"  # recorded (tool-missing): not from there
     if item.get("tool") is None and not leads_on and item["step"] != END:
         raise PlaybookError(f"{where}: tool is missing; {{kind: noop}} does nothing")
@@ -229,14 +226,14 @@ def _check_tool(tool: JsonValue, where: str, kinds: Collection[str]) -> None:
     if not isinstance(kind, str) or not kind:
         raise PlaybookError(f"{where}.kind is missing")
     if kind not in kinds:
-        raise PlaybookError(f"{where}.kind: no tool is named '{kind}'{_did_you_mean(kind, kinds)}")
+        raise PlaybookError(f"{where}.kind: no tool is named '{kind}'{nearest(kind, sorted(kinds))}")
 
 
 def _check_loop(loop: JsonValue, where: str) -> None:
     if not isinstance(loop, dict):
         raise PlaybookError(f"{where}: loop must be a mapping with 'in' and 'iterator'")
     if "in" not in loop:
-        raise PlaybookError(f"{where}: loop.in is missing{_did_you_mean('in', loop, reverse=True)}")
+        raise PlaybookError(f"{where}: loop.in is missing{misspelt('in', loop)}")
     spec = fields_of(loop.get("spec"))
     mode = spec.get("mode", "sequential")
     if mode not in ("sequential", "parallel"):
@@ -246,33 +243,30 @@ def _check_loop(loop: JsonValue, where: str) -> None:
         raise PlaybookError(f"{where}: loop.spec.max_in_flight must be a whole number of at least 1")
 
 
-def _check_next(following: JsonValue, where: str, names: Collection[str]) -> None:
+def _check_next(following: JsonValue, where: str, names: Sequence[str]) -> None:
     if following is None:
         return
     mode = fields_of(fields_of(following).get("spec")).get("mode", "exclusive")
     if mode not in ("exclusive", "inclusive"):
         raise PlaybookError(f"{where}: next.spec.mode is '{mode}', not exclusive or inclusive")
     if isinstance(following, dict) and not isinstance(following.get("arcs"), list) and "step" not in following:
-        raise PlaybookError(f"{where}: next.arcs must be a list{_did_you_mean('arcs', following, reverse=True)}")
+        raise PlaybookError(f"{where}: next.arcs must be a list{misspelt('arcs', following)}")
     for position, arc in enumerate(_arc_items(following)):
         field_name = f"next.arcs[{position}].step"
         name = arc.get("step") if isinstance(arc, dict) else arc
         if not isinstance(name, str) or not name:
             raise PlaybookError(f"{where}: {field_name} is missing")
         if name not in names and name != END:
-            raise PlaybookError(f"{where}: {field_name} names no step: '{name}'{_did_you_mean(name, names)}")
+            raise PlaybookError(f"{where}: {field_name} names no step: '{name}'{nearest(name, names)}")
         when = arc.get("when") if isinstance(arc, dict) else None
         if when is not None and not isinstance(when, str):  # both planes refuse it (recorded: arcs-when-bool)
             shown = '"{{ ' + str(when).lower() + ' }}"'
             raise PlaybookError(f"{where}: next.arcs[{position}].when must be text, as {shown}")
 
 
-def _did_you_mean(wrong: object, known: Collection[object], *, reverse: bool = False) -> str:
-    """A hint with the nearest name, or "". `reverse`: `wrong` is the right name, looked for among what is there."""
-    nearest = difflib.get_close_matches(str(wrong), [str(name) for name in known], n=1, cutoff=0.6)
-    if not nearest:
-        return ""
-    return f"; is '{nearest[0]}' meant to be it?" if reverse else f"; did you mean '{nearest[0]}'?"
+def misspelt(name: str, there: Iterable[object]) -> str:
+    """A hint at the first that is nearly this name, which is missing; or nothing."""
+    return next((f"; is '{one}' meant to be it?" for one in there if nearest(str(one), [name])), "")
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from noetl_worker.dev.orchestration.playbook import END, STEP_FIELDS
+from noetl_worker.dev.orchestration.playbook import END, STEP_FIELDS, misspelt
 from noetl_worker.dev.outline import StepPart, arcs_of, mapping, steps_of, tools_of
 from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
@@ -89,9 +89,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
             inspection.add("NW106", inspection.playbook.key(tool.path), message, is_warning=True)
         kind = tool.config.get("kind")
         if not isinstance(kind, str) or not kind:
-            close = next((name for name in tool.config if nearest(str(name), ["kind"])), None)
-            hint = f"; is '{close}' meant to be it?" if close is not None else ""
-            inspection.add("NW105", tool.path, f"the tool's kind is missing{hint}")
+            inspection.add("NW105", tool.path, f"the tool's kind is missing{misspelt('kind', tool.config)}")
 
 
 def _step(inspection: Inspected, step: StepPart) -> None:
