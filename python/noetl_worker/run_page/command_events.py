@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, Protocol
 
+from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, context_of, fields_of
 from noetl_worker.run_page.run import CommandState, ExecutionRun, RunCommand
 
-_OF_TASKS: Final = ":task_sequence"
-"""After the name of a step that is a list of tasks, on the Python plane (protocol/command.md)."""
 _CALL_ENDS: Final = ("call.done", "call.error")
 _COMMAND_ENDS: Final = ("command.completed", "command.failed")
 
@@ -33,13 +32,13 @@ class RunDialect(Protocol):
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         """Of an event that ends a command or its call."""
 
-    def to_ask(self, events: Iterable[Mapping[str, Any]]) -> list[int]:
+    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         """Of the command.issued whose command has to be asked for, the event ids."""
 
-    def issued(self, events: Iterable[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
+    def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
         """A command for each command.issued, with its id where the plane says it."""
 
-    def run(self, detail: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> ExecutionRun:
+    def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
         """The execution without its commands."""
 
 
@@ -103,11 +102,7 @@ def _end(command: RunCommand, outcome: ToolOutcome, at: float | None) -> None:
 
 def printed(fields: dict[str, Any]) -> tuple[str, str]:
     """Take what was printed out of a result, which is shown beside it."""
-    texts = (fields.get("stdout"), fields.get("stderr"))
-    for name, text in zip(("stdout", "stderr"), texts, strict=True):
-        if isinstance(text, str):
-            del fields[name]
-    stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
+    stdout, stderr = (fields.pop(name) if isinstance(fields.get(name), str) else "" for name in ("stdout", "stderr"))
     return stdout, stderr
 
 
@@ -117,7 +112,7 @@ def command_of(event: Mapping[str, Any]) -> str:
 
 
 def step_of(event: Mapping[str, Any]) -> str:
-    return str(event.get("node_name") or "").removesuffix(_OF_TASKS)
+    return str(event.get("node_name") or "").removesuffix(STEP_OF_TASKS)
 
 
 def number_of(value: object) -> int:

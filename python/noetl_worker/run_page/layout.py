@@ -8,7 +8,7 @@ program.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import pairwise
@@ -37,7 +37,7 @@ def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) 
     ranks = _ranks(count, forward)
     chains = {edge: _chain(edge, ranks) for edge in forward}
     layers: list[list[Node]] = [[] for _ in range(max(ranks, default=0) + 1)]
-    for node in _nodes(count, chains.values()):
+    for node in (*range(count), *(place for chain in chains.values() for place in chain[1:-1])):
         layers[_rank(node, ranks)].append(node)
     lines = _neighbours(chain for edge, chain in chains.items() if edge in straight)
     across = _across(layers, _neighbours(chains.values()), lines)
@@ -83,13 +83,6 @@ def _ranks(count: int, edges: Iterable[Edge]) -> list[int]:
 def _chain(edge: Edge, ranks: Sequence[int]) -> list[Node]:
     start, to = edge
     return [start, *((edge, rank) for rank in range(ranks[start] + 1, ranks[to])), to]
-
-
-def _nodes(count: int, chains: Iterable[Sequence[Node]]) -> Iterator[Node]:
-    """The steps, then the places of long arcs."""
-    yield from range(count)
-    for chain in chains:
-        yield from chain[1:-1]
 
 
 def _rank(node: Node, ranks: Sequence[int]) -> int:

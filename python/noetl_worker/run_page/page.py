@@ -21,8 +21,6 @@ from noetl_worker.run_page.run import ExecutionRun, RunCommand, RunStep
 from noetl_worker.run_page.shown_values import ShownValues, visible
 
 _SCRIPTS: Final = ("words.js", "graph.js", "details.js", "timeline.js", "page.js")
-_LIVE: Final = ("live.js",)
-_ASKS_HOME: Final = "connect-src 'self'; "
 _IN_SCRIPT: Final = {
     ord("<"): "\\u003c",
     ord(">"): "\\u003e",
@@ -50,7 +48,7 @@ def page_of(
         runs: of a page that is served and follows its run, what else there is (`data_of`).
     """
     style, is_live = _file("page.css"), runs is not None
-    script = "\n".join(["'use strict';", *map(_file, (*_SCRIPTS, *(_LIVE if is_live else ())))])
+    script = "\n".join(["'use strict';", *map(_file, (*_SCRIPTS, *(["live.js"] if is_live else [])))])
     parts = {
         "policy": _policy(style, script, is_live=is_live),
         "style": style,
@@ -72,9 +70,10 @@ def _file(name: str) -> str:
 
 def _policy(style: str, script: str, *, is_live: bool) -> str:
     """Nothing but these two texts; no request (a live page: to where it came from), no form, no base, no frame."""
+    home = "connect-src 'self'; " if is_live else ""
     return (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-        f"{_ASKS_HOME if is_live else ''}base-uri 'none'; form-action 'none'"
+        f"{home}base-uri 'none'; form-action 'none'"
     )
 
 

@@ -7,7 +7,7 @@ are its `command.issued` in the same order; where a step has more of these than 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.models.wire import context_of, fields_of
@@ -32,7 +32,7 @@ class PythonRunEvents:
         is_failed = event.get("event_type") in ("call.error", "command.failed")
         return ToolOutcome(is_failed, fields or None, stdout, stderr, error if is_failed else "")
 
-    def to_ask(self, events: Iterable[Mapping[str, Any]]) -> list[int]:
+    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         issued, numbers = _by_step(events)
         return [
             number_of(event.get("event_id"))
@@ -41,8 +41,7 @@ class PythonRunEvents:
             for event in found
         ]
 
-    def issued(self, events: Iterable[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
-        events = list(events)
+    def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
         nodes = {number_of(event.get("event_id")): step_of(event) for event in events}
         issued, numbers = _by_step(events)
         ids: dict[int, str] = {
@@ -59,7 +58,7 @@ class PythonRunEvents:
             if event.get("event_type") == "command.issued"
         ]
 
-    def run(self, detail: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> ExecutionRun:
+    def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
         started = next((event for event in events if event.get("event_type") == "playbook.initialized"), {})
         return ExecutionRun(
             execution_id=str(detail.get("execution_id")),
@@ -75,7 +74,7 @@ class PythonRunEvents:
         )
 
 
-def _by_step(events: Iterable[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
+def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
     """Of each step its command.issued in order, and the numbers of the commands that its other events name."""
     issued: dict[str, list[Mapping[str, Any]]] = {}
     numbers: dict[str, set[int]] = {}

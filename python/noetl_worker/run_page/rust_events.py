@@ -6,7 +6,7 @@ it was given is in no event: its command is asked for (protocol/claim.md#fetch).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noetl_worker.models.wire import context_of, fields_of
@@ -35,11 +35,10 @@ class RustRunEvents:
             is_failed, output if output != {} else None, own_stdout or stdout, own_stderr or stderr, error
         )
 
-    def to_ask(self, events: Iterable[Mapping[str, Any]]) -> list[int]:
+    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         return [number_of(event.get("event_id")) for event in events if event.get("event_type") == "command.issued"]
 
-    def issued(self, events: Iterable[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
-        events = list(events)
+    def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
         names = {_issued_by(command_id): command_id for event in events if (command_id := command_of(event))}
         return [
             _command(event, names, asked.get(number_of(event.get("event_id")), {}))
@@ -47,7 +46,7 @@ class RustRunEvents:
             if event.get("event_type") == "command.issued"
         ]
 
-    def run(self, detail: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> ExecutionRun:
+    def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
         return ExecutionRun(
             execution_id=str(detail.get("execution_id")),
             path=str(detail.get("path") or ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ def _step(item: JsonValue) -> RunStep | None:
         _kind(item.get("tool")),
         str(item.get("desc") or item.get("description") or ""),
         isinstance(item.get("loop"), dict),
-        [way for arc in _arcs(item.get("next")) if (way := _way(arc)) is not None],
+        list(_ways(item.get("next"))),
     )
 
 
@@ -80,18 +80,12 @@ def _kind(tool: JsonValue) -> str:
     return str(fields_of(tool).get("kind") or "")
 
 
-def _arcs(following: JsonValue) -> Sequence[JsonValue]:
+def _ways(following: JsonValue) -> Iterator[RunWay]:
     """Of any written form: {arcs: [...]}, one {step: ...}, a list, one name."""
     if isinstance(following, dict) and "arcs" in following:
         following = following["arcs"]
-    if following is None:
-        return ()
-    return following if isinstance(following, list) else (following,)
-
-
-def _way(arc: JsonValue) -> RunWay | None:
-    if isinstance(arc, str):
-        return RunWay(arc)
-    if isinstance(arc, dict) and isinstance(arc.get("step"), str):
-        return RunWay(str(arc["step"]), str(arc.get("when") or ""))
-    return None
+    for arc in following if isinstance(following, list) else [following]:
+        if isinstance(arc, str):
+            yield RunWay(arc)
+        elif isinstance(arc, dict) and isinstance(arc.get("step"), str):
+            yield RunWay(str(arc["step"]), str(arc.get("when") or ""))
