@@ -23,6 +23,7 @@ from noetl_worker.dev.failures import Failure, LoopItem, failure_lines
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.places import FilePlaces
 from noetl_worker.json_text import dumps
+from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process.live_output import PrintedLine
 
@@ -56,9 +57,9 @@ class StepRun:
 
     execution_id: int
     step: str
-    owner: str = ""
-    """Path of a child playbook; "" for the one that was asked for."""
-    kind: str = ""
+    name: str
+    """With the playbook it is of, where that is a child."""
+    kind: str
     issued: int = 0
     done: int = 0
     failed: int = 0
@@ -67,10 +68,6 @@ class StepRun:
     text: str = ""
     """What the last result comes to, or the error's first line."""
     failures: list[Failure] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return f"{self.owner}: {self.step}" if self.owner else self.step
 
     @property
     def state(self) -> str:
@@ -87,7 +84,7 @@ class StepRun:
         return max(0.0, ended - self.began_at)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Happening:
     """One thing to say: a step started, ended or failed."""
 
@@ -95,10 +92,8 @@ class Happening:
     word: str
     """started, done or failed."""
     run: StepRun
-    name: str
-    item: LoopItem | None = None
+    about: About
     seconds: float | None = None
-    text: str = ""
     value: JsonValue = None
     failure: Failure | None = None
 
@@ -119,13 +114,11 @@ class Timeline:
         ref = event.command_ref
         if ref is None:
             return None
-        step = event.node.removesuffix(":task_sequence")
-        run = self.runs.setdefault((event.execution_id, step), StepRun(event.execution_id, step))
-        self._runs_of[ref] = run
+        step = event.node.removesuffix(STEP_OF_TASKS)
+        new = StepRun(event.execution_id, step, replace(about, item=None).name(step), about.kind)
+        run = self._runs_of[ref] = self.runs.setdefault((event.execution_id, step), new)
         if event.event_type == "command.issued":
             run.issued += 1
-            run.kind = about.kind or run.kind
-            run.owner = about.owner
             if about.item is not None:
                 self._items[ref] = about.item
             return None
@@ -133,7 +126,7 @@ class Timeline:
         if event.event_type == "command.claimed":
             self._claimed_at[ref] = event.created_at
             run.began_at = run.began_at or event.created_at
-            return Happening(event.created_at, "started", run, about.name(step), about.item)
+            return Happening(event.created_at, "started", run, about)
         if event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
             return self._end(event, run, ref, about)
         return None
@@ -154,18 +147,16 @@ class Timeline:
         run.ended_at = event.created_at
         seconds = max(0.0, event.created_at - self._claimed_at.get(ref, event.created_at))
         value, error = reported(event)
-        # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
-        word = "done" if error is None else "failed"
         run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else glance(value)
-        happening = Happening(event.created_at, word, run, about.name(run.step), about.item, seconds, run.text, value)
         if error is None:
             run.done += 1
-            return happening
+            return Happening(event.created_at, "done", run, about, seconds, value)
+        # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
         run.failed += 1
         ids = f"execution {event.execution_id}, command {ref}, event {event.event_id}"
-        happening.failure = Failure(run.step, error or run.text, value, ids, about.item, about.request, about.places)
-        run.failures.append(happening.failure)
-        return happening
+        failure = Failure(run.step, error or run.text, value, ids, about.item, about.request, about.places)
+        run.failures.append(failure)
+        return Happening(event.created_at, "failed", run, about, seconds, value, failure)
 
 
 def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
@@ -230,8 +221,9 @@ class LineView(View):
         if happening is None:
             return
         run, at = happening.run, max(0.0, happening.at - self._began_at)
-        text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {happening.text}"
-        self._print(f"{at:8.3f}s  {happening.word:<8} {happening.name:<26} {text}".rstrip())
+        text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {run.text}"
+        name = happening.about.name(run.step)
+        self._print(f"{at:8.3f}s  {happening.word:<8} {name:<26} {text}".rstrip())
 
     def printed(self, line: PrintedLine, about: About) -> None:
         stream = "" if line.stream == "stdout" else f" ({line.stream})"
@@ -305,8 +297,8 @@ class JsonView(View):
             "step": happening.run.step,
             "tool": happening.run.kind,
         }
-        if happening.item is not None:
-            line["loop_index"] = happening.item.index
+        if happening.about.item is not None:
+            line["loop_index"] = happening.about.item.index
         if happening.seconds is not None:
             line["duration_ms"] = round(happening.seconds * 1000, 1)
             line["result"] = happening.value

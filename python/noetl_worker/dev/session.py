@@ -31,13 +31,12 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.dev.watch import playbooks_of
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.json_text import loads
+from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
 
-LIST: Final = ":task_sequence"
-"""After the name of a step that is a list of tasks."""
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect], AbstractAsyncContextManager[Any]]
 """(nats_url, server_url, dialect) -> a worker that runs while the block is open."""
 OnEnd: TypeAlias = Callable[[str, int], Awaitable[None]]
@@ -194,14 +193,14 @@ class _Shown:
         elif self._is_interrupted:
             return
         elif isinstance(item, PrintedLine):
-            line = replace(item, step=item.step.removesuffix(LIST))
+            line = replace(item, step=item.step.removesuffix(STEP_OF_TASKS))
             self._view.printed(line, self._about(line.execution_id, line.step, line.command_id))
         elif self._keep or not self._ended:
             execution = self._plane.execution(item.execution_id)
             if execution.parent_execution_id is None and execution.execution_id not in self._begun:
                 self._begun.add(execution.execution_id)
                 self._view.begin(execution, {"control_plane": self._plane.url})
-            self._view.event(item, self._about(item.execution_id, item.node.removesuffix(LIST), item.command_ref))
+            self._view.event(item, self._about(item.execution_id, item.node, item.command_ref))
 
     def end(self, execution: Execution, *, is_interrupted: bool = False) -> None:
         """Of an interrupted run, nothing is told after this: its last line is what was interrupted."""
@@ -225,9 +224,10 @@ class _Shown:
             for execution in new():
                 self.end(execution, is_interrupted=True)
 
-    def _about(self, execution_id: int, step_name: str, command_ref: str | None) -> About:
+    def _about(self, execution_id: int, node: str, command_ref: str | None) -> About:
         execution = self._plane.execution(execution_id)
-        step = execution.playbook.steps.get(step_name) if execution.playbook is not None else None
+        known = execution.playbook.steps if execution.playbook is not None else {}
+        step = known.get(node.removesuffix(STEP_OF_TASKS))
         kind = step.kind if step is not None else ""
         owner = "" if execution_id == self._execution_id else execution.path
         position = execution.positions.get(command_ref or "")

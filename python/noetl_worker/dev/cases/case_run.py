@@ -19,9 +19,10 @@ from noetl_worker.dev.live_view import reported
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.plane import DevControlPlane
-from noetl_worker.dev.session import LIST, WorkerFactory, neighbours
+from noetl_worker.dev.session import WorkerFactory, neighbours
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError, TemplateError
+from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.secrets.redaction import redact_text, redact_value
 from noetl_worker.tools.process.live_output import PrintedLine, watched
@@ -148,7 +149,7 @@ class _Seen:
         ref = event.command_ref
         if ref is None or event.execution_id in self._before:
             return
-        step = event.node.removesuffix(LIST)
+        step = event.node.removesuffix(STEP_OF_TASKS)
         execution = self.plane.execution(event.execution_id)
         is_ours = execution.parent_execution_id is None
         if event.event_type == "command.issued" and is_ours:
@@ -167,7 +168,7 @@ class _Seen:
 
     def printed(self, line: PrintedLine) -> None:
         if line.execution_id not in self._before:
-            self._lines.append(f"{line.step.removesuffix(LIST)} | {line.text}")
+            self._lines.append(f"{line.step.removesuffix(STEP_OF_TASKS)} | {line.text}")
 
     def result_of(self, step: str) -> JsonValue:
         found = self.results[step]
