@@ -101,27 +101,22 @@ class PlaybookText:
 def read_text(text: str) -> PlaybookText:
     """Never raises: what is wrong is in `unreadable`."""
     read = PlaybookText(text.split("\n"))
-    loader = None
     try:
         loader = yaml_text.JsonLoader(text)
         node = loader.get_single_node()
         if node is None:
             read.unreadable = Unreadable(Place(1, 1), "the file is empty")
-            return read
-        if (bare := _bare_template(node)) is not None:
+        elif (bare := _bare_template(node)) is not None:
             reason = "YAML reads {{ }} without quotes as a mapping"
             read.unreadable = Unreadable(_place(bare.start_mark), reason, is_bare_template=True)
-            return read
-        for again, first in yaml_text.duplicate_keys(node):
-            read.duplicates.append((again.value, _place(again.start_mark), _place(first.start_mark)))
-        read.value = loader.construct_document(node)
-        _walk(node, loader, read)
+        else:
+            for again, first in yaml_text.duplicate_keys(node):
+                read.duplicates.append((again.value, _place(again.start_mark), _place(first.start_mark)))
+            read.value = loader.construct_document(node)
+            _walk(node, loader, read)
     except yaml_text.UNREADABLE as error:
         read.value = None
         read.unreadable = _unreadable(error, read.lines)
-    finally:
-        if loader is not None:
-            loader.dispose()
     return read
 
 

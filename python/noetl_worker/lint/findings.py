@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,7 +36,7 @@ class Inspected:
     registry: Registry
     plane: str | None = None
     """python or rust: the one plane that it is for; None: both."""
-    credentials: frozenset[str] | None = None
+    credentials: Collection[str] | None = None
     """Names that `auth` may give; None: not known."""
     found: list[Mistake] = field(default_factory=list)
 

@@ -43,8 +43,7 @@ def inspect_text(
         credentials: the names that `auth` may give; None: not looked at.
     """
     playbook = read_text(text)
-    known = None if credentials is None else frozenset(credentials)
-    inspection = Inspected(playbook, file, registry, plane, known)
+    inspection = Inspected(playbook, file, registry, plane, credentials)
     if playbook.unreadable is not None:
         place, reason, is_bare = playbook.unreadable
         hint = '; quote it: "{{ ... }}"' if is_bare else ""

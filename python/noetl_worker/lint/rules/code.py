@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Final
 
 from noetl_worker.dev.outline import ToolPart, texts_below, tools_of
@@ -88,7 +87,6 @@ def _check_rhai(inspection: Inspected, part: ToolPart) -> None:
             inspection.add("NW602", inspection.playbook.within(path, line), f"rhai, line {line}: {found[1]}")
 
 
-@lru_cache(maxsize=1)
 def _rhai() -> Any:
     """None in a build without it."""
     try:

@@ -21,7 +21,7 @@ def check_flow(inspection: Inspected) -> None:
     if "start" in steps and not inspection.has("NW1") and not inspection.has("NW402"):
         _check_reached(inspection, steps)
     if inspection.credentials is not None:
-        known = inspection.credentials.union(names_in(inspection.document, "keychain"))
+        known = {*inspection.credentials, *names_in(inspection.document, "keychain")}
         for tool in tools_of(inspection.document):
             for name in ("auth", "credential"):
                 _check_alias(inspection, (*tool.path, name), tool.config.get(name), known)

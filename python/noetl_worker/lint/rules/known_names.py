@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from noetl_worker.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
+from noetl_worker.models.spellings import INPUTS
 
 _ALWAYS: Final = frozenset(
     {
@@ -53,22 +54,21 @@ def _names(document: Mapping[str, object]) -> Iterator[str]:
     for step in steps_of(document):
         yield step.name
         for block in (step.value, *(mapping(arc) for _, arc in arcs_of(step))):
-            yield from _given(block)
+            yield from _inputs(block)
     for tool in tools_of(document):
-        yield from _given(tool.config)
-        yield from _given(mapping(tool.config.get("spec")))
-        yield from _set_below(tool.config)
+        yield from _inputs(tool.config)
+        yield from _inputs(mapping(tool.config.get("spec")))
+    for part in ("workflow", "workbook"):
+        yield from _set_below(document.get(part))
 
 
-def _given(block: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("input", "args"):
+def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
+    for name in INPUTS:
         yield from map(str, mapping(block.get(name)))
-    for key in mapping(block.get("set")):
-        yield from str(key).split(".")
 
 
 def _set_below(value: object) -> Iterator[str]:
-    """Of the rules of a policy, and of cases."""
+    """Of steps, arcs, tools, the rules of a policy, and cases."""
     if isinstance(value, dict):
         for key in mapping(value.get("set")):
             yield from str(key).split(".")
