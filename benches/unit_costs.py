@@ -190,7 +190,7 @@ async def plane_units(client: httpx.AsyncClient, nats_url: str, pids: Iterable[i
 async def _reports(settings: Settings, commands: Iterable[tuple[Any, Any]]) -> list[tuple[Withheld, ...]]:
     """What the worker sends of each, not sent."""
     real = open_transport(settings, max_connections=8)
-    async with LocalRun(settings, WithholdingTransport(real.send, real.close)) as local_run:
+    async with LocalRun(settings, WithholdingTransport(real)) as local_run:
         plane = await local_run.client.plane("")
         return [(await local_run.run(claim.body, envelope, plane)).withheld for claim, envelope in commands]
 

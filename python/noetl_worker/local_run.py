@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from noetl_worker import json_text
@@ -39,10 +39,8 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.settlement import Outcome
 from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
-from noetl_worker.transport.transport import Body, Response
+from noetl_worker.transport.transport import Body, Response, Transport
 
-Ask: TypeAlias = Callable[[str, str, Mapping[str, str], Body | None, float | None], Awaitable[Response]]
-"""Transport.send: for what changes nothing at the plane."""
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
 """Routes that are asked with a POST."""
 
@@ -57,13 +55,10 @@ class Withheld:
 
 
 class WithholdingTransport:
-    """A transport. Questions are answered by `ask`; what would change something is kept here, and nowhere else."""
+    """A transport. Questions go to another one; what would change something is kept here, and nowhere else."""
 
-    name = "withholding"
-
-    def __init__(self, ask: Ask, close: Callable[[], Awaitable[None]] | None = None) -> None:
-        self._ask = ask
-        self._close = close
+    def __init__(self, asked: Transport) -> None:
+        self._asked = asked
         self.withheld: list[Withheld] = []
 
     async def send(
@@ -71,7 +66,7 @@ class WithholdingTransport:
     ) -> Response:
         path = urlsplit(url).path
         if method == "GET" or path in _QUESTIONS:
-            return await self._ask(method, url, headers, body, timeout_s)
+            return await self._asked.send(method, url, headers, body, timeout_s)
         content = b"".join(body) if isinstance(body, tuple) else body
         value = json_text.loads(content) if content else None
         self.withheld.append(Withheld(method, path, value))
@@ -82,8 +77,7 @@ class WithholdingTransport:
         return _answer(400, {"detail": f"{method} {path} is not sent: nothing is sent to a control plane here"})
 
     async def close(self) -> None:
-        if self._close is not None:
-            await self._close()
+        await self._asked.close()
 
 
 def _answer(status: int, body: JsonValue) -> Response:
@@ -97,7 +91,7 @@ class LocalOutcome:
     outcome: Outcome
     withheld: tuple[Withheld, ...]
     seconds: float
-    events: tuple[Mapping[str, Any], ...] = field(default=())
+    events: tuple[Mapping[str, Any], ...]
     """All events, in the order in which they would have been sent; `name` and `payload` whatever the plane's form."""
 
     @property
@@ -154,11 +148,8 @@ class LocalRun:
         """
         progress = progress or Progress()
         progress.task = asyncio.current_task()
-        claim, before, since = (
-            Claimed(body, marks_of(json_text.dumps(body))),
-            len(self._transport.withheld),
-            time.monotonic(),
-        )
+        claim = Claimed(body, marks_of(json_text.dumps(body)))
+        before, since = len(self._transport.withheld), time.monotonic()
         worker_id = self._services.identity.name_for(plane.dialect)
         command = ClaimedCommand(
             claim, envelope, plane, Delivery.without_message(), self._services, progress, worker_id, since

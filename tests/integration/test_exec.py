@@ -146,7 +146,7 @@ async def local_run(
 ) -> AsyncIterator[LocalRun]:
     """As `exec` makes it; errors name the address, so it is the other's where both are compared."""
     settings = load_settings({**SETTINGS, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": url})
-    async with LocalRun(settings, WithholdingTransport(NoPlane(credentials or {}).answer)) as made:
+    async with LocalRun(settings, WithholdingTransport(NoPlane(credentials or {}))) as made:
         yield made
 
 

@@ -110,7 +110,7 @@ async def _run(
             print_line(line)
 
     watching = nullcontext() if is_quiet else watched(take)
-    async with LocalRun(settings, WithholdingTransport(plane.answer), registry=registry) as local_run:
+    async with LocalRun(settings, WithholdingTransport(plane), registry=registry) as local_run:
         with watching:
             done = await done_here(local_run, body, envelope, "noetl-worker exec")
     print_result(done, output, as_json=as_json)
@@ -121,14 +121,14 @@ async def _run(
 
 
 class NoPlane:
-    """Answers of the plane that is not there: credentials, and that there is nothing else."""
+    """A transport to the plane that is not there: it answers with credentials, and that there is nothing else."""
 
     def __init__(self, credentials: Mapping[str, Any]) -> None:
         self._credentials = credentials
         self.unknown: list[str] = []
         """Names that were asked for and are not there."""
 
-    async def answer(self, method: str, url: str, *_: Any) -> Any:
+    async def send(self, method: str, url: str, *_: Any) -> Any:
         from noetl_worker import json_text
         from noetl_worker.transport.transport import Response
 
@@ -146,6 +146,9 @@ class NoPlane:
         else:
             status, body = 400, {"detail": f"{method} {path}: there is no control plane behind noetl-worker exec"}
         return Response(status, {}, json_text.dumps(body))
+
+    async def close(self) -> None:
+        return None
 
 
 # ── arguments ──

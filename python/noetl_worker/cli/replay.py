@@ -96,7 +96,7 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
     from noetl_worker.transport.transport import Response
 
     real = open_transport(settings, max_connections=8)
-    async with LocalRun(settings, WithholdingTransport(real.send, real.close)) as local_run:
+    async with LocalRun(settings, WithholdingTransport(real)) as local_run:
         plane = await local_run.client.plane("")
         found = read_claim(Response(200, {}, json_text.dumps(await plane.fetch_command(event_id))), plane.dialect)
         if not isinstance(found, Claimed):
