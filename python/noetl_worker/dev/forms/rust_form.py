@@ -119,8 +119,8 @@ class RustForm:
         skipped = [arc for arc in passed_over if arc.step not in execution.entered]
         execution.skipped.update(arc.step for arc in skipped)
         return [
-            *(Notice("step.skipped", arc.step, "SKIPPED", {"status": "SKIPPED"}) for arc in skipped),
-            *(Notice("step.enter", arc.step, "ENTERED", {"status": "ENTERED"}) for arc in entered),
+            *(Notice("step.skipped", arc.step, "SKIPPED") for arc in skipped),
+            *(Notice("step.enter", arc.step, "ENTERED") for arc in entered),
         ]
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────

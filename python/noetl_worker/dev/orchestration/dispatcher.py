@@ -36,7 +36,7 @@ class Dispatcher:
         events = [
             LoggedEvent(
                 self._log.ids.next(), execution.execution_id, notice.event_type, notice.node, notice.status, now,
-                result=notice.result,
+                result={"status": notice.status.upper()},
             )
             for notice in decision.notices
         ]  # fmt: skip
@@ -131,12 +131,12 @@ class Dispatcher:
         if execution.is_over:
             return
         execution.status = "FAILED" if execution.is_failed else "COMPLETED"
-        execution.ended_at = time.time()
-        events = self._python_end(execution) if self._settings.dialect is Dialect.PYTHON else self._rust_end(execution)
-        if events:
+        execution.ended_at = at = time.time()
+        is_python = self._settings.dialect is Dialect.PYTHON
+        if events := self._python_end(execution, at) if is_python else self._rust_end(execution, at):
             self._log.append(events)
 
-    def _python_end(self, execution: Execution) -> list[LoggedEvent]:
+    def _python_end(self, execution: Execution, at: float) -> list[LoggedEvent]:
         is_first = len(execution.completed_steps) < 2
         if execution.status == "COMPLETED" and (is_first or execution.ends_with_a_sequence):
             return []  # recorded (values/*, outcome "inferred"): such an end is never written
@@ -148,7 +148,6 @@ class Dispatcher:
             "status": word,
             "final_step": execution.current_step,
         }
-        at = execution.ended_at or time.time()
         playbook_parent, workflow_parent = execution.lifecycle_event_ids
         return [
             LoggedEvent(
@@ -160,7 +159,7 @@ class Dispatcher:
             )
         ]  # fmt: skip
 
-    def _rust_end(self, execution: Execution) -> list[LoggedEvent]:
+    def _rust_end(self, execution: Execution, at: float) -> list[LoggedEvent]:
         """An execution that a command failed has no closing event there (recorded: fail-execution)."""
         if execution.is_failed_by_command:
             return []
@@ -170,7 +169,7 @@ class Dispatcher:
         return [
             LoggedEvent(
                 self._log.ids.next(), execution.execution_id, f"playbook.{execution.status.lower()}", "playbook",
-                execution.status, execution.ended_at or time.time(), result=result,
+                execution.status, at, result=result,
             )
         ]  # fmt: skip
 

@@ -91,7 +91,6 @@ class Execution:
     """command_ref -> step, of commands without a result."""
     positions: dict[str, Position] = field(default_factory=dict)
     """command_ref -> place in its loop."""
-    loops: dict[str, LoopRun] = field(default_factory=dict)
     reported: dict[str, JsonValue] = field(default_factory=dict)
     """Rust plane: command_ref -> the context of its `call.done`, until `command.completed` comes."""
     loop_count: int = 0

@@ -51,7 +51,6 @@ class Notice:
     event_type: str
     node: str
     status: str
-    result: JsonValue = None
 
 
 @dataclass(slots=True)
@@ -188,8 +187,7 @@ class Router:
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
         execution.current_step = step or execution.current_step
-        if execution.positions.pop(command_ref, None) is not None and step is not None:
-            execution.loops.pop(step, None)
+        execution.positions.pop(command_ref, None)
         return _Turn(self._form, execution).settled()
 
 
@@ -212,7 +210,7 @@ class _Turn:
 
     def settled(self) -> Decision:
         execution, decision = self.execution, self.decision
-        is_idle = not decision.commands and not execution.open_commands and not execution.loops
+        is_idle = not decision.commands and not execution.open_commands
         stays = decision.leads_nowhere and not execution.is_failed
         decision.is_over = is_idle and not stays
         execution.stands_still = is_idle and stays
@@ -270,7 +268,7 @@ class _Turn:
             return
         self.execution.entered.add(step.name)
         if self.form.is_passed_over(step, scope):
-            self.decision.notices.append(Notice("step.skipped", step.name, "SKIPPED", {"status": "SKIPPED"}))
+            self.decision.notices.append(Notice("step.skipped", step.name, "SKIPPED"))
             self._pass_through(step, trigger)
         elif step.loop is not None and step.tool is not None:
             self._enter_loop(step, step.loop, scope, trigger)
@@ -315,7 +313,6 @@ class _Turn:
             end=len(items) if loop.only is None else loop.only + 1,
         )
         if items:
-            execution.loops[step.name] = run
             self._fill(run, step, scope, trigger)
         elif trigger is None:  # recorded (loop-empty-status-final), seen on the real Rust plane: RUNNING for ever
             self._stand_still(f"step '{step.name}': the first step is a loop without items")
@@ -349,7 +346,6 @@ class _Turn:
     def _close_loop(self, step: Step, run: LoopRun, request_id: int | None) -> None:
         """All items are back. After a failed item nothing follows (recorded: loop-item-fails)."""
         execution = self.execution
-        execution.loops.pop(step.name, None)
         value = self.form.keep_loop(execution, step.name, run)
         execution.last_result = value
         if run.failed:
@@ -357,7 +353,7 @@ class _Turn:
                 execution.completed_steps.append(step.name)
             return
         if self.form.reports_end_of_loop:
-            self.decision.notices.append(Notice("loop.done", step.name, "completed", {"status": "COMPLETED"}))
+            self.decision.notices.append(Notice("loop.done", step.name, "completed"))
         self.leave(step, CommandOutcome(step.name, True, value, event_type="loop.done", batch_request_id=request_id))
 
 
