@@ -41,37 +41,36 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: object) -> list[Any]:
+def list_of(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
 def names_in(document: Mapping[str, object], part: str) -> list[str]:
     """Of the entries of a keychain or a workbook."""
-    return [str(mapping(entry).get("name")) for entry in _list(document.get(part))]
+    return [str(mapping(entry).get("name")) for entry in list_of(document.get(part))]
 
 
 def steps_of(document: Mapping[str, object]) -> list[StepPart]:
-    items = enumerate(_list(document.get("workflow")))
+    items = enumerate(list_of(document.get("workflow")))
     return [StepPart(("workflow", index), item) for index, item in items if isinstance(item, dict)]
 
 
 def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
     """As written, in any form of `next`: {arcs: [...]}, one {step: ...}, a list, one name."""
     path, following = (*step.path, "next"), step.value.get("next")
-    if isinstance(following, dict):
-        if "arcs" in following:
-            return [((*path, "arcs", index), arc) for index, arc in enumerate(_list(following["arcs"]))]
-        return [(path, following)] if "step" in following else []
+    if isinstance(following, dict) and "arcs" in following:
+        return [((*path, "arcs", index), arc) for index, arc in enumerate(list_of(following["arcs"]))]
     if isinstance(following, list):
         return [((*path, index), arc) for index, arc in enumerate(following)]
-    return [(path, following)] if isinstance(following, str) else []
+    is_none = following is None or (isinstance(following, dict) and "step" not in following)
+    return [] if is_none else [(path, following)]
 
 
 def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
     """Of the steps and of the workbook, each task of a list too."""
     for step in steps_of(document):
         yield from tools_of_step(step)
-    for index, entry in enumerate(_list(document.get("workbook"))):
+    for index, entry in enumerate(list_of(document.get("workbook"))):
         yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
 
 
@@ -90,7 +89,7 @@ def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Of its policy, which is an object with `rules` or the list itself."""
     path, policy = policy_of(tool)
     rules, path = (policy.get("rules"), (*path, "rules")) if isinstance(policy, dict) else (policy, path)
-    yield from (((*path, index), rule) for index, rule in enumerate(_list(rules)) if isinstance(rule, dict))
+    yield from (((*path, index), rule) for index, rule in enumerate(list_of(rules)) if isinstance(rule, dict))
 
 
 def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
@@ -99,7 +98,7 @@ def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
     elif isinstance(tool, dict):
         yield ToolPart(path, tool)
         for name in ("tasks", "tool_config"):
-            yield from _tasks((*path, name), _list(tool.get(name)))
+            yield from _tasks((*path, name), list_of(tool.get(name)))
 
 
 def _tasks(path: Path, tasks: list[Any]) -> Iterator[ToolPart]:

@@ -37,8 +37,8 @@ def unknown_of(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
         lines = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}; --write-baseline makes it") from error
-    except ValueError as error:
-        raise PlaybookError(f"{file}: no baseline; --write-baseline makes one") from error
+    except ValueError:
+        lines = None
     if not isinstance(lines, list):
         raise PlaybookError(f"{file}: no baseline; --write-baseline makes one")
     known = Counter(map(str, lines))

@@ -7,12 +7,13 @@ document the way the real planes do, which register a playbook with a missing st
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from noetl_worker import yaml_text
+from noetl_worker.dev.outline import StepPart, arcs_of, list_of
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.fields import nearest
@@ -96,19 +97,19 @@ class Playbook:
         """Read a document without judging it: what cannot be read is left out."""
         metadata = fields_of(document.get("metadata"))
         steps: dict[str, Step] = {}
-        for item in _list(document.get("workflow")):
+        for item in list_of(document.get("workflow")):
             if isinstance(item, dict) and isinstance(item.get("step"), str):
                 steps[item["step"]] = _step(item)
         return cls(
             path=str(metadata.get("path") or metadata.get("name") or "unknown"),
             workload=fields_of(document.get("workload")),
             steps=steps,
-            keychain=[item for item in _list(document.get("keychain")) if isinstance(item, dict)],
+            keychain=[item for item in list_of(document.get("keychain")) if isinstance(item, dict)],
         )
 
     def with_policies_in_lists(self) -> Playbook:
         """As the Python plane reads it: a single tool with a policy is a list of one task (recorded: single-policy)."""
-        return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
+        return replace(self, steps={name: _with_policy_inlist_of(step) for name, step in self.steps.items()})
 
     @property
     def first(self) -> Step | None:
@@ -210,7 +211,7 @@ def _check_step(item: Mapping[str, JsonValue], names: Sequence[str], kinds: Coll
             raise PlaybookError(f"{where}: {key} must be a mapping")
     if item.get("loop") is not None:
         _check_loop(item["loop"], where)
-    _check_next(item.get("next"), where, names)
+    _check_next(item, where, names)
 
 
 def _check_tool(tool: JsonValue, where: str, kinds: Collection[str]) -> None:
@@ -243,22 +244,21 @@ def _check_loop(loop: JsonValue, where: str) -> None:
         raise PlaybookError(f"{where}: loop.spec.max_in_flight must be a whole number of at least 1")
 
 
-def _check_next(following: JsonValue, where: str, names: Sequence[str]) -> None:
-    if following is None:
-        return
+def _check_next(item: Mapping[str, JsonValue], where: str, names: Sequence[str]) -> None:
+    following = item.get("next")
     mode = fields_of(fields_of(following).get("spec")).get("mode", "exclusive")
     if mode not in ("exclusive", "inclusive"):
         raise PlaybookError(f"{where}: next.spec.mode is '{mode}', not exclusive or inclusive")
     if isinstance(following, dict) and not isinstance(following.get("arcs"), list) and "step" not in following:
         raise PlaybookError(f"{where}: next.arcs must be a list{misspelt('arcs', following)}")
-    for position, arc in enumerate(_arc_items(following)):
+    for position, (_, arc) in enumerate(arcs_of(StepPart((), item))):
         field_name = f"next.arcs[{position}].step"
         name = arc.get("step") if isinstance(arc, dict) else arc
         if not isinstance(name, str) or not name:
             raise PlaybookError(f"{where}: {field_name} is missing")
         if name not in names and name != END:
             raise PlaybookError(f"{where}: {field_name} names no step: '{name}'{nearest(name, names)}")
-        when = arc.get("when") if isinstance(arc, dict) else None
+        when = fields_of(arc).get("when")
         if when is not None and not isinstance(when, str):  # both planes refuse it (recorded: arcs-when-bool)
             shown = '"{{ ' + str(when).lower() + ' }}"'
             raise PlaybookError(f"{where}: next.arcs[{position}].when must be text, as {shown}")
@@ -272,10 +272,6 @@ def misspelt(name: str, there: Iterable[object]) -> str:
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _list(value: JsonValue) -> list[JsonValue]:
-    return value if isinstance(value, list) else []
-
-
 def _labelled(task: JsonValue) -> JsonValue:
     """`{fetch: {kind: http}}` as `{name: fetch, kind: http}`; other forms are returned as they are."""
     if isinstance(task, dict) and "kind" not in task and len(task) == 1:
@@ -286,8 +282,7 @@ def _labelled(task: JsonValue) -> JsonValue:
 
 
 def _step(item: Mapping[str, JsonValue]) -> Step:
-    following = item.get("next")
-    spec = fields_of(fields_of(following).get("spec"))
+    spec = fields_of(fields_of(item.get("next")).get("spec"))
     tool = item.get("tool")
     if isinstance(tool, list):
         tool = [_labelled(task) for task in tool if isinstance(task, dict)]
@@ -297,14 +292,14 @@ def _step(item: Mapping[str, JsonValue]) -> Step:
         input={**fields_of(item.get("args")), **fields_of(item.get("input"))},
         set=fields_of(item.get("set")),
         loop=_loop(item.get("loop")),
-        arcs=tuple(arc for found in _arc_items(following) if (arc := _arc(found)) is not None),
+        arcs=tuple(_arcs(item)),
         mode="inclusive" if spec.get("mode") == "inclusive" else "exclusive",
-        cases=_list(item.get("cases") or item.get("case")),
+        cases=list_of(item.get("cases") or item.get("case")),
         when=item.get("when"),
     )
 
 
-def _with_policy_in_list(step: Step) -> Step:
+def _with_policy_inlist_of(step: Step) -> Step:
     tool = step.tool
     if not isinstance(tool, Mapping):
         return step
@@ -329,18 +324,9 @@ def _loop(loop: JsonValue) -> Loop | None:
     )
 
 
-def _arc_items(following: JsonValue) -> list[JsonValue]:
-    """The arcs of any written form: {arcs: [...]}, one {step: ...}, a list, one name."""
-    if following is None:
-        return []
-    if isinstance(following, dict):
-        return _list(following.get("arcs")) if "arcs" in following else [following]
-    return following if isinstance(following, list) else [following]
-
-
-def _arc(item: JsonValue) -> Arc | None:
-    if isinstance(item, str):
-        return Arc(item)
-    if isinstance(item, dict) and isinstance(item.get("step"), str):
-        return Arc(item["step"], item.get("when"), fields_of(item.get("set")))
-    return None
+def _arcs(item: Mapping[str, JsonValue]) -> Iterator[Arc]:
+    for _, arc in arcs_of(StepPart((), item)):
+        if isinstance(arc, str):
+            yield Arc(arc)
+        elif isinstance(arc, dict) and isinstance(arc.get("step"), str):
+            yield Arc(arc["step"], arc.get("when"), fields_of(arc.get("set")))

@@ -136,8 +136,6 @@ def _loop(inspection: Inspected, path: Path, loop: Any) -> None:
 
 def _next(inspection: Inspected, step: StepPart) -> None:
     path, following = (*step.path, "next"), step.value.get("next")
-    if following is not None and not isinstance(following, (dict, list, str)):
-        inspection.add("NW104", path, "next must be a mapping with arcs")
     if isinstance(following, dict):
         _keys(inspection, path, following, NEXT_KEYS, "of next")
         spec = mapping(following.get("spec"))
