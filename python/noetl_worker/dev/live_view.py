@@ -103,10 +103,10 @@ class Timeline:
     """Turns the plane's events into rows and happenings."""
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
+    items: dict[str, LoopItem] = field(default_factory=dict)
+    """By command id; the plane forgets an item before it tells its end."""
     _claimed_at: dict[str, float] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
-    _items: dict[str, LoopItem] = field(default_factory=dict)
-    """The plane forgets an item before it tells its end."""
     _runs_of: dict[str, StepRun] = field(default_factory=dict)
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
@@ -120,9 +120,9 @@ class Timeline:
         if event.event_type == "command.issued":
             run.issued += 1
             if about.item is not None:
-                self._items[ref] = about.item
+                self.items[ref] = about.item
             return None
-        about = replace(about, item=self._items.get(ref))
+        about = replace(about, item=self.items.get(ref))
         if event.event_type == "command.claimed":
             self._claimed_at[ref] = event.created_at
             run.began_at = run.began_at or event.created_at
@@ -138,9 +138,6 @@ class Timeline:
             for ref, at in self._claimed_at.items()
             if ref not in self._ended and (run := self._runs_of.get(ref)) is not None
         ]
-
-    def item_of(self, line: PrintedLine) -> LoopItem | None:
-        return self._items.get(line.command_id)
 
     def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About) -> Happening:
         self._ended.add(ref)
@@ -228,7 +225,7 @@ class LineView(View):
     def printed(self, line: PrintedLine, about: About) -> None:
         stream = "" if line.stream == "stdout" else f" ({line.stream})"
         text = printable(about.places.in_file(line.text, line.step))
-        name = replace(about, item=self.timeline.item_of(line)).name(line.step)
+        name = replace(about, item=self.timeline.items.get(line.command_id)).name(line.step)
         self._print(f"{name}{stream} | {text}")
 
     def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
@@ -307,7 +304,7 @@ class JsonView(View):
         self._write(line)
 
     def printed(self, line: PrintedLine, about: About) -> None:
-        item = self.timeline.item_of(line)
+        item = self.timeline.items.get(line.command_id)
         self._write(
             {
                 "event": "output",
@@ -367,15 +364,6 @@ def lasted(execution: Execution) -> float:
     return max(0.0, (execution.ended_at or time.time()) - execution.started_at)
 
 
-def interrupted_line(timeline: Timeline) -> str:
-    """What was cut off: the last line, for a Ctrl-C is often not meant for what ran."""
-    running = [
-        f"{run.name} ({run.kind}, command {ref}) after {duration(seconds)}"
-        for run, ref, seconds in timeline.running(time.time())
-    ]
-    return f"interrupted: {', '.join(running) or 'no command was running'}"
-
-
 def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: bool = False) -> list[str]:
     """How it ended, in one to a few lines."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
@@ -398,6 +386,10 @@ def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: b
         lines.append(f"  error: {execution.error}")
     if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
         lines.append(f"  result: {last}")
-    if is_interrupted:
-        lines.append(interrupted_line(timeline))
+    if is_interrupted:  # what was cut off is the last line, for a Ctrl-C is often not meant for what ran
+        running = [
+            f"{run.name} ({run.kind}, command {ref}) after {duration(seconds)}"
+            for run, ref, seconds in timeline.running(time.time())
+        ]
+        lines.append(f"interrupted: {', '.join(running) or 'no command was running'}")
     return lines

@@ -233,6 +233,4 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
             raise
         log.warning("%s: the condition cannot be evaluated and counts as false: %s", where, error)
         return False
-    if isinstance(value, (bool, int, float, type(None), list, dict)):
-        return bool(value)
-    return str(value).strip().lower() not in _FALSE
+    return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)
