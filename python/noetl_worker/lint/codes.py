@@ -46,7 +46,8 @@ def _playbook(*steps: str, head: str = "") -> str:
 _NOOP: Final = "tool: {kind: noop}"
 _LAST: Final = _step(_NOOP, name="last")
 _WORDS: Final = "workload: {words: [b, a]}\n"
-_SHAPE: Final = (
+_CODES: Final = (
+    # Shape
     Code("NW100", "The file is not YAML", 'workflow: [\n  "step\n', "Close the quote or the bracket."),
     Code(
         "NW101",
@@ -87,8 +88,7 @@ _SHAPE: Final = (
         "`false`.",
         is_warning=True,
     ),
-)
-_TOOLS: Final = (
+    # Tools
     Code("NW201", "No such kind", _playbook(_step("tool: {kind: pyhton}")), "Write `kind: python`."),
     Code(
         "NW202",
@@ -118,8 +118,7 @@ _TOOLS: Final = (
         ),
         "Write one of `continue`, `retry`, `break`, `jump`, `fail`.",
     ),
-)
-_TEMPLATES: Final = (
+    # Templates
     Code(
         "NW301",
         "A template that does not compile",
@@ -180,8 +179,7 @@ _TEMPLATES: Final = (
         "Write `workload.name`; name it in `workload`, with null, if whoever runs the playbook gives it.",
         is_warning=True,
     ),
-)
-_FLOW: Final = (
+    # Flow
     Code(
         "NW401",
         "A step that nothing reaches",
@@ -219,8 +217,7 @@ _FLOW: Final = (
         _playbook(_step("tool: {kind: http, url: https://example.org, auth: shpo}")),
         "Write a name of the file that `--credentials` gives. Without that flag `auth` is not looked at.",
     ),
-)
-_PLANES: Final = (
+    # Planes
     Code(
         "NW501",
         "A method of a value",
@@ -307,8 +304,7 @@ _PLANES: Final = (
         "Repeat inside of a list of tasks, with `jump`: the plane enters a step once.",
         plane="rust",
     ),
-)
-_CODE: Final = (
+    # Code
     Code(
         "NW601",
         "Python that does not compile",
@@ -335,6 +331,4 @@ _CODE: Final = (
         is_warning=True,
     ),
 )
-CODES: Final[Mapping[str, Code]] = {
-    code.name: code for group in (_SHAPE, _TOOLS, _TEMPLATES, _FLOW, _PLANES, _CODE) for code in group
-}
+CODES: Final[Mapping[str, Code]] = {code.name: code for code in _CODES}

@@ -20,7 +20,6 @@ _OF_OUTPUT: Final = frozenset({"status", "error"})
 
 
 def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
-    _check_kinds(inspection)
     _check_policies(inspection)
     _check_refusals(inspection)
     _check_steps(inspection)
@@ -38,15 +37,6 @@ def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
             _check_names(inspection, reading)
         else:
             _check_rendered_by_plane(inspection, reading)
-
-
-def _check_kinds(inspection: Inspected) -> None:
-    registered = known_kinds()
-    for step in steps_of(inspection.document):
-        tool = mapping(step.value.get("tool"))
-        kind = tool.get("kind")
-        if isinstance(kind, str) and kind not in registered and inspection.registry.knows(kind):
-            inspection.add("NW503", (*step.path, "tool", "kind"), f"a playbook with kind '{kind}' is refused")
 
 
 def _check_policies(inspection: Inspected) -> None:
@@ -71,7 +61,11 @@ def _check_refusals(inspection: Inspected) -> None:
 
 def _check_steps(inspection: Inspected) -> None:
     """Recorded: loop-number, step-when, set-counter."""
+    registered = known_kinds()
     for step in steps_of(inspection.document):
+        kind = mapping(step.value.get("tool")).get("kind")
+        if isinstance(kind, str) and kind not in registered and inspection.registry.knows(kind):
+            inspection.add("NW503", (*step.path, "tool", "kind"), f"a playbook with kind '{kind}' is refused")
         items = mapping(step.value.get("loop")).get("in")
         if isinstance(items, str) and not ONE_NAME.fullmatch(items):
             message = "the loop has one item, the text of `in`: only one name in braces gives a list"
