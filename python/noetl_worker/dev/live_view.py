@@ -189,8 +189,12 @@ class View(ABC):
     @abstractmethod
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None: ...
 
+    def event(self, event: LoggedEvent, about: About) -> None:
+        if (happening := self.timeline.take(event, about)) is not None:
+            self.tell(happening, event)
+
     @abstractmethod
-    def event(self, event: LoggedEvent, about: About) -> None: ...
+    def tell(self, happening: Happening, event: LoggedEvent) -> None: ...
 
     @abstractmethod
     def printed(self, line: PrintedLine, about: About) -> None: ...
@@ -213,10 +217,7 @@ class LineView(View):
         where = ", ".join(f"{name} {url}" for name, url in urls.items())
         self._print(f"{execution.path}: execution {execution.execution_id} ({where})")
 
-    def event(self, event: LoggedEvent, about: About) -> None:
-        happening = self.timeline.take(event, about)
-        if happening is None:
-            return
+    def tell(self, happening: Happening, event: LoggedEvent) -> None:
         run, at = happening.run, max(0.0, happening.at - self._began_at)
         text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {run.text}"
         name = happening.about.name(run.step)
@@ -252,8 +253,8 @@ class TableView(LineView):
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def event(self, event: LoggedEvent, about: About) -> None:
-        self.timeline.take(event, about)
+    def tell(self, happening: Happening, event: LoggedEvent) -> None:
+        """The table shows it by itself."""
 
     def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
         self._live.stop()
@@ -281,10 +282,7 @@ class JsonView(View):
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
         self._write({"event": "begin", "execution_id": str(execution.execution_id), "path": execution.path, **urls})
 
-    def event(self, event: LoggedEvent, about: About) -> None:
-        happening = self.timeline.take(event, about)
-        if happening is None:
-            return
+    def tell(self, happening: Happening, event: LoggedEvent) -> None:
         line: dict[str, JsonValue] = {
             "event": happening.word,
             "at": moment(happening.at, utc="Z"),

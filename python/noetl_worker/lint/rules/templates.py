@@ -99,11 +99,8 @@ def _check_chain(
 
 def _check_conditions(inspection: Inspected) -> None:
     for step in steps_of(inspection.document):
-        places = [(path, arc.get("when")) for path, arc in arcs_of(step) if isinstance(arc, dict) and "when" in arc]
-        if "when" in step.value:
-            places.append((step.path, step.value["when"]))
-        for path, when in places:
-            if (message := _no_condition(when)) is not None:
+        for path, part in (*arcs_of(step), (step.path, step.value)):
+            if (message := _no_condition(mapping(part).get("when"))) is not None:
                 inspection.add("NW308", (*path, "when"), message)
     for tool in tools_of(inspection.document):
         for path, rule in rules_of(tool):
