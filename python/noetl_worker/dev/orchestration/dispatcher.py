@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
 from noetl_worker.dev.forms.wire_form import FreshIds, Issued, WireForm
@@ -32,14 +34,10 @@ class Dispatcher:
 
         `caused_by`: id of the event that led to it, else the execution's first one; the parent of what is issued.
         """
-        now = time.time()
         events = [
-            LoggedEvent(
-                self._log.ids.next(), execution.execution_id, notice.event_type, notice.node, notice.status, now,
-                result={"status": notice.status.upper()},
-            )
-            for notice in decision.notices
-        ]  # fmt: skip
+            self._event(execution, one.event_type, one.node, one.status, result={"status": one.status.upper()})
+            for one in decision.notices
+        ]
         issued: list[Issued] = []
         for command in decision.commands:
             ids = FreshIds(self._log.ids.next(), self._log.ids.next())
@@ -83,8 +81,7 @@ class Dispatcher:
             )  # fmt: skip
             if publish:
                 self.queue(command)
-        if rows:
-            self._log.add_commands(rows)
+        self._log.add_commands(rows)
         if logged:
             self._log.append(logged)
 
@@ -131,12 +128,16 @@ class Dispatcher:
         if execution.is_over:
             return
         execution.status = "FAILED" if execution.is_failed else "COMPLETED"
-        execution.ended_at = at = time.time()
+        execution.ended_at = time.time()
         is_python = self._settings.dialect is Dialect.PYTHON
-        if events := self._python_end(execution, at) if is_python else self._rust_end(execution, at):
+        if events := self._python_end(execution) if is_python else self._rust_end(execution):
             self._log.append(events)
 
-    def _python_end(self, execution: Execution, at: float) -> list[LoggedEvent]:
+    def _event(self, execution: Execution, event_type: str, node: str, status: str, **more: Any) -> LoggedEvent:
+        at = execution.ended_at or time.time()
+        return LoggedEvent(self._log.ids.next(), execution.execution_id, event_type, node, status, at, **more)
+
+    def _python_end(self, execution: Execution) -> list[LoggedEvent]:
         is_first = len(execution.completed_steps) < 2
         if execution.status == "COMPLETED" and (is_first or execution.ends_with_a_sequence):
             return []  # recorded (values/*, outcome "inferred"): such an end is never written
@@ -148,30 +149,23 @@ class Dispatcher:
             "status": word,
             "final_step": execution.current_step,
         }
-        playbook_parent, workflow_parent = execution.lifecycle_event_ids
+        error = execution.error if execution.is_failed else None
+        of_playbook, of_workflow = execution.lifecycle_event_ids
+        ended = partial(self._event, execution, context=context, result=result, error=error)
         return [
-            LoggedEvent(
-                self._log.ids.next(), execution.execution_id, f"{name}.{word}", node, word, at, context=context,
-                result=result, error=execution.error if execution.is_failed else None, parent_event_id=parent,
-            )
-            for name, node, parent in (
-                ("workflow", "workflow", workflow_parent), ("playbook", execution.path, playbook_parent),
-            )
-        ]  # fmt: skip
+            ended(f"workflow.{word}", "workflow", word, parent_event_id=of_workflow),
+            ended(f"playbook.{word}", execution.path, word, parent_event_id=of_playbook),
+        ]
 
-    def _rust_end(self, execution: Execution, at: float) -> list[LoggedEvent]:
+    def _rust_end(self, execution: Execution) -> list[LoggedEvent]:
         """An execution that a command failed has no closing event there (recorded: fail-execution)."""
         if execution.is_failed_by_command:
             return []
         result: dict[str, JsonValue] = {"status": execution.status}
         if execution.is_failed:
             result["context"] = {"error": execution.error}
-        return [
-            LoggedEvent(
-                self._log.ids.next(), execution.execution_id, f"playbook.{execution.status.lower()}", "playbook",
-                execution.status, at, result=result,
-            )
-        ]  # fmt: skip
+        event_type = f"playbook.{execution.status.lower()}"
+        return [self._event(execution, event_type, "playbook", execution.status, result=result)]
 
 
 def _object(value: JsonValue) -> Mapping[str, JsonValue]:
