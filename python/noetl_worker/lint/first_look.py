@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noetl_worker.dev.orchestration.playbook import known_kinds, load_playbook, text_of
+from noetl_worker.dev.session import load_document
 from noetl_worker.lint.files import inspect
 from noetl_worker.lint.formats import FORMATS
 from noetl_worker.lint.settings_file import settings_beside
@@ -17,7 +17,6 @@ def look_at(file: Path, *, plane: str) -> list[str]:
     Raises:
         PlaybookError: it cannot be run at all, in one line.
     """
-    text, registry = text_of(file), Registry()
-    load_playbook(text, source=str(file), kinds=known_kinds() | set(registry.kinds()))
+    text, _ = load_document(file, {})
     settings = settings_beside(file.resolve().parent).with_flags(plane=plane)
-    return [FORMATS["text"]([mistake]) for mistake in inspect(text, str(file), registry, settings)]
+    return [FORMATS["text"]([mistake]) for mistake in inspect(text, str(file), Registry(), settings)]
