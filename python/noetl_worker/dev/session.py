@@ -32,7 +32,7 @@ from noetl_worker.dev.watch import playbooks_of
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.json_text import loads
 from noetl_worker.models.spellings import STEP_OF_TASKS
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
@@ -237,10 +237,9 @@ class _Shown:
 
     def _request(self, command_ref: str) -> str:
         row = self._plane.log.command_by_ref(command_ref)
-        context = loads(row.context) if row is not None else {}
-        config = context.get("tool_config") or {} if isinstance(context, dict) else {}
+        config = fields_of(loads(row.context).get("tool_config")) if row is not None else {}
         address = config.get("url") or config.get("endpoint") or ""
-        return f"{str(config.get('method') or 'GET').upper()} {address}" if isinstance(config, dict) else ""
+        return f"{str(config.get('method') or 'GET').upper()} {address}"
 
 
 # ── the file ────────────────────────────────────────────────────────────────────────────────────

@@ -40,8 +40,8 @@ class StepAlone:
         loop = step.loop
         if loop is not None and loop.iterator in self.names:
             index, size = self.place or ItemPlace(0, 1)
-            others: list[JsonValue] = [None] * size
-            items = [*others[:index], self.names[loop.iterator], *others[index + 1 :]]
+            items: list[JsonValue] = [None] * size
+            items[index] = self.names[loop.iterator]
             loop = replace(loop, collection=items, only=index)
         return replace(playbook, steps={step.name: replace(self._with_inputs(step), loop=loop, arcs=(), when=None)})
 
