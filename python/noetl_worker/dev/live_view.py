@@ -88,7 +88,6 @@ class StepRun:
 class Happening:
     """One thing to say: a step started, ended or failed."""
 
-    at: float
     word: str
     """started, done or failed."""
     run: StepRun
@@ -105,9 +104,9 @@ class Timeline:
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     items: dict[str, LoopItem] = field(default_factory=dict)
     """By command id; the plane forgets an item before it tells its end."""
-    _claimed_at: dict[str, float] = field(default_factory=dict)
+    _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
+    """By command id, and since when."""
     _ended: set[str] = field(default_factory=set)
-    _runs_of: dict[str, StepRun] = field(default_factory=dict)
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
         """Note an event; what is worth saying about it, or None."""
@@ -116,7 +115,7 @@ class Timeline:
             return None
         step = event.node.removesuffix(STEP_OF_TASKS)
         new = StepRun(event.execution_id, step, replace(about, item=None).name(step), about.kind)
-        run = self._runs_of[ref] = self.runs.setdefault((event.execution_id, step), new)
+        run = self.runs.setdefault((event.execution_id, step), new)
         if event.event_type == "command.issued":
             run.issued += 1
             if about.item is not None:
@@ -124,36 +123,33 @@ class Timeline:
             return None
         about = replace(about, item=self.items.get(ref))
         if event.event_type == "command.claimed":
-            self._claimed_at[ref] = event.created_at
+            self._claimed[ref] = run, event.created_at
             run.began_at = run.began_at or event.created_at
-            return Happening(event.created_at, "started", run, about)
+            return Happening("started", run, about)
         if event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
             return self._end(event, run, ref, about)
         return None
 
     def running(self, now: float) -> list[tuple[StepRun, str, float]]:
         """(step, command id, seconds) of the commands that have begun and not ended."""
-        return [
-            (run, ref, max(0.0, now - at))
-            for ref, at in self._claimed_at.items()
-            if ref not in self._ended and (run := self._runs_of.get(ref)) is not None
-        ]
+        return [(run, ref, max(0.0, now - at)) for ref, (run, at) in self._claimed.items() if ref not in self._ended]
 
     def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About) -> Happening:
         self._ended.add(ref)
         run.ended_at = event.created_at
-        seconds = max(0.0, event.created_at - self._claimed_at.get(ref, event.created_at))
+        _, began_at = self._claimed.get(ref, (run, event.created_at))
+        seconds = max(0.0, event.created_at - began_at)
         value, error = reported(event)
         run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else glance(value)
         if error is None:
             run.done += 1
-            return Happening(event.created_at, "done", run, about, seconds, value)
+            return Happening("done", run, about, seconds, value)
         # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
         run.failed += 1
         ids = f"execution {event.execution_id}, command {ref}, event {event.event_id}"
         failure = Failure(run.step, error or run.text, value, ids, about.item, about.request, about.places)
         run.failures.append(failure)
-        return Happening(event.created_at, "failed", run, about, seconds, value, failure)
+        return Happening("failed", run, about, seconds, value, failure)
 
 
 def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
@@ -218,7 +214,7 @@ class LineView(View):
         self._print(f"{execution.path}: execution {execution.execution_id} ({where})")
 
     def tell(self, happening: Happening, event: LoggedEvent) -> None:
-        run, at = happening.run, max(0.0, happening.at - self._began_at)
+        run, at = happening.run, max(0.0, event.created_at - self._began_at)
         text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {run.text}"
         name = happening.about.name(run.step)
         self._print(f"{at:8.3f}s  {happening.word:<8} {name:<26} {text}".rstrip())
@@ -285,7 +281,7 @@ class JsonView(View):
     def tell(self, happening: Happening, event: LoggedEvent) -> None:
         line: dict[str, JsonValue] = {
             "event": happening.word,
-            "at": moment(happening.at, utc="Z"),
+            "at": moment(event.created_at, utc="Z"),
             "execution_id": str(event.execution_id),
             "command_id": event.command_ref,
             "event_id": str(event.event_id),
