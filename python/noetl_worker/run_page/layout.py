@@ -16,8 +16,8 @@ from typing import Final, TypeAlias
 
 _SWEEPS: Final = 6
 Edge: TypeAlias = tuple[int, int]
-Node: TypeAlias = int | tuple[Edge, int]
-"""A step, or the place of a long arc in a rank."""
+Node: TypeAlias = tuple[int, int | Edge]
+"""A rank, and the step there or the long arc that passes."""
 Neighbours: TypeAlias = tuple[Mapping[Node, Sequence[Node]], Mapping[Node, Sequence[Node]]]
 """Of a rank before, and of the one after."""
 
@@ -35,15 +35,16 @@ def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) 
     back = _leading_back(count, edges)
     forward = [edge for edge in dict.fromkeys(edges) if edge not in back]
     ranks = _ranks(count, forward)
-    chains = {edge: _chain(edge, ranks) for edge in forward}
+    steps: list[Node] = [(rank, step) for step, rank in enumerate(ranks)]
+    chains = {edge: _chain(edge, steps) for edge in forward}
     layers: list[list[Node]] = [[] for _ in range(max(ranks, default=0) + 1)]
-    for node in (*range(count), *(place for chain in chains.values() for place in chain[1:-1])):
-        layers[_rank(node, ranks)].append(node)
+    for node in (*steps, *(place for chain in chains.values() for place in chain[1:-1])):
+        layers[node[0]].append(node)
     lines = _neighbours(chain for edge, chain in chains.items() if edge in straight)
     across = _across(layers, _neighbours(chains.values()), lines)
     least = min(across.values(), default=0.0)
-    places = [(ranks[node], across[node] - least) for node in range(count)]
-    routes = {edge: [(_rank(node, ranks), across[node] - least) for node in chain] for edge, chain in chains.items()}
+    places = [(node[0], across[node] - least) for node in steps]
+    routes = {edge: [(node[0], across[node] - least) for node in chain] for edge, chain in chains.items()}
     return RunLayout(places, routes | {edge: [places[edge[0]], places[edge[1]]] for edge in back})
 
 
@@ -80,13 +81,9 @@ def _ranks(count: int, edges: Iterable[Edge]) -> list[int]:
     return ranks
 
 
-def _chain(edge: Edge, ranks: Sequence[int]) -> list[Node]:
-    start, to = edge
-    return [start, *((edge, rank) for rank in range(ranks[start] + 1, ranks[to])), to]
-
-
-def _rank(node: Node, ranks: Sequence[int]) -> int:
-    return ranks[node] if isinstance(node, int) else node[1]
+def _chain(edge: Edge, steps: Sequence[Node]) -> list[Node]:
+    start, to = steps[edge[0]], steps[edge[1]]
+    return [start, *((rank, edge) for rank in range(start[0] + 1, to[0])), to]
 
 
 def _neighbours(chains: Iterable[Sequence[Node]]) -> Neighbours:
