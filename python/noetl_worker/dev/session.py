@@ -250,44 +250,37 @@ def load_document(
 ) -> tuple[str, dict[str, Any]]:
     """The text of the file, and the checked document with the overrides in its workload; `source`: who gives them."""
     text = text_of(file)
-    load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds()))
+    written = load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds())).workload
     document = parse_yaml(text)
     assert isinstance(document, dict)
     workload = document.setdefault("workload", None) or {}
     document["workload"] = workload
     document.setdefault("metadata", {"path": file.stem, "name": file.stem})
-    for name in overrides:
-        _refuse_unknown(workload, name, source)
     for name, value in overrides.items():
-        _override(workload, name, value, source)
+        _override(workload, written, name, value, source)
     return text, document
 
 
-def _override(workload: dict[str, Any], name: str, value: JsonValue, source: str) -> None:
+def _override(workload: dict[str, Any], written: JsonValue, name: str, value: JsonValue, source: str) -> None:
+    """A misspelled name would leave the one that was meant as it is, so it is refused.
+
+    Args:
+        written: the workload as the file has it; an object of it that is empty may be given any name.
+    """
     parts = name.removeprefix("workload.").split(".")
     if not all(parts):
         raise PlaybookError(f"{source} {name}: not a dotted name such as workload.city")
-    target = workload
-    for part in parts[:-1]:
-        inner = target.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise PlaybookError(f"{source} {name}: workload.{part} is not a mapping")
-        target = inner
+    target, where = workload, "workload"
+    for depth, part in enumerate(parts):
+        may_be_any = not written if depth else part in _GIVEN
+        if isinstance(written, dict) and part not in written and not may_be_any:
+            raise PlaybookError(f"{source} {name}: {where} has no {part!r}{nearest(part, list(map(str, written)))}")
+        if depth:
+            target = target.setdefault(parts[depth - 1], {})
+            if not isinstance(target, dict):
+                raise PlaybookError(f"{source} {name}: {where} is not a mapping")
+        written, where = fields_of(written).get(part), f"{where}.{part}"
     target[parts[-1]] = value
-
-
-def _refuse_unknown(workload: Mapping[str, Any], name: str, source: str) -> None:
-    """A misspelled name would leave the one that was meant as it is. An object that is empty may be given any."""
-    target: Any = workload
-    where = "workload"
-    for depth, part in enumerate(name.removeprefix("workload.").split(".")):
-        if not isinstance(target, dict) or (depth and not target):
-            return
-        if part not in target:
-            if depth or part not in _GIVEN:
-                raise PlaybookError(f"{source} {name}: {where} has no {part!r}{nearest(part, list(map(str, target)))}")
-            return
-        target, where = target[part], f"{where}.{part}"
 
 
 def neighbours(file: Path) -> list[tuple[Path, str]]:
