@@ -68,15 +68,13 @@ async def run_cases(
             async with worker_factory(nats.url, plane.url, dialect):
                 for case in file.cases:
                     began, seen = time.monotonic(), _Seen(plane)
-                    found = await _run(plane, nats.url, case, seen, limit_s)
+                    found = await _run(plane, case, seen, limit_s)
                     tell(CaseEnd(file, case, time.monotonic() - began, tuple(found), tuple(seen.told)))
 
 
-async def _run(
-    plane: DevControlPlane, nats_url: str, case: PlaybookCase, seen: _Seen, limit_s: float
-) -> list[Difference]:
+async def _run(plane: DevControlPlane, case: PlaybookCase, seen: _Seen, limit_s: float) -> list[Difference]:
     document = with_stand_ins(case.document, case.stand_ins)
-    given = {"server_url": plane.url, "nats_url": nats_url}
+    given = {"server_url": plane.url, "nats_url": plane.nats_url}
     document = {**document, "workload": {**given, **document["workload"]}}
     entry = plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
     stop = plane.log.listen(seen.take)
