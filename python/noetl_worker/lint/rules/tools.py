@@ -21,6 +21,7 @@ from noetl_worker.tools.contract import Tool, ToolContext
 from noetl_worker.tools.kinds.elsewhere import INSTEAD
 
 _QUOTED: Final = re.compile(r"'([^']+)'")
+_OF_TASK: Final = ("policy",)
 _OF_STEP: Final = ("case", "cases")
 """The worker takes them out before it looks at the tool."""
 _TEXT: Final = "a-text-that-a-template-gives"
@@ -105,15 +106,11 @@ def _without_kind(message: str) -> str:
 
 
 def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], context: ToolContext) -> None:
-    config = {key: value for key, value in part.config.items() if key != "kind"}
-    if not part.is_task:
-        config = {key: value for key, value in config.items() if key not in _OF_STEP}
-    else:
-        if config.get("name") == part.label:
-            del config["name"]
-        config.pop("policy", None)
-        if isinstance(config.get("spec"), Mapping):
-            config["spec"] = {key: value for key, value in config["spec"].items() if key != "policy"}
+    is_named = part.is_task and part.config.get("name") == part.label
+    not_its_own = {"kind", *(_OF_TASK if part.is_task else _OF_STEP), *(["name"] if is_named else [])}
+    config = {key: value for key, value in part.config.items() if key not in not_its_own}
+    if part.is_task and isinstance(config.get("spec"), Mapping):
+        config["spec"] = {key: value for key, value in config["spec"].items() if key not in _OF_TASK}
     spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
     given = (*config.items(), *mapping(config.get("spec")).items())
     templated = {spellings.get(key, key) for key, value in given if has_template(value)}
