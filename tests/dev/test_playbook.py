@@ -20,6 +20,7 @@ SECOND = "{step: second, tool: {kind: shell, command: ls}}"
 WRONG = [
     (HEAD, "workflow is missing"),
     (HEAD + "worklfow: []", "workflow is missing; is 'worklfow' meant to be it?"),
+    (HEAD + "workload: {}\nworklfow: []", "workflow is missing; is 'worklfow' meant to be it?"),
     (HEAD + "workflow: []", "workflow must be a list with at least one step"),
     (workflow("{step: strat, tool: {kind: noop}}"), "no step is named 'start'; did you mean 'strat'?"),
     (workflow("{step: start}"), "step 'start': tool is missing; {kind: noop} does nothing"),

@@ -6,6 +6,7 @@ document the way the real planes do, which register a playbook with a missing st
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,7 +110,7 @@ class Playbook:
 
     def with_policies_in_lists(self) -> Playbook:
         """As the Python plane reads it: a single tool with a policy is a list of one task (recorded: single-policy)."""
-        return replace(self, steps={name: _with_policy_inlist_of(step) for name, step in self.steps.items()})
+        return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
 
     @property
     def first(self) -> Step | None:
@@ -265,8 +266,9 @@ def _check_next(item: Mapping[str, JsonValue], where: str, names: Sequence[str])
 
 
 def misspelt(name: str, there: Iterable[object]) -> str:
-    """A hint at the first that is nearly this name, which is missing; or nothing."""
-    return next((f"; is '{one}' meant to be it?" for one in there if nearest(str(one), [name])), "")
+    """A hint at the one that is nearest to this name, which is missing; or nothing."""
+    close = difflib.get_close_matches(name, [str(one) for one in there], n=1)
+    return f"; is '{close[0]}' meant to be it?" if close else ""
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
@@ -299,7 +301,7 @@ def _step(item: Mapping[str, JsonValue]) -> Step:
     )
 
 
-def _with_policy_inlist_of(step: Step) -> Step:
+def _with_policy_in_list(step: Step) -> Step:
     tool = step.tool
     if not isinstance(tool, Mapping):
         return step
