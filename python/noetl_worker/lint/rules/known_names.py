@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
-from noetl_worker.dev.outline import StepPart, mapping, names_in, steps_of, tools_of
+from noetl_worker.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
 from noetl_worker.models.spellings import INPUTS
 
 _ALWAYS: Final = frozenset(
@@ -51,25 +51,34 @@ def _names(document: Mapping[str, object]) -> Iterator[str]:
     yield from map(str, mapping(document.get("workload")))
     yield from names_in(document, "keychain")
     yield from items_and_tasks(document)
-    yield from (step.name for step in steps_of(document))
+    for step in steps_of(document):
+        yield step.name
+        for block in (step.value, *(mapping(arc) for _, arc in arcs_of(step))):
+            yield from _inputs(block)
+    for tool in tools_of(document):
+        yield from (*_inputs(tool.config), *_inputs(mapping(tool.config.get("spec"))))
     for part in ("workflow", "workbook"):
-        yield from _made_below(document.get(part))
+        yield from _set_below(document.get(part))
 
 
-def _made_below(value: object) -> Iterator[str]:
-    """Inputs and what is set, of steps, arcs, tools, the rules of a policy, and cases."""
+def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
+    """Not those further below: an `input` in what is sent, as of GraphQL, makes no name."""
+    for name in INPUTS:
+        yield from map(str, mapping(block.get(name)))
+
+
+def _set_below(value: object) -> Iterator[str]:
+    """Of steps, arcs, tools, the rules of a policy, and cases."""
     if isinstance(value, dict):
-        for name in INPUTS:
-            yield from map(str, mapping(value.get(name)))
         for key in mapping(value.get("set")):
             yield from str(key).split(".")
         if isinstance(variable := mapping(value.get("set_var")).get("name"), str):
             yield variable
         for item in value.values():
-            yield from _made_below(item)
+            yield from _set_below(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _made_below(item)
+            yield from _set_below(item)
 
 
 # ── results ─────────────────────────────────────────────────────────────────────────────────────
