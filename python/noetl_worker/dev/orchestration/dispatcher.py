@@ -34,8 +34,9 @@ class Dispatcher:
 
         `caused_by`: id of the event that led to it, else the execution's first one; the parent of what is issued.
         """
+        now = time.time()
         events = [
-            self._event(execution, one.event_type, one.node, one.status, result={"status": one.status.upper()})
+            self._event(execution, one.event_type, one.node, one.status, now, result={"status": one.status.upper()})
             for one in decision.notices
         ]
         issued: list[Issued] = []
@@ -133,8 +134,11 @@ class Dispatcher:
         if events := self._python_end(execution) if is_python else self._rust_end(execution):
             self._log.append(events)
 
-    def _event(self, execution: Execution, event_type: str, node: str, status: str, **more: Any) -> LoggedEvent:
-        at = execution.ended_at or time.time()
+    def _event(
+        self, execution: Execution, event_type: str, node: str, status: str, at: float | None = None, **more: Any
+    ) -> LoggedEvent:
+        """`at`: else it is of the end."""
+        at = at or execution.ended_at or time.time()
         return LoggedEvent(self._log.ids.next(), execution.execution_id, event_type, node, status, at, **more)
 
     def _python_end(self, execution: Execution) -> list[LoggedEvent]:
