@@ -59,3 +59,17 @@ def test_code_of_a_list_is_found_by_its_task() -> None:
         "one": RAISED,
         "": RAISED,
     }
+
+
+def test_code_in_the_place_of_what_is_merged_has_its_own_line() -> None:
+    text = """workflow:
+  - step: one
+    tool: &one
+      kind: python
+      code: first()
+  - step: two
+    tool:
+      <<: *one
+      code: second()
+"""
+    assert places_in(text, "p.yaml").in_file("bad (<python step>, line 1)", "two") == "bad (p.yaml, line 9)"

@@ -159,9 +159,11 @@ def _walk(root: Any, loader: Any, read: PlaybookText) -> None:
         node, path = waiting.pop()
         read._nodes[path] = node
         if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
+            values: dict[Path, Any] = {}
+            for key, value in node.value:  # what is merged comes first, and gives way
                 below = (*path, loader.construct_object(key, deep=True))
                 read._keys[below] = _place(key.start_mark)
-                waiting.append((value, below))
+                values[below] = value
+            waiting += [(value, below) for below, value in values.items()]
         elif isinstance(node, yaml.SequenceNode):
             waiting += [(item, (*path, index)) for index, item in enumerate(node.value)]
