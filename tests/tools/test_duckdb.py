@@ -15,7 +15,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.duckdb import secrets as duckdb_secrets
-from noetl_worker.tools.duckdb.session import Opening, Threads, Work
+from noetl_worker.tools.duckdb.session import Opening, Stepwise
 from patience import PATIENCE_S
 
 from .databases import Postgres, duckdb_extensions, query
@@ -209,17 +209,6 @@ def test_memory_limit_of_the_worker_names_its_variable(monkeypatch: pytest.Monke
         query("select 1")
 
 
-async def test_command_that_waits_for_a_thread_times_out_without_one() -> None:
-    threads, over = Threads(most=1), threading.Event()
-    busy = asyncio.ensure_future(threads.run(Work(Opening("duckdb"), lambda *_: over.wait(PATIENCE_S)), None))
-    await asyncio.sleep(0)
-    with pytest.raises(asyncio.TimeoutError):
-        await threads.run(Work(Opening("duckdb"), lambda *_: None), 0.2)
-    over.set()
-    assert await busy
-    threads.close()
-
-
 def test_extension_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_REPOSITORY", str(tmp_path / "mirror"))
@@ -303,18 +292,18 @@ def test_timeout_interrupts_the_query() -> None:
 
 
 async def test_cancelled_call_interrupts_the_query() -> None:
-    threads, begun = Threads(), threading.Event()
+    begun = threading.Event()
 
-    def body(_: Any, connection: Any, work: Work[None]) -> None:
+    def step(connection: Any) -> None:
         begun.set()
         connection.execute(ENDLESS)
 
-    call = asyncio.ensure_future(threads.run(Work(Opening("duckdb"), body), None))
-    await asyncio.to_thread(begun.wait, PATIENCE_S)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    threads.close()
+    async with Stepwise(Opening("duckdb")) as steps:
+        call = asyncio.ensure_future(steps.do(step))
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
 
 async def test_many_at_once() -> None:

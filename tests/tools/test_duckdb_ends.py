@@ -13,7 +13,7 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.duckdb.duckdb import run_opened
 from noetl_worker.tools.duckdb.files import turn
-from noetl_worker.tools.duckdb.session import Opening, Stepwise, Threads, Work
+from noetl_worker.tools.duckdb.session import Opening, Stepwise
 from patience import PATIENCE_S
 
 pytest.importorskip("duckdb")
@@ -135,11 +135,10 @@ async def test_steps_cancelled_while_they_are_closed_end_as_cancelled(watched: W
     await cancelled(call)
 
 
-def test_an_interrupt_that_meets_the_end_does_nothing(watched: Watched) -> None:
+async def test_an_interrupt_that_meets_the_end_does_nothing(watched: Watched) -> None:
     """DuckDB answers one on a closed connection with an exception, which then stood for the result."""
-    work = Work(Opening("duckdb"), lambda *_: 1)
-    watched.after_closing = work.interrupt
-    assert work.run() == 1
+    async with Stepwise(Opening("duckdb")) as steps:
+        watched.after_closing = steps.interrupt
     assert watched.closed == 1
 
 
@@ -168,44 +167,49 @@ async def test_failure_of_the_closing_is_told_when_nothing_else_failed(watched: 
 
 
 @pytest.mark.parametrize("timeout_s", [0.5, None])
-async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(timeout_s: float | None) -> None:
+async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, timeout_s: float | None
+) -> None:
     """The next command may open the file once this one's turn is over."""
-    begun, go_on = threading.Event(), threading.Event()
+    stopped, file = threading.Event(), str(tmp_path / "a.duckdb")
+    monkeypatch.setattr(Stepwise, "interrupt", lambda _: stopped.set())
+    watched.may_open.clear()
 
-    def body(*_: object) -> None:
-        begun.set()
-        go_on.wait(PATIENCE_S)
+    async def next_one() -> None:
+        async with turn(file, read_only=False):
+            pass
 
-    threads, work = Threads(), Work(Opening("duckdb"), body)
-    call = asyncio.ensure_future(threads.run(work, timeout_s))
-    await asyncio.to_thread(begun.wait, PATIENCE_S)
+    ours = turn(file, read_only=False)
+    call = asyncio.ensure_future(run_opened(ours, Opening("duckdb", file), lambda *_: {}, timeout_s))
+    await asyncio.to_thread(watched.opening.wait, PATIENCE_S)
     if timeout_s is None:
         call.cancel()
-    while not work.is_stopped:
-        await asyncio.sleep(0)
+    await asyncio.to_thread(stopped.wait, PATIENCE_S)
     call.cancel()
-    await asyncio.wait({call}, timeout=0.1)
-    assert not call.done()
-    go_on.set()
-    await cancelled(call)
-    threads.close()
+    following = asyncio.ensure_future(next_one())
+    await asyncio.wait({following}, timeout=0.1)
+    assert not following.done()
+    watched.may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await following
 
 
 @pytest.mark.parametrize("steps", range(6))
 async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(tmp_path: Path, steps: int) -> None:
-    """asyncio.wait_for loses it, up to Python 3.11: the statements ran to their end."""
+    """asyncio.wait_for loses it around the turn alone, up to Python 3.11: the statements ran to their end."""
 
-    def body(_: object, connection: Any, work: Work[dict[str, Any]]) -> dict[str, Any]:
+    def body(_: Stepwise, connection: Any) -> dict[str, Any]:
         connection.execute("select count(*) from range(100000000000) a where sin(a.range) > 0.5")
         return {}
 
     file = str(tmp_path / "a.duckdb")
-    threads = Threads()
     async with turn(file, read_only=False):
-        call = asyncio.ensure_future(run_opened(threads, Opening("duckdb", file), body, 60.0))
+        ours = turn(file, read_only=False)
+        call = asyncio.ensure_future(run_opened(ours, Opening("duckdb", file), body, 60.0))
         await asyncio.sleep(0)
     for _ in range(steps):
         await asyncio.sleep(0)
     call.cancel()
-    await cancelled(call)
-    threads.close()
+    with pytest.raises(asyncio.CancelledError):
+        await call

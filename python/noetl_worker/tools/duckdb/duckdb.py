@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
-
-import anyio
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.duckdb.files import database_of, turn
 from noetl_worker.tools.duckdb.paths import check_sql_files
 from noetl_worker.tools.duckdb.secrets import check_secrets, secrets_of
-from noetl_worker.tools.duckdb.session import Opening, Threads, Work, extension_of
+from noetl_worker.tools.duckdb.session import Opening, Stepwise, extension_of, library
 from noetl_worker.tools.duckdb.values import reading, with_json
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_source import Sources
@@ -127,7 +123,6 @@ class DuckdbTool:
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
         self._memory_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
-        self._threads = Threads()
         self._sources = Sources(self.kind)
 
     async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
@@ -146,14 +141,14 @@ class DuckdbTool:
         check_sql_files(self.kind, text, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
 
-        def body(duckdb: Any, connection: Any, work: Work[dict[str, JsonValue]]) -> dict[str, JsonValue]:
-            run_script(duckdb, connection, work, batch, text, config.params)
+        def body(steps: Stepwise, connection: Any) -> dict[str, JsonValue]:
+            run_script(steps, connection, batch, text, config.params)
             return _data(batch, context.command.form)
 
-        return await run_opened(self._threads, opening, body, time_left(config.timeout, context))
+        ours = turn(opening.database, read_only=opening.read_only)
+        return await run_opened(ours, opening, body, time_left(config.timeout, context))
 
     async def aclose(self) -> None:
-        self._threads.close()
         await self._sources.aclose()
 
 
@@ -171,39 +166,27 @@ def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
 
 
 async def run_opened(
-    threads: Threads,
+    ours: AbstractAsyncContextManager[None],
     opening: Opening,
-    body: Callable[[Any, Any, Work[dict[str, JsonValue]]], dict[str, JsonValue]],
+    body: Callable[[Stepwise, Any], dict[str, JsonValue]],
     timeout_s: float | None,
-    *,
-    turn_of: str | None = None,
-    read_only: bool = False,
 ) -> ToolResult:
-    """`body`'s data as a result, after waiting for the file's turn; a timeout counts both.
+    """`body`'s data as a result, once it is our turn; a timeout counts both."""
 
-    `turn_of` is a file that `body` attaches (`read_only`: for reading), beside the one that is opened.
-    """
-    began = time.monotonic()
-    try:
-        async with AsyncExitStack() as stack:
-            ours = turn(turn_of or opening.database, read_only=read_only if turn_of else opening.read_only)
-            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the turn
-            with anyio.fail_after(timeout_s):
-                await stack.enter_async_context(ours)
-            left_s = None if timeout_s is None else max(timeout_s - (time.monotonic() - began), 0.001)
-            return ToolResult.success(await threads.run(Work(opening, body), left_s))
-    except (asyncio.TimeoutError, TimeoutError):
-        return ToolResult.timed_out(timeout_s or 0.0)
+    async def call() -> dict[str, JsonValue]:
+        async with ours, Stepwise(opening) as steps:
+            return await steps.do(lambda connection: body(steps, connection))
+
+    return await in_time(call(), timeout_s)
 
 
-def run_script(
-    duckdb: Any, connection: Any, work: Work[Any], batch: sql.Batch, text: str, params: Any
-) -> dict[str, JsonValue]:
+def run_script(steps: Stepwise, connection: Any, batch: sql.Batch, text: str, params: Any) -> dict[str, JsonValue]:
     """Run every statement of `text`, `params` with the last one; the data of `batch`.
 
     Raises:
         ToolError: which statement failed, and what DuckDB reported.
     """
+    duckdb = library()
     try:
         statements = connection.extract_statements(text)
     except duckdb.Error as error:
@@ -211,7 +194,7 @@ def run_script(
     if not statements:
         raise ConfigurationError("'query' has no statement")
     for number, statement in enumerate(statements, start=1):
-        if work.is_stopped:
+        if steps.is_stopped:
             raise ToolError("stopped", kind="cancelled")
         shown = sql.preview(statement.query)
         try:
@@ -219,7 +202,7 @@ def run_script(
         except (duckdb.Error, OverflowError) as error:
             raise statement_failure(error, f"statement {number} ({shown})") from error
         if statement.type.name not in _KEEPS_MEMORY:
-            work.keep_memory()
+            steps.keep_memory()
     _check_ended(duckdb, connection, text)
     return batch.data()
 

@@ -14,9 +14,10 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb.duckdb import run_opened, run_script, statement_failure
-from noetl_worker.tools.duckdb.paths import canonical, check_sql_files
+from noetl_worker.tools.duckdb.files import turn
+from noetl_worker.tools.duckdb.paths import MEMORY, canonical, check_sql_files
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret, check_secrets, quoted, secrets_of
-from noetl_worker.tools.duckdb.session import Opening, Threads, Work, extension_of
+from noetl_worker.tools.duckdb.session import Opening, Stepwise, extension_of
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.sql import sql
@@ -117,7 +118,6 @@ class DucklakeTool:
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
         self._memory_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
-        self._threads = Threads()
 
     async def run(self, config: DucklakeConfig, context: ToolContext) -> ToolResult:
         secrets = await secrets_of(self.kind, config.auth, context)
@@ -140,20 +140,14 @@ class DucklakeTool:
         check_sql_files(self.kind, text, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
 
-        def body(duckdb: Any, connection: Any, work: Work[dict[str, JsonValue]]) -> dict[str, JsonValue]:
+        def body(steps: Stepwise, connection: Any) -> dict[str, JsonValue]:
             if config.use_catalog:
                 connection.execute(f'USE "{config.catalog_name}"')
-            data = run_script(duckdb, connection, work, batch, text, config.params)
+            data = run_script(steps, connection, batch, text, config.params)
             return {**data, "catalog": {"name": config.catalog_name, "data_path": config.data_path}}
 
-        file = metadata if metadata.startswith("/") else None
-        return await run_opened(
-            self._threads, opening, body, time_left(config.timeout, context), turn_of=file, read_only=config.read_only
-        )
-
-    async def aclose(self) -> None:
-        """Let the threads go."""
-        self._threads.close()
+        ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
+        return await run_opened(ours, opening, body, time_left(config.timeout, context))
 
 
 def _catalog(

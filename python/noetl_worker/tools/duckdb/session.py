@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import tempfile
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from noetl_worker import backoff
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
@@ -45,7 +44,6 @@ _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)
 _LOCKED: Final = ("lock", "already attached")
 """What DuckDB says of a file that another process has open, or another command of this one."""
-_THREAD: Final = threading.local()
 _EXTENSION: Final = re.compile(r"(?P<name>[a-z0-9_]+)(?: +from +(?P<source>[a-z0-9_]+))?", re.IGNORECASE)
 
 
@@ -84,50 +82,6 @@ class Opened:
             self.connection.close()
 
 
-class _Interruptible:
-    """A database that a thread opens and uses, and another one may interrupt."""
-
-    def __init__(self, opening: Opening) -> None:
-        self._opening = opening
-        self._opened: Opened | None = None
-        self._in_use = threading.Lock()  # held to interrupt: a connection that is closed meanwhile raises
-        self._stopped = threading.Event()
-
-    def interrupt(self) -> None:
-        """Interrupt the statement under way; nothing when there is none, before the opening or from the closing on."""
-        self._stopped.set()
-        with self._in_use:
-            if self._opened is not None:
-                self._opened.connection.interrupt()
-
-    def keep_memory(self) -> None:
-        """In the thread, after a statement that may have set another memory limit."""
-        if self._opened is not None and self._opened.memory is not None:
-            self._opened.memory.keep(self._opened.connection)
-
-
-class Work(_Interruptible, Generic[T]):
-    """`body(duckdb, connection, work)` with an opened database, in the thread that calls `run`."""
-
-    def __init__(self, opening: Opening, body: Callable[[Any, Any, Work[T]], T]) -> None:
-        super().__init__(opening)
-        self._body = body
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stopped.is_set()
-
-    def run(self) -> T:
-        duckdb = library()
-        with contextlib.closing(opened(duckdb, self._opening, self._stopped)) as ready:
-            self._opened = ready
-            try:
-                return self._body(duckdb, ready.connection, self)
-            finally:
-                with self._in_use:
-                    self._opened = None
-
-
 def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
     """Open and set up; waits for a file that another process has locked.
 
@@ -161,9 +115,7 @@ def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
 
 
 def _confine_thread(kind: str) -> None:
-    """Once for each thread, and for good: those that DuckDB starts here are confined with it."""
-    if getattr(_THREAD, "is_confined", False):
-        return
+    """For good: those that DuckDB starts here are confined with it."""
     try:
         landlock.restrict_thread(file_roots.hidden())
     except OSError as error:
@@ -171,7 +123,6 @@ def _confine_thread(kind: str) -> None:
             raise ResourceShortage(f"{kind}: no room to confine DuckDB: {error}") from error
         text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; NOETL_WORKER_ISOLATION=off runs it so"
         raise ConfigurationError(text) from error
-    _THREAD.is_confined = True
 
 
 def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt: Callable[[], T]) -> T:
@@ -194,20 +145,24 @@ def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt:
             waited_s, tries = waited_s + pause_s, tries + 1
 
 
-class Stepwise(_Interruptible):
+class Stepwise:
     """A DuckDB that is used step by step from the event loop, each step in one thread of its own.
 
     `async with Stepwise(opening) as steps: await steps.do(lambda connection: ...)`. A cancelled step is interrupted,
-    and has ended before the cancellation goes on.
+    and has ended before the cancellation goes on. The thread is not one of the event loop's default ones: a long query
+    would hold up name lookups.
     """
 
     def __init__(self, opening: Opening) -> None:
-        super().__init__(opening)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="duckdb-steps")
+        self._opening = opening
+        self._opened: Opened | None = None
+        self._in_use = threading.Lock()  # held to interrupt: a connection that is closed meanwhile raises
+        self._stopped = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="duckdb")
 
     async def __aenter__(self) -> Stepwise:
         try:
-            await _interruptibly(self._thread, self._open, self)
+            await self._interruptibly(self._open)
         except BaseException as error:
             await self.__aexit__(type(error))  # cancelled, and opened all the same
             raise
@@ -228,72 +183,46 @@ class Stepwise(_Interruptible):
         if self._opened is None:
             raise RuntimeError("a Stepwise is used inside its `async with`")
         connection = self._opened.connection
-        return await _interruptibly(self._thread, lambda: step(connection), self)
+        return await self._interruptibly(lambda: step(connection))
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def interrupt(self) -> None:
+        """Interrupt the statement under way; nothing when there is none, before the opening or from the closing on."""
+        self._stopped.set()
+        with self._in_use:
+            if self._opened is not None:
+                self._opened.connection.interrupt()
+
+    def keep_memory(self) -> None:
+        """In the thread, after a statement that may have set another memory limit."""
+        if self._opened is not None and self._opened.memory is not None:
+            self._opened.memory.keep(self._opened.connection)
 
     def _open(self) -> None:
         self._opened = opened(library(), self._opening, self._stopped)
 
+    async def _interruptibly(self, call: Callable[[], T]) -> T:
+        submitted = started(self._thread, call)
+        running = asyncio.wrap_future(submitted)
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            await ended(asyncio.ensure_future(self._interrupt(submitted, running)))
+            raise
+        return running.result()
 
-class Threads:
-    """The threads of a tool. They are not the event loop's default ones: a long query would hold up name lookups.
-
-    Args:
-        most: how many commands run at once is said by the worker's slots. What is beyond them is lost: a thread that
-            opens a named pipe which nobody else has open hears no interrupt.
-    """
-
-    def __init__(self, most: int = 4_096) -> None:
-        self._most = most
-        self._threads: ThreadPoolExecutor | None = None
-
-    async def run(self, work: Work[T], timeout_s: float | None) -> T:
-        """Run it, interrupted after `timeout_s` (asyncio.TimeoutError) and when this task is cancelled.
-
-        Raises:
-            ResourceShortage: no thread is to be had, or the database cannot be opened for want of descriptors.
-        """
-        return await _interruptibly(self.executor, work.run, work, timeout_s)
-
-    @property
-    def executor(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="duckdb")
-        return self._threads
-
-    def close(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
-
-
-async def _interruptibly(
-    executor: ThreadPoolExecutor, call: Callable[[], T], work: _Interruptible, timeout_s: float | None = None
-) -> T:
-    """What `call` gives in a thread. After a timeout or a cancellation it is interrupted, and has ended before either
-    goes on.
-    """
-    submitted = started(executor, call)
-    running = asyncio.wrap_future(submitted)
-    done: set[asyncio.Future[T]] = set()
-    try:
-        done, _ = await asyncio.wait({running}, timeout=timeout_s)
-    finally:
-        if not done:
-            await ended(asyncio.ensure_future(_interrupt(work, submitted, running)))
-    if not done:
-        raise asyncio.TimeoutError
-    return running.result()
-
-
-async def _interrupt(work: _Interruptible, submitted: Future[Any], running: asyncio.Future[Any]) -> None:
-    """Interrupt until the thread has ended: an interrupt between two statements is lost."""
-    if submitted.cancel():  # it was still waiting for a thread
-        return
-    while not running.done():
-        work.interrupt()
-        await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
-    if not running.cancelled():
-        running.exception()  # an interrupted statement: reported as timeout or cancellation
+    async def _interrupt(self, submitted: Future[Any], running: asyncio.Future[Any]) -> None:
+        """Interrupt until the thread has ended: an interrupt between two statements is lost."""
+        if submitted.cancel():  # it was still waiting for the thread
+            return
+        while not running.done():
+            self.interrupt()
+            await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
+        if not running.cancelled():
+            running.exception()  # an interrupted statement: reported as timeout or cancellation
 
 
 # ── setting up ──────────────────────────────────────────────────────────────────────────────────
