@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.duckdb.paths import MEMORY, canonical
@@ -53,7 +54,6 @@ class _Turns:
     """One file: one writer, or readers."""
 
     def __init__(self) -> None:
-        self.users = 0
         self.readers = 0
         self.is_written = False
         self.changed = asyncio.Condition()
@@ -73,7 +73,7 @@ class _Turns:
                 self.changed.notify_all()
 
 
-_turns: dict[tuple[int, str], _Turns] = {}
+_turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
 """(event loop, file) -> its turns, while anybody has or waits for one."""
 
 
@@ -87,13 +87,6 @@ async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
     if database == MEMORY:
         yield
         return
-    key = (id(asyncio.get_running_loop()), database)
-    turns = _turns.setdefault(key, _Turns())
-    turns.users += 1
-    try:
-        async with turns.held(read_only=read_only):
-            yield
-    finally:
-        turns.users -= 1
-        if not turns.users:
-            _turns.pop(key, None)
+    turns = _turns.setdefault((id(asyncio.get_running_loop()), database), _Turns())
+    async with turns.held(read_only=read_only):
+        yield

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import anyio
 import httpx
@@ -62,7 +63,8 @@ class Tokens:
         self._clients = clients
         self._now = now
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._fetching: dict[str, asyncio.Lock] = {}
+        self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """There while somebody has one or waits for it."""
 
     def forget(self, token: str) -> None:
         """Drop a token that was refused."""
@@ -122,17 +124,13 @@ class Tokens:
     async def _get(self, asked: JsonValue, fetch: Callable[[], Awaitable[tuple[str, float | None]]]) -> str:
         key = hashlib.sha256(dumps(asked)).hexdigest()
         lock = self._fetching.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:  # a hundred commands that start together ask once
-                kept = self._kept.get(key)
-                if kept is None or kept.ends <= self._now():
-                    token, life_s = await fetch()
-                    life_s = _UNTOLD_LIFE_S if life_s is None else life_s
-                    kept = self._kept[key] = _Kept(token, self._now() + max(life_s - _EARLY_S, life_s * 0.9))
-                self._kept.move_to_end(key)
-        finally:
-            if not lock.locked():
-                self._fetching.pop(key, None)
+        async with lock:  # a hundred commands that start together ask once
+            kept = self._kept.get(key)
+            if kept is None or kept.ends <= self._now():
+                token, life_s = await fetch()
+                life_s = _UNTOLD_LIFE_S if life_s is None else life_s
+                kept = self._kept[key] = _Kept(token, self._now() + max(life_s - _EARLY_S, life_s * 0.9))
+            self._kept.move_to_end(key)
         while len(self._kept) > _MAX_TOKENS:
             self._kept.popitem(last=False)
         return kept.token
