@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.tools.artifact.s3_object import S3Location, signed_headers
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.artifact.s3_object import signed
 
 pytest.importorskip("botocore")
-OPEN = S3Location("http://127.0.0.1:9/bucket/key", "us-east-1", None, None, None)
 KEYS = '{"Version": 1, "AccessKeyId": "AKIDOFPROGRAM", "SecretAccessKey": "secret"}'
+
+
+async def signed_headers() -> dict[str, str]:
+    return (await signed("s3://bucket/key", {"endpoint": "http://127.0.0.1:9"}, tool_context()))[1]
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ async def test_program_of_an_aws_profile_in_the_home_is_not_run(home: Path, file
     """A program in `~/.aws`, started when `s3://` is opened."""
     profile(home, file, text)
     with pytest.raises(ConfigurationError, match=r"credential_process.*AWS_CONFIG_FILE"):
-        await signed_headers(OPEN)
+        await signed_headers()
     assert not (home / "stolen").exists()
 
 
@@ -54,10 +58,10 @@ async def test_program_of_files_that_the_operator_names_is_run(home: Path, monke
     """(no attack)"""
     monkeypatch.setenv("AWS_CONFIG_FILE", str(profile(home, "config", "[default]\n{program}\n")))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "none"))
-    assert "AKIDOFPROGRAM" in (await signed_headers(OPEN))["Authorization"]
+    assert "AKIDOFPROGRAM" in (await signed_headers())["Authorization"]
 
 
 async def test_keys_of_a_profile_in_the_home_are_used(home: Path) -> None:
     """(no attack)"""
     profile(home, "credentials", "[default]\naws_access_key_id = AKIDOFFILE\naws_secret_access_key = secret\n")
-    assert "AKIDOFFILE" in (await signed_headers(OPEN))["Authorization"]
+    assert "AKIDOFFILE" in (await signed_headers())["Authorization"]

@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,23 +25,19 @@ _FILES: Final = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 _DEFAULT_REGION: Final = "us-east-1"
 
 
-@dataclass(frozen=True, slots=True)
-class S3Location:
-    """Where an object is, and whose key opens it."""
+async def signed(uri: str, details: Mapping[str, Any], context: ToolContext) -> tuple[str, dict[str, str]]:
+    """The address of `s3://<bucket>/<key>`, and the headers of a GET: none where no key is known, for an object may be
+    open to everybody.
 
-    url: str
-    region: str
-    access_key: str | None
-    secret_key: str | None
-    session_token: str | None
-
-
-async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -> S3Location:
-    """The address of `s3://<bucket>/<key>`.
+    Without a key in the credential, botocore looks where every AWS client does: the environment, files, the role of
+    the machine.
 
     Args:
         details: `region`, `endpoint` (of a store that is not Amazon's) and `auth`: an alias, or an
             object with the values. What is missing is taken from the credential, then from the AWS_* variables.
+
+    Raises:
+        ConfigurationError: botocore is not installed, or would run a program that a command may have put there.
     """
     known = {name: os.environ[name] for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL") if os.environ.get(name)}
     if os.environ.get("AWS_REGION"):
@@ -54,23 +49,14 @@ async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -
     # The bucket in the path and not in the host: a name with a dot in it has no certificate.
     key = parts.path.lstrip("/").split("/")  # a key may have empty parts
     path = url_path(parts.netloc) + "".join(url_path(part) if part else "/" for part in key)
+    url = str(endpoint).rstrip("/") + path
     keys = [known.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
-    return S3Location(str(endpoint).rstrip("/") + path, region, *keys)
+    return url, await asyncio.to_thread(_signature, url, region, *keys)
 
 
-async def signed_headers(place: S3Location) -> dict[str, str]:
-    """The headers of a GET; none where no key is known: an object may be open to everybody.
-
-    Without a key in the credential, botocore looks where every AWS client does: the environment, files, the role of
-    the machine.
-
-    Raises:
-        ConfigurationError: botocore is not installed, or would run a program that a command may have put there.
-    """
-    return await asyncio.to_thread(_sign, place)
-
-
-def _sign(place: S3Location) -> dict[str, str]:
+def _signature(
+    url: str, region: str, access_key: str | None, secret_key: str | None, session_token: str | None
+) -> dict[str, str]:
     try:
         auth: Any = importlib.import_module("botocore.auth")
         request: Any = importlib.import_module("botocore.awsrequest")
@@ -78,8 +64,8 @@ def _sign(place: S3Location) -> dict[str, str]:
         session: Any = importlib.import_module("botocore.session")
     except ImportError as error:
         raise ConfigurationError(_NEEDED) from error
-    if place.access_key and place.secret_key:
-        keys = credentials.Credentials(place.access_key, place.secret_key, place.session_token)
+    if access_key and secret_key:
+        keys = credentials.Credentials(access_key, secret_key, session_token)
     else:
         own = session.Session()
         is_named = all(os.environ.get(name) for name in _FILES)
@@ -88,6 +74,6 @@ def _sign(place: S3Location) -> dict[str, str]:
         keys = own.get_credentials()
         if keys is None:
             return {}
-    get = request.AWSRequest("GET", place.url)
-    auth.S3SigV4Auth(keys, "s3", place.region).add_auth(get)
+    get = request.AWSRequest("GET", url)
+    auth.S3SigV4Auth(keys, "s3", region).add_auth(get)
     return dict(get.headers.items())

@@ -17,7 +17,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools.artifact.file_roots import opened
-from noetl_worker.tools.artifact.s3_object import place_of, signed_headers
+from noetl_worker.tools.artifact.s3_object import signed
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.error_kinds import http_failure
@@ -93,9 +93,9 @@ class Sources:
             authorization = await self._authorizer.authorize(details.get("auth"), context, destination)
             return await self._fetched(uri, uri, authorization, details)
         if scheme == "s3":
-            place = await place_of(uri, details, context)
+            url, headers = await signed(uri, details, context)
             wait = {"timeout": details.get("timeout")}  # the signature is for a GET without further headers
-            return await self._fetched(place.url, uri, Authorization(await signed_headers(place)), wait)
+            return await self._fetched(url, uri, Authorization(headers), wait)
         return await self._of_bucket(uri, details, context)
 
     async def _of_bucket(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
