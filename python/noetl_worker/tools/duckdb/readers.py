@@ -44,36 +44,28 @@ def bridged(connection: Any) -> str:
     return bridge
 
 
-def attach(duckdb: Any, connection: Any, database: str, bridge: str) -> None:
-    """Make `database` what a connection reads, under the name it has when it is opened itself.
+def attach(duckdb: Any, connection: Any, database: str, bridge: str, *, read_only: bool) -> None:
+    """Make `database` what a connection reads, or has alone, under the name it has when it is opened itself.
 
     Raises:
         duckdb.Error: as from opening it.
     """
-    with _changing:
-        try:
-            connection.execute(f"ATTACH {quoted(database)} (READ_ONLY)")
-        except duckdb.Error:
+    try:
+        with _changing if read_only else contextlib.nullcontext():
+            connection.execute(f"ATTACH {quoted(database)}{' (READ_ONLY)' if read_only else ''}")
+            if read_only:
+                _lock(database)
+    except duckdb.Error:
+        with _changing:
             _lock_again(database)  # the file was open for a moment
-            raise
-        _lock(database)
+        raise
     try:
         _use(connection, bridge)
     except BaseException:
-        with contextlib.suppress(ToolError):  # the failure that is under way says more
-            detach(connection, database)
+        if read_only:
+            with contextlib.suppress(ToolError):  # the failure that is under way says more
+                detach(connection, database)
         raise
-
-
-def attach_to_write(duckdb: Any, connection: Any, database: str, bridge: str) -> None:
-    """As `attach`, for one that has it alone; the end of its connection closes it."""
-    try:
-        connection.execute(f"ATTACH {quoted(database)}")
-    except duckdb.Error:
-        with _changing:
-            _lock_again(database)
-        raise
-    _use(connection, bridge)
 
 
 def _use(connection: Any, bridge: str) -> None:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -103,8 +104,10 @@ def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
         memory = _set_up(duckdb, connection, opening)
         if opening.database != MEMORY:
             bridge = duckdb_readers.bridged(connection)
-            how = duckdb_readers.attach if opening.read_only else duckdb_readers.attach_to_write
-            _patiently(duckdb, opening, stopped, lambda: how(duckdb, connection, opening.database, bridge))
+            attach = partial(
+                duckdb_readers.attach, duckdb, connection, opening.database, bridge, read_only=opening.read_only
+            )
+            _patiently(duckdb, opening, stopped, attach)
         if opening.attach is not None:
             opening.attach(duckdb, connection)
         keep_to_roots(duckdb, connection, opening.kind)
