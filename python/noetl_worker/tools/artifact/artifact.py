@@ -21,7 +21,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
-from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
+from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, reference_of, resolve
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.error_kinds import http_failure
@@ -192,7 +192,7 @@ class ArtifactTool:
         if config.scheme == "file":
             content = await asyncio.to_thread(read_file, path_of(config.uri), config.max_bytes)
         else:
-            content = (await self._exchange("GET", config, context, None))[0]
+            content = await self._exchange("GET", config, context, None)
         largest = config.max_bytes if content.startswith(_GZIP_MAGIC) else len(content)
         return await off_loop(largest, lambda: _gotten(config, content))
 
@@ -218,7 +218,7 @@ class ArtifactTool:
 
     async def _exchange(
         self, method: str, config: ArtifactConfig, context: ToolContext, content: bytes | None
-    ) -> tuple[bytes, httpx.Response]:
+    ) -> bytes:
         """The answer's body. Raises ToolError for no answer and for one that is no success."""
         destination = Destination(str(config.uri), config.headers)
         permit = await self._authorizer.authorize(config.auth, context, destination)
@@ -249,7 +249,7 @@ class ArtifactTool:
             raise http_failure(f"{method} {place}: HTTP {response.status_code}", response.status_code)
         if answer.is_cut and method == "GET":
             raise ToolError(f"{place} has more than {config.max_bytes} bytes (max_bytes)", kind="resource")
-        return answer.take(), response
+        return answer.take()
 
 
 def _gotten(config: ArtifactConfig, content: bytes) -> dict[str, JsonValue]:
@@ -263,11 +263,9 @@ def _gotten(config: ArtifactConfig, content: bytes) -> dict[str, JsonValue]:
 
 async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
     reference = reference_of(config.uri)
-    data = await resolve(reference, context)
+    data = await resolve(reference, context, config.sha256)
     text = dumps(data)
     _bounded(config, len(text))
-    if config.sha256 is not None:
-        check_digest(reference, data, config.sha256)
     return {"data": data, **_described(reference, text)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.error_kinds import plane_failure
 from noetl_worker.tools.fields import excerpt
 
@@ -65,14 +64,7 @@ class ResultFetchTool:
 
     async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
-        reference = reference_of(config.ref)
-        try:
-            data = await asyncio.wait_for(resolve(reference, context), timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s)
-        if config.sha256 is not None:
-            check_digest(reference, data, config.sha256)
-        return ToolResult.success(data)
+        return await in_time(resolve(reference_of(config.ref), context, config.sha256), timeout_s)
 
 
 def reference_of(value: JsonValue) -> str:
@@ -84,29 +76,24 @@ def reference_of(value: JsonValue) -> str:
     return given
 
 
-async def resolve(reference: str, context: ToolContext) -> JsonValue:
-    """The stored JSON. Raises ToolError: not_found, auth, server_error or connection."""
+async def resolve(reference: str, context: ToolContext, sha256: str | None = None) -> JsonValue:
+    """The stored JSON. Raises ToolError: not_found, auth, server_error, connection, or parse for another digest."""
     try:
-        return await context.worker.control_plane.resolve_result(reference)
+        data = await context.worker.control_plane.resolve_result(reference)
     except ControlPlaneError as error:
         is_gone = isinstance(error, ServerRefused) and error.is_not_found
         text = f"the control plane does not give {reference}: {error}"
         text = f"no result at {reference}: it was never stored, or it has expired" if is_gone else text
         raise plane_failure(text, error) from error
-
-
-def check_digest(what: str, data: JsonValue, expected: str) -> None:
-    """Compare with the SHA-256 of a plane's answer. Raises ToolError (parse).
-
-    The planes hash their own JSON text, which the fetched value does not have any more: any of the texts a plane
-    writes may match.
-    """
-    if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
-        raise ToolError(f"the content of {what} is not the one with SHA-256 {expected}", kind="parse")
+    if sha256 is not None and sha256.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
+        raise ToolError(f"the content of {reference} is not the one with SHA-256 {sha256}", kind="parse")
+    return data
 
 
 def _texts(data: JsonValue) -> Iterator[bytes]:
-    """Compact (Rust plane), and with spaces (Python plane: its recorded digests), keys as they came or sorted."""
+    """The planes hash their own JSON text, which the fetched value does not have any more: any that a plane writes.
+
+    Compact (Rust plane), and with spaces (Python plane: its recorded digests), keys as they came or sorted."""
     yield dumps(data)
     for ascii_only in (True, False):
         for sort in (False, True):
