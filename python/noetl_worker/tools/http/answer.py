@@ -217,6 +217,19 @@ def _payload(
         return decoded(content_bytes, charset, "replace")
 
 
+def part_at(payload: JsonValue, path: str | None) -> Any:
+    """What is at a dotted path into an answer. Raises LookupError with the name that is not there."""
+    part = payload
+    for name in path.split(".") if path else ():
+        if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
+            part = part[int(name)]
+        elif isinstance(part, Mapping) and name in part:
+            part = part[name]
+        else:
+            raise LookupError(name)
+    return part
+
+
 def _cut_mark(headers: Mapping[str, str], size: int) -> bytes:
     declared = headers.get("content-length", "")
     of_how_many = f" of {declared}" if declared.isdigit() and "content-encoding" not in headers else ""

@@ -18,12 +18,12 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, TemplateError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http import retry as http_retry
-from noetl_worker.tools.http.answer import answer_result, off_loop, read, retry_after_s
+from noetl_worker.tools.http.answer import answer_result, off_loop, part_at, read, retry_after_s
 from noetl_worker.tools.http.auth import Authorization, Authorizer
 from noetl_worker.tools.http.client import Clients, is_secret, send, shown, without_user
 from noetl_worker.tools.http.request import build
@@ -77,8 +77,7 @@ class HttpCall:
         return self._counted(result) if self._exchanges > 1 else result
 
     def _counted(self, result: ToolResult) -> ToolResult:
-        data = result.data if isinstance(result.data, dict) else {}
-        return dataclasses.replace(result, data={**data, "attempts": self._exchanges})
+        return dataclasses.replace(result, data={**fields_of(result.data), "attempts": self._exchanges})
 
     # ── tries ──
 
@@ -141,7 +140,7 @@ class HttpCall:
             names: dict[str, JsonValue] = {"_retry": {"index": number, "count": number}, pages.into: gathered}
             result, facts = await self._tried(config, names)
             if result.status is not ToolStatus.SUCCESS or not isinstance(result.data, dict):
-                return dataclasses.replace(result, data={**_object(result.data), "pages": number - 1})
+                return dataclasses.replace(result, data={**fields_of(result.data), "pages": number - 1})
             if result.data.get("truncated"):
                 limit = self._config.max_response_bytes
                 return _page_failure(f"page {number}: over {limit} bytes together; raise max_response_bytes")
@@ -162,13 +161,13 @@ class HttpCall:
         """The request of the next page: `params` and `headers` over the ones before, other fields in their place."""
         rendered = self._context.values.render(pages.next_call, facts.names)
         changes: dict[str, Any] = {}
-        for name, value in _object(rendered).items():
+        for name, value in fields_of(rendered).items():
             if name in ("url", "endpoint"):
                 changes["url"] = str(httpx.URL(config.url).join(str(value)))
             elif name == "params":
-                changes["params"] = {**config.params, **_object(value)}
+                changes["params"] = {**config.params, **fields_of(value)}
             elif name == "headers":
-                self._headers = {**self._headers, **_object(value)}
+                self._headers = {**self._headers, **fields_of(value)}
             else:
                 changes[name] = value
         if "url" in changes and "params" not in changes:
@@ -219,7 +218,7 @@ class HttpCall:
     async def _authorized(self, config: HttpConfig) -> ToolResult:
         """One exchange; a second one with a new token when the kept one is refused."""
         result, fetched = await self._sent(config)
-        if fetched is not None and isinstance(result.data, dict) and result.data.get("status_code") == 401:
+        if fetched is not None and fields_of(result.data).get("status_code") == 401:
             self._authorizer.tokens.forget(fetched)
             result, _ = await self._sent(config)
         return result
@@ -297,7 +296,7 @@ def _not_rendered(header: str, error: TemplateError) -> TemplateError:
 
 
 def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> http_retry.Facts:
-    data = _object(result.data)
+    data = fields_of(result.data)
     payload, status = data.get("data"), data.get("status_code")
     failure = result.error
     error: JsonValue = None
@@ -319,13 +318,7 @@ def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> ht
         "attempt": tries,
         "success": failure is None,
     }
-    kind = failure.kind if failure is not None else ""
-    code = status if isinstance(status, int) else None
-    return http_retry.Facts(failure is not None, failure is not None and failure.retryable, kind, code, known)
-
-
-def _object(value: JsonValue) -> dict[str, JsonValue]:
-    return dict(value) if isinstance(value, Mapping) else {}
+    return http_retry.Facts(failure, status if isinstance(status, int) else None, known)
 
 
 def _fingerprint(config: HttpConfig, headers: Mapping[str, JsonValue]) -> bytes:
@@ -339,14 +332,10 @@ def _page_failure(message: str) -> ToolResult:
 
 def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any:
     """`gathered` with the page's part added. ValueError when the page has no such part, or one of another type."""
-    part: Any = payload
-    for name in pages.path.split(".") if pages.path else ():
-        if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
-            part = part[int(name)]
-        elif isinstance(part, Mapping) and name in part:
-            part = part[name]
-        else:
-            raise ValueError(f"the answer has no {pages.path!r} to collect")
+    try:
+        part = part_at(payload, pages.path)
+    except LookupError:
+        raise ValueError(f"the answer has no {pages.path!r} to collect") from None
     if pages.strategy == "replace":
         return part
     if pages.strategy == "merge":

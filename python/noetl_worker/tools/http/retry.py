@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from noetl_worker.backoff import GROWTHS, asked_s
 from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.models.tool_result import ToolFailure
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.fields import excerpt, nearest
@@ -39,9 +40,7 @@ _MAX_PAGES: Final = 10_000
 class Facts:
     """What a rule looks at: one exchange's outcome, and the names its templates may use."""
 
-    failed: bool
-    retryable: bool
-    kind: str
+    failure: ToolFailure | None
     status: int | None
     names: Mapping[str, JsonValue]
 
@@ -256,11 +255,11 @@ def holds(rule: RetryRule, facts: Facts, render: Callable[..., JsonValue], warn:
         return False
     if rule.when is not None:
         return _is_true(rule.when, facts, render, warn)
-    if not facts.failed:
+    if facts.failure is None:
         return False
     if rule.statuses or rule.kinds:
-        return facts.status in rule.statuses or facts.kind in rule.kinds or "error" in rule.kinds
-    return facts.retryable
+        return facts.status in rule.statuses or facts.failure.kind in rule.kinds or "error" in rule.kinds
+    return facts.failure.retryable
 
 
 def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models.tool_result import ToolStatus
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb.duckdb import statement_failure as duckdb_failure
@@ -19,6 +19,7 @@ from noetl_worker.tools.duckdb.secrets import quoted, secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise
 from noetl_worker.tools.duckdb.session import library as duckdb_library
 from noetl_worker.tools.duckdb.values import SelectReading, reading, with_json
+from noetl_worker.tools.http.answer import part_at
 from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
@@ -232,12 +233,16 @@ async def _http(
         text = failure.message if failure else "the request failed"
         kind, again = (failure.kind, failure.retryable) if failure else ("connection", False)
         raise ToolError(f"source: {text}", kind=kind, retryable=again)
-    answer = result.data if isinstance(result.data, Mapping) else {}
+    answer = fields_of(result.data)
     if answer.get("truncated"):
         # Half of the rows in the table would look like all of them.
         raise ToolError("source: the answer was cut; raise 'max_response_bytes'", kind="resource")
     payload = answer.get("data")  # the name it has on both planes
-    columns, rows = _table(_at_path(payload, source.data_path))
+    try:
+        found = part_at(payload, source.data_path)
+    except LookupError as missing:
+        raise ToolError(f"source: Path segment {str(missing)!r} not found in JSON", kind="schema") from None
+    columns, rows = _table(found)
     position = 0
 
     async def fetch() -> Sequence[Row]:
@@ -251,20 +256,7 @@ async def _http(
 
 def inert(context: ToolContext) -> ToolContext:
     """A context for a source that a template gave as a whole: nothing in it is one."""
-
     return context.with_render(lambda value, extra=None: value)
-
-
-def _at_path(payload: JsonValue, path: str | None) -> JsonValue:
-    value = payload
-    for part in path.split(".") if path else ():
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            raise ToolError(f"source: Path segment {part!r} not found in JSON", kind="schema")
-    return value
 
 
 def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
