@@ -23,7 +23,6 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "kind": "type",
     "tool": "type",
     "connection": "connection_string",
-    "path": "path",
     "file": "path",
     "payload": "body",
     "db_path": "database",
