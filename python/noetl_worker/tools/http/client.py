@@ -26,6 +26,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import opened
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client_transport import ClientTransport
 from noetl_worker.tools.http.connection import KEPT_S
@@ -80,7 +81,7 @@ class Clients:
         self._max_idle = max_idle
         self._idle: list[_Idle] = []
         """The one idle for longest first."""
-        self._leased: set[httpx.AsyncClient] = set()
+        self._is_closed = False
 
     @asynccontextmanager
     async def lease(self, options: ClientOptions = ClientOptions(), *, to: str) -> AsyncIterator[httpx.AsyncClient]:
@@ -96,15 +97,12 @@ class Clients:
         """
         key = (_server_of(to), options)
         client = self._take(key) or _new_client(options, await _tls_of(options), self._transport)
-        self._leased.add(client)
+        is_kept = False
         try:
             yield client
-        except BaseException:
-            self._leased.discard(client)
-            raise
+            is_kept = not self._is_closed
         finally:
-            if client in self._leased:
-                self._leased.remove(client)
+            if is_kept:
                 self._idle.append(_Idle(key, client, asyncio.get_running_loop().time()))
             else:
                 await client.aclose()
@@ -126,7 +124,7 @@ class Clients:
 
     async def aclose(self) -> None:
         """Close what is idle now, and the rest as soon as its command is over."""
-        self._leased.clear()
+        self._is_closed = True
         idle, self._idle = self._idle, []
         for one in idle:
             await one.client.aclose()
@@ -154,7 +152,7 @@ def check_options(options: ClientOptions) -> None:
 
 
 def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
-    what = f"'proxy' {_without_password(proxy)!r}" if proxy else "the proxy of the worker's environment"
+    what = f"'proxy' {shown_text(proxy)!r}" if proxy else "the proxy of the worker's environment"
     return ConfigurationError(f"http: {what} cannot be used: {error}")
 
 
@@ -260,13 +258,12 @@ def _opened(options: ClientOptions, name: str, files: ExitStack) -> str | None:
     return str(Path("/dev/fd", str(file.fileno())))
 
 
-def _without_password(address: str | None) -> str:
-    if not address or "@" not in address:
-        return str(address)
+def shown_text(address: str) -> str:
+    """As `shown`, also of what is no address."""
     try:
         return shown(httpx.URL(address))
-    except httpx.InvalidURL:
-        return f"...@{address.rpartition('@')[2]}"
+    except (httpx.InvalidURL, TypeError, ValueError):
+        return excerpt(address.partition("?")[0].rpartition("@")[2], 200)
 
 
 def shown(url: httpx.URL) -> str:

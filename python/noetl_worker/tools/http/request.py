@@ -17,9 +17,8 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import opened
-from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.auth import Authorization
-from noetl_worker.tools.http.client import HEADERS, shown
+from noetl_worker.tools.http.client import HEADERS, shown_text
 
 if TYPE_CHECKING:
     from noetl_worker.tools.http.http import HttpConfig
@@ -69,7 +68,7 @@ def check_request(config: HttpConfig) -> None:
 
 
 def _not_built(url: str, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"http: the request to {_safe(url)!r} cannot be built: {error}")
+    return ConfigurationError(f"http: the request to {shown_text(url)!r} cannot be built: {error}")
 
 
 def build(
@@ -146,13 +145,6 @@ class _OffLoop(httpx.AsyncByteStream):
         pieces = iter(self._body)
         while (piece := await finished_off_loop(partial(next, pieces, None))) is not None:
             yield piece
-
-
-def _safe(address: str) -> str:
-    try:
-        return shown(httpx.URL(address))
-    except (httpx.InvalidURL, TypeError, ValueError):
-        return excerpt(address.partition("?")[0], 200)
 
 
 def _content_type(headers: Mapping[str, str]) -> str:
