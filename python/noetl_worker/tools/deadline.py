@@ -10,7 +10,7 @@ from typing import Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
@@ -64,11 +64,9 @@ def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, f
 
 def _given(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Each timeout of a config, under the name to report it by."""
-    spec = raw_config.get("spec")
-    given = {name: raw_config.get(name) for name in TIMEOUTS}
-    if isinstance(spec, Mapping):
-        given.update({f"spec.{name}": spec.get(name) for name in TIMEOUTS})
-    return given
+    spec = fields_of(raw_config.get("spec"))
+    at_the_top = {name: raw_config.get(name) for name in TIMEOUTS}
+    return at_the_top | {f"spec.{name}": spec.get(name) for name in TIMEOUTS}
 
 
 def _total(kind: str, field: str, value: JsonValue) -> JsonValue:

@@ -38,6 +38,7 @@ __all__ = [
     "rendered",
     "spellings_of",
     "unknown_field",
+    "with_misspelt",
     "without_half_at_end",
     "without_half_at_start",
 ]
@@ -362,6 +363,12 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
     return _NAMES.get(hint, str(hint))
+
+
+def with_misspelt(error: ConfigurationError, warnings: Sequence[str]) -> ConfigurationError:
+    """The error, with those of the warnings that are often why."""
+    misspelt = [warning for warning in warnings if "did you mean" in warning]
+    return ConfigurationError(f"{error} ({'; '.join(misspelt)})") if misspelt else error
 
 
 def unknown_field(kind: str, name: str, model: type) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError, ToolError, UnknownTool
 from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext
@@ -302,10 +302,7 @@ class Registry:
         try:
             config = fields.decode(kind, tool.config_model, rendered, raw, own_spellings)
         except ConfigurationError as error:
-            misspelt = [warning for warning in warnings if "did you mean" in warning]
-            if not misspelt:
-                raise
-            raise ConfigurationError(f"{error} ({'; '.join(misspelt)})") from error  # that is often why
+            raise fields.with_misspelt(error, warnings) from error.__cause__
         if (check := getattr(tool, "check", None)) is not None:
             check(config, context)
         ignored = getattr(tool, "ignored", None)
@@ -444,11 +441,10 @@ def _read_by(tool: Tool[Any]) -> frozenset[str]:
 def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
     """Fields that count at a step only (its `case` has been taken out by now), and those of `spec` nothing reads."""
     names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _read_by(tool)]
-    own, spec = fields.names_of(tool.config_model), raw.get("spec")
-    if isinstance(spec, Mapping) and "spec" not in own:
-        known = _read_by(tool) | {*TIMEOUTS, "policy"}
-        names += [f"spec.{name}" for name, value in spec.items() if name not in known and value is not None]
-    return names
+    if "spec" in fields.names_of(tool.config_model):
+        return names
+    known, spec = _read_by(tool) | {*TIMEOUTS, "policy"}, fields_of(raw.get("spec"))
+    return names + [f"spec.{name}" for name, value in spec.items() if name not in known and value is not None]
 
 
 def _with_timeout(
@@ -460,8 +456,7 @@ def _with_timeout(
     (playbooks of the Python plane write them so; protocol/tasks.md#fields).
     """
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
-    in_spec = raw.get("spec")
-    spec: Mapping[str, JsonValue] = in_spec if isinstance(in_spec, Mapping) else {}
+    spec = fields_of(raw.get("spec"))
     times: dict[str, JsonValue] = {name: raw[name] for name in TIMEOUTS if name in raw}
     in_spec_too = {name: spec[name] for name in TIMEOUTS if name in spec}
     if in_spec_too:
@@ -477,6 +472,5 @@ def _with_timeout(
 
 
 def _has_rules(raw: Mapping[str, JsonValue]) -> bool:
-    spec = raw.get("spec")
-    policy = spec.get("policy") if isinstance(spec, Mapping) else None
+    policy = fields_of(raw.get("spec")).get("policy")
     return bool(policy.get("rules")) if isinstance(policy, Mapping) else bool(policy)

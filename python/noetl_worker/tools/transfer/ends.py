@@ -217,8 +217,5 @@ def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
         end: EndT = fields.decode(where, model_class, known, given)
     except ConfigurationError as error:
         ignored = unread(name, kind, given) if kind and kind in _READ else []
-        misspelt = [text for text in ignored if "did you mean" in text]
-        if not misspelt:
-            raise
-        raise ConfigurationError(f"{error} ({'; '.join(misspelt)})") from error  # that is often why
+        raise fields.with_misspelt(error, ignored) from error.__cause__
     return end
