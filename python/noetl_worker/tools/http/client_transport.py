@@ -27,7 +27,6 @@ class ClientTransport(httpx.AsyncBaseTransport):
         self._network = network
         self._idle: dict[bytes, HttpConnection] = {}
         """By server; the one that was used longest ago first."""
-        self._used: set[HttpConnection] = set()
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -36,12 +35,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
             raise httpx.UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
         server = url.raw_scheme + b"://" + url.netloc
         connection = await self._take(server) or await self._connect(request)
-        self._used.add(connection)
-        try:
-            head = await connection.ask(request)
-        except BaseException:
-            self._used.discard(connection)
-            raise
+        head = await connection.ask(request)
         return httpx.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -73,7 +67,6 @@ class ClientTransport(httpx.AsyncBaseTransport):
 
     async def give_back(self, server: bytes, connection: HttpConnection) -> None:
         """After an answer that was read, or left."""
-        self._used.discard(connection)
         if self._is_closed or not connection.reset():
             await connection.aclose()
             return
@@ -85,11 +78,10 @@ class ClientTransport(httpx.AsyncBaseTransport):
             await surplus.aclose()
 
     async def aclose(self) -> None:
+        """Close what is idle now; who has an answer closes it, and its connection with it."""
         self._is_closed = True
-        connections = [*self._idle.values(), *self._used]
-        self._idle.clear()
-        self._used.clear()
-        for connection in connections:
+        idle, self._idle = self._idle, {}
+        for connection in idle.values():
             await connection.aclose()
 
 

@@ -18,7 +18,6 @@ _MOST_HELD: Final = 1 << 16
 """Bytes that were not asked for yet; the server has to wait with more."""
 _DAY_S: Final = 86_400.0
 """asyncio ends a handshake after a minute by itself; here the deadline of the exchange does."""
-_INFO: Final = {"client_addr": "sockname", "server_addr": "peername", "socket": "socket", "ssl_object": "ssl_object"}
 
 
 class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
@@ -114,7 +113,7 @@ class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # of an idle connection: it was closed, or speaks out of turn
             return self._is_over or bool(self._pieces)
-        return None if self._transport is None else self._transport.get_extra_info(_INFO.get(info, info))
+        return None if self._transport is None else self._transport.get_extra_info(info)
 
     # ── asyncio ──
 
