@@ -131,7 +131,6 @@ class HttpCall:
     async def _paged(self, pages: http_retry.Pages) -> ToolResult:
         config, gathered = self._config, None
         seen: set[bytes] = set()
-        notes: list[str] = []
         for number in range(1, pages.limit + 1):
             asked = _fingerprint(config, self._headers)
             if asked in seen:
@@ -154,8 +153,9 @@ class HttpCall:
                 break
             config = self._next(config, pages, facts)
         else:
-            notes.append(f"stopped after {pages.limit} pages although there are more")
-        return ToolResult.success({**last, **({"notes": notes, "truncated": True} if notes else {})}, exit_code=0)
+            last["notes"] = [f"stopped after {pages.limit} pages although there are more"]
+            last["truncated"] = True
+        return ToolResult.success(last, exit_code=0)
 
     def _next(self, config: HttpConfig, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpConfig:
         """The request of the next page: `params` and `headers` over the ones before, other fields in their place."""
@@ -265,22 +265,22 @@ class HttpCall:
 
     async def _rendered_headers(self) -> dict[str, JsonValue]:
         """`token(alias)` is a credential's bearer token, as in the Python worker's templates; but not in `Host`."""
-        rendered: dict[str, JsonValue] = dict(self._config.headers)
-        for name, value in self._config.headers.items():
-            if isinstance(value, str) and "{{" in value and _TOKEN_CALL.search(value) and name.lower() != "host":
-                self._token_headers.append(name)
-                continue
+        given, render = self._config.headers, self._context.values.render
+        self._token_headers = [
+            name
+            for name, value in given.items()
+            if isinstance(value, str) and "{{" in value and _TOKEN_CALL.search(value) and name.lower() != "host"
+        ]
+        rendered: dict[str, JsonValue] = dict(given)
+        destination = Destination(self._config.url, rendered, self._config.proxy)
+        for name in sorted(given, key=self._token_headers.__contains__):  # they go where a `Host` leads: that one first
             try:
-                rendered[name] = self._context.values.render(value)
+                if name in self._token_headers:
+                    rendered[name] = await self._with_tokens(given[name], destination)
+                else:
+                    rendered[name] = render(given[name])
             except TemplateError as error:
-                raise _not_rendered(name, error) from error
-        if self._token_headers:  # they go where a `Host` leads, which is rendered by now
-            destination = Destination(self._config.url, rendered, self._config.proxy)
-            for name in self._token_headers:
-                try:
-                    rendered[name] = await self._with_tokens(self._config.headers[name], destination)
-                except TemplateError as error:
-                    raise _not_rendered(name, error) from error
+                raise TemplateError(f"http: field 'headers': {name}: {error}") from error
         return rendered
 
     async def _with_tokens(self, value: str, destination: Destination) -> JsonValue:
@@ -289,10 +289,6 @@ class HttpCall:
             alias = str(self._context.values.render("{{ " + expression + " }}"))
             tokens[alias] = await self._authorizer.token(alias, self._context, destination)
         return self._context.values.render(_TOKEN_CALL.sub(rf"{_TOKENS_NAME}[\1]", value), {_TOKENS_NAME: tokens})
-
-
-def _not_rendered(header: str, error: TemplateError) -> TemplateError:
-    return TemplateError(f"http: field 'headers': {header}: {error}")
 
 
 def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> http_retry.Facts:
