@@ -120,8 +120,7 @@ class SnowflakeConfig:
 
     def __post_init__(self) -> None:
         sql.script_of(self.query, self.query_b64)
-        if self.max_rows < 1:
-            raise ValueError(f"'max_rows' is {self.max_rows}: give 1 or more")
+        sql.check_above_zero(max_rows=self.max_rows)
         check_connection(self)
 
 

@@ -96,9 +96,7 @@ class DuckdbConfig:
 
     def __post_init__(self) -> None:
         check_sql("duckdb", self)
-        for name, value in (("max_rows", self.max_rows), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name!r} is {value}: give 1 or more")
+        sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
         check_secrets("duckdb", self.auth)
         for wanted in self.extensions:
             extension_of("duckdb", wanted)
@@ -122,7 +120,7 @@ class DuckdbTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._memory_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
+        self._confinement = confinement
         self._sources = Sources(self.kind)
 
     async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
@@ -131,8 +129,7 @@ class DuckdbTool:
             database=database_of(config.database, context.command.execution_id),
             read_only=config.read_only,
             memory_limit=config.memory_limit,
-            memory_bytes=self._memory_bytes,
-            is_confined=self._is_confined,
+            confinement=self._confinement,
             threads=config.threads,
             extensions=tuple(config.extensions),
             secrets=tuple(await secrets_of(self.kind, config.auth, context)),

@@ -84,9 +84,7 @@ class DucklakeConfig:
             raise ValueError("no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql")
         if not re.fullmatch(r"[A-Za-z_]\w*", self.catalog_name):
             raise ValueError(f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _")
-        for name, value in (("max_rows", self.max_rows), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name!r} is {value}: give 1 or more")
+        sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
         check_secrets("ducklake", self.auth)
         _server_of(self.catalog())
         for wanted in self.extensions:
@@ -117,7 +115,7 @@ class DucklakeTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._memory_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
+        self._confinement = confinement
 
     async def run(self, config: DucklakeConfig, context: ToolContext) -> ToolResult:
         secrets = await secrets_of(self.kind, config.auth, context)
@@ -130,8 +128,7 @@ class DucklakeTool:
         opening = Opening(
             kind=self.kind,
             memory_limit=config.memory_limit,
-            memory_bytes=self._memory_bytes,
-            is_confined=self._is_confined,
+            confinement=self._confinement,
             threads=config.threads,
             extensions=("ducklake", *_extension_of(metadata), *config.extensions),
             secrets=tuple(secrets),

@@ -24,6 +24,7 @@ from noetl_worker.tools.duckdb.paths import MEMORY
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.process import landlock
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import (
     before_any_effect,
     is_out_of_descriptors,
@@ -56,10 +57,10 @@ class Opening:
     database: str = MEMORY
     read_only: bool = False
     memory_limit: str | None = None
-    memory_bytes: int = 0
-    """The command's share: with one it can set no more than this, or than the environment says; 0: no cap."""
-    is_confined: bool = False
-    """The kernel's files and the worker's own are out of reach, however SQL names them (`process/landlock.py`)."""
+    confinement: Confinement = UNCONFINED
+    """Its `duckdb_bytes` are the command's share of memory: with one it can set no more than this, or than the
+    environment says; 0: no cap. Where it is on, the kernel's files and the worker's own are out of reach, however SQL
+    names them (`process/landlock.py`)."""
     threads: int | None = None
     extensions: tuple[str, ...] = ()
     secrets: tuple[DuckdbSecret, ...] = ()
@@ -91,7 +92,7 @@ def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
         ConfigurationError: a database that cannot be, a setting, an extension or a secret that is refused.
         ResourceShortage: this machine has no descriptor for it.
     """
-    if opening.is_confined:
+    if opening.confinement.is_on:
         _confine_thread(opening.kind)
     if is_out_of_descriptors():  # not left to DuckDB: 1.5 ends the process where it cannot open what it needs
         raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
@@ -270,7 +271,7 @@ def _set(duckdb: Any, connection: Any, kind: str, name: str, value: Any, origin:
 
 def _limit_memory(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap | None:
     memory = None
-    share = f"{opening.memory_bytes}B" if opening.memory_bytes else None
+    share = f"{opening.confinement.duckdb_bytes}B" if opening.confinement.duckdb_bytes else None
     allowed = os.environ.get(MEMORY_LIMIT) or share
     if allowed:
         _set(duckdb, connection, opening.kind, "memory_limit", allowed, MEMORY_LIMIT)

@@ -153,7 +153,9 @@ class _Pool:
         self.in_use += 1
         try:
             while self.idle:
-                member = self._most_recent(session)
+                # the last that was used, of those that are set already where there are some
+                member = max(self.idle, key=lambda one: (one.session == session, one.idle_since))
+                self.idle.remove(member)
                 if await self._ready(member, session):
                     return member
             return await self._opened(session)
@@ -200,12 +202,6 @@ class _Pool:
     def _free(self) -> None:
         self.in_use -= 1
         self._places.release()
-
-    def _most_recent(self, session: str) -> _Member:
-        for number in range(len(self.idle) - 1, -1, -1):
-            if self.idle[number].session == session:
-                return self.idle.pop(number)
-        return self.idle.pop()
 
     async def _ready(self, member: _Member, session: str) -> bool:
         """Whether an idle connection is alive, reset and set; closed when it is not."""

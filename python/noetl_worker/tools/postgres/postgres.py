@@ -100,8 +100,7 @@ class PostgresConfig:
 
     def __post_init__(self) -> None:
         text = check_sql("postgres", self)
-        if self.max_rows < 1:
-            raise ValueError(f"'max_rows' is {self.max_rows}: give 1 or more")
+        sql.check_above_zero(max_rows=self.max_rows)
         check_connection(self)
         if text is not None:
             _check_params(text, self.params)
@@ -234,19 +233,15 @@ async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresCon
 
 
 def _check_params(text: str, params: Any) -> None:
-    """Raises ValueError for values that the last statement does not take."""
-    if params and "$" in text:
-        _check_numbered((sql_split.statements(text) or [text])[-1], params)
-
-
-def _check_numbered(text: str, params: Any) -> None:
-    """Raises ValueError: place holders of two kinds, or a value without one."""
-    if not _is_numbered(text, params) or not (unused := unused_values(text, params)):
+    """Raises ValueError for place holders of two kinds in the last statement, or a value without one."""
+    if not params or "$" not in text:
         return
-    raise ValueError(
-        f"{sql.preview(text)}: 'params' has {len(params)} values, and no place holder takes "
-        f"{', '.join(f'${number}' for number in unused)}: leave out what the statement does not use"
-    )
+    last = (sql_split.statements(text) or [text])[-1]
+    if _is_numbered(last, params) and (unused := unused_values(last, params)):
+        raise ValueError(
+            f"{sql.preview(last)}: 'params' has {len(params)} values, and no place holder takes "
+            f"{', '.join(f'${number}' for number in unused)}: leave out what the statement does not use"
+        )
 
 
 def _is_numbered(text: str, params: Any) -> bool:

@@ -96,6 +96,13 @@ def _unique(names: Sequence[str]) -> list[str]:
     return found
 
 
+def check_above_zero(**given: int | None) -> None:
+    """Of a config's fields. Raises ValueError."""
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name!r} is {value}: give 1 or more")
+
+
 # ── the text ────────────────────────────────────────────────────────────────────────────────────
 
 

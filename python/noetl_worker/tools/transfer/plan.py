@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.transfer.ends import TransferTarget
 
@@ -25,10 +26,8 @@ class TransferLimits:
     """What one end of a transfer may use."""
 
     timeout_s: float | None
-    duckdb_bytes: int
-    """Memory of a DuckDB of this end; 0: DuckDB's own limit."""
-    is_confined: bool = False
-    """Whether a DuckDB of this end is kept from /proc and /sys."""
+    confinement: Confinement
+    """Of a DuckDB of this end."""
 
 
 @dataclass(frozen=True, slots=True)

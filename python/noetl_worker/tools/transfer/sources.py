@@ -169,8 +169,7 @@ async def _duckdb(
         kind="transfer: source",
         database=database,
         read_only=database != MEMORY,
-        memory_bytes=limits.duckdb_bytes,
-        is_confined=limits.is_confined,
+        confinement=limits.confinement,
         secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
     )
     async with Stepwise(opening) as steps:

@@ -54,13 +54,7 @@ async def duckdb_writer(
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database))
     secrets = tuple(await secrets_of(kind, target.auth, context))
-    opening = Opening(
-        kind,
-        database=database,
-        memory_bytes=limits.duckdb_bytes,
-        is_confined=limits.is_confined,
-        secrets=secrets,
-    )
+    opening = Opening(kind, database, confinement=limits.confinement, secrets=secrets)
     async with Stepwise(opening) as steps:
         yield DuckdbWriter(plan, steps)
 

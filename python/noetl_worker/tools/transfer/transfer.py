@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -168,7 +169,8 @@ class TransferTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._duckdb_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
+        # it may have a DuckDB at each end
+        self._confinement = dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2)
 
     def ignored(self, config: TransferConfig) -> list[str]:
         """What the registry reports beside unknown fields: fields of an end of another type."""
@@ -178,8 +180,7 @@ class TransferTool:
 
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context)
-        # it may have a DuckDB at each end
-        limits = TransferLimits(timeout_s, self._duckdb_bytes // 2, is_confined=self._is_confined)
+        limits = TransferLimits(timeout_s, self._confinement)
         return await in_time(self._moved(config, context, limits), timeout_s)
 
     async def _moved(
