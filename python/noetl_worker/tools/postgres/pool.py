@@ -9,7 +9,6 @@ text sent when a command is over, whose answer is read when the next one begins:
 from __future__ import annotations
 
 import asyncio
-import collections
 import hashlib
 import secrets
 import select
@@ -137,14 +136,12 @@ class _Pool:
         self._conninfo = conninfo
         self._places = asyncio.Semaphore(limits.max_size)
         self._waiting = 0
-        self._returned: collections.deque[_Member] = collections.deque()
         self._limits = limits
 
     def is_empty(self) -> bool:
         return not self.idle and not self.in_use and not self._waiting
 
     async def take(self, session: str) -> _Member:
-        self._reset_returned()
         self._waiting += 1
         try:
             await self._places.acquire()
@@ -164,33 +161,24 @@ class _Pool:
             raise
 
     def release(self, member: _Member) -> None:
-        """Take a connection back. Its reset is sent after the command has gone on: it does not wait for it."""
-        self._returned.append(member)
-        self.loop.call_soon(self._reset_returned)
-
-    def _reset_returned(self) -> None:
-        pq = self._psycopg.pq
-        while self._returned:
-            member = self._returned.popleft()
-            self._free()
-            pgconn = member.connection.pgconn
-            is_idle = pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
-            now = time.monotonic()
-            if (
-                is_idle
-                and not self.is_closed
-                and now - member.born < self._limits.max_age_s
-                and _reset_sent(self._psycopg, member)
-            ):
-                member.idle_since = now
-                self.idle.append(member)
-            else:
-                pgconn.finish()
+        """Take a connection back, its reset under way: the next command reads the answer."""
+        self._free()
+        pq, pgconn, now = self._psycopg.pq, member.connection.pgconn, time.monotonic()
+        if (
+            pgconn.status == pq.ConnStatus.OK
+            and pgconn.transaction_status == pq.TransactionStatus.IDLE
+            and not self.is_closed
+            and now - member.born < self._limits.max_age_s
+            and _reset_sent(self._psycopg, member)
+        ):
+            member.idle_since = now
+            self.idle.append(member)
+        else:
+            pgconn.finish()
 
     def close(self) -> None:
         """Close what is idle now, and the rest when it comes back."""
         self.is_closed = True
-        self._reset_returned()
         self.close_idle(0.0)
 
     def close_idle(self, longer_than_s: float) -> None:
