@@ -180,29 +180,23 @@ def _bounded_class() -> Any:
             return _counted(super()._connect_gen(*arguments, **options), _count_of_connecting)
 
         async def wait(self, exchange: Any, *arguments: Any, **options: Any) -> Any:
-            counting = self.exchange = _Exchange(self.pgconn.socket)
-            try:
-                return await super().wait(_counted(exchange, counting.count), *arguments, **options)
-            except (ToolError, psycopg.OperationalError) as error:
-                self._end(error)
-                raise
-            finally:
-                counting.end()
+            wait = super().wait
+            return await self._bounded(exchange, lambda counted: wait(counted, *arguments, **options))
 
         async def read(self, exchange: Any) -> Any:
             """As `wait`, but with a cancellation it is over: the server is asked for nothing."""
+            return await self._bounded(exchange, lambda counted: waiting.wait_async(counted, self.pgconn.socket, 1.0))
+
+        async def _bounded(self, exchange: Any, drive: Callable[[Any], Any]) -> Any:
             counting = self.exchange = _Exchange(self.pgconn.socket)
             try:
-                return await waiting.wait_async(_counted(exchange, counting.count), self.pgconn.socket, 1.0)
+                return await drive(_counted(exchange, counting.count))
             except (ToolError, psycopg.OperationalError) as error:
-                self._end(error)
+                if counting.end() or isinstance(error, ToolError):
+                    self.pgconn.finish()
+                    raise _too_much() from error
                 raise
             finally:
                 counting.end()
-
-        def _end(self, error: Exception) -> None:
-            if self.exchange.end() or isinstance(error, ToolError):
-                self.pgconn.finish()
-                raise _too_much() from error
 
     return Bounded
