@@ -27,7 +27,7 @@ from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts
-from noetl_worker.tools.http.tokens import SECRET_MANAGER, Tokens, secret_address
+from noetl_worker.tools.http.tokens import SECRET_MANAGER, secret_address
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -108,7 +108,7 @@ class SecretsTool:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)
-        self._authorizer = Authorizer(Tokens(self._clients))
+        self._authorizer = Authorizer(self._clients)
 
     def ignored(self, config: SecretsConfig) -> list[str]:
         """What the registry reports beside unknown fields: what a provider other than google does not read."""

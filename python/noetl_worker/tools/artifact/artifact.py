@@ -30,7 +30,6 @@ from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
-from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_TIMEOUT_S: Final = 60.0
@@ -155,7 +154,7 @@ class ArtifactTool:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)
-        self._authorizer = Authorizer(Tokens(self._clients))
+        self._authorizer = Authorizer(self._clients)
 
     def ignored(self, config: ArtifactConfig) -> list[str]:
         """What the registry reports beside unknown fields: what this action does not read, or this place."""

@@ -14,6 +14,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import merged_data
+from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
 from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity, need
 
@@ -41,8 +42,8 @@ _SCHEMES: Final = frozenset({"bearer", "basic", "token", "apikey"})
 class Authorizer:
     """Turns `auth` into an Authorization; everything secret in it is handed to `context.secrets.keep`."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self.tokens = tokens
+    def __init__(self, clients: Clients) -> None:
+        self.tokens = Tokens(clients)
 
     async def authorize(
         self, auth: str | Mapping[str, Any] | None, context: ToolContext, destination: Destination | None = None

@@ -272,10 +272,10 @@ class HttpCall:
             if isinstance(value, str) and "{{" in value and _TOKEN_CALL.search(value) and name.lower() != "host"
         ]
         rendered: dict[str, JsonValue] = dict(given)
-        destination = Destination(self._config.url, rendered, self._config.proxy)
         for name in sorted(given, key=self._token_headers.__contains__):  # they go where a `Host` leads: that one first
             try:
                 if name in self._token_headers:
+                    destination = Destination(self._config.url, rendered, self._config.proxy)
                     rendered[name] = await self._with_tokens(given[name], destination)
                 else:
                     rendered[name] = render(given[name])

@@ -16,7 +16,6 @@ from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.call import HttpCall
 from noetl_worker.tools.http.client import ClientOptions, Clients, check_options
 from noetl_worker.tools.http.request import check_address, check_request
-from noetl_worker.tools.http.tokens import Tokens
 
 MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
 _LARGEST_LIMIT: Final = 256 * 1024 * 1024
@@ -128,7 +127,7 @@ class HttpTool:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)
-        self._authorizer = Authorizer(Tokens(self._clients))
+        self._authorizer = Authorizer(self._clients)
 
     async def run(self, config: HttpConfig, context: ToolContext) -> ToolResult:
         result = await HttpCall(config, context, self._clients, self._authorizer).run()

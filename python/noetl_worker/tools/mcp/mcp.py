@@ -23,7 +23,6 @@ from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
-from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.mcp.session import McpSession, RpcError
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
@@ -122,7 +121,7 @@ class McpTool:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)
-        self._authorizer = Authorizer(Tokens(self._clients))
+        self._authorizer = Authorizer(self._clients)
 
     def ignored(self, config: McpConfig) -> list[str]:
         """What the registry reports beside unknown fields: what this method does not send."""

@@ -25,7 +25,6 @@ from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.auth import Authorization, Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
-from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.transport.url_path import url_path
 
@@ -49,7 +48,7 @@ class Sources:
     def __init__(self, kind: str = "python") -> None:
         self._kind = kind
         self._clients = Clients()
-        self._authorizer = Authorizer(Tokens(self._clients))
+        self._authorizer = Authorizer(self._clients)
 
     async def code(
         self,
