@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.transfer.ends import TransferTarget
@@ -78,19 +77,27 @@ def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) 
             )
 
 
-class Writer(Protocol):
-    """An opened target."""
+class Writer:
+    """An opened target, and what the targets share.
 
-    async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
-        """Find the table and start the transaction; no columns: there will be no rows.
+    `begin(columns, types, sample)` finds the table and starts the transaction; no columns: there will be no rows.
+    `types` are DuckDB's names and `sample` is rows, for a table to be made. `write(rows)` takes a chunk. `commit()`
+    gives what is reported beside the number of rows.
+    """
 
-        `types` are DuckDB's names and `sample` is rows, for a table to be made.
-        """
+    def __init__(self, plan: TransferPlan) -> None:
+        self._plan = plan
+        self._columns: list[str] = []
+        """Of the rows, as the table spells them."""
+        self._keys: list[str] = []
 
-    async def write(self, rows: Sequence[Sequence[Any]]) -> None: ...
+    def _match(self, columns: Sequence[str], actual: Sequence[str], primary_key: Sequence[str] = ()) -> None:
+        """Raises ConfigurationError for rows that do not go into a table with the columns `actual`."""
+        self._columns = matched(self._plan.target.table, columns, actual)
+        self._keys = self._plan.keys_of(primary_key, self._columns, actual) if columns else []
 
-    async def commit(self) -> Mapping[str, JsonValue]:
-        """Finish; what is reported beside the number of rows."""
+    def _names(self) -> str:
+        return ", ".join(map(identifier, self._columns))
 
 
 def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:

@@ -242,13 +242,10 @@ async def _http(
     except LookupError as missing:
         raise ToolError(f"source: Path segment {str(missing)!r} not found in JSON", kind="schema") from None
     columns, rows = _table(found)
-    position = 0
+    chunks = (rows[start : start + chunk_size] for start in range(0, len(rows), chunk_size))
 
     async def fetch() -> Sequence[Row]:
-        nonlocal position
-        chunk = rows[position : position + chunk_size]
-        position += len(chunk)
-        return chunk
+        return next(chunks, ())
 
     yield SourceReader(columns, {}, fetch, rows)
 

@@ -23,6 +23,7 @@ from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferLimits,
     TransferPlan,
+    Writer,
     check_keys,
     identifier,
     json_text,
@@ -59,15 +60,13 @@ async def duckdb_writer(
         yield DuckdbWriter(plan, steps)
 
 
-class DuckdbWriter:
-    """plan.Writer. A chunk is one JSON text: DuckDB's parameters row by row are a hundred times slower."""
+class DuckdbWriter(Writer):
+    """A chunk is one JSON text: DuckDB's parameters row by row are a hundred times slower."""
 
     def __init__(self, plan: TransferPlan, steps: Stepwise) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._steps = steps
-        self._columns: list[str] = []
         self._types: list[str] = []
-        self._keys: list[str] = []
         self._insert = ""
         self._insert_keys = ""
         self._rows_before = 0
@@ -76,16 +75,15 @@ class DuckdbWriter:
         self._table = ".".join(map(identifier, filter(None, [self._schema, self._name])))
 
     async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
-        """See plan.Writer."""
         await self._run("BEGIN")
         where = [self._schema, self._name]
         known = dict(await self._run(_COLUMNS, where))
         if not known:
             known = await self._made(columns, types, sample)
-        self._columns = own = matched(self._plan.target.table, columns, list(known))
-        self._types = [known[column] for column in own]
         primary = await self._run(_KEY, where)
-        self._keys = keys = self._plan.keys_of(primary[0][0] if primary else [], own, list(known)) if own else []
+        self._match(columns, list(known), primary[0][0] if primary else [])
+        own, keys = self._columns, self._keys
+        self._types = [known[column] for column in own]
         if self._plan.mode == "replace":
             await self._run(f"DELETE FROM {self._table}")
         if keys:
@@ -94,10 +92,9 @@ class DuckdbWriter:
             await self._run(f"CREATE TEMP TABLE {_SEEN} AS SELECT {names} FROM {self._table} LIMIT 0")
             parts = ", ".join(_cast(f"r.c{own.index(key)}", known[key]) for key in keys)
             self._insert_keys = f"INSERT INTO {_SEEN} SELECT DISTINCT {parts} FROM ({_rows_of(own)})"
-        self._insert = self._insert_of(own, keys)
+        self._insert = self._insert_of()
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """See plan.Writer."""
         chunk = []
         for row in rows:
             texts = [_text(value, kind) for value, kind in zip(row, self._types, strict=True)]
@@ -109,7 +106,6 @@ class DuckdbWriter:
             await self._run(self._insert_keys, [packed])
 
     async def commit(self) -> Mapping[str, JsonValue]:
-        """See plan.Writer."""
         counts: dict[str, JsonValue] = {}
         if self._insert_keys:
             # By keys, as Postgres counts: one that comes again in a later chunk was not there before the transfer.
@@ -138,9 +134,9 @@ class DuckdbWriter:
         await self._run(f"CREATE TABLE {self._table} ({', '.join(lines)})")
         return found
 
-    def _insert_of(self, columns: list[str], keys: list[str]) -> str:
+    def _insert_of(self) -> str:
+        columns, keys, names = self._columns, self._keys, self._names()
         values = [_cast(f"r.c{number}", kind) for number, kind in enumerate(self._types)]
-        names = ", ".join(map(identifier, columns))
         rows = _rows_of(columns)
         if not keys:
             return f"INSERT INTO {self._table} ({names}) SELECT {', '.join(values)} FROM ({rows})"

@@ -21,11 +21,11 @@ from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferLimits,
     TransferPlan,
+    Writer,
     check_keys,
     identifier,
     json_inside,
     json_text,
-    matched,
     without_json,
 )
 
@@ -69,22 +69,19 @@ async def postgres_writer(
         connection.pgconn.finish()
 
 
-class PostgresWriter:
-    """plan.Writer over COPY; an upsert copies into a temporary table first."""
+class PostgresWriter(Writer):
+    """Over COPY; an upsert copies into a temporary table first."""
 
     def __init__(self, plan: TransferPlan, connection: Any) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._connection = connection
         self._cursor = connection.cursor()
         self._table = ""
-        self._columns: list[str] = []
-        self._keys: list[str] = []
         self._kinds: list[str] = []
         self._copy: Any = None
         self._copying: Any = None
 
     async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
-        """See plan.Writer."""
         del types, sample
         await self._run("BEGIN")
         name = self._plan.target.table
@@ -94,15 +91,14 @@ class PostgresWriter:
         self._table = found[0][0]
         known = await self._rows(_COLUMNS, (self._table,))
         kinds = {column: kind for column, kind, _, _ in known}
-        self._columns = matched(name, columns, list(kinds))
-        self._kinds = [kinds[column] for column in self._columns]
         primary = [column for column, _, is_key, _ in sorted(known, key=lambda row: row[3] or 0) if is_key]
+        self._match(columns, list(kinds), primary)
+        self._kinds = [kinds[column] for column in self._columns]
         if self._plan.mode == "replace":
             await self._check_not_read()
             await self._run(f"TRUNCATE {self._table}")
         if not columns:
             return
-        self._keys = self._plan.keys_of(primary, self._columns, list(kinds))
         into = self._table
         if self._keys:
             into = _STAGE
@@ -115,14 +111,12 @@ class PostgresWriter:
         self._copy = await self._guarded(self._copying.__aenter__())
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """See plan.Writer."""
         for row in rows:
             adapted = [_adapted(value, kind) for value, kind in zip(row, self._kinds, strict=True)]
             check_keys(adapted, self._columns, self._keys)
             await self._guarded(self._copy.write_row(adapted))
 
     async def commit(self) -> Mapping[str, JsonValue]:
-        """See plan.Writer."""
         copying, self._copying = self._copying, None
         if copying is not None:
             await self._guarded(copying.__aexit__(None, None, None))
@@ -160,9 +154,6 @@ class PostgresWriter:
             f"ON CONFLICT ({keys}) DO UPDATE SET {changes} RETURNING 1) "
             "SELECT (SELECT count(*) FROM moved) - n, n FROM before"
         )
-
-    def _names(self) -> str:
-        return ", ".join(map(identifier, self._columns))
 
     async def _run(self, text: str) -> None:
         await self._guarded(self._cursor.execute(text), text)

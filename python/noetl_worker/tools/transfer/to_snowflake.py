@@ -12,10 +12,10 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.transfer.plan import (
     TransferLimits,
     TransferPlan,
+    Writer,
     check_keys,
     identifier,
     json_text,
-    matched,
     table_parts,
     without_json,
 )
@@ -34,26 +34,19 @@ async def snowflake_writer(
         yield SnowflakeWriter(plan, session)
 
 
-class SnowflakeWriter:
-    """plan.Writer. An upsert goes through a temporary table and MERGE. VARIANT columns are not for it."""
+class SnowflakeWriter(Writer):
+    """An upsert goes through a temporary table and MERGE. VARIANT columns are not for it."""
 
     def __init__(self, plan: TransferPlan, session: snowflake.SnowflakeSession) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._session = session
-        parts = table_parts(plan.target.table)
-        self._table = ".".join(_name(part) for part in parts)
-        self._columns: list[str] = []
-        self._keys: list[str] = []
+        self._table = ".".join(map(_name, table_parts(plan.target.table)))
         self._written = 0
 
     async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
-        """See plan.Writer."""
         del types, sample
-        cursor, described = await self._session.query(f"SELECT * FROM {self._table} LIMIT 0")
-        del cursor
-        actual = [column.name for column in described]
-        self._columns = matched(self._plan.target.table, columns, actual)
-        self._keys = self._plan.keys_of([], self._columns, actual) if columns else []
+        _, described = await self._session.query(f"SELECT * FROM {self._table} LIMIT 0")
+        self._match(columns, [column.name for column in described])
         if self._keys:
             # Before BEGIN: in Snowflake, making a table commits.
             await self._session.query(
@@ -65,7 +58,6 @@ class SnowflakeWriter:
             await self._session.query(f"DELETE FROM {self._table}")
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """See plan.Writer."""
         adapted = [
             [json_text(value) if isinstance(value, (dict, list)) else without_json(value) for value in row]
             for row in rows
@@ -81,7 +73,6 @@ class SnowflakeWriter:
         self._written += len(rows)
 
     async def commit(self) -> Mapping[str, JsonValue]:
-        """See plan.Writer."""
         counts: dict[str, JsonValue] = {}
         if self._keys:
             cursor, _ = await self._session.query(self._merge())
@@ -102,9 +93,6 @@ class SnowflakeWriter:
             f"WHEN NOT MATCHED THEN INSERT ({self._names()}) VALUES ({values}) "
             f"WHEN MATCHED THEN UPDATE SET {changes}"
         )
-
-    def _names(self) -> str:
-        return ", ".join(map(identifier, self._columns))
 
 
 def _name(part: str) -> str:
