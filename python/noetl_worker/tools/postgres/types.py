@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 _SPAN: Final = re.compile(
@@ -36,21 +36,16 @@ def register(psycopg: Any, connection: Any) -> None:
 def _loaders(psycopg: Any) -> Mapping[str, type]:
     """Type name -> how it is read."""
 
-    class Text(psycopg.adapt.Loader):  # type: ignore[misc]
-        def load(self, data: Any) -> str:
-            return bytes(data).decode()
+    def loader(read: Callable[[str], str]) -> type:
+        class Loader(psycopg.adapt.Loader):  # type: ignore[misc]
+            def load(self, data: Any) -> str:
+                return read(bytes(data).decode())
 
-    class Duration(Text):
-        def load(self, data: Any) -> str:
-            return _duration(bytes(data).decode())
-
-    class Moment(Text):
-        def load(self, data: Any) -> str:
-            return _moment(bytes(data).decode())
+        return Loader
 
     ranges = [f"{name}{kind}" for name in _RANGES for kind in ("range", "multirange")]
-    found: dict[str, type] = dict.fromkeys([*ranges, *_TEXTS], Text)
-    return {**found, "interval": Duration, **dict.fromkeys(_MOMENTS, Moment)}
+    found = dict.fromkeys([*ranges, *_TEXTS], loader(str))
+    return {**found, "interval": loader(_duration), **dict.fromkeys(_MOMENTS, loader(_moment))}
 
 
 def _moment(text: str) -> str:
