@@ -254,11 +254,15 @@ def decode(
     """
     from mashumaro.exceptions import InvalidFieldValue, MissingField
 
-    hints, forms = hints_of(model), _forms_of(model)
-    present = {name: forms[name].without_nulls(value) for name, value in fields.items() if value is not None}
-    for name, value in present.items():
+    hints, forms, present = hints_of(model), _forms_of(model), {}
+    for name, value in fields.items():
+        if value is None:
+            continue
+        if forms[name].is_typed_object and isinstance(value, Mapping):  # nulls count as absent, as everywhere
+            value = {key: item for key, item in value.items() if item is not None}
         if not forms[name].fits(value):
             raise _wrong_type(kind, name, hints[name], value)
+        present[name] = value
     try:
         return _decoder(model).decode(present)
     except MissingField as error:
@@ -301,12 +305,6 @@ class _Form(NamedTuple):
     """Whether the containers are of the right shape; mashumaro would take an object's keys for a list."""
     is_typed_object: bool
     """An object of texts or numbers."""
-
-    def without_nulls(self, value: Any) -> Any:
-        """The nulls of an object of texts or numbers count as absent, as everywhere."""
-        if not self.is_typed_object or not isinstance(value, Mapping):
-            return value
-        return {key: item for key, item in value.items() if item is not None}
 
 
 @functools.lru_cache(maxsize=128)

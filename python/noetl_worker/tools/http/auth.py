@@ -79,7 +79,8 @@ class Authorizer:
         if "host" in map(str.lower, made.headers):  # `destination` knows of those in 'headers' alone
             raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
         for value in (*made.headers.values(), *made.params.values()):
-            _one_line(value, kind)
+            if "\n" in value or "\r" in value:
+                raise CredentialError(f"http: {kind} auth: its value has a line break in it")
             scheme, _, rest = value.partition(" ")
             # Also what only looks encoded: Basic. Of another text the first word is no scheme, but part of the secret.
             context.secrets.keep(rest if rest and scheme.lower() in _SCHEMES else value)
@@ -252,8 +253,3 @@ def _kind(values: Mapping[str, JsonValue]) -> str:
         return given
     guesses = {"private_key": "google", "client_secret": "oauth2", "token": "bearer", "username": "basic"}
     return next((kind for name, kind in {**guesses, "headers": "headers"}.items() if name in values), "unknown")
-
-
-def _one_line(value: str, kind: str) -> None:
-    if "\n" in value or "\r" in value:
-        raise CredentialError(f"http: {kind} auth: its value has a line break in it")
