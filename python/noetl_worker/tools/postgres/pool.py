@@ -24,11 +24,6 @@ from noetl_worker.errors import ToolError
 from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.postgres.connection import connect
 
-MAX_SIZE: Final = 8
-"""Connections to one address; a further command waits for one, within its own timeout. For fewer limit the kind."""
-MAX_IDLE_S: Final = 60.0
-MAX_AGE_S: Final = 1800.0
-"""A connection is not used again after this long: load balancers and changed roles are followed."""
 _ANSWER_S: Final = 5.0
 _RESET: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; "
@@ -37,28 +32,20 @@ _RESET: Final = (
 """DISCARD ALL in its parts: by itself it may not stand in one text with the session's settings, which follow."""
 
 
+@dataclass(kw_only=True, eq=False)
 class ConnectionPools:
-    """The pools of one worker.
+    """The pools of one worker."""
 
-    Args:
-        max_size: connections to one address at most.
-        max_idle_s: an unused connection is closed after this many seconds.
-        max_age_s: a connection is closed when it is older, after the command that has it.
-        ping_after_s: idle longer than this it is asked before it is used; a firewall may have forgotten it.
-    """
+    max_size: int = 8
+    """Connections to one address; a further command waits for one, within its own timeout. For fewer limit the kind."""
+    max_idle_s: float = 60.0
+    """An unused connection is closed after this many seconds."""
+    max_age_s: float = 1800.0
+    """A connection is not used again after this long: load balancers and changed roles are followed."""
+    ping_after_s: float = 20.0
+    """Idle longer than this it is asked before it is used; a firewall may have forgotten it."""
 
-    def __init__(
-        self,
-        *,
-        max_size: int = MAX_SIZE,
-        max_idle_s: float = MAX_IDLE_S,
-        max_age_s: float = MAX_AGE_S,
-        ping_after_s: float = 20.0,
-    ) -> None:
-        self.max_size: Final = max_size
-        self.max_idle_s: Final = max_idle_s
-        self.max_age_s: Final = max_age_s
-        self.ping_after_s: Final = ping_after_s
+    def __post_init__(self) -> None:
         self._pools: dict[bytes, _Pool] = {}
         self._salt = secrets.token_bytes(16)
         self._reaper: asyncio.TimerHandle | None = None

@@ -107,7 +107,7 @@ class PostgresConfig:
 
 
 class PostgresTool:
-    """One pool for each address (host, user, password, database, ...): MAX_SIZE connections at most, closed after
+    """One pool for each address (host, user, password, database, ...): 8 connections at most, closed after
     a minute without use and after half an hour in any case. A connection that the server closed meanwhile is replaced
     before the command notices."""
 
