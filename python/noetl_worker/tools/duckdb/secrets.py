@@ -85,8 +85,7 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
     Raises:
         ConfigurationError, ValueError: as `secrets_of`, and for several credentials under one name.
     """
-    for name, given in _named(auth).items():
-        _check_form(kind, name, given)
+    for name, given in _named(kind, auth).items():
         written = written_data(given)
         if written is not None:
             _made(kind, name, written)
@@ -101,15 +100,18 @@ async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: T
         ConfigurationError: a credential of a type that DuckDB has no secret for, or with nothing in it.
         CredentialError: an alias that does not resolve.
     """
-    return [await _secret(kind, name, given, context) for name, given in _named(auth).items()]
+    return [await _secret(kind, name, given, context) for name, given in _named(kind, auth).items()]
 
 
-def _named(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Name of the secret -> its credential."""
+def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Name of the secret -> its credential. Raises ConfigurationError for one that is none."""
     if auth is None:
         return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)
     named: Mapping[str, Any] = auth if several and isinstance(auth, Mapping) else {_name_of(auth): auth}
+    for name, given in named.items():
+        if not isinstance(given, (str, Mapping)):
+            raise ConfigurationError(f"{kind}: auth {name!r} must be an alias or an object, not {type(given).__name__}")
     return {str(name): given for name, given in named.items()}
 
 
@@ -121,16 +123,10 @@ def _name_of(auth: str | Mapping[str, Any]) -> str:
 
 
 async def _secret(kind: str, name: str, auth: Any, context: ToolContext) -> DuckdbSecret:
-    _check_form(kind, name, auth)
     made = _made(kind, name, await credential_data(kind, auth, context))
     for option in _HIDDEN & made.values.keys():
         context.secrets.keep(made.values[option])
     return made
-
-
-def _check_form(kind: str, name: str, auth: Any) -> None:
-    if not isinstance(auth, (str, Mapping)):
-        raise ConfigurationError(f"{kind}: auth {name!r} must be an alias or an object, not {type(auth).__name__}")
 
 
 def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -104,11 +103,7 @@ def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
     try:
         memory = _set_up(duckdb, connection, opening)
         if opening.database != MEMORY:
-            bridge = duckdb_readers.bridged(connection)
-            attach = partial(
-                duckdb_readers.attach, duckdb, connection, opening.database, bridge, read_only=opening.read_only
-            )
-            _patiently(duckdb, opening, stopped, attach)
+            _attach_patiently(duckdb, connection, opening, stopped)
         if opening.attach is not None:
             opening.attach(duckdb, connection)
         keep_to_roots(duckdb, connection, opening.kind)
@@ -129,11 +124,13 @@ def _confine_thread(kind: str) -> None:
         raise ConfigurationError(text) from error
 
 
-def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt: Callable[[], T]) -> T:
+def _attach_patiently(duckdb: Any, connection: Any, opening: Opening, stopped: threading.Event) -> None:
+    bridge = duckdb_readers.bridged(connection)
     waited_s, tries = 0.0, 1
     while True:
         try:
-            return attempt()
+            duckdb_readers.attach(duckdb, connection, opening.database, bridge, read_only=opening.read_only)
+            return
         except duckdb.Error as error:
             text = f"Failed to open database {opening.database!r}: {error}"
             if is_shortage_text(str(error)):
