@@ -37,11 +37,6 @@ ConfigT = TypeVar("ConfigT", contravariant=True)
 T = TypeVar("T")
 
 
-def _no_trace() -> Mapping[str, str]:
-    """Commands are not traced."""
-    return {}
-
-
 class ToolLogger(Protocol):
     """A structured logger already bound to execution_id, command_id and step."""
 
@@ -226,7 +221,7 @@ class ToolWorker:
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     """`with context.worker.waiting():` around a wait for other commands: the slot is free meanwhile. Without it,
     parents that wait for their children fill all slots, and no child ever starts."""
-    trace_headers: Callable[[], Mapping[str, str]] = _no_trace
+    trace_headers: Callable[[], Mapping[str, str]] = dict
     """`traceparent` and `tracestate` of the tool's span; nothing where commands are not traced."""
 
     def with_trace(self, headers: Mapping[str, T]) -> dict[str, T | str]:

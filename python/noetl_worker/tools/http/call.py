@@ -102,11 +102,8 @@ class HttpCall:
                 return result, facts
 
     def _rule_for(self, facts: http_retry.Facts, tries: int) -> http_retry.RetryRule | None:
-        context = self._context
-        for rule in self._plan.rules:
-            if http_retry.holds(rule, facts, context.values.render, context.logger.debug):
-                return rule if tries < rule.attempts else None
-        return None
+        rule = next((rule for rule in self._plan.rules if http_retry.holds(rule, facts, self._context)), None)
+        return rule if rule is not None and tries < rule.attempts else None
 
     async def _waited(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
         """Wait as the rule or the server's Retry-After says; False, at once, when the time left is too short."""
@@ -148,8 +145,7 @@ class HttpCall:
             except ValueError as error:
                 return _page_failure(f"page {number}: {error}")
             last = {**result.data, "data": gathered, "body": gathered, "pages": number}
-            more = http_retry.RetryRule(when=pages.condition)
-            if not http_retry.holds(more, facts, self._context.values.render, self._context.logger.debug):
+            if not http_retry.is_true(pages.condition, facts, self._context):
                 break
             config = self._next(config, pages, facts)
         else:

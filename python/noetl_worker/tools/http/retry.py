@@ -7,14 +7,15 @@ and, depending on the worker, does nothing with it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from noetl_worker.backoff import GROWTHS, asked_s
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.tool_result import ToolFailure
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.fields import excerpt, nearest
 from noetl_worker.tools.policy import condition_holds, parse_condition
@@ -249,12 +250,12 @@ def _time(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], in
 # ── deciding ────────────────────────────────────────────────────────────────────────────────────
 
 
-def holds(rule: RetryRule, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:
+def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
     """Whether this rule asks for another try after this outcome."""
-    if rule.stop_when is not None and _is_true(rule.stop_when, facts, render, warn):
+    if rule.stop_when is not None and is_true(rule.stop_when, facts, context):
         return False
     if rule.when is not None:
-        return _is_true(rule.when, facts, render, warn)
+        return is_true(rule.when, facts, context)
     if facts.failure is None:
         return False
     if rule.statuses or rule.kinds:
@@ -262,15 +263,15 @@ def holds(rule: RetryRule, facts: Facts, render: Callable[..., JsonValue], warn:
     return facts.failure.retryable
 
 
-def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:
+def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
     """Whether a condition holds, by the truth of its own value: a cursor is another page.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """
     try:
-        return condition_holds(condition, lambda value: render(value, facts.names))
+        return condition_holds(condition, lambda value: context.values.render(value, facts.names))
     except TemplateError as error:  # `error.status` after a success: the condition does not hold
-        warn("http_retry_condition", condition=excerpt(str(condition), 160), problem=str(error))
+        context.logger.debug("http_retry_condition", condition=excerpt(str(condition), 160), problem=str(error))
         return False
 
 
