@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
@@ -50,34 +51,27 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = {
 """Type of Postgres -> DuckDB's; any other is VARCHAR."""
 
 
+@dataclass(frozen=True)
 class SourceReader:
-    """An opened source.
+    """An opened source."""
 
-    `columns`: names in order. `types`: column -> DuckDB's name of its type, where the source knows it. `all_rows`:
-    every row, for a source that has them at once (types are then read from the values). `session`: of Postgres.
-    """
-
-    def __init__(
-        self,
-        columns: list[str],
-        types: Mapping[str, str],
-        fetch: Callable[[], Awaitable[Sequence[Row]]],
-        all_rows: Sequence[Row] | None = None,
-        session: PostgresSession | None = None,
-    ) -> None:
-        self.columns = columns
-        self.types = types
-        self.session = session
-        self._fetch = fetch
-        self._all_rows = all_rows or ()
+    columns: list[str]
+    """Names in order."""
+    types: Mapping[str, str]
+    """Column -> DuckDB's name of its type, where the source knows it."""
+    fetch: Callable[[], Awaitable[Sequence[Row]]]
+    all_rows: Sequence[Row] = ()
+    """Every row, of a source that has them at once: types are then read from the values."""
+    session: PostgresSession | None = None
+    """Of Postgres."""
 
     async def chunks(self) -> AsyncIterator[Sequence[Row]]:
-        while rows := await self._fetch():
+        while rows := await self.fetch():
             yield rows
 
     def sample(self, chosen: Mapping[str, str]) -> list[list[Any]]:
         """What is known of the rows before they are read."""
-        return self.picked(self._all_rows, list(chosen.values()))
+        return self.picked(self.all_rows, list(chosen.values()))
 
     def picked(self, rows: Sequence[Row], paths: Sequence[str]) -> list[list[Any]]:
         """The values at `paths`: a column, or a dotted path into the objects of one."""

@@ -93,12 +93,10 @@ class TransferConfig:
             raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
         if target.type == "snowflake" and self.mode == "upsert" and not self.keys():
             raise ValueError("a snowflake target has no unique key to go by; give 'key' for upsert")
-        if isinstance(self.source, dict) and not has_template(self._rendered_here()):
-            object.__setattr__(self, "ends", (self._checked(self.source), target))
-
-    def _rendered_here(self) -> dict[str, Any]:
-        given = self.source if isinstance(self.source, dict) else {}
-        return {key: value for key, value in given.items() if key not in RENDERED_BY_HTTP}
+        if isinstance(self.source, dict):
+            rendered_here = [value for key, value in self.source.items() if key not in RENDERED_BY_HTTP]
+            if not has_template(rendered_here):
+                object.__setattr__(self, "ends", (self._checked(self.source), target))
 
     def _checked(self, given: Mapping[str, Any]) -> TransferSource:
         target = self.ends[1]
