@@ -24,24 +24,8 @@ if TYPE_CHECKING:
     from mashumaro.codecs.basic import BasicDecoder
     from mashumaro.dialect import Dialect
 
-__all__ = [
-    "WORKER_FIELDS",
-    "canonical",
-    "decode",
-    "describe",
-    "excerpt",
-    "has_template",
-    "hints_of",
-    "lifted",
-    "names_of",
-    "nearest",
-    "rendered",
-    "spellings_of",
-    "unknown_field",
-    "with_misspelt",
-    "without_half_at_end",
-    "without_half_at_start",
-]
+__all__ = ["excerpt", "has_template", "without_half_at_end", "without_half_at_start"]
+"""What tools take from here of modules that they do not import themselves."""
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "query": ("command", "commands", "sql", "queries", "cmd", "cmds"),

@@ -32,7 +32,7 @@ from noetl_worker.tools.kinds.rules import KindRules
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.scope import CallScope
 
-__all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "effective_timeout"]
+__all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry"]
 
 ENTRY_POINT_GROUP: Final = "noetl_worker.tools"
 

@@ -129,7 +129,7 @@ class SnowflakeTool:
 
     kind: ClassVar[str] = "snowflake"
     config_model: ClassVar[type] = SnowflakeConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS_B64, "username": "user", "parameters": "params"}
+    field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS, "username": "user"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     requires: ClassVar[Mapping[str, str]] = {"snowflake.connector": "noetl-worker[snowflake]"}
     imports: ClassVar[tuple[str, ...]] = ("snowflake.connector",)

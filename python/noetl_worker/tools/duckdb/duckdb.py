@@ -107,10 +107,7 @@ class DuckdbTool:
 
     kind: ClassVar[str] = "duckdb"
     config_model: ClassVar[type] = DuckdbConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {
-        **sql.SPELLINGS_B64,
-        "parameters": "params",
-    }
+    field_aliases: ClassVar[Mapping[str, str]] = sql.SPELLINGS
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     requires: ClassVar[Mapping[str, str]] = {
         "duckdb": "noetl-worker[duckdb]",

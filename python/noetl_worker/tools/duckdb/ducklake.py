@@ -104,11 +104,7 @@ class DucklakeTool:
 
     kind: ClassVar[str] = "ducklake"
     config_model: ClassVar[type] = DucklakeConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {
-        **sql.SPELLINGS_B64,
-        "parameters": "params",
-        "catalog": "catalog_connection",
-    }
+    field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS, "catalog": "catalog_connection"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     requires: ClassVar[Mapping[str, str]] = {"duckdb": "noetl-worker[duckdb]"}
     imports: ClassVar[tuple[str, ...]] = ("duckdb",)

@@ -113,7 +113,7 @@ class PostgresTool:
 
     kind: ClassVar[str] = "postgres"
     config_model: ClassVar[type] = PostgresConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {**CONNECTION_SPELLINGS, **sql.SPELLINGS_B64, "parameters": "params"}
+    field_aliases: ClassVar[Mapping[str, str]] = {**CONNECTION_SPELLINGS, **sql.SPELLINGS}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     requires: ClassVar[Mapping[str, str]] = {
         "psycopg": "noetl-worker[postgres]",

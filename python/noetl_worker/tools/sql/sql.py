@@ -23,8 +23,13 @@ from noetl_worker.tools.fields import excerpt
 
 MAX_ROWS: Final = 100_000
 """Rows kept of one statement; the rest is left out and marked, so that a result fits into memory."""
-SPELLINGS_B64: Final = {"command_b64": "query_b64", "commands_b64": "query_b64", "sql_b64": "query_b64"}
-"""Other spellings of `query_b64`, for a tool's `field_aliases`."""
+SPELLINGS: Final = {
+    "command_b64": "query_b64",
+    "commands_b64": "query_b64",
+    "sql_b64": "query_b64",
+    "parameters": "params",
+}
+"""For the `field_aliases` of each kind."""
 _PREVIEW: Final = 120
 _SAMPLE_ROWS: Final = 5
 _MAX_INT64: Final = 2**63 - 1
@@ -70,11 +75,10 @@ class Batch:
         """The last statement's. On the Python plane `row_count` of a write is the number of rows it changed."""
         last = self.statements[-1]
         is_write = form is not None and form.sql_has_message and not self.columns
-        changed = last["affected_rows"] or 0 if is_write else None
         data: dict[str, JsonValue] = {
             "columns": self.columns,
             "rows": self.rows,
-            "row_count": changed if changed is not None else last["row_count"],
+            "row_count": (last["affected_rows"] or 0) if is_write else last["row_count"],
             "affected_rows": last["affected_rows"],
             "statements": self.statements,
             "statement_count": len(self.statements),
