@@ -159,18 +159,15 @@ class ArtifactTool:
     def ignored(self, config: ArtifactConfig) -> list[str]:
         """What the registry reports beside unknown fields: what this action does not read, or this place."""
         is_http, is_put = config.scheme in ("http", "https"), config.action == "put"
-        elsewhere = "it is for http(s)"
-        unread = {
-            "auth": (not is_http and config.auth is not None, elsewhere),
-            "headers": (not is_http and bool(config.headers), elsewhere),
-            "content_type": (
-                config.content_type is not None and not (is_http and is_put),
-                "it is for a put to http(s)",
-            ),
-            "compress": (config.compress and not is_put, "it is for a put"),
-            "sha256": (config.sha256 is not None and is_put, "it is for a get"),
+        read = {
+            "auth": (is_http, "it is for http(s)"),
+            "headers": (is_http, "it is for http(s)"),
+            "content_type": (is_http and is_put, "it is for a put to http(s)"),
+            "compress": (is_put, "it is for a put"),
+            "sha256": (not is_put, "it is for a get"),
         }
-        return [f"artifact: field {name!r} is ignored: {why}" for name, (is_so, why) in unread.items() if is_so]
+        unread = {name: why for name, (is_read, why) in read.items() if getattr(config, name) and not is_read}
+        return [f"artifact: field {name!r} is ignored: {why}" for name, why in unread.items()]
 
     async def run(self, config: ArtifactConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
