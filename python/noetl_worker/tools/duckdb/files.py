@@ -58,20 +58,6 @@ class _Turns:
         self.is_written = False
         self.changed = asyncio.Condition()
 
-    @asynccontextmanager
-    async def held(self, *, read_only: bool) -> AsyncIterator[None]:
-        async with self.changed:
-            await self.changed.wait_for(lambda: not self.is_written and (read_only or not self.readers))
-            self.readers += read_only
-            self.is_written = not read_only
-        try:
-            yield
-        finally:
-            self.readers -= read_only
-            self.is_written = False  # nobody writes while others read
-            async with self.changed:
-                self.changed.notify_all()
-
 
 _turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
 """(event loop, file) -> its turns, while anybody has or waits for one."""
@@ -88,5 +74,14 @@ async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
         yield
         return
     turns = _turns.setdefault((id(asyncio.get_running_loop()), database), _Turns())
-    async with turns.held(read_only=read_only):
+    async with turns.changed:
+        await turns.changed.wait_for(lambda: not turns.is_written and (read_only or not turns.readers))
+        turns.readers += read_only
+        turns.is_written = not read_only
+    try:
         yield
+    finally:
+        turns.readers -= read_only
+        turns.is_written = False  # nobody writes while others read
+        async with turns.changed:
+            turns.changed.notify_all()

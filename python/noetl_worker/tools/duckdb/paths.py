@@ -75,11 +75,8 @@ def check_sql_files(kind: str, text: str, params: Any = ()) -> None:
         raise ConfigurationError(
             f"{kind}: {match[0]!r} is not for playbooks: DuckDB ends the whole worker when it cannot write such a log"
         )
-    if not roots():
-        _check_files(kind, text, params)
-
-
-def _check_files(kind: str, text: str, params: Any) -> None:
+    if roots():
+        return
     values = params.values() if isinstance(params, dict) else params
     for name in (*_quoted(text), *(value for value in values if isinstance(value, str))):
         if "/" in name and len(name) <= _LONGEST and "\0" not in name and _names_forbidden(name):
