@@ -80,7 +80,9 @@ def _total(kind: str, field: str, value: JsonValue) -> JsonValue:
 
 def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
     """The tool's own timeout, never longer than what the command has left."""
-    return min((limit_s for limit_s in (timeout_s, context.timeout_s) if limit_s is not None), default=None)
+    if timeout_s is None or context.timeout_s is None:
+        return context.timeout_s if timeout_s is None else timeout_s
+    return min(timeout_s, context.timeout_s)
 
 
 async def in_time(call: Awaitable[JsonValue], timeout_s: float | None) -> ToolResult:
