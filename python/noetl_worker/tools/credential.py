@@ -9,6 +9,14 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.secrets.auth_alias import ALIAS_FIELDS, alias_of
 from noetl_worker.tools.contract import ToolContext
 
+DATABASE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "host": ("db_host", "host", "hostname"),
+    "port": ("db_port", "port"),
+    "database": ("db_name", "database", "dbname", "db"),
+    "user": ("db_user", "user", "username"),
+    "password": ("db_password", "password"),
+}
+"""Part of a database's address -> its fields in a credential."""
 _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.credential import credential_data, first_given, written_data
+from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, written_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,7 @@ class DuckdbSecret:
 
 
 _HIDDEN: Final = frozenset({"PASSWORD", "SECRET", "SESSION_TOKEN", "BEARER_TOKEN", "TOKEN"})
-_DATABASE: Final = {
-    "HOST": ("db_host", "host", "hostname"),
-    "PORT": ("db_port", "port"),
-    "DATABASE": ("db_name", "database", "dbname", "db"),
-    "USER": ("db_user", "user", "username"),
-    "PASSWORD": ("db_password", "password"),
-}
+_DATABASE: Final = {part.upper(): fields for part, fields in DATABASE_FIELDS.items()}
 _STORE: Final = {
     "KEY_ID": ("key_id", "access_key_id", "aws_access_key_id", "access_key", "hmac_key_id"),
     "SECRET": ("secret", "secret_key", "secret_access_key", "aws_secret_access_key", "hmac_secret"),

@@ -15,7 +15,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.credential import credential_data, first_given, written_data
+from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, written_data
 from noetl_worker.tools.process.own_logins import NO_FILE
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -31,14 +31,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 _OF_FIELDS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
 """What an address without a `connection_string` has unless it is given: libpq's own would be the user of
 the worker's process, and a database of that name."""
-_CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "host": ("db_host", "host", "hostname"),
-    "port": ("db_port", "port"),
-    "user": ("db_user", "user", "username"),
-    "password": ("db_password", "password"),
-    "dbname": ("db_name", "database", "dbname", "db"),
-    "sslmode": ("sslmode", "db_sslmode"),
-}
+_FIELDS: Final = {**DATABASE_FIELDS, "sslmode": ("sslmode", "db_sslmode")}
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
 _NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": NO_FILE, "sslcert": NO_FILE, "sslkey": NO_FILE}
 """What a login has unless it is given. libpq's own would be the worker's: PGPASSWORD, PGPASSFILE, PGSSLCERT, PGSSLKEY,
@@ -86,7 +79,7 @@ def check_connection(fields: Any) -> None:
         )
     if written is not None:
         address = fields.connection_string or first_given(written, _ADDRESS_FIELDS)
-        if not address and not fields.host and not first_given(written, _CREDENTIAL_FIELDS["host"]):
+        if not address and not fields.host and not first_given(written, _FIELDS["host"]):
             raise ValueError(_NO_CONNECTION)
     if fields.connection_string and not _parses(fields.connection_string):
         raise ValueError(_NO_PARSE)
@@ -132,15 +125,13 @@ async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
     psycopg = library()
     found = await credential_data(kind, fields.auth, context)
     address = fields.connection_string or first_given(found, _ADDRESS_FIELDS)
-    own = {"host": fields.host, "port": fields.port, "user": fields.user, "password": fields.password}
-    own.update(dbname=fields.database, sslmode=fields.sslmode)
     given: dict[str, Any] = {}
-    for name, spellings in _CREDENTIAL_FIELDS.items():
-        value = own[name]
+    for name, spellings in _FIELDS.items():
+        value = getattr(fields, name)
         if value is None and not fields.connection_string:
             value = first_given(found, spellings)
         if value is not None:
-            given[name] = value
+            given["dbname" if name == "database" else name] = value
     if not address and "host" not in given:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     try:
