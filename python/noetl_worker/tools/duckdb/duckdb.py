@@ -235,9 +235,8 @@ def _run_one(duckdb: Any, connection: Any, batch: sql.Batch, statement: Any, par
     elif columns and not (columns == ["Success"] and not rows and _may_give_nothing(statement)):
         types = [str(column[1]) for column in described[: len(columns)]]
         given = special.rows(rows) if special else rows
-        batch.returned(shown, columns, with_json(given, types), first=given)
-        if _is_returning(statement):
-            batch.statements[-1]["affected_rows"] = len(rows) + _number_of_more(result)
+        affected = len(rows) + _number_of_more(result) if _is_returning(statement) else None
+        batch.returned(shown, columns, with_json(given, types), first=given, affected=affected)
     else:
         batch.changed(shown, None)
 

@@ -269,6 +269,5 @@ async def _with_params(cursor: Any, batch: sql.Batch, text: str, params: Any) ->
             batch.changed(command, cursor.rowcount if cursor.rowcount >= 0 else None)
             return
         rows = await cursor.fetchmany(batch.max_rows + 1)
-        batch.returned(command, [column.name for column in cursor.description], rows)
-        if not command.startswith(UNCOUNTED):
-            batch.statements[-1]["affected_rows"] = cursor.rowcount
+        affected = None if command.startswith(UNCOUNTED) else cursor.rowcount
+        batch.returned(command, [column.name for column in cursor.description], rows, affected=affected)

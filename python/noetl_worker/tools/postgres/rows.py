@@ -106,9 +106,7 @@ class _Results:
         # libpq notes the command in the last result that has rows; the empty one that ends them may lack it.
         (command, affected), self._completion = self._completion, ("", None)
         names = [(result.fname(number) or b"").decode(self._encoding) for number in range(result.nfields)]
-        self._batch.returned(command, names, rows)
-        if not command.startswith(UNCOUNTED):
-            self._batch.statements[-1]["affected_rows"] = affected
+        self._batch.returned(command, names, rows, affected=None if command.startswith(UNCOUNTED) else affected)
 
 
 def _command(result: Any) -> str:

@@ -55,6 +55,7 @@ class Batch:
         columns: Sequence[str],
         rows: Sequence[Sequence[Any]],
         first: Sequence[Sequence[Any]] | None = None,
+        affected: int | None = None,
     ) -> None:
         """A statement gave rows, at most `max_rows` + 1; `first`: how its first ones are shown, if otherwise."""
         self.columns = _unique(columns)
@@ -63,7 +64,7 @@ class Batch:
         shown = kept if first is None else first
         self.samples.append([[json_form(value) for value in row] for row in shown[:_SAMPLE_ROWS]])
         self.rows = [dict(zip(self.columns, row, strict=True)) for row in kept] if self.as_objects else list(kept)
-        self.statements.append({"statement": statement, "row_count": len(kept), "affected_rows": None})
+        self.statements.append({"statement": statement, "row_count": len(kept), "affected_rows": affected})
 
     def changed(self, statement: str, affected: int | None) -> None:
         """A statement gave no rows; `affected` is None where the database does not count."""
