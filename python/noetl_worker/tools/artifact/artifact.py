@@ -84,10 +84,9 @@ class ArtifactConfig:
     """Longest time in seconds; 60 when absent."""
 
     def __post_init__(self) -> None:
-        given = {name: self.input[name] for name in _FROM_INPUT if self.input.get(name) is not None}
-        for name, value in given.items():
+        for name in _FROM_INPUT:
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+                object.__setattr__(self, name, self.input.get(name))
         if self.uri is not None and not isinstance(self.uri, str):
             raise ValueError("'uri' under 'input' must be text")
         if self.result_ref is not None:

@@ -54,14 +54,9 @@ class MemoryCap:
     shown: str
     """As DuckDB shows it, with one place after the point: `819.2 MiB`."""
 
-    @staticmethod
-    def of(kind: str, setting: str, connection: Any) -> MemoryCap:
-        """Of the limit that the connection has now."""
-        return MemoryCap(kind, setting, _shown(connection))
-
     def keep(self, connection: Any) -> None:
         """Take a limit back that is above this one."""
-        if _bytes(_shown(connection)) > _bytes(self.shown):
+        if _bytes(shown_limit(connection)) > _bytes(self.shown):
             connection.execute("SET memory_limit = ?", [self.setting])
             _log.warning(
                 "%s: a memory limit above the %s that a command may have here is not kept; "
@@ -71,7 +66,8 @@ class MemoryCap:
             )
 
 
-def _shown(connection: Any) -> str:
+def shown_limit(connection: Any) -> str:
+    """What the connection may use now, as DuckDB shows it."""
     [(text,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     return str(text)
 

@@ -18,7 +18,7 @@ from noetl_worker import backoff
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.duckdb import readers as duckdb_readers
-from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots
+from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots, shown_limit
 from noetl_worker.tools.duckdb.paths import MEMORY
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret
 from noetl_worker.tools.ending import ended
@@ -272,7 +272,7 @@ def _limit_memory(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap |
     allowed = os.environ.get(MEMORY_LIMIT) or share
     if allowed:
         _set(duckdb, connection, opening.kind, "memory_limit", allowed, MEMORY_LIMIT)
-        memory = MemoryCap.of(opening.kind, allowed, connection) if share else None
+        memory = MemoryCap(opening.kind, allowed, shown_limit(connection)) if share else None
     if opening.memory_limit:
         _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
         if memory is not None:

@@ -310,7 +310,7 @@ def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> ht
         "attempt": tries,
         "success": failure is None,
     }
-    return http_retry.Facts(failure, status if isinstance(status, int) else None, known)
+    return http_retry.Facts(failure, known)
 
 
 def _fingerprint(config: HttpConfig, headers: Mapping[str, JsonValue]) -> bytes:

@@ -42,7 +42,6 @@ class Facts:
     """What a rule looks at: one exchange's outcome, and the names its templates may use."""
 
     failure: ToolFailure | None
-    status: int | None
     names: Mapping[str, JsonValue]
 
 
@@ -259,7 +258,7 @@ def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
     if facts.failure is None:
         return False
     if rule.statuses or rule.kinds:
-        return facts.status in rule.statuses or facts.failure.kind in rule.kinds or "error" in rule.kinds
+        return facts.names["status_code"] in rule.statuses or facts.failure.kind in rule.kinds or "error" in rule.kinds
     return facts.failure.retryable
 
 
