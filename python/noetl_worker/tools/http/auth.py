@@ -46,7 +46,7 @@ class Authorizer:
         self.tokens = Tokens(clients)
 
     async def authorize(
-        self, auth: str | Mapping[str, Any] | None, context: ToolContext, destination: Destination | None = None
+        self, auth: str | Mapping[str, Any] | None, context: ToolContext, destination: Destination
     ) -> Authorization:
         """Headers and parameters that authorise a request.
 
@@ -54,7 +54,7 @@ class Authorizer:
             auth: an alias; {"type", ...} with the values or with "credential": alias; {"source": "credential",
                 "key": alias}; {"source": "secret", "key": NAME} for the worker's NOETL_SECRET_<NAME>; a map of any
                 name to one such object, all of which apply; None.
-            destination: where the request goes; a secret or the identity of the worker's own needs it.
+            destination: where the request goes: a secret or the identity of the worker's own is not for all of them.
 
         Raises:
             CredentialError: the alias is not known, the credential lacks what its type needs, or a secret of the
@@ -86,7 +86,7 @@ class Authorizer:
             context.secrets.keep(rest if rest and scheme.lower() in _SCHEMES else value)
         return made
 
-    async def token(self, alias: str, context: ToolContext, destination: Destination | None = None) -> str:
+    async def token(self, alias: str, context: ToolContext, destination: Destination) -> str:
         """The bare token of a credential: what `token(alias)` gives in a template of the Python worker."""
         headers = (await self.authorize(alias, context, destination)).headers
         scheme, _, token = headers.get("Authorization", "").partition(" ")
@@ -95,7 +95,7 @@ class Authorizer:
         return token
 
     async def _values(
-        self, auth: str | Mapping[str, Any], context: ToolContext, destination: Destination | None
+        self, auth: str | Mapping[str, Any], context: ToolContext, destination: Destination
     ) -> dict[str, JsonValue]:
         """The object itself, over the data of the credential it names."""
         if isinstance(auth, str):
@@ -157,7 +157,7 @@ def _supported(values: Mapping[str, JsonValue]) -> str:
     return kind
 
 
-def _worker_secret(name: str, context: ToolContext, destination: Destination | None) -> str:
+def _worker_secret(name: str, context: ToolContext, destination: Destination) -> str:
     """differs-from-upstream: `source: env` is refused, a playbook must not read the worker's own passwords."""
     variable = SECRET_VARIABLE + name.upper()
     value = os.environ.get(variable)

@@ -60,7 +60,7 @@ def _hosts(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (host.strip().lower() for host in text.split(","))))
 
 
-def check_destination(variable: str, destination: Destination | None) -> None:
+def check_destination(variable: str, destination: Destination) -> None:
     """Raises CredentialError: the secret in `variable` may not be sent there."""
     hosts = named_hosts(variable)
     if not hosts:
@@ -71,15 +71,13 @@ def check_destination(variable: str, destination: Destination | None) -> None:
     _check(variable, variable + HOSTS_SUFFIX, hosts, destination)
 
 
-def check_identity(destination: Destination | None) -> None:
+def check_identity(destination: Destination) -> None:
     """Raises CredentialError: a token of the worker's own identity at Google may not be sent there."""
     hosts = _hosts(os.environ.get(GOOGLE_HOSTS) or _GOOGLE_APIS)
     _check("the worker's own Google identity", GOOGLE_HOSTS, hosts, destination)
 
 
-def _check(what: str, variable: str, hosts: tuple[str, ...], destination: Destination | None) -> None:
-    if destination is None:
-        raise CredentialError(f"http: auth: {what} is sent to the hosts of {variable} only")
+def _check(what: str, variable: str, hosts: tuple[str, ...], destination: Destination) -> None:
     try:
         places = list(destination.hosts())
     except (httpx.InvalidURL, TypeError, ValueError) as error:
