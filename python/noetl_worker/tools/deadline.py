@@ -86,8 +86,9 @@ def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
 
 
 async def in_time(call: Awaitable[JsonValue], timeout_s: float | None) -> ToolResult:
-    """What it gives, as a success; a timeout where it takes longer."""
+    """What it gives, as a success where it is no result yet; a timeout where it takes longer."""
     try:
-        return ToolResult.success(await asyncio.wait_for(call, timeout_s))
+        given = await asyncio.wait_for(call, timeout_s)
+        return given if isinstance(given, ToolResult) else ToolResult.success(given)
     except (asyncio.TimeoutError, TimeoutError):
         return ToolResult.timed_out(timeout_s or 0.0)

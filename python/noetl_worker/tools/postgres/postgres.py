@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import time
@@ -14,7 +13,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.postgres.address import check_connection, conninfo, library, schemas_of
 from noetl_worker.tools.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres.params import adapted, unused_values
@@ -135,12 +134,8 @@ class PostgresTool:
             except ValueError as error:
                 raise ConfigurationError(f"{self.kind}: {error}") from error
         timeout_s = time_left(config.timeout, context)
-        try:
-            # A cancelled task makes psycopg cancel the statement on the server before it lets go.
-            ran = await asyncio.wait_for(self._run(address, text, config, timeout_s), timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s or 0.0)
-        return ran if isinstance(ran, ToolResult) else ToolResult.success(_data(ran, context.command.form))
+        # A cancelled task makes psycopg cancel the statement on the server before it lets go.
+        return await in_time(self._run(address, text, config, context.command.form, timeout_s), timeout_s)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -148,8 +143,8 @@ class PostgresTool:
         await self.pools.aclose()
 
     async def _run(
-        self, address: str, text: str, config: PostgresConfig, timeout_s: float | None
-    ) -> sql.Batch | ToolResult:
+        self, address: str, text: str, config: PostgresConfig, form: ToolForm, timeout_s: float | None
+    ) -> dict[str, JsonValue] | ToolResult:
         psycopg = library()
         batch = sql.Batch(config.as_objects, config.max_rows)
         began = time.monotonic()
@@ -170,7 +165,7 @@ class PostgresTool:
                 raise sql.left_open(text, _OTHERWISE)
         if not batch.statements:
             raise ConfigurationError("postgres: 'query' has no statement")
-        return batch
+        return _data(batch, form)
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
