@@ -277,3 +277,6 @@ def test_aliases_of_both_ends_are_resolved(pg: Postgres) -> None:
 def test_table_names_are_read_as_sql_has_them() -> None:
     assert table_parts("t") == ["t"]
     assert table_parts('a."b.""c".d') == ["a", 'b."c', "d"]
+    assert table_parts('a"b.c"d') == ["ab.cd"]
+    assert table_parts("") == [""]
+    assert table_parts("a\nb\n") == ["a\nb\n"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,10 +124,20 @@ def identifier(name: str) -> str:
 
 def table_parts(name: str) -> list[str]:
     """`db.schema."odd.name"` -> its parts, without quotes."""
-    try:
-        return next(csv.reader([name], delimiter="."))
-    except csv.Error as error:
-        raise ConfigurationError(f"transfer: table {name!r} is no name: {error}") from None
+    parts, part, is_quoted, position = [], "", False, 0
+    while position < len(name):
+        char = name[position]
+        if char == '"' and is_quoted and name[position + 1 : position + 2] == '"':
+            part, position = part + '"', position + 1
+        elif char == '"':
+            is_quoted = not is_quoted
+        elif char == "." and not is_quoted:
+            parts.append(part)
+            part = ""
+        else:
+            part += char
+        position += 1
+    return [*parts, part]
 
 
 def json_text(value: Any) -> str:
