@@ -384,6 +384,7 @@ def test_proxy_of_the_workers_environment(server: ToolServer, monkeypatch: pytes
         ({"ca_file": "/no/such.pem"}, "http: 'ca_file': '/no/such.pem' cannot be read: "),
         ({"client_cert": "/no/such.pem"}, "http: 'client_cert': '/no/such.pem' cannot be read: "),
         ({"proxy": "gopher://u:hidden@host"}, "http: 'proxy' 'gopher://host' cannot be used: "),
+        ({"proxy": "http://u:hid?den@host:1"}, "http: 'proxy' '...' cannot be used: "),
     ],
 )
 def test_connection_options_that_cannot_be_used_are_configuration_errors(config: dict[str, Any], message: str) -> None:

@@ -263,7 +263,8 @@ def shown_text(address: str) -> str:
     try:
         return shown(httpx.URL(address))
     except (httpx.InvalidURL, TypeError, ValueError):
-        return excerpt(address.partition("?")[0].rpartition("@")[2], 200)
+        before, _, after = address.partition("?")
+        return "..." if "@" in after else excerpt(before.rpartition("@")[2], 200)  # a password may have the ? in it
 
 
 def shown(url: httpx.URL) -> str:
