@@ -34,7 +34,7 @@ class _Guard:
 
 _guards: dict[str, _Guard] = {}
 """Path -> our lock, while anybody reads the file."""
-_changing = threading.Lock()
+_changing = threading.RLock()
 
 
 def bridged(connection: Any) -> str:
@@ -50,15 +50,15 @@ def attach(duckdb: Any, connection: Any, database: str, bridge: str, *, read_onl
     Raises:
         duckdb.Error: as from opening it.
     """
-    try:
-        with _changing if read_only else contextlib.nullcontext():
+    with _changing if read_only else contextlib.nullcontext():
+        try:
             connection.execute(f"ATTACH {quoted(database)}{' (READ_ONLY)' if read_only else ''}")
-            if read_only:
-                _lock(database)
-    except duckdb.Error:
-        with _changing:
-            _lock_again(database)  # the file was open for a moment
-        raise
+        except duckdb.Error:
+            with _changing:  # of a reader still: one that ends in between would not learn that the lock was lost
+                _lock_again(database)  # the file was open for a moment
+            raise
+        if read_only:
+            _lock(database)
     try:
         _use(connection, bridge)
     except BaseException:
