@@ -187,7 +187,8 @@ async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(
     assert not call.done()
     call.cancel()
     following = asyncio.ensure_future(next_one())
-    await asyncio.wait({following}, timeout=0.1)
+    await asyncio.wait({call, following}, timeout=0.1)
+    assert not call.done()
     assert not following.done()
     watched.may_open.set()
     with pytest.raises(asyncio.CancelledError):

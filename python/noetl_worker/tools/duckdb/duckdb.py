@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -12,12 +13,13 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb.files import database_of, turn
 from noetl_worker.tools.duckdb.paths import check_sql_files
 from noetl_worker.tools.duckdb.secrets import check_secrets, secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise, extension_of, library
 from noetl_worker.tools.duckdb.values import reading, with_json
+from noetl_worker.tools.ending import ended
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_source import Sources
 from noetl_worker.tools.sql import split as sql_split
@@ -171,7 +173,14 @@ async def run_opened(
         async with ours, Stepwise(opening) as steps:
             return await steps.do(lambda connection: body(steps, connection))
 
-    return await in_time(call(), timeout_s)
+    running = asyncio.ensure_future(call())
+    try:
+        await asyncio.wait({running}, timeout=timeout_s)
+    finally:  # not asyncio.wait_for: up to Python 3.11 a second cancellation goes on before the thread has ended
+        if not running.done():
+            running.cancel()
+            await ended(asyncio.gather(running, return_exceptions=True))
+    return ToolResult.timed_out(timeout_s or 0.0) if running.cancelled() else ToolResult.success(running.result())
 
 
 def run_script(steps: Stepwise, connection: Any, batch: sql.Batch, text: str, params: Any) -> dict[str, JsonValue]:
