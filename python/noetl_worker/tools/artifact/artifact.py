@@ -21,7 +21,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
-from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, reference_of, resolve
+from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.error_kinds import http_failure
@@ -258,9 +258,10 @@ def _gotten(config: ArtifactConfig, content: bytes) -> dict[str, JsonValue]:
 
 async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
     reference = reference_of(config.uri)
-    data = await resolve(reference, context, config.sha256)
+    data = await resolve(reference, context)
     text = dumps(data)
     _bounded(config, len(text))
+    check_digest(reference, data, config.sha256)  # up to five more texts: not of more than max_bytes
     return {"data": data, **_described(reference, text)}
 
 

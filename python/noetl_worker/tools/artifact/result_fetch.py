@@ -85,9 +85,16 @@ async def resolve(reference: str, context: ToolContext, sha256: str | None = Non
         text = f"the control plane does not give {reference}: {error}"
         text = f"no result at {reference}: it was never stored, or it has expired" if is_gone else text
         raise plane_failure(text, error) from error
-    if sha256 is not None and sha256.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
-        raise ToolError(f"the content of {reference} is not the one with SHA-256 {sha256}", kind="parse")
+    check_digest(reference, data, sha256)
     return data
+
+
+def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
+    """Compare with the SHA-256 of a plane's answer, if one is given. Raises ToolError (parse)."""
+    if expected is None:
+        return
+    if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
+        raise ToolError(f"the content of {what} is not the one with SHA-256 {expected}", kind="parse")
 
 
 def _texts(data: JsonValue) -> Iterator[bytes]:
