@@ -4,7 +4,7 @@ rust/engine/src/case.rs."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final
 
 from noetl_worker.engine.protocol import CaseMatch, Side
 from noetl_worker.engine.pure.condition import (
@@ -48,9 +48,11 @@ class CaseTable:
 
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | NeedsTemplate | None:
         """Return the first case that holds; see `protocol.CaseTable.match`."""
-        scope = parse(variables)
-        run = _Match(self._cases, scope, None if data is None else parse(data))
-        return run.from_case(0)
+        return _Match(self._cases, parse(variables), None if data is None else parse(data)).go_on()
+
+
+_TO_BE_FOUND: Final = object()
+"""In place of a side that is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +63,27 @@ class _Match:
     variables: JsonValue
     data: JsonValue
 
-    def from_case(self, index: int) -> CaseMatch | NeedsTemplate | None:
-        for case_index in range(index, len(self.cases)):
-            outcome = self.from_condition(case_index, 0)
-            if outcome is not False:
-                return outcome
+    def go_on(
+        self, first_case: int = 0, at: int = 0, left: Any = _TO_BE_FOUND, right: Any = _TO_BE_FOUND
+    ) -> CaseMatch | NeedsTemplate | None:
+        """Go through the cases from a condition on, of which sides may be rendered by now."""
+        for case_index in range(first_case, len(self.cases)):
+            case = self.cases[case_index]
+            while at < len(case.when):
+                condition = case.when[at]
+                if left is _TO_BE_FOUND:
+                    left = resolve_left(condition, self.variables, self.data)
+                if isinstance(left, LeftTemplate):
+                    return NeedsTemplate(case_index, at, "left", left.text, self)
+                if right is _TO_BE_FOUND and condition.right_has_marks:
+                    return NeedsTemplate(case_index, at, "right", condition.right, self, left)
+                if not self._holds(case_index, at, left, condition.right if right is _TO_BE_FOUND else right):
+                    break
+                at, left, right = at + 1, _TO_BE_FOUND, _TO_BE_FOUND
+            else:
+                return CaseMatch(case_index, case.then)
+            at, left, right = 0, _TO_BE_FOUND, _TO_BE_FOUND
         return None
-
-    def from_condition(self, case_index: int, first: int) -> CaseMatch | NeedsTemplate | Literal[False]:
-        """Go through the conditions of one case; False when one of them does not hold."""
-        case = self.cases[case_index]
-        for at in range(first, len(case.when)):
-            condition = case.when[at]
-            left = resolve_left(condition, self.variables, self.data)
-            if isinstance(left, LeftTemplate):
-                return NeedsTemplate(case_index, at, "left", left.text, self)
-            if condition.right_has_marks:
-                return NeedsTemplate(case_index, at, "right", condition.right, self, left)
-            if not self._holds(case_index, at, left, condition.right):
-                return False
-        return CaseMatch(case_index, case.then)
 
     def _holds(self, case_index: int, at: int, left: JsonValue, right: JsonValue) -> bool:
         try:
@@ -88,22 +91,6 @@ class _Match:
         except ConditionError as error:
             text = f"case {case_index}, condition {at}: {error}"
             raise ConditionError(error.code, text, case=case_index, condition=at) from error.__cause__
-
-    def after_right(
-        self, case_index: int, at: int, left: JsonValue, right: JsonValue
-    ) -> CaseMatch | NeedsTemplate | None:
-        outcome: CaseMatch | NeedsTemplate | Literal[False] = False
-        if self._holds(case_index, at, left, right):
-            outcome = self.from_condition(case_index, at + 1)
-        if outcome is False:
-            return self.from_case(case_index + 1)
-        return outcome
-
-    def after_left(self, case_index: int, at: int, left: JsonValue) -> CaseMatch | NeedsTemplate | None:
-        condition = self.cases[case_index].when[at]
-        if condition.right_has_marks:
-            return NeedsTemplate(case_index, at, "right", condition.right, self, left)
-        return self.after_right(case_index, at, left, condition.right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +108,8 @@ class NeedsTemplate:
         """Go on with the rendered value; see `protocol.NeedsTemplate.resume`."""
         value = parse(rendered)
         if self.side == "left":
-            return self._run.after_left(self.case, self.condition, value)
-        return self._run.after_right(self.case, self.condition, self._left, value)
+            return self._run.go_on(self.case, self.condition, value)
+        return self._run.go_on(self.case, self.condition, self._left, value)
 
 
 def compile_cases(data: bytes) -> CaseTable:

@@ -49,16 +49,9 @@ _POSIX: Final[dict[str, Ranges]] = {
     "word": [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
     "xdigit": [(0x30, 0x39), (0x41, 0x46), (0x61, 0x66)],
 }
-_PLANES: Final = (  # first, last, and the category where it is the same for all
-    (0x00000, 0x3FFFF, ""),
-    (0x40000, 0xDFFFF, "Cn"),
-    (0xE0000, 0xE0FFF, ""),
-    (0xE1000, 0xEFFFF, "Cn"),
-    (0xF0000, 0xFFFFD, "Co"),
-    (0xFFFFE, 0xFFFFF, "Cn"),
-    (0x100000, 0x10FFFD, "Co"),
-    (0x10FFFE, 0x10FFFF, "Cn"),
-)
+_ASSIGNED: Final = (range(0x40000), range(0xE0000, 0xE1000))
+"""Where all characters are whose categories have to be looked up."""
+_PRIVATE_PLANES: Final[Ranges] = [(0xF0000, 0xFFFFD), (0x100000, 0x10FFFD)]
 _CASED_BESIDE_LETTERS: Final[Ranges] = [(0x345, 0x345), (0x2160, 0x217F), (0x24B6, 0x24E9)]
 _FOLDED_ALIKE: Final = {0x1FD3: 0x390, 0x1FE3: 0x3B0, 0xFB05: 0xFB06}
 """One letter written in two ways: nothing that `unicodedata` has shows that they fold to one another."""
@@ -117,15 +110,14 @@ def combine(operation: str, left: Ranges, right: Ranges) -> Ranges:
 def _by_category() -> dict[str, Ranges]:
     """Ranges of every general category, made when first asked for; 25 ms, because empty planes are not gone through."""
     tables: dict[str, Ranges] = {name: [] for name in _CATEGORIES}
-    for first, last, known in _PLANES:
-        if known:
-            tables[known].append((first, last))
-            continue
-        start = first
-        for category, codes in groupby(map(unicodedata.category, map(chr, range(first, last + 1)))):
-            end = start + sum(1 for _ in codes)
+    for codes in _ASSIGNED:
+        start = codes.start
+        for category, alike in groupby(map(unicodedata.category, map(chr, codes))):
+            end = start + sum(1 for _ in alike)
             tables[category].append((start, end - 1))
             start = end
+    tables["Co"] += _PRIVATE_PLANES
+    tables["Cn"] = complement([pair for name in _CATEGORIES if name != "Cn" for pair in tables[name]])
     return tables
 
 

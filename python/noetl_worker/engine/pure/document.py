@@ -72,18 +72,11 @@ def parse(data: bytes) -> JsonValue:
 
 
 def _is_too_deep(value: JsonValue) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        below: list[JsonValue] = []
-        for node in level:
-            if type(node) is dict:
-                below.extend(child for child in node.values() if type(child) in (dict, list))
-            elif type(node) is list:
-                below.extend(child for child in node if type(child) in (dict, list))
-        if not below:
-            return False
-        level = below
-    return True
+    level: list[JsonValue] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        children = (child for node in level for child in (node.values() if type(node) is dict else node))
+        level = [child for child in children if type(child) in (dict, list)]
+    return level != []
 
 
 def encode(value: JsonValue) -> bytes:
@@ -109,6 +102,10 @@ def _array_index(segment: str) -> int | None:
     if not _INDEX.fullmatch(segment) or len(segment) > 32:
         return None
     return int(segment)
+
+
+def _closer(container: dict[str, JsonValue] | list[JsonValue]) -> str:
+    return "}" if type(container) is dict else "]"
 
 
 class DocumentReader:
@@ -155,56 +152,47 @@ class DocumentReader:
 
     def _scalar_or_open(self) -> JsonValue:
         self._skip_space()
-        text, at = self._text, self._at
-        first = text[at : at + 1]
-        if first == "{":
-            self._at += 1
+        if self._takes("{"):
             return {}
-        if first == "[":
-            self._at += 1
+        if self._takes("["):
             return []
-        if first == '"':
+        if self._takes('"'):
             return self._string()
-        if first == "-" or ("0" <= first <= "9"):
-            return self._number()
+        if found := _NUMBER.match(self._text, self._at):
+            return self._number(found)
         for word, value in (("true", True), ("false", False), ("null", None)):
-            if text.startswith(word, at):
-                self._at += len(word)
+            if self._takes(word):
                 return value
         return self._fail("json_syntax", "expected a value")
 
+    def _takes(self, sign: str) -> bool:
+        """Step over this if it comes next."""
+        is_next = self._text.startswith(sign, self._at)
+        self._at += is_next * len(sign)
+        return is_next
+
     def _closes(self, container: dict[str, JsonValue] | list[JsonValue]) -> bool:
         self._skip_space()
-        closer = "}" if type(container) is dict else "]"
-        if self._text[self._at : self._at + 1] == closer:
-            self._at += 1
-            return True
-        return False
+        return self._takes(_closer(container))
 
     def _ends(self, container: dict[str, JsonValue] | list[JsonValue]) -> bool:
         if self._closes(container):
             return True
-        if self._text[self._at : self._at + 1] != ",":
-            closer = "}" if type(container) is dict else "]"
-            self._fail("json_syntax", f"expected ',' or '{closer}'")
-        self._at += 1
+        if not self._takes(","):
+            self._fail("json_syntax", f"expected ',' or '{_closer(container)}'")
         return False
 
     def _key(self) -> str:
         self._skip_space()
-        if self._text[self._at : self._at + 1] != '"':
+        if not self._takes('"'):
             self._fail("json_syntax", "expected a key in double quotes")
         key = self._string()
         self._skip_space()
-        if self._text[self._at : self._at + 1] != ":":
+        if not self._takes(":"):
             self._fail("json_syntax", "expected ':'")
-        self._at += 1
         return key
 
-    def _number(self) -> int | float:
-        found = _NUMBER.match(self._text, self._at)
-        if found is None:
-            self._fail("json_syntax", "expected a value")
+    def _number(self, found: re.Match[str]) -> int | float:
         text = found.group()
         if found.group(1) is None and found.group(2) is None:
             if len(text.lstrip("-")) > MAX_INTEGER_DIGITS:
@@ -218,18 +206,17 @@ class DocumentReader:
         return value
 
     def _string(self) -> str:
-        self._at += 1
+        """The rest of a text, from its opening quote on."""
         pieces: list[str] = []
         while True:
             plain = cast("re.Match[str]", _PLAIN.match(self._text, self._at))
             pieces.append(plain.group())
             self._at = plain.end()
-            mark = self._text[self._at : self._at + 1]
-            if mark == '"':
-                self._at += 1
+            if self._takes('"'):
                 return "".join(pieces)
-            if mark != "\\":
-                self._fail("json_syntax", "unterminated text" if not mark else "control character in text")
+            if not self._text.startswith("\\", self._at):
+                is_over = self._at == len(self._text)
+                self._fail("json_syntax", "unterminated text" if is_over else "control character in text")
             pieces.append(self._escape())
 
     def _escape(self) -> str:
