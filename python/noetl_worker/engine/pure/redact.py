@@ -205,10 +205,8 @@ class Redactor:
 
     def value(self, root: JsonValue) -> JsonValue:
         """Return a redacted copy of a JSON value; the order of keys stays."""
-        if type(root) not in (dict, list):
-            return self._scalar(root)
-        copy: JsonValue = {} if type(root) is dict else []
-        waiting: list[tuple[JsonValue, JsonValue]] = [(root, copy)]
+        copy: list[JsonValue] = []
+        waiting: list[tuple[JsonValue, JsonValue]] = [([root], copy)]
         while waiting:
             source, target = waiting.pop()
             if type(source) is dict:
@@ -216,7 +214,7 @@ class Redactor:
             else:
                 for element in source:
                     target.append(self._child(element, waiting))
-        return copy
+        return copy[0]
 
     def _members(
         self,

@@ -22,9 +22,6 @@ STEPS: Final = 1_000_000
 
 _EDGE, _LINE, _WORD, _OTHER = range(4)
 """What is beside a place: an end of the text, a line feed, a word character, another one."""
-_ALL_LOOKS: Final = frozenset(
-    {"text start", "text end", "line start", "line end", "word edge", "no word edge", "word start", "word end"}
-)
 
 
 def _holding(before: int, after: int) -> frozenset[str]:
@@ -40,10 +37,11 @@ def _holding(before: int, after: int) -> frozenset[str]:
         "word start": word_after and not word_before,
         "word end": word_before and not word_after,
     }
-    return frozenset(name for name in _ALL_LOOKS if holds[name])
+    return frozenset(name for name, is_so in holds.items() if is_so)
 
 
 _LOOKS: Final = {(before, after): _holding(before, after) for before in range(4) for after in range(4)}
+_ALL_LOOKS: Final = frozenset().union(*_LOOKS.values())
 
 
 class _AutomatonState:

@@ -56,10 +56,6 @@ class Piece:
     size: int = _STATE
 
 
-def look(name: str) -> Piece:
-    return Piece([name])
-
-
 def one_of(ranges: Sequence[tuple[int, int]]) -> Piece:
     """One character of a set, whose ranges are sorted and joined."""
     return _one_of(tuple(ranges))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass, field, replace
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from noetl_worker.engine.pure import code_points, regex_code
 from noetl_worker.engine.pure.code_points import Ranges
@@ -48,12 +48,8 @@ def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
     return Automaton(_Reader(source).pattern(), kept=kept)
 
 
-@dataclass(frozen=True, slots=True)
-class _Modes:
-    ignore_case: bool = False
-    multi_line: bool = False
-    dot_all: bool = False
-    verbose: bool = False
+_Modes: TypeAlias = frozenset[str]
+"""The flags that are set: i, m, s and x mean something here."""
 
 
 @dataclass(slots=True)
@@ -70,7 +66,7 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self._source = source
         self._at = 0
-        self._modes = _Modes()
+        self._modes: _Modes = frozenset()
         self._groups = [_Group(self._modes)]
         self._names: set[str] = set()
         self._size = 0
@@ -91,9 +87,9 @@ class _Reader:
     # ── items ───────────────────────────────────────────────────────────────────────────────────
 
     def _item(self) -> None:
-        char = self._source[self._at]
-        if self._modes.verbose and self._skip_verbose(char):
+        if self._skip_space():
             return
+        char = self._source[self._at]
         if char == "(":
             self._open()
         elif char == ")":
@@ -118,11 +114,11 @@ class _Reader:
         if char == "\\":
             self._escape()
         elif char == ".":
-            self._add_set([] if self._modes.dot_all else [(10, 10)], negated=True)
+            self._add_set([] if "s" in self._modes else [(10, 10)], negated=True)
         elif char == "^":
-            self._add(regex_code.look("line start" if self._modes.multi_line else "text start"))
+            self._add(Piece(["line start" if "m" in self._modes else "text start"]))
         elif char == "$":
-            self._add(regex_code.look("line end" if self._modes.multi_line else "text end"))
+            self._add(Piece(["line end" if "m" in self._modes else "text end"]))
         else:
             self._add_literal(char)
 
@@ -139,17 +135,21 @@ class _Reader:
         self._add(regex_code.one_of(code_points.complement(ranges) if negated else ranges))
 
     def _folded(self, ranges: Ranges) -> Ranges:
-        return code_points.folded(ranges) if self._modes.ignore_case else ranges
+        return code_points.folded(ranges) if "i" in self._modes else ranges
 
-    def _skip_verbose(self, char: str) -> bool:
-        if char in _PATTERN_SPACE:
-            self._at += 1
-            return True
-        if char == "#":
-            end = self._source.find("\n", self._at)
-            self._at = len(self._source) if end < 0 else end + 1
-            return True
-        return False
+    def _skip_space(self) -> bool:
+        """Step over white space and comments where the mode is verbose; whether there were any."""
+        start = self._at
+        while "x" in self._modes and self._at < len(self._source):
+            char = self._source[self._at]
+            if char == "#":
+                end = self._source.find("\n", self._at)
+                self._at = len(self._source) if end < 0 else end + 1
+            elif char in _PATTERN_SPACE:
+                self._at += 1
+            else:
+                break
+        return self._at > start
 
     # ── groups ──────────────────────────────────────────────────────────────────────────────────
 
@@ -203,8 +203,7 @@ class _Reader:
     def _with_flag(self, modes: _Modes, flag: str, on: bool) -> _Modes:
         if (flag == "R" and on) or (flag == "u" and not on):
             self._unsupported(f"flag {flag}")
-        names = {"i": "ignore_case", "m": "multi_line", "s": "dot_all", "x": "verbose"}
-        return replace(modes, **{names[flag]: on}) if flag in names else modes
+        return modes | {flag} if on else modes - {flag}
 
     def _end_branch(self) -> None:
         group = self._groups[-1]
@@ -233,9 +232,7 @@ class _Reader:
         else:
             self._at += 1
             low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]
-        if self._modes.verbose:
-            while self._at < len(self._source) and self._skip_verbose(self._source[self._at]):
-                pass
+        self._skip_space()
         if self._source.startswith("?", self._at):
             self._at += 1
         once = self._groups[-1].items.pop()
@@ -275,13 +272,13 @@ class _Reader:
         if char in ("b", "B", "<", ">"):
             self._at += 1
             named = self._source[self._at + 1 : self._at + 2]  # `\b{2}` is a repetition
-            is_name = named.isalpha() or named == "-" or (self._modes.verbose and not named.isdigit())
+            is_name = named.isalpha() or named == "-" or ("x" in self._modes and not named.isdigit())
             if char == "b" and self._source.startswith("{", self._at) and is_name:
                 self._unsupported("\\b{...}")
-            self._add(regex_code.look(_WORD_LOOKS[char]))
+            self._add(Piece([_WORD_LOOKS[char]]))
         elif char in ("A", "z"):
             self._at += 1
-            self._add(regex_code.look("text start" if char == "A" else "text end"))
+            self._add(Piece(["text start" if char == "A" else "text end"]))
         elif char in tuple("dDsSwWpP"):
             self._add_set(self._class_escape(char))
         else:
@@ -353,7 +350,7 @@ class _Reader:
         operation = ""
         is_first = not items
         while True:
-            self._class_space()
+            self._skip_space()
             if self._at >= len(self._source):
                 self._refuse("unclosed character class")
             if self._source[self._at] == "]" and not is_first:
@@ -378,11 +375,11 @@ class _Reader:
     def _leading_dashes(self) -> Ranges:
         """Any number of dashes at the start are themselves, and no operator."""
         dashes: Ranges = []
-        self._class_space()
+        self._skip_space()
         while self._source.startswith("-", self._at):
             dashes.append((ord("-"), ord("-")))
             self._at += 1
-            self._class_space()
+            self._skip_space()
         return dashes
 
     def _class_item(self, items: Ranges, level: int) -> None:
@@ -397,12 +394,9 @@ class _Reader:
                 items.extend(code_points.complement(ranges) if negated else ranges)
             return
         low = self._class_char()
-        self._class_space()
-        is_range = self._source.startswith("-", self._at) and self._source[self._at + 1 : self._at + 2] not in (
-            "]",
-            "-",
-            "",
-        )
+        self._skip_space()
+        after_dash = self._source[self._at + 1 : self._at + 2]
+        is_range = self._source.startswith("-", self._at) and after_dash not in ("]", "-", "")
         if not isinstance(low, str):
             if is_range:
                 self._refuse("a character range that starts with a class")
@@ -411,7 +405,7 @@ class _Reader:
         high: str | Ranges = low
         if is_range:
             self._at += 1
-            self._class_space()
+            self._skip_space()
             high = self._class_char()
         if not isinstance(high, str) or low > high:
             self._refuse("a character range with no or swapped ends")
@@ -426,10 +420,6 @@ class _Reader:
         if letter in tuple("dDsSwWpP"):
             return self._class_escape(letter)
         return self._literal_escape(letter)
-
-    def _class_space(self) -> None:
-        while self._modes.verbose and self._at < len(self._source) and self._skip_verbose(self._source[self._at]):
-            pass
 
     # ── refusals ────────────────────────────────────────────────────────────────────────────────
 
