@@ -16,7 +16,6 @@ from noetl_worker.templates.limits import (
     Budget,
     charge_format,
     charge_numbers,
-    joined_size,
     text_size,
 )
 
@@ -142,30 +141,30 @@ def _from_the_end(budget: Budget, value: str, sought: Any = "", *_: Any, **__: A
     budget.charge(1 + len(value) * max(length, 8) // 256, len(value))
 
 
-def _strip(budget: Budget, value: Any, signs: Any = None, **named: Any) -> None:
-    signs = named.get("chars", signs)
+def _strip(budget: Budget, value: Any, chars: Any = None, **_: Any) -> None:
     _printed(budget, value)
-    if isinstance(value, str) and isinstance(signs, str):
-        budget.charge(len(value) * (8 + len(signs)) // 256)
+    if isinstance(value, str) and isinstance(chars, str):
+        budget.charge(len(value) * (8 + len(chars)) // 256)
 
 
-def _width(budget: Budget, value: Any, width: Any = 80, fill: Any = " ", **named: Any) -> None:
-    width = named.get("width", width)
+def _width(budget: Budget, value: Any, width: Any = 80, fill: Any = " ", **_: Any) -> None:
     _printed(budget, value, 2)
     if isinstance(width, int):
         wide = 1 if isinstance(fill, str) and fill.isascii() and (not isinstance(value, str) or value.isascii()) else 4
         budget.charge(size=wide * max(width, 0))
 
 
-def _tabs(budget: Budget, value: str, size: Any = 8, **named: Any) -> None:
-    size = named.get("tabsize", size)
-    count = value.count("\t") * max(size, 0) if isinstance(size, int) else 0
+def _tabs(budget: Budget, value: str, tabsize: Any = 8, **_: Any) -> None:
+    count = value.count("\t") * max(tabsize, 0) if isinstance(tabsize, int) else 0
     budget.charge(1 + len(value) // 32, text_size(value) + count * (1 if value.isascii() else 4))
 
 
-def _indented(budget: Budget, value: Any, width: Any = 4, *_: Any, **named: Any) -> None:
-    width = named.get("width", width)
-    step = len(width) if isinstance(width, str) else max(width, 0) if isinstance(width, int) else 0
+def _length_of_indent(indent: Any) -> int:
+    return len(indent) if isinstance(indent, str) else max(indent, 0) if isinstance(indent, int) else 0
+
+
+def _indented(budget: Budget, value: Any, width: Any = 4, *_: Any, **__: Any) -> None:
+    step = _length_of_indent(width)
     wide = 4 if isinstance(width, str) and not width.isascii() else 1
     lines = len(value) if isinstance(value, str) else 1
     if isinstance(value, str):
@@ -175,8 +174,7 @@ def _indented(budget: Budget, value: Any, width: Any = 4, *_: Any, **named: Any)
     budget.charge(lines, lines * (_PIECE + 2 * step * wide))
 
 
-def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any, **named: Any) -> None:
-    old, new = named.get("old", named.get("s", old)), named.get("new", new)
+def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any, **__: Any) -> None:
     for part in (value, old, new):  # a text is made of it twice, once of them to be counted
         _printed(budget, part)
         if not isinstance(part, str):
@@ -218,10 +216,11 @@ def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **
     budget.charge_value(value, PRINTED, 2)
     _each_sign(budget, value)
     count = len(value) if isinstance(value, Sized) else 0
-    wide = 4 if not isinstance(separator, str) else 1
-    elements = value if isinstance(value, (list, tuple)) else (value,)
-    wide = wide if joined_size(elements) <= sum(len(element) for element in elements if isinstance(element, str)) else 4
-    budget.charge(count, wide * count * (text_size(separator) if isinstance(separator, str) else 0))
+    budget.charge(count)
+    if isinstance(separator, str):
+        elements = value if isinstance(value, (list, tuple)) else (value,)
+        is_ascii = all(element.isascii() for element in elements if isinstance(element, str))
+        budget.charge(size=(1 if is_ascii else 4) * count * text_size(separator))
 
 
 def _joined_by(budget: Budget, separator: str, value: Any = (), *_: Any, **__: Any) -> None:
@@ -241,10 +240,9 @@ def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
         budget.charge(more // 8, (5 if value.isascii() else 20) * more)
 
 
-def _as_json(budget: Budget, value: Any, indent: Any = None, **named: Any) -> None:
+def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
     """A control character is six in JSON; an indent comes once a level and element."""
-    indent = named.get("indent", indent)
-    step = len(indent) if isinstance(indent, str) else max(indent, 0) if isinstance(indent, int) else 0
+    step = _length_of_indent(indent)
     if step > _MAX_DIGITS:
         raise SecurityError(f"an indent of over {_MAX_DIGITS}")
     budget.charge_value(value, PRINTED + step, 7)
@@ -269,7 +267,7 @@ def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     _printed(budget, value, 2)
     if not isinstance(value, str):
         _printed(budget, value)
-    if isinstance(value, str):
+    else:
         containers, others = value.count("[") + value.count("{"), value.count(",") + value.count(":")
         budget.charge(containers + others // 2, _PIECE * others + 90 * containers)
 
@@ -281,8 +279,7 @@ def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
         budget.charge(len(value) + value.count("<") * len(value) // 256)
 
 
-def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **named: Any) -> None:
-    precision = named.get("precision", precision)
+def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **__: Any) -> None:
     if isinstance(precision, int) and abs(precision) > _MAX_DIGITS:
         raise SecurityError(f"round: a precision of over {_MAX_DIGITS}")
     budget.charge_printed(value)
@@ -296,10 +293,7 @@ def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -
         budget.charge(max(count, 0), 100 * max(count, 0))
 
 
-def _encoded(
-    budget: Budget, value: str, encoding: Any = "utf-8", errors: Any = "strict", *_: Any, **named: Any
-) -> None:
-    encoding, errors = named.get("encoding", encoding), named.get("errors", errors)
+def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", errors: Any = "strict", **_: Any) -> None:
     if not isinstance(encoding, str) or encoding.lower().replace("_", "-") not in _ENCODINGS:
         raise SecurityError(f"the encodings of a template are {', '.join(_ENCODINGS)}: take another in a python step")
     if errors not in _ERRORS:
@@ -312,10 +306,9 @@ def _formatted(budget: Budget, value: Any, *arguments: Any, **named: Any) -> Non
     charge_format(budget, value if isinstance(value, str) else "%" * 10, (*arguments, *named.values()))
 
 
-def _divided(budget: Budget, value: Any, divisor: Any = 1, *_: Any, **named: Any) -> None:
-    divisor = named.get("num", divisor)
-    if isinstance(value, int) and isinstance(divisor, int):
-        charge_numbers(budget, "%", value, divisor)
+def _divided(budget: Budget, value: Any, num: Any = 1, **_: Any) -> None:
+    if isinstance(value, int) and isinstance(num, int):
+        charge_numbers(budget, "%", value, num)
 
 
 def _absolute(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
@@ -395,30 +388,11 @@ ATTRIBUTE_AT: Final = {
 """
 
 TEST_COSTS: Final[dict[str, Cost]] = {
-    **dict.fromkeys(
-        (
-            *("boolean", "callable", "defined", "escaped", "even", "false", "filter", "float"),
-            *(
-                "integer",
-                "iterable",
-                "mapping",
-                "none",
-                "number",
-                "odd",
-                "sameas",
-                "sequence",
-                "string",
-                "test",
-                "true",
-            ),
-            "undefined",
-        ),
-        _free,
-    ),
-    **dict.fromkeys(
-        ("==", "!=", "<", "<=", ">", ">=", "eq", "equalto", "ne", "lt", "lessthan", "le"), _compared_as_wholes
-    ),
-    **dict.fromkeys(("gt", "greaterthan", "ge", "in"), _compared_as_wholes),
+    **dict.fromkeys(("boolean", "callable", "defined", "escaped", "even", "false", "filter", "float"), _free),
+    **dict.fromkeys(("integer", "iterable", "mapping", "none", "number", "odd", "sameas", "sequence"), _free),
+    **dict.fromkeys(("string", "test", "true", "undefined"), _free),
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">=", "eq", "equalto", "ne", "lt"), _compared_as_wholes),
+    **dict.fromkeys(("lessthan", "le", "gt", "greaterthan", "ge", "in"), _compared_as_wholes),
     **dict.fromkeys(("lower", "upper"), _text()),
     "divisibleby": _divided,
 }

@@ -32,20 +32,27 @@ def paths_in(text: str) -> set[Path]:
     waiting: list[nodes.Node] = [tree]
     while waiting:
         node = waiting.pop()
-        keys: list[str | int] = []
-        while isinstance(node, nodes.Getattr | nodes.Getitem):
-            if isinstance(node, nodes.Getattr):
-                keys.append(node.attr)
-            elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str | int):
-                keys.append(node.arg.value)
-            else:
-                keys.clear()
-                waiting.append(node.arg)
-            node = node.node
-        if isinstance(node, nodes.Name):
-            found.add((node.name, *reversed(keys)))
-        waiting += node.iter_child_nodes()
+        root, keys, computed = looked_up(node)
+        if isinstance(root, nodes.Name):
+            found.add((root.name, *keys))
+        waiting += [*computed, *([] if root is None else root.iter_child_nodes())]
     return found
+
+
+def looked_up(node: nodes.Node | None) -> tuple[nodes.Node | None, list[str | int], list[nodes.Node]]:
+    """Of `a.b[0][c].d` the root (a), the keys up to one that is computed (b, 0), and what such ones are (c)."""
+    keys: list[str | int] = []
+    computed: list[nodes.Node] = []
+    while isinstance(node, nodes.Getattr | nodes.Getitem):
+        if isinstance(node, nodes.Getattr):
+            keys.append(node.attr)
+        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str | int):
+            keys.append(node.arg.value)
+        else:
+            keys.clear()
+            computed.append(node.arg)
+        node = node.node
+    return node, keys[::-1], computed
 
 
 def names_in(code: str, names: Iterable[str]) -> set[str]:

@@ -25,6 +25,8 @@ from noetl_worker.templates.redacted import check_read
 
 _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
 """Variables that are no step's result: their `result` is a key or nothing."""
+_METHOD: Final = "method"
+"""The `ctx` of an attribute that is called."""
 _SHORT: Final = 1_000
 """Characters of a text whose comparison costs nothing."""
 
@@ -142,30 +144,32 @@ class TemplateScope(Context):
 class _Generator(CodeGenerator):
     """Calls look a method up as an attribute; everything else looks a key up. `~` prints as `to_text` does."""
 
+    def _write_around(self, before: str, parts: Iterable[Any], after: str, frame: Frame) -> None:
+        """Python code with the code of some expressions in it, a comma behind each."""
+        self.write(before)
+        for part in parts:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write(after)
+
     def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:  # noqa: N802
         callee = node.node
         if isinstance(callee, nodes.Getattr):
-            node = nodes.Call(_Method(callee.node, callee.attr), node.args, node.kwargs, node.dyn_args, node.dyn_kwargs)
+            method = nodes.Getattr(callee.node, callee.attr, _METHOD)
+            node = nodes.Call(method, node.args, node.kwargs, node.dyn_args, node.dyn_kwargs)
         super().visit_Call(node, frame, forward_caller=forward_caller)
 
     def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802
         named = node.node
-        if node.attr == "result" and isinstance(named, nodes.Name) and named.name not in _NO_STEPS:
-            self.write(f"environment.step_result(context, {named.name!r}, ")
-            self.visit(named, frame)
-            self.write(")")
+        if node.ctx == _METHOD:
+            self._write_around("environment.method(", [named], f"{node.attr!r})", frame)
+        elif node.attr == "result" and isinstance(named, nodes.Name) and named.name not in _NO_STEPS:
+            self._write_around(f"environment.step_result(context, {named.name!r}, ", [named], ")", frame)
         else:
             super().visit_Getattr(node, frame)
 
-    def visit__Method(self, node: _Method, frame: Frame) -> None:  # noqa: N802
-        self.write("environment.method(")
-        self.visit(node.node, frame)
-        self.write(f", {node.attr!r})")
-
     def visit__Compared(self, node: _Compared, frame: Frame) -> None:  # noqa: N802
-        self.write("environment.compared(context, ")
-        self.visit(node.node, frame)
-        self.write(")")
+        self._write_around("environment.compared(context, ", [node.node], ")", frame)
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
         others = [nodes.Operand(operand.op, _Compared(operand.expr)) for operand in node.ops]
@@ -174,26 +178,19 @@ class _Generator(CodeGenerator):
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
         if all(isinstance(pair.key, nodes.Const) and isinstance(pair.key.value, str) for pair in node.items):
             super().visit_Dict(node, frame)
-            return
-        self.write("environment.new_object((")
-        for pair in node.items:
-            self.write("(")
-            self.visit(pair.key, frame)
-            self.write(", ")
-            self.visit(pair.value, frame)
-            self.write("), ")
-        self.write("))")
+        else:
+            pairs = [nodes.Tuple([pair.key, pair.value], "load") for pair in node.items]
+            self._write_around("environment.new_object((", pairs, "))", frame)
 
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
-        if not isinstance(node.arg, nodes.Slice):
+        if isinstance(node.arg, nodes.Slice):
+            bounds = [part or nodes.Const(None) for part in (node.arg.start, node.arg.stop, node.arg.step)]
+            self._write_around("environment.slice(context, ", [node.node, *bounds], ")", frame)
+        else:
             super().visit_Getitem(node, frame)
-            return
-        self.write("environment.slice(context, ")
-        self.visit(node.node, frame)
-        for part in (node.arg.start, node.arg.stop, node.arg.step):
-            self.write(", ")
-            self.visit(part if part is not None else nodes.Const(None), frame)
-        self.write(")")
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
+        self._write_around("environment.concat_text(context, (", node.nodes, "))", frame)
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
         """Nothing but text is worked out while a template is compiled: no budget is there yet."""
@@ -204,21 +201,6 @@ class _Generator(CodeGenerator):
     def write_commons(self) -> None:
         super().write_commons()
         self.writeline("concat = context.concat")
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
-        self.write("environment.concat_text(context, (")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
-
-class _Method:
-    """The callee of `value.name(...)`; a stand-in for nodes.Getattr that only the generator sees."""
-
-    def __init__(self, node: nodes.Expr, attr: str) -> None:
-        self.node = node
-        self.attr = attr
 
 
 class _Compared:

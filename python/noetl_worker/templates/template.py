@@ -30,6 +30,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.redaction import excerpt
 from noetl_worker.templates.filters import truthy
 from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source, text_size
+from noetl_worker.templates.paths import looked_up
 from noetl_worker.templates.redacted import RedactedValue
 from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, TemplateScope, WithFallback
 
@@ -170,11 +171,11 @@ class _Compiled:
 
     def run(self, variables: Mapping[str, JsonValue], undefined: JsonValue, budget: Budget) -> JsonValue:
         template = self.template
-        blocks = template.blocks and {name: _charged(block, budget) for name, block in template.blocks.items()}
+        blocks = template.blocks and {name: _charged_block(block, budget) for name, block in template.blocks.items()}
         context = TemplateScope(template.environment, variables, template.name, blocks)  # type: ignore[arg-type]
         context.budget = budget
         if not self.is_expression:
-            return _joined(template.root_render_func(context), budget)
+            return "".join(_charged(template.root_render_func(context), budget))
         for _ in template.root_render_func(context):
             pass
         result = context.vars["result"]
@@ -184,23 +185,15 @@ class _Compiled:
         return undefined if isinstance(result, Undefined) else value
 
 
-def _joined(pieces: Iterable[str], budget: Budget) -> str:
-    texts: list[str] = []
+def _charged(pieces: Iterable[str], budget: Budget) -> Iterator[str]:
     for piece in pieces:
         budget.charge(1, text_size(piece))
-        texts.append(piece)
-    return "".join(texts)
+        yield piece
 
 
-def _charged(block: Callable[[Context], Iterator[str]], budget: Budget) -> Callable[[Context], Iterator[str]]:
-    """A block, which can be called as often as one likes (`self.name()`)."""
-
-    def charging(context: Context) -> Iterator[str]:
-        for piece in block(context):
-            budget.charge(1, text_size(piece))
-            yield piece
-
-    return charging
+def _charged_block(block: Callable[[Context], Iterator[str]], budget: Budget) -> Callable[[Context], Iterator[str]]:
+    """A block can be called as often as one likes (`self.name()`)."""
+    return lambda context: _charged(block(context), budget)
 
 
 def _compiled(source: str, strict: bool, budget: Budget) -> _Compiled:
@@ -248,20 +241,10 @@ def only_expression(tree: nodes.Template) -> nodes.Expr | None:
 
 
 def _path(expression: nodes.Expr | None) -> tuple[str, ...] | None:
-    keys: list[str] = []
-    while True:
-        if isinstance(expression, nodes.Name):
-            return (expression.name, *reversed(keys))
-        if isinstance(expression, nodes.Getattr):
-            keys.append(expression.attr)
-            expression = expression.node
-        elif isinstance(expression, nodes.Getitem) and isinstance(expression.arg, nodes.Const):
-            if not isinstance(expression.arg.value, str):
-                return None
-            keys.append(expression.arg.value)
-            expression = expression.node
-        else:
-            return None
+    root, keys, computed = looked_up(expression)
+    if not isinstance(root, nodes.Name) or computed or not all(isinstance(key, str) for key in keys):
+        return None
+    return (root.name, *map(str, keys))
 
 
 def native(value: Any, budget: Budget) -> JsonValue:
