@@ -121,8 +121,11 @@ async def _ask_and_tell_all_the_same(ownership: ClaimedOnce) -> None:
 _confirm: Final = ClaimedOnce.confirm
 
 
-async def _within_the_limit(client: ControlPlaneClient, *args: Any, on_sent: Any, **options: Any) -> Any:
-    return await client.send(*args, **options)
+async def _within_the_limit(client: ControlPlaneClient, *args: Any, on_sent: Any = None, **options: Any) -> Any:
+    return await _send(client, *args, **options)
+
+
+_send: Final = ControlPlaneClient.send
 
 
 BUGS: Final[dict[str, Callable[[], Any]]] = {
@@ -138,7 +141,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "expired_and_told_unasked": lambda: mock.patch.object(InProgress, "is_expired", _never_expired),
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),
     "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
-    "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send_without_limit", _within_the_limit),
+    "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send", _within_the_limit),
     "accepted_batches_are_not_remembered": lambda: mock.patch.object(RecentBatches, "accepted", _take_no_note),
     "accepted_batches_are_in_memory_alone": lambda: mock.patch.object(RecentBatches, "write", _take_no_note),
     "what_waits_is_never_lost": lambda: mock.patch.object(RecentBatches, "_is_lost", _never_lost),

@@ -87,7 +87,7 @@ async def test_proxy_that_finds_no_plane_is_an_outage_of_it(said: Response, outa
     client = ControlPlaneClient(ScriptedTransport(lambda *_: said), settings())
     url, one, another = f"{client.servers.configured}/x", Gate(4), Gate(4)
     await client.send("GET", url, gate=one)
-    await client.send_without_limit("POST", url, b"{}", {}, gate=another, patience_s=None, on_sent=lambda: None)
+    await client.send("POST", url, b"{}", gate=another, on_sent=lambda: None)
     assert (one.outages, another.outages) == (outages, outages)
 
 

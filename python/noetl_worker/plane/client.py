@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import (
@@ -146,6 +146,7 @@ class ControlPlaneClient:
         timeout_s: float | None = None,
         gate: Gate | None = None,
         patience_s: float | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> Response:
         """One request; any status is an answer.
 
@@ -153,20 +154,26 @@ class ControlPlaneClient:
             headers: all of them, where they are not those of every request to this URL.
             gate: of the plane that is asked; it is informed how the request went.
             patience_s: how long the request may wait at the gate; None: for as long as it takes.
+            on_sent: of a request whose answer takes as long as the work that the plane does in it, called when the gate
+                has let it pass. It has no limit, takes no place at the gate, and how long it takes is no sign of
+                trouble.
 
         Raises:
             TransportError: no answer; NotSent as well when the gate did not open in time.
         """
         _SENT.value += 1
         all_headers = headers or self.headers_for(url)
-        packed = body if type(body) is bytes else _packed(body)
-        limit_s = timeout_s or self.timeout_s
-        if timeout_s is None and packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
-            limit_s += _on_its_way_s(packed)
+        packed = _packed(body)
+        limit_s = timeout_s
+        if timeout_s is None and on_sent is None:
+            limit_s = self.timeout_s + _on_its_way_s(packed)
         if gate is None:
             return await self.transport.send(method, url, all_headers, packed, limit_s)
-        if not gate.try_enter():
-            await _enter(gate, method, url, patience_s)
+        if not gate.try_enter() and not await gate.enter(patience_s):
+            raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
+        if on_sent is not None:
+            gate.leave()
+            on_sent()
         sent_at = time.monotonic()
         try:
             answer = await self.transport.send(method, url, all_headers, packed, limit_s)
@@ -174,47 +181,12 @@ class ControlPlaneClient:
             gate.refused(sent_at, is_outage=True)
             raise
         finally:
-            gate.leave()
+            if on_sent is None:
+                gate.leave()
         if MEANING[answer.status] is Meaning.OVERLOADED:
             gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
         else:
-            gate.answered(time.monotonic() - sent_at)
-        return answer
-
-    async def send_without_limit(
-        self,
-        method: str,
-        url: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        gate: Gate,
-        patience_s: float | None,
-        on_sent: Callable[[], None],
-    ) -> Response:
-        """As `send`, for a request whose answer takes as long as the work that the plane does in it.
-
-        A gate that is closed holds it back as any other; once it is sent it takes no place there, and how long it takes
-        is no sign of trouble.
-
-        Args:
-            on_sent: called when the gate has let it pass.
-        """
-        _SENT.value += 1
-        if not gate.try_enter():
-            await _enter(gate, method, url, patience_s)
-        gate.leave()
-        on_sent()
-        sent_at = time.monotonic()
-        try:
-            answer = await self.transport.send(method, url, headers, body, None)
-        except TransportError:
-            gate.refused(sent_at, is_outage=True)
-            raise
-        if MEANING[answer.status] is Meaning.OVERLOADED:
-            gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
-        else:
-            gate.answered(None)
+            gate.answered(time.monotonic() - sent_at if on_sent is None else None)
         return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
@@ -274,8 +246,8 @@ class Plane:
         """POST /api/events with the end of a command: the plane issues the next commands inside of this request, and
         drops that work when it is cut off (protocol/events.md#rust-plane). It has no limit of its own."""
         url = self.url + path
-        return self.client.send_without_limit(
-            "POST", url, body, self._headers, gate=self.gate, patience_s=patience_s, on_sent=on_sent
+        return self.client.send(
+            "POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s, on_sent=on_sent
         )
 
     async def batch_state(self, request_id: str) -> BatchState:
@@ -317,8 +289,8 @@ class Plane:
         self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
     ) -> None:
         """Each plane takes its own form only; the bare object of the published Rust worker is 422 on both."""
-        body = self.rules.variables_body(variables, source_step)
-        await self._json("POST", url_path("api", "vars", execution_id), body)
+        path = url_path("api", "vars", execution_id)
+        _expect_json(f"POST {path}", await self._send("POST", path, self.rules.variables_body(variables, source_step)))
 
     # ── results and credentials (protocol/executions.md#credentials) ──
 
@@ -420,9 +392,6 @@ class Plane:
     async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
         return await self.client.send(method, self.url + path, body, timeout_s=self.client.timeout_s, gate=self.gate)
 
-    async def _json(self, method: str, path: str, body: JsonValue = None) -> Any:
-        return _expect_json(f"{method} {path}", await self._send(method, path, body))
-
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
         return _expect(f"{method} {path}", await self._send(method, path, body))
 
@@ -434,11 +403,6 @@ class Plane:
             if refused.is_not_found:
                 return None
             raise
-
-
-async def _enter(gate: Gate, method: str, url: str, patience_s: float | None) -> None:
-    if not await gate.enter(patience_s):
-        raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
 
 
 def _packed(body: JsonValue) -> Body | None:

@@ -68,47 +68,27 @@ class Part(NamedTuple):
 class Subject(Protocol):
     """Of a command, what its events say."""
 
-    @property
-    def execution_id(self) -> int: ...
-    @property
-    def command_id(self) -> CommandId: ...
-    @property
-    def step(self) -> str: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def loop(self) -> LoopPosition | None: ...
+    execution_id: int
+    command_id: CommandId
+    step: str
+    attempt: int
+    loop: LoopPosition | None
 
 
-class Ending(Subject, Protocol):
+class PendingEnd(Subject, Protocol):
     """A command's end, on its way to the plane (event_set.py)."""
 
-    @property
-    def worker_id(self) -> str: ...
-    @property
-    def report(self) -> Report: ...
-    @property
-    def own_id(self) -> int: ...
-    @property
-    def with_start(self) -> bool: ...
-
-
-class PendingEnd(Ending, Protocol):
-    """An end whose requests are being sent."""
-
+    event_id: int
+    worker_id: str
+    report: Report
+    with_start: bool
+    part: Part
+    sent: int
+    size: int
     own_id: int
+    above: int
     was_tried: bool
 
-    @property
-    def event_id(self) -> int: ...
-    @property
-    def part(self) -> Part: ...
-    @property
-    def sent(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def above(self) -> int: ...
     @property
     def has_own_id(self) -> bool: ...
     @property
@@ -130,7 +110,7 @@ class Post(NamedTuple):
 
 
 class DialectRules(Protocol):
-    """What one plane decides."""
+    """What one plane decides; what stands here holds for the one that says nothing else."""
 
     dialect: Dialect
     tools: ToolForm
@@ -195,6 +175,7 @@ class DialectRules(Protocol):
 
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
         """Whether a result that the store has answered so goes into the event as well."""
+        return False
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 
@@ -210,15 +191,17 @@ class DialectRules(Protocol):
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
         """Whether the plane keeps the context of this report of a result that has at most `max_bytes` as it is."""
+        return True
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         """The report of one that does not."""
 
-    batch_bytes: int | None
+    batch_bytes: int | None = None
     """What a batch of events may have, unless the plane has said otherwise."""
 
     def batch_limit(self, body: bytes) -> int | None:
         """What a batch may have, by the body of its refusal; None: it was refused for something else."""
+        return None
 
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
         """Take a result out of a report for which a batch of `max_bytes` has no room, to be stored where it is not.
@@ -226,15 +209,19 @@ class DialectRules(Protocol):
         Returns:
             Whether there was one.
         """
+        return False
 
     def why_not_stored(self, data: bytes) -> str | None:
         """Why the store is not to be given this, for the error of the step; None: it is."""
+        return None
 
     def is_stored_alone(self, data: bytes) -> bool:
         """Whether the plane is at a PUT of this for so long that it gets one at a time of these."""
+        return False
 
     def storing_s(self, size: int) -> float:
         """For how long the plane may be at a PUT of so many bytes, over what any request takes."""
+        return 0.0
 
     # ── events ──
 
@@ -254,15 +241,18 @@ class DialectRules(Protocol):
 
     def names_result(self, report: Report) -> bool:
         """Whether the events of this end refer to a stored result."""
+        return True
 
     def new_key(self, execution_id: int) -> str | None:
         """An Idempotency-Key for one request and all its tries, where the plane knows them."""
+        return None
 
-    def body(self, end: Ending, part: Part) -> bytes:
+    def body(self, end: PendingEnd, part: Part) -> bytes:
         """The JSON of one request."""
 
-    def can_rescue(self, end: Ending) -> bool:
+    def can_rescue(self, end: PendingEnd) -> bool:
         """Whether a batch that the plane stored and never processed can be brought on by `rescue`."""
+        return False
 
-    def rescue(self, end: Ending) -> bytes:
+    def rescue(self, end: PendingEnd) -> bytes:
         """What is sent in place of such a batch."""

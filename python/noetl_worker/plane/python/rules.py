@@ -18,7 +18,6 @@ from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
 from noetl_worker.models.wire import Dialect, JsonValue
-from noetl_worker.plane.names import Names
 from noetl_worker.plane.python.batch_state import unqueued_batch
 from noetl_worker.plane.python.names import PythonNames
 from noetl_worker.plane.python.store import (
@@ -33,8 +32,9 @@ from noetl_worker.plane.python.store import (
 )
 from noetl_worker.plane.rules import (
     BATCH,
-    Ending,
+    DialectRules,
     Part,
+    PendingEnd,
     Post,
     Subject,
     preview_of,
@@ -76,7 +76,7 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
 """By whether the start travels with the end, and whether that is a failure."""
 
 
-class PythonRules:
+class PythonRules(DialectRules):
     dialect = Dialect.PYTHON
     tools = ToolForm(
         success_word="ok",
@@ -106,7 +106,7 @@ class PythonRules:
     makes_bare_stream = True
     copies_have_text_ids = True
     step_input_wins = True  # recorded: step-input
-    names: Names = PythonNames()
+    names = PythonNames()
     ids_are_text = True
     reports_output = False
     error_fails_command = True
@@ -115,7 +115,7 @@ class PythonRules:
     redacts_results = True
     has_one_store_route = False
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
-    batch_bytes: int | None = 2_097_152  # recorded: refused-batch-payload-2mib-above
+    batch_bytes = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
     def is_health(self, body: JsonValue) -> bool:
         return bool(body == {"status": "ok"})
@@ -242,14 +242,11 @@ class PythonRules:
         is_wrapped = answer.status >= 500 and (b"db_unavailable" in answer.body or b"503:" in answer.body)
         return SendStatus.PASSING if how is SendStatus.UNCERTAIN and is_wrapped else how
 
-    def names_result(self, report: Report) -> bool:
-        return True
-
     def new_key(self, execution_id: int) -> str:
         # A key per set, kept over its tries: the same key with another body stores nothing (protocol/batches.md#key).
         return f"{execution_id}:{unique()}"
 
-    def body(self, end: Ending, part: Part) -> bytes:
+    def body(self, end: PendingEnd, part: Part) -> bytes:
         report, command_id, step, failed = end.report, end.command_id, end.step, end.report.error is not None
         word = "FAILED" if failed else "COMPLETED"
         result, meta = _result(word, report), _meta(end)
@@ -267,12 +264,12 @@ class PythonRules:
         )
         return _batch(end, end.worker_id, events)
 
-    def can_rescue(self, end: Ending) -> bool:
+    def can_rescue(self, end: PendingEnd) -> bool:
         """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
         tasks, whose `step.exit` the engine passes over."""
         return end.loop is None and not end.step.endswith(STEP_OF_TASKS)
 
-    def rescue(self, end: Ending) -> bytes:
+    def rescue(self, end: PendingEnd) -> bytes:
         """`step.exit` alone, actionable, under a new key: the one rescue seen to work (protocol/batches.md#rescue)."""
         report = end.report
         word = "FAILED" if report.error is not None else "COMPLETED"
@@ -412,7 +409,7 @@ def _has_response(report: Report) -> bool:
     return report.reference is None or report.response is not None
 
 
-def _call(end: Ending, result: JsonValue) -> dict[str, JsonValue]:
+def _call(end: PendingEnd, result: JsonValue) -> dict[str, JsonValue]:
     loop, report = end.loop, end.report
     payload: dict[str, JsonValue] = {
         "command_id": end.command_id,
@@ -430,7 +427,7 @@ def _call(end: Ending, result: JsonValue) -> dict[str, JsonValue]:
     return payload
 
 
-def _exit(end: Ending, word: str, result: JsonValue) -> dict[str, JsonValue]:
+def _exit(end: PendingEnd, word: str, result: JsonValue) -> dict[str, JsonValue]:
     report = end.report
     payload: dict[str, JsonValue] = {
         "status": word,
@@ -443,7 +440,7 @@ def _exit(end: Ending, word: str, result: JsonValue) -> dict[str, JsonValue]:
     return payload
 
 
-def _meta(end: Ending) -> dict[str, JsonValue]:
+def _meta(end: PendingEnd) -> dict[str, JsonValue]:
     meta: dict[str, JsonValue] = {"command_id": end.command_id}
     if end.report.reference is not None:
         meta["state_ref"] = end.report.reference.get("ref")

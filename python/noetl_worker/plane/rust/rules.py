@@ -19,12 +19,12 @@ from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.plane.answers import MEANING, Meaning
-from noetl_worker.plane.names import Names
 from noetl_worker.plane.rules import (
     BATCH,
     SINGLE,
-    Ending,
+    DialectRules,
     Part,
+    PendingEnd,
     Post,
     Subject,
     preview_of,
@@ -51,7 +51,7 @@ _FAILURE: Final = {
 """Each by whether the start travels with the end."""
 
 
-class RustRules:
+class RustRules(DialectRules):
     dialect = Dialect.RUST
     tools = ToolForm(
         success_word="success",
@@ -79,7 +79,7 @@ class RustRules:
     makes_bare_stream = False
     copies_have_text_ids = False
     step_input_wins = False
-    names: Names = RustNames()
+    names = RustNames()
     ids_are_text = False
     reports_output = True
     error_fails_command = False  # protocol/events.md#rust-plane
@@ -88,7 +88,6 @@ class RustRules:
     redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
     has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
-    batch_bytes: int | None = None
 
     def is_health(self, body: JsonValue) -> bool:
         if not isinstance(body, dict):
@@ -132,31 +131,10 @@ class RustRules:
         context = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
         return Report(result.status.value, json_text.embed(context))
 
-    def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
-        return True
-
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         beside = {"command_id": str(command.command_id)}  # as above
         upload = Upload(command.step, fitted.body, command.step, preview_of(fitted), beside)
         return Report(result.status.value, None, upload=upload)
-
-    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
-        return False
-
-    def batch_limit(self, body: bytes) -> None:
-        return None
-
-    def cut(self, report: Report, step: str, max_bytes: int) -> bool:
-        return False  # no result is in its events that is not within the budget
-
-    def why_not_stored(self, data: bytes) -> str | None:
-        return None
-
-    def is_stored_alone(self, data: bytes) -> bool:
-        return False
-
-    def storing_s(self, size: int) -> float:
-        return 0.0
 
     def started(self, command: Subject, worker_id: str) -> Post:
         """As a batch: its ids are the plane's own, and the answer has them.
@@ -189,10 +167,7 @@ class RustRules:
     def names_result(self, report: Report) -> bool:
         return report.error is None  # a failure has its text alone
 
-    def new_key(self, execution_id: int) -> None:
-        return None
-
-    def body(self, end: Ending, part: Part) -> bytes:
+    def body(self, end: PendingEnd, part: Part) -> bytes:
         if not part.has_own_id:
             return _batch(end, end.worker_id, [_item(end, name, _context(end, name)) for name in part.events])
         name = part.last
@@ -210,10 +185,7 @@ class RustRules:
             }
         )
 
-    def can_rescue(self, end: Ending) -> bool:
-        return False
-
-    def rescue(self, end: Ending) -> bytes:
+    def rescue(self, end: PendingEnd) -> bytes:
         raise NotImplementedError("this plane processes a batch inside of its request")
 
 
@@ -239,7 +211,7 @@ def _meta(command: Subject) -> dict[str, JsonValue]:
     return {"command_id": str(command.command_id), "attempts": command.attempt}
 
 
-def _context(end: Ending, name: str) -> dict[str, JsonValue]:
+def _context(end: PendingEnd, name: str) -> dict[str, JsonValue]:
     report = end.report
     context: dict[str, JsonValue] = {"command_id": str(end.command_id)}
     if name == "call.done":
