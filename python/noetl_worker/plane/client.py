@@ -169,7 +169,7 @@ class ControlPlaneClient:
             limit_s = self.timeout_s + _on_its_way_s(packed)
         if gate is None:
             return await self.transport.send(method, url, all_headers, packed, limit_s)
-        if not gate.try_enter() and not await gate.enter(patience_s):
+        if not (gate.try_enter() or await gate.enter(patience_s)):
             raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
         if on_sent is not None:
             gate.leave()

@@ -8,6 +8,7 @@ later, so that a fleet of workers does not hold down what is trying to stand up.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -28,7 +29,6 @@ MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
 _SLOW_TIMES: Final = 10.0
 _WEIGHT: Final = 0.05
-_NEVER: Final = float("-inf")
 
 
 class Gate:
@@ -50,13 +50,13 @@ class Gate:
         self._draw = draw
         self.inside = 0
         self._reduced_to = float(full)
-        self._reduced_at = float("-inf")
-        self._refused_at = float("-inf")
+        self._reduced_at = -math.inf
+        self._refused_at = -math.inf
         self._refusals = 0
         self.is_down = False
         self.outages = 0
         """Requests without an answer, ever: since one the plane may have been restarted."""
-        self._closed_until = _NEVER
+        self._closed_until = -math.inf
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -77,19 +77,18 @@ class Gate:
 
     async def enter(self, patience_s: float | None = None) -> bool:
         """Wait for a place; False when there is none for `patience_s` (None: for as long as it takes)."""
-        if not self.has_room():
-            give_up_at = float("inf") if patience_s is None else self._clock() + patience_s
-            while not self.has_room():
-                left_s = give_up_at - self._clock()
-                if left_s <= 0:
-                    return False
-                await self._turn(left_s)
-            self.inside += 1
-            if self.has_room():
-                # One that leaves wakes one: where the limit has grown, that is too few.
-                event_loop.give(self._waiting, None)
+        if self.try_enter():
             return True
+        give_up_at = math.inf if patience_s is None else self._clock() + patience_s
+        while not self.has_room():
+            left_s = give_up_at - self._clock()
+            if left_s <= 0:
+                return False
+            await self._turn(left_s)
         self.inside += 1
+        if self.has_room():
+            # One that leaves wakes one: where the limit has grown, that is too few.
+            event_loop.give(self._waiting, None)
         return True
 
     @asynccontextmanager
@@ -106,7 +105,7 @@ class Gate:
     def try_enter(self) -> bool:
         """Take a place if there is one at once."""
         # The usual case first, without a call: nothing was refused lately.
-        is_quiet = not self.is_down and self._closed_until == _NEVER and self.inside < self._reduced_to
+        is_quiet = not self.is_down and self._closed_until == -math.inf and self.inside < self._reduced_to
         if not is_quiet and not self.has_room():
             return False
         self.inside += 1
@@ -165,7 +164,7 @@ class Gate:
 
     def has_room(self) -> bool:
         """Whether a request that comes now would not wait."""
-        if self._closed_until != _NEVER and self._clock() < self._closed_until:
+        if self._closed_until != -math.inf and self._clock() < self._closed_until:
             return False
         if self.is_down:
             return self.inside == 0

@@ -6,7 +6,7 @@ while a command runs need not be handed its secrets: `known_here()` has them, fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
@@ -94,8 +94,20 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 def without_half_at_end(data: bytes) -> bytes:
     """What was cut at its end, as output is at its limit, without a piece of a known secret that the cut left there."""
+    size = _half_at_end(data, _encoded(known_here().in_data))
+    return data[:-size] + MARK.encode() if size else data
+
+
+def without_half_at_start(data: bytes) -> bytes:
+    """The same for what was cut at its start, as the last lines of an output are."""
+    size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().in_data)))
+    return MARK.encode() + data[size:] if size else data
+
+
+def _half_at_end(data: bytes, secrets: Iterable[bytes]) -> int:
+    """How many of the last bytes are the beginning of a secret, at most."""
     longest = 0
-    for secret in _encoded(known_here().in_data):
+    for secret in secrets:
         beginning = secret[: _least(secret)]
         window = data[-(len(secret) - 1) :]
         at = window.find(beginning)
@@ -103,21 +115,7 @@ def without_half_at_end(data: bytes) -> bytes:
             at = window.find(beginning, at + 1)
         if at >= 0:
             longest = max(longest, len(window) - at)
-    return data[:-longest] + MARK.encode() if longest else data
-
-
-def without_half_at_start(data: bytes) -> bytes:
-    """The same for what was cut at its start, as the last lines of an output are."""
-    longest = 0
-    for secret in _encoded(known_here().in_data):
-        ending = secret[-_least(secret) :]
-        window = data[: len(secret) - 1]
-        at = window.rfind(ending)
-        while at >= 0 and not secret.endswith(window[: at + len(ending)]):
-            at = window.rfind(ending, 0, at + len(ending) - 1)
-        if at >= 0:
-            longest = max(longest, at + len(ending))
-    return MARK.encode() + data[longest:] if longest else data
+    return longest
 
 
 def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:

@@ -54,7 +54,7 @@ def mark_redacted(value: Any, name: str) -> list[str]:
     waiting: list[tuple[Any, str]] = [(value, name)]
     while waiting:
         holder, place = waiting.pop()
-        for key, inner, at in _members(holder, place):
+        for key, inner, at in members(holder, place):
             if isinstance(inner, (dict, list)):
                 waiting.append((inner, at))
             elif inner == REDACTED:
@@ -69,7 +69,8 @@ def mark_stored(value: Any, packed: bytes, name: str, *, redacts: bool) -> list[
     return mark_redacted(value, name) if redacts and REDACTED.encode() in packed else []
 
 
-def _members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
+def members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
+    """Of an object or a list each key or index, its value, and where that is, as a template would say it."""
     if isinstance(holder, dict):
         for key in list(holder):
             yield key, holder[key], f"{place}.{key}" if place else key

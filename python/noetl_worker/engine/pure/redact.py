@@ -222,10 +222,9 @@ class Redactor:
         target: dict[str, JsonValue],
         waiting: list[tuple[JsonValue, JsonValue]],
     ) -> None:
-        keeps = _kept_keys(source)
         for position, (key, value) in enumerate(source.items()):
             name = self._key(key, position)
-            if key in keeps and _is_kept(key, value):
+            if key in _REFERENCE_KEYS and _is_kept(key, source):
                 target[name] = self._located(value)
             elif self._hides(key, value):
                 target[name] = MARK
@@ -294,19 +293,14 @@ class Redactor:
         return found.group(1) + MARK
 
 
-_NOTHING_KEPT: Final[frozenset[str]] = frozenset()
-_REFERENCE_KEYS: Final = frozenset({"$noetl_ref", "_ref"})
-_LOCATED_KEYS: Final = frozenset({"$noetl_ref", "_ref", "ref"})
+_REFERENCE_KEYS: Final = frozenset({"$noetl_ref", "_ref", "ref"})
 
 
-def _kept_keys(source: dict[str, JsonValue]) -> frozenset[str]:
-    if "$noetl_ref" not in source and "_ref" not in source and "ref" not in source:
-        return _NOTHING_KEPT
-    return _LOCATED_KEYS if source.get("kind") in _REFERENCE_KINDS else _REFERENCE_KEYS
-
-
-def _is_kept(key: str, value: JsonValue) -> bool:
+def _is_kept(key: str, source: dict[str, JsonValue]) -> bool:
     """Whether the value of such a key is a reference that stays as it is."""
+    value = source[key]
+    if key == "ref" and source.get("kind") not in _REFERENCE_KINDS:
+        return False
     return type(value) is str or _is_located(value) or (key == "$noetl_ref" and _is_keychain_entry(value))
 
 

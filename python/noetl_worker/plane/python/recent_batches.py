@@ -261,24 +261,22 @@ class RecentBatches:
         for accepted in self._recent:
             if accepted.seen_at is None:
                 accepted.seen_at = self._check_began
-        latest: dict[str, int] = {}
         try:
             for url, plane in {accepted.plane.url: accepted.plane for accepted in self._recent}.items():
-                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane.url == url], latest)
+                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane.url == url])
         finally:
-            self._completed.update(latest)
             self._timer = None
             self._has_logged_full = False
             self._arm()
 
-    async def _ask(self, plane: Plane, batches: Sequence[_Accepted], latest: dict[str, int]) -> None:
+    async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         gone: set[_Accepted] = set()
         completed: set[str] = set()
         try:
             await self._settle(plane, batches, gone, completed)
         except ControlPlaneError as error:  # the others are asked about again at the next check
             _check_failed(plane, batches, gone, error)
-        latest[plane.url] = max(self._completed.get(plane.url, 0), *map(_number, completed), 0)
+        self._completed[plane.url] = max([self._completed.get(plane.url, 0), *map(_number, completed)])
         self._keep([accepted for accepted in self._recent if accepted not in gone])
 
     def _keep(self, batches: Collection[_Accepted]) -> None:

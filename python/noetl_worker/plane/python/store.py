@@ -29,6 +29,7 @@ from noetl_worker.errors import ControlPlaneError, NotSent, TransportError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
 from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.templates.redacted import members
 from noetl_worker.transport.transport import MAX_BODY_BYTES, Response
 
 FIRST_ROUTE: Final = "/api/result"
@@ -271,20 +272,14 @@ class NullCharacters(NamedTuple):
 
 
 def _null_in(value: JsonValue, path: str) -> str | None:
-    if type(value) is str:
+    if isinstance(value, str):
         return (path or "its text") if "\0" in value else None
-    if type(value) is list:
-        found = (_null_in(child, f"{path}[{index}]") for index, child in enumerate(value))
-    elif type(value) is dict:
-        found = (_null_in_member(name, child, path) for name, child in value.items())
-    else:
-        return None
-    return next(filter(None, found), None)
-
-
-def _null_in_member(name: str, value: JsonValue, path: str) -> str | None:
-    inner = f"{path}.{name}" if path else name
-    return f"the key {inner}" if "\0" in name else _null_in(value, inner)
+    for key, child, place in members(value, path):
+        if "\0" in str(key):
+            return f"the key {place}"
+        if found := _null_in(child, place):
+            return found
+    return None
 
 
 class StoreRoute:
