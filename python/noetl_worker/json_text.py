@@ -206,10 +206,6 @@ def embed(body: bytes) -> Any:
     return orjson.Fragment(body) if orjson is not None else _Embedded(body)
 
 
-def _is_embedded(value: Any) -> bool:
-    return type(value) in TEXTS
-
-
 def _embedded_bytes(value: Any) -> bytes:
     contents: bytes = value.contents if isinstance(value, _Embedded) else orjson.dumps(value)
     return contents
@@ -223,12 +219,12 @@ def _has_embedded(value: Any, depth: int) -> bool:
         return any(_has_embedded(item, depth - 1) for item in value.values())
     if depth and isinstance(value, list):
         return any(_has_embedded(item, depth - 1) for item in value)
-    return _is_embedded(value)
+    return type(value) in TEXTS
 
 
 def _around_embedded(value: Any, depth: int) -> bytes:
     """The standard library's text, joined around the bytes that are embedded in the uppermost levels."""
-    if _is_embedded(value):
+    if type(value) in TEXTS:
         return _embedded_bytes(value)
     if depth and isinstance(value, dict) and _has_embedded(value, depth):
         members = (_text(key_text(key)) + b":" + _around_embedded(item, depth - 1) for key, item in value.items())

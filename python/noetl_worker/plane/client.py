@@ -163,10 +163,12 @@ class ControlPlaneClient:
         """
         _SENT.value += 1
         all_headers = headers or self.headers_for(url)
-        packed = _packed(body)
+        packed = body if type(body) is bytes else _packed(body)
         limit_s = timeout_s
         if timeout_s is None and on_sent is None:
-            limit_s = self.timeout_s + _on_its_way_s(packed)
+            limit_s = self.timeout_s
+            if packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
+                limit_s += _on_its_way_s(packed)
         if gate is None:
             return await self.transport.send(method, url, all_headers, packed, limit_s)
         if not (gate.try_enter() or await gate.enter(patience_s)):

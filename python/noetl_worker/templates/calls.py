@@ -10,7 +10,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefined
 from jinja2.utils import Cycler, Joiner, pass_context
 
-from noetl_worker.templates.costs import LAZY, LAZY_NODES, METHOD_COSTS, Cost
+from noetl_worker.templates.costs import LAZY_NODES, METHOD_COSTS, Cost, lazily
 from noetl_worker.templates.keys import CheckedNamespace, new_object
 from noetl_worker.templates.limits import CALL_NODES, budget_of, charge_format, counted
 
@@ -109,7 +109,7 @@ def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None =
     @wraps(function)
     def charging(context: Context, value: Any = "", *arguments: Any, **named: Any) -> Any:
         budget = budget_of(context)
-        if cost is LAZY and isinstance(value, Iterator):
+        if cost is lazily and isinstance(value, Iterator):
             value = budget.charging(value, LAZY_NODES)
         else:
             value = budget.listed(value)

@@ -79,13 +79,6 @@ def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     _printed(budget, value, 1 if not isinstance(value, str) or value.isascii() else 4)
 
 
-def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """The same, for ASCII as well."""
-    _case(budget, value)
-    if isinstance(value, str):
-        budget.charge(size=14 * len(value))
-
-
 def _each(weight: int, size: int = 0) -> Cost:
     """Something done with each element; a text's elements are its characters."""
 
@@ -203,10 +196,6 @@ def _blanks(text: str) -> int:
 def _pieces_from_the_end(budget: Budget, value: str, separator: Any = None, *_: Any, **named: Any) -> None:
     _pieces(budget, value, separator, **named)
     _from_the_end(budget, value, named.get("sep", separator))
-
-
-def _lines(budget: Budget, value: str, *_: Any, **__: Any) -> None:
-    _indented(budget, value, 0)
 
 
 def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **named: Any) -> None:
@@ -333,15 +322,15 @@ def _linked(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
 
 _SLOW_TEXT: Final = _text(4, per_sign=8)
 _WORDS: Final = _text(2, per_sign=2)
+_CASE_BY_PLACE: Final = _text(15)
+"""As `_case`, for ASCII as well."""
 
 
-def _lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+def lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     """What is done with an element is charged by itself."""
     if isinstance(value, Sized):
         budget.charge(LAZY_NODES * len(value))
 
-
-LAZY: Final = _lazily
 
 FILTER_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("attr", "d", "default", "first", "get", "random", "count", "len", "length"), _free),
@@ -349,14 +338,14 @@ FILTER_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("int", "float"), _number),
     **dict.fromkeys(("upper", "lower"), _case),
     "abs": _absolute,
-    "capitalize": _case_by_place,
+    "capitalize": _CASE_BY_PLACE,
     **dict.fromkeys(("title", "wordcount"), _WORDS),
     "wordwrap": _wrapped,
     "urlize": _linked,
     **dict.fromkeys(("urlencode", "xmlattr", "pprint"), _SLOW_TEXT),
     **dict.fromkeys(("escape", "e", "forceescape"), _escaped),
     **dict.fromkeys(("sort", "unique", "dictsort", "max", "min"), _compared),
-    **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), LAZY),
+    **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), lazily),
     **dict.fromkeys(("keys", "values"), _each(8, 80)),
     "items": _each(20, 80),
     **dict.fromkeys(("list", "last", "reverse"), _characters),
@@ -399,7 +388,7 @@ TEST_COSTS: Final[dict[str, Cost]] = {
 
 _TEXT_METHODS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("casefold", "lower", "upper"), _case),
-    **dict.fromkeys(("capitalize", "swapcase", "title"), _case_by_place),
+    **dict.fromkeys(("capitalize", "swapcase", "title"), _CASE_BY_PLACE),
     **dict.fromkeys(("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower"), _text()),
     **dict.fromkeys(("isnumeric", "isprintable", "isspace", "istitle", "isupper"), _text()),
     **dict.fromkeys(("removeprefix", "removesuffix", "partition"), _text(2)),
@@ -414,7 +403,7 @@ _TEXT_METHODS: Final[dict[str, Cost]] = {
     "replace": _replaced,
     "rsplit": _pieces_from_the_end,
     "split": _pieces,
-    "splitlines": _lines,
+    "splitlines": _indented,
     "translate": _translated,
 }
 METHOD_COSTS: Final[dict[type, dict[str, Cost]]] = {

@@ -28,19 +28,15 @@ _INFINITY: Final = float("inf")
 _encoder: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
-class _Odd(Exception):
-    """The standard decoder met something only the specification may judge."""
-
-
 def _exact_float(text: str) -> float:
     value = float(text)
     if value in (_INFINITY, -_INFINITY):
-        raise _Odd
+        raise ValueError("only the specification may judge it")
     return value
 
 
-def _refuse_constant(_text: str) -> NoReturn:
-    raise _Odd
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
 
 
 _decode = json.JSONDecoder(parse_float=_exact_float, parse_constant=_refuse_constant).decode
@@ -64,7 +60,7 @@ def parse(data: bytes) -> JsonValue:
         return DocumentReader(text).document()
     try:
         value = _decode(text)
-    except (_Odd, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return DocumentReader(text).document()
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         return DocumentReader(text).document()

@@ -37,9 +37,9 @@ def decode_notification(data: bytes) -> Envelope:
         event_id=_id(body, "event_id"),
         command_id=_command_id(body),
         step=_step(body),
-        server_url=_optional_text(body, "server_url") or "",
-        pool=_optional_text(body, "execution_pool") or None,
-        trace=_trace(body),
+        server_url=_optional(body, "server_url", str, "a text or null") or "",
+        pool=_optional(body, "execution_pool", str, "a text or null") or None,
+        trace=_optional(body, "trace", dict, "an object or null"),
     )
 
 
@@ -80,17 +80,10 @@ def _step(body: Mapping[str, JsonValue]) -> str:
     return value
 
 
-def _optional_text(body: Mapping[str, JsonValue], name: str) -> str | None:
+def _optional(body: Mapping[str, JsonValue], name: str, kind: type, expected: str) -> JsonValue:
     value = body.get(name)
-    if value is not None and type(value) is not str:
-        _fail("wrong_type", name, "a text or null", value)
-    return value
-
-
-def _trace(body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
-    value = body.get("trace")
-    if value is not None and type(value) is not dict:
-        _fail("wrong_type", "trace", "an object or null", value)
+    if value is not None and type(value) is not kind:
+        _fail("wrong_type", name, expected, value)
     return value
 
 

@@ -68,33 +68,24 @@ class _Preview:
         """Small values first, so that a `row_count` after a thousand rows survives; containers share what is left."""
         mark = _mark("_keys", len(value))[1:-1]
         room = budget - 2 - len(mark) - 1
-        made: dict[int, bytes] = {}
-        cut_texts: list[int] = []
-        containers: list[tuple[int, str, JsonValue]] = []
-        for position, (key, child) in enumerate(value.items()):
-            if type(child) is dict or type(child) is list:
-                containers.append((position, key, child))
-                continue
+        plain = [key for key, child in value.items() if type(child) not in (dict, list)]
+        containers = [key for key, child in value.items() if type(child) in (dict, list)]
+        made: dict[str, bytes] = {}
+        longest_cut = 0
+        for number, key in enumerate([*plain, *containers]):
             if room < 6:
                 break
-            piece = self._member(key, child, depth, room)
+            share = room if number < len(plain) else room // (len(value) - number)
+            piece = self._member(key, value[key], depth, share)
             if piece is not None:
-                made[position] = piece
+                made[key] = piece
                 room -= len(piece) + 1
-                if type(child) is str and len(child.encode("utf-8")) > TEXT_BYTES:
-                    cut_texts.append(len(child.encode("utf-8")))
-        for left, (position, key, child) in enumerate(containers):
-            if room < 6:
-                break
-            piece = self._member(key, child, depth, room // (len(containers) - left))
-            if piece is not None:
-                made[position] = piece
-                room -= len(piece) + 1
-        pieces = [made[position] for position in sorted(made)]
+                longest_cut = max(longest_cut, _size_if_cut(value[key]))
+        pieces = [made[key] for key in value if key in made]
         if len(made) < len(value):
             pieces.append(mark)
-        elif cut_texts:
-            cut = _mark("_len", max(cut_texts))[1:-1]
+        elif longest_cut:
+            cut = _mark("_len", longest_cut)[1:-1]
             if len(cut) <= room + len(mark):
                 pieces.append(cut)
         return b"{" + b",".join(pieces) + b"}"
@@ -107,6 +98,11 @@ class _Preview:
 
 def _mark(name: str, number: int) -> bytes:
     return b'{"_truncated":true,"%s":%d}' % (name.encode("ascii"), number)
+
+
+def _size_if_cut(value: JsonValue) -> int:
+    size = len(value.encode("utf-8")) if type(value) is str else 0
+    return size if size > TEXT_BYTES else 0
 
 
 def _head(text: str) -> str:
