@@ -7,17 +7,11 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.secrets.credential_cache import CredentialCache, Fetched, Key
+import virtual_time
+from noetl_worker.secrets.credential_cache import MAX_ENTRIES, CredentialCache, Fetched, Key
 
+anyio_backend = virtual_time.anyio_backend
 KEY: Key = ("credential", "http://plane", "pg", 7)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Source:
@@ -38,25 +32,23 @@ class Source:
 
 
 async def test_entry_is_used_until_its_time_is_over() -> None:
-    clock, source = Clock(), Source({"n": 1}, {"n": 2})
-    cache = CredentialCache(ttl_s=60, clock=clock)
+    cache, source = CredentialCache(), Source({"n": 1}, {"n": 2})
     assert await cache.get(KEY, source) == {"n": 1}
-    clock.now += 59.9
+    await asyncio.sleep(59.5)
     assert await cache.get(KEY, source) == {"n": 1}
-    clock.now += 0.1
+    await asyncio.sleep(0.5)
     assert await cache.get(KEY, source) == {"n": 2}
     assert source.asked == 2
 
 
 @pytest.mark.parametrize(("lifetime_s", "asked"), [(None, 1), (3600.0, 1), (5.0, 2), (0.0, 2), (-3.0, 2)])
 async def test_own_expiry_shortens_the_time_and_never_lengthens_it(lifetime_s: float | None, asked: int) -> None:
-    clock, source = Clock(), Source({"n": 1}, lifetime_s=lifetime_s)
-    cache = CredentialCache(ttl_s=60, clock=clock)
+    cache, source = CredentialCache(), Source({"n": 1}, lifetime_s=lifetime_s)
     await cache.get(KEY, source)
-    clock.now += 10
+    await asyncio.sleep(10)
     await cache.get(KEY, source)
     assert source.asked == asked
-    clock.now += 51
+    await asyncio.sleep(51)
     await cache.get(KEY, source)
     assert source.asked == asked + 1
 
@@ -101,13 +93,13 @@ async def test_what_one_command_changes_the_next_one_does_not_see() -> None:
 
 
 async def test_least_recently_used_entry_goes_first() -> None:
-    cache, source = CredentialCache(max_entries=3), Source({"n": 1})
-    keys: list[Key] = [("credential", "u", str(number), 1) for number in range(4)]
-    for key in keys[:3]:
+    cache, source = CredentialCache(), Source({"n": 1})
+    keys: list[Key] = [("credential", "u", str(number), 1) for number in range(MAX_ENTRIES + 1)]
+    for key in keys[:-1]:
         await cache.get(key, source)
     await cache.get(keys[0], source)
-    await cache.get(keys[3], source)
-    assert len(cache) == 3
+    await cache.get(keys[-1], source)
+    assert len(cache) == MAX_ENTRIES
     asked = source.asked
     await cache.get(keys[0], source)
     assert source.asked == asked

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import (
@@ -227,30 +227,14 @@ class Plane:
         """GET /api/commands/{event_id}: the command without claiming it (protocol/claim.md#fetch)."""
         return await self._object("GET", url_path("api", "commands", event_id))
 
-    def post_events(
-        self,
-        path: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        patience_s: float | None = None,
-        timeout_s: float | None = None,
-    ) -> Awaitable[Response]:
-        """POST /api/events or /api/events/batch, as event_set.py wrote it."""
-        url, all_headers = self.url + path, {**self._headers, **headers}
-        return self.client.send(
-            "POST", url, body, headers=all_headers, timeout_s=timeout_s, gate=self.gate, patience_s=patience_s
-        )
+    def post_events(self, path: str, body: bytes, headers: Mapping[str, str], **options: Any) -> Awaitable[Response]:
+        """POST /api/events or /api/events/batch, as event_set.py wrote it; `options` of `send`.
 
-    def post_end(
-        self, path: str, body: bytes, *, patience_s: float | None, on_sent: Callable[[], None]
-    ) -> Awaitable[Response]:
-        """POST /api/events with the end of a command: the plane issues the next commands inside of this request, and
-        drops that work when it is cut off (protocol/events.md#rust-plane). It has no limit of its own."""
-        url = self.url + path
-        return self.client.send(
-            "POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s, on_sent=on_sent
-        )
+        With `on_sent` for an end in which the plane issues the next commands: it drops that work when the request is
+        cut off (protocol/events.md#rust-plane).
+        """
+        all_headers = {**self._headers, **headers}
+        return self.client.send("POST", self.url + path, body, headers=all_headers, gate=self.gate, **options)
 
     async def batch_state(self, request_id: str) -> BatchState:
         """Python plane only."""

@@ -243,7 +243,7 @@ class Emitter:
             slow = asyncio.get_running_loop().call_later(SLOW_END_S, is_slow)
 
         try:
-            return await plane.post_end(part.path, body, patience_s=patience_s, on_sent=sent)
+            return await plane.post_events(part.path, body, {}, patience_s=patience_s, on_sent=sent)
         finally:
             self.issuing.pop(event_set.key, None)
             if slow is not None:

@@ -34,23 +34,9 @@ class Fetched(NamedTuple):
 
 
 class CredentialCache:
-    """Bounded, with a time to live and one request for many askers.
+    """Bounded, with a time to live, which an entry's own lifetime shortens, and one request for many askers."""
 
-    Args:
-        ttl_s: seconds; an entry's own lifetime shortens it, nothing lengthens it.
-        clock: monotonic seconds.
-    """
-
-    def __init__(
-        self,
-        *,
-        ttl_s: float = TTL_S,
-        max_entries: int = MAX_ENTRIES,
-        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
-    ) -> None:
-        self._ttl_s = ttl_s
-        self._max_entries = max_entries
-        self._clock = clock
+    def __init__(self) -> None:
         self._entries: OrderedDict[Key, tuple[bytes, float]] = OrderedDict()
         self._flights: dict[Key, asyncio.Task[bytes]] = {}
 
@@ -87,23 +73,23 @@ class CredentialCache:
         if found is None:
             return None
         packed, ends_at = found
-        if self._clock() >= ends_at:
+        if time.monotonic() >= ends_at:
             del self._entries[key]
             return None
         self._entries.move_to_end(key)
         return packed
 
     async def _fetch(self, key: Key, fetch: Callable[[], Awaitable[Fetched]]) -> bytes:
-        asked_at = self._clock()
+        asked_at = time.monotonic()
         own = asyncio.current_task()
         try:
             value, lifetime_s = await fetch()
             packed = json_text.dumps(value)
-            keep_s = self._ttl_s if lifetime_s is None else min(self._ttl_s, lifetime_s)
+            keep_s = TTL_S if lifetime_s is None else min(TTL_S, lifetime_s)
             if keep_s > 0 and self._flights.get(key) is own:
                 self._entries[key] = (packed, asked_at + keep_s)
                 self._entries.move_to_end(key)
-                while len(self._entries) > self._max_entries:
+                while len(self._entries) > MAX_ENTRIES:
                     self._entries.popitem(last=False)
             return packed
         finally:

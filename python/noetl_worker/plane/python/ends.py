@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -12,12 +13,14 @@ from noetl_worker.models.wire import Dialect
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.batch_events import BatchEvents
-from noetl_worker.plane.python.batch_state import BatchState, unqueued_batch
+from noetl_worker.plane.python.batch_state import unqueued_batch
 from noetl_worker.plane.python.recent_batches import NOT_RESCUED_ADVICE, RecentBatches, not_rescued
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response
 
+T = TypeVar("T")
+_STATE: Final = "the state of a batch"
 log = structlog.get_logger("noetl_worker.events")
 
 
@@ -37,7 +40,7 @@ class PythonEnds:
         with "duplicate" to the same key: its state is waited for before it is accepted."""
         body = answer.json()
         if how is SendStatus.DUPLICATE:
-            state = await _state(plane, end, str(body.get("request_id")))
+            state = await _said(_STATE, partial(plane.batch_state, str(body.get("request_id"))), end)
             if state is None or not state.was_never_processed:
                 return SendStatus.ACCEPTED
         if not _rescue(end, unqueued_batch(body) or str(body.get("request_id"))):
@@ -49,15 +52,11 @@ class PythonEnds:
 
     async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
         events = BatchEvents(plane, end.execution_id)
-        try:
-            batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, end), ids=end.who)
-        except ControlPlaneError as error:
-            log.warning("batch_state_unknown", **end.who(), error=str(error))
-            return False
+        batch = await _said("the batch of an outcome", partial(events.batch_of, end), end)
         if batch is None:
             return False
         log.info("outcome_already_stored", **end.who(), batch=batch)
-        state = await _state(plane, end, batch)
+        state = await _said(_STATE, partial(plane.batch_state, batch), end)
         if state is None or not state.was_never_processed:  # forgotten since, it may be: RecentBatches finds out
             self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
         elif _rescue(end, batch):
@@ -69,10 +68,10 @@ class PythonEnds:
         await self._batches.stop()
 
 
-async def _state(plane: Plane, end: PendingEnd, batch: str) -> BatchState | None:
+async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: PendingEnd) -> T | None:
     """None where the plane does not say it."""
     try:
-        return await until_it_passes("the state of a batch", partial(plane.batch_state, batch), ids=end.who)
+        return await until_it_passes(what, ask, ids=end.who)
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **end.who(), error=str(error))
         return None
