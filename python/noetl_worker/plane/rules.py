@@ -117,17 +117,17 @@ class DialectRules(Protocol):
 
     # ── claims ──
 
-    lets_same_name_in: bool
+    lets_same_name_in: bool = False
     """A claim is for ever, and its holder's name is accepted at any time: a worker's name outlives its process. Else a
     claim is a lease, and its holder is refused once it has reported the start."""
     claim_limit_s: float
     """From so old a claim on, another worker is given the command, whatever the holder does."""
     stale_after_s: float
     """Time without a heartbeat after which its claims are given away."""
-    heartbeat_registers: bool
-    makes_bare_stream: bool
+    heartbeat_registers: bool = False
+    makes_bare_stream: bool = False
     """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""
-    copies_have_text_ids: bool
+    copies_have_text_ids: bool = False
     """Whether a notification that is published again has the command's id as text
     (protocol/notification.md#message)."""
 
@@ -150,26 +150,26 @@ class DialectRules(Protocol):
     def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
         """Which item of a loop a command is, by the `meta` of its claim; None: of no loop."""
 
-    step_input_wins: bool
+    step_input_wins: bool = False
     """Whether the step's input wins over the tool's own, key by key."""
     names: Names
     """What the claim has under the names of earlier steps."""
-    ids_are_text: bool
+    ids_are_text: bool = False
     """Whether templates see an execution's id as text."""
 
     # ── variables and results ──
 
-    reports_output: bool
+    reports_output: bool = False
     """Whether what its own worker reports of a tool that succeeded has what the tool printed."""
-    error_fails_command: bool
+    error_fails_command: bool = False
     """Whether a tool that returned an error, which no case handled, fails its command; else the playbook goes on."""
-    inlines_unstored_results: bool
+    inlines_unstored_results: bool = False
     """Whether a result that the store does not take goes into the event as it is, and not as a preview."""
-    looks_through_results: bool
+    looks_through_results: bool = False
     """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
-    redacts_results: bool
+    redacts_results: bool = False
     """Whether the store puts "[REDACTED]" in place of what looks like a secret (plane/python/store.py)."""
-    has_one_store_route: bool
+    has_one_store_route: bool = False
     store_fields: Mapping[str, JsonValue]
     """What every PUT of a result has beside it."""
 

@@ -97,7 +97,6 @@ class PythonRules(DialectRules):
         sequence_is_flat=False,
         bare_rule_holds=True,
     )
-    lets_same_name_in = False
     # a claim of 1,800 s is given to another worker, whatever the holder's health (protocol/claim.md#leases)
     claim_limit_s = 1700.0
     stale_after_s = 30.0  # protocol/claim.md#leases
@@ -108,12 +107,10 @@ class PythonRules(DialectRules):
     step_input_wins = True  # recorded: step-input
     names = PythonNames()
     ids_are_text = True
-    reports_output = False
     error_fails_command = True
     inlines_unstored_results = True
     looks_through_results = True
     redacts_results = True
-    has_one_store_route = False
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     batch_bytes = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
@@ -204,7 +201,8 @@ class PythonRules(DialectRules):
             return False
         whole, room = json_text.dumps(report.response), max_bytes - max_bytes // 8
         if report.upload is None and report.reference is None:
-            is_unbroken, preview = holds_up_plane(whole), _allowed(_preview(whole))
+            fitted = engine.fit_result(whole, FitRules(max_bytes=0))
+            is_unbroken, preview = holds_up_plane(whole), _allowed(preview_of(fitted))
             report.context = preview if isinstance(preview, dict) else {"preview": preview}
             if is_unbroken:  # the plane would show the preview's fields as those of the result, which it cannot read
                 said = ("status", "error") if report.error is not None else ()
@@ -213,14 +211,9 @@ class PythonRules(DialectRules):
         report.response = _brief_tasks(whole, room) if step.endswith(STEP_OF_TASKS) else None
         return True
 
-    def why_not_stored(self, data: bytes) -> str | None:
-        return why_not_stored(data)
-
-    def is_stored_alone(self, data: bytes) -> bool:
-        return is_over_budget(data)
-
-    def storing_s(self, size: int) -> float:
-        return scrubbing_s(size)
+    why_not_stored = staticmethod(why_not_stored)
+    is_stored_alone = staticmethod(is_over_budget)
+    storing_s = staticmethod(scrubbing_s)
 
     def started(self, command: Subject, worker_id: str) -> Post:
         headers = {"idempotency-key": self.new_key(command.execution_id)}
@@ -342,10 +335,6 @@ def _would_be_hidden(data: JsonValue) -> bool:
     """Whether the plane would show its own `data` and `status` in place of those of this result: the next steps
     would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results in full."""
     return isinstance(data, dict) and not _NAMES_OF_PLANE.isdisjoint(data)
-
-
-def _preview(data: bytes) -> JsonValue:
-    return json_text.loads(engine.fit_result(data, FitRules(max_bytes=0)).preview or b"null")
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:

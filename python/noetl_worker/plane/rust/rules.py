@@ -75,16 +75,9 @@ class RustRules(DialectRules):
     lets_same_name_in = True
     claim_limit_s = math.inf
     stale_after_s = math.inf
-    heartbeat_registers = False
-    makes_bare_stream = False
-    copies_have_text_ids = False
-    step_input_wins = False
     names = RustNames()
-    ids_are_text = False
     reports_output = True
     error_fails_command = False  # protocol/events.md#rust-plane
-    inlines_unstored_results = False
-    looks_through_results = False
     redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
     has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
