@@ -42,13 +42,8 @@ class Uncertainty:
         self._tries += 1
         self._since = min(self._since, time.monotonic())
 
-    @property
-    def is_refusal(self) -> bool:
-        """Whether uncertain answers count as a refusal by now."""
-        return self.is_over(UNCERTAIN_S)
-
-    def is_over(self, most_s: float) -> bool:
-        """Whether there were only uncertain answers for so long."""
+    def is_over(self, most_s: float = UNCERTAIN_S) -> bool:
+        """Whether there were only uncertain answers for so long that they count as a refusal."""
         return self._tries >= UNCERTAIN_TRIES and time.monotonic() - self._since >= most_s
 
 
@@ -86,7 +81,7 @@ async def until_it_passes(
                 uncertainty.add()
             else:
                 uncertainty.settle()
-            if not (is_passing(error) or (is_uncertain and not uncertainty.is_refusal)) or tries == max_tries:
+            if not (is_passing(error) or (is_uncertain and not uncertainty.is_over())) or tries == max_tries:
                 raise
             log.warning("request_retried", what=what, tries=tries, error=str(error), **ids())
             await asyncio.sleep(backoff.delay_s(tries, 0.2, MAX_DELAY_S, jitter=0.9))

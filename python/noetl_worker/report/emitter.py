@@ -26,7 +26,7 @@ from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.answers import MEANING, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.ends import Ends
-from noetl_worker.plane.patience import STORE_UNCERTAIN_S
+from noetl_worker.plane.patience import STORE_UNCERTAIN_S, UNCERTAIN_S
 from noetl_worker.plane.send_status import NOT_CLEAR, SendStatus
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.report.sending import Ownership, Sending
@@ -166,7 +166,7 @@ class Emitter:
             sending.count(how)
             # A store that is down is waited for: only what it says of the result itself may cost the result.
             costs_result = upload is not None and not event_set.rules.inlines_unstored_results
-            is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S) if costs_result else sending.uncertainty.is_refusal
+            is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S if costs_result else UNCERTAIN_S)
             is_refused = how is SendStatus.REFUSED or (how is not SendStatus.PASSING and is_over)
             if is_refused and upload is not None:
                 self._not_stored(event_set, reason)

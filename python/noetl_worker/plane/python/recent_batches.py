@@ -97,6 +97,8 @@ class _Accepted:
     """Where it is on disk; None: it is still to be written."""
     life: tuple[object, int] | None = None
     """Of a dead worker's: batches of one life were accepted without an outage in between. None: it is our own."""
+    is_settled: bool = False
+    """It need not be asked about again."""
 
     @property
     def is_overdue(self) -> bool:
@@ -139,6 +141,8 @@ class RecentBatches:
         self._completed: dict[str, int] = {}
         """By plane, the latest batch that was over at a check, of whomever: one that is enqueued at the same instant
         may overtake another, but not for the time between two checks."""
+        self._found_completed: set[str] = set()
+        """Of the plane that is asked now."""
         self._has_logged_full = False
         self._on_shelf: dict[object, int] = {}
         """What was written together, and its bytes."""
@@ -270,14 +274,13 @@ class RecentBatches:
             self._arm()
 
     async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
-        gone: set[_Accepted] = set()
-        completed: set[str] = set()
+        self._found_completed.clear()
         try:
-            await self._settle(plane, batches, gone, completed)
+            await self._settle(plane, batches)
         except ControlPlaneError as error:  # the others are asked about again at the next check
-            _check_failed(plane, batches, gone, error)
-        self._completed[plane.url] = max([self._completed.get(plane.url, 0), *map(_number, completed)])
-        self._keep([accepted for accepted in self._recent if accepted not in gone])
+            _check_failed(plane, batches, error)
+        self._completed[plane.url] = max([self._completed.get(plane.url, 0), *map(_number, self._found_completed)])
+        self._keep([accepted for accepted in self._recent if not accepted.is_settled])
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
         self._recent = deque(batches)
@@ -289,11 +292,9 @@ class RecentBatches:
             for kept in done:
                 del self._on_shelf[kept]
 
-    async def _settle(
-        self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted], completed: set[str]
-    ) -> None:
-        """Add those that need not be asked about again, each as soon as that is known: what is rescued here must not be
-        rescued once more when the plane does not answer for the next one. Batches found over are `completed`."""
+    async def _settle(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        """Settle what can be, each as soon as that is known: what is rescued here must not be rescued once more when
+        the plane does not answer for the next one."""
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
@@ -301,8 +302,8 @@ class RecentBatches:
         for accepted in batches:
             by_life[accepted.life].append(accepted)
         for of_life in by_life.values():
-            if not (self._is_clear(of_life, outages) and await self._has_settled_by_some(of_life, settled, completed)):
-                await self._settle_each(plane, of_life, settled, completed)
+            if not (self._is_clear(of_life, outages) and await self._has_settled_by_some(of_life)):
+                await self._settle_each(plane, of_life)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
         """Whether some of them say what became of all. Of a dead worker's too: of one life, what a restart has lost are
@@ -317,9 +318,7 @@ class RecentBatches:
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
         return was_there and not oldest.is_overdue and not is_lost
 
-    async def _settle_each(
-        self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted], completed: set[str]
-    ) -> None:
+    async def _settle_each(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         outages = plane.gate.outages
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
@@ -329,19 +328,16 @@ class RecentBatches:
             events = BatchEvents(plane, execution_id)
             try:
                 for accepted in of_execution:
-                    if await self._is_settled(accepted, events, completed):
-                        settled.add(accepted)
+                    accepted.is_settled = await self._is_settled(accepted, events)
             except ControlPlaneError as error:
                 if is_passing(error):
                     raise
-                _check_failed(plane, of_execution, settled, error)  # what is wrong with one execution is its own
+                _check_failed(plane, of_execution, error)  # what is wrong with one execution is its own
             else:
                 for accepted in of_execution:
                     accepted.outages = outages
 
-    async def _has_settled_by_some(
-        self, batches: Sequence[_Accepted], settled: set[_Accepted], completed: set[str]
-    ) -> bool:
+    async def _has_settled_by_some(self, batches: Sequence[_Accepted]) -> bool:
         """The plane works batches off one after another, so of one that was there all the time the latest that is over
         says everything of those before it. Asked about are the first, the last and the one in the middle: a plane of
         several processes has a queue in each (its source), and what one of them has lost is not over when later ones
@@ -349,15 +345,16 @@ class RecentBatches:
         at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
         states = [await _state(batches[one]) for one in at]
         over = {batches[one]: state for one, state in zip(at, states, strict=True) if state and state.is_over}
-        completed.update(accepted.batch for accepted, state in over.items() if state.word == "completed")
+        self._found_completed.update(one.batch for one, state in over.items() if state.word == "completed")
         if None in states or [*over] != [batches[one] for one in at[: len(over)]]:
             return False
         for accepted, state in over.items():
             if state.word == "failed":
                 events = BatchEvents(accepted.plane, accepted.end.execution_id)
-                await self._is_settled(accepted, events, completed)
-                settled.add(accepted)  # at once: the next question may fail, and a rescue is sent once
-        settled.update(batches[: at[len(over) - 1] + 1] if over else ())
+                await self._is_settled(accepted, events)
+                accepted.is_settled = True  # at once: the next question may fail, and a rescue is sent once
+        for accepted in batches[: at[len(over) - 1] + 1] if over else ():
+            accepted.is_settled = True
         return True
 
     def _is_lost(self, accepted: _Accepted) -> bool:
@@ -365,12 +362,12 @@ class RecentBatches:
         is_overtaken = _number(accepted.batch) < self._completed.get(accepted.plane.url, 0)
         return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
 
-    async def _is_settled(self, accepted: _Accepted, events: BatchEvents, completed: set[str]) -> bool:
+    async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
         has_ended = await events.has("batch.completed", accepted.batch)
-        completed.update(await events.batches("batch.completed"))
+        self._found_completed.update(await events.batches("batch.completed"))
         state = None if has_ended else await _state(accepted)
         if has_ended or (state is not None and state.word == "completed"):
-            completed.add(accepted.batch)
+            self._found_completed.add(accepted.batch)
             return True
         if state is None:
             await self._unknown(accepted, events, has_ended)
@@ -449,14 +446,15 @@ def _number(batch: str) -> int:
     return int(batch) if batch.isdecimal() else 0
 
 
-def _check_failed(plane: Plane, batches: Sequence[_Accepted], gone: set[_Accepted], error: ControlPlaneError) -> None:
+def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
     """They are asked about again; those that are overdue are given up."""
     if is_passing(error):
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
-    for accepted in [accepted for accepted in batches if accepted.is_overdue and accepted not in gone]:
-        _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
-        gone.add(accepted)
+    for accepted in batches:
+        if accepted.is_overdue and not accepted.is_settled:
+            _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
+            accepted.is_settled = True
 
 
 async def _state(accepted: _Accepted) -> BatchState | None:
