@@ -117,7 +117,7 @@ class ToolResult:
         return body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolForm:
     """What a plane's own worker gives for a tool: playbooks of that plane read it."""
 
@@ -125,35 +125,35 @@ class ToolForm:
     """How the status of a success is printed in a rule of a policy."""
     missing_value: JsonValue
     """What a template gives for an undefined variable, in an input or a task."""
-    error_has_status_code: bool
+    error_has_status_code: bool = False
     """Whether `output.error` of an HTTP answer has it too."""
     not_of_http: frozenset[str]
     """Fields of an HTTP answer that it does not give."""
-    field_list_is_json: bool
+    field_list_is_json: bool = False
     """Whether a list in `params` or `form` (kind http) is sent as one JSON text, or its field for each item."""
-    main_first: bool
+    main_first: bool = False
     """Whether a function `main` counts before a variable `result` (kind python)."""
-    reads_input_again: bool
+    reads_input_again: bool = False
     """Whether code (kind python) is given the object or list that a text of its input prints, and any other text
     without its last line break."""
-    variables_hide_arguments: bool
+    variables_hide_arguments: bool = False
     """Whether a script (kind rhai) sees a variable of the command in place of an argument of the same name."""
-    says_no_result: bool
+    says_no_result: bool = False
     """Whether code that leaves no result (kind python) is reported with a status and a message."""
-    has_return_code: bool
+    has_return_code: bool = False
     """Whether a shell's exit code is `returncode`, with all commands and their time beside it."""
-    sql_has_message: bool
+    sql_has_message: bool = False
     """Whether SQL answers with a status and a message, and the rows that a write changed are its `row_count`."""
-    numbers_statements: bool
+    numbers_statements: bool = False
     """Whether DuckDB gives each statement's rows under a number."""
-    noop_names_step: bool
-    child_is_its_status: bool
+    noop_names_step: bool = False
+    child_is_its_status: bool = False
     """Whether a child execution is given as its status document, or as the value it left."""
-    start_takes_trace: bool
+    start_takes_trace: bool = False
     """Whether the start of a child has a field `trace`, which the notifications of its commands carry
     (protocol/notification.md#message)."""
-    sequence_is_flat: bool
+    sequence_is_flat: bool = False
     """Whether the tasks of a sequence stand by their labels alone, those that failed too."""
-    bare_rule_holds: bool
+    bare_rule_holds: bool = False
     """Whether a rule of a policy with an action and neither `when` nor `else` holds always, or never
     (protocol/tasks.md#policies)."""

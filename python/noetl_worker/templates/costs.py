@@ -111,12 +111,6 @@ def _each_sign(budget: Budget, value: Any) -> None:
         budget.charge(10 * len(value), 80 * len(value))
 
 
-def _grouped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """An attribute of each is looked up before they are compared."""
-    _each(16)(budget, value)
-    _compared(budget, value, *arguments, **named)
-
-
 def _compared_as_wholes(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
     """Tests, which compare texts as wholes."""
     budget.charge_value((value, *arguments, *named.values()), 12)
@@ -344,13 +338,12 @@ FILTER_COSTS: Final[dict[str, Cost]] = {
     "urlize": _linked,
     **dict.fromkeys(("urlencode", "xmlattr", "pprint"), _SLOW_TEXT),
     **dict.fromkeys(("escape", "e", "forceescape"), _escaped),
-    **dict.fromkeys(("sort", "unique", "dictsort", "max", "min"), _compared),
+    **dict.fromkeys(("sort", "unique", "dictsort", "groupby", "max", "min"), _compared),
     **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), lazily),
     **dict.fromkeys(("keys", "values"), _each(8, 80)),
     "items": _each(20, 80),
     **dict.fromkeys(("list", "last", "reverse"), _characters),
     **dict.fromkeys(("batch", "slice"), _filled),
-    "groupby": _grouped,
     "sum": _each(12),
     "round": _rounded,
     "trim": _strip,

@@ -76,7 +76,7 @@ _CREDENTIAL: Final = re.compile(
     re.ASCII,
 )
 # The password of an address, up to the last @ before the host: one in it need not be escaped to be sent.
-_ADDRESS: Final = re.compile(r"(://[^/ \t\r\n:@?#]*:)([^/ \t\r\n@]+(?:@[^/ \t\r\n@\"'<>,;]+)*)@", re.ASCII)
+_ADDRESS: Final = re.compile(r"(://[^/ \t\r\n:@?#]*:)([^/ \t\r\n@]+(?:@[^/ \t\r\n@\"'<>,;]+)*)(?=@)", re.ASCII)
 _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*")
 _ASSIGNMENT: Final = re.compile(
     r"\b((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]"
@@ -200,8 +200,8 @@ class Redactor:
         if _CREDENTIAL.search(text):
             text = _CREDENTIAL.sub(self._credential, text)
         if self._is_free_text:
-            text = _ASSIGNMENT.sub(self._assignment, text)
-        return _ADDRESS.sub(self._address, text) if "://" in text and "@" in text else text
+            text = _ASSIGNMENT.sub(self._behind_its_name, text)
+        return _ADDRESS.sub(self._behind_its_name, text) if "://" in text and "@" in text else text
 
     def value(self, root: JsonValue) -> JsonValue:
         """Return a redacted copy of a JSON value; the order of keys stays."""
@@ -280,13 +280,7 @@ class Redactor:
         self.count += 1
         return MARK
 
-    def _address(self, found: re.Match[str]) -> str:
-        if found.group(2) == MARK:
-            return found.group()
-        self.count += 1
-        return f"{found.group(1)}{MARK}@"
-
-    def _assignment(self, found: re.Match[str]) -> str:
+    def _behind_its_name(self, found: re.Match[str]) -> str:
         if found.group(2) == MARK:
             return found.group()
         self.count += 1

@@ -83,18 +83,14 @@ class PythonRules(DialectRules):
         missing_value="",
         error_has_status_code=True,  # recorded: output-http-404
         not_of_http=frozenset({"body"}),
-        field_list_is_json=False,
         main_first=True,
         reads_input_again=True,  # recorded: filters-basic, loop-number, view-shell
-        variables_hide_arguments=False,
         says_no_result=True,  # recorded: py-print
         has_return_code=True,
         sql_has_message=True,
         numbers_statements=True,  # recorded: duckdb-multi
         noop_names_step=True,
         child_is_its_status=True,
-        start_takes_trace=False,
-        sequence_is_flat=False,
         bare_rule_holds=True,
     )
     # a claim of 1,800 s is given to another worker, whatever the holder's health (protocol/claim.md#leases)

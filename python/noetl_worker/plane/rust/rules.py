@@ -56,21 +56,11 @@ class RustRules(DialectRules):
     tools = ToolForm(
         success_word="success",
         missing_value=None,
-        error_has_status_code=False,
         not_of_http=frozenset({"url", "elapsed"}),
         field_list_is_json=True,
-        main_first=False,
-        reads_input_again=False,
         variables_hide_arguments=True,
-        says_no_result=False,
-        has_return_code=False,
-        sql_has_message=False,
-        numbers_statements=False,
-        noop_names_step=False,
-        child_is_its_status=False,
         start_takes_trace=True,
         sequence_is_flat=True,
-        bare_rule_holds=False,
     )
     lets_same_name_in = True
     claim_limit_s = math.inf
