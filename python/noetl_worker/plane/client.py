@@ -31,7 +31,7 @@ from noetl_worker.plane.health import PlaneHealth, read_health
 from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.python.store import FIRST_ROUTE, has_expired, is_no_route, note_on, restored
 from noetl_worker.plane.rules import stored_name
-from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
+from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credential_cache import CredentialCache
@@ -92,10 +92,7 @@ class ControlPlaneClient:
         if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
             raise AuthRefused(f"{url} refused the credentials; asked again in {left_s:.0f} s", status=401, body="")
         if url not in self._planes:
-            plane = Plane(self, url, await self._dialect_of(url))
-            if len(self._planes) >= MAX_SERVERS:
-                self._planes.clear()
-            self._planes[url] = plane
+            self._planes[url] = Plane(self, url, await self._dialect_of(url))
         return self._planes[url]
 
     def auth_refused(self, url: str) -> None:

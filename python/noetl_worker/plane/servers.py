@@ -21,7 +21,7 @@ from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
 MAX_SERVERS: Final = 64
-"""Server URLs that are remembered; more than a fleet has, fewer than a flood of made-up ones."""
+"""URLs of notifications that are remembered; more than a fleet has, fewer than a flood of made-up ones."""
 CONNECTIONS_BESIDE_SLOTS: Final = 8
 AUTH_PAUSE_S: Final = 30.0
 """For so long a server that refuses the credentials is asked for no command; its messages wait as long."""
@@ -53,6 +53,7 @@ class Servers:
         self._shown = tuple((_shown(url), url) for url in self._trusted)
         self.full: Final = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
         self._known: dict[str, PlaneServer] = {}
+        """Of those that the settings name, and so bounded, as `paused` is."""
         self.paused: Final[dict[str, float]] = {}
         """Which of them have refused the credentials, and until when they are asked for no command (monotonic)."""
         self._logged: set[str] = set()
@@ -81,12 +82,9 @@ class Servers:
 
     def at(self, url: str) -> PlaneServer:
         """What is remembered of the plane at this address."""
-        server = self._known.get(url)
-        if server is None:
-            if len(self._known) >= MAX_SERVERS:
-                self._known.clear()
-            server = self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace(), Gate(1))
-        return server
+        if url not in self._known:
+            self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace(), Gate(1))
+        return self._known[url]
 
     def named(self) -> Iterator[tuple[str, PlaneServer | None]]:
         """The planes that the settings name, without user-info; None: not asked yet."""
@@ -96,8 +94,6 @@ class Servers:
         """It refuses the credentials: it alone is asked for no command for a while."""
         now = time.monotonic()
         if self.pause_left_s(url) <= 0:
-            if len(self.paused) >= MAX_SERVERS:
-                self.paused.clear()
             log.error(
                 "server_paused",
                 server_url=url,

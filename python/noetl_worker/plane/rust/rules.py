@@ -36,19 +36,16 @@ from noetl_worker.transport.transport import Response
 _STARTED: Final = "command.started"
 _COMPLETED: Final = Part.of(SINGLE, "command.completed", has_own_id=True)
 _FAILED: Final = Part.of(SINGLE, "command.failed", has_own_id=True)
-_SUCCESS: Final = {
-    False: (Part.of(BATCH, "call.done"), _COMPLETED),
-    True: (Part.of(BATCH, _STARTED, "call.done"), _COMPLETED),
-}
-_EXIT: Final = {
-    False: (Part.of(BATCH, "call.done", "step.exit"), _COMPLETED),
-    True: (Part.of(BATCH, _STARTED, "call.done", "step.exit"), _COMPLETED),
-}
-_FAILURE: Final = {
-    False: (Part.of(BATCH, "call.error"), _FAILED),
-    True: (Part.of(BATCH, _STARTED, "call.error"), _FAILED),
-}
-"""Each by whether the start travels with the end."""
+
+
+def _parts(last: Part, *before: str) -> Mapping[bool, tuple[Part, Part]]:
+    """By whether the start travels with the end."""
+    return {False: (Part.of(BATCH, *before), last), True: (Part.of(BATCH, _STARTED, *before), last)}
+
+
+_SUCCESS: Final = _parts(_COMPLETED, "call.done")
+_EXIT: Final = _parts(_COMPLETED, "call.done", "step.exit")
+_FAILURE: Final = _parts(_FAILED, "call.error")
 
 
 class RustRules(DialectRules):
