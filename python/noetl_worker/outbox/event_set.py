@@ -138,10 +138,6 @@ class EventSet:
         return self.part.has_own_id and self.report.upload is None
 
     @property
-    def issues_commands(self) -> bool:
-        return self.part.issues_commands and self.report.upload is None
-
-    @property
     def place(self) -> str:
         """Where it has to go next."""
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
@@ -235,10 +231,6 @@ class EventSet:
             sent: that request's number, from 0.
         """
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
-
-    @property
-    def can_be_rescued(self) -> bool:
-        return self.rules.can_rescue(self)
 
     def rescue(self, batch: str) -> None:
         """The plane has stored a batch and never processes it: something else is sent in its place.

@@ -55,14 +55,12 @@ class Part(NamedTuple):
     """The names of its events, in their order."""
     last: str
     has_own_id: bool
-    """Whether the plane takes the event's id from us (a single event of the Rust plane)."""
-    issues_commands: bool
-    """Whether the plane issues the next commands inside of this request, and drops that work when it is cut off
-    (protocol/events.md#rust-plane)."""
+    """Whether it is an end that is posted alone (Rust plane): the plane takes its id from us, and issues the next
+    commands inside of this request, work that it drops when it is cut off (protocol/events.md#rust-plane)."""
 
     @classmethod
     def of(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
-        return cls(path, events, events[-1], has_own_id, has_own_id and events[-1] in ENDS)
+        return cls(path, events, events[-1], has_own_id)
 
 
 class Subject(Protocol):
@@ -91,10 +89,6 @@ class PendingEnd(Subject, Protocol):
 
     @property
     def has_own_id(self) -> bool: ...
-    @property
-    def issues_commands(self) -> bool: ...
-    @property
-    def can_be_rescued(self) -> bool: ...
     def accepted(self, answer: JsonValue) -> None: ...
     def rescue(self, batch: str) -> None: ...
     def again(self, sent: int) -> PendingEnd: ...

@@ -255,7 +255,7 @@ class Emitter:
         """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
-            if part.issues_commands:
+            if part.has_own_id:
                 answer = await self._post_end(plane, event_set, sent, patience_s, sending)
             else:
                 answer = await plane.post_events(part.path, sent, event_set.headers, patience_s=patience_s)

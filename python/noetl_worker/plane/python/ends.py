@@ -43,7 +43,7 @@ class PythonEnds:
             state = await _said(_STATE, partial(plane.batch_state, str(body.get("request_id"))), end)
             if state is None or not state.was_never_processed:
                 return SendStatus.ACCEPTED
-        if not _rescue(end, unqueued_batch(body) or str(body.get("request_id"))):
+        if not _rescue(plane, end, unqueued_batch(body) or str(body.get("request_id"))):
             return SendStatus.ACCEPTED
         return SendStatus.PASSING
 
@@ -59,7 +59,7 @@ class PythonEnds:
         state = await _said(_STATE, partial(plane.batch_state, batch), end)
         if state is None or not state.was_never_processed:  # forgotten since, it may be: RecentBatches finds out
             self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
-        elif _rescue(end, batch):
+        elif _rescue(plane, end, batch):
             return True
         end.accepted(None)
         return True
@@ -77,9 +77,9 @@ async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: PendingE
         return None
 
 
-def _rescue(end: PendingEnd, batch: str) -> bool:
+def _rescue(plane: Plane, end: PendingEnd, batch: str) -> bool:
     """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
-    if not end.can_be_rescued:
+    if not plane.rules.can_rescue(end):
         not_rescued(end, batch, NOT_RESCUED_ADVICE)
         return False
     log.warning("batch_rescued", **end.who())

@@ -408,7 +408,7 @@ class RecentBatches:
             not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _BEGUN)
         elif isinstance(accepted.end, NamedEnd):
             not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _NO_EVENTS)
-        elif accepted.end.can_be_rescued:
+        elif accepted.plane.rules.can_rescue(accepted.end):
             log.warning("batch_rescued", **accepted.who())
             again = accepted.end.again(accepted.sent)
             again.rescue(accepted.batch)

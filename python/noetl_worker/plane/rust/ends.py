@@ -41,7 +41,7 @@ class RustEnds:
             self._watch_cut_off(plane, end)
 
     async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
-        if not end.issues_commands:
+        if not end.has_own_id:
             return False
         log.info("outcome_already_stored", **end.who())
         self._watch_cut_off(plane, end)
@@ -49,7 +49,7 @@ class RustEnds:
         return True
 
     def _watch_cut_off(self, plane: Plane, end: PendingEnd) -> None:
-        if end.issues_commands:
+        if end.has_own_id:
             self._watch.look_at(plane, end)
 
     async def stop(self) -> None:
