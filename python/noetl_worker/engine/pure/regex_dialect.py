@@ -293,16 +293,20 @@ class _Reader:
         ranges = self._folded(self._property())
         return code_points.complement(ranges) if char == "P" else ranges
 
-    def _property(self) -> Ranges:
-        if self._source.startswith("{", self._at):
-            end = self._source.find("}", self._at)
+    def _braced(self, length: int) -> str:
+        """What is in braces; where none open here, so many characters."""
+        start, end = self._at, self._at + length
+        if self._source.startswith("{", start):
+            start, end = start + 1, self._source.find("}", start)
             if end < 0:
-                self._refuse("unclosed Unicode class")
-            name = self._source[self._at + 1 : end]
+                self._refuse("unclosed braces of an escape")
             self._at = end + 1
         else:
-            name = self._source[self._at : self._at + 1]
-            self._at += 1
+            self._at = end
+        return self._source[start:end]
+
+    def _property(self) -> Ranges:
+        name = self._braced(1)
         ranges = code_points.named_property(name)
         if ranges is None:
             self._unsupported(f"Unicode property {name!r}")
@@ -320,15 +324,10 @@ class _Reader:
 
     def _hexadecimal(self, kind: str) -> str:
         self._at += 1
-        if self._source.startswith("{", self._at):
-            end = self._source.find("}", self._at)
-            digits = self._source[self._at + 1 : end] if end >= 0 else ""
-            self._at = end + 1
-        else:
-            digits = self._source[self._at : self._at + _HEX_LENGTH[kind]]
-            self._at += _HEX_LENGTH[kind]
-            if len(digits) != _HEX_LENGTH[kind]:
-                self._refuse("an incomplete hexadecimal escape")
+        is_bare = not self._source.startswith("{", self._at)
+        digits = self._braced(_HEX_LENGTH[kind])
+        if is_bare and len(digits) != _HEX_LENGTH[kind]:
+            self._refuse("an incomplete hexadecimal escape")
         if not digits or not all(digit in string.hexdigits for digit in digits):
             self._refuse("a hexadecimal escape without digits")
         value = int(digits[:16], 16)

@@ -37,20 +37,16 @@ class RustEnds:
         return SendStatus.UNCERTAIN
 
     def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
-        if answer.status >= 300:  # a duplicate: the request that the plane has was cut off
-            self._watch_cut_off(plane, end)
+        if answer.status >= 300 and end.has_own_id:  # a duplicate: the request that the plane has was cut off
+            self._watch.look_at(plane, end)
 
     async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
         if not end.has_own_id:
             return False
         log.info("outcome_already_stored", **end.who())
-        self._watch_cut_off(plane, end)
+        self._watch.look_at(plane, end)
         end.accepted(None)
         return True
-
-    def _watch_cut_off(self, plane: Plane, end: PendingEnd) -> None:
-        if end.has_own_id:
-            self._watch.look_at(plane, end)
 
     async def stop(self) -> None:
         await self._watch.stop()
