@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from noetl_worker.engine.protocol import CaseMatch, Side
 from noetl_worker.engine.pure.condition import (
+    OPERATORS,
     Condition,
     LeftTemplate,
-    holds,
     kind_of,
     parse_condition,
     quoted,
@@ -87,7 +87,7 @@ class _Match:
 
     def _holds(self, case_index: int, at: int, left: JsonValue, right: JsonValue) -> bool:
         try:
-            return holds(self.cases[case_index].when[at].op, left, right)
+            return OPERATORS[self.cases[case_index].when[at].op](left, right)
         except ConditionError as error:
             text = f"case {case_index}, condition {at}: {error}"
             raise ConditionError(error.code, text, case=case_index, condition=at) from error.__cause__

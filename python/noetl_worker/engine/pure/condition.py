@@ -89,11 +89,6 @@ def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) ->
     return LeftTemplate(condition.left) if condition.left_has_marks else condition.left
 
 
-def holds(op: str, left: JsonValue, right: JsonValue) -> bool:
-    """Apply an operator. Raises ConditionError `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`."""
-    return OPERATORS[op](left, right)
-
-
 def is_equal(left: JsonValue, right: JsonValue) -> bool:
     """JSON equality without coercion: 1, 1.0 and true are three different values."""
     pairs = [(left, right)]
@@ -179,7 +174,7 @@ def decide(left: bytes, op: str, right: bytes | None) -> bool:
     """Apply one operator to two JSON values; see `protocol.Engine.decide`."""
     if op not in OPERATORS:
         raise CaseError("unknown_operator", f"no operator {quoted(op)}; one of {', '.join(OPERATORS)}")
-    return holds(op, parse(left), None if right is None else parse(right))
+    return OPERATORS[op](parse(left), None if right is None else parse(right))
 
 
 def evaluate(condition: bytes, variables: bytes, data: bytes | None) -> bool:
@@ -189,7 +184,7 @@ def evaluate(condition: bytes, variables: bytes, data: bytes | None) -> bool:
     left = resolve_left(parsed, scope, tool_data)
     if isinstance(left, LeftTemplate) or parsed.right_has_marks:
         raise ConditionError("template_reached", "the condition has a template; match it through a case table")
-    return holds(parsed.op, left, parsed.right)
+    return OPERATORS[parsed.op](left, parsed.right)
 
 
 def kind_of(value: JsonValue) -> str:

@@ -34,66 +34,58 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
 
 def preview(value: JsonValue, rules: FitRules) -> bytes:
     """Return a bounded summary as compact JSON, never over `rules.preview_bytes` (but for `null`)."""
-    return _Preview(rules.preview_depth).of(value, 1, rules.preview_bytes) or b"null"
+    return _within(value, rules.preview_depth, rules.preview_bytes) or b"null"
 
 
-class _Preview:
-    """Each call gets a budget in bytes and returns JSON within it, or None when nothing useful fits."""
+def _within(value: JsonValue, levels: int, budget: int) -> bytes | None:
+    """JSON within a budget in bytes, of so many levels of containers; None when nothing useful fits."""
+    if type(value) is dict:
+        made = _object(value, levels, budget) if levels > 0 else _mark("_keys", len(value))
+    elif type(value) is list:
+        made = _array(value, levels, budget) if levels > 0 else _mark("_count", len(value))
+    elif type(value) is str:
+        made = encode(_head(value))
+    else:
+        made = encode(value)
+    return made if len(made) <= budget else None
 
-    def __init__(self, max_depth: int) -> None:
-        self._max_depth = max_depth
 
-    def of(self, value: JsonValue, depth: int, budget: int) -> bytes | None:
-        if type(value) is dict:
-            made = self._object(value, depth, budget) if depth <= self._max_depth else _mark("_keys", len(value))
-        elif type(value) is list:
-            made = self._array(value, depth, budget) if depth <= self._max_depth else _mark("_count", len(value))
-        elif type(value) is str:
-            made = encode(_head(value))
-        else:
-            made = encode(value)
-        return made if made is not None and len(made) <= budget else None
+def _array(value: list[JsonValue], levels: int, budget: int) -> bytes:
+    if len(value) == 0:
+        return b"[]"
+    if len(value) == 1:
+        only = _within(value[0], levels - 1, budget - 2)
+        return b"[" + only + b"]" if only is not None else _mark("_count", 1)
+    mark = _mark("_count", len(value))
+    first = _within(value[0], levels - 1, budget - 3 - len(mark))
+    return b"[" + first + b"," + mark + b"]" if first is not None else mark
 
-    def _array(self, value: list[JsonValue], depth: int, budget: int) -> bytes | None:
-        if len(value) == 0:
-            return b"[]"
-        if len(value) == 1:
-            only = self.of(value[0], depth + 1, budget - 2)
-            return b"[" + only + b"]" if only is not None else _mark("_count", 1)
-        mark = _mark("_count", len(value))
-        first = self.of(value[0], depth + 1, budget - 3 - len(mark))
-        return b"[" + first + b"," + mark + b"]" if first is not None else mark
 
-    def _object(self, value: dict[str, JsonValue], depth: int, budget: int) -> bytes | None:
-        """Small values first, so that a `row_count` after a thousand rows survives; containers share what is left."""
-        mark = _mark("_keys", len(value))[1:-1]
-        room = budget - 2 - len(mark) - 1
-        plain = [key for key, child in value.items() if type(child) not in (dict, list)]
-        containers = [key for key, child in value.items() if type(child) in (dict, list)]
-        made: dict[str, bytes] = {}
-        longest_cut = 0
-        for number, key in enumerate([*plain, *containers]):
-            if room < 6:
-                break
-            share = room if number < len(plain) else room // (len(value) - number)
-            piece = self._member(key, value[key], depth, share)
-            if piece is not None:
-                made[key] = piece
-                room -= len(piece) + 1
-                longest_cut = max(longest_cut, _size_if_cut(value[key]))
-        pieces = [made[key] for key in value if key in made]
-        if len(made) < len(value):
-            pieces.append(mark)
-        elif longest_cut:
-            cut = _mark("_len", longest_cut)[1:-1]
-            if len(cut) <= room + len(mark):
-                pieces.append(cut)
-        return b"{" + b",".join(pieces) + b"}"
-
-    def _member(self, key: str, child: JsonValue, depth: int, room: int) -> bytes | None:
-        name = encode(key) + b":"
-        made = self.of(child, depth + 1, room - len(name))
-        return name + made if made is not None else None
+def _object(value: dict[str, JsonValue], levels: int, budget: int) -> bytes:
+    """Small values first, so that a `row_count` after a thousand rows survives; containers share what is left."""
+    mark = _mark("_keys", len(value))[1:-1]
+    room = budget - 2 - len(mark) - 1
+    containers_last = sorted(value, key=lambda key: type(value[key]) in (dict, list))
+    made: dict[str, bytes] = {}
+    longest_cut = 0
+    for number, key in enumerate(containers_last):
+        if room < 6:
+            break
+        child, name = value[key], encode(key) + b":"
+        share = room // (len(value) - number) if type(child) in (dict, list) else room
+        within = _within(child, levels - 1, share - len(name))
+        if within is not None:
+            made[key] = name + within
+            room -= len(made[key]) + 1
+            longest_cut = max(longest_cut, _size_if_cut(child))
+    pieces = [made[key] for key in value if key in made]
+    if len(made) < len(value):
+        pieces.append(mark)
+    elif longest_cut:
+        cut = _mark("_len", longest_cut)[1:-1]
+        if len(cut) <= room + len(mark):
+            pieces.append(cut)
+    return b"{" + b",".join(pieces) + b"}"
 
 
 def _mark(name: str, number: int) -> bytes:
