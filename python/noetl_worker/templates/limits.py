@@ -111,6 +111,11 @@ class Budget:
                 self.charge(1, size * text_size(item))
             elif kind is dict or (kind is not list and isinstance(item, Mapping)):
                 self.charge(_MAPPING_NODES + max(weight // 2, _ENTRY_NODES) * len(item), size * _ENTRY * len(item))
+                if _FLAT.issuperset(map(type, item)) and _FLAT.issuperset(map(type, item.values())):
+                    if size:
+                        self.charge(size=size * _texts_size((*item, *item.values()), is_texts_only=False))
+                        self.charge_numbers(item.values(), size)
+                    continue
                 self._inner(item.keys(), weight, size, waiting)
                 self._inner(item.values(), weight, size, waiting)
             elif isinstance(item, _LISTS):
