@@ -10,8 +10,8 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import structlog
 
@@ -24,6 +24,7 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.settings.settings import Settings
 
+T = TypeVar("T")
 log = structlog.get_logger("noetl_worker.registration")
 REGISTER_AGAIN_S: Final = 1.0
 """From one try to the next, until the plane has taken the row."""
@@ -81,43 +82,36 @@ class Registration:
 
     async def register(self) -> bool:
         """True when the plane took the row; a failure is logged and tried again with the next heartbeat."""
-        sent_at = time.monotonic()
-        try:
-            await self._plane.register(self._body)
-        except ControlPlaneError as error:
-            return self._failed(error)
-        self._answered(sent_at)
+        if await self._said(self._plane.register(self._body)) is None:
+            return False
         self.is_registered = True
         log.info("registered", worker_id=self._worker_id, server_url=self._plane.url)
         return True
 
     async def heartbeat(self) -> bool:
         """One beat; registers again when the plane does not know the name (it was restored or restarted)."""
+        if self._plane.rules.heartbeat_registers:
+            return await self._said(self._plane.register(self._body)) is not None
+        is_known = await self._said(self._plane.heartbeat(self._worker_id))
+        if is_known is False:
+            log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
+            return await self.register()
+        return is_known is True
+
+    async def _said(self, asked: Awaitable[T]) -> T | None:
+        """What the plane answers; None: it did not, or refused."""
         sent_at = time.monotonic()
         try:
-            if self._plane.rules.heartbeat_registers:
-                await self._plane.register(self._body)
-                is_known = True
-            else:
-                is_known = await self._plane.heartbeat(self._worker_id)
+            answer = await asked
         except ControlPlaneError as error:
-            return self._failed(error)
-        self._answered(sent_at)
-        if is_known:
-            return True
-        log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
-        return await self.register()
-
-    def _answered(self, sent_at: float) -> None:
+            metrics.HEARTBEAT_FAILURES.inc()
+            if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
+                log.warning("heartbeat_failed", worker_id=self._worker_id, server_url=self._plane.url, **line)
+            return None
         self._on_heard(sent_at, self._plane.rules.stale_after_s)
         self._trouble.ends()
         self._watch.answered()
-
-    def _failed(self, error: ControlPlaneError) -> bool:
-        metrics.HEARTBEAT_FAILURES.inc()
-        if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
-            log.warning("heartbeat_failed", worker_id=self._worker_id, server_url=self._plane.url, **line)
-        return False
+        return answer
 
     async def deregister(self) -> None:
         """Best effort: the row goes stale by itself."""

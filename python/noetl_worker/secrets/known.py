@@ -95,8 +95,7 @@ class KnownSecrets:
 
         Texts under four characters are not kept at all: replacing every "1" protects nothing.
         """
-        parts = list(_parts(text))
-        found = [self._add_part(part) for part in parts]
+        found = [self._add_part(part) for part in _parts(text)]
         return bool(found) and all(found)
 
     def _add_part(self, text: str) -> bool:

@@ -148,14 +148,14 @@ class DocumentReader:
 
     def _scalar_or_open(self) -> JsonValue:
         self._skip_space()
-        if self._takes("{"):
-            return {}
-        if self._takes("["):
-            return []
         if self._takes('"'):
             return self._string()
         if found := _NUMBER.match(self._text, self._at):
             return self._number(found)
+        if self._takes("{"):
+            return {}
+        if self._takes("["):
+            return []
         for word, value in (("true", True), ("false", False), ("null", None)):
             if self._takes(word):
                 return value
