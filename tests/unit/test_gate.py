@@ -23,17 +23,16 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def __call__(self) -> float:
+    def monotonic(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def gate_at(clock: Clock, full: int = 16) -> Gate:
-    return Gate(full, clock=clock, draw=lambda: 1.0)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the gate reads in place of `time`."""
+    clock = Clock()
+    monkeypatch.setattr("noetl_worker.plane.gate.time", clock)
+    return clock
 
 
 def refuse(gate: Gate, clock: Clock, times: int) -> None:
@@ -43,7 +42,7 @@ def refuse(gate: Gate, clock: Clock, times: int) -> None:
 
 
 def test_one_refusal_halves_the_limit_and_a_volley_of_them_does_so_once(clock: Clock) -> None:
-    gate = gate_at(clock)
+    gate = Gate(16)
     sent_at = clock.now
     clock.now += 0.1
     for _ in range(10):
@@ -52,7 +51,7 @@ def test_one_refusal_halves_the_limit_and_a_volley_of_them_does_so_once(clock: C
 
 
 def test_limit_is_never_below_one_and_full_30_s_after_the_last_refusal(clock: Clock) -> None:
-    gate = gate_at(clock)
+    gate = Gate(16)
     refuse(gate, clock, 40)
     assert gate.limit() == 1
     grown = []
@@ -64,7 +63,7 @@ def test_limit_is_never_below_one_and_full_30_s_after_the_last_refusal(clock: Cl
 
 
 async def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_second(clock: Clock) -> None:
-    gate, sent = gate_at(clock), 0
+    gate, sent = Gate(16), 0
     for _ in range(DOWN_AFTER):
         clock.now += 0.01
         gate.refused(clock.now)
@@ -80,7 +79,7 @@ async def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_s
 
 
 async def test_first_answer_opens_the_gate_again(clock: Clock) -> None:
-    gate = gate_at(clock)
+    gate = Gate(16)
     refuse(gate, clock, DOWN_AFTER)
     clock.now += 5
     assert await gate.enter(0)
@@ -92,7 +91,7 @@ async def test_first_answer_opens_the_gate_again(clock: Clock) -> None:
 
 
 async def test_retry_after_closes_the_gate_for_that_long(clock: Clock) -> None:
-    gate = gate_at(clock)
+    gate = Gate(16)
     gate.refused(clock.now, 7.0)
     clock.now += 6.9
     before = await gate.enter(0)
@@ -101,7 +100,7 @@ async def test_retry_after_closes_the_gate_for_that_long(clock: Clock) -> None:
 
 
 def test_answers_that_grow_slow_take_a_quarter_off(clock: Clock) -> None:
-    gate = gate_at(clock)
+    gate = Gate(16)
     for _ in range(50):
         gate.answered(0.01)
     clock.now += 100

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -38,16 +37,8 @@ class Gate:
         full: most requests at the same time.
     """
 
-    def __init__(
-        self,
-        full: int,
-        *,
-        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
-        draw: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, full: int) -> None:
         self.full: Final = full
-        self._clock = clock
-        self._draw = draw
         self.inside = 0
         self._reduced_to = float(full)
         self._reduced_at = -math.inf
@@ -66,7 +57,7 @@ class Gate:
 
     def limit(self) -> int:
         """Requests at the same time, from 1 to `full`."""
-        share = min(1.0, (self._clock() - self._reduced_at) / RECOVERY_S)
+        share = min(1.0, (time.monotonic() - self._reduced_at) / RECOVERY_S)
         return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
 
     def open_share(self) -> float:
@@ -79,9 +70,9 @@ class Gate:
         """Wait for a place; False when there is none for `patience_s` (None: for as long as it takes)."""
         if self.try_enter():
             return True
-        give_up_at = math.inf if patience_s is None else self._clock() + patience_s
+        give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
         while not self.has_room():
-            left_s = give_up_at - self._clock()
+            left_s = give_up_at - time.monotonic()
             if left_s <= 0:
                 return False
             await self._turn(left_s)
@@ -94,11 +85,11 @@ class Gate:
     @asynccontextmanager
     async def place(self, patience_s: float | None) -> AsyncIterator[float | None]:
         """Inside, one is taken. Gives what is left of the patience; NotSent when there was none for so long."""
-        since = self._clock()
+        since = time.monotonic()
         if not await self.enter(patience_s):
             raise NotSent("not sent: it waits for another one that the control plane is at")
         try:
-            yield None if patience_s is None else max(0.0, patience_s - (self._clock() - since))
+            yield None if patience_s is None else max(0.0, patience_s - (time.monotonic() - since))
         finally:
             self.leave()
 
@@ -127,7 +118,7 @@ class Gate:
         if took_s is None:
             return
         if took_s > _SLOW_S and took_s > _SLOW_TIMES * self._usual_s and self._usual_s > 0:
-            self._reduce(0.75, self._clock() - took_s)
+            self._reduce(0.75, time.monotonic() - took_s)
         else:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
 
@@ -135,36 +126,36 @@ class Gate:
         """503, 429, or no answer.
 
         Args:
-            sent_at: by the gate's clock: refusals of one volley count once.
+            sent_at: by the monotonic clock: refusals of one volley count once.
             is_outage: nobody answered but a proxy; the plane may have been restarted.
         """
         self.outages += is_outage
-        now = self._clock()
+        now = time.monotonic()
         if sent_at >= self._refused_at:
             self._refusals += 1
             self.is_down = self._refusals >= DOWN_AFTER
             self._refused_at = now
             if self.is_down:
                 attempt = self._refusals - DOWN_AFTER + 1
-                pause_s = backoff.delay_s(attempt, FIRST_PAUSE_S, MAX_PAUSE_S, jitter=0.5, draw=self._draw)
+                pause_s = backoff.delay_s(attempt, FIRST_PAUSE_S, MAX_PAUSE_S, jitter=0.5)
                 # Never sooner than half a second: at most two requests a second while it is down.
                 self._close(max(FIRST_PAUSE_S, pause_s))
         self._close(floor_s(retry_after_s))
         self._reduce(0.5, sent_at)
 
     def _close(self, pause_s: float) -> None:
-        self._closed_until = max(self._closed_until, self._clock() + pause_s)
+        self._closed_until = max(self._closed_until, time.monotonic() + pause_s)
 
     def _reduce(self, factor: float, sent_at: float) -> None:
         if sent_at >= self._reduced_at:
             self._reduced_to = max(1.0, self.limit() * factor)
-            self._reduced_at = self._clock()
+            self._reduced_at = time.monotonic()
 
     # ── waiting ──
 
     def has_room(self) -> bool:
         """Whether a request that comes now would not wait."""
-        if self._closed_until != -math.inf and self._clock() < self._closed_until:
+        if self._closed_until != -math.inf and time.monotonic() < self._closed_until:
             return False
         if self.is_down:
             return self.inside == 0
@@ -174,7 +165,7 @@ class Gate:
         """Until somebody leaves, or the pause is over; the limit grows with time alone, so not longer than a second."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
-        closed_s = self._closed_until - self._clock()
+        closed_s = self._closed_until - time.monotonic()
         try:
             await asyncio.wait({place}, timeout=min(left_s, closed_s if closed_s > 0 else 1.0))
         except asyncio.CancelledError:
