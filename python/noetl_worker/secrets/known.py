@@ -138,8 +138,8 @@ class KnownSecrets:
             kind = type(value)
             if value is None or kind is bool:
                 continue
-            if isinstance(value, (str, int, float)):
-                self._add_named(name, value)
+            if kind is str or kind is int or kind is float:
+                self._add_named(name, value, is_text=kind is str)
             elif kind is dict or isinstance(value, Mapping):
                 meaning = _MEANINGS[name]
                 if meaning.is_alias:
@@ -151,12 +151,14 @@ class KnownSecrets:
                 waiting += [(name, item) for item in value]
             elif dataclasses.is_dataclass(kind):
                 waiting += [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+            else:
+                self._add_named(name, value, is_text=isinstance(value, str))
 
-    def _add_named(self, name: str, value: str | float) -> None:
-        meaning, is_text = _MEANINGS[name], isinstance(value, str)
+    def _add_named(self, name: str, value: Any, *, is_text: bool) -> None:
+        meaning = _MEANINGS[name]
         if not meaning.is_alias and (meaning.is_secret or (meaning.is_several and is_text)):
             self.add_all(value)
-        elif isinstance(value, str) and "://" in value:
+        elif is_text and "://" in value:
             self._add_of_address(value)
 
     def _add_auth(self, auth: Mapping[Any, Any]) -> None:
