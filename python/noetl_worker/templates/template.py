@@ -137,7 +137,7 @@ def _render_text(
     compiled = _KEPT[strict].get(source)
     if compiled is None:
         budget = budget or Budget()
-        compiled = _compiled(source, strict, budget)
+        compiled = _compile(source, strict, budget)
     if compiled.path is not None:
         found = _walk(compiled.path, variables)
         if found is not _MISSING:
@@ -196,17 +196,8 @@ def _charged_block(block: Callable[[Context], Iterator[str]], budget: Budget) ->
     return lambda context: _charged(block(context), budget)
 
 
-def _compiled(source: str, strict: bool, budget: Budget) -> _Compiled:
-    """A template that is not kept compiled yet; the one that was made first makes room for it."""
-    compiled, kept = _compile(source, strict, budget), _KEPT[strict]
-    if len(source) <= _LONGEST_CACHED:
-        if len(kept) >= _CACHED_TEMPLATES:
-            del kept[next(iter(kept))]
-        kept[source] = compiled
-    return compiled
-
-
 def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
+    """A template that is not kept compiled yet; the one that was made first makes room for it."""
     environment = STRICT if strict else LENIENT
     try:
         charge_source(budget, source, environment.lex(source))
@@ -221,7 +212,12 @@ def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
         template = environment.from_string(tree)
     except Exception as error:  # syntax, and constant expressions that fail while being folded
         _fail(source, error, None)
-    return _Compiled(template, expression is not None, _path(expression))
+    compiled, kept = _Compiled(template, expression is not None, _path(expression)), _KEPT[strict]
+    if len(source) <= _LONGEST_CACHED:
+        if len(kept) >= _CACHED_TEMPLATES:
+            del kept[next(iter(kept))]
+        kept[source] = compiled
+    return compiled
 
 
 _KEPT: Final[dict[bool, dict[str, _Compiled]]] = {False: {}, True: {}}
