@@ -203,7 +203,7 @@ class DialectRules(Protocol):
         Returns:
             Whether there was one.
         """
-        return False
+        return False  # no result is in its events that is not within the budget
 
     def why_not_stored(self, data: bytes) -> str | None:
         """Why the store is not to be given this, for the error of the step; None: it is."""
