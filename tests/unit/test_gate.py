@@ -19,69 +19,53 @@ from unit.planes import URL, ScriptedTransport, answer, settings
 anyio_backend = virtual_time.anyio_backend
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the gate reads in place of `time`."""
-    clock = Clock()
-    monkeypatch.setattr("noetl_worker.plane.gate.time", clock)
-    return clock
-
-
-def refuse(gate: Gate, clock: Clock, times: int) -> None:
+async def refuse(gate: Gate, times: int) -> None:
     for _ in range(times):
-        clock.now += 0.01
-        gate.refused(clock.now)
+        await asyncio.sleep(0.01)
+        gate.refused(time.monotonic())
 
 
-def test_one_refusal_halves_the_limit_and_a_volley_of_them_does_so_once(clock: Clock) -> None:
+async def test_one_refusal_halves_the_limit_and_a_volley_of_them_does_so_once() -> None:
     gate = Gate(16)
-    sent_at = clock.now
-    clock.now += 0.1
+    sent_at = time.monotonic()
+    await asyncio.sleep(0.1)
     for _ in range(10):
         gate.refused(sent_at)
     assert (gate.limit(), gate.is_down) == (8, False)
 
 
-def test_limit_is_never_below_one_and_full_30_s_after_the_last_refusal(clock: Clock) -> None:
+async def test_limit_is_never_below_one_and_full_30_s_after_the_last_refusal() -> None:
     gate = Gate(16)
-    refuse(gate, clock, 40)
+    await refuse(gate, 40)
     assert gate.limit() == 1
     grown = []
     for _ in range(6):
-        clock.now += 5.0
+        await asyncio.sleep(5.0)
         grown.append(gate.limit())
     assert grown == sorted(grown)
     assert grown[-1] == 16
 
 
-async def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_second(clock: Clock) -> None:
+async def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_second() -> None:
     gate, sent = Gate(16), 0
     for _ in range(DOWN_AFTER):
-        clock.now += 0.01
-        gate.refused(clock.now)
-    end = clock.now + 60
-    while clock.now < end:
+        await asyncio.sleep(0.01)
+        gate.refused(time.monotonic())
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         if await gate.enter(patience_s=0):
             assert not await gate.enter(patience_s=0), "a second one beside it"
             sent += 1
-            gate.refused(clock.now)
+            gate.refused(time.monotonic())
             gate.leave()
-        clock.now += 0.01
+        await asyncio.sleep(0.01)
     assert 12 <= sent <= 30, "0.5 s growing to 5 s"
 
 
-async def test_first_answer_opens_the_gate_again(clock: Clock) -> None:
+async def test_first_answer_opens_the_gate_again() -> None:
     gate = Gate(16)
-    refuse(gate, clock, DOWN_AFTER)
-    clock.now += 5
+    await refuse(gate, DOWN_AFTER)
+    await asyncio.sleep(5)
     assert await gate.enter(0)
     gate.leave()
     gate.answered(0.01)
@@ -90,20 +74,20 @@ async def test_first_answer_opens_the_gate_again(clock: Clock) -> None:
     assert entered.count(True) < 16
 
 
-async def test_retry_after_closes_the_gate_for_that_long(clock: Clock) -> None:
+async def test_retry_after_closes_the_gate_for_that_long() -> None:
     gate = Gate(16)
-    gate.refused(clock.now, 7.0)
-    clock.now += 6.9
+    gate.refused(time.monotonic(), 7.0)
+    await asyncio.sleep(6.9)
     before = await gate.enter(0)
-    clock.now += 0.2
+    await asyncio.sleep(0.2)
     assert (before, await gate.enter(0)) == (False, True)
 
 
-def test_answers_that_grow_slow_take_a_quarter_off(clock: Clock) -> None:
+async def test_answers_that_grow_slow_take_a_quarter_off() -> None:
     gate = Gate(16)
     for _ in range(50):
         gate.answered(0.01)
-    clock.now += 100
+    await asyncio.sleep(100)
     gate.answered(3.0)
     assert gate.limit() == 12
 

@@ -123,7 +123,7 @@ class ToolForm:
 
     success_word: str
     """How the status of a success is printed in a rule of a policy."""
-    missing_value: JsonValue
+    missing_value: JsonValue = None
     """What a template gives for an undefined variable, in an input or a task."""
     error_has_status_code: bool = False
     """Whether `output.error` of an HTTP answer has it too."""

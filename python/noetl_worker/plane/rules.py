@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -114,9 +115,9 @@ class DialectRules(Protocol):
     lets_same_name_in: bool = False
     """A claim is for ever, and its holder's name is accepted at any time: a worker's name outlives its process. Else a
     claim is a lease, and its holder is refused once it has reported the start."""
-    claim_limit_s: float
+    claim_limit_s: float = math.inf
     """From so old a claim on, another worker is given the command, whatever the holder does."""
-    stale_after_s: float
+    stale_after_s: float = math.inf
     """Time without a heartbeat after which its claims are given away."""
     heartbeat_registers: bool = False
     makes_bare_stream: bool = False

@@ -6,7 +6,6 @@ plane's batches lose meta (protocol/events.md#rust-plane).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -52,7 +51,6 @@ class RustRules(DialectRules):
     dialect = Dialect.RUST
     tools = ToolForm(
         success_word="success",
-        missing_value=None,
         not_of_http=frozenset({"url", "elapsed"}),
         field_list_is_json=True,
         variables_hide_arguments=True,
@@ -60,8 +58,6 @@ class RustRules(DialectRules):
         sequence_is_flat=True,
     )
     lets_same_name_in = True
-    claim_limit_s = math.inf
-    stale_after_s = math.inf
     names = RustNames()
     reports_output = True
     error_fails_command = False  # protocol/events.md#rust-plane
