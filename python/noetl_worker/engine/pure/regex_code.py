@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from noetl_worker.engine.pure.code_points import normalized
 
@@ -21,9 +21,8 @@ SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
 """Up to here one with classes is within the crate's limit: since the tables of Python 3.10 none has grown by more than
 21 % (`\\p{Lm}`)."""
 _STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes: a state, an entry of a table of bytes, a branch of a fork
-_FULL_TAIL: Final = (0x80, 0xBF)
-_ENCODED_ALIKE: Final = ((0x80, 0x7FF, 6), (0x800, 0xD7FF, 12), (0xE000, 0xFFFF, 12), (0x10000, 0x10FFFF, 18))
-_LEAD_MARK: Final = {6: 0xC0, 12: 0xE0, 18: 0xF0}
+_LAST_ALIKE: Final = (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF)
+"""Before each there are as many bytes, or the halves of pairs, which have no form."""
 
 
 class Chars:
@@ -171,42 +170,34 @@ def _set_size(chars: Chars) -> int:
 
 def _words_size(words: list[bytes]) -> int:
     """Words are a trie there: a fork and its letters for each beginning."""
-    beginnings: dict[tuple[int, int], int] = {}  # from a beginning by a byte to a longer one
-    sizes: dict[int, int] = {}
+    beginnings: list[dict[int, Any]] = [{}]
     for word in words:
-        beginning = 0
+        beginning = beginnings[0]
         for byte in word:
-            step = (beginning, byte)
-            if step not in beginnings:
-                beginnings[step] = len(beginnings) + 1
-                sizes[beginning] = sizes.get(beginning, 0) + _EDGE
-            beginning = beginnings[step]
-    return _STATE + sum(2 * _STATE + _BRANCH + (size if size > _EDGE else 0) for size in sizes.values())
+            if byte not in beginning:
+                beginning[byte] = {}
+                beginnings.append(beginning[byte])
+            beginning = beginning[byte]
+    forks = [len(beginning) for beginning in beginnings if beginning]
+    return _STATE + sum(2 * _STATE + _BRANCH + (_EDGE * letters if letters > 1 else 0) for letters in forks)
 
 
 def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
     """Rows of byte ranges that together are the UTF-8 forms of the characters from `low` to `high`."""
-    if low < 0x80:
-        yield ((low, min(high, 0x7F)),)
-    for first, last, bits in _ENCODED_ALIKE:
-        if low <= last and high >= first:
-            yield from _cut(max(low, first), min(high, last), bits, _LEAD_MARK[bits])
+    cut = next(_cuts(low, high), None)
+    if cut is not None:
+        yield from _encoded(low, cut)
+        yield from _encoded(cut + 1, high)
+    elif not 0xD800 <= low <= 0xDFFF:
+        yield tuple(zip(chr(low).encode(), chr(high).encode(), strict=True))
 
 
-def _cut(low: int, high: int, bits: int, mark: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Cut where the bytes after the first one do not run over all their values; `bits` are in those bytes."""
-    first, last, rest = low >> bits, high >> bits, (1 << bits) - 1
-    if low & rest == 0 and high & rest == rest:
-        yield ((mark | first, mark | last), *[_FULL_TAIL] * (bits // 6))
-    elif first == last:
-        for tail in _cut(low & rest, high & rest, bits - 6, 0x80):
-            yield ((mark | first, mark | first), *tail)
-    else:
-        middle = first + (low & rest != 0)
-        if low & rest:
-            yield from _cut(low, low | rest, bits, mark)
-        beyond = last + (high & rest == rest)
-        if middle < beyond:
-            yield from _cut(middle << bits, (beyond << bits) - 1, bits, mark)
-        if high & rest != rest:
-            yield from _cut(last << bits, high, bits, mark)
+def _cuts(low: int, high: int) -> Iterator[int]:
+    """Last characters of a row: others have more bytes, or the bytes after one do not run over all their values."""
+    yield from (last for last in _LAST_ALIKE if low <= last < high)
+    for bits in (6, 12, 18) if low >= 0x80 else ():
+        rest = (1 << bits) - 1
+        if low >> bits != high >> bits and low & rest:
+            yield low | rest
+        elif low >> bits != high >> bits and high & rest != rest:
+            yield (high & ~rest) - 1
