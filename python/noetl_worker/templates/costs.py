@@ -79,6 +79,13 @@ def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     _printed(budget, value, 1 if not isinstance(value, str) or value.isascii() else 4)
 
 
+def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """The same, for ASCII as well."""
+    _case(budget, value)
+    if isinstance(value, str):
+        budget.charge(size=14 * len(value))
+
+
 def _each(weight: int, size: int = 0) -> Cost:
     """Something done with each element; a text's elements are its characters."""
 
@@ -109,6 +116,12 @@ def _each_sign(budget: Budget, value: Any) -> None:
     """A text that is gone through character by character."""
     if isinstance(value, (str, bytes)):
         budget.charge(10 * len(value), 80 * len(value))
+
+
+def _grouped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    """An attribute of each is looked up before they are compared."""
+    _each(16)(budget, value)
+    _compared(budget, value, *arguments, **named)
 
 
 def _compared_as_wholes(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
@@ -190,6 +203,10 @@ def _blanks(text: str) -> int:
 def _pieces_from_the_end(budget: Budget, value: str, separator: Any = None, *_: Any, **named: Any) -> None:
     _pieces(budget, value, separator, **named)
     _from_the_end(budget, value, named.get("sep", separator))
+
+
+def _lines(budget: Budget, value: str, *_: Any, **__: Any) -> None:
+    _indented(budget, value, 0)
 
 
 def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **named: Any) -> None:
@@ -276,7 +293,7 @@ def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -
         budget.charge(max(count, 0), 100 * max(count, 0))
 
 
-def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", errors: Any = "strict", **_: Any) -> None:
+def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", errors: Any = "strict", *_: Any, **__: Any) -> None:
     if not isinstance(encoding, str) or encoding.lower().replace("_", "-") not in _ENCODINGS:
         raise SecurityError(f"the encodings of a template are {', '.join(_ENCODINGS)}: take another in a python step")
     if errors not in _ERRORS:
@@ -289,7 +306,7 @@ def _formatted(budget: Budget, value: Any, *arguments: Any, **named: Any) -> Non
     charge_format(budget, value if isinstance(value, str) else "%" * 10, (*arguments, *named.values()))
 
 
-def _divided(budget: Budget, value: Any, num: Any = 1, **_: Any) -> None:
+def _divided(budget: Budget, value: Any, num: Any = 1, *_: Any, **__: Any) -> None:
     if isinstance(value, int) and isinstance(num, int):
         charge_numbers(budget, "%", value, num)
 
@@ -316,8 +333,6 @@ def _linked(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
 
 _SLOW_TEXT: Final = _text(4, per_sign=8)
 _WORDS: Final = _text(2, per_sign=2)
-_CASE_BY_PLACE: Final = _text(15)
-"""As `_case`, for ASCII as well."""
 
 
 def lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
@@ -332,18 +347,19 @@ FILTER_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("int", "float"), _number),
     **dict.fromkeys(("upper", "lower"), _case),
     "abs": _absolute,
-    "capitalize": _CASE_BY_PLACE,
+    "capitalize": _case_by_place,
     **dict.fromkeys(("title", "wordcount"), _WORDS),
     "wordwrap": _wrapped,
     "urlize": _linked,
     **dict.fromkeys(("urlencode", "xmlattr", "pprint"), _SLOW_TEXT),
     **dict.fromkeys(("escape", "e", "forceescape"), _escaped),
-    **dict.fromkeys(("sort", "unique", "dictsort", "groupby", "max", "min"), _compared),
+    **dict.fromkeys(("sort", "unique", "dictsort", "max", "min"), _compared),
     **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), lazily),
     **dict.fromkeys(("keys", "values"), _each(8, 80)),
     "items": _each(20, 80),
     **dict.fromkeys(("list", "last", "reverse"), _characters),
     **dict.fromkeys(("batch", "slice"), _filled),
+    "groupby": _grouped,
     "sum": _each(12),
     "round": _rounded,
     "trim": _strip,
@@ -381,7 +397,7 @@ TEST_COSTS: Final[dict[str, Cost]] = {
 
 _TEXT_METHODS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("casefold", "lower", "upper"), _case),
-    **dict.fromkeys(("capitalize", "swapcase", "title"), _CASE_BY_PLACE),
+    **dict.fromkeys(("capitalize", "swapcase", "title"), _case_by_place),
     **dict.fromkeys(("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower"), _text()),
     **dict.fromkeys(("isnumeric", "isprintable", "isspace", "istitle", "isupper"), _text()),
     **dict.fromkeys(("removeprefix", "removesuffix", "partition"), _text(2)),
@@ -396,7 +412,7 @@ _TEXT_METHODS: Final[dict[str, Cost]] = {
     "replace": _replaced,
     "rsplit": _pieces_from_the_end,
     "split": _pieces,
-    "splitlines": _indented,
+    "splitlines": _lines,
     "translate": _translated,
 }
 METHOD_COSTS: Final[dict[type, dict[str, Cost]]] = {
