@@ -196,6 +196,18 @@ def test_sum_of_lists_copies_each_once() -> None:
     assert Joined.times == 0
 
 
+def test_attribute_that_groups_elements_is_charged_for_each() -> None:
+    """As many numbers as may be compared with one another, by an attribute: two seconds of it."""
+    refused("{{ ((ints * 2) | groupby('real')) | length }}", STEPS)
+
+
+def test_long_texts_are_cased_and_cut_into_lines() -> None:
+    """(no attack) Such texts were refused when lines and cases were charged more than they take."""
+    text = "é" * 1_500_000
+    assert render("{{ text.swapcase() | length }}", {"text": text}) == len(text)
+    assert render("{{ text.splitlines() | length }}", {"text": "ab\n" * 850_000}) == 850_000
+
+
 def test_ordinary_uses_of_the_same_are_open() -> None:
     """(no attack) What authors write."""
     for expression, expected in {
