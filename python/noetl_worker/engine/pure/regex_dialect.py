@@ -31,7 +31,7 @@ _FLAGS_ITEM: Final = Piece([], -1, 0)  # `(?i)` by itself: part of the branch, n
 _CONTROL: Final = {"a": "\a", "f": "\f", "t": "\t", "n": "\n", "r": "\r", "v": "\v"}
 _HEX_LENGTH: Final = {"x": 2, "u": 4, "U": 8}
 _WORD_LOOKS: Final = {"b": "word edge", "B": "no word edge", "<": "word start", ">": "word end"}
-_ESCAPABLE: Final = frozenset(string.punctuation + " ") - {"<", ">"}
+_ESCAPABLE: Final = frozenset(map(chr, range(128))) - frozenset(string.ascii_letters + string.digits + "<>")
 _PATTERN_SPACE: Final = "\t\n\v\f\r \x85\u200e\u200f\u2028\u2029"
 
 
