@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,8 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
 from noetl_worker.tools.kubernetes.container_job import (
-    PodState,
     check_counts,
-    check_namespace,
-    check_resources,
+    check_job,
     check_variables,
     check_volumes,
     manifest,
@@ -102,13 +99,8 @@ class ContainerConfig:
         if not (self.image or "").strip():
             raise ValueError("image is required")
         check_variables(self.variables)
-        check_namespace(self.namespace)
-        check_counts(
-            backoff_limit=self.backoff_limit,
-            ttl_seconds_after_finished=self.ttl_seconds_after_finished,
-            max_log_bytes=self.max_log_bytes,
-        )
-        check_resources(self.resources)
+        check_job(self)
+        check_counts(max_log_bytes=self.max_log_bytes)
         check_volumes(self.volumes, self.volume_mounts)
         check_auth(self.auth)
 
@@ -184,41 +176,25 @@ class ContainerTool:
         }
         if not config.wait:
             return ToolResult.success({**data, "state": "created"})
-        try:
-            with context.worker.waiting():
-                ended = run.end(self._first_poll_s, LONGEST_POLL_S)
-                state, reason, message = await asyncio.wait_for(ended, timeout_s)
-            logs = await run.output(config.max_log_bytes) or ""
-        except (asyncio.TimeoutError, TimeoutError):
-            try:
-                logs = await run.output(config.max_log_bytes) or ""
-            finally:  # the output of a cluster that is slow may take longer than the command has
-                await run.delete()
-            seen = {"state": "timeout", **_of_pod(run.pod, run.pod.reason, run.pod.message), "logs": logs}
-            return ToolResult.timed_out(timeout_s, data={**data, **seen}, stdout=logs)
-        except asyncio.CancelledError:
-            await run.abandon()
-            raise
-        data.update(state=state, **_of_pod(run.pod, reason, message), logs=logs)
-        code = run.pod.exit_code
-        if state == "succeeded":
-            return ToolResult.success(data, stdout=logs, exit_code=code or 0)
-        if run.pod.never_starts:
+        end, output = await run.ended(timeout_s, self._first_poll_s, LONGEST_POLL_S, config.max_log_bytes)
+        logs, pod = output or "", run.pod
+        data.update(end._asdict(), logs=logs, pod_name=pod.name, exit_code=pod.exit_code)
+        data.update(started_at=pod.started_at, completed_at=pod.finished_at)
+        if end.state == "timeout":
+            return ToolResult.timed_out(timeout_s, data=data, stdout=logs)
+        if end.state == "succeeded":
+            return ToolResult.success(data, stdout=logs, exit_code=pod.exit_code or 0)
+        if pod.never_starts:
             await run.delete()
-        text, may_pass = f"container {run.failure_text(reason, message)}", run.pod.reason in _MAY_PASS
-        return ToolResult.failure(text, kind="process", retryable=may_pass, data=data, stdout=logs, exit_code=code)
+        return ToolResult.failure(
+            f"container {run.failure_text(end)}",
+            kind="process",
+            retryable=pod.reason in _MAY_PASS,
+            data=data,
+            stdout=logs,
+            exit_code=pod.exit_code,
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._clients.aclose()
-
-
-def _of_pod(pod: PodState, reason: str | None, message: str | None) -> dict[str, JsonValue]:
-    return {
-        "reason": reason,
-        "message": message,
-        "pod_name": pod.name,
-        "exit_code": pod.exit_code,
-        "started_at": pod.started_at,
-        "completed_at": pod.finished_at,
-    }

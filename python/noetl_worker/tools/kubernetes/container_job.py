@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
 from noetl_worker.models.wire import JsonValue
@@ -16,6 +16,7 @@ from noetl_worker.tools.process import process
 
 if TYPE_CHECKING:
     from noetl_worker.tools.kubernetes.container import ContainerConfig
+    from noetl_worker.tools.kubernetes.script_job import JobConfig
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
@@ -52,11 +53,6 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name!r} must be 0 or more, not {count}")
 
 
-def check_namespace(namespace: str) -> None:
-    if not _NAMESPACE.fullmatch(namespace):
-        raise ValueError(f"'namespace' {namespace!r} is none: small letters, digits and -, at most 63")
-
-
 def check_variable_name(name: str) -> None:
     if not _VARIABLE.fullmatch(name):
         raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no control character may be in it")
@@ -67,15 +63,19 @@ def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
         _variable(entry)
 
 
-def check_resources(resources: Mapping[str, Any]) -> None:
-    for name, amounts in resources.items():
+def check_job(config: ContainerConfig | JobConfig) -> None:
+    """What each config of a Job has."""
+    check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
+    if not _NAMESPACE.fullmatch(config.namespace):
+        raise ValueError(f"'namespace' {config.namespace!r} is none: small letters, digits and -, at most 63")
+    for name, amounts in config.resources.items():
         if name not in _RESOURCES:
             raise ValueError(f"resources: {name!r} is none of {', '.join(_RESOURCES)}")
         if name != "claims" and amounts is not None and not isinstance(amounts, Mapping):
             raise ValueError(f"resources: {name!r} must be an object like {{cpu: 500m, memory: 1Gi}}")
 
 
-def kubernetes_resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
     """As a container of a Job has them; nulls count as absent."""
     present = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
     return _present(present) or None
@@ -105,34 +105,48 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
 
 def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
     """The Job to create."""
-    name, labels = job_name(context), labels_of("container", context)
     container: dict[str, JsonValue] = {
-        "name": CONTAINER_NAME,
-        "image": config.image,
         "command": config.command,
         "args": config.args,
         "env": [variable for variable in map(_variable, config.variables) if variable is not None] or None,
-        "resources": kubernetes_resources(config.resources),
         "volumeMounts": [_camel(mount) for mount in config.volume_mounts] or None,
-        "imagePullPolicy": config.image_pull_policy,
     }
     pod: dict[str, JsonValue] = {
         "restartPolicy": config.restart_policy,
-        "containers": [_present(container)],
-        "serviceAccountName": config.service_account,
         "nodeSelector": config.node_selector or None,
         "tolerations": [_camel(toleration) for toleration in config.tolerations] or None,
         "volumes": [_volume(volume) for volume in config.volumes] or None,
     }
+    metadata = metadata_of("container", job_name(context), config.namespace, context)
+    return job_of(config, metadata, container, pod, deadline_s=math.ceil(timeout_s) + _DEADLINE_GRACE_S)
+
+
+def job_of(
+    config: ContainerConfig | JobConfig,
+    metadata: Mapping[str, JsonValue],
+    container: Mapping[str, JsonValue],
+    pod: Mapping[str, JsonValue],
+    *,
+    deadline_s: int,
+) -> dict[str, JsonValue]:
+    """A Job with one container, whose own fields and its pod's are given; nulls are left out."""
+    whole: dict[str, JsonValue] = {
+        "name": CONTAINER_NAME,
+        "image": config.image,
+        "imagePullPolicy": config.image_pull_policy,
+        "resources": _resources(config.resources),
+        **container,
+    }
+    spec = _present({"containers": [_present(whole)], "serviceAccountName": config.service_account or None, **pod})
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name, "namespace": config.namespace, "labels": labels},
+        "metadata": dict(metadata),
         "spec": {
             "backoffLimit": config.backoff_limit,
-            "activeDeadlineSeconds": math.ceil(timeout_s) + _DEADLINE_GRACE_S,
+            "activeDeadlineSeconds": deadline_s,
             "ttlSecondsAfterFinished": config.ttl_seconds_after_finished,
-            "template": {"metadata": {"labels": labels}, "spec": _present(pod)},
+            "template": {"metadata": {"labels": metadata["labels"]}, "spec": spec},
         },
     }
 
@@ -154,20 +168,21 @@ def own_letters(context: ToolContext, count: int) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:count]
 
 
-def labels_of(kind: str, context: ToolContext) -> dict[str, JsonValue]:
-    """By what an operator finds a Job.
+def metadata_of(kind: str, name: str, namespace: str, context: ToolContext) -> dict[str, JsonValue]:
+    """With labels by which an operator finds a Job.
 
     differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read in
     its source, noetl/ops) posts a second `call.done` for the step; here the command itself reports the Job's end.
     """
     # It begins and ends with a letter or a digit.
     step = _NOT_IN_LABELS.sub("-", context.command.step).lstrip("-._")[:63].rstrip("-._")
-    return {
+    labels = {
         "app.kubernetes.io/managed-by": "noetl-worker",
         "noetl-worker.execution-id": str(context.command.execution_id),
         "noetl-worker.step-name": step or "step",
         "noetl-worker.tool-kind": kind,
     }
+    return {"name": name, "namespace": namespace, "labels": labels}
 
 
 def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
@@ -238,12 +253,21 @@ def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 # ── what the cluster says ───────────────────────────────────────────────────────────────────────
 
 
-def finished(job: Mapping[str, Any]) -> tuple[str, str | None, str | None] | None:
-    """(succeeded | failed, reason, message) of an ended Job; None while it runs."""
+class JobEnd(NamedTuple):
+    """How a Job ended."""
+
+    state: str
+    """succeeded, failed or timeout."""
+    reason: str | None
+    message: str | None
+
+
+def finished(job: Mapping[str, Any]) -> JobEnd | None:
+    """The end of an ended Job; None while it runs."""
     for condition in (job.get("status") or {}).get("conditions") or []:
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
             state = "succeeded" if condition["type"] == "Complete" else "failed"
-            return state, condition.get("reason"), condition.get("message")
+            return JobEnd(state, condition.get("reason"), condition.get("message"))
     return None
 
 

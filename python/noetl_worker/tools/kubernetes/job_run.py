@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
+
 from noetl_worker import backoff
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterRefusal
-from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, PodState, finished, pod_state
+from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, JobEnd, PodState, finished, pod_state
 
 
 class JobRun:
@@ -32,8 +34,27 @@ class JobRun:
         self._context.logger.info(f"{self._kind}_job", job=self.name, namespace=created["metadata"].get("namespace"))
         return created
 
-    async def end(self, first_poll_s: float, most_poll_s: float) -> tuple[str, str | None, str | None]:
-        """(succeeded | failed, reason, message), when the Job has ended; what cannot be asked is asked again."""
+    async def ended(
+        self, timeout_s: float, first_poll_s: float, most_poll_s: float, max_log_bytes: int
+    ) -> tuple[JobEnd, str | None]:
+        """Its end, or that of the time, by which it is deleted; and the first bytes of its output."""
+        try:
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the end
+            with self._context.worker.waiting(), anyio.fail_after(timeout_s):
+                end = await self._end(first_poll_s, most_poll_s)
+            return end, await self._output(max_log_bytes)
+        except TimeoutError:
+            try:
+                output = await self._output(max_log_bytes)
+            finally:  # the output of a cluster that is slow may take longer than the command has
+                await self.delete()
+            return JobEnd("timeout", self.pod.reason, self.pod.message), output
+        except asyncio.CancelledError:
+            await self.abandon()
+            raise
+
+    async def _end(self, first_poll_s: float, most_poll_s: float) -> JobEnd:
+        """When the Job has ended; what cannot be asked is asked again."""
         tries = 0
         while True:
             try:
@@ -50,11 +71,11 @@ class JobRun:
                 if (ended := finished(job)) is not None:
                     return ended
                 if self.pod.never_starts:
-                    return "failed", self.pod.reason, self.pod.message
+                    return JobEnd("failed", self.pod.reason, self.pod.message)
             tries += 1
             await asyncio.sleep(backoff.delay_s(tries, first_poll_s, most_poll_s, jitter=0.0))
 
-    async def output(self, max_bytes: int) -> str | None:
+    async def _output(self, max_bytes: int) -> str | None:
         """The log of the newest pod; None, with a warning, when it cannot be had: the outcome counts more."""
         if self.pod.name is None or self.pod.never_starts:
             return None
@@ -64,9 +85,10 @@ class JobRun:
             self._context.logger.warning(f"{self._kind}_log", pod=self.pod.name, problem=str(error))
             return None
 
-    def failure_text(self, reason: str | None, message: str | None) -> str:
+    def failure_text(self, end: JobEnd) -> str:
         code = self.pod.exit_code
-        causes = [cause for cause in (self.pod.reason, self.pod.message, reason, message) if cause and cause != "Error"]
+        given = (self.pod.reason, self.pod.message, end.reason, end.message)
+        causes = [cause for cause in given if cause and cause != "Error"]
         text = f"Job {self.name} failed" + ("" if code is None else f": exit code {code}")
         return f"{text} ({'; '.join(dict.fromkeys(causes))})" if causes else text
 

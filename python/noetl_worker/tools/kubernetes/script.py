@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import names_of, nearest
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
@@ -27,6 +25,7 @@ from noetl_worker.tools.python.python_source import Sources, check_script
 
 POLL_S: Final = 2.0
 MAX_LOG_BYTES: Final = 1 << 20
+_STATUS: Final = {"succeeded": "completed", "failed": "failed", "timeout": "timeout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +103,18 @@ class ScriptTool:
         cluster, started = Cluster(self._clients, place, job.namespace), time.monotonic()
         run = JobRun(self.kind, cluster, str(objects[0]["metadata"]["name"]), context)
         await _start(run, cluster, *objects)
-        timeout_s = min(time_left(config.timeout, context) or job.timeout, job.timeout)
-        try:
-            with context.worker.waiting(), anyio.fail_after(timeout_s):
-                ended = await run.end(self._poll_s, self._poll_s)
-            return _result(run, ended, await run.output(MAX_LOG_BYTES), job, started)
-        except TimeoutError:
-            try:
-                data = _data("timeout", run, await run.output(MAX_LOG_BYTES), job, started)
-            finally:  # the output of a cluster that is slow may take longer than the command has
-                await run.delete()
+        timeout_s = min(context.timeout_s or job.timeout, job.timeout)
+        end, output = await run.ended(timeout_s, self._poll_s, self._poll_s, MAX_LOG_BYTES)
+        data = _data(_STATUS[end.state], run, output, job, started)
+        if end.state == "timeout":
             return ToolResult.timed_out(timeout_s, data=data)
-        except asyncio.CancelledError:
-            await run.abandon()
-            raise
+        if end.state == "succeeded":
+            return ToolResult.success(data, stdout=output, exit_code=0)
+        text, exit_code = run.failure_text(end), run.pod.exit_code
+        word = None if exit_code is None else str(exit_code)
+        if run.pod.reason == "OOMKilled":
+            word = "out_of_memory"
+        return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=exit_code)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -173,15 +170,3 @@ def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started:
     }
     known = {"pod_name": run.pod.name, "exit_code": run.pod.exit_code, "output": output}
     return {**fields, **{name: value for name, value in known.items() if value is not None}}
-
-
-def _result(
-    run: JobRun, ended: tuple[str, str | None, str | None], output: str | None, job: JobConfig, started: float
-) -> ToolResult:
-    state, reason, message = ended
-    if state == "succeeded":
-        return ToolResult.success(_data("completed", run, output, job, started), stdout=output, exit_code=0)
-    code, text = run.pod.exit_code, run.failure_text(reason, message)
-    word = "out_of_memory" if run.pod.reason == "OOMKilled" else None if code is None else str(code)
-    data = _data("failed", run, output, job, started)
-    return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=code)

@@ -12,13 +12,10 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kubernetes.container_job import (
-    CONTAINER_NAME,
-    check_counts,
-    check_namespace,
-    check_resources,
+    check_job,
     check_variable_name,
-    kubernetes_resources,
-    labels_of,
+    job_of,
+    metadata_of,
     own_letters,
     snake_word,
 )
@@ -50,9 +47,7 @@ class JobConfig:
             raise ValueError("'image' is empty")
         if not self.timeout > 0:
             raise ValueError(f"'timeout' must be above 0 seconds, not {self.timeout:g}")
-        check_counts(backoff_limit=self.backoff_limit, ttl_seconds_after_finished=self.ttl_seconds_after_finished)
-        check_namespace(self.namespace)
-        check_resources(self.resources)
+        check_job(self)
         for name in self.env:
             check_variable_name(name)
 
@@ -83,8 +78,7 @@ def manifests(
     """(Job, ConfigMap, Secret); the last two without their owner."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
-    labels = labels_of("script", context)
-    metadata: dict[str, JsonValue] = {"name": name, "namespace": job.namespace, "labels": labels}
+    metadata = metadata_of("script", name, job.namespace, context)
     config_map: dict[str, JsonValue] = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -97,36 +91,16 @@ def manifests(
         "metadata": {**metadata, "name": f"{name}-env"},
         "stringData": dict(job.env),
     }
-    spec: dict[str, JsonValue] = {
-        "ttlSecondsAfterFinished": job.ttl_seconds_after_finished,
-        "backoffLimit": job.backoff_limit,
-        "activeDeadlineSeconds": max(1, round(job.timeout)),
-        "template": {"metadata": {"labels": labels}, "spec": _pod(name, job, given)},
-    }
-    manifest: dict[str, JsonValue] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
-    return manifest, config_map, secret
-
-
-def _pod(name: str, job: JobConfig, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     container: dict[str, JsonValue] = {
-        "name": CONTAINER_NAME,
-        "image": job.image,
-        "imagePullPolicy": job.image_pull_policy,
         "command": _command(job, dumps(dict(given)).decode()),
         "envFrom": [{"secretRef": {"name": f"{name}-env"}}],
         "volumeMounts": [{"name": "script", "mountPath": "/scripts", "readOnly": True}],
     }
-    resources = kubernetes_resources(job.resources)
-    if resources:
-        container["resources"] = resources
     pod: dict[str, JsonValue] = {
         "restartPolicy": "Never",
-        "containers": [container],
         "volumes": [{"name": "script", "configMap": {"name": f"{name}-script"}}],
     }
-    if job.service_account:
-        pod["serviceAccountName"] = job.service_account
-    return pod
+    return job_of(job, metadata, container, pod, deadline_s=max(1, round(job.timeout))), config_map, secret
 
 
 def _command(job: JobConfig, arguments: str) -> list[JsonValue]:
