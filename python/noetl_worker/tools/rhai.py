@@ -22,7 +22,6 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.kinds.requirements import missing
@@ -107,7 +106,7 @@ class RhaiTool:
         """
         if missing(self):
             raise ConfigurationError(_INSTALL)
-        timeout_s = time_left(config.timeout, context)
+        timeout_s = context.timeout_s
         try:
             run = await self._runner.run(
                 self._request(config, context, timeout_s),

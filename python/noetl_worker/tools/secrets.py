@@ -21,7 +21,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.file_roots import open_regular
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
@@ -30,7 +30,6 @@ from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, 
 from noetl_worker.tools.http.tokens import SECRET_MANAGER, secret_address
 from noetl_worker.tools.process.shortage import before_any_effect
 
-DEFAULT_TIMEOUT_S: Final = 30.0
 DIRECTORY_VARIABLE: Final = "NOETL_SECRETS_DIR"
 ALLOWED_VARIABLE: Final = "NOETL_KEYCHAIN_ENV_VARS"
 _GOOGLE_NAME: Final = re.compile(r"projects/[^/]+(?:/locations/[^/]+)?/secrets/[^/]+(?:/versions/[^/]+)?")
@@ -69,7 +68,7 @@ class SecretsConfig:
     auth: str | dict[str, Any] | None = None
     """google: alias of a service account's credential; the worker's own identity when absent."""
     timeout: float | None = None
-    """Longest time in seconds; 30 when absent."""
+    """Longest time in seconds; absent: what the command has left."""
 
     def __post_init__(self) -> None:
         if not self.secret:
@@ -118,28 +117,26 @@ class SecretsTool:
         return [f"secrets: field {name!r} is ignored: it is for google" for name, value in given.items() if value]
 
     async def run(self, config: SecretsConfig, context: ToolContext) -> ToolResult:
-        is_google = context.kind == "secret_manager" or config.secret.startswith("projects/")
-        provider = config.provider or ("google" if is_google else "env")
-        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
-        version: str | None = None
-        try:
-            if provider == "env":
-                content = _from_environment(config.secret).encode()
-            elif provider == "file":
-                with before_any_effect("no room to read the secret"):
-                    content = await asyncio.to_thread(_from_file, config.secret)
-            else:
-                with before_any_effect("no room to fetch the secret"):
-                    content, version = await asyncio.wait_for(self._from_google(config, context), timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s)
-        value = _hidden(config.secret, content, context)
-        data = {"status": "success", "name": config.secret, "provider": provider, "value": value, "secret_value": value}
-        return ToolResult.success({**data, "version": version} if version else data)
+        return await in_time(self._read(config, context), context.timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._clients.aclose()
+
+    async def _read(self, config: SecretsConfig, context: ToolContext) -> dict[str, JsonValue]:
+        is_google = context.kind == "secret_manager" or config.secret.startswith("projects/")
+        provider = config.provider or ("google" if is_google else "env")
+        version: str | None = None
+        with before_any_effect("no room to read the secret"):
+            if provider == "env":
+                content = _from_environment(config.secret).encode()
+            elif provider == "file":
+                content = await asyncio.to_thread(_from_file, config.secret)
+            else:
+                content, version = await self._from_google(config, context)
+        value = _hidden(config.secret, content, context)
+        data = {"status": "success", "name": config.secret, "provider": provider, "value": value, "secret_value": value}
+        return {**data, "version": version} if version else data
 
     async def _from_google(self, config: SecretsConfig, context: ToolContext) -> tuple[bytes, str]:
         """(content, version)."""

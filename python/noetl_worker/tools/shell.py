@@ -15,7 +15,6 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
@@ -94,7 +93,6 @@ class ShellTool:
         if config.cwd is not None and not Path(config.cwd).is_dir():
             raise ConfigurationError(f"shell: 'cwd' {config.cwd!r} is no directory of this worker")
         commands = [config.command] if isinstance(config.command, str) else config.command
-        timeout_s = time_left(config.timeout, context)
         async with self._scratch.directory() as scratch:
             own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
             env = {**self._environment, "TMPDIR": scratch, **own}
@@ -102,10 +100,10 @@ class ShellTool:
             if program is None:
                 raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
             kills = process.oom_kills(self._memory_events)
-            runs = await _run_in_order(self._runner, program, commands, config, env, scratch, timeout_s)
+            runs = await _run_in_order(self._runner, program, commands, config, env, scratch, context.timeout_s)
             is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
         data = _data(commands, runs, config, context.command.form)
-        return _result(runs, data, timeout_s=timeout_s, is_oom=is_oom)
+        return _result(runs, data, timeout_s=context.timeout_s, is_oom=is_oom)
 
     def _program(self, shell: str, path: str) -> str | None:
         """Where it is; looked for once in the worker's own PATH."""

@@ -12,7 +12,6 @@ import httpx
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
 from noetl_worker.tools.kubernetes.container_job import (
@@ -26,6 +25,7 @@ from noetl_worker.tools.kubernetes.job_run import JobRun
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_TIMEOUT_S: Final = 900.0
+"""Where a call has no limit at all: a Job needs one."""
 FIRST_POLL_S: Final = 0.5
 LONGEST_POLL_S: Final = 10.0
 _MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
@@ -88,7 +88,7 @@ class ContainerConfig:
     runtime: dict[str, Any] = field(default_factory=dict)
     """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
     timeout: float | None = None
-    """Longest time in seconds, then the Job is deleted; 900 when absent."""
+    """Longest time in seconds, then the Job is deleted; absent: what the command has left."""
 
     def __post_init__(self) -> None:
         for key, value in self.runtime.items():
@@ -163,7 +163,7 @@ class ContainerTool:
     async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
         with before_any_effect("no room to fetch the credential"):
             place = await place_of(config.auth, context, self._service_account)
-        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
+        timeout_s = context.timeout_s or DEFAULT_TIMEOUT_S
         cluster = Cluster(self._clients, place, config.namespace)
         job = manifest(config, context, timeout_s)
         run = JobRun(self.kind, cluster, str(job["metadata"]["name"]), context)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Final, Literal
 
-from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import as_bytes, as_headers
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import not_permitted, spoken
 from noetl_worker.tools.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.nats.messages import MESSAGES
 
-DEFAULT_TIMEOUT_S: Final = 60.0
 MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
 _OPERATIONS: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
@@ -119,7 +117,7 @@ class NatsConfig:
     ack: bool = True
     """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
     timeout: float | None = None
-    """Longest time of the call in seconds; 60 when absent."""
+    """Longest time of the call in seconds; absent: what the command has left."""
 
     def __post_init__(self) -> None:
         operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
@@ -220,14 +218,10 @@ class NatsTool:
 
     async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
         address = await address_of("nats", config, context)
-        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
-        try:
-            data = await asyncio.wait_for(self._call(address, config, context), timeout_s)
-        except (asyncio.TimeoutError, TimeoutError) as error:
-            if refusal := self._connections.refusal(address):
-                raise not_permitted(config.operation, refusal) from error
-            return ToolResult.timed_out(timeout_s)
-        return ToolResult.success({"status": "success", **data})
+        result = await in_time(self._call(address, config, context), context.timeout_s)
+        if result.status is ToolStatus.TIMEOUT and (refusal := self._connections.refusal(address)):
+            raise not_permitted(config.operation, refusal)
+        return result
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -241,4 +235,4 @@ class NatsTool:
             found: Mapping[str, JsonValue] = await operate(client, config)
         if config.operation == "publish" and (refusal := self._connections.refusal(address, config.subject)):
             raise not_permitted("publish", refusal)  # it came before the flush's answer; there is no other sign of it
-        return found
+        return {"status": "success", **found}

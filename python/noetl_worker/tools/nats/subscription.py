@@ -12,14 +12,13 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import as_value
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import spoken
 from noetl_worker.tools.nats.messages import ACK, acknowledge, confirmed_acks, pull
 from noetl_worker.tools.nats.nats import MAX_BATCH, MAX_WAIT_MS
 
-DEFAULT_TIMEOUT_S: Final = 60.0
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
 _ACK_MODES: Final = {"on_success": True, "auto": True, "true": True} | dict.fromkeys(
     ("manual", "defer", "none", "false"), False
@@ -64,7 +63,7 @@ class SubscriptionConfig:
     nack_delay_ms: int | None = None
     """nack: when they may come again, in milliseconds; at once when absent."""
     timeout: float | None = None
-    """Longest time of the call in seconds; 60 when absent."""
+    """Longest time of the call in seconds; absent: what the command has left."""
 
     def __post_init__(self) -> None:
         source, operation, ack = (str(text).strip().lower() for text in (self.source, self.operation, self.ack))
@@ -143,8 +142,7 @@ class SubscriptionTool:
 
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
         address = await address_of("subscription", config, context)
-        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
-        return await in_time(self._call(address, config), timeout_s)
+        return await in_time(self._call(address, config), context.timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -11,7 +11,6 @@ from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused, ToolE
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import plane_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.playbook.child import (
@@ -24,7 +23,6 @@ from noetl_worker.tools.playbook.child import (
     steps_without_value,
 )
 
-_WAIT_S: Final = 300.0
 _MIN_POLL_S: Final = 0.05
 _LIST_LAG_S: Final = 15.0
 """For so long after a child's end its step is looked for: the plane's list of completed steps may lag behind the end
@@ -58,7 +56,7 @@ class PlaybookConfig:
     result_step: str | None = None
     """The same as `return_step`, as newer playbooks write it."""
     timeout: float | None = None
-    """Seconds to wait for the child's end; absent: 300, or what the command has left. The child goes on after it."""
+    """Seconds to wait for the child's end; absent: what the command has left. The child goes on after it."""
     poll_interval: float = 2.0
     """Seconds between two questions for the child's status, at least 0.05."""
 
@@ -99,12 +97,12 @@ class PlaybookTool:
             return ToolResult.success(data)
         if execution_id is None:
             raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
-        limit = time_left(config.timeout, context) or _WAIT_S
         try:
             with context.worker.waiting():
-                return await asyncio.wait_for(_outcome(int(execution_id), data, config, context), limit)
+                return await asyncio.wait_for(_outcome(int(execution_id), data, config, context), context.timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(limit, retryable=False, data=data)  # a retry would start another child
+            # Not again: that would start another child.
+            return ToolResult.timed_out(context.timeout_s or 0.0, retryable=False, data=data)
 
 
 async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:

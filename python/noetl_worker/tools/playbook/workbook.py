@@ -12,7 +12,6 @@ from noetl_worker.models.spellings import inputs_of
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import plane_failure
 
 _BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title"})
@@ -67,8 +66,7 @@ class WorkbookTool:
         values = dataclasses.replace(
             context.values, variables={**context.values.variables, **local}, input=local, render=render
         )
-        timeout_s = time_left(config.timeout, context)
-        inner = dataclasses.replace(context, kind=kind, values=values, timeout_s=timeout_s)
+        inner = dataclasses.replace(context, kind=kind, values=values)
         others = {*inputs, *(_BESIDE_A_KIND if tool is entry else ("kind",))}
         fields = {name: value for name, value in tool.items() if name not in others}
         return await context.worker.run_tool(kind, {**fields, "input": local} if local else fields, inner)

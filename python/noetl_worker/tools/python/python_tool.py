@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.own_frames import without_own_frames
@@ -137,7 +136,6 @@ class PythonTool:
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.code(context, script=config.script, code_b64=config.code_b64, code=config.code)
-        timeout_s = time_left(config.timeout, context)
         sys_path, interpreter = _deps(config, is_confined=self._is_confined)
         async with AsyncExitStack() as directories:
             rights = Granted()
@@ -150,12 +148,15 @@ class PythonTool:
             kills = process.oom_kills(self._memory_events)
             try:
                 run = await self._runner.run(
-                    request, interpreter=interpreter, timeout_s=timeout_s, max_output_bytes=config.max_output_bytes
+                    request,
+                    interpreter=interpreter,
+                    timeout_s=context.timeout_s,
+                    max_output_bytes=config.max_output_bytes,
                 )
             except AnswerTooLong as error:
                 raise ToolError(f"the result of the Python code is {error}", kind="python") from error
         is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
-        return _result(run, timeout_s, config, context.command.form, out_of_memory=is_oom)
+        return _result(run, config, context, out_of_memory=is_oom)
 
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
@@ -230,9 +231,7 @@ def _python_path(env: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": inherited} if inherited and "PYTHONPATH" not in env else {}
 
 
-def _result(
-    run: process.Finished, timeout_s: float | None, config: PythonConfig, form: ToolForm, *, out_of_memory: bool
-) -> ToolResult:
+def _result(run: process.Finished, config: PythonConfig, context: ToolContext, *, out_of_memory: bool) -> ToolResult:
     output: dict[str, Any] = {
         "stdout": run.stdout,
         "stderr": run.stderr,
@@ -247,10 +246,10 @@ def _result(
         data["notes"] = list(run.notes)
     if run.timed_out:
         output["stderr"] = data["stderr"] = without_own_frames(run.stderr)
-        return ToolResult.timed_out(timeout_s or 0.0, data=data, **output)
+        return ToolResult.timed_out(context.timeout_s or 0.0, data=data, **output)
     error = _failure(run, config, out_of_memory)
     if error is None:
-        says_it = form.says_no_result and not answer.get("leaves_none")
+        says_it = context.command.form.says_no_result and not answer.get("leaves_none")
         return ToolResult.success({**_NO_RESULT, **data} if says_it else data, **output)
     return ToolResult(status=ToolStatus.ERROR, data=data, error=error, **output)
 
