@@ -19,7 +19,6 @@ from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python import python_exchange
 from noetl_worker.tools.python.python_answer import PythonAnswer, Request
-from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.shell import ShellTool
 from patience import PATIENCE_S
@@ -200,7 +199,7 @@ async def test_directory_of_a_command_is_gone_with_it(
 async def test_command_has_few_pages_of_memory_copied_before_its_code(confinement: Confinement) -> None:
     """Page faults, counted by the kernel: 535 to 555 before the template local_outcome, 350 to 380 since."""
     code = "with open('/proc/self/stat') as file:\n    result = int(file.read().rpartition(')')[2].split()[7])"
-    tool = PythonTool(PythonRunner(confinement=confinement), confinement=confinement)
+    tool = PythonTool(confinement=confinement)
     try:
         pages = (await arun_tool(tool, {"code": code})).data
     finally:

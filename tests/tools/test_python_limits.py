@@ -15,6 +15,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.process import process
+from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 from patience import until
@@ -111,7 +112,7 @@ def test_kernels_kill_for_memory_is_told_as_such(tmp_path: Path) -> None:
     events = tmp_path / "memory.events"
     events.write_text("oom_kill 3\n")
     code = f"import os, signal\nopen({str(events)!r}, 'w').write('oom_kill 4')\nos.kill(os.getpid(), signal.SIGKILL)"
-    result = run_tool(PythonTool(memory_events=events), {"code": code})
+    result = run_tool(PythonTool(PythonRunner(memory_events=events)), {"code": code})
     assert (result.error.message, result.error.code) == ("Python code was killed: out of memory", "out_of_memory")
 
 

@@ -12,6 +12,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.shell import ShellTool
 
 from . import warm
@@ -160,7 +161,7 @@ async def test_exit_codes_and_signals_are_named(command: str, exit_code: int, me
 def test_kernels_kill_for_memory_is_told_as_such(tmp_path: Path) -> None:
     events = tmp_path / "memory.events"
     events.write_text("oom_kill 0\n")
-    tool = ShellTool(memory_events=events)
+    tool = ShellTool(PythonRunner(memory_events=events))
     result = run_tool(tool, {"command": f"echo oom_kill 1 > {events}; kill -9 $$"})
     assert (result.error.message, result.error.code) == ("Command was killed: out of memory", "out_of_memory")
 

@@ -18,7 +18,6 @@ from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
-from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_runner import PythonRunner
 
 _PREVIEW: Final = 200
@@ -80,30 +79,24 @@ class ShellTool:
         runner: PythonRunner | None = None,
         *,
         confinement: Confinement = UNCONFINED,
-        memory_events: str | os.PathLike[str] = process.MEMORY_EVENTS,
     ) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
-        self._memory_events = memory_events
         self._environment = process.base_environment()
-        self._scratch = Scratch(confinement)
         self._programs: dict[str, str] = {}
         """Shells that were found in the worker's own PATH."""
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
-        if config.cwd is not None and not Path(config.cwd).is_dir():
-            raise ConfigurationError(f"shell: 'cwd' {config.cwd!r} is no directory of this worker")
+        process.directory("shell", config.cwd)
         commands = [config.command] if isinstance(config.command, str) else config.command
-        async with self._scratch.directory() as scratch:
+        async with self._runner.scratch.directory() as scratch:
             own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
             env = {**self._environment, "TMPDIR": scratch, **own}
             program = self._program(config.shell, env["PATH"])
             if program is None:
                 raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
-            kills = process.oom_kills(self._memory_events)
             runs = await _run_in_order(self._runner, program, commands, config, env, scratch, context.timeout_s)
-            is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
         data = _data(commands, runs, config, context.command.form)
-        return _result(runs, data, timeout_s=context.timeout_s, is_oom=is_oom)
+        return _result(runs, data, timeout_s=context.timeout_s)
 
     def _program(self, shell: str, path: str) -> str | None:
         """Where it is; looked for once in the worker's own PATH."""
@@ -118,7 +111,6 @@ class ShellTool:
     async def aclose(self) -> None:
         """End the template process."""
         await self._runner.aclose()
-        await self._scratch.aclose()
 
 
 async def _run_in_order(
@@ -180,9 +172,7 @@ def _data(
     return {**data, "notes": notes} if notes else data
 
 
-def _result(
-    runs: list[process.Finished], data: dict[str, JsonValue], *, timeout_s: float | None, is_oom: bool
-) -> ToolResult:
+def _result(runs: list[process.Finished], data: dict[str, JsonValue], *, timeout_s: float | None) -> ToolResult:
     last = runs[-1]
     error: ToolFailure | None = None
     status = ToolStatus.SUCCESS
@@ -190,7 +180,7 @@ def _result(
         timed_out = ToolResult.timed_out(timeout_s or 0.0)
         status, error = timed_out.status, timed_out.error
     elif last.exit_code != 0:
-        status, error = ToolStatus.ERROR, _failure(last.exit_code, is_oom)
+        status, error = ToolStatus.ERROR, _failure(last)
     return ToolResult(
         status=status,
         data=data,
@@ -202,9 +192,10 @@ def _result(
     )
 
 
-def _failure(exit_code: int, is_oom: bool) -> ToolFailure:
+def _failure(run: process.Finished) -> ToolFailure:
     """What a shell's exit code says: 126, 127, and 128 + n for a program that a signal ended."""
-    if is_oom and exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    exit_code = run.exit_code
+    if run.has_met_oom and exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return ToolFailure("Command was killed: out of memory", kind="process", code="out_of_memory")
     meaning = _CODES.get(exit_code, "")
     if 128 < exit_code <= 128 + signal.NSIG and exit_code - 128 in set(signal.Signals):

@@ -18,11 +18,12 @@ import os
 import re
 import signal
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
@@ -69,6 +70,13 @@ def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
+def directory(kind: str, cwd: str | None) -> str | None:
+    """The `cwd` of a config. Raises ConfigurationError where it is no directory."""
+    if cwd is not None and not Path(cwd).is_dir():
+        raise ConfigurationError(f"{kind}: 'cwd' {cwd!r} is no directory of this worker")
+    return cwd
+
+
 def exit_text(exit_code: int) -> str:
     """`exited with code 3` or `was killed by SIGKILL (out of memory?)`, for a code as `subprocess` gives it."""
     if exit_code >= 0:
@@ -81,10 +89,7 @@ def exit_text(exit_code: int) -> str:
 
 
 def oom_kills(events: str | os.PathLike[str]) -> int | None:
-    """How many processes of the worker's cgroup the kernel has killed for want of memory; None when it does not say.
-
-    Looked at before and after a program: SIGKILL alone does not show who sent it.
-    """
+    """How many processes of the worker's cgroup the kernel has killed for want of memory; None when it does not say."""
     try:
         file = os.open(events, os.O_RDONLY)
     except OSError:  # no Linux, no cgroup v2
@@ -110,6 +115,8 @@ class Finished:
     answer: Mapping[str, JsonValue] | None = None
     """Of Python code: {"result": value}, {"error": {type, message}} or {}; None: it ended without one (os._exit, a
     signal)."""
+    has_met_oom: bool = False
+    """Whether the kernel has killed something meanwhile for want of memory: SIGKILL alone does not show who sent it."""
 
 
 class Group(Protocol):
@@ -189,8 +196,7 @@ class Capture:
         self._fd = fd
         self._half = max(limit // 2, 1)
         self._head = bytearray()
-        self._tail: deque[bytearray] = deque()
-        self._tail_size = 0
+        self._tail = bytearray()
         self._is_watched = False
         os.set_blocking(fd, False)
 
@@ -223,25 +229,12 @@ class Capture:
     def _keep(self, chunk: bytes) -> None:
         if self._live is not None:
             self._live.feed(chunk)
-        room = self._half - len(self._head)
-        if room > 0:
-            self._head += chunk[:room]
-            chunk = chunk[room:]
-        if not chunk:
-            return
-        if self._tail and len(self._tail[-1]) < _CHUNK:
-            self._tail[-1] += chunk  # one byte at a time must not cost an object each
-        else:
-            self._tail.append(bytearray(chunk))
-        self._tail_size += len(chunk)
-        while self._tail_size > self._half:
-            surplus = self._tail_size - self._half
-            cut = min(len(self._tail[0]), surplus)
-            del self._tail[0][:cut]
-            if not self._tail[0]:
-                self._tail.popleft()
-            self._tail_size -= cut
-            self.left_out += cut
+        room = max(0, self._half - len(self._head))
+        self._head += chunk[:room]
+        self._tail += chunk[room:]
+        surplus = max(0, len(self._tail) - self._half)
+        del self._tail[:surplus]
+        self.left_out += surplus
 
     def close(self) -> None:
         """Stop reading; safe to call twice."""
@@ -256,7 +249,7 @@ class Capture:
 
     def data(self) -> bytes:
         """All of it, where nothing is left out."""
-        return bytes(self._head) + b"".join(self._tail)
+        return b"".join((self._head, self._tail))
 
     def text(self, name: str) -> tuple[str, tuple[str, ...]]:
         """(what was kept as text, what was done to it), with no half of a secret where bytes were left out.
@@ -265,7 +258,7 @@ class Capture:
         """
         if self.left_out:
             head = without_half_at_end(bytes(self._head)).decode("utf-8", "replace")
-            tail = without_half_at_start(b"".join(self._tail)).decode("utf-8", "replace")
+            tail = without_half_at_start(bytes(self._tail)).decode("utf-8", "replace")
             note = f"{name}: {self.left_out} bytes left out of the middle"
             marker = f"\n[... {self.left_out} bytes left out ...]\n"
             return head + marker + tail, (note,)  # the cut itself may split a character

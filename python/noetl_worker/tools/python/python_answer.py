@@ -77,19 +77,13 @@ class Request:
             self._loop = None
 
 
-def complete(capture: process.Capture) -> bytes | None:
-    """The answer's bytes; None for a process that ended without one. Raises AnswerTooLong."""
-    if capture.left_out:
+def parsed(answer: process.Capture) -> Mapping[str, JsonValue] | None:
+    """What it says; None for a process that ended without one, or where it has another form. Raises AnswerTooLong."""
+    if answer.left_out:
         raise AnswerTooLong(f"over {MAX_ANSWER_BYTES >> 20} MiB")
-    return capture.data() or None
-
-
-def parsed(answer: bytes | None) -> Mapping[str, JsonValue] | None:
-    """What it says; None where that is none of an answer's forms. Raises AnswerTooLong."""
-    if not answer:
-        return None
+    data = answer.data()
     try:
-        value = json_text.loads(answer)
+        value = json_text.loads(data) if data else None
     except DocumentError as error:
         if error.code == "json_size":
             raise AnswerTooLong(str(error)) from error

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
@@ -27,9 +28,10 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.live_output import lines_of
+from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import TemplateProcess, once
-from noetl_worker.tools.python.python_answer import PythonAnswer, Request, complete, frame_of, parsed
+from noetl_worker.tools.python.python_answer import PythonAnswer, Request, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, NOT_STARTED, REQUEST
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class PythonRunner:
     """A warm interpreter; `aclose` ends it and whatever still runs in it.
 
     Args:
+        memory_events: where the kernel counts what it has killed.
         answer_s: a template process that has not answered for so long is replaced.
         start_s: the same for its first answer.
     """
@@ -54,11 +57,14 @@ class PythonRunner:
         self,
         *,
         confinement: Confinement = UNCONFINED,
+        memory_events: str | os.PathLike[str] = process.MEMORY_EVENTS,
         answer_s: float = _ANSWER_S,
         start_s: float = _START_S,
     ) -> None:
         self._limits_s = (answer_s, start_s)
+        self._memory_events = memory_events
         self._confinement = confinement
+        self.scratch: Final = Scratch(confinement)
         self._template: _Template | None = None
         self._supervisors: list[_Template] = []
         """Idle ones."""
@@ -117,21 +123,21 @@ class PythonRunner:
             template.close()
         self._template = None
         self._supervisors.clear()
+        await self.scratch.aclose()
 
     async def _finished(
         self, what: str, op: bytes, frame: bytes, timeout_s: float | None, limit: int
     ) -> process.Finished:
         """`what`: is said where it cannot be started."""
-        started = time.monotonic()
-        raw, exit_code, stdout, stderr, timed_out, notes = await self._run(op, frame, timeout_s, limit)
-        answer = parsed(raw)
-        if exit_code == NOT_STARTED:
-            reason = f"cannot start {what}: {(answer or {}).get('error')}"
+        kills = process.oom_kills(self._memory_events)
+        run = await self._run(op, frame, timeout_s, limit)
+        if run.exit_code == NOT_STARTED:
+            reason = f"cannot start {what}: {(run.answer or {}).get('error')}"
             raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
-        elapsed = round((time.monotonic() - started) * 1000)
-        return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes, answer)
+        has_met_oom = kills is not None and process.oom_kills(self._memory_events) != kills
+        return replace(run, has_met_oom=True) if has_met_oom else run
 
-    async def _run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
+    async def _run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> process.Finished:
         for _ in range(_TEMPLATES_A_COMMAND):
             with before_any_effect("no room for a template process"):
                 template = self._supervisor() if self._confinement.is_on else self._living_template()
@@ -164,9 +170,6 @@ class PythonRunner:
             self._supervisors.append(template)
         else:
             template.close()
-
-
-_Raw = tuple["bytes | None", int, str, str, bool, tuple[str, ...]]
 
 
 class _NotStarted(Exception):
@@ -272,7 +275,8 @@ class _Template:
         self._expect_answer()
         return child
 
-    async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
+    async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> process.Finished:
+        started = time.monotonic()
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
@@ -301,7 +305,9 @@ class _Template:
         if answer.process is None and not timed_out:
             raise ResourceShortage("no process to be had for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
-        return complete(answer), exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
+        elapsed = round((time.monotonic() - started) * 1000)
+        notes = (*about_out, *about_err)
+        return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes, parsed(answer))
 
     def send(self, message: bytes, descriptors: list[int] | None = None) -> None:
         """Queue a control message; the descriptors are ours no more."""

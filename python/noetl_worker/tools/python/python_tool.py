@@ -19,7 +19,6 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.own_frames import without_own_frames
-from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
@@ -124,15 +123,12 @@ class PythonTool:
         runner: PythonRunner | None = None,
         *,
         confinement: Confinement = UNCONFINED,
-        memory_events: str | os.PathLike[str] = process.MEMORY_EVENTS,
     ) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
-        self._memory_events = memory_events
         self._environment = process.base_environment()
         self._is_confined = confinement.is_on
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
-        self._scratch = Scratch(confinement)
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.code(context, script=config.script, code_b64=config.code_b64, code=config.code)
@@ -140,12 +136,11 @@ class PythonTool:
         async with AsyncExitStack() as directories:
             rights = Granted()
             if config.auth is not None:
-                keys = await directories.enter_async_context(self._scratch.directory())
+                keys = await directories.enter_async_context(self._runner.scratch.directory())
                 rights = await granted(config.auth, context, keys, by_descriptor=self._by_descriptor)
-            scratch = await directories.enter_async_context(self._scratch.directory())
+            scratch = await directories.enter_async_context(self._runner.scratch.directory())
             request = _request(config, context, code, scratch, rights, self._environment)
             request["sys_path"] = list(sys_path)
-            kills = process.oom_kills(self._memory_events)
             try:
                 run = await self._runner.run(
                     request,
@@ -155,14 +150,12 @@ class PythonTool:
                 )
             except AnswerTooLong as error:
                 raise ToolError(f"the result of the Python code is {error}", kind="python") from error
-        is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
-        return _result(run, config, context, out_of_memory=is_oom)
+        return _result(run, config, context)
 
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
         await self._runner.aclose()
         await self._sources.aclose()
-        await self._scratch.aclose()
 
 
 def _request(
@@ -182,7 +175,7 @@ def _request(
         "execution_id": str(context.command.execution_id),
         "step": context.command.step,
         "env": dict(env),
-        "cwd": _directory(config.cwd) or scratch,
+        "cwd": process.directory("python", config.cwd) or scratch,
         "auth": rights.data,
         "secret_files": {name: text for name, text in rights.files.items() if name not in own},
         "main_first": context.command.form.main_first,
@@ -219,19 +212,13 @@ def _deps(config: PythonConfig, *, is_confined: bool) -> tuple[list[str], str]:
     return sys_path, allowed(interpreter, is_confined=is_confined) if interpreter else sys.executable
 
 
-def _directory(cwd: str | None) -> str | None:
-    if cwd is not None and not Path(cwd).is_dir():
-        raise ConfigurationError(f"python: 'cwd' {cwd!r} is no directory of this worker")
-    return cwd
-
-
 def _python_path(env: Mapping[str, str]) -> dict[str, str]:
     """The worker's own PYTHONPATH, where operators put the modules of their playbooks."""
     inherited = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": inherited} if inherited and "PYTHONPATH" not in env else {}
 
 
-def _result(run: process.Finished, config: PythonConfig, context: ToolContext, *, out_of_memory: bool) -> ToolResult:
+def _result(run: process.Finished, config: PythonConfig, context: ToolContext) -> ToolResult:
     output: dict[str, Any] = {
         "stdout": run.stdout,
         "stderr": run.stderr,
@@ -247,14 +234,14 @@ def _result(run: process.Finished, config: PythonConfig, context: ToolContext, *
     if run.timed_out:
         output["stderr"] = data["stderr"] = without_own_frames(run.stderr)
         return ToolResult.timed_out(context.timeout_s or 0.0, data=data, **output)
-    error = _failure(run, config, out_of_memory)
+    error = _failure(run, config)
     if error is None:
         says_it = context.command.form.says_no_result and not answer.get("leaves_none")
         return ToolResult.success({**_NO_RESULT, **data} if says_it else data, **output)
     return ToolResult(status=ToolStatus.ERROR, data=data, error=error, **output)
 
 
-def _failure(run: process.Finished, config: PythonConfig, out_of_memory: bool) -> ToolFailure | None:
+def _failure(run: process.Finished, config: PythonConfig) -> ToolFailure | None:
     error = (run.answer or {}).get("error")
     if isinstance(error, Mapping) and error.keys() >= {"message", "type"}:
         message, code = str(error["message"]), str(error["type"])
@@ -263,7 +250,7 @@ def _failure(run: process.Finished, config: PythonConfig, out_of_memory: bool) -
         return ToolFailure(message, kind="python", code=code)
     if run.exit_code == 0:
         return None if run.answer is not None and error is None else ToolFailure(_NO_ANSWER, kind="process", code="0")
-    if run.exit_code == -signal.SIGKILL and out_of_memory:
+    if run.exit_code == -signal.SIGKILL and run.has_met_oom:
         return ToolFailure("Python code was killed: out of memory", kind="process", code="out_of_memory")
     text, died = f"Python code {process.exit_text(run.exit_code)}", run.exit_code < 0
     return ToolFailure(text, kind="process", retryable=died, code=str(run.exit_code))
