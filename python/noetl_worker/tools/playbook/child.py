@@ -12,7 +12,6 @@ the child's events (protocol/executions.md#children).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
@@ -76,8 +75,14 @@ async def result_of(
     detail = await ask(lambda: context.worker.control_plane.execution_detail(execution_id))
     if context.command.form.child_is_its_status:
         return await _resolved(str(step), _reference(detail, str(step)), context, ask)
-    done = _last_call(detail, step)
-    return await _value(done, context, ask)
+    call = _last_call(detail, step)
+    data, name = _result(call).get("data"), str(call.get("node_name"))
+    ref = fields_of(data).get("_ref") or fields_of(_wrapped(call).get("reference")).get("ref")
+    if not isinstance(ref, str):
+        return data
+    stored = await _resolved(name, ref, context, ask)
+    # The store has the full tool result; the value is its data.
+    return stored["data"] if isinstance(stored, dict) and {"data", "status"} <= stored.keys() else stored
 
 
 def _is_left_out(status: Mapping[str, JsonValue], step: str | None) -> bool:
@@ -121,24 +126,24 @@ def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
 # ── the Rust plane: the child's events ──────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One `call.done`: the tool result in it, {data, status, ...}, and the reference beside it."""
-
-    step: str
-    result: Mapping[str, JsonValue]
-    reference: JsonValue
-
-
-def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> _Call:
-    """The step's last one; without a step the last one that has a value, else the last one."""
-    calls = [_call(event) for event in _events(detail)[::-1] if event.get("event_type") == "call.done"]
-    fitting = [call for call in calls if step is None or call.step == step]
+def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str, JsonValue]:
+    """The step's last `call.done`; without a step the last one that has a value, else the last one."""
+    calls = [event for event in _events(detail) if event.get("event_type") == "call.done"]
+    fitting = [call for call in calls if step is None or str(call.get("node_name")) == step]
     if not fitting:
-        raise NoSuchResult(_there({call.step for call in calls}))
-    if step is None:
-        return next((call for call in reversed(fitting) if call.result.get("data") is not None), fitting[-1])
-    return fitting[-1]
+        raise NoSuchResult(_there({str(call.get("node_name")) for call in calls}))
+    with_value = (call for call in fitting if step is None and _result(call).get("data") is not None)
+    return next(with_value, fitting[0])
+
+
+def _wrapped(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """`result.context.result`: the event's wrapper around the tool's result (recorded: rust-control-plane)."""
+    return fields_of(fields_of(fields_of(call.get("result")).get("context")).get("result"))
+
+
+def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """The tool result in it, {data, status, ...}."""
+    return fields_of(_wrapped(call).get("context"))
 
 
 def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
@@ -146,22 +151,6 @@ def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
     events = detail.get("events")
     listed = [event for event in events if isinstance(event, Mapping)] if isinstance(events, list) else []
     return sorted(listed, key=lambda event: int(event.get("event_id") or 0), reverse=True)
-
-
-def _call(event: Mapping[str, JsonValue]) -> _Call:
-    """result.context.result.context: the event's wrapper around the tool's result (recorded: rust-control-plane)."""
-    inner = fields_of(fields_of(fields_of(event.get("result")).get("context")).get("result"))
-    return _Call(str(event.get("node_name")), fields_of(inner.get("context")), inner.get("reference"))
-
-
-async def _value(call: _Call, context: ToolContext, ask: Ask) -> JsonValue:
-    data = call.result.get("data")
-    ref = fields_of(data).get("_ref") or fields_of(call.reference).get("ref")
-    if not isinstance(ref, str):
-        return data
-    stored = await _resolved(call.step, ref, context, ask)
-    # The store has the full tool result; the value is its data.
-    return stored["data"] if isinstance(stored, dict) and {"data", "status"} <= stored.keys() else stored
 
 
 async def _resolved(step: str, ref: str, context: ToolContext, ask: Ask) -> JsonValue:

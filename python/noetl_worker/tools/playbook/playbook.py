@@ -14,7 +14,6 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.error_kinds import plane_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.playbook.child import (
-    Ask,
     NoSuchResult,
     NotShown,
     has_ended,
@@ -97,9 +96,10 @@ class PlaybookTool:
             return ToolResult.success(data)
         if execution_id is None:
             raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
+        child = _ChildRun(int(execution_id), data, config, context)
         try:
             with context.worker.waiting():
-                return await asyncio.wait_for(_outcome(int(execution_id), data, config, context), context.timeout_s)
+                return await asyncio.wait_for(child.outcome(), context.timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             # Not again: that would start another child.
             return ToolResult.timed_out(context.timeout_s or 0.0, retryable=False, data=data)
@@ -124,114 +124,99 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
         raise ToolError(str(failure), kind=failure.kind, retryable=is_safe, code=failure.code) from None
 
 
-async def _outcome(
-    execution_id: int, started: Mapping[str, JsonValue], config: PlaybookConfig, context: ToolContext
-) -> ToolResult:
-    """Wait for the child's end, and give what it left."""
+@dataclass(slots=True)
+class _ChildRun:
+    """A child that is waited for."""
 
-    async def ask(question: Callable[[], Awaitable[Any]]) -> Any:
-        return await _answered(question, config, context)
+    execution_id: int
+    started: Mapping[str, JsonValue]
+    """What names it in the result."""
+    config: PlaybookConfig
+    context: ToolContext
 
-    now, until = asyncio.get_running_loop().time, 0.0
-    while True:
-        status = await _child_end(execution_id, config, context, ask)
-        state = state_of(status)
-        if state != "completed":
-            text = f"child execution {execution_id} {state}"
-            return _failure(text, "playbook", config, _beside(status, started, context), context)
-        until = until or now() + _LIST_LAG_S
-        try:
-            value = await result_of(status, config.step, execution_id, context, ask)
-            break
-        except NoSuchResult as error:
-            if now() >= until:
-                wanted = f"a result of {config.step!r}" if config.step else "any result"
-                text = f"child execution {execution_id} completed without {wanted}; it has: {error}"
-                return _failure(text[:2000], "not_found", config, _beside(status, started, context), context)
-        except NotShown:
-            return _not_shown(execution_id, status, started, config, context)
-        await asyncio.sleep(min(config.pause_s, max(0.0, until - now())))
-    if context.command.form.child_is_its_status:
-        return ToolResult.success({**_shown(status, started, context), "result": value})
-    # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
-    return ToolResult.success({**value, "status": value.get("status", status)} if isinstance(value, dict) else value)
+    async def outcome(self) -> ToolResult:
+        """Wait for its end, and give what it left."""
+        config, now, until = self.config, asyncio.get_running_loop().time, 0.0
+        while True:
+            status = await self._end()
+            state = state_of(status)
+            if state != "completed":
+                return self._failure(f"child execution {self.execution_id} {state}", "playbook", status)
+            until = until or now() + _LIST_LAG_S
+            try:
+                value = await result_of(status, config.step, self.execution_id, self.context, self._answered)
+                break
+            except NoSuchResult as error:
+                if now() >= until:
+                    wanted = f"a result of {config.step!r}" if config.step else "any result"
+                    text = f"child execution {self.execution_id} completed without {wanted}; it has: {error}"
+                    return self._failure(text[:2000], "not_found", status)
+            except NotShown:
+                return self._not_shown(status)
+            await asyncio.sleep(min(config.pause_s, max(0.0, until - now())))
+        if self.context.command.form.child_is_its_status:
+            return ToolResult.success({**self._shown(status), "result": value})
+        # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
+        own = {**value, "status": value.get("status", status)} if isinstance(value, dict) else value
+        return ToolResult.success(own)
 
+    async def _end(self) -> Mapping[str, JsonValue]:
+        """The status answer of the ended child."""
+        plane, before = self.context.worker.control_plane, None
+        while True:
+            status: Mapping[str, JsonValue] = await self._answered(lambda: plane.execution_status(self.execution_id))
+            if has_ended(status, before, self.config.step):
+                return status
+            before = status
+            await asyncio.sleep(self.config.pause_s)
 
-async def _child_end(
-    execution_id: int, config: PlaybookConfig, context: ToolContext, ask: Ask
-) -> Mapping[str, JsonValue]:
-    """The status answer of the ended child."""
-    before: Mapping[str, JsonValue] | None = None
-    while True:
-        status: Mapping[str, JsonValue] = await ask(lambda: context.worker.control_plane.execution_status(execution_id))
-        if has_ended(status, before, config.step):
-            return status
-        before = status
-        await asyncio.sleep(config.pause_s)
+    async def _answered(self, question: Callable[[], Awaitable[Any]]) -> Any:
+        """An answer that cannot be had is asked for again, until the wait is over."""
+        while True:
+            try:
+                return await question()
+            except ControlPlaneError as error:
+                self.context.logger.warning("child_status", problem=str(error))
+                if not error.is_retryable:
+                    raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
+            await asyncio.sleep(self.config.pause_s)
 
+    def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
+        """Returned with what is known of the child; raised where its value was asked for on the Rust plane.
 
-async def _answered(question: Callable[[], Awaitable[Any]], config: PlaybookConfig, context: ToolContext) -> Any:
-    """An answer that cannot be had is asked for again, until the wait is over."""
-    while True:
-        try:
-            return await question()
-        except ControlPlaneError as error:
-            context.logger.warning("child_status", problem=str(error))
-            if not error.is_retryable:
-                raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
-        await asyncio.sleep(config.pause_s)
+        A returned failure completes the step there, and the playbook would go on with nothing in the place of the
+        value; that plane's worker raises too.
+        """
+        if self.config.return_result and not self.context.command.form.child_is_its_status:
+            raise ToolError(text, kind=kind)
+        return ToolResult.failure(text, kind=kind, data=self._beside(status))
 
+    def _not_shown(self, status: Mapping[str, JsonValue]) -> ToolResult:
+        """A failure where the value was asked for. With the name of a step alone the Python plane's own worker waits
+        and gives the status document, whatever the step left: playbooks do so with a last step that leaves nothing."""
+        text = (
+            f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "
+            f"{self.config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks. `set` "
+            "in the child what is wanted under a name of its own, and read `variables.NAME` of this step, which has "
+            "`return_result` and names no step of the child"
+        )
+        if self.config.return_result:
+            return self._failure(text, "not_found", status)
+        self.context.logger.warning("child_value_not_shown", problem=text)
+        return ToolResult.success(self._shown(status))
 
-def _failure(
-    text: str, kind: str, config: PlaybookConfig, data: dict[str, JsonValue], context: ToolContext
-) -> ToolResult:
-    """Returned with what is known of the child; raised where its value was asked for on the Rust plane.
+    def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The status document of a completed child on the Python plane, and which steps' values it does not have."""
+        missing = steps_without_value(status)
+        return {**self._beside(status), **({"steps_without_value": missing} if missing else {})}
 
-    A returned failure completes the step there, and the playbook would go on with nothing in the place of the value;
-    that plane's worker raises too.
-    """
-    if config.return_result and not context.command.form.child_is_its_status:
-        raise ToolError(text, kind=kind)
-    return ToolResult.failure(text, kind=kind, data=data)
+    def _beside(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The status document, and what names the child.
 
-
-def _not_shown(
-    execution_id: int,
-    status: Mapping[str, JsonValue],
-    started: Mapping[str, JsonValue],
-    config: PlaybookConfig,
-    context: ToolContext,
-) -> ToolResult:
-    """A failure where the value was asked for. With the name of a step alone the Python plane's own worker waits and
-    gives the status document, whatever the step left: playbooks do so with a last step that leaves nothing."""
-    text = (
-        f"child execution {execution_id} completed, but the control plane does not show the value of its step "
-        f"{config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks. `set` in the "
-        "child what is wanted under a name of its own, and read `variables.NAME` of this step, which has "
-        "`return_result` and names no step of the child"
-    )
-    if config.return_result:
-        return _failure(text, "not_found", config, _beside(status, started, context), context)
-    context.logger.warning("child_value_not_shown", problem=text)
-    return ToolResult.success(_shown(status, started, context))
-
-
-def _shown(
-    status: Mapping[str, JsonValue], started: Mapping[str, JsonValue], context: ToolContext
-) -> dict[str, JsonValue]:
-    """The status document of a completed child on the Python plane, and which steps' values it does not have."""
-    missing = steps_without_value(status)
-    return {**_beside(status, started, context), **({"steps_without_value": missing} if missing else {})}
-
-
-def _beside(
-    status: Mapping[str, JsonValue], started: Mapping[str, JsonValue], context: ToolContext
-) -> dict[str, JsonValue]:
-    """The status document, and what names the child.
-
-    Its fields are the step's on the Python plane, as its worker gives them; on the Rust plane they are under `status`.
-    """
-    data = {**started, "async": False}
-    if not context.command.form.child_is_its_status:
-        return {**data, "status": dict(status)}
-    return {**status, **data, "status": state_of(status), "variables": fields_of(status.get("variables"))}
+        Its fields are the step's on the Python plane, as its worker gives them; on the Rust plane they are under
+        `status`.
+        """
+        data = {**self.started, "async": False}
+        if not self.context.command.form.child_is_its_status:
+            return {**data, "status": dict(status)}
+        return {**status, **data, "status": state_of(status), "variables": fields_of(status.get("variables"))}
