@@ -35,36 +35,24 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {**place, "value": as_value(entry.value), "revision": entry.revision}
 
 
-async def _put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    if config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
-        return await _update(client, config)
-    bucket = await client.jetstream().key_value(config.bucket)
-    revision = await bucket.put(config.key, as_bytes("nats", config.value, config.encoding))
-    return {"bucket": config.bucket, "key": config.key, "revision": revision}
-
-
-async def _create(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     value = as_bytes("nats", config.value, config.encoding)
-    revision = await bucket.create(config.key, value, msg_ttl=config.ttl)
+    if config.operation == "kv_create":
+        revision = await bucket.create(config.key, value, msg_ttl=config.ttl)
+    elif config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
+        revision = await bucket.update(config.key, value, last=config.revision)
+    else:
+        revision = await bucket.put(config.key, value)
     return {"bucket": config.bucket, "key": config.key, "revision": revision}
 
 
-async def _update(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _remove(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
-    revision = await bucket.update(config.key, as_bytes("nats", config.value, config.encoding), last=config.revision)
-    return {"bucket": config.bucket, "key": config.key, "revision": revision}
-
-
-async def _delete(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    bucket = await client.jetstream().key_value(config.bucket)
-    await bucket.delete(config.key, last=config.revision)
-    return {"bucket": config.bucket, "key": config.key}
-
-
-async def _purge(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    bucket = await client.jetstream().key_value(config.bucket)
-    await bucket.purge(config.key)
+    if config.operation == "kv_purge":
+        await bucket.purge(config.key)
+    else:
+        await bucket.delete(config.key, last=config.revision)
     return {"bucket": config.bucket, "key": config.key}
 
 
@@ -242,11 +230,11 @@ def _bounded(what: str, size: int) -> None:
 
 KEY_VALUE: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {
     "kv_get": (("bucket", "key"), _get),
-    "kv_put": (("bucket", "key", "value"), _put),
-    "kv_create": (("bucket", "key", "value"), _create),
-    "kv_update": (("bucket", "key", "value", "revision"), _update),
-    "kv_delete": (("bucket", "key"), _delete),
-    "kv_purge": (("bucket", "key"), _purge),
+    "kv_put": (("bucket", "key", "value"), _write),
+    "kv_create": (("bucket", "key", "value"), _write),
+    "kv_update": (("bucket", "key", "value", "revision"), _write),
+    "kv_delete": (("bucket", "key"), _remove),
+    "kv_purge": (("bucket", "key"), _remove),
     "kv_keys": (("bucket",), _keys),
     "kv_history": (("bucket", "key"), _history),
     "kv_watch": (("bucket",), _watch),

@@ -21,6 +21,13 @@ _ANSWER_GRACE_S: Final = 2.0
 ACK: Final = b"+ACK"
 _CONFIRM_S: Final = 5.0
 _MESSAGE_ID: Final = "Nats-Msg-Id"
+_REFUSED_PULLS: Final = (
+    ("503", "", "does not answer: it must exist before", "not_found"),
+    ("409", "deleted", "was deleted", "not_found"),
+    ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
+    ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
+)
+"""Status, a word of its description (in small letters, without spaces) -> what is the matter with the consumer."""
 
 
 async def _publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
@@ -60,7 +67,7 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
-    messages = [_message(message, with_ack_id=not config.ack) for message in pulled]
+    messages = [described(message, with_ack_id=not config.ack) for message in pulled]
     acked = config.ack and await confirmed_acks(client, pulled) == len(pulled)
     return {
         "stream": config.stream,
@@ -71,7 +78,7 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     }
 
 
-def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
+def described(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
     meta = message.metadata
     fields: dict[str, JsonValue] = {
         "subject": message.subject,
@@ -252,17 +259,12 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
     """Whether a pull's status is its ordinary end. Raises ToolError for the others; 100 is a heartbeat."""
     if status == "100":
         return False
-    text = description.lower()
-    if status == "503":
-        raise ToolError(f"{what} does not answer: it must exist before", kind="not_found")
-    if status == "409" and "deleted" in text:
-        raise ToolError(f"{what} was deleted", kind="not_found")
-    if status == "409" and "push" in text:
-        raise ToolError(f"{what} is a push consumer; a pull consumer is needed", kind="client_error")
-    if status == "409" and "size exceeds" in text and not has_messages:
+    text = description.lower().replace(" ", "")
+    for of_status, word, problem, kind in _REFUSED_PULLS:
+        if status == of_status and word in text:
+            raise ToolError(f"{what} {problem}", kind=kind, retryable=kind == "rate_limit")
+    if status == "409" and "sizeexceeds" in text and not has_messages:
         raise ToolError(f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes", kind="resource")
-    if status == "409" and "maxwaiting" in text.replace(" ", ""):
-        raise ToolError(f"{what} has too many waiting pulls", kind="rate_limit", retryable=True)
     if status == "409" and "maxrequest" in text:
         less = f"raise it to {MAX_RESULT_BYTES}" if "maxbytes" in text else "give a smaller 'batch' or 'timeout_ms'"
         raise ToolError(

@@ -10,13 +10,12 @@ from typing import Any, ClassVar, Final
 from noetl_worker.json_text import dumps
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.artifact.payload import as_value
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import spoken
-from noetl_worker.tools.nats.messages import ACK, acknowledge, confirmed_acks, pull
+from noetl_worker.tools.nats.messages import ACK, acknowledge, confirmed_acks, described, pull
 from noetl_worker.tools.nats.nats import MAX_BATCH, MAX_WAIT_MS
 
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
@@ -179,23 +178,15 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
 
 
 def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
-    meta = message.metadata
-    headers = dict(message.headers or {})
+    meta, about = message.metadata, described(message, with_ack_id=False)
+    data, headers = about.pop("data"), about.pop("headers")
+    about.update(stream=meta.stream, consumer=meta.consumer, timestamp=meta.timestamp.isoformat())
     fields: dict[str, JsonValue] = {
         "id": str(meta.sequence.stream),
-        "data": as_value(message.data),
+        "data": data,
         "headers": headers,
         "attributes": headers,
-        "metadata": {
-            "subject": message.subject,
-            "stream": meta.stream,
-            "consumer": meta.consumer,
-            "stream_seq": meta.sequence.stream,
-            "consumer_seq": meta.sequence.consumer,
-            "delivered": meta.num_delivered,
-            "pending": meta.num_pending,
-            "timestamp": meta.timestamp.isoformat(),
-        },
+        "metadata": about,
     }
     return {**fields, "ack_id": message.reply} if with_ack_id else fields
 
