@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -139,6 +139,8 @@ async def _run_in_order(
             if runs:
                 raise short.after_an_effect() from short
             raise
+        if not config.capture:
+            finished = replace(finished, stdout="", stderr="", notes=())
         runs.append(finished)
         room -= max(len(finished.stdout), len(finished.stderr))
         if finished.timed_out or finished.exit_code != 0:
@@ -162,34 +164,25 @@ def _data(
     between = "\n" if form.has_return_code else ""
     code = runs[-1].exit_code
     data: dict[str, JsonValue] = {"returncode": code} if form.has_return_code else {"exit_code": code}
-    data["stdout"] = between.join(run.stdout for run in runs if run.stdout) if config.capture else ""
-    data["stderr"] = between.join(run.stderr for run in runs if run.stderr) if config.capture else ""
+    data["stdout"] = between.join(run.stdout for run in runs if run.stdout)
+    data["stderr"] = between.join(run.stderr for run in runs if run.stderr)
     if form.has_return_code or not isinstance(config.command, str):
-        data["commands"] = [_entry(command, run, config.capture) for command, run in zip(commands, runs, strict=False)]
+        data["commands"] = [_entry(command, run) for command, run in zip(commands, runs, strict=False)]
     if form.has_return_code:
         data["duration_ms"] = sum(run.duration_ms for run in runs)
-    notes = [note for run in runs for note in run.notes] if config.capture else []
+    notes = [note for run in runs for note in run.notes]
     return {**data, "notes": notes} if notes else data
 
 
 def _result(runs: list[process.Finished], data: dict[str, JsonValue], *, timeout_s: float | None) -> ToolResult:
     last = runs[-1]
-    error: ToolFailure | None = None
-    status = ToolStatus.SUCCESS
+    output: dict[str, Any] = {name: data[name] for name in ("stdout", "stderr")}
+    output.update(exit_code=last.exit_code, duration_ms=sum(run.duration_ms for run in runs))
     if last.timed_out:
-        timed_out = ToolResult.timed_out(timeout_s or 0.0)
-        status, error = timed_out.status, timed_out.error
-    elif last.exit_code != 0:
-        status, error = ToolStatus.ERROR, _failure(last)
-    return ToolResult(
-        status=status,
-        data=data,
-        error=error,
-        stdout=data["stdout"],
-        stderr=data["stderr"],
-        exit_code=last.exit_code,
-        duration_ms=sum(run.duration_ms for run in runs),
-    )
+        return ToolResult.timed_out(timeout_s or 0.0, data=data, **output)
+    if last.exit_code == 0:
+        return ToolResult.success(data, **output)
+    return ToolResult(ToolStatus.ERROR, data, _failure(last), **output)
 
 
 def _failure(run: process.Finished) -> ToolFailure:
@@ -204,11 +197,11 @@ def _failure(run: process.Finished) -> ToolFailure:
     return ToolFailure(text, kind="process", code=str(exit_code))
 
 
-def _entry(command: str, run: process.Finished, captured: bool) -> dict[str, JsonValue]:
+def _entry(command: str, run: process.Finished) -> dict[str, JsonValue]:
     return {
         "cmd_preview": excerpt(command, _PREVIEW),
         "returncode": run.exit_code,
-        "stdout": run.stdout if captured else "",
-        "stderr": run.stderr if captured else "",
+        "stdout": run.stdout,
+        "stderr": run.stderr,
         "duration_ms": run.duration_ms,
     }
