@@ -184,7 +184,7 @@ async def test_kernel_without_landlock_is_named_at_the_start(
     settings: Settings, place: Path, version: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(no attack) 0: before 5.13, or not permitted; 1: before 5.19. There SQL is looked at as it is written."""
-    monkeypatch.setattr(landlock, "_version", lambda: version)
+    monkeypatch.setattr(landlock, "landlock_version", lambda: version)
     monkeypatch.setattr(landlock, "is_there", landlock.is_there.__wrapped__)
     with capture_logs() as lines:
         tool_rules.log_what_is_not_confined(settings)

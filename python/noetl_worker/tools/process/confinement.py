@@ -86,18 +86,6 @@ class Confinement:
 UNCONFINED = Confinement()
 
 
-class Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class Sets(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
-
-
-class Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
-
-
 def missing(children: str = CHILDREN) -> list[str]:
     """What `basic` cannot do on this system, to be logged once at the start. `children`: of a thread, in /proc."""
     lacking = []
@@ -110,14 +98,19 @@ def missing(children: str = CHILDREN) -> list[str]:
     return lacking
 
 
+def landlock_version() -> int:
+    """Below 1: this system has none, or does not permit it."""
+    return 0 if libc is None else int(libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
+
+
 def has_domains() -> bool:
     """Whether commands reach into nothing of processes outside, also of those that have not hidden their memory yet."""
-    return libc is not None and libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1) >= SCOPES_SINCE
+    return landlock_version() >= SCOPES_SINCE
 
 
 def hide_memory(is_hidden: bool = True) -> None:
     """From other processes of this user, with environment and descriptors. A program that is started is not hidden."""
-    _prctl(PR_SET_DUMPABLE, 0 if is_hidden else 1)
+    prctl(PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
 def enter(confinement: Confinement) -> None:
@@ -126,7 +119,7 @@ def enter(confinement: Confinement) -> None:
         return
     if libc is not None:
         _keep_descendants()
-        _prctl(PR_SET_NO_NEW_PRIVS, 1)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
         _drop_capabilities()
         hide_memory()
         if _can_filter_calls():
@@ -139,15 +132,13 @@ def _can_filter_calls() -> bool:
     return _set_filter(None) == errno.EFAULT
 
 
-def _set_filter(program: Program | None) -> int:
-    """The number of the error; 0: it is set."""
+def _set_filter(program: bytes | None) -> int:
+    """`program`: a `struct sock_fprog`. The number of the error; 0: it is set."""
     assert libc is not None
-    machine = _machine()
-    address = ctypes.byref(program) if program else None
-    arguments = SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, address
-    if machine in SECCOMP and libc.syscall(SECCOMP[machine], *arguments) == 0:
-        return 0
-    return ctypes.get_errno() if machine in SECCOMP else errno.ENOSYS
+    if (number := SECCOMP.get(_machine())) is None:
+        return errno.ENOSYS
+    is_refused = libc.syscall(number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, program) != 0
+    return ctypes.get_errno() if is_refused else 0
 
 
 def _machine() -> str:
@@ -173,13 +164,13 @@ def _filter_calls() -> None:
         of_one += [(end, 0, 0, allow), (end, 0, 0, refuse)]
         steps += [(load, 0, 0, kind), (is_equal, 0, len(of_one), of_kind), *of_one]
     steps.append((end, 0, 0, allow))
-    text = b"".join(struct.pack("=HBBI", *step) for step in steps)
-    _checked(-_set_filter(Program(len(steps), text)), "seccomp")
+    text = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    _checked(-_set_filter(struct.pack("@HP", len(steps), ctypes.addressof(text))), "seccomp")
 
 
 def go_on_at_the_parents_end() -> None:
     """A command may have stopped this process: it has to read that the worker is gone, and end what is below it."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+    prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def begin_supervisor() -> None:
@@ -230,7 +221,7 @@ class OomScore:
 def _keep_descendants() -> None:
     """What a command leaves behind becomes our child."""
     if _can_keep_descendants():
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _can_keep_descendants(children: str = CHILDREN) -> bool:
@@ -252,16 +243,10 @@ def kill_children(kept: Collection[int]) -> bool:
 
 def _children() -> list[int]:
     try:
-        file = os.open(CHILDREN.format(os.getpid()), os.O_RDONLY)
+        with open(CHILDREN.format(os.getpid()), "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            return [int(pid) for pid in file.read().split()]
     except OSError:  # logged at the start
         return []
-    try:
-        text = b""
-        while chunk := os.read(file, 65_536):
-            text += chunk
-        return [int(pid) for pid in text.split()]
-    finally:
-        os.close(file)
 
 
 def limit_memory(limit: int) -> None:
@@ -297,22 +282,22 @@ def _limit(confinement: Confinement) -> None:
 
 
 def _drop_capabilities() -> None:
-    """From all five sets. Without CAP_SETPCAP the bounding set stays, and gives nothing: see no_new_privs."""
+    """From all five sets (the ambient one follows the inheritable one). Without CAP_SETPCAP the bounding set stays, and
+    gives nothing: see no_new_privs."""
     assert libc is not None
     for capability in DROPPED:
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-    header, sets = Header(CAPABILITY_VERSION_3, 0), (Sets * 2)()
-    _checked(libc.capget(ctypes.byref(header), ctypes.byref(sets)), "capget")
+    header, sets = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    _checked(libc.capget(header, sets), "capget")
     for capability in DROPPED:
-        kept = ~(1 << capability % 32)
-        capabilities = sets[capability // 32]
-        capabilities.effective &= kept
-        capabilities.permitted &= kept
-        capabilities.inheritable &= kept  # and with it the ambient one
-    _checked(libc.capset(ctypes.byref(header), ctypes.byref(sets)), "capset")
+        word, bit = divmod(capability, 32)
+        for place in range(3 * word, 3 * word + 3):  # effective, permitted, inheritable
+            sets[place] &= ~(1 << bit)
+    _checked(libc.capset(header, sets), "capset")
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Raises OSError: it is refused."""
     if libc is not None:
         _checked(libc.prctl(option, value, 0, 0, 0), f"prctl({option}, {value})")
 

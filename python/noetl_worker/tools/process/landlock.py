@@ -12,16 +12,20 @@ import functools
 import os
 import stat
 import struct
-import sys
 from contextlib import suppress
 from typing import Final
 
-_CREATE_RULESET: Final = 444
+from noetl_worker.tools.process.confinement import (
+    CREATE_RULESET,
+    PR_SET_NO_NEW_PRIVS,
+    RESTRICT_SELF,
+    landlock_version,
+    libc,
+    prctl,
+)
+
 _ADD_RULE: Final = 445
-_RESTRICT_SELF: Final = 446
-_VERSION: Final = 1
 _PATH_BENEATH: Final = 1
-_PR_SET_NO_NEW_PRIVS: Final = 38
 _LEAST_VERSION: Final = 2
 """Version 1 has no right to rename from one directory into another."""
 _TRUNCATE: Final = 1 << 14
@@ -43,7 +47,7 @@ _USED_ALL_THE_SAME: Final = ("/dev/null", "/dev/shm")
 @functools.cache
 def is_there() -> bool:
     """Whether this system has a Landlock that is recent enough and permitted."""
-    return _version() >= _LEAST_VERSION
+    return landlock_version() >= _LEAST_VERSION
 
 
 def missing() -> list[str]:
@@ -65,26 +69,15 @@ def restrict_thread(hidden: tuple[str, ...] = ()) -> None:
     if not is_there():
         return
     ruleset = _ruleset(hidden)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "no_new_privs is refused")
-    _call(_RESTRICT_SELF, ruleset, 0)
-
-
-def _version() -> int:
-    if sys.platform != "linux":
-        return 0
-    try:
-        return _call(_CREATE_RULESET, None, 0, _VERSION)
-    except OSError:  # not built in, switched off, or not permitted
-        return 0
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _call(RESTRICT_SELF, ruleset, 0)
 
 
 @functools.cache
 def _ruleset(hidden: tuple[str, ...]) -> int:
     """The descriptor of the rules, for all threads of this process."""
-    handled = _ALL_OF_2 | (_TRUNCATE if _version() >= 3 else 0)
-    ruleset = _call(_CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
+    handled = _ALL_OF_2 | (_TRUNCATE if landlock_version() >= 3 else 0)
+    ruleset = _call(CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
     _allow_beside(ruleset, "/", (*_KERNEL, *hidden), handled)
     for path in _READ_ALL_THE_SAME:
         _allow(ruleset, path, handled & (_READ | _READ_DIRECTORY), is_kept=True)
@@ -120,14 +113,10 @@ def _allow(ruleset: int, path: str, rights: int, *, is_kept: bool = False) -> No
             os.close(descriptor)
 
 
-def _call(number: int, *arguments: int | bytes | None) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    found: int = libc.syscall(ctypes.c_long(number), *map(_argument, arguments))
+def _call(number: int, *arguments: int | bytes) -> int:
+    assert libc is not None
+    found: int = libc.syscall(number, *(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments))
     if found < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"Landlock: {os.strerror(error)}")
     return found
-
-
-def _argument(given: int | bytes | None) -> object:
-    return ctypes.c_long(given) if isinstance(given, int) else given
