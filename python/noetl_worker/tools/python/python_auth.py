@@ -54,19 +54,25 @@ class Granted:
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    """Variable -> content of a file that it is to name, which is in no directory."""
+    """Variable -> content of a file that it is to name."""
     data: dict[str, JsonValue] = field(default_factory=dict)
 
+    def write_files(self, directory: str) -> None:
+        """Into a directory that outlives the code, readable by nobody else."""
+        for number, (variable, content) in enumerate(self.files.items()):
+            path = Path(directory, f"google-{number}.json")
+            path.touch(mode=0o600, exist_ok=False)
+            path.write_text(content, encoding="utf-8")
+            self.env[variable] = str(path)
+        self.files.clear()
 
-async def granted(
-    auth: str | Mapping[str, Any] | None, context: ToolContext, directory: str, *, by_descriptor: bool
-) -> Granted:
+
+async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *, by_descriptor: bool) -> Granted:
     """Resolve `auth`.
 
     Args:
         auth: an alias; {"key": alias, "service": "gcs"}; or name -> one of these.
-        directory: where a key file is written, readable by nobody else; it has to outlive the code.
-        by_descriptor: what a program can read from a file is in `files`, not in `env` or the directory.
+        by_descriptor: what a program can read from a file is in `files`, not in `env`.
 
     Raises:
         CredentialError: an alias that cannot be resolved.
@@ -78,8 +84,14 @@ async def granted(
         own = {key: value for key, value in entry.items() if key != "service"}
         data = dict(await context.secrets.credential(alias)) if alias else own
         grant.data[name] = data
-        service = service or str(data.get("type") or "")
-        _grant(grant, service, data, name, None if by_descriptor else directory)
+        words = (service or str(data.get("type") or "")).lower()
+        table = next((table for kinds, table in _TABLES if any(kind in words for kind in kinds)), None)
+        if table is not None:
+            grant.env.update(_from_table(table, data))
+        elif any(kind in words for kind in _GOOGLE):
+            _grant_google(grant, data, name)
+    if by_descriptor and "PGPASSWORD" in grant.env:
+        grant.files["PGPASSFILE"] = _password_file(grant.env.pop("PGPASSWORD"))
     return grant
 
 
@@ -119,18 +131,6 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     )
 
 
-def _grant(granted: Granted, service: str, data: Mapping[str, JsonValue], name: str, directory: str | None) -> None:
-    words = service.lower()
-    for kinds, table in _TABLES:
-        if any(kind in words for kind in kinds):
-            granted.env.update(_from_table(table, data))
-            if directory is None and "PGPASSWORD" in granted.env:
-                granted.files["PGPASSFILE"] = _password_file(granted.env.pop("PGPASSWORD"))
-            return
-    if any(kind in words for kind in _GOOGLE):
-        _grant_google(granted, data, name, directory)
-
-
 def _password_file(password: str) -> str:
     """As libpq reads it, for any server: the variables beside it say which."""
     if "\n" in password or "\r" in password:
@@ -148,20 +148,14 @@ def _from_table(table: Mapping[str, tuple[str, ...]], data: Mapping[str, JsonVal
     return {variable: str(value) for variable, value in found.items() if value is not None}
 
 
-def _grant_google(granted: Granted, data: Mapping[str, JsonValue], name: str, directory: str | None) -> None:
+def _grant_google(granted: Granted, data: Mapping[str, JsonValue], name: str) -> None:
     account: Any = data.get("service_account_json") or data
     if isinstance(account, str):
         try:
             account = loads(account)
         except DocumentError as error:
             raise ConfigurationError(f"python: auth: {name!r}: 'service_account_json' is not JSON") from error
-    if directory is None:
-        granted.files["GOOGLE_APPLICATION_CREDENTIALS"] = dumps(account).decode()
-    else:
-        path = Path(directory) / f"google-{len(list(Path(directory).iterdir()))}.json"
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_bytes(dumps(account))
-        granted.env["GOOGLE_APPLICATION_CREDENTIALS"] = str(path)
+    granted.files["GOOGLE_APPLICATION_CREDENTIALS"] = dumps(account).decode()
     project = account.get("project_id") if isinstance(account, Mapping) else None
     if project:
         granted.env["GOOGLE_CLOUD_PROJECT"] = str(project)

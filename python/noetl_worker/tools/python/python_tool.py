@@ -126,24 +126,23 @@ class PythonTool:
     ) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._environment = process.base_environment()
+        if inherited := os.environ.get("PYTHONPATH"):  # where operators put the modules of their playbooks
+            self._environment["PYTHONPATH"] = inherited
         self._is_confined = confinement.is_on
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.code(context, script=config.script, code_b64=config.code_b64, code=config.code)
-        sys_path, interpreter = _deps(config, is_confined=self._is_confined)
+        interpreter = _interpreter(config, is_confined=self._is_confined)
         async with AsyncExitStack() as directories:
-            rights = Granted()
-            if config.auth is not None:
-                keys = await directories.enter_async_context(self._runner.scratch.directory())
-                rights = await granted(config.auth, context, keys, by_descriptor=self._by_descriptor)
+            rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
+            if rights.files and not self._by_descriptor:
+                rights.write_files(await directories.enter_async_context(self._runner.scratch.directory()))
             scratch = await directories.enter_async_context(self._runner.scratch.directory())
-            request = _request(config, context, code, scratch, rights, self._environment)
-            request["sys_path"] = list(sys_path)
             try:
                 run = await self._runner.run(
-                    request,
+                    self._request(config, context, code, scratch, rights),
                     interpreter=interpreter,
                     timeout_s=context.timeout_s,
                     max_output_bytes=config.max_output_bytes,
@@ -157,33 +156,28 @@ class PythonTool:
         await self._runner.aclose()
         await self._sources.aclose()
 
-
-def _request(
-    config: PythonConfig,
-    context: ToolContext,
-    code: str,
-    scratch: str,
-    rights: Granted,
-    environment: Mapping[str, str],
-) -> dict[str, JsonValue]:
-    own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
-    env = {**environment, "TMPDIR": scratch, **_python_path(own), **rights.env, **own}
-    return {
-        "code": code,
-        "input": {**context.values.input, **config.input},
-        "libs": _libs(config.libs),
-        "execution_id": str(context.command.execution_id),
-        "step": context.command.step,
-        "env": dict(env),
-        "cwd": process.directory("python", config.cwd) or scratch,
-        "auth": rights.data,
-        "secret_files": {name: text for name, text in rights.files.items() if name not in own},
-        "main_first": context.command.form.main_first,
-        "reads_input_again": context.command.form.reads_input_again,
-        "memory_mb": config.memory_mb,
-        # A plane's render context can be megabytes: it travels only to code that can look at it.
-        "variables": dict(context.values.variables) if _READS_CONTEXT.search(code) else {},
-    }
+    def _request(
+        self, config: PythonConfig, context: ToolContext, code: str, scratch: str, rights: Granted
+    ) -> dict[str, JsonValue]:
+        own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
+        sys_path = (config.deps or {}).get("sys_path") or []
+        return {
+            "code": code,
+            "input": {**context.values.input, **config.input},
+            "libs": _libs(config.libs),
+            "execution_id": str(context.command.execution_id),
+            "step": context.command.step,
+            "env": {**self._environment, "TMPDIR": scratch, **rights.env, **own},
+            "cwd": process.directory("python", config.cwd) or scratch,
+            "sys_path": [sys_path] if isinstance(sys_path, str) else [str(entry) for entry in sys_path],
+            "auth": rights.data,
+            "secret_files": {name: text for name, text in rights.files.items() if name not in own},
+            "main_first": context.command.form.main_first,
+            "reads_input_again": context.command.form.reads_input_again,
+            "memory_mb": config.memory_mb,
+            # A plane's render context can be megabytes: it travels only to code that can look at it.
+            "variables": dict(context.values.variables) if _READS_CONTEXT.search(code) else {},
+        }
 
 
 def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
@@ -199,23 +193,13 @@ def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
     return named
 
 
-def _deps(config: PythonConfig, *, is_confined: bool) -> tuple[list[str], str]:
-    """(directories to import from, the interpreter)."""
-    deps = config.deps or {}
-    given = deps.get("sys_path") or []
-    sys_path = [given] if isinstance(given, str) else [str(entry) for entry in given]
-    interpreter = config.python
-    if deps.get("venv_path") and not interpreter:
-        interpreter = str(Path(str(deps["venv_path"])) / "bin" / "python")
+def _interpreter(config: PythonConfig, *, is_confined: bool) -> str:
+    interpreter, environment = config.python, (config.deps or {}).get("venv_path")
+    if environment and not interpreter:
+        interpreter = str(Path(str(environment), "bin", "python"))
         if not os.access(interpreter, os.X_OK):
-            raise ConfigurationError(f"python: deps: {deps['venv_path']!r} is no virtual environment of this worker")
-    return sys_path, allowed(interpreter, is_confined=is_confined) if interpreter else sys.executable
-
-
-def _python_path(env: Mapping[str, str]) -> dict[str, str]:
-    """The worker's own PYTHONPATH, where operators put the modules of their playbooks."""
-    inherited = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": inherited} if inherited and "PYTHONPATH" not in env else {}
+            raise ConfigurationError(f"python: deps: {environment!r} is no virtual environment of this worker")
+    return allowed(interpreter, is_confined=is_confined) if interpreter else sys.executable
 
 
 def _result(run: process.Finished, config: PythonConfig, context: ToolContext) -> ToolResult:
