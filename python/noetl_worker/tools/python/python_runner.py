@@ -200,20 +200,17 @@ class _Fork:
         self._template = template
 
     def start(self, control: int) -> None:
-        self._child = self._template.fork(os.dup(control))
+        self._number = self._template.fork(os.dup(control))
 
     def end(self, seconds: float) -> None:
         if not self._template.is_dead:  # else it notices by its control socket
-            self._child.signal(signal.SIGKILL)
+            self._template.send(REQUEST.pack(b"K", self._number, signal.SIGKILL))
 
 
 class _Child:
     """One forked command, as a `process.Group`."""
 
-    def __init__(
-        self, template: _Template, number: int, request: Request | None = None, answer: PythonAnswer | None = None
-    ) -> None:
-        self.is_supervisor = request is None
+    def __init__(self, template: _Template, number: int, request: Request, answer: PythonAnswer) -> None:
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """With its exit code; None: its template was gone before it had ended."""
         self._template = template
@@ -225,12 +222,11 @@ class _Child:
         """Its template is gone: it has nobody to stop it but us."""
         if self.exited.done():
             return
-        if self._request is not None and self._answer is not None:
-            self._request.end()
-            self._answer.read_what_is_there()
-            if self._answer.process:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._answer.process, signal.SIGKILL)
+        self._request.end()
+        self._answer.read_what_is_there()
+        if self._answer.process:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._answer.process, signal.SIGKILL)
         self.exited.set_result(None)
 
     def signal(self, number: int) -> None:
@@ -249,6 +245,8 @@ class _Template:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._children: dict[int, _Child] = {}
+        self._forks: set[int] = set()
+        """Supervisors that are not there yet; what they do from then on, they report by themselves."""
         self._unsent: list[tuple[bytes, list[int]]] = []
         self._received = bytearray()
         self._has_answered = False
@@ -267,13 +265,13 @@ class _Template:
         self._control.setblocking(False)
         self._loop.add_reader(self._control.fileno(), self._read)
 
-    def fork(self, control: int) -> _Child:
-        """A supervisor that serves `control`; the descriptor is ours no more."""
+    def fork(self, control: int) -> int:
+        """The number of a supervisor that serves `control`; the descriptor is ours no more."""
         number = next(self._numbers)
-        child = self._children[number] = _Child(self, number)
+        self._forks.add(number)
         self.send(REQUEST.pack(b"S", number, 0), [control])
         self._expect_answer()
-        return child
+        return number
 
     async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> process.Finished:
         started = time.monotonic()
@@ -348,12 +346,9 @@ class _Template:
         self._received += data
         complete = len(self._received) // ANSWER.size * ANSWER.size
         for _, number, value in ANSWER.iter_unpack(bytes(self._received[:complete])):
+            self._forks.discard(number)
             child = self._children.get(number)
-            if child is None or child.exited.done():
-                continue
-            if child.is_supervisor:  # what it does from here on, it reports by itself
-                del self._children[number]
-            else:
+            if child is not None and not child.exited.done():
                 child.exited.set_result(value)
         del self._received[:complete]
 
@@ -371,7 +366,7 @@ class _Template:
         self._check = None
         now = self._loop.time()
         self._read()  # what came while the loop was busy is an answer too
-        if self.is_dead or not self._children:
+        if self.is_dead or not (self._children or self._forks):
             self._asked_at = None
             return
         if self._asked_at is None or now - due >= self._answer_s:  # held up: the template perhaps with this process
