@@ -17,7 +17,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
 from noetl_worker.json_text import loads
 from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.artifact.file_roots import open_regular
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data
@@ -244,21 +244,17 @@ async def _project(auth: str | Mapping[str, Any] | None, context: ToolContext) -
 
 def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
     try:
-        answer: JsonValue = loads(body)
+        fields = fields_of(loads(body))
     except DocumentError:
-        answer = None
-    fields = answer if isinstance(answer, Mapping) else {}
+        fields = {}
     if not 200 <= status < 300:
-        error = fields.get("error")
-        message = error.get("message") if isinstance(error, Mapping) else None
+        message = fields_of(fields.get("error")).get("message")
         kind, retryable = kind_of(status)
         text = f"Google's Secret Manager does not give {path}: HTTP {status}{f' ({message})' if message else ''}"
-        if kind == "auth":
-            raise CredentialError(text, retryable=retryable, code=str(status))
-        raise ToolError(text, kind=kind, retryable=retryable, code=str(status))
-    payload = fields.get("payload")
+        of_kind = CredentialError if kind == "auth" else ToolError
+        raise of_kind(text, kind=kind, retryable=retryable, code=str(status))
     try:
-        content = base64.b64decode(payload["data"] if isinstance(payload, Mapping) else "!", validate=True)
+        content = base64.b64decode(fields_of(fields.get("payload"))["data"], validate=True)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise ToolError(f"Google's Secret Manager gives no data for {path}", kind="parse") from error
     return content, str(fields.get("name") or path).rpartition("/")[2]

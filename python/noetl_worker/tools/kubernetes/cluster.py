@@ -187,12 +187,8 @@ class Cluster:
         return None if problem is None else str(problem)
 
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, Any]:
-        content = await self._send(method, path, body, _MAX_ANSWER)
-        try:
-            answer = loads(content)
-        except DocumentError:
-            answer = None
-        if not isinstance(answer, Mapping):
+        answer = _parsed(await self._send(method, path, body, _MAX_ANSWER))
+        if answer is None:
             raise ToolError(f"the Kubernetes API answers {method} {path} with no JSON object", kind="parse")
         return answer
 
@@ -215,15 +211,17 @@ class Cluster:
             raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
         if not response.is_success:
             status = response.status_code
-            message = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}{_reason(got)}"
+            message = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}"
+            if reason := (_parsed(got) or {}).get("message"):  # of a Kubernetes Status object
+                message += f" ({reason})"
             raise ClusterRefusal(message, status=status)
         return got
 
 
-def _reason(body: bytes) -> str:
-    """The message of a Kubernetes Status object."""
+def _parsed(body: bytes) -> Mapping[str, Any] | None:
+    """The JSON object in it; None: it is something else."""
     try:
         answer = loads(body)
     except DocumentError:
-        return ""
-    return f" ({answer['message']})" if isinstance(answer, Mapping) and answer.get("message") else ""
+        return None
+    return answer if isinstance(answer, Mapping) else None

@@ -143,9 +143,12 @@ class McpTool:
         endpoint = endpoint.copy_merge_params(dict(permit.params)) if permit.params else endpoint
         about: dict[str, JsonValue] = {"server": server, "endpoint": shown(endpoint), "method": config.method}
         timeout_s = time_left(config.timeout or _default_timeout_s(), context) or DEFAULT_TIMEOUT_S
-        speak = self._health if config.method == "health" else self._converse
+        if config.method == "health":
+            call = self._health(endpoint, headers, about)
+        else:
+            call = self._converse(config, context, endpoint, headers, about)
         try:
-            return await asyncio.wait_for(speak(config, context, endpoint, headers, about), timeout_s)
+            return await asyncio.wait_for(call, timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(timeout_s, data={"status": "error", **about})
 
@@ -181,14 +184,7 @@ class McpTool:
                 await _closed(session, context)
         return _result(result, {**about, "initialize": greeting})
 
-    async def _health(
-        self,
-        config: McpConfig,
-        context: ToolContext,
-        endpoint: httpx.URL,
-        headers: Mapping[str, str],
-        about: dict[str, JsonValue],
-    ) -> ToolResult:
+    async def _health(self, endpoint: httpx.URL, headers: Mapping[str, str], about: dict[str, JsonValue]) -> ToolResult:
         path = endpoint.path.rstrip("/")
         last = path[path.rfind("/") :] if path else ""
         url = endpoint.copy_with(path=f"{path.removesuffix(last) if last in _HEALTH_PATHS else path}/healthz")

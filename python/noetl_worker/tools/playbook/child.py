@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.spellings import STEP_OF_TASKS
-from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.models.wire import JsonValue, context_of, fields_of
 from noetl_worker.tools.contract import ToolContext
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -138,7 +138,7 @@ def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str
 
 def _wrapped(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     """`result.context.result`: the event's wrapper around the tool's result (recorded: rust-control-plane)."""
-    return fields_of(fields_of(fields_of(call.get("result")).get("context")).get("result"))
+    return fields_of(context_of(call).get("result"))
 
 
 def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
