@@ -41,9 +41,11 @@ def reference_pages(tools: Iterable[Tool[Any]]) -> dict[str, str]:
     described = [(describe_kind(tool), guide_of(tool)) for tool in tools]
     index = (importlib.resources.files("noetl_worker.tools.docs") / _INDEX).read_text(encoding="utf-8")
     parts = {
-        "contents": _contents(kind for kind, _ in described),
-        "error_kinds": _error_kinds(),
-        "worker_fields": _worker_fields(),
+        "contents": "\n".join(_entry(kind) for kind, _ in described),
+        "error_kinds": "\n".join(
+            f"| `{name}` | {one.meaning} | {one.retryable} |" for name, one in ERROR_KINDS.items()
+        ),
+        "worker_fields": _filled(f"  {', '.join(f'`{name}`' for name in WORKER_FIELDS)}."),
         "elsewhere": "\n".join(_item(f"`{kind}`: {instead}") for kind, instead in INSTEAD.items()),
     }
     for name, text in parts.items():
@@ -60,20 +62,9 @@ def default_text(field: FieldDescription) -> str:
     return json.dumps(field.default, default=str)
 
 
-def _contents(described: Iterable[KindDescription]) -> str:
-    items = []
-    for kind in described:
-        names = ", ".join([f"[`{kind.kind}`]({kind.kind}.md)", *(f"`{alias}`" for alias in kind.aliases)])
-        items.append(_item(f"{names}: {kind.summary}"))
-    return "\n".join(items)
-
-
-def _error_kinds() -> str:
-    return "\n".join(f"| `{name}` | {kind.meaning} | {kind.retryable} |" for name, kind in ERROR_KINDS.items())
-
-
-def _worker_fields() -> str:
-    return _filled(f"  {', '.join(f'`{name}`' for name in WORKER_FIELDS)}.")
+def _entry(kind: KindDescription) -> str:
+    names = ", ".join([f"[`{kind.kind}`]({kind.kind}.md)", *(f"`{alias}`" for alias in kind.aliases)])
+    return _item(f"{names}: {kind.summary}")
 
 
 def _page(kind: KindDescription, guide: Guide) -> str:
@@ -82,22 +73,15 @@ def _page(kind: KindDescription, guide: Guide) -> str:
         parts.append("Also: " + ", ".join(f"`{alias}`" for alias in kind.aliases) + ".")
     if guide.example:
         parts.append(f"```yaml\n{guide.example}\n```")
-    parts.append(_fields(kind.fields) if kind.fields else "")
-    result = guide.result or kind.result
-    if result:
-        parts.append(f"## Result\n\n{result}")
-    if guide.errors:
-        listed = "\n".join(_item(f"`{name}`: {when}") for name, when in guide.errors.items())
-        parts.append(f"## Failures\n\n{listed}")
-    if guide.traps:
-        parts.append(f"## Worth knowing\n\n{guide.traps}")
+    sections = {
+        "Fields": "\n".join(map(_field, kind.fields)),  # a list: in a terminal a table with sentences is too wide
+        "Result": guide.result or kind.result,
+        "Failures": "\n".join(_item(f"`{name}`: {when}") for name, when in guide.errors.items()),
+        "Worth knowing": guide.traps,
+    }
+    parts += [f"## {title}\n\n{text}" for title, text in sections.items() if text]
     parts.append("What every kind shares: [Tools](README.md).")
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _fields(fields: Iterable[FieldDescription]) -> str:
-    """A list: in a terminal a table with sentences and types in it is too wide."""
-    return "\n".join(["## Fields", "", *map(_field, fields)])
 
 
 def _field(field: FieldDescription) -> str:

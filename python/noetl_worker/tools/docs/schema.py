@@ -24,41 +24,29 @@ _WORDS: Final = "|".join(
     "".join(f"[{letter.upper()}{letter}]" for letter in word) for word in ("true", "false", "yes", "no", "on", "off")
 )
 """In any case: the regular expressions of JSON Schema have no flag for it."""
+
+
+def _or_text(schemas: list[dict[str, Any]], pattern: str, description: str) -> dict[str, Any]:
+    """What it is, or a text that says it or gives it."""
+    text = {"type": "string", "pattern": rf"^\s*{pattern}\s*$|{_TEMPLATE}"}
+    return {"anyOf": [*schemas, text], "description": description}
+
+
 _DEFINITIONS: Final[Mapping[str, Any]] = {
     "template": {"type": "string", "pattern": _TEMPLATE, "description": "A template that gives the value."},
     "text": {"type": ["string", "number", "boolean"]},
-    "integer": {
-        "anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^\s*[-+]?[0-9]+\s*$|" + _TEMPLATE}],
-        "description": "A whole number, or a template that gives one.",
-    },
-    "number": {
-        "anyOf": [
-            {"type": "number"},
-            {"type": "string", "pattern": r"^\s*[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*$|" + _TEMPLATE},
-        ],
-        "description": "A number, or a template that gives one.",
-    },
-    "boolean": {
-        "anyOf": [
-            {"type": "boolean"},
-            {"enum": [0, 1]},
-            {
-                "type": "string",
-                "pattern": rf"^\s*({_WORDS}|[01])\s*$|{_TEMPLATE}",
-            },
-        ],
-        "description": "true or false, or a template that gives it.",
-    },
-    "time": {
-        "anyOf": [
-            {"type": "number", "exclusiveMinimum": 0},
-            {
-                "type": "string",
-                "pattern": r"^\s*[0-9]*\.?[0-9]+\s*(ms|s|sec|secs|m|min|mins|h)?\s*$|" + _TEMPLATE,
-            },
-        ],
-        "description": "Seconds, or a text like 500ms, 30s, 2m, 1h.",
-    },
+    "integer": _or_text([{"type": "integer"}], "[-+]?[0-9]+", "A whole number, or a template that gives one."),
+    "number": _or_text(
+        [{"type": "number"}], r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", "A number, or a template that gives one."
+    ),
+    "boolean": _or_text(
+        [{"type": "boolean"}, {"enum": [0, 1]}], f"({_WORDS}|[01])", "true or false, or a template that gives it."
+    ),
+    "time": _or_text(
+        [{"type": "number", "exclusiveMinimum": 0}],
+        r"[0-9]*\.?[0-9]+\s*(ms|s|sec|secs|m|min|mins|h)?",
+        "Seconds, or a text like 500ms, 30s, 2m, 1h.",
+    ),
 }
 _SCALARS: Final[Mapping[str, str]] = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
 _NONE: Final[Mapping[str, Any]] = {}
