@@ -109,11 +109,10 @@ def _text_of(answer: httpx.Response | None) -> str:
 
 
 def _own(supervisor: Supervisor) -> str:
-    running = sum(worker.running is not None for worker in supervisor.workers)
     restarts = sum(max(0, worker.starts - 1) for worker in supervisor.workers)
     return (
         "# HELP noetl_worker_processes Workers of this supervisor that run\n"
-        f"# TYPE noetl_worker_processes gauge\nnoetl_worker_processes {running}\n"
+        f"# TYPE noetl_worker_processes gauge\nnoetl_worker_processes {supervisor.running}\n"
         "# HELP noetl_worker_process_restarts_total Workers that died and were started again\n"
         f"# TYPE noetl_worker_process_restarts_total counter\nnoetl_worker_process_restarts_total {restarts}\n"
     )

@@ -100,7 +100,7 @@ class Supervisor:
         """Pass the signal on: the first drains, the second cancels, the third ends at once."""
         self._stops += 1
         self._stopping.set()
-        log.info("stop_requested", signals=self._stops, processes=self._running())
+        log.info("stop_requested", signals=self._stops, processes=self.running)
         for worker in self.workers:
             self._signal(worker)
 
@@ -158,7 +158,7 @@ class Supervisor:
         except OSError as error:  # no process, no memory or no descriptor is to be had now
             log.error("process_not_started", process=worker.number, error=str(error))
             return os.EX_OSERR
-        with channel or contextlib.nullcontext():
+        with channel:
             giving = asyncio.ensure_future(_give(channel, variables))
             for _ in range(self._stops):  # they came while it was started
                 self._signal(worker)
@@ -196,30 +196,28 @@ class Supervisor:
 
     async def _start(
         self, worker: WorkerProcess, variables: Mapping[str, str]
-    ) -> tuple[asyncio.subprocess.Process, socket.socket | None]:
-        """The process, and where it asks for its variables; None: it has them in its environment block."""
+    ) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """The process, and where it asks for its variables, if it has not all of them in its environment block."""
         worker.starts += 1
-        probes = [] if worker.probes is None else [worker.probes.fileno()]
-        if self._settings.isolation == "off" or sys.platform != "linux":
-            return await self._process(variables, probes), None
+        block, descriptors = variables, [] if worker.probes is None else [worker.probes.fileno()]
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
-        block = {**sealed_environment.kept(variables), sealed_environment.VARIABLE: str(theirs.fileno())}
+        if self._settings.isolation != "off" and sys.platform == "linux":
+            block = {**sealed_environment.kept(variables), sealed_environment.VARIABLE: str(theirs.fileno())}
+            descriptors.append(theirs.fileno())
         with theirs:
             try:
-                return await self._process(block, [*probes, theirs.fileno()]), mine
+                process = await asyncio.create_subprocess_exec(
+                    *self._worker,
+                    env=block,
+                    pass_fds=tuple(descriptors),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,
+                )
             except BaseException:
                 mine.close()
                 raise
-
-    async def _process(self, block: Mapping[str, str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *self._worker,
-            env=block,
-            pass_fds=tuple(descriptors),
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        return process, mine
 
     @staticmethod
     def _signal(worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> None:
@@ -230,14 +228,14 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.running.pid, number)
 
-    def _running(self) -> int:
+    @property
+    def running(self) -> int:
+        """How many of the workers run."""
         return sum(worker.running is not None for worker in self.workers)
 
 
-async def _give(channel: socket.socket | None, variables: Mapping[str, str]) -> None:
-    """To a worker that has hidden its memory; it may end before it says so."""
-    if channel is None:
-        return
+async def _give(channel: socket.socket, variables: Mapping[str, str]) -> None:
+    """To a worker that has hidden its memory, if it asks; it may end before it does so."""
     loop = asyncio.get_running_loop()
     with channel, contextlib.suppress(ConnectionError):
         if await loop.sock_recv(channel, 1):

@@ -360,13 +360,12 @@ class SequenceProgress:
         if self.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are reported, printed or not
             output.update(stdout=last.stdout or "", stderr=last.stderr or "")
         if self.end == "timeout":
-            timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0)
-            return ToolResult(status=timed_out.status, data=self.data(timed_out.error), error=timed_out.error, **output)
-        if self.error is not None:
-            if last.status is ToolStatus.SUCCESS:
-                output["exit_code"] = self.exit_code
-            return ToolResult(status=ToolStatus.ERROR, data=self.data(self.error), error=self.error, **output)
-        return ToolResult.success(self.data(None), **output)
+            timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0, **output)
+            return dataclasses.replace(timed_out, data=self.data(timed_out.error))
+        if self.error is not None and last.status is ToolStatus.SUCCESS:
+            output["exit_code"] = self.exit_code
+        status = ToolStatus.SUCCESS if self.error is None else ToolStatus.ERROR
+        return ToolResult(status, self.data(self.error), self.error, **output)
 
     def data(self, error: ToolFailure | None) -> SequenceData:
         """The neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index, error}."""
