@@ -130,15 +130,12 @@ class RhaiTool:
             "denied": list(egress.denied()),
         }
         return {
-            **{name: {} for name in ("variables", "libs", "auth", "secret_files")},
             "code": _IN_PROCESS,
             "input": given,
             "execution_id": str(context.command.execution_id),
             "step": context.command.step,
             "env": self._environment,
             "cwd": _PACKAGES,  # and found there: nothing of the worker is loaded in the template
-            "main_first": False,
-            "reads_input_again": False,
             "memory_mb": _MEMORY_MB,
         }
 

@@ -53,15 +53,14 @@ ROUNDS = 12
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
 INHERITED = dict(os.environ)
 """The template's variables: most of those that a command is to have, and nothing else (`interpreter.py`)."""
-EMPTY_REQUEST: dict[str, Any] = {
-    **dict.fromkeys(("code", "execution_id", "step"), ""),
+NOT_GIVEN: dict[str, Any] = {
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
-    "env": {**os.environ, "TMPDIR": "/"},
-    "cwd": "/",
+    "sys_path": [],
     "main_first": False,
     "reads_input_again": False,
     "memory_mb": None,
 }
+"""What a request need not say, as no code, input or limit of its own has it."""
 LOG_HANDLERS: list[Any] = vars(logging)["_handlerList"]
 AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
 """What the standard library has to do at an exit: nothing, while there is no more than this."""
@@ -71,9 +70,10 @@ def rehearse() -> None:
     """What each child does, done before the first: the interpreter adapts code to what it meets, and a child that finds
     it adapted touches half of the pages. Nothing of a command is in it, and nothing of it is left for one."""
     paths, arguments, module = list(sys.path), sys.argv, sys.modules["__main__"]
+    nothing = {"execution_id": "", "step": "", "env": {**os.environ, "TMPDIR": "/"}, "cwd": "/"}
     for text in REHEARSED * ROUNDS:
         mine, channel = socket.socketpair()
-        data = json.dumps({**EMPTY_REQUEST, "code": text}).encode()
+        data = json.dumps({**nothing, "code": text}).encode()
         mine.sendall(EXCHANGE["LENGTH"].pack(len(data)) + data)
         carry_out(take([channel.detach(), os.dup(1), os.dup(2)]))
         mine.close()
@@ -141,7 +141,7 @@ def carry_out(channel: int, is_begun: bool = False) -> int:
     process = getpid()
     if not is_begun:
         begin(channel, process)
-    request = receive(channel)
+    request = {**NOT_GIVEN, **receive(channel)}
     answer, status = execute(request)
     finish_threads()
     if getpid() == process:  # not a child that the code forked and that ran on to the end
@@ -222,9 +222,9 @@ def prepare_process(request: dict[str, Any]) -> None:
         os.environ[name] = f"/proc/self/fd/{files[-1]}"
     request["auth_fds"] = tuple(files)
     python_path = wanted.get("PYTHONPATH", "")
-    sys.path[:0] = [request["cwd"], *request.get("sys_path", ()), *filter(None, python_path.split(os.pathsep))]
+    sys.path[:0] = [request["cwd"], *request["sys_path"], *filter(None, python_path.split(os.pathsep))]
     sys.argv = [FILE_NAME]
-    if request.get("memory_mb"):
+    if request["memory_mb"]:
         CONFINEMENT["limit_memory"](request["memory_mb"] << 20)
 
 
@@ -236,7 +236,7 @@ def make_scope(request: dict[str, Any]) -> dict[str, Any]:
     scope["__builtins__"] = builtins
     given, variables = request["input"], request["variables"]
     scope.update(json=json, os=os, uuid=uuid, datetime=datetime, **VALUES["LEGACY"], make_serializable=plain)
-    scope.update(execution_id=request["execution_id"], step=request["step"], auth=request.get("auth", {}))
+    scope.update(execution_id=request["execution_id"], step=request["step"], auth=request["auth"])
     scope.update(auth_fds=request["auth_fds"])
     scope.update(args=given, input_data=given, variables=variables)
     scope["context"] = {**variables, "input": given, "execution_id": request["execution_id"], "step": request["step"]}

@@ -55,9 +55,4 @@ def format_iso8601(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.timezone.utc).isoformat()
 
 
-LEGACY = {
-    "get_val": get_val,
-    "deep_merge": deep_merge,
-    "now_utc": now_utc,
-    "format_iso8601": format_iso8601,
-}
+LEGACY = {function.__name__: function for function in (get_val, deep_merge, now_utc, format_iso8601)}
