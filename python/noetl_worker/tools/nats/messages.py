@@ -30,6 +30,13 @@ _REFUSED_PULLS: Final = (
 """Status, a word of its description (in small letters, without spaces) -> what is the matter with the consumer."""
 
 
+def check_names(**names: str | None) -> None:
+    """Of a bucket, a stream, a consumer. Raises ValueError for one that none can have."""
+    for name, value in names.items():
+        if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
+            raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+
+
 async def _publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     """Core NATS: nobody says whether anyone received it; the server has it when this returns."""
     content = _content(client, config)

@@ -16,7 +16,7 @@ from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import not_permitted, spoken
 from noetl_worker.tools.nats.key_value import KEY_VALUE, OBJECTS
-from noetl_worker.tools.nats.messages import MESSAGES
+from noetl_worker.tools.nats.messages import MESSAGES, check_names
 
 MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
@@ -145,10 +145,7 @@ class NatsConfig:
         check_login("nats", self)
 
     def _check_names(self, operation: str) -> None:
-        for name in ("bucket", "stream", "consumer"):
-            value = getattr(self, name)
-            if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
-                raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+        check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
         takes_patterns = operation == "kv_watch"
         if self.key is not None and not takes_patterns and not _KEY.fullmatch(self.key):
             raise ValueError(f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end")

@@ -15,7 +15,7 @@ from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import spoken
-from noetl_worker.tools.nats.messages import ACK, acknowledge, confirmed_acks, described, pull
+from noetl_worker.tools.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
 from noetl_worker.tools.nats.nats import MAX_BATCH, MAX_WAIT_MS
 
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
@@ -89,11 +89,9 @@ class SubscriptionConfig:
     def _check(self, operation: str) -> None:
         if operation == "poll":
             for name in ("stream", "consumer"):
-                value = getattr(self, name)
-                if not value:
+                if not getattr(self, name):
                     raise ValueError(f"[nats] requires {name!r}")
-                if any(mark in ".*>" or mark.isspace() for mark in value):
-                    raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+            check_names(stream=self.stream, consumer=self.consumer)
             if self.batch < 1 or self.timeout_ms < 1:
                 raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
             return
