@@ -29,16 +29,16 @@ DEFAULT_TIMEOUT_S: Final = 900.0
 FIRST_POLL_S: Final = 0.5
 LONGEST_POLL_S: Final = 10.0
 _MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
-_IN_RUNTIME: Final[Mapping[str, str]] = {
-    "image": "image",
-    "namespace": "namespace",
-    "command": "command",
-    "args": "args",
-    "env": "env",
-    "serviceAccountName": "service_account",
-    "service_account": "service_account",
-    "resources": "resources",
-}
+_IN_RUNTIME: Final = (
+    "image",
+    "namespace",
+    "command",
+    "args",
+    "env",
+    "serviceAccountName",
+    "service_account",
+    "resources",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,8 @@ class ContainerConfig:
             if key not in _IN_RUNTIME:
                 raise ValueError(f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}")
             if value is not None:
-                object.__setattr__(self, _IN_RUNTIME[key], _of_runtime(key, value))
+                field_name = "service_account" if key == "serviceAccountName" else key
+                object.__setattr__(self, field_name, _of_runtime(key, value))
         if not (self.image or "").strip():
             raise ValueError("image is required")
         check_variables(self.variables)
@@ -114,16 +115,15 @@ class ContainerConfig:
 
 def _of_runtime(key: str, value: Any) -> Any:
     """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
-    field_name = _IN_RUNTIME[key]
-    if field_name in ("command", "args"):
+    if key in ("command", "args"):
         if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
-            raise ValueError(f"{field_name} must be a list of text")
+            raise ValueError(f"{key} must be a list of text")
         return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
-    if field_name == "env":
+    if key == "env":
         is_list = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
         if not is_list and not isinstance(value, Mapping):
             raise ValueError("runtime.env must be an object, or a list of objects with 'name'")
-    elif field_name == "resources":
+    elif key == "resources":
         if not isinstance(value, Mapping):
             raise ValueError("runtime.resources must be an object")
     elif not isinstance(value, str):
