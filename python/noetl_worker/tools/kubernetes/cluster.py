@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,20 +131,12 @@ class Cluster:
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """The Job as the cluster has it; the one that is there when it was created before."""
         with before_any_effect("no room for a connection to the cluster"):
-            try:
-                return _job(await self._object("POST", self._jobs, job))
-            except ClusterRefusal as error:
-                if error.status != 409:
-                    raise
-                return await self.job(job["metadata"]["name"])
+            made = await _but_for(409, self._object("POST", self._jobs, job))
+            return _job(made) if made is not None else await self.job(job["metadata"]["name"])
 
     async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
         """A `configmaps` or `secrets` object, unless it is there already."""
-        try:
-            await self._object("POST", self._core + url_path(resource), dict(manifest))
-        except ClusterRefusal as error:
-            if error.status != 409:
-                raise
+        await _but_for(409, self._object("POST", self._core + url_path(resource), dict(manifest)))
 
     async def job(self, name: str) -> Mapping[str, Any]:
         return _job(await self._object("GET", self._jobs + url_path(name)))
@@ -164,11 +156,7 @@ class Cluster:
 
     async def delete(self, name: str) -> None:
         """The Job and its pods; one that is gone already is what was wanted."""
-        try:
-            await self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background"))
-        except ClusterRefusal as error:
-            if error.status != 404:
-                raise
+        await _but_for(404, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
 
     async def delete_whatever_comes(self, name: str) -> str | None:
         """Delete it while this task is being cancelled, too; why it is not deleted, None if it is.
@@ -216,6 +204,16 @@ class Cluster:
                 message += f" ({reason})"
             raise ClusterRefusal(message, status=status)
         return got
+
+
+async def _but_for(status: int, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The answer; None for one with this status."""
+    try:
+        return await answer
+    except ClusterRefusal as error:
+        if error.status != status:
+            raise
+        return None
 
 
 def _parsed(body: bytes) -> Mapping[str, Any] | None:

@@ -151,6 +151,13 @@ def job_of(
     }
 
 
+def owned_by(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """The manifest as the Job's own: the cluster removes it together with the Job."""
+    metadata = job["metadata"]
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
+
+
 def job_name(context: ToolContext) -> str:
     """noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -13,7 +13,10 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterRefusal
-from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, JobEnd, PodState, finished, pod_state
+from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, JobEnd, PodState, finished, owned_by, pod_state
+from noetl_worker.tools.process.shortage import before_any_effect
+
+_NOTHING: Final[Mapping[str, Mapping[str, JsonValue]]] = {}
 
 
 class JobRun:
@@ -24,12 +27,23 @@ class JobRun:
         self.status: Mapping[str, Any] = {}
         self.pod = PodState()
 
-    async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-        """The Job as the cluster has it, made now or before."""
+    async def create(
+        self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]] = _NOTHING
+    ) -> Mapping[str, Any]:
+        """The Job as the cluster has it, made now or before, then what belongs to it, by resource: its pod waits for
+        that. All or nothing."""
+        created: Mapping[str, Any] = {}
         try:
             created = await self._cluster.create(job)
+            with before_any_effect("no room for a connection to the cluster"):
+                for resource, manifest in beside.items():
+                    await self._cluster.create_beside(resource, owned_by(manifest, created))
         except asyncio.CancelledError:  # it may be there all the same
             await self.abandon()
+            raise
+        except BaseException:
+            if created:
+                await self.delete()
             raise
         self._context.logger.info(f"{self._kind}_job", job=self.name, namespace=created["metadata"].get("namespace"))
         return created

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from noetl_worker.tools.fields import names_of, nearest
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
 from noetl_worker.tools.kubernetes.job_run import JobRun
-from noetl_worker.tools.kubernetes.script_job import JobConfig, job_config, job_name, manifests, owned_by
+from noetl_worker.tools.kubernetes.script_job import JobConfig, job_config, job_name, manifests
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.python.python_source import Sources, check_script
 
@@ -99,10 +98,9 @@ class ScriptTool:
         if not code.strip():
             raise ConfigurationError("script: the script is empty")
         given = {**context.values.input, **config.input}
-        objects = manifests(job_name(context), job, code, given, context)
-        cluster, started = Cluster(self._clients, place, job.namespace), time.monotonic()
-        run = JobRun(self.kind, cluster, str(objects[0]["metadata"]["name"]), context)
-        await _start(run, cluster, *objects)
+        name, started = job_name(context), time.monotonic()
+        run = JobRun(self.kind, Cluster(self._clients, place, job.namespace), name, context)
+        await run.create(*manifests(name, job, code, given, context))
         timeout_s = min(context.timeout_s or job.timeout, job.timeout)
         end, output = await run.ended(timeout_s, self._poll_s, self._poll_s, MAX_LOG_BYTES)
         data = _data(_STATUS[end.state], run, output, job, started)
@@ -135,27 +133,6 @@ def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
     if source.get("type") == "local":
         source["type"] = "file"
     return {"uri": script.get("uri"), "source": source}
-
-
-async def _start(
-    run: JobRun,
-    cluster: Cluster,
-    job: dict[str, JsonValue],
-    config_map: dict[str, JsonValue],
-    secret: dict[str, JsonValue],
-) -> None:
-    """Create the Job, or find it, then what belongs to it: its pod waits for them. All or nothing."""
-    created = await run.create(job)
-    with before_any_effect("no room for a connection to the cluster"):  # its pod waits for these
-        try:
-            await cluster.create_beside("configmaps", owned_by(config_map, created))
-            await cluster.create_beside("secrets", owned_by(secret, created))
-        except asyncio.CancelledError:
-            await run.abandon()
-            raise
-        except BaseException:
-            await run.delete()
-            raise
 
 
 def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:

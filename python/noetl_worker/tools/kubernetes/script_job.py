@@ -74,8 +74,8 @@ def job_name(context: ToolContext) -> str:
 
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
-) -> tuple[dict[str, JsonValue], dict[str, JsonValue], dict[str, JsonValue]]:
-    """(Job, ConfigMap, Secret); the last two without their owner."""
+) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
+    """(Job, what belongs to it by resource, without its owner)."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
     metadata = metadata_of("script", name, job.namespace, context)
@@ -100,7 +100,8 @@ def manifests(
         "restartPolicy": "Never",
         "volumes": [{"name": "script", "configMap": {"name": f"{name}-script"}}],
     }
-    return job_of(job, metadata, container, pod, deadline_s=max(1, round(job.timeout))), config_map, secret
+    whole = job_of(job, metadata, container, pod, deadline_s=max(1, round(job.timeout)))
+    return whole, {"configmaps": config_map, "secrets": secret}
 
 
 def _command(job: JobConfig, arguments: str) -> list[JsonValue]:
@@ -109,16 +110,3 @@ def _command(job: JobConfig, arguments: str) -> list[JsonValue]:
         return ["python", "/scripts/script.py", arguments]
     install = 'input="$1"; shift; pip install --quiet --no-cache-dir "$@" && exec python /scripts/script.py "$input"'
     return ["sh", "-c", install, "sh", arguments, *job.install_dependencies]
-
-
-def owned_by(manifest: dict[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """The manifest as the Job's own: the cluster removes it together with the Job."""
-    metadata = job["metadata"]
-    owner: dict[str, JsonValue] = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-    }
-    own = manifest["metadata"]
-    return {**manifest, "metadata": {**(own if isinstance(own, dict) else {}), "ownerReferences": [owner]}}
