@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_text, as_value
+from noetl_worker.tools.nats.operation import Operation
 
 if TYPE_CHECKING:
     from noetl_worker.tools.nats.nats import NatsConfig
@@ -228,23 +229,22 @@ def _bounded(what: str, size: int) -> None:
         raise ToolError(f"{what} has {size} bytes; one call carries at most {MAX_RESULT_BYTES}", kind="resource")
 
 
-KEY_VALUE: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {
-    "kv_get": (("bucket", "key"), _get),
-    "kv_put": (("bucket", "key", "value"), _write),
-    "kv_create": (("bucket", "key", "value"), _write),
-    "kv_update": (("bucket", "key", "value", "revision"), _write),
-    "kv_delete": (("bucket", "key"), _remove),
-    "kv_purge": (("bucket", "key"), _remove),
-    "kv_keys": (("bucket",), _keys),
-    "kv_history": (("bucket", "key"), _history),
-    "kv_watch": (("bucket",), _watch),
+KEY_VALUE: Final[Mapping[str, Operation]] = {
+    "kv_get": Operation(_get, ("bucket", "key"), ("revision",)),
+    "kv_put": Operation(_write, ("bucket", "key", "value"), ("encoding", "revision")),
+    "kv_create": Operation(_write, ("bucket", "key", "value"), ("encoding", "ttl")),
+    "kv_update": Operation(_write, ("bucket", "key", "value", "revision"), ("encoding",)),
+    "kv_delete": Operation(_remove, ("bucket", "key"), ("revision",)),
+    "kv_purge": Operation(_remove, ("bucket", "key")),
+    "kv_keys": Operation(_keys, ("bucket",), ("pattern",)),
+    "kv_history": Operation(_history, ("bucket", "key")),
+    "kv_watch": Operation(_watch, ("bucket",), ("key", "pattern", "updates_only", "batch", "timeout_ms")),
 }
-"""Operation -> (fields it requires, its function)."""
 
-OBJECTS: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {
-    "object_put": (("bucket", "name", "data"), _object_put),
-    "object_get": (("bucket", "name"), _object_get),
-    "object_info": (("bucket", "name"), _object_info),
-    "object_list": (("bucket",), _object_list),
-    "object_delete": (("bucket", "name"), _object_delete),
+OBJECTS: Final[Mapping[str, Operation]] = {
+    "object_put": Operation(_object_put, ("bucket", "name", "data"), ("encoding", "description")),
+    "object_get": Operation(_object_get, ("bucket", "name"), ("encoding",)),
+    "object_info": Operation(_object_info, ("bucket", "name")),
+    "object_list": Operation(_object_list, ("bucket",)),
+    "object_delete": Operation(_object_delete, ("bucket", "name")),
 }

@@ -12,6 +12,7 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_headers, as_value
 from noetl_worker.tools.ending import ended
+from noetl_worker.tools.nats.operation import Operation
 
 if TYPE_CHECKING:
     from noetl_worker.tools.nats.nats import NatsConfig
@@ -316,12 +317,11 @@ async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dic
     return {ack_id: problem for ack_id, problem in zip(ack_ids, answers, strict=True) if problem is not None}
 
 
-MESSAGES: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {
-    "publish": (("subject",), _publish),
-    "request": (("subject",), _request),
-    "js_publish": (("subject",), _js_publish),
-    "js_consume": (("stream", "consumer"), _consume),
-    "js_get_msg": (("stream",), _get_message),
-    "js_stream_info": (("stream",), _stream_info),
+MESSAGES: Final[Mapping[str, Operation]] = {
+    "publish": Operation(_publish, ("subject",), ("data", "encoding", "headers")),
+    "request": Operation(_request, ("subject",), ("data", "encoding", "headers", "timeout_ms")),
+    "js_publish": Operation(_js_publish, ("subject",), ("data", "encoding", "headers", "message_id", "stream")),
+    "js_consume": Operation(_consume, ("stream", "consumer"), ("batch", "timeout_ms", "ack")),
+    "js_get_msg": Operation(_get_message, ("stream",), ("seq", "subject", "last")),
+    "js_stream_info": Operation(_stream_info, ("stream",)),
 }
-"""Operation -> (fields it requires, its function)."""

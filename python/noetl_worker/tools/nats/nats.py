@@ -17,29 +17,13 @@ from noetl_worker.tools.nats.connections import Address, Connections, address_of
 from noetl_worker.tools.nats.failures import not_permitted, spoken
 from noetl_worker.tools.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.nats.messages import MESSAGES, check_names
+from noetl_worker.tools.nats.operation import Operation
 
 MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
-_OPERATIONS: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
+_OPERATIONS: Final[Mapping[str, Operation]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
 _OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
 """`name` too: a plane puts the task's label there."""
-_OPTIONAL: Final[Mapping[str, set[str]]] = {
-    "kv_get": {"revision"},
-    "kv_put": {"encoding", "revision"},
-    "kv_create": {"encoding", "ttl"},
-    "kv_update": {"encoding"},
-    "kv_delete": {"revision"},
-    "kv_keys": {"pattern"},
-    "kv_watch": {"key", "pattern", "updates_only", "batch", "timeout_ms"},
-    "object_put": {"encoding", "description"},
-    "object_get": {"encoding"},
-    "publish": {"data", "encoding", "headers"},
-    "request": {"data", "encoding", "headers", "timeout_ms"},
-    "js_publish": {"data", "encoding", "headers", "message_id", "stream"},
-    "js_consume": {"batch", "timeout_ms", "ack"},
-    "js_get_msg": {"seq", "subject", "last"},
-}
-"""Operation -> fields that it reads beside those it requires."""
 _KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
 _SAME: Final = {
     "js_request": "request",
@@ -124,8 +108,7 @@ class NatsConfig:
         operation = _SAME.get(operation, operation)
         if operation not in _OPERATIONS:
             raise ValueError(f"unsupported operation {self.operation!r}{nearest(operation, list(_OPERATIONS))}")
-        required, _ = _OPERATIONS[operation]
-        for name in required:
+        for name in _OPERATIONS[operation].required:
             value = self.object_name if name == "name" else getattr(self, name)
             if value is None or (value == "" and name != "value"):
                 shown = "object' or 'name" if name == "name" else name
@@ -160,8 +143,8 @@ class NatsConfig:
 
 def _read_by(operation: str) -> frozenset[str]:
     """The fields of this operation, those it requires too."""
-    required = set(_OPERATIONS[operation][0])
-    return frozenset(required | _OPTIONAL.get(operation, set()) | ({"object"} if "name" in required else set()))
+    _, required, optional = _OPERATIONS[operation]
+    return frozenset({*required, *optional, *(("object",) if "name" in required else ())})
 
 
 def _default(config_field: Field[Any]) -> Any:
@@ -225,11 +208,11 @@ class NatsTool:
         await self._connections.aclose()
 
     async def _call(self, address: Address, config: NatsConfig, context: ToolContext) -> Mapping[str, JsonValue]:
-        _, operate = _OPERATIONS[config.operation]
-        if "headers" in _OPTIONAL.get(config.operation, ()):
+        operation = _OPERATIONS[config.operation]
+        if "headers" in operation.optional:
             config = replace(config, headers=context.worker.with_trace(config.headers))
         async with spoken(self._connections, address, config.operation) as client:
-            found: Mapping[str, JsonValue] = await operate(client, config)
+            found: Mapping[str, JsonValue] = await operation.call(client, config)
         if config.operation == "publish" and (refusal := self._connections.refusal(address, config.subject)):
             raise not_permitted("publish", refusal)  # it came before the flush's answer; there is no other sign of it
         return {"status": "success", **found}
