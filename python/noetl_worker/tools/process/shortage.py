@@ -86,17 +86,3 @@ def started(executor: Executor, call: Callable[[], T]) -> Future[T]:
         if not is_shortage(error):
             raise
         raise ResourceShortage(f"no thread to be had: {error}") from error
-
-
-def pipes(count: int) -> list[tuple[int, int]]:
-    """As many pipes, or none and the OSError."""
-    made: list[tuple[int, int]] = []
-    try:
-        while len(made) < count:
-            made.append(os.pipe())
-    except OSError:
-        for pair in made:
-            for descriptor in pair:
-                os.close(descriptor)
-        raise
-    return made

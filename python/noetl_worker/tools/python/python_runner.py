@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -29,7 +29,7 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.live_output import lines_of
 from noetl_worker.tools.process.scratch import Scratch
-from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
+from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text
 from noetl_worker.tools.python.interpreter import TemplateProcess, once
 from noetl_worker.tools.python.python_answer import PythonAnswer, Request, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, NOT_STARTED, REQUEST
@@ -178,18 +178,16 @@ class _NotStarted(Exception):
 
 def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
     """Both ends of the channel, the first one twice, and two pipes; all of them, or none and the OSError."""
-    mine, theirs = socket.socketpair()
-    mine.setblocking(False)
-    answering = -1
-    try:
+    with ExitStack() as opened:
+        mine, theirs = map(opened.enter_context, socket.socketpair())
+        mine.setblocking(False)
         answering = os.dup(mine.fileno())
-        out, err = pipes(2)
-    except OSError:
-        mine.close()
-        theirs.close()
-        if answering >= 0:
-            os.close(answering)
-        raise
+        opened.callback(os.close, answering)
+        out = os.pipe()
+        for end in out:
+            opened.callback(os.close, end)
+        err = os.pipe()
+        opened.pop_all()
     return mine, answering, theirs, out, err
 
 
