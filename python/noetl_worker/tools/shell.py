@@ -74,12 +74,7 @@ class ShellTool:
     config_model: ClassVar[type] = ShellConfig
     is_confined: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        runner: PythonRunner | None = None,
-        *,
-        confinement: Confinement = UNCONFINED,
-    ) -> None:
+    def __init__(self, runner: PythonRunner | None = None, *, confinement: Confinement = UNCONFINED) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._environment = process.base_environment()
         self._programs: dict[str, str] = {}

@@ -118,12 +118,7 @@ class PythonTool:
     requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
     is_confined: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        runner: PythonRunner | None = None,
-        *,
-        confinement: Confinement = UNCONFINED,
-    ) -> None:
+    def __init__(self, runner: PythonRunner | None = None, *, confinement: Confinement = UNCONFINED) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._environment = process.base_environment()
         if inherited := os.environ.get("PYTHONPATH"):  # where operators put the modules of their playbooks
