@@ -36,21 +36,21 @@ def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolErr
 
     if refusal is not None and (isinstance(error, nats.errors.TimeoutError) or refusal in str(error)):
         return not_permitted(operation, refusal)
-    text = _text_of(error)
-    kind, retryable, code = "client_error", False, type(error).__name__
-    if isinstance(error, js_errors.KeyWrongLastSequenceError):
-        code = "wrong_last_sequence"
-    elif isinstance(error, (js_errors.NotFoundError, js_errors.NoStreamResponseError)):
-        kind = "not_found"
-    elif isinstance(error, js_errors.DigestMismatchError):
-        kind, retryable = "parse", True
-    elif isinstance(error, nats.errors.TimeoutError):
-        kind, retryable = "timeout", True
-    elif isinstance(error, (js_errors.ServiceUnavailableError, js_errors.ServerError)):
-        kind, retryable = "server_error", True
-    elif isinstance(error, (nats.errors.ConnectionClosedError, nats.errors.StaleConnectionError, OSError)):
-        kind, retryable = "connection", True
-    return ToolError(f"{operation} failed: {text}", kind=kind, retryable=retryable, code=code)
+    kinds: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
+        ("not_found", (js_errors.NotFoundError, js_errors.NoStreamResponseError)),
+        ("parse", (js_errors.DigestMismatchError,)),
+        ("timeout", (nats.errors.TimeoutError,)),
+        ("server_error", (js_errors.ServiceUnavailableError, js_errors.ServerError)),
+        ("connection", (nats.errors.ConnectionClosedError, nats.errors.StaleConnectionError, OSError)),
+    )
+    kind = next((kind for kind, classes in kinds if isinstance(error, classes)), "client_error")
+    is_conflict = isinstance(error, js_errors.KeyWrongLastSequenceError)
+    return ToolError(
+        f"{operation} failed: {_text_of(error)}",
+        kind=kind,
+        retryable=kind not in ("not_found", "client_error"),
+        code="wrong_last_sequence" if is_conflict else type(error).__name__,
+    )
 
 
 def not_permitted(operation: str, refusal: str) -> ToolError:
