@@ -379,9 +379,7 @@ class SequenceProgress:
             _prev=self.previous,
         )
         if error is not None:
-            data["failed_task"] = label
-            data["failed_index"] = self.position
-            data["error"] = dataclasses.asdict(error)
+            data.update(failed_task=label, failed_index=self.position, error=dataclasses.asdict(error))
         return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:

@@ -82,10 +82,9 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
         "type": "object",
         "properties": properties,
         "additionalProperties": not strict,
-        "allOf": [_needed(field) for field in description.fields if field.is_needed],
     }
-    if not schema["allOf"]:
-        del schema["allOf"]
+    if needed := [_needed(field) for field in description.fields if field.is_needed]:
+        schema["allOf"] = needed
     used = _references(schema)
     return {
         **schema,

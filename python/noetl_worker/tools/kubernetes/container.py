@@ -167,7 +167,7 @@ class ContainerTool:
         cluster = Cluster(self._clients, place, config.namespace)
         job = manifest(config, context, timeout_s)
         run = JobRun(self.kind, cluster, str(job["metadata"]["name"]), context)
-        about = (await run.create(job))["metadata"]
+        about = (await run.create(job, {}))["metadata"]
         data: dict[str, JsonValue] = {
             "job_name": run.name,
             "job_uid": about.get("uid"),

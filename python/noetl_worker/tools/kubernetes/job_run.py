@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
@@ -16,8 +16,6 @@ from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterRefusal
 from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, JobEnd, PodState, finished, owned_by, pod_state
 from noetl_worker.tools.process.shortage import before_any_effect
 
-_NOTHING: Final[Mapping[str, Mapping[str, JsonValue]]] = {}
-
 
 class JobRun:
     """`kind`: of the tool, for its log events."""
@@ -28,7 +26,7 @@ class JobRun:
         self.pod = PodState()
 
     async def create(
-        self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]] = _NOTHING
+        self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
     ) -> Mapping[str, Any]:
         """The Job as the cluster has it, made now or before, then what belongs to it, by resource: its pod waits for
         that. All or nothing."""

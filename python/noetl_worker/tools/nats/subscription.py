@@ -79,7 +79,6 @@ class SubscriptionConfig:
         if ack not in _ACK_MODES:
             raise ValueError(f"unsupported ack {self.ack!r}. Supported: {', '.join(_ACK_MODES)}")
         self._check(operation)
-        object.__setattr__(self, "source", source)
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "ack", ack)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
@@ -151,7 +150,7 @@ class SubscriptionTool:
         async with spoken(self._connections, address, config.operation) as client:
             data = await operate(client, config)
         data["metrics"] = {**data.get("metrics", {}), "duration_ms": round((time.monotonic() - started) * 1000)}
-        return {"status": "success", "source": config.source, "operation": config.operation, **data}
+        return {"status": "success", "source": "nats", "operation": config.operation, **data}
 
 
 async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
