@@ -221,7 +221,8 @@ async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
     """projects/<p>/secrets/<s>/versions/<v>."""
     name = config.secret
     if not name.startswith("projects/"):
-        project = config.project or await _project(config.auth, context)
+        found = {} if config.project else await credential_data("secrets", config.auth, context)
+        project = config.project or found.get("project_id") or os.environ.get("GOOGLE_CLOUD_PROJECT")
         if not project:
             raise ConfigurationError(
                 "secrets: a Google secret needs 'project', or its whole name projects/<project>/secrets/<name>"
@@ -234,12 +235,6 @@ async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
 
 def _no_name(name: str) -> str:
     return f"{name!r} is no name of a Google secret: projects/<project>/secrets/<name>[/versions/<version>]"
-
-
-async def _project(auth: str | Mapping[str, Any] | None, context: ToolContext) -> str | None:
-    found = await credential_data("secrets", auth, context)
-    project = found.get("project_id") or os.environ.get("GOOGLE_CLOUD_PROJECT")
-    return str(project) if project else None
 
 
 def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:

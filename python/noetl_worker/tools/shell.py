@@ -61,12 +61,15 @@ class ShellConfig:
     def __post_init__(self) -> None:
         if self.max_output_bytes < 1:
             raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
-        commands = [self.command] if isinstance(self.command, str) else self.command
-        if not commands or not all(command.strip() for command in commands):
+        if not self.commands or not all(command.strip() for command in self.commands):
             raise ValueError("'command' is empty")
-        if any("\0" in command for command in commands):
+        if any("\0" in command for command in self.commands):
             raise ValueError("'command' has a NUL character in it")
         process.environment_text(self.env)
+
+    @property
+    def commands(self) -> list[str]:
+        return [self.command] if isinstance(self.command, str) else self.command
 
 
 class ShellTool:
@@ -82,65 +85,56 @@ class ShellTool:
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
         process.directory("shell", config.cwd)
-        commands = [config.command] if isinstance(config.command, str) else config.command
         async with self._runner.scratch.directory() as scratch:
             own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
             env = {**self._environment, "TMPDIR": scratch, **own}
-            program = self._program(config.shell, env["PATH"])
-            if program is None:
-                raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
-            runs = await _run_in_order(self._runner, program, commands, config, env, scratch, context.timeout_s)
-        data = _data(commands, runs, config, context.command.form)
-        return _result(runs, data, timeout_s=context.timeout_s)
+            runs = await self._run_in_order(config, env, scratch, context.timeout_s)
+        return _result(runs, _data(runs, config, context.command.form), timeout_s=context.timeout_s)
 
-    def _program(self, shell: str, path: str) -> str | None:
+    def _program(self, shell: str, path: str) -> str:
         """Where it is; looked for once in the worker's own PATH."""
-        known = self._programs.get(shell) if path == self._environment["PATH"] else None
+        is_own = path == self._environment["PATH"]
+        known = self._programs.get(shell) if is_own else None
         if known is not None and os.access(known, os.X_OK):
             return known
         found = shutil.which(shell, path=path)
-        if found is not None and path == self._environment["PATH"]:
+        if found is None:
+            raise ConfigurationError(f"shell: there is no {shell!r} on this worker; choose another 'shell'")
+        if is_own:
             self._programs[shell] = found
         return found
+
+    async def _run_in_order(
+        self, config: ShellConfig, env: Mapping[str, str], scratch: str, timeout_s: float | None
+    ) -> list[process.Finished]:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        program, room = self._program(config.shell, env["PATH"]), config.max_output_bytes
+        runs: list[process.Finished] = []
+        for command in config.commands:
+            try:
+                finished = await self._runner.run_program(
+                    program,
+                    [config.shell, *_arguments(command, scratch)],
+                    env=env,
+                    cwd=config.cwd or scratch,
+                    timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
+                    max_output_bytes=max(room, min(_LEAST_OUTPUT, config.max_output_bytes)) if config.capture else 1,
+                )
+            except ResourceShortage as short:
+                if runs:
+                    raise short.after_an_effect() from short
+                raise
+            if not config.capture:
+                finished = replace(finished, stdout="", stderr="", notes=())
+            runs.append(finished)
+            room -= max(len(finished.stdout), len(finished.stderr))
+            if finished.timed_out or finished.exit_code != 0:
+                break
+        return runs
 
     async def aclose(self) -> None:
         """End the template process."""
         await self._runner.aclose()
-
-
-async def _run_in_order(
-    runner: PythonRunner,
-    program: str,
-    commands: list[str],
-    config: ShellConfig,
-    env: Mapping[str, str],
-    scratch: str,
-    timeout_s: float | None,
-) -> list[process.Finished]:
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    runs: list[process.Finished] = []
-    room = config.max_output_bytes
-    for command in commands:
-        try:
-            finished = await runner.run_program(
-                program,
-                [config.shell, *_arguments(command, scratch)],
-                env=env,
-                cwd=config.cwd or scratch,
-                timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
-                max_output_bytes=max(room, min(_LEAST_OUTPUT, config.max_output_bytes)) if config.capture else 1,
-            )
-        except ResourceShortage as short:
-            if runs:
-                raise short.after_an_effect() from short
-            raise
-        if not config.capture:
-            finished = replace(finished, stdout="", stderr="", notes=())
-        runs.append(finished)
-        room -= max(len(finished.stdout), len(finished.stderr))
-        if finished.timed_out or finished.exit_code != 0:
-            break
-    return runs
 
 
 def _arguments(command: str, scratch: str) -> list[str]:
@@ -152,9 +146,7 @@ def _arguments(command: str, scratch: str) -> list[str]:
     return [str(path)]
 
 
-def _data(
-    commands: list[str], runs: list[process.Finished], config: ShellConfig, form: ToolForm
-) -> dict[str, JsonValue]:
+def _data(runs: list[process.Finished], config: ShellConfig, form: ToolForm) -> dict[str, JsonValue]:
     """What the plane's own worker gives: its names are what playbooks of that plane look at."""
     between = "\n" if form.has_return_code else ""
     code = runs[-1].exit_code
@@ -162,7 +154,7 @@ def _data(
     data["stdout"] = between.join(run.stdout for run in runs if run.stdout)
     data["stderr"] = between.join(run.stderr for run in runs if run.stderr)
     if form.has_return_code or not isinstance(config.command, str):
-        data["commands"] = [_entry(command, run) for command, run in zip(commands, runs, strict=False)]
+        data["commands"] = [_entry(command, run) for command, run in zip(config.commands, runs, strict=False)]
     if form.has_return_code:
         data["duration_ms"] = sum(run.duration_ms for run in runs)
     notes = [note for run in runs for note in run.notes]

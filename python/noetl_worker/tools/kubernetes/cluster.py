@@ -63,11 +63,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 
 
 async def place_of(
-    auth: str | Mapping[str, JsonValue] | None,
-    context: ToolContext,
-    service_account: Path = SERVICE_ACCOUNT,
-    *,
-    kind: str = "container",
+    auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path
 ) -> ClusterAddress:
     """From a credential ({"url", "token", "ca_file", "verify"}), else the cluster that the worker runs in.
 
@@ -75,6 +71,7 @@ async def place_of(
         CredentialError: the credential has no url.
         ConfigurationError: there is neither.
     """
+    kind = context.kind
     if auth is not None:
         found = await credential_data(kind, auth, context)
         url = _url(found)

@@ -94,7 +94,7 @@ class ScriptTool:
         job = config.made_after
         with before_any_effect("no room to fetch what the script needs"):
             code = await self._sources.of_script(_as_python_script(config.script), context)
-            place = await place_of(config.auth, context, self._service_account, kind="script")
+            place = await place_of(config.auth, context, self._service_account)
         if not code.strip():
             raise ConfigurationError("script: the script is empty")
         given = {**context.values.input, **config.input}
