@@ -30,7 +30,6 @@ from noetl_worker.transport.url_path import url_path
 
 MAX_CODE_BYTES: Final = 4 * 1024 * 1024
 _TIMEOUT_S: Final = 30.0
-_NO_CODE: Final = "python: no code; give 'code', 'script' or 'code_b64'"
 _TYPES: Final = ("inline", "file", "http", "gcs", "s3")
 _SCHEMES: Final = ("", "file", "http", "https", "gs", "s3")
 _BUCKETS: Final = ("gs", "s3")
@@ -50,33 +49,16 @@ class Sources:
         self._clients = Clients()
         self._authorizer = Authorizer(self._clients)
 
-    async def code(
-        self,
-        context: ToolContext,
-        *,
-        script: str | Mapping[str, Any] | None,
-        code_b64: str | None,
-        code: str | None,
-    ) -> str:
-        """The text to run: from `script`, `code_b64` or `code`, in this order.
-
-        Raises:
-            ConfigurationError: there is none, or it cannot be read.
-            ToolError: an address that does not answer, or not with 2xx.
-        """
-        if script is not None:
-            text = await self.of_script(script, context)
-        else:
-            text = _given(code_b64, code)
-        if not text.strip():
-            raise ConfigurationError(_NO_CODE)
-        return text
-
     async def aclose(self) -> None:
         await self._clients.aclose()
 
     async def of_script(self, script: str | Mapping[str, Any], context: ToolContext) -> str:
-        """The text of a `script` field; raises as `code` does."""
+        """The text of a `script` field.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+            ToolError: an address that does not answer, or not with 2xx.
+        """
         place = _place(script, self._kind)
         if place.code is not None:
             return place.code
@@ -149,19 +131,15 @@ class _ScriptAddress:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_code(*, script: str | Mapping[str, Any] | None, code_b64: str | None, code: str | None) -> None:
-    """What can be checked of the code without fetching it; for a config model's `__post_init__`.
+def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str | None:
+    """What can be checked of a `script` field without fetching it; for a config model's `__post_init__`.
+
+    Returns:
+        The code where it stands in itself, None where it has to be fetched.
 
     Raises:
-        ConfigurationError: there is none, or it is where no code can be.
+        ConfigurationError: it is where no code can be.
     """
-    text = _given(code_b64, code) if script is None else check_script(script)
-    if text is not None and not text.strip():
-        raise ConfigurationError(_NO_CODE)
-
-
-def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str | None:
-    """The same of a `script` field: the code where it stands in itself, None where it has to be fetched."""
     place = _place(script, kind)
     if place.code is not None:
         return place.code
@@ -178,10 +156,6 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
         _limit_s(place.details, kind)
         _headers(place.details, kind)
     return None
-
-
-def _given(code_b64: str | None, code: str | None) -> str:
-    return (code or "") if code_b64 is None else _of_base64(code_b64)
 
 
 def _place(script: str | Mapping[str, Any], tool: str) -> _ScriptAddress:
@@ -238,7 +212,8 @@ def _is_source(script: str) -> bool:
     )
 
 
-def _of_base64(text: str) -> str:
+def of_base64(text: str) -> str:
+    """Raises ConfigurationError."""
     try:
         return base64.b64decode(text, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:

@@ -23,10 +23,11 @@ from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.python.python_source import Sources, check_code
+from noetl_worker.tools.python.python_source import Sources, check_script, of_base64
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
+_NO_CODE: Final = "python: no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
 """What the Python plane's own worker gives for code that leaves none."""
 _NO_ANSWER: Final = (
@@ -98,7 +99,9 @@ class PythonConfig:
         if self.max_output_bytes < 1:
             raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
         process.environment_text(self.env)
-        check_code(script=self.script, code_b64=self.code_b64, code=self.code)
+        written = check_script(self.source)
+        if written is not None and not written.strip():
+            raise ConfigurationError(_NO_CODE)
         check_auth(self.auth)
         _libs(self.libs)
         paths = (self.deps or {}).get("sys_path")
@@ -109,6 +112,14 @@ class PythonConfig:
             raise ValueError(
                 f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'"
             )
+
+    @property
+    def source(self) -> str | dict[str, Any]:
+        """Where the code is, as `script` says it."""
+        if self.script is not None:
+            return self.script
+        text = (self.code or "") if self.code_b64 is None else of_base64(self.code_b64)
+        return {"source": {"code": text}}
 
 
 class PythonTool:
@@ -128,7 +139,9 @@ class PythonTool:
         self._sources = Sources()
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
-        code = await self._sources.code(context, script=config.script, code_b64=config.code_b64, code=config.code)
+        code = await self._sources.of_script(config.source, context)
+        if not code.strip():
+            raise ConfigurationError(_NO_CODE)
         interpreter = _interpreter(config, is_confined=self._is_confined)
         async with AsyncExitStack() as directories:
             rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
