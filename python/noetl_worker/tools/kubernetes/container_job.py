@@ -83,18 +83,7 @@ def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
 
 def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> None:
     """Each volume has a name and one source, each mount a path and a volume that is there."""
-    known = ", ".join(_VOLUME_SOURCES)
-    for volume in volumes:
-        sources = {snake_word(key): value for key, value in volume.items() if key != "name"}
-        if not volume.get("name") or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
-            raise ValueError(f"each of volumes needs 'name' and one of {known}")
-        [(source, about)] = sources.items()
-        if not isinstance(about or {}, Mapping):
-            raise ValueError(f"volume {volume['name']!r}: {source!r} must be an object")
-        if source != "empty_dir" and not about:
-            first = next(iter(_VOLUME_SOURCES[source]))
-            raise ValueError(f"volume {volume['name']!r}: {source!r} needs {first!r}")
-    names = [str(volume["name"]) for volume in volumes]
+    names = [str(_volume(volume)["name"]) for volume in volumes]
     for mount in mounts:
         if not mount.get("name") or not mount.get("mount_path", mount.get("mountPath")):
             raise ValueError("each of volume_mounts needs 'name' and 'mount_path'")
@@ -231,13 +220,17 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    volume: dict[str, JsonValue] = {"name": entry["name"]}
-    for key, given in entry.items():
-        names = _VOLUME_SOURCES.get(snake_word(key))
-        if names is not None:
-            about = (given or {}).items()
-            volume[_camel_word(key)] = {names.get(word, _camel_word(word)): value for word, value in about}
-    return volume
+    """A volume as Kubernetes writes it. Raises ValueError: without a name, or without one source that is known here."""
+    name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
+    if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
+        raise ValueError(f"each of volumes needs 'name' and one of {', '.join(_VOLUME_SOURCES)}")
+    [(source, given)] = sources.items()
+    about, names = given or {}, _VOLUME_SOURCES[source]
+    if not isinstance(about, Mapping):
+        raise ValueError(f"volume {name!r}: {source!r} must be an object")
+    if source != "empty_dir" and not about:
+        raise ValueError(f"volume {name!r}: {source!r} needs {next(iter(names))!r}")
+    return {"name": name, _camel_word(source): {names.get(key, _camel_word(key)): about[key] for key in about}}
 
 
 def _camel(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
