@@ -72,10 +72,8 @@ def check_login(kind: str, fields: Any) -> None:
     """
     written = written_data(fields.auth)
     url = fields.url or first_given(written or {}, _CREDENTIAL_FIELDS["url"])
-    if written is not None and not _servers(url):
+    if not _servers(kind, url) and written is not None:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
-    for server in _servers(url):
-        _check(kind, server)
 
 
 async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
@@ -89,14 +87,12 @@ async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
         found = await credential_data(kind, fields.auth, context)
     own: dict[str, Any] = {name: getattr(fields, name) for name in ("url", "user", "password", "token")}
     values = {name: own.get(name) or first_given(found, names) for name, names in _CREDENTIAL_FIELDS.items()}
-    url = values.pop("url")
-    servers = _servers(url)
+    servers = _servers(kind, values.pop("url"))
     if not servers:
         if fields.auth is None:
             raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
         raise CredentialError(f"{kind}: the credential has no 'url'; register it again with one, or give 'url'")
     for server in servers:
-        _check(kind, server)
         if password := urlsplit(server).password:
             context.secrets.keep(password)
     creds = values["creds"]
@@ -106,19 +102,19 @@ async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
     return Address(servers, **{name: None if value is None else str(value) for name, value in values.items()})
 
 
-def _servers(url: JsonValue) -> tuple[str, ...]:
+def _servers(kind: str, url: JsonValue) -> tuple[str, ...]:
+    """Raises ConfigurationError for one that is no address."""
     entries = url if isinstance(url, list) else str(url or "").split(",")
-    return tuple(str(entry).strip() for entry in entries if str(entry).strip())
-
-
-def _check(kind: str, server: str) -> None:
-    try:
-        url = urlsplit(server if "://" in server else f"nats://{server}")
-        is_one = bool(url.hostname) and url.port != 0
-    except ValueError:
-        is_one = False
-    if not is_one:
-        raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is none: it looks like nats://host:4222")
+    servers = tuple(str(entry).strip() for entry in entries if str(entry).strip())
+    for server in servers:
+        try:
+            parts = urlsplit(server if "://" in server else f"nats://{server}")
+            is_one = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_one = False
+        if not is_one:
+            raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is none: it looks like nats://host:4222")
+    return servers
 
 
 def _without_login(server: str) -> str:
