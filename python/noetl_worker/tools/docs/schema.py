@@ -17,7 +17,7 @@ from mashumaro.jsonschema import DRAFT_2020_12, build_json_schema
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Tool
-from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind, described_fields
+from noetl_worker.tools.docs.description import FieldDescription, describe_kind, described_fields
 
 _TEMPLATE: Final = r"\{\{|\{%"
 _WORDS: Final = "|".join(
@@ -66,7 +66,8 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
     description = describe_kind(tool)
     own = _properties(tool.config_model, description.fields, getattr(tool, "field_schemas", {}))
     spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
-    properties: dict[str, Any] = {"kind": _kind_property(description), **own}
+    kinds = {"enum": [description.kind, *description.aliases], "description": fields.WORKER_FIELDS["kind"]}
+    properties: dict[str, Any] = {"kind": kinds, **own}
     for other, name in sorted(spellings.items()):
         properties[other] = {**own[name], "description": f"Another spelling of `{name}`."}
     for name, meaning in fields.WORKER_FIELDS.items():
@@ -108,10 +109,6 @@ def _properties(
             property_schema["description"] = field.meaning
         properties[field.name] = property_schema
     return properties
-
-
-def _kind_property(description: KindDescription) -> dict[str, Any]:
-    return {"enum": [description.kind, *description.aliases], "description": fields.WORKER_FIELDS["kind"]}
 
 
 def _spec_property(own: Mapping[str, Any]) -> dict[str, Any]:
