@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import jsonschema
 import pytest
 import yaml
+from mashumaro import field_options
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
@@ -274,6 +275,30 @@ def test_model_made_without_a_source_has_a_schema_without_meanings() -> None:
     described = describe_kind(MadeTool())
     assert (described.text, described.fields[0].meaning) == ("", "")
     assert validator(MadeTool()).is_valid({"a": 1})
+
+
+class Amount:
+    """No type of JSON: its field says how it is read."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class PluginConfig:
+    amount: Amount = field(metadata=field_options(serialize=str, deserialize=Amount))
+
+
+class PluginTool(EveryTypeTool):
+    config_model: ClassVar[type] = PluginConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+
+
+@pytest.mark.filterwarnings("ignore:Type Any will be used")  # mashumaro's, of `serialize`
+def test_type_that_a_plug_in_reads_in_its_own_way_has_a_schema() -> None:
+    config = {"kind": "every", "amount": "3 EUR"}
+    validator(PluginTool()).validate(config)
+    Registry([PluginTool()], plugins=False).prepare("every", config, tool_context())
 
 
 def test_kind_is_described_by_its_first_sentence_and_types_in_words() -> None:

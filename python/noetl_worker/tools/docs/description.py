@@ -64,6 +64,19 @@ class KindDescription:
 def describe_kind(tool: Tool[Any]) -> KindDescription:
     """What `noetl-worker tools KIND` shows."""
     model = tool.config_model
+    spellings = fields.spellings_of(model, getattr(tool, "field_aliases", {}))
+    docs, hints = field_docs(model), fields.hints_of(model)
+    described = tuple(
+        FieldDescription(
+            name=field.name,
+            spellings=tuple(sorted(other for other, name in spellings.items() if name == field.name)),
+            type=fields.describe(hints[field.name]),
+            default=_default(field),
+            meaning=docs.get(field.name, ""),
+        )
+        for field in dataclasses.fields(model)
+        if field.init
+    )
     text = inspect.cleandoc(model.__doc__ or "")
     if text.startswith(f"{model.__name__}("):  # what dataclass writes where there is none
         text = ""
@@ -74,23 +87,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
         aliases=tuple(getattr(tool, "aliases", ())),
         text="\n\n".join(paragraph for paragraph in paragraphs if paragraph not in results),
         result="\n\n".join(paragraph.partition(":")[2].strip() for paragraph in results),
-        fields=described_fields(model, fields.spellings_of(model, getattr(tool, "field_aliases", {}))),
-    )
-
-
-def described_fields(model: type, spellings: Mapping[str, str]) -> tuple[FieldDescription, ...]:
-    """Those that are given to a model, with their other spellings."""
-    docs, hints = field_docs(model), fields.hints_of(model)
-    return tuple(
-        FieldDescription(
-            name=field.name,
-            spellings=tuple(sorted(other for other, name in spellings.items() if name == field.name)),
-            type=fields.describe(hints[field.name]),
-            default=_default(field),
-            meaning=docs.get(field.name, ""),
-        )
-        for field in dataclasses.fields(model)
-        if field.init
+        fields=described,
     )
 
 

@@ -17,7 +17,7 @@ from mashumaro.jsonschema import DRAFT_2020_12, build_json_schema
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Tool
-from noetl_worker.tools.docs.description import FieldDescription, describe_kind, described_fields
+from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind, field_docs
 
 _TEMPLATE: Final = r"\{\{|\{%"
 _WORDS: Final = "|".join(
@@ -49,7 +49,6 @@ _DEFINITIONS: Final[Mapping[str, Any]] = {
     ),
 }
 _SCALARS: Final[Mapping[str, str]] = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
-_NONE: Final[Mapping[str, Any]] = {}
 _TIMES: Final = frozenset({"timeout", "timeout_seconds"})
 
 
@@ -64,7 +63,7 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
         NotImplementedError: a field of the model has a type that JSON Schema cannot say (from mashumaro).
     """
     description = describe_kind(tool)
-    own = _properties(tool.config_model, description.fields, getattr(tool, "field_schemas", {}))
+    own = _own_properties(tool, description)
     spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
     kinds = {"enum": [description.kind, *description.aliases], "description": fields.WORKER_FIELDS["kind"]}
     properties: dict[str, Any] = {"kind": kinds, **own}
@@ -93,14 +92,15 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
     }
 
 
-def _properties(
-    model: type, described: tuple[FieldDescription, ...], given: Mapping[str, Any] = _NONE
-) -> dict[str, Any]:
-    """The model's fields with their descriptions; `given`: what is said of a field beside its type."""
-    hints = fields.hints_of(model)
+def _own_properties(tool: Tool[Any], description: KindDescription) -> dict[str, Any]:
+    """The model's fields: mashumaro's schema, made as tolerant as the decoder, with descriptions."""
+    model_schema: dict[str, Any] = build_json_schema(tool.config_model, dialect=DRAFT_2020_12).to_dict()
+    given: Mapping[str, Any] = getattr(tool, "field_schemas", {})
+    hints = fields.hints_of(tool.config_model)
     properties: dict[str, Any] = {}
-    for field in described:
-        property_schema = dict(given[field.name]) if field.name in given else _tolerant(hints[field.name])
+    for field in description.fields:
+        strict = {key: value for key, value in model_schema["properties"][field.name].items() if key != "default"}
+        property_schema = dict(given[field.name]) if field.name in given else _tolerant(strict, hints[field.name])
         if not field.is_needed:
             property_schema = _or_null(property_schema)
             if field.default not in (None, [], {}) and isinstance(field.default, (str, int, float, bool, list, dict)):
@@ -131,30 +131,49 @@ def _needed(field: FieldDescription) -> dict[str, Any]:
     return {"anyOf": [*({"required": [name]} for name in (field.name, *field.spellings)), in_spec]}
 
 
-def _tolerant(hint: Any) -> dict[str, Any]:
-    """What the decoder of fields.py takes for a type: templates, numbers as text, text as numbers."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        options = [_tolerant(argument) for argument in arguments if argument is not types.NoneType]
+def _tolerant(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
+    """`schema` as the decoder of fields.py takes values: templates, numbers as text, text as numbers."""
+    if "anyOf" in schema:
+        arguments = [argument for argument in typing.get_args(hint) if argument is not types.NoneType]
+        kept = [option for option in schema["anyOf"] if option.get("type") != "null"]
+        options = [_tolerant(option, part) for option, part in zip(kept, arguments, strict=True)]
         return options[0] if len(options) == 1 else {"anyOf": _distinct(options)}
-    schema = build_json_schema(hint, dialect=DRAFT_2020_12).to_dict()
     kind = schema.get("type")
     if isinstance(kind, str) and kind in _SCALARS:
         return {"$ref": f"#/$defs/{_SCALARS[kind]}"}
     if "enum" in schema:
-        schema = {"enum": schema["enum"]}
-    elif kind == "array":
-        items = _tolerant(arguments[0]) if arguments else {}
-        schema = {"type": "array", "items": items} if items else {"type": "array"}
-    elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        described = described_fields(hint, {})
-        needed = [field.name for field in described if field.is_needed]
-        schema = {"type": "object", "properties": _properties(hint, described), "required": needed}
-    elif kind == "object":
-        values = _or_null(_tolerant(arguments[1])) if arguments else {}
-        schema = {"type": "object", "additionalProperties": values} if values else {"type": "object"}
-    else:
-        return schema
+        return {"anyOf": [{"enum": schema["enum"]}, {"$ref": "#/$defs/template"}]}
+    if kind == "array":
+        return _or_template(_tolerant_list(schema, hint))
+    if kind == "object":
+        return _or_template(_tolerant_object(schema, hint))
+    return dict(schema)
+
+
+def _tolerant_list(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
+    arguments = typing.get_args(hint)
+    items = schema.get("items")
+    return {"type": "array", "items": _tolerant(items, arguments[0])} if items and arguments else {"type": "array"}
+
+
+def _tolerant_object(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        docs, hints = field_docs(hint), fields.hints_of(hint)
+        properties: dict[str, Any] = {}
+        for name, schema_of_field in schema.get("properties", {}).items():
+            plain = {key: value for key, value in schema_of_field.items() if key != "default"}
+            properties[name] = _or_null(_tolerant(plain, hints[name]))
+            if name in docs:
+                properties[name]["description"] = docs[name]
+        needed = schema.get("required")
+        return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
+    arguments, values = typing.get_args(hint), schema.get("additionalProperties")
+    if isinstance(values, Mapping) and len(arguments) == 2:
+        return {"type": "object", "additionalProperties": _or_null(_tolerant(values, arguments[1]))}
+    return {"type": "object"}
+
+
+def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"$ref": "#/$defs/template"}]}
 
 
