@@ -18,6 +18,7 @@ import os
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,8 @@ class Capture:
         self._fd = fd
         self._half = max(limit // 2, 1)
         self._head = bytearray()
-        self._tail = bytearray()
+        self._tail: deque[bytearray] = deque()
+        self._tail_size = 0
         self._is_watched = False
         os.set_blocking(fd, False)
 
@@ -229,12 +231,25 @@ class Capture:
     def _keep(self, chunk: bytes) -> None:
         if self._live is not None:
             self._live.feed(chunk)
-        room = max(0, self._half - len(self._head))
-        self._head += chunk[:room]
-        self._tail += chunk[room:]
-        surplus = max(0, len(self._tail) - self._half)
-        del self._tail[:surplus]
-        self.left_out += surplus
+        room = self._half - len(self._head)
+        if room > 0:
+            self._head += chunk[:room]
+            chunk = chunk[room:]
+        if not chunk:
+            return
+        if self._tail and len(self._tail[-1]) < _CHUNK:
+            self._tail[-1] += chunk  # one byte at a time must not cost an object each
+        else:
+            self._tail.append(bytearray(chunk))
+        self._tail_size += len(chunk)
+        while self._tail_size > self._half:
+            surplus = self._tail_size - self._half
+            cut = min(len(self._tail[0]), surplus)
+            del self._tail[0][:cut]
+            if not self._tail[0]:
+                self._tail.popleft()
+            self._tail_size -= cut
+            self.left_out += cut
 
     def close(self) -> None:
         """Stop reading; safe to call twice."""
@@ -249,7 +264,7 @@ class Capture:
 
     def data(self) -> bytes:
         """All of it, where nothing is left out."""
-        return b"".join((self._head, self._tail))
+        return bytes(self._head) + b"".join(self._tail)
 
     def text(self, name: str) -> tuple[str, tuple[str, ...]]:
         """(what was kept as text, what was done to it), with no half of a secret where bytes were left out.
@@ -258,7 +273,7 @@ class Capture:
         """
         if self.left_out:
             head = without_half_at_end(bytes(self._head)).decode("utf-8", "replace")
-            tail = without_half_at_start(bytes(self._tail)).decode("utf-8", "replace")
+            tail = without_half_at_start(b"".join(self._tail)).decode("utf-8", "replace")
             note = f"{name}: {self.left_out} bytes left out of the middle"
             marker = f"\n[... {self.left_out} bytes left out ...]\n"
             return head + marker + tail, (note,)  # the cut itself may split a character
