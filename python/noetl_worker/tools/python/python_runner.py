@@ -138,13 +138,14 @@ class PythonRunner:
         return replace(run, has_met_oom=True) if has_met_oom else run
 
     async def _run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> process.Finished:
+        started = time.monotonic()
         for _ in range(_TEMPLATES_A_COMMAND):
             with before_any_effect("no room for a template process"):
                 template = self._supervisor() if self._confinement.is_on else self._living_template()
             self._busy.add(template)
             try:
                 with suppress(_NotStarted):
-                    return await template.run(op, frame, timeout_s, limit)
+                    return await template.run(op, frame, timeout_s, limit, started)
             finally:
                 self._busy.discard(template)
                 self._put_back(template)
@@ -271,8 +272,10 @@ class _Template:
         self._expect_answer()
         return number
 
-    async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> process.Finished:
-        started = time.monotonic()
+    async def run(
+        self, op: bytes, frame: bytes, timeout_s: float | None, limit: int, started: float
+    ) -> process.Finished:
+        """`started`: when the command came, which may have waited for another template before this one."""
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
