@@ -29,62 +29,47 @@ class Settlement(Enum):
 
 
 class OutcomeKind(Enum):
-    REPORTED = "reported"
-    FINISHED_BEFORE = "already_finished"
-    FINISHED_HERE = "already_finished_here"
-    HELD_BY_OTHER = "held_by_other"
-    HELD_BY_THIS_WORKER = "held_by_this_worker"
-    BUSY = "retry_later"
-    AUTH_REFUSED = "auth_refused"
-    NOT_FOUND = "not_found"
+    """How it ended: the word of it, and what JetStream is answered."""
+
+    REPORTED = "reported", Settlement.ACK
+    FINISHED_BEFORE = "already_finished", Settlement.ACK
+    FINISHED_HERE = "already_finished_here", Settlement.ACK
+    HELD_BY_OTHER = "held_by_other", Settlement.NAK
+    HELD_BY_THIS_WORKER = "held_by_this_worker", Settlement.NAK
+    BUSY = "retry_later", Settlement.NAK
+    AUTH_REFUSED = "auth_refused", Settlement.NAK
+    NOT_FOUND = "not_found", Settlement.NAK
     """Nobody knows the command, which may change; UNKNOWN_COMMAND when it did not."""
-    FOREIGN_POOL = "foreign_pool"
+    FOREIGN_POOL = "foreign_pool", Settlement.NAK
     """For another pool, whose worker may still get it; POOL_NOT_SERVED when none did for too long."""
-    SYSTEM_POOL = "system_pool"
+    SYSTEM_POOL = "system_pool", Settlement.ACK
     """For the pool `system`, brought by a filter for all pools: its own workers have it from their own durable."""
-    DUPLICATE = "in_flight_here"
-    NO_SLOT = "no_free_slot"
-    OVER_SHARE = "over_share"
+    DUPLICATE = "in_flight_here", Settlement.NAK
+    NO_SLOT = "no_free_slot", Settlement.NAK
+    OVER_SHARE = "over_share", Settlement.NAK
     """Its execution has its share of the slots (delivery/execution_share.py)."""
-    RETURNED = "returned"
-    INTERRUPTED = "interrupted"
-    SHORT_OF_RESOURCES = "short_of_resources"
-    INTERNAL_ERROR = "internal_error"
-    NOT_A_NOTIFICATION = "not_a_notification"
-    UNKNOWN_COMMAND = "unknown_command"
-    CLAIM_REFUSED = "claim_refused"
-    SERVER_ERRORS = "server_errors"
-    OUTCOME_REFUSED = "outcome_refused"
-    POOL_NOT_SERVED = "pool_not_served"
+    RETURNED = "returned", Settlement.NAK
+    INTERRUPTED = "interrupted", Settlement.NAK
+    SHORT_OF_RESOURCES = "short_of_resources", Settlement.NAK
+    INTERNAL_ERROR = "internal_error", Settlement.NAK
+    NOT_A_NOTIFICATION = "not_a_notification", Settlement.TERM
+    UNKNOWN_COMMAND = "unknown_command", Settlement.TERM
+    CLAIM_REFUSED = "claim_refused", Settlement.TERM
+    SERVER_ERRORS = "server_errors", Settlement.TERM
+    OUTCOME_REFUSED = "outcome_refused", Settlement.TERM
+    POOL_NOT_SERVED = "pool_not_served", Settlement.TERM
+
+    value: str
+    settlement: Settlement
+
+    def __new__(cls, word: str, settlement: Settlement) -> OutcomeKind:
+        kind = object.__new__(cls)
+        kind._value_, kind.settlement = word, settlement
+        return kind
 
     __hash__ = object.__hash__
 
 
-def _settlement(kind: OutcomeKind) -> Settlement:
-    match kind:
-        case OutcomeKind.REPORTED | OutcomeKind.FINISHED_BEFORE | OutcomeKind.FINISHED_HERE:
-            return Settlement.ACK
-        case OutcomeKind.SYSTEM_POOL:
-            return Settlement.ACK
-        case OutcomeKind.HELD_BY_OTHER | OutcomeKind.HELD_BY_THIS_WORKER | OutcomeKind.DUPLICATE:
-            return Settlement.NAK
-        case OutcomeKind.BUSY | OutcomeKind.AUTH_REFUSED | OutcomeKind.NOT_FOUND:
-            return Settlement.NAK
-        case OutcomeKind.OVER_SHARE:
-            return Settlement.NAK
-        case OutcomeKind.NO_SLOT | OutcomeKind.RETURNED | OutcomeKind.INTERRUPTED:
-            return Settlement.NAK
-        case OutcomeKind.SHORT_OF_RESOURCES | OutcomeKind.INTERNAL_ERROR | OutcomeKind.FOREIGN_POOL:
-            return Settlement.NAK
-        case OutcomeKind.NOT_A_NOTIFICATION | OutcomeKind.UNKNOWN_COMMAND | OutcomeKind.CLAIM_REFUSED:
-            return Settlement.TERM
-        case OutcomeKind.SERVER_ERRORS | OutcomeKind.OUTCOME_REFUSED | OutcomeKind.POOL_NOT_SERVED:
-            return Settlement.TERM
-        case _:
-            assert_never(kind)
-
-
-SETTLEMENT: Final[Mapping[OutcomeKind, Settlement]] = {kind: _settlement(kind) for kind in OutcomeKind}
 _REASONS: Final[Mapping[OutcomeKind, str]] = {
     OutcomeKind.NOT_A_NOTIFICATION: "not a notification",
     OutcomeKind.UNKNOWN_COMMAND: "unknown command",
@@ -114,7 +99,7 @@ class Outcome:
 
     @property
     def settlement(self) -> Settlement:
-        return SETTLEMENT[self.kind]
+        return self.kind.settlement
 
     @property
     def dead_letter(self) -> bool:

@@ -9,7 +9,7 @@ from noetl_worker.delivery.dead_letter import DeadLetter, DeadLetters, pack, set
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.models import ClaimRefused, NotFound, RetryLater
 from noetl_worker.observability import metrics
-from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
+from noetl_worker.settlement import SETTLED, Outcome, OutcomeKind, Settlement
 
 
 class Delivery:
@@ -164,7 +164,7 @@ async def test_text_of_an_outcome_decides_nothing() -> None:
 
 
 def test_words_that_operators_know_are_those_of_the_table() -> None:
-    usual = sorted(SETTLED[kind, SETTLEMENT[kind]] for kind in OutcomeKind)
+    usual = sorted(SETTLED[kind, kind.settlement] for kind in OutcomeKind)
     assert usual == [
         "ack:already_finished",
         "ack:already_finished_here",

@@ -23,7 +23,7 @@ from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.observability import metrics
-from noetl_worker.settlement import SETTLED, SETTLEMENT, Outcome, OutcomeKind, Settlement
+from noetl_worker.settlement import SETTLED, Outcome, OutcomeKind, Settlement
 
 log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
@@ -102,7 +102,7 @@ async def settle_delivery(
         will come again, and the claim will say that it is finished.
     """
     kind, delay_s = outcome.kind, outcome.delay_s
-    settlement = SETTLEMENT[kind]
+    settlement = kind.settlement
     if settlement is Settlement.TERM:
         if await dead_letters.keep(delivery, outcome, ids()):
             metrics.DEAD_LETTERS.labels(kind.value).inc()

@@ -23,7 +23,7 @@ from noetl_worker.models.claim import (
 )
 from noetl_worker.observability.series import REGISTRY, Counter, Gauge, Histogram
 from noetl_worker.observability.tool_times import ToolTimes
-from noetl_worker.settlement import SETTLEMENT, OutcomeKind, Settlement, assert_never
+from noetl_worker.settlement import OutcomeKind, Settlement, assert_never
 
 ProcessCollector(registry=REGISTRY)
 
@@ -164,7 +164,7 @@ ENDED: Final = {kind: OUTCOMES.labels(kind.value) for kind in OutcomeKind}
 SETTLED: Final = {settlement: SETTLEMENTS.labels(settlement.value) for settlement in Settlement}
 
 for _kind in OutcomeKind:
-    if SETTLEMENT[_kind] is Settlement.TERM:
+    if _kind.settlement is Settlement.TERM:
         DEAD_LETTERS.labels(_kind.value)
         DEAD_LETTERS_NOW.labels(_kind.value)
 DEAD_LETTERS_NOW.labels(OTHER_REASON)

@@ -18,9 +18,9 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.jetstream.api import moment
 from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
-from noetl_worker.settlement import SETTLEMENT, Settlement
+from noetl_worker.settlement import OutcomeKind, Settlement
 
-REASONS: Final = tuple(kind.value for kind, settlement in SETTLEMENT.items() if settlement is Settlement.TERM)
+REASONS: Final = tuple(kind.value for kind in OutcomeKind if kind.settlement is Settlement.TERM)
 """The kinds of dead letters."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")
