@@ -113,7 +113,7 @@ def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
         return [unknown("dead letters", found.dead_letters_unknown, wanted)]
     if found.dead_letters is None:
         return [fine("dead letters", "no dead letter was ever kept", wanted)]
-    rows = dead_letter_rows(found.dead_letters.config, settings)
+    rows = dead_letter_rows(found.dead_letters.config)
     return [fine("dead letters", found.dead_letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
 
 

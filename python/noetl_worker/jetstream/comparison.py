@@ -7,9 +7,9 @@ needs, or by which messages are lost, is one row that names the fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as a_field
+from dataclasses import dataclass, replace
 from enum import Enum
+from operator import not_
 from typing import Any, Final, NamedTuple
 
 from noetl_worker.settings.nats import covers
@@ -47,11 +47,14 @@ class ComparedField:
     wanted: str
     agrees: bool
     matters: str
-    change: Change
     is_fatal: bool = False
     """With it a worker could not work, or would claim another pool's commands: it does not start."""
-    patch: Mapping[str, Any] = a_field(default_factory=dict)
-    """What to put into the configuration to make it agree; None takes a key out."""
+    patch: Mapping[str, Any] | None = None
+    """What to put into the configuration to make it agree; None in it takes a key out. None: that is by hand."""
+
+    @property
+    def change(self) -> Change:
+        return Change.BY_HAND if self.patch is None else Change.IN_PLACE
 
     @property
     def is_left_to_somebody(self) -> bool:
@@ -136,48 +139,44 @@ class _Rule(NamedTuple):
     """A field of the one row for all that no setting gives."""
 
     field: str
-    is_right: Callable[[Any, Settings], bool]
+    is_right: Callable[[Any], bool]
     matters: str
     is_fatal: bool = False
 
 
-def _is_unset(value: Any, _: Settings) -> bool:
-    return not value
-
-
-def _is_unlimited(value: Any, _: Settings) -> bool:
+def _is_unlimited(value: Any) -> bool:
     return (value or -1) < 0
 
 
+def _allows(least: int) -> Callable[[Any], bool]:
+    """No limit, or one that is high enough."""
+    return lambda value: not value or value >= least
+
+
 _OF_STREAM: Final = (
-    _Rule("retention", lambda value, _: value != "interest", "what is published while there is no durable is lost"),
-    _Rule("max_age", lambda value, _: not value or value >= MAX_AGE_S * NANOSECONDS, "a command that waits is lost"),
+    _Rule("retention", lambda value: value != "interest", "what is published while there is no durable is lost"),
+    _Rule("max_age", _allows(MAX_AGE_S * NANOSECONDS), "a command that waits is lost"),
     _Rule("max_msgs", _is_unlimited, _FULL),
     _Rule("max_bytes", _is_unlimited, _FULL),
     _Rule("max_msgs_per_subject", _is_unlimited, "commands that wait on a subject are lost"),
-    _Rule("sealed", _is_unset, "it takes no command"),
+    _Rule("sealed", not_, "it takes no command"),
 )
-_OF_DURABLE: Final = (
-    _Rule("deliver_subject", _is_unset, "it pushes, and a worker pulls", is_fatal=True),
-    _Rule("ack_policy", lambda value, _: value == "explicit", "each command is acknowledged alone", is_fatal=True),
-    _Rule(
-        "max_expires",
-        lambda value, _: not value or value >= PULL_EXPIRES_S * NANOSECONDS,
-        f"pulls of {PULL_EXPIRES_S} s are refused",
-        is_fatal=True,
-    ),
-    _Rule(
-        "max_batch",
-        lambda value, settings: not value or value >= min(settings.max_concurrent, MAX_PULL_BATCH),
-        "a pull for all slots is refused",
-        is_fatal=True,
-    ),
-    _Rule("headers_only", _is_unset, "a notification without its body is no command", is_fatal=True),
-    _Rule("priority_policy", lambda value, _: value in (None, "", "none"), "our pulls are refused", is_fatal=True),
-    _Rule("backoff", _is_unset, "it takes the place of ack_wait"),
-    _Rule("inactive_threshold", _is_unset, "the durable is deleted while no worker runs"),
-)
-_OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value, _: value == "new", "full, it forgets dead letters"),)
+_OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value: value == "new", "full, it forgets dead letters"),)
+
+
+def _of_durable(settings: Settings) -> tuple[_Rule, ...]:
+    whole_pull = min(settings.max_concurrent, MAX_PULL_BATCH)
+    pull_s = PULL_EXPIRES_S
+    return (
+        _Rule("deliver_subject", not_, "it pushes, and a worker pulls", is_fatal=True),
+        _Rule("ack_policy", lambda value: value == "explicit", "each command is acknowledged alone", is_fatal=True),
+        _Rule("max_expires", _allows(pull_s * NANOSECONDS), f"pulls of {pull_s} s are refused", is_fatal=True),
+        _Rule("max_batch", _allows(whole_pull), "a pull for all slots is refused", is_fatal=True),
+        _Rule("headers_only", not_, "a notification without its body is no command", is_fatal=True),
+        _Rule("priority_policy", lambda value: value in (None, "", "none"), "our pulls are refused", is_fatal=True),
+        _Rule("backoff", not_, "it takes the place of ack_wait"),
+        _Rule("inactive_threshold", not_, "the durable is deleted while no worker runs"),
+    )
 
 
 def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
@@ -185,6 +184,8 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
     have = config if config is not None else {}
     subjects = [str(subject) for subject in have.get("subjects") or []]
     missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
+    # A stream's subjects may not overlap: what a wider one of ours covers goes.
+    kept = [subject for subject in subjects if not any(covers(pattern, subject) for pattern in missing)]
     rows = [
         ComparedField(
             "subjects",
@@ -192,22 +193,16 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
             ", ".join(settings.filters),
             not missing,
             "a command published to a subject that no stream has is lost",
-            Change.IN_PLACE,
-            patch={"subjects": [subject for subject in subjects if not _is_covered(subject, missing)] + missing},
+            patch={"subjects": kept + missing},
         ),
-        _others(have, _OF_STREAM, settings),
+        _others(have, _OF_STREAM),
     ]
     return rows if config is not None else [_absent(row) for row in rows]
 
 
-def _is_covered(subject: str, others: Sequence[str]) -> bool:
-    """A stream's subjects may not overlap: what a wider one of ours covers goes."""
-    return any(covers(other, subject) for other in others)
-
-
-def dead_letter_rows(config: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
+def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
     """Whether the stream of dead letters, such as there is, loses one."""
-    return [_others(config, _OF_DEAD_LETTERS, settings)]
+    return [_others(config, _OF_DEAD_LETTERS)]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
@@ -221,7 +216,6 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             ", ".join(settings.filters),
             set(filters) == set(settings.filters),
             "which commands this pool gets; a change counts for later messages only",
-            Change.IN_PLACE,
             is_fatal=True,
             patch=_filter_fields(settings.filters),
         ),
@@ -231,7 +225,6 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             f"{settings.ack_wait_s:g} s",
             ack_wait == int(settings.ack_wait_s * NANOSECONDS),
             "how long a command of a dead worker waits for the next one",
-            Change.IN_PLACE,
             patch={"ack_wait": int(settings.ack_wait_s * NANOSECONDS)},
         ),
         _limit(
@@ -246,7 +239,7 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             UNLIMITED,
             "with a limit, a command that used it up stays undelivered and unseen",
         ),
-        _others(have, _OF_DURABLE, settings),
+        _others(have, _of_durable(settings)),
     ]
     return [_absent(row) for row in rows] if info is None else rows
 
@@ -254,18 +247,17 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
 def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> ComparedField:
     value = int(have.get(name) or -1)
     shown, want = ("unlimited" if number < 0 else str(number) for number in (value, wanted))
-    return ComparedField(name, shown, want, value == wanted, matters, Change.IN_PLACE, patch={name: wanted})
+    return ComparedField(name, shown, want, value == wanted, matters, patch={name: wanted})
 
 
-def _others(have: Mapping[str, Any], rules: Sequence[_Rule], settings: Settings) -> ComparedField:
-    wrong = [rule for rule in rules if not rule.is_right(have.get(rule.field), settings)]
+def _others(have: Mapping[str, Any], rules: Sequence[_Rule]) -> ComparedField:
+    wrong = [rule for rule in rules if not rule.is_right(have.get(rule.field))]
     return ComparedField(
         "other fields",
         ", ".join(f"{rule.field} {_shown(rule.field, have.get(rule.field))}" for rule in wrong) or _AS_MADE,
         _AS_MADE,
         not wrong,
         "; ".join(f"{rule.field}: {rule.matters}" for rule in wrong),
-        Change.BY_HAND,
         is_fatal=any(rule.is_fatal for rule in wrong),
     )
 
@@ -276,7 +268,7 @@ def _shown(field: str, value: Any) -> str:
 
 def _absent(row: ComparedField) -> ComparedField:
     """The row of something that is not there."""
-    return ComparedField(row.field, None, row.wanted, False, row.matters, Change.IN_PLACE)
+    return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
 
 
 def _seconds(nanoseconds: int) -> str:

@@ -9,14 +9,16 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream import comparison
 from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.comparison import (
+    NANOSECONDS,
     ComparedField,
     config_filters,
     dead_letter_rows,
     durable_rows,
+    new_durable,
+    new_stream,
     patched,
     pause_left_s,
     stream_rows,
@@ -101,10 +103,6 @@ class Look:
     pause_left_s: float = 0.0
     """How long it delivers nothing yet, since an operator paused it."""
 
-    def is_ours(self, before: Durable) -> bool:
-        """False when somebody has changed the filters: what is pulled from now on may be another pool's."""
-        return set(self.durable.filters) == set(before.filters)
-
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
 
@@ -149,7 +147,7 @@ def _warn_of_dead_letters(found: Found, settings: Settings) -> None:
         error = found.dead_letters_unknown
         log.warning("dead_letter_stream_unknown", subject=settings.dead_letter_subject, error=error)
     elif found.dead_letters is not None:
-        rows = dead_letter_rows(found.dead_letters.config, settings)
+        rows = dead_letter_rows(found.dead_letters.config)
         _warn("dead_letter_stream_differs", found.dead_letters.stream, rows)
 
 
@@ -188,7 +186,7 @@ def take_stream(owner: str) -> str:
 
 
 async def _make_stream(client: Client, name: str, settings: Settings) -> None:
-    config = comparison.new_stream(name, settings)
+    config = new_stream(name, settings)
     try:
         await ask(client, f"STREAM.CREATE.{name}", config)
     except ApiRefused as refused:
@@ -202,20 +200,20 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> None:
 
 
 async def _make_durable(client: Client, found: Found, settings: Settings) -> dict[str, Any]:
-    config = comparison.new_durable(settings)
-    place = f"{found.stream}.{found.durable}"
     try:
-        made = await ask(
-            client,
-            f"CONSUMER.CREATE.{place}",
-            {"stream_name": found.stream, "config": config, "action": "create"},
-        )
+        made = await _put_durable(client, found, new_durable(settings), "create")
     except ApiRefused as refused:
         if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
             raise
-        return await ask(client, f"CONSUMER.INFO.{place}")
+        return await ask(client, f"CONSUMER.INFO.{found.stream}.{found.durable}")
     log.info("durable_made", stream=found.stream, durable=found.durable, filters=settings.filters)
     return made
+
+
+async def _put_durable(client: Client, found: Found, config: Mapping[str, Any], action: str) -> dict[str, Any]:
+    """`action`: create or update."""
+    body = {"stream_name": found.stream, "config": config, "action": action}
+    return await ask(client, f"CONSUMER.CREATE.{found.stream}.{found.durable}", body)
 
 
 def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
@@ -254,7 +252,7 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
     return Durable(
         stream=stream,
         name=str(info.get("name") or config.get("durable_name")),
-        ack_wait_s=ack_wait / comparison.NANOSECONDS if ack_wait else _DEFAULT_ACK_WAIT_S,
+        ack_wait_s=ack_wait / NANOSECONDS if ack_wait else _DEFAULT_ACK_WAIT_S,
         max_ack_pending=int(config.get("max_ack_pending") or _DEFAULT_MAX_ACK_PENDING),
         filters=config_filters(config),
     )
@@ -283,30 +281,23 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
         await _make_durable(client, found, settings)
         done.append(f"durable {found.durable} made")
     elif changes := _changes(durable_rows(found.durable_info, settings)):
-        await _update_durable(client, found, patched(found.durable_info["config"], _together(changes)))
+        await _put_durable(client, found, patched(found.durable_info["config"], _together(changes)), "update")
         done += [f"durable {found.durable}: {_row_text(row)}" for row in changes]
     if await ensure_bucket(client):
         done.append(f"bucket {BUCKET} made")
     return done
 
 
-async def _update_durable(client: Client, found: Found, config: Mapping[str, Any]) -> None:
-    await ask(
-        client,
-        f"CONSUMER.CREATE.{found.stream}.{found.durable}",
-        {"stream_name": found.stream, "config": dict(config), "action": "update"},
-    )
-
-
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
     """What to change in place; nothing where a worker cannot work anyhow, since it may not go with the rest of it."""
     differing = [row for row in rows if not row.agrees]
-    changes = [row for row in differing if row.change is comparison.Change.IN_PLACE]
-    return [] if any(row.is_fatal for row in differing if row not in changes) else changes
+    if any(row.is_fatal and row.patch is None for row in differing):
+        return []
+    return [row for row in differing if row.patch is not None]
 
 
 def _together(rows: Sequence[ComparedField]) -> dict[str, Any]:
-    return {name: value for row in rows for name, value in row.patch.items()}
+    return {name: value for row in rows for name, value in (row.patch or {}).items()}
 
 
 def _row_text(row: ComparedField) -> str:
@@ -347,7 +338,7 @@ async def look(client: Client, durable: Durable) -> Look:
 
 def _log_changes(before: Durable, seen: Look) -> None:
     now = seen.durable
-    if before.logged.begins("filters", not seen.is_ours(before)):
+    if before.logged.begins("filters", set(now.filters) != set(before.filters)):
         log.error(
             "durable_changed",
             durable=now.name,
