@@ -19,7 +19,7 @@ from typing import Final
 import nats
 import structlog
 
-from noetl_worker.errors import ControlPlaneError, NoetlWorkerError
+from noetl_worker.errors import ControlPlaneError
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.delivery import IN_PROGRESS
 from noetl_worker.observability import metrics
@@ -146,6 +146,7 @@ class Keepalive:
         self._over: Future[None] = Future()
         self._stop: asyncio.Event | None = None
         self._is_stopping = False
+        self._registered: Registration | None = None
 
     # ── called from the main loop ──
 
@@ -205,41 +206,31 @@ class Keepalive:
                     task.result()
         finally:
             stopping.cancel()
-            await _result_at_end(beats)
-            registration = await _result_at_end(registry)
-            if registration is not None:
-                await _deregister(registration)
+            await event_loop.end(beats, registry)
+            await asyncio.gather(beats, registry, return_exceptions=True)  # one was raised where it ended
+            if self._registered is not None and self._registered.is_registered:
+                await _deregister(self._registered)
             await server.close()
             await connection.close()
             await client.close()
 
-    async def _registry(self, client: ControlPlaneClient) -> Registration | None:
+    async def _registry(self, client: ControlPlaneClient) -> None:
         """Register when the plane is there, then beat until cancelled."""
-        registration: Registration | None = None
-        watch = HeartbeatWatch(client.servers.configured, self._health)
-        try:
-            while (registration := await self._registration(client, watch)) is None:
-                await asyncio.sleep(REGISTER_AGAIN_S)
-            await registration.keep(self._settings.heartbeat_interval_s)
-        except asyncio.CancelledError:
-            pass
-        return registration if registration is not None and registration.is_registered else None
+        self._registered = await self._registration(client)
+        await self._registered.keep(self._settings.heartbeat_interval_s)
 
-    async def _registration(self, client: ControlPlaneClient, watch: HeartbeatWatch) -> Registration | None:
-        try:
-            plane = await client.plane(self._settings.server_url)
-        except ControlPlaneError as error:
-            watch.failed(error)
-            log.debug("not_registered_yet", error=str(error))
-            return None
+    async def _registration(self, client: ControlPlaneClient) -> Registration:
+        settings, watch = self._settings, HeartbeatWatch(client.servers.configured, self._health)
+        while True:
+            try:
+                plane = await client.plane(settings.server_url)
+                break
+            except ControlPlaneError as error:
+                watch.failed(error)
+                log.debug("not_registered_yet", error=str(error))
+                await asyncio.sleep(REGISTER_AGAIN_S)
         name = self._identity.name_for(plane.dialect)
-        return Registration(
-            plane,
-            self._settings,
-            name,
-            watch,
-            on_heard=self.in_progress.heard,
-        )
+        return Registration(plane, settings, name, watch, on_heard=self.in_progress.heard)
 
 
 async def _deregister(registration: Registration) -> None:
@@ -247,12 +238,3 @@ async def _deregister(registration: Registration) -> None:
         await asyncio.wait_for(registration.deregister(), _DEREGISTER_TIMEOUT_S)
     except asyncio.TimeoutError:
         log.warning("deregister_not_answered", advice="the row goes stale by itself")
-
-
-async def _result_at_end(task: asyncio.Task[Registration | None] | asyncio.Task[None]) -> Registration | None:
-    if task.done() and not task.cancelled() and task.exception() is not None:
-        return None  # it was raised where it ended
-    await event_loop.end(task)
-    with suppress(asyncio.CancelledError, NoetlWorkerError):
-        return task.result()
-    return None
