@@ -16,7 +16,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -37,8 +37,20 @@ MOST_STARTS: Final = 3
 """So many starts without an end: the command is reported as failed, and not started again."""
 _STREAM: Final = f"KV_{BUCKET}"
 _SUBJECTS: Final = f"$KV.{BUCKET}.>"
-_MAX_AGE_NS: Final = 24 * 3600 * 1_000_000_000
-_MAX_BYTES: Final = 16 * 1024 * 1024
+_CONFIG: Final = {
+    "name": _STREAM,
+    "subjects": [_SUBJECTS],
+    "max_msgs_per_subject": 1,
+    "max_age": 24 * 3600 * 1_000_000_000,
+    "max_bytes": 16 * 1024 * 1024,
+    "discard": "new",
+    "allow_rollup_hdrs": True,
+    "allow_direct": True,
+    "retention": "limits",
+    "storage": "file",
+    "num_replicas": 1,
+}
+"""A key-value bucket as the clients of NATS make it; a note counts for a day, which no message outlives."""
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
 """After a note that could not be made: each one takes `_TRY_S` to fail where the login has no permission."""
@@ -55,7 +67,7 @@ async def ensure_bucket(client: Client) -> bool:
     if await stream_of(client, _SUBJECTS) == _STREAM:
         return False
     try:
-        await ask(client, f"STREAM.CREATE.{_STREAM}", _bucket())
+        await ask(client, f"STREAM.CREATE.{_STREAM}", _CONFIG)
     except ApiRefused as refused:
         if refused.err_code in ALREADY_THERE:
             return False
@@ -64,31 +76,14 @@ async def ensure_bucket(client: Client) -> bool:
     return True
 
 
-def _bucket() -> dict[str, Any]:
-    """A key-value bucket as the clients of NATS make it; a note counts for a day, which no message outlives."""
-    return {
-        "name": _STREAM,
-        "subjects": [_SUBJECTS],
-        "max_msgs_per_subject": 1,
-        "max_age": _MAX_AGE_NS,
-        "max_bytes": _MAX_BYTES,
-        "discard": "new",
-        "allow_rollup_hdrs": True,
-        "allow_direct": True,
-        "retention": "limits",
-        "storage": "file",
-        "num_replicas": 1,
-    }
-
-
 class Start:
     """One start of a command."""
 
-    def __init__(self, notes: _Notes, alone: asyncio.Lock, slots: Slots) -> None:
+    def __init__(self, notes: _Notes, slots: Slots) -> None:
         self._notes = notes
-        self._alone = alone
         self._slots = slots
-        self._is_alone = False
+        self.alone: Final = ExitStack()
+        """Closed, it lets others on their last start run."""
 
     @property
     def is_lost(self) -> bool:
@@ -104,18 +99,9 @@ class Start:
                 kind="worker_lost",
             )
 
-    async def alone(self) -> None:
-        await self._alone.acquire()
-        self._is_alone = True
-
-    def let_others(self) -> None:
-        if self._is_alone:
-            self._is_alone = False
-            self._alone.release()
-
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
         """`Slots.waiting`, for others: one of them may be on its last start, too."""
-        self.let_others()
+        self.alone.close()
         return self._slots.waiting(kind)
 
 
@@ -142,22 +128,21 @@ class StartNotes:
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
-        start = Start(notes or [], self._alone, slots)
+        start = Start(notes or [], slots)
         if notes is None or start.is_lost:  # without notes the command runs all the same
             yield start
             return
         if len(notes) == MOST_STARTS - 1:
             with slots.waiting():
-                await start.alone()
-        try:
+                await self._alone.acquire()
+                start.alone.callback(self._alone.release)
+        with start.alone:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             await self._tried(self._write(key, [*notes, {"worker": self._worker, "at": now}]))
             try:
                 yield start
             finally:
                 await self._tried(self._remove(key))
-        finally:
-            start.let_others()
 
     async def _tried(self, asking: Any) -> Any:
         """Its answer; None when there is none: a worker without the bucket works as one that has it."""
