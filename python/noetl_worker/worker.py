@@ -180,7 +180,7 @@ class Worker:
         )
         try:
             connection = self.connection = await self.stopping.unless_stopped(
-                connect(settings, f"noetl-worker {self.identity.unique}", attempts=5)
+                connect(settings, f"noetl-worker {self.identity.unique}")
             )
             if connection is None:
                 return EXIT_OK

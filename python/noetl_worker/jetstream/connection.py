@@ -164,18 +164,19 @@ async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> Ba
     return asyncio.TimeoutError()
 
 
-async def connect(settings: Settings, name: str, *, attempts: int | None = None, is_beside: bool = False) -> Connection:
+async def connect(settings: Settings, name: str, *, attempts: int = 5, is_beside: bool = False) -> Connection:
     """Connect, and once connected reconnect for ever with jitter.
 
     Args:
         name: shown by `nats server report connections`.
-        attempts: first attempts before giving up; None tries for ever (one warning each).
+        attempts: first attempts before giving up.
         is_beside: another connection to the same servers has the lines of an outage.
 
     Raises:
         JetStreamError: the server refused the login, or `attempts` are used up; the text says what to set.
     """
     connection = Connection(name, partial(_tls, settings), is_beside=is_beside)
+    where = ", ".join(settings.nats_servers)
     tried = 0
     while True:
         tried += 1
@@ -184,16 +185,16 @@ async def connect(settings: Settings, name: str, *, attempts: int | None = None,
             return connection
         except (OSError, asyncio.TimeoutError, nats.errors.Error) as raised:
             error = connection.last_error or raised
-            if _is_refusal(error):
+            if isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower():
                 raise JetStreamError(
-                    f"NATS at {_where(settings)} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
+                    f"NATS at {where} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
                     "NATS_CREDS, NATS_SEED or NATS_NKEY (with NATS_JWT), or user-info in NATS_URL"
                 ) from raised
             if isinstance(error, UnusableKey):
                 raise JetStreamError(str(error)) from raised
-            if attempts is not None and tried >= attempts:
+            if tried >= attempts:
                 raise JetStreamError(
-                    f"no NATS at {_where(settings)} ({describe(error)}): is NATS_URL right and the server up?"
+                    f"no NATS at {where} ({describe(error)}): is NATS_URL right and the server up?"
                 ) from raised
             log.warning("nats_unreachable", attempt=tried, servers=settings.nats_servers, error=describe(error))
         await asyncio.sleep(backoff.delay_s(tried, RETRY_S, 5.0, jitter=0.5))
@@ -223,14 +224,6 @@ def _tls(settings: Settings) -> dict[str, Any]:
     if not named and not paths.ca and not paths.cert:
         return {}  # a server that asks for TLS behind nats:// gets it all the same, with the system's CAs
     return {"tls": TlsFiles(paths).context()}
-
-
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower()
-
-
-def _where(settings: Settings) -> str:
-    return ", ".join(settings.nats_servers)
 
 
 def describe(error: BaseException) -> str:
