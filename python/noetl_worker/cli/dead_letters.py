@@ -11,6 +11,7 @@ import typer
 from noetl_worker.cli.nats import with_nats
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
+from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
@@ -219,14 +220,15 @@ async def _chosen(
 
 
 async def _requeue_one(store: DeadLetterStore, kept: StoredMessage) -> bool:
-    from noetl_worker.delivery.dead_letter import NotRequeued, requeue
+    from noetl_worker.delivery.dead_letter import requeue
     from noetl_worker.secrets.redaction import redact_text
 
-    way = await requeue(store, kept)
-    if isinstance(way, NotRequeued):
-        _complain(f"{kept.sequence} not requeued: {redact_text(way.why)}")
+    try:
+        subject, stream, sequence = await requeue(store, kept)
+    except (DocumentError, JetStreamError) as error:
+        _complain(f"{kept.sequence} not requeued: {redact_text(str(error))}")
         return False
-    typer.echo(f"{kept.sequence} requeued: {way.subject}, sequence {way.sequence} of {way.stream}")
+    typer.echo(f"{kept.sequence} requeued: {subject}, sequence {sequence} of {stream}")
     return True
 
 

@@ -13,7 +13,7 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import structlog
 
@@ -191,7 +191,6 @@ class DeadLetter:
     stream_sequence: int
     num_delivered: int
     worker_id: str
-    kept_at: str
     data: bytes | None
     """The complete message; None when it was too long to be kept."""
     excerpt: str
@@ -233,7 +232,6 @@ class DeadLetter:
             stream_sequence=_integer(kept.get("stream_sequence")),
             num_delivered=_integer(kept.get("num_delivered")),
             worker_id=str(kept.get("worker_id") or ""),
-            kept_at=str(kept.get("kept_at") or ""),
             data=_full_data(kept, text),
             excerpt=text,
             size=_integer(kept.get("notification_bytes")),
@@ -261,48 +259,30 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
 # ── the way back ────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Requeued:
-    """Published again, acknowledged by JetStream, and no longer a dead letter."""
-
-    subject: str
-    stream: str
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class NotRequeued:
-    """Still a dead letter; `why` says what to do."""
-
-    why: str
-
-
-Way: TypeAlias = Requeued | NotRequeued
-
-
-async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> Way:
+async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
     """Publish the message again, as it was and where it was; then take the dead letter away.
 
     Asked for twice (an answer was lost, two operators), JetStream drops the second message by its id.
+
+    Returns:
+        Its subject, stream and sequence, acknowledged by JetStream.
+
+    Raises:
+        DocumentError, JetStreamError: it is a dead letter still; the text says what to do.
     """
-    try:
-        dead_letter = DeadLetter.parse(stored.data)
-    except DocumentError as error:
-        return NotRequeued(str(error))
+    dead_letter = DeadLetter.parse(stored.data)
     if dead_letter.data is None:
-        return NotRequeued(
+        raise JetStreamError(
             f"only the first {len(dead_letter.excerpt.encode())} of its {dead_letter.size} bytes were kept; the "
             f"message is sequence {dead_letter.stream_sequence} of the command stream, for as long as that keeps it"
         )
     # The server acts upon Nats-* headers: an expected sequence or an old id would have the message refused.
     headers = {name: value for name, value in dead_letter.headers.items() if not name.lower().startswith("nats-")}
     message_id = f"noetl-requeue-{stored.sequence}-{stored.stored_at}"
-    try:
-        stream, sequence = await shelf.put_back(dead_letter.subject, dead_letter.data, headers, message_id)
-    except JetStreamError as error:
-        return NotRequeued(str(error))
+    stream, sequence = await shelf.put_back(dead_letter.subject, dead_letter.data, headers, message_id)
     try:
         await shelf.remove(stored.sequence)
     except JetStreamError as error:
-        return NotRequeued(f"published as sequence {sequence} of {stream}, but the dead letter is still there: {error}")
-    return Requeued(dead_letter.subject, stream, sequence)
+        text = f"published as sequence {sequence} of {stream}, but the dead letter is still there: {error}"
+        raise JetStreamError(text) from error
+    return dead_letter.subject, stream, sequence

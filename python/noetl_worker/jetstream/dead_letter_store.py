@@ -13,12 +13,10 @@ from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, stream_of
 from noetl_worker.jetstream.comparison import new_dead_letter_stream
 from noetl_worker.jetstream.connection import Connection
-from noetl_worker.jetstream.message_search import StoredMessage, get
+from noetl_worker.jetstream.message_search import StoredMessage, each, get
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
 _PUBLISH_TIMEOUT_S: Final = 5
-_AT_ONCE: Final = 32
-"""Dead letters asked for at the same time; each is one request."""
 log = structlog.get_logger("noetl_worker.jetstream")
 
 
@@ -83,11 +81,9 @@ class DeadLetterStore:
         numbers = [number for number in range(first, last + 1) if number and number not in gone]
         if newest_first:
             numbers.reverse()
-        for at in range(0, len(numbers), _AT_ONCE):
-            found = await asyncio.gather(*(self.get(stream, number) for number in numbers[at : at + _AT_ONCE]))
-            for dead_letter in found:
-                if dead_letter is not None:
-                    yield dead_letter
+        async for found in each(self._connection.client, stream, numbers):
+            if found.subject == self._subject:
+                yield found
 
     async def count(self, stream: str) -> int:
         """How many dead letters there are."""

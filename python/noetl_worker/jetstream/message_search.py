@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,12 +44,20 @@ async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], 
     numbers = list(range(last, max(first, last - most + 1) - 1, -1))
     found: list[StoredMessage] = []
     looked_at = 0
+    async for message in each(client, stream, numbers):
+        looked_at += 1
+        if matches(message.data):
+            found.append(message)
+    return Search(tuple(found), looked_at, int(state["messages"]))
+
+
+async def each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIterator[StoredMessage]:
+    """Those of these numbers that are there, in this order; several are asked for at the same time."""
     for at in range(0, len(numbers), _AT_ONCE):
         asked = (get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
-        there = [message for message in await asyncio.gather(*asked) if message is not None]
-        looked_at += len(there)
-        found += [message for message in there if matches(message.data)]
-    return Search(tuple(found), looked_at, int(state["messages"]))
+        for message in await asyncio.gather(*asked):
+            if message is not None:
+                yield message
 
 
 async def below(client: Client, stream: str, subject: str, matches: Callable[[bytes], bool]) -> Search:
