@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -30,6 +31,7 @@ from noetl_worker.models.claim import (
 )
 from noetl_worker.models.report import Report
 from noetl_worker.observability import metrics
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.identity import Identity
 from noetl_worker.report.events import CommandEvents
@@ -43,43 +45,29 @@ _AGE_ADVICE: Final = (
 )
 
 
+@dataclass(slots=True)
 class ClaimedOnce:
-    """Whether a command that this process has claimed is still ours (emitter.Ownership).
+    """Whether a command that this process has claimed is still ours (emitter.Ownership)."""
 
-    Args:
-        who: the ids of its lines in the log.
-        claimed_at: monotonic.
-        is_expired: whether at this time the delivery was without in_progress for longer than ack_wait.
-        lease_s: how long a claim is the holder's, whatever became of it.
-    """
-
-    def __init__(
-        self,
-        plane: Plane,
-        event_id: int,
-        worker_id: str,
-        *,
-        who: Callable[[], dict[str, object]],
-        claimed_at: float,
-        is_expired: Callable[[float], bool],
-        lease_s: float,
-    ) -> None:
-        self._plane = plane
-        self._event_id = event_id
-        self._worker_id = worker_id
-        self._who, self._is_expired = who, is_expired
-        self.lease_s = lease_s
-        self.claimed_at: Final = claimed_at
+    plane: Plane
+    event_id: int
+    worker_id: str
+    who: Callable[[], dict[str, object]]
+    """The ids of its lines in the log."""
+    claimed_at: float
+    """Monotonic."""
+    is_expired: Callable[[float], bool]
+    """Whether at this time the delivery was without in_progress for longer than ack_wait."""
+    lease_s: float
+    """How long a claim is the holder's, whatever became of it."""
 
     @classmethod
-    def asked_first(
-        cls, plane: Plane, event_id: int, worker_id: str, who: Callable[[], dict[str, object]]
-    ) -> ClaimedOnce:
+    def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
         """Of an outcome that is late from the start: its claim is asked before anything is sent."""
-        return cls(plane, event_id, worker_id, who=who, claimed_at=-math.inf, is_expired=lambda _now: True, lease_s=0)
+        return cls(plane, end.event_id, end.worker_id, end.who, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
-        return now - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired(now)
+        return now - self.claimed_at > self.plane.rules.claim_limit_s or self.is_expired(now)
 
     @property
     def age_s(self) -> float:
@@ -94,13 +82,13 @@ class ClaimedOnce:
         """
         tries = 0
         while True:
-            claim = await claim_command(self._plane, self._event_id, self._worker_id)
+            claim = await claim_command(self.plane, self.event_id, self.worker_id)
             tries, now = tries + 1, time.monotonic()
             match claim:
                 case Claimed() | HeldByThisWorker():
                     return
-                case HeldByOther() if self.age_s > self._plane.rules.claim_limit_s and not self._is_expired(now):
-                    log.warning("claim_given_away", **self._who(), age_s=round(self.age_s), advice=_AGE_ADVICE)
+                case HeldByOther() if self.age_s > self.plane.rules.claim_limit_s and not self.is_expired(now):
+                    log.warning("claim_given_away", **self.who(), age_s=round(self.age_s), advice=_AGE_ADVICE)
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)
@@ -112,7 +100,7 @@ class ClaimedOnce:
                 case _:
                     assert_never(claim)
             delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
-            log.warning("claim_unknown", **self._who(), reason=claim.reason, next_try_s=round(delay_s, 2))
+            log.warning("claim_unknown", **self.who(), reason=claim.reason, next_try_s=round(delay_s, 2))
             await asyncio.sleep(delay_s)
 
 

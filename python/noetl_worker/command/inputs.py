@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import ConfigurationError, TemplateError
@@ -18,28 +19,23 @@ _Given = tuple[str, JsonValue]
 """(the field, its value)"""
 
 
+@dataclass(slots=True)
 class Inputs:
     """Of one command."""
 
-    def __init__(
-        self,
-        command: Command,
-        credentials: CommandCredentials,
-        worker_id: str,
-        fields_of: Callable[[str], frozenset[str]],
-        *,
-        is_strict: bool,
-    ) -> None:
-        """`fields_of`: those of a kind; `is_strict`: an undefined variable is an error."""
-        self._command, self._credentials, self._worker_id = command, credentials, worker_id
-        self._fields_of, self._is_strict = fields_of, is_strict
-        self._rules = RULES[command.dialect]
+    command: Command
+    credentials: CommandCredentials
+    worker_id: str
+    fields_of: Callable[[str], frozenset[str]]
+    """Those of a kind."""
+    is_strict: bool
+    """Whether an undefined variable is an error."""
 
     async def of(
         self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
     ) -> tuple[Mapping[str, JsonValue], ToolValues]:
         """The config with all of the command's input, rendered, and the values to render the rest of it with."""
-        has_templates = self._command.marks.templates
+        has_templates = self.command.marks.templates
         templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
         # A template in the input sees the values beside it, no template: it would find its own text.
         plain = (
@@ -62,22 +58,22 @@ class Inputs:
 
     async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> ToolValues:
         """`given`: the input that templates see; `templates`: where some may be."""
-        command, strict = self._command, self._is_strict
+        command, strict, rules = self.command, self.is_strict, RULES[self.command.dialect]
         variables: dict[str, JsonValue] = {
             # The input has been rendered by the plane; what is in braces there now is data (or had no value).
             **command.variables,
             **given,
             # Metadata wins over variables of the same name (protocol/command.md#names). The id is a number on one
             # plane.
-            "execution_id": str(command.execution_id) if self._rules.ids_are_text else command.execution_id,
+            "execution_id": str(command.execution_id) if rules.ids_are_text else command.execution_id,
             "step": command.step,
             "server_url": command.server_url,
-            "worker_id": self._worker_id,
+            "worker_id": self.worker_id,
             "command_id": command.command_id,
         }
         names = keychain_names_in(templates) if templates is not None else None
         if names or (names is not None and "keychain" not in variables):
-            variables["keychain"] = await self._credentials.keychain_names(names)
+            variables["keychain"] = await self.credentials.keychain_names(names)
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
             return template.render(value, {**variables, **extra} if extra else variables, strict=strict)
@@ -92,7 +88,7 @@ class Inputs:
 
     @property
     def _inputs(self) -> tuple[str, ...]:
-        return inputs_of(self._fields_of(self._command.kind))
+        return inputs_of(self.fields_of(self.command.kind))
 
     def _inputs_of(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
         """Inputs that the config still has: objects under `spec`, and one text at the top that is to give an object."""
@@ -112,8 +108,8 @@ class Inputs:
         variables: Mapping[str, JsonValue],
     ) -> dict[str, JsonValue]:
         """All inputs, rendered, as one. Which one wins is the plane's, as with objects (`command._input`)."""
-        kind, commands = self._command.kind, [("input", given)]
-        above = [*as_text, *commands] if self._rules.step_input_wins else [*commands, *as_text]
+        kind, commands = self.command.kind, [("input", given)]
+        above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
         merged: dict[str, JsonValue] = {}
         for name, value in [*in_spec, *above]:
             try:
@@ -127,10 +123,10 @@ class Inputs:
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
         """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
-        missing = self._rules.tools.missing_value if isinstance(value, Mapping) else None
-        rendered = template.render(value, variables, strict=self._is_strict, undefined=missing)
-        if self._command.redacted:
-            check_given(rendered, self._command.redacted)
+        missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
+        rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
+        if self.command.redacted:
+            check_given(rendered, self.command.redacted)
         return rendered
 
 

@@ -194,49 +194,42 @@ class _Unrecorded:
         self._at, self.headers = None, _NO_HEADERS
 
 
+@dataclass(slots=True, eq=False)
 class _Recorded:
     """The spans of a delivery: each phase that has a name here is one, below that of the delivery."""
 
-    __slots__ = ("_common", "_is_of_tool", "_of_stages", "_process", "_progress", "_stage", "_tracer")
-
-    def __init__(
-        self,
-        tracer: Tracer,
-        process: Span,
-        progress: Progress,
-        common: Mapping[str, str],
-        of_stages: Mapping[str, str],
-    ) -> None:
-        """`of_stages`: attributes of each span."""
-        self._tracer, self._common, self._of_stages = tracer, common, of_stages
-        self._process: Span | None = process
-        self._progress: Progress | None = progress
-        self._stage: Span | None = None
-        self._is_of_tool = False
+    tracer: Tracer
+    process: Span | None
+    progress: Progress | None
+    common: Mapping[str, str]
+    of_stages: Mapping[str, str]
+    """Attributes of each span."""
+    stage: Span | None = None
+    is_of_tool: bool = False
 
     def enter(self, phase: Phase) -> None:
         self._end_stage()
         name = _SPANS.get(phase)
-        if name is None or self._process is None or self._progress is None:
+        if name is None or self.process is None or self.progress is None:
             return
-        parent, kind = set_span_in_context(self._process), SpanKind.INTERNAL
-        attributes: dict[str, str | int] = {**self._of_stages}
-        command = self._progress.command
-        self._is_of_tool = phase is Phase.RUNNING
+        parent, kind = set_span_in_context(self.process), SpanKind.INTERNAL
+        attributes: dict[str, str | int] = {**self.of_stages}
+        command = self.progress.command
+        self.is_of_tool = phase is Phase.RUNNING
         if phase is Phase.RUNNING and command is not None:
             name = f"tool {command.kind}"
             attributes |= {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
         elif phase is Phase.SETTLING:
             kind = SpanKind.CLIENT
-            attributes |= {**self._common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
-        self._stage = self._tracer.start_span(name, parent, kind, attributes)
-        otel_context.attach(set_span_in_context(self._stage, parent))
+            attributes |= {**self.common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
+        self.stage = self.tracer.start_span(name, parent, kind, attributes)
+        otel_context.attach(set_span_in_context(self.stage, parent))
 
     def _end_stage(self) -> None:
-        stage, self._stage = self._stage, None
+        stage, self.stage = self.stage, None
         if stage is not None:
-            failure = self._progress.failure if self._progress is not None else None
-            if failure is not None and self._is_of_tool:
+            failure = self.progress.failure if self.progress is not None else None
+            if failure is not None and self.is_of_tool:
                 stage.set_attribute("error.type", failure)
                 stage.set_status(Status(StatusCode.ERROR, failure))
             stage.end()
@@ -244,8 +237,8 @@ class _Recorded:
     def end(self, _task: asyncio.Task[Any]) -> None:
         """JetStream has its answer. What the command has left running (a pool's timer) is in no trace from now on."""
         self._end_stage()
-        span, self._process = self._process, None
-        progress, self._progress = self._progress, None  # its task has this trace: each would keep the other
+        span, self.process = self.process, None
+        progress, self.progress = self.progress, None  # its task has this trace: each would keep the other
         if span is None or progress is None:
             return
         progress.stages = None
@@ -261,12 +254,12 @@ class _Recorded:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        span = self._stage or self._process
+        span = self.stage or self.process
         return _written(span.get_span_context()) if span is not None else _NO_HEADERS
 
     @property
     def ids(self) -> tuple[str, str] | None:
-        span = self._stage or self._process
+        span = self.stage or self.process
         return _ids(span.get_span_context()) if span is not None else None
 
 

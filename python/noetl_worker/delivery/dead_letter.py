@@ -42,17 +42,16 @@ _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
 """Who may read the dead letters is not who may use what such a header has."""
 _NOT_KEPT_DELAY_S: Final = 30.0
-Publish = Callable[[str, bytes, str], Awaitable[None]]
-"""(subject, dead letter, message id)."""
 
 
+@dataclass(frozen=True)
 class DeadLetters:
-    """Where poison goes. `publish` stores one message in JetStream, once for each id, and returns when it is stored."""
+    """Where poison goes."""
 
-    def __init__(self, publish: Publish, subject: str, worker_id: str) -> None:
-        self._publish = publish
-        self._subject = subject
-        self._worker_id = worker_id
+    publish: Callable[[str, bytes, str], Awaitable[None]]
+    """Takes (subject, dead letter, message id): stores it in JetStream, once for each id; returns when it is stored."""
+    subject: str
+    worker_id: str
 
     async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
         """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated.
@@ -69,12 +68,12 @@ class DeadLetters:
             subject=delivery.subject,
             stream_sequence=sequence,
             num_delivered=delivery.num_delivered,
-            worker_id=self._worker_id,
+            worker_id=self.worker_id,
             kept_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
             **{name: value for name, value in ids.items() if name != "kind"},
         )
         try:
-            await self._publish(self._subject, dead_letter, delivery.message_id)
+            await self.publish(self.subject, dead_letter, delivery.message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
             log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **ids)
             return False

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 from noetl_worker.observability import metrics
 from noetl_worker.observability.series import Gauge
@@ -15,23 +16,20 @@ from noetl_worker.phases import Progress
 from noetl_worker.secrets import redaction
 
 
+@dataclass(frozen=True)
 class InFlightView:
-    """Calling it gives one JSON object; times in seconds.
+    """Calling it gives one JSON object; times in seconds."""
 
-    Args:
-        progresses: one for each delivery; the worker's own, which it changes meanwhile.
-        worker: what the line at the start says: ids, addresses, version.
-    """
-
-    def __init__(self, progresses: Mapping[Any, Progress], worker: Mapping[str, object]) -> None:
-        self._progresses: Final = progresses
-        self._worker: Final = dict(worker)
-        self._since: Final = time.monotonic()
+    progresses: Mapping[Any, Progress]
+    """One for each delivery; the worker's own, which it changes meanwhile."""
+    worker: Mapping[str, object]
+    """What the line at the start says: ids, addresses, version."""
+    since: float = field(default_factory=lambda: time.monotonic())
 
     def __call__(self) -> dict[str, Any]:
         now = time.monotonic()
         shown = {
-            "worker": {**self._worker, "up_s": round(now - self._since, 1)},
+            "worker": {**self.worker, "up_s": round(now - self.since, 1)},
             "slots": {
                 "size": _level(metrics.SLOTS),
                 "used": _level(metrics.SLOTS_IN_USE),
@@ -48,7 +46,7 @@ class InFlightView:
                 "bytes": _level(metrics.OUTBOX_BYTES),
                 "oldest_s": _level(metrics.OUTBOX_OLDEST),
             },
-            "commands": [_command(progress, now) for progress in list(self._progresses.values())],
+            "commands": [_command(progress, now) for progress in list(self.progresses.values())],
         }
         view: dict[str, Any] = redaction.redact_value(shown)
         return view

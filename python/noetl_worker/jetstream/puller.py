@@ -12,6 +12,7 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -80,36 +81,26 @@ def reaction(status: str, text: str) -> str:
     return BACK_OFF  # a status that nobody knows must not become a hot loop
 
 
+@dataclass(eq=False)
 class Puller:
-    """Keeps one pull request open for as many messages as there are free slots.
+    """Keeps one pull request open for as many messages as there are free slots."""
 
-    Args:
-        window: how many messages can be run right now (free slots).
-        deliver: called for each delivery, on the loop; must not block.
-        ensure: checks the durable again after the server reported that it is gone.
-        wake: set when a slot became free, to look whether to pull.
-    """
+    connection: Connection
+    durable: Durable
+    window: Callable[[], int]
+    """How many messages can be run right now (free slots)."""
+    deliver: Callable[[Delivery], None]
+    """Called for each delivery, on the loop; must not block."""
+    ensure: Callable[[], Awaitable[Durable]]
+    """Checks the durable again after the server reported that it is gone."""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a slot became free, to look whether to pull."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        durable: Durable,
-        *,
-        window: Callable[[], int],
-        deliver: Callable[[Delivery], None],
-        ensure: Callable[[], Awaitable[Durable]],
-        wake: asyncio.Event | None = None,
-    ) -> None:
-        self._connection = connection
-        self._durable = durable
-        self._window = window
-        self._deliver = deliver
-        self._ensure = ensure
-        self._wake = wake or asyncio.Event()
+    def __post_init__(self) -> None:
         self._pulls: dict[str, int] = {}
         """Open pull requests: reply subject -> messages still to come."""
         self._counter = 0
-        self._inbox = connection.client.new_inbox()
+        self._inbox = self.connection.client.new_inbox()
         self._heard = time.monotonic()
         self._wall_offset_s = time.time() - time.monotonic()
         self._broken: str | None = None
@@ -117,7 +108,7 @@ class Puller:
         self._reconnected_at = float("-inf")
         self._paused = False
         self.last_progress = time.monotonic()
-        connection.on_reconnected.append(self._start_afresh)
+        self.connection.on_reconnected.append(self._start_afresh)
 
     @property
     def outstanding(self) -> int:
@@ -127,14 +118,14 @@ class Puller:
     def pause(self, paused: bool) -> None:
         """Stop asking for messages (drain, a refused login), or go on."""
         self._paused = paused
-        self._wake.set()
+        self.wake.set()
 
     async def run(self) -> None:
         """Pull until cancelled. While paused no pull is open; what is on its way is still given to `deliver`."""
         subscription: Subscription | None = None
         try:
             while True:
-                self._wake.clear()
+                self.wake.clear()
                 self.last_progress = time.monotonic()
                 if self._paused:
                     withdrawn, subscription = subscription, None  # a cancellation must not take it back twice
@@ -147,7 +138,7 @@ class Puller:
                 await self._sleep()
                 if time.monotonic() - self.last_progress > HEARTBEAT_S:
                     self._heard = time.monotonic()  # our own loop stood still: the server may well have spoken
-                if self._is_unheard() and self._connection.is_connected:
+                if self._is_unheard() and self.connection.is_connected:
                     silent, subscription = subscription, None
                     await self._withdraw(silent)
         finally:  # what the open pull has brought meanwhile would else wait for ack_wait
@@ -160,11 +151,11 @@ class Puller:
         ack_wait instead of being another worker's at once.
         """
         self._pulls.clear()
-        client = self._connection.client
+        client = self.connection.client
         if subscription is None or client.is_closed:
             return
         try:
-            if self._connection.is_connected:
+            if self.connection.is_connected:
                 await _to_its_end(subscription.drain())  # type: ignore[no-untyped-call]
             else:  # the server has forgotten us and our pulls already
                 await subscription.unsubscribe()
@@ -173,18 +164,18 @@ class Puller:
             client.forget(subscription)
 
     async def _subscribe(self) -> Subscription:
-        return await self._connection.client.receive(f"{self._inbox}.*", self._received)
+        return await self.connection.client.receive(f"{self._inbox}.*", self._received)
 
     async def _sleep(self) -> None:
         # Not asyncio.wait_for: before 3.12 it swallows a cancellation that meets the wake-up, and the drain then
         # waits for this loop for ever (seen; cpython #86296).
         with anyio.move_on_after(HEARTBEAT_S / 2):
-            await self._wake.wait()
+            await self.wake.wait()
 
     async def _refill(self) -> None:
-        if self._paused or not self._connection.is_connected:
+        if self._paused or not self.connection.is_connected:
             return
-        wanted = self._window()
+        wanted = self.window()
         missing = min(wanted - self.outstanding, MAX_PULL_BATCH)
         if missing <= 0 or (self.outstanding and missing * 2 < wanted):
             return
@@ -197,12 +188,12 @@ class Puller:
             "expires": int(random.uniform(0.5, 1.0) * PULL_EXPIRES_S * NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._durable.stream}.{self._durable.name}"
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.durable.stream}.{self.durable.name}"
         if not self._pulls:
             self._heard = time.monotonic()
         self._pulls[reply] = missing
         try:
-            await self._connection.client.publish(subject, json.dumps(request).encode(), reply=reply)
+            await self.connection.client.publish(subject, json.dumps(request).encode(), reply=reply)
         except (nats.errors.Error, OSError) as error:
             self._pulls.pop(reply, None)  # a reconnect meanwhile has forgotten it
             log.warning("pull_failed", error=describe(error))
@@ -224,7 +215,7 @@ class Puller:
     def _reset(self) -> None:
         self._pulls.clear()
         self._heard = time.monotonic()
-        self._wake.set()
+        self.wake.set()
 
     def _received(self, message: Msg) -> None:
         self._heard = time.monotonic()
@@ -233,8 +224,8 @@ class Puller:
             self._count()
             self._mendings = 0
             try:
-                client, offset_s = self._connection.client, self._wall_offset_s
-                self._deliver(Delivery(client, message, self._heard, wall_offset_s=offset_s))
+                client, offset_s = self.connection.client, self._wall_offset_s
+                self.deliver(Delivery(client, message, self._heard, wall_offset_s=offset_s))
             except Exception as error:  # one that goes on from here ends the connection
                 is_ours = not isinstance(error, JetStreamError)
                 log.warning("message_unreadable", subject=message.subject, error=str(error), exc_info=is_ours)
@@ -256,7 +247,7 @@ class Puller:
         if how != PULL_AGAIN:
             log.warning("pull_refused", status=status, text=text, reaction=how)
             self._broken = how
-        self._wake.set()
+        self.wake.set()
 
     async def _mend(self) -> None:
         """Wait (0.1 s growing to 5 s, jitter), and look after the durable if the server says that it is gone."""
@@ -266,13 +257,13 @@ class Puller:
         if base_s < most_s or not is_fresh:  # after that it goes on from where it stopped growing
             self._mendings += 1
         await asyncio.sleep(backoff.delay_s(1, base_s, base_s, jitter=0.5))
-        if self._broken == CHECK_DURABLE and self._connection.is_connected:
+        if self._broken == CHECK_DURABLE and self.connection.is_connected:
             wait_s = max(_CHECK_S, base_s)
             try:
                 # A cluster that elects a leader answers nothing, and what it was asked meanwhile it forgets: a request
                 # that is waited for to its end outlasts the election by seconds.
                 with anyio.fail_after(wait_s):
-                    self._durable = await self._ensure()
+                    self.durable = await self.ensure()
             except TimeoutError:
                 advice = "is the server well, and may this login publish to $JS.API.>?"
                 log.warning("durable_not_checked", no_answer_for_s=round(wait_s, 1), advice=advice)

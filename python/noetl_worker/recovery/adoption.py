@@ -107,7 +107,7 @@ class Adoption:
         try:
             url = self._client.servers.to_ask(event_set.server_url)  # the one who wrote it may have trusted others
             plane = Plane(self._client, url, event_set.dialect)
-            ownership = ClaimedOnce.asked_first(plane, event_set.event_id, event_set.worker_id, event_set.who)
+            ownership = ClaimedOnce.asked_first(plane, event_set)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):

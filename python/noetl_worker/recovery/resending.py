@@ -34,7 +34,7 @@ class Resending:
         """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
         plane, end, batch = lost
         assert isinstance(end, EventSet)  # what the emitter has sent
-        ownership = ClaimedOnce.asked_first(plane, end.event_id, end.worker_id, end.who)
+        ownership = ClaimedOnce.asked_first(plane, end)
         try:
             await self._emitter.deliver(plane, end, ownership)
         except (ClaimLost, Interrupted):

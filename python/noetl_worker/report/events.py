@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -41,38 +41,25 @@ _CHANGED_ADVICE: Final = (
 )
 
 
+@dataclass(slots=True, eq=False)
 class CommandEvents:
-    """The events of one command.
+    """The events of one command."""
 
-    Args:
-        worker_id: the name that holds the claim.
-        hold_s: how long `command.started` waits for the end of a fast command.
-        outside: entered while the terminal set is refused and on disk (Slots.waiting).
-        warned: what has been logged of a playbook's step.
-    """
-
-    def __init__(
-        self,
-        command: Command,
-        plane: Plane,
-        worker_id: str,
-        emitter: Emitter,
-        *,
-        hold_s: float,
-        outside: Callable[[], AbstractContextManager[None]] = nullcontext,
-        warned: Warned | None = None,
-    ) -> None:
-        self.command = command
-        self._plane = plane
-        self._worker_id = worker_id
-        self._emitter = emitter
-        self._hold_s = hold_s
-        self._outside = outside
-        self._warned = warned or Warned()
-        self._is_held = False
-        """Whether the start has still to be reported."""
-        self._is_started = False
-        self._starting: asyncio.Task[None] | None = None
+    command: Command
+    plane: Plane
+    worker_id: str
+    """The name that holds the claim."""
+    emitter: Emitter
+    hold_s: float
+    """How long `command.started` waits for the end of a fast command."""
+    outside: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while the terminal set is refused and on disk (Slots.waiting)."""
+    warned: Warned = field(default_factory=Warned)
+    """What has been logged of a playbook's step."""
+    _is_held: bool = False
+    """Whether the start has still to be reported."""
+    _is_started: bool = False
+    _starting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Report the start, unless the command is over before `hold_s`. Never waits, never raises; once only."""
@@ -80,7 +67,7 @@ class CommandEvents:
             return
         self._is_started = True
         self._is_held = True
-        self._emitter.started.hold(self, self._hold_s)
+        self.emitter.started.hold(self, self.hold_s)
 
     def send_started(self) -> None:
         """The command still runs: report its start now, beside it."""
@@ -88,24 +75,24 @@ class CommandEvents:
 
     def is_issuing(self) -> bool:
         """Whether the end is with a plane that issues the next commands inside of that request."""
-        return f"{self._worker_id}/{self.command.event_id}" in self._emitter.issuing
+        return f"{self.worker_id}/{self.command.event_id}" in self.emitter.issuing
 
     def abandon(self) -> None:
         """The worker gives the command back: a start that is still held is never reported."""
         if self._is_held:
-            self._emitter.started.let_go(self)
+            self.emitter.started.let_go(self)
 
     async def withdraw(self) -> bool:
         """Take back a start that is still held; whether the plane knows nothing of one."""
-        self._emitter.started.let_go(self)
+        self.emitter.started.let_go(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})
         return self._starting is None
 
     async def _send_started(self) -> None:
-        started = RULES[self.command.dialect].started(self.command, self._worker_id)
+        started = RULES[self.command.dialect].started(self.command, self.worker_id)
         try:
-            answer = await self._plane.post_events(
+            answer = await self.plane.post_events(
                 started.path,
                 started.body,
                 started.headers,
@@ -115,14 +102,14 @@ class CommandEvents:
         except TransportError as error:
             log.warning("started_not_sent", **self.command.who(), error=str(error))
             return
-        if self._plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
+        if self.plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
             self._is_held = False
         else:
             log.warning("started_refused", **self.command.who(), error=str(refusal("command.started", answer)))
 
     async def _take_held(self) -> bool:
         """Whether the start has still to travel, once any request under way has its answer."""
-        self._emitter.started.let_go(self)
+        self.emitter.started.let_go(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})  # a cancellation of ours must not end a request that is under way
         is_held, self._is_held = self._is_held, False
@@ -139,18 +126,18 @@ class CommandEvents:
         try:
             with_start = await self._take_held()
         except asyncio.CancelledError:  # while the start was under way: the tool has run, and this is its outcome
-            self._emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
+            self.emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
             raise
         event_set = self._set_of(report, with_start=with_start)
         if report.is_changed_by_store:
             self._warn("result_changed_by_store", _CHANGED_ADVICE)
-        await self._emitter.deliver(self._plane, event_set, ownership, self._outside)
+        await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
         reference = event_set.report.reference
         if reference is not None and reference.get("store") == IN_MEMORY and event_set.report.response is None:
             self._warn("result_stored_in_memory", _MEMORY_ADVICE)
 
     def _warn(self, event: str, advice: str) -> None:
-        StepLog(log.bind(**self.command.who()), self._warned, self.command).warning(event, advice=advice)
+        StepLog(log.bind(**self.command.who()), self.warned, self.command).warning(event, advice=advice)
 
     def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
         command = self.command
@@ -161,8 +148,8 @@ class CommandEvents:
             command.execution_id,
             command.command_id,
             command.step,
-            self._worker_id,
-            self._plane.url,
+            self.worker_id,
+            self.plane.url,
             command.dialect,
             report,
             command.attempt,
