@@ -135,17 +135,7 @@ def test_tables_that_are_kept_are_bounded_by_number(chosen: Any) -> None:
 
 
 def test_tables_that_are_kept_are_bounded_by_bytes(chosen: Any) -> None:
-    quarter = cases.CACHED_BYTES // 4
-    made = {data: cases.compile_cases(data) for data in ((b"[%d]" % n).ljust(quarter) for n in range(4))}
-    assert all(are_kept(made))
-    cases.compile_cases(b"[]")
-    first, *others = made
-    assert all(are_kept({data: made[data] for data in others}))
-    assert not any(are_kept({first: made[first]}))
-
-
-def test_table_of_more_bytes_than_are_kept_takes_no_others_place(chosen: Any) -> None:
-    small, large = b"[1]", b"[]".ljust(cases.CACHED_BYTES + 1)
+    small, large = (b"[]".ljust(cases.MOST_CACHED_BYTES + more) for more in (0, 1))
     made = {data: cases.compile_cases(data) for data in (small, large)}
     assert are_kept(made) == [True, False]
 

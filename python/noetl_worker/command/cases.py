@@ -7,9 +7,8 @@ C059); a case that does not parse is reported instead of dropped silently.
 from __future__ import annotations
 
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from noetl_worker import engine, json_text
@@ -22,8 +21,8 @@ from noetl_worker.models.wire import JsonValue
 __all__ = ["compile_cases", "match_cases", "parse_action"]
 
 CACHED_TABLES: Final = 256
-CACHED_BYTES: Final = 4 * 1024 * 1024
-"""Bounds of the table cache: a playbook's steps carry the same cases in every command."""
+MOST_CACHED_BYTES: Final = 64 * 1024
+"""Of one table. A playbook's steps carry the same cases in every command; a table that is larger is compiled anew."""
 
 
 def match_cases(
@@ -107,36 +106,10 @@ def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
     Raises:
         DocumentError: bytes that are not JSON.
     """
-    return _tables.get(cases if isinstance(cases, bytes) else _encoded(cases))
+    data = cases if isinstance(cases, bytes) else _encoded(cases)
+    return _kept_table(data) if len(data) <= MOST_CACHED_BYTES else engine.compile_cases(data)
 
 
-class _TableCache:
-    """Least recently used, bounded by number and by bytes; a lock because tools may match from threads."""
-
-    def __init__(self, max_tables: int, max_bytes: int) -> None:
-        self._max_tables = max_tables
-        self._max_bytes = max_bytes
-        self._tables: OrderedDict[bytes, CompiledCases] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, data: bytes) -> CompiledCases:
-        with self._lock:
-            table = self._tables.get(data)
-            if table is not None:
-                self._tables.move_to_end(data)
-                return table
-            table = engine.compile_cases(data)
-            if len(data) <= self._max_bytes:
-                self._put(data, table)
-            return table
-
-    def _put(self, data: bytes, table: CompiledCases) -> None:
-        self._tables[data] = table
-        self._bytes += len(data)
-        while len(self._tables) > self._max_tables or self._bytes > self._max_bytes:
-            oldest, _ = self._tables.popitem(last=False)
-            self._bytes -= len(oldest)
-
-
-_tables: Final = _TableCache(CACHED_TABLES, CACHED_BYTES)
+@lru_cache(CACHED_TABLES)
+def _kept_table(data: bytes) -> CompiledCases:
+    return engine.compile_cases(data)
