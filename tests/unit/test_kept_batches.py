@@ -18,7 +18,7 @@ from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
 from noetl_worker.models import Dialect, LoopPosition
 from noetl_worker.observability import metrics
-from noetl_worker.outbox.file import OutboxFile, OutboxRow
+from noetl_worker.outbox.file import OutboxFile
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.python.recent_batches import CHECK_S, KEEP_S, MAX_BYTES, OVERDUE_S, RecentBatches
@@ -357,7 +357,7 @@ async def test_batches_are_in_a_file_of_version_2_beside_the_outcomes_which_the_
 
 async def test_file_of_version_1_that_is_given_batches_is_one_of_version_2_and_keeps_its_rows(tmp_path: Path) -> None:
     file = OutboxFile.made(tmp_path)
-    file.put(OutboxRow(event_set().key, "c-7", URL, 16, event_set().packed()[0]))
+    file.put(event_set().key, "c-7", URL, *event_set().packed())
     assert versions(tmp_path) == [1]
     file.put_batches(b"[]")
     assert versions(tmp_path) == [2]

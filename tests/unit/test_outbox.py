@@ -21,7 +21,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.outbox.directory import directory_of, made_own
-from noetl_worker.outbox.file import OutboxFile, OutboxRow
+from noetl_worker.outbox.file import OutboxFile
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.outbox.rows import read_row
 from patience import PATIENCE_S
@@ -190,8 +190,8 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dead = OutboxFile.made(tmp_path)
-    dead.put(OutboxRow(event_set(7).key, "c-7", URL, 16, event_set(7).packed()[0]))
-    dead.put(OutboxRow("x", "c-8", URL, 16, b'{"not": "a set"}'))
+    dead.put(event_set(7).key, "c-7", URL, *event_set(7).packed())
+    dead.put("x", "c-8", URL, b'{"not": "a set"}', None)
     dead.close(is_empty=False)
     ours = box(tmp_path)
     [one] = taken(ours)

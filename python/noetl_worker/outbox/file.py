@@ -10,9 +10,8 @@ import sqlite3
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from noetl_worker.outbox.directory import made_own, require_own_file
 
@@ -35,12 +34,10 @@ _TABLE_OF_BATCHES: Final = (
     "BEGIN; CREATE TABLE IF NOT EXISTS accepted_batches (number INTEGER PRIMARY KEY, contents BLOB NOT NULL);"
     f" PRAGMA user_version={_WITH_BATCHES}; COMMIT"
 )
-_PUT: Final = "INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)"
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """One row of the outbox."""
+class OutboxRow(NamedTuple):
+    """One row of the outbox, without its contents."""
 
     key: str
     command_id: str
@@ -48,9 +45,6 @@ class OutboxRow:
     """Where it has to go next: a plane, or a plane's result store. What waits for one place waits for no other."""
     size: int
     """Bytes of the contents."""
-    contents: bytes = field(default=b"", repr=False)
-    """Empty where only the rest was asked for."""
-    data: bytes | None = field(default=None, repr=False)
 
 
 class OutboxFile:
@@ -127,16 +121,16 @@ class OutboxFile:
         return None
 
     def rows(self) -> list[OutboxRow]:
-        """All of them, without their contents."""
         query = "SELECT key, command_id, place, length(row) + coalesce(length(data), 0) FROM event_sets"
         return [OutboxRow(*row) for row in self._database.execute(query)]
 
-    def put(self, row: OutboxRow) -> None:
+    def put(self, key: str, command_id: str, place: str, contents: bytes, data: bytes | None) -> None:
         if not self._is_for_power_cuts:  # only one may lose the last rows
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._is_for_power_cuts = True
         with self._database:
-            self._database.execute(_PUT, (row.key, row.command_id, row.place, row.contents, row.data))
+            row = (key, command_id, place, contents, data)
+            self._database.execute("INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)", row)
 
     def get(self, key: str) -> tuple[bytes, bytes | None]:
         """The contents of a row and its data.

@@ -48,6 +48,15 @@ class KeptBatches(NamedTuple):
     """Bytes on disk."""
 
 
+class _Kept(NamedTuple):
+    """A row on disk."""
+
+    file: OutboxFile
+    size: int
+    since: float
+    """When it was written first, or (of a dead process) adopted; monotonic."""
+
+
 class Outbox:
     """Not for several threads. A call takes some ten microseconds, with a large result longer; no disk makes it raise.
 
@@ -64,8 +73,8 @@ class Outbox:
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._own: dict[str, OutboxFile] = {}
         """The file of outcomes and that of batches: the version before reads the one and leaves the other alone."""
-        self._files: dict[str, OutboxFile] = {}
-        """Where the row of a key is."""
+        self._rows: dict[str, _Kept] = {}
+        """By the key of their set."""
         self._left: dict[OutboxFile, int] = {}
         """Adopted files, and how many of their rows are still to be sent."""
         self._batches: set[KeptBatches] = set()
@@ -76,9 +85,6 @@ class Outbox:
         """Writes what follows from a set that is accepted, before its row goes."""
         self._not_adopted: set[Path] = set()
         """Locks of files that could not be taken over: logged once."""
-        self._sizes: dict[str, int] = {}
-        self._since: dict[str, float] = {}
-        """When the row of a key was written, or (of a dead process) adopted; monotonic."""
         self._bytes = 0
         self.is_full = False
         """No room for more: whoever claims now would only hold more in memory."""
@@ -88,37 +94,35 @@ class Outbox:
 
     def oldest_s(self) -> float:
         """How long the oldest row has waited here; 0 without one."""
-        return time.monotonic() - min(self._since.values()) if self._since else 0.0
+        return time.monotonic() - min(row.since for row in self._rows.values()) if self._rows else 0.0
 
     @property
     def is_empty(self) -> bool:
-        return not self._sizes
+        return not self._rows
 
     def has(self, event_set: EventSet) -> bool:
         """Whether a row of it is on disk."""
-        return event_set.key in self._sizes
+        return event_set.key in self._rows
 
     def keep(self, event_set: EventSet) -> bool:
         """Write the set, or what is left of it. False when it is in memory only."""
         key = event_set.key
-        if self._is_off or (self.is_full and key not in self._sizes):
+        if self._is_off or (self.is_full and key not in self._rows):
             return False
         try:
             contents, data = event_set.packed()
-            size = len(contents) + len(data or b"")
-            file = self._files.get(key) or self._opened("outcomes")
-            file.put(OutboxRow(key, str(event_set.command_id), event_set.place, size, contents, data))
+            file = self._rows[key].file if key in self._rows else self._opened("outcomes")
+            file.put(key, str(event_set.command_id), event_set.place, contents, data)
         except _Trouble as error:
             self._report(error)
             return False
-        self._files[key] = file
-        self._count(key, size)
+        self._enter(key, file, len(contents) + len(data or b""))
         self._works_again()
         return True
 
     def accepted(self, event_set: EventSet) -> None:
         """A request of the set was accepted: the row shrinks, or goes."""
-        is_kept = event_set.key in self._sizes
+        is_kept = event_set.key in self._rows
         if event_set.is_open and (is_kept or self.writes_first):
             self.keep(event_set)
         elif is_kept:
@@ -128,17 +132,17 @@ class Outbox:
     def drop(self, event_set: EventSet) -> None:
         """The set is done with: accepted, refused for good, or no longer ours."""
         key = event_set.key
-        if key not in self._sizes:
+        if key not in self._rows:
             return
         try:
-            self._files[key].delete(key)
+            self._rows[key].file.delete(key)
         except _Trouble as error:  # whoever adopts it asks for the claim first, and drops it then
             self._report(error)
         self._let_go(key)
 
     def close(self) -> None:
         """Give up the locks. Files without rows go; with rows they wait for the next worker."""
-        with_rows = {*self._files.values(), *(kept.file for kept in self._batches)}
+        with_rows = {row.file for row in self._rows.values()} | {kept.file for kept in self._batches}
         for file in [*self._left, *self._own.values()]:
             self._close(file, is_empty=file not in with_rows)
         self._own.clear()
@@ -200,9 +204,9 @@ class Outbox:
 
     def load(self, key: str) -> EventSet | None:
         """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is logged."""
-        file = self._files.get(key)
-        if file is None:  # our own run of the same claim was accepted meanwhile
+        if key not in self._rows:  # our own run of the same claim was accepted meanwhile
             return None
+        file = self._rows[key].file
         try:
             return read_row(*file.get(key))
         except DocumentError as error:
@@ -233,8 +237,7 @@ class Outbox:
         self._orphans += batches
         self._batches.update(kept for kept, _ in batches)
         for row in rows:
-            self._files[row.key] = file
-            self._count(row.key, row.size)
+            self._enter(row.key, file, row.size)
         if not self._left[file]:
             self._close(file, is_empty=True)
         metrics.OUTBOX_ADOPTED.inc(len(rows))
@@ -253,7 +256,7 @@ class Outbox:
 
     def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
         """A second outcome of the same claim would be a second end of its command."""
-        if row.key not in self._sizes:
+        if row.key not in self._rows:
             return False
         log.warning("outbox_row_duplicated", file=str(file.path), key=row.key)
         file.delete(row.key)
@@ -271,9 +274,9 @@ class Outbox:
 
     def _let_go(self, key: str) -> None:
         """The row is no longer ours; an adopted file goes with its last one."""
-        file = self._files.pop(key)
-        self._count(key, None)
-        self._one_less(file)
+        row = self._rows.pop(key)
+        self._count(-row.size)
+        self._one_less(row.file)
 
     def _one_less(self, file: OutboxFile) -> None:
         if file in self._left:
@@ -290,27 +293,26 @@ class Outbox:
 
     # ── counts and troubles ──
 
-    def _count(self, key: str, size: int | None) -> None:
-        self._bytes -= self._sizes.pop(key, 0)
-        if size is None:
-            self._since.pop(key, None)
-        else:
-            self._since.setdefault(key, time.monotonic())
-            self._sizes[key] = size
-            self._bytes += size
-        share = max(len(self._sizes) / self._max_rows, self._bytes / self._max_bytes)
+    def _enter(self, key: str, file: OutboxFile, size: int) -> None:
+        before = self._rows.get(key)
+        self._rows[key] = _Kept(file, size, before.since if before is not None else time.monotonic())
+        self._count(size - (before.size if before is not None else 0))
+
+    def _count(self, more_bytes: int) -> None:
+        self._bytes += more_bytes
+        share = max(len(self._rows) / self._max_rows, self._bytes / self._max_bytes)
         self.is_full = share >= (_ROOM_AGAIN if self.is_full else 1.0)
         self.log_fullness()
-        metrics.OUTBOX_ROWS.set(len(self._sizes))
+        metrics.OUTBOX_ROWS.set(len(self._rows))
         metrics.OUTBOX_BYTES.set(self._bytes)
 
     def log_fullness(self) -> None:
         """What is to be said of it now: once when it is full, once a minute while it is, once when it has room."""
         if not self.is_full:
             if (line := self._full.ends()) is not None:
-                log.info("outbox_has_room", rows=len(self._sizes), bytes=self._bytes, **line)
+                log.info("outbox_has_room", rows=len(self._rows), bytes=self._bytes, **line)
         elif (line := self._full.lasts("the control plane accepts no events, or too slowly")) is not None:
-            log.error("outbox_full", rows=len(self._sizes), bytes=self._bytes, advice=_FULL_ADVICE, **line)
+            log.error("outbox_full", rows=len(self._rows), bytes=self._bytes, advice=_FULL_ADVICE, **line)
 
     def _report(self, error: Exception) -> None:
         metrics.OUTBOX_FAILED.inc()
