@@ -60,14 +60,9 @@ class Stopping:
         """Wait for this level."""
         await self._reached[level].wait()
 
-    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> bool:
-        """Sleep; False when the stop came to `until` before the time was over."""
-        stopped = asyncio.ensure_future(self._reached[until].wait())
-        try:
-            await asyncio.wait({stopped}, timeout=seconds)
-            return not stopped.done()
-        finally:
-            stopped.cancel()
+    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> None:
+        """Sleep, at most until the stop comes to `until`."""
+        await self.first(seconds=seconds, until=until)
 
     async def first(self, *awaited: asyncio.Future[Any], seconds: float | None, until: StopLevel) -> bool:
         """Wait for one of these futures; False when the time is over, or the stop came to `until`, before that."""

@@ -93,9 +93,9 @@ class Hurried(Stopping):
         super().__init__()
         self.waits: list[float] = []
 
-    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> bool:
+    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> None:
         self.waits.append(seconds)
-        return await super().sleep(min(seconds, 0.001), until=until)
+        await super().sleep(min(seconds, 0.001), until=until)
 
 
 def emitter(directory: Path | None = None, when: str = "on_failure", batches: RecentBatches | None = None) -> Emitter:
