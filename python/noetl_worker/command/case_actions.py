@@ -20,12 +20,11 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.plane.client import Plane
-from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.patience import COMMAND_TRIES, until_it_passes
 from noetl_worker.plane.python.store import NullCharacters, has_null
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
 
-_MAX_TRIES: Final = 20
 _NO_CASE: Final = CaseDecision()
 log = structlog.get_logger("noetl_worker.cases")
 
@@ -76,7 +75,7 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
         await until_it_passes(
             f"set_var {action.name}",
             lambda: plane.set_vars(command.execution_id, kept, command.step),
-            max_tries=_MAX_TRIES,
+            max_tries=COMMAND_TRIES,
             ids=command.who,
         )
     except ControlPlaneError as error:

@@ -20,7 +20,7 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.plane.client import Plane
-from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.patience import COMMAND_TRIES, until_it_passes
 from noetl_worker.plane.python.store import has_packed
 from noetl_worker.plane.rules import DialectRules
 from noetl_worker.process.threads import finished_off_loop
@@ -31,7 +31,6 @@ _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
 """Of a context over 512 kB the Rust plane sends this reference alone where its own store does not answer it (source of
 server 3.54.0): without what it stands for, the command would run with nothing in it."""
-_MAX_TRIES: Final = 20
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """A reference may point to a reference; a longer chain is a loop."""
@@ -130,7 +129,7 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
         if is_reference(value):
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
-            value, packed = await until_it_passes(name, ask, max_tries=_MAX_TRIES, ids=command.who)
+            value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
             below = "" if name == _NAMES else name
             redacted += mark_stored(value, packed, below, redacts=plane.rules.redacts_results)
         elif isinstance(value, str) and value[:1] in ("{", "["):

@@ -22,7 +22,7 @@ from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
 from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.plane.client import Plane
-from noetl_worker.plane.patience import is_passing, until_it_passes
+from noetl_worker.plane.patience import COMMAND_TRIES, is_passing, until_it_passes
 from noetl_worker.secrets.credential_cache import Fetched, Key
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates.sandbox import SecretEntry
@@ -31,8 +31,6 @@ from noetl_worker.templates.template import has_template
 T = TypeVar("T")
 _log = structlog.get_logger("noetl_worker.credentials")
 _REFERENCE_KEY: Final = "$noetl_ref"
-_MAX_TRIES: Final = 20
-"""A passing trouble is waited out for about a minute and a half: the delivery is kept alive meanwhile."""
 _SCOPES: Final = ("global", "local", "shared")
 """In the order they are asked: a playbook's entries are global unless it says otherwise (recorded: keychain-set)."""
 _KEYCHAIN: Final = re.compile(r"""\bkeychain\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_]*)|\[\s*(["'])([^"']+)\2\s*\])""")
@@ -191,7 +189,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
             ) from error
 
     try:
-        return await until_it_passes(what, once, max_tries=_MAX_TRIES, ids=command.who)
+        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.who)
     except ControlPlaneError as error:
         raise CredentialError(
             f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"

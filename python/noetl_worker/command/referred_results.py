@@ -18,13 +18,12 @@ from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.names import STEPS, Referred
-from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.patience import COMMAND_TRIES, until_it_passes
 from noetl_worker.templates.paths import Path, codes_of, names_in, paths_in
 from noetl_worker.templates.redacted import mark_stored
 from noetl_worker.templates.template import has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 
-_MAX_TRIES: Final = 20
 _MAX_BYTES: Final = MAX_BODY_BYTES
 """Of all results that one command fetches: as much as one answer may have."""
 _KEPT_TEXT_BYTES: Final = 500
@@ -194,7 +193,7 @@ async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
-        found, packed = await until_it_passes(what, ask, max_tries=_MAX_TRIES, ids=command.who)
+        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.who)
     except ControlPlaneError as error:
         kind = "client_error" if isinstance(error, ServerRefused) and error.status < 500 else "connection"
         text = (

@@ -17,6 +17,8 @@ T = TypeVar("T")
 MAX_DELAY_S: Final = 10.0
 UNCERTAIN_TRIES: Final = 6
 UNCERTAIN_S: Final = 30.0
+COMMAND_TRIES: Final = 20
+"""Of what a claimed command asks for: about a minute and a half. The delivery is kept alive meanwhile."""
 STORE_UNCERTAIN_S: Final = 900.0
 """Of a result store whose refusal costs the result (Rust plane): a 500 may also be a store that is down for a while."""
 log = structlog.get_logger("noetl_worker.patience")
