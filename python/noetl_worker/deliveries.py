@@ -114,18 +114,16 @@ class Deliveries:
 
     def deliver(self, delivery: Delivery, executor: Executor, settle: Settle) -> None:
         """A message is here: work on it, or give it back when we are stopping or full."""
-        if self._stopping.level >= StopLevel.DRAIN or self._slots.free() <= 0:
-            progress = Progress()
-            is_full = self._stopping.level < StopLevel.DRAIN
-            outcome = acknowledge.no_free_slot() if is_full else acknowledge.returned()
+        progress, is_draining = Progress(), self._stopping.level >= StopLevel.DRAIN
+        if is_draining or self._slots.free() <= 0:
+            outcome = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
             progress.enter(Phase.SETTLING)
-            task = asyncio.ensure_future(self._answer(settle, delivery, outcome, progress))
+            work = self._answer(settle, delivery, outcome, progress)
         else:
-            progress = Progress()
             executor.services.keepalive.track(delivery.reply, delivery.received_at)
-            task = asyncio.get_running_loop().create_task(self._handle(delivery, executor, settle, progress))
+            work = self._handle(delivery, executor, settle, progress)
+        progress.task = task = asyncio.get_running_loop().create_task(work)
         self.tasks[task] = progress
-        progress.task = task
         self._slots.take()
         task.add_done_callback(self._done)
 

@@ -183,10 +183,15 @@ class ClaimedCommand:
         except Interrupted:
             raise
         except Exception as error:  # the task guard: any failure after a claim is reported, never swallowed
-            if isinstance(error, ResourceShortage) and (outcome := await self._returned(error)) is not None:
-                return outcome
-            if not isinstance(error, ToolError):
-                self._log_trace(command, error)
+            if isinstance(error, ResourceShortage):  # this machine has no room for it
+                self._services.machine.refused(self._ownership.claimed_at)
+                identity = self._services.identity
+                outcome = await handover.return_unstarted(self._events, identity, self._delivery, error)
+                if outcome is not None:
+                    return outcome
+            if not isinstance(error, ToolError):  # only its text is reported: the plane may be another team's
+                safe_log = SafeLogger(lambda: log, redaction.known_here)
+                safe_log.error("command_raised", **command.who(), exc_info=error)
             self._events.start()
             result, is_handled = failure_of(error), False
             self._progress.failure = result.error.kind if result.error is not None else None
@@ -196,20 +201,6 @@ class ClaimedCommand:
         if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
             self._log_failure(command, result, report, self._rules(dispatch))
         return report
-
-    async def _returned(self, short: ResourceShortage) -> Outcome | None:
-        """This machine has no room for the command; None: it has to be reported as failed all the same."""
-        self._services.machine.refused(self._ownership.claimed_at)
-        return await handover.return_unstarted(self._events, self._services.identity, self._delivery, short)
-
-    @staticmethod
-    def _log_trace(command: Command, error: Exception) -> None:
-        """What no tool foresaw. Only its text is reported: the plane may be another team's."""
-        SafeLogger(lambda: log, redaction.known_here).error(
-            "command_raised",
-            **command.who(),
-            exc_info=error,
-        )
 
     def _log_failure(self, command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
         """One line a failed command; what the tool had to say more is in its events."""

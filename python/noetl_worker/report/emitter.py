@@ -80,7 +80,9 @@ class Emitter:
         key, is_second = event_set.key, event_set.key in self._sending
         try:
             while key in self._sending:
-                await self._turn(key)
+                place = asyncio.get_running_loop().create_future()
+                self._sending[key].append(place)
+                await place
             self._sending[key] = []
             now = time.monotonic()
             is_uncertain = is_second or ownership.is_uncertain(now)
@@ -104,11 +106,6 @@ class Emitter:
         """End what is asked of the planes beside the sending."""
         for ends in self.ends.values():
             await ends.stop()
-
-    async def _turn(self, key: str) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sending[key].append(place)
-        await place
 
     async def _deliver(
         self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: Sending, now: float
@@ -186,7 +183,8 @@ class Emitter:
         """Until the next try; Interrupted where there is none any more."""
         self._keep(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
-        delay_s = self._delay_s(sending.tries, answer)
+        header_s = retry_after_s(answer) if answer is not None else None
+        delay_s = floor_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
         tries, next_try_s = sending.tries, round(delay_s, 2)
         log.warning("events_not_accepted", **event_set.who(), tries=tries, next_try_s=next_try_s, reason=reason)
         if self.stopping.is_grace_over:  # it had its last try
@@ -281,8 +279,3 @@ class Emitter:
             log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a failure of the command")
             metrics.EVENT_EMIT_FAILED.inc()
         event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))
-
-    @staticmethod
-    def _delay_s(tries: int, answer: Response | None) -> float:
-        header_s = retry_after_s(answer) if answer is not None else None
-        return floor_s(header_s) + backoff.delay_s(tries, 0.2, _MAX_DELAY_S, jitter=0.9)

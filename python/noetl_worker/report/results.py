@@ -8,9 +8,10 @@ tried as the events are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from noetl_worker import engine, json_text
 from noetl_worker.errors import DocumentError, ServerRefused
@@ -26,6 +27,7 @@ from noetl_worker.plane.python.store import NULL_MARK, NullCharacters, has_null,
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 
+T = TypeVar("T")
 _THREAD_BYTES: Final = 256 * 1024
 """Above this a result is fitted beside the loop: the pure engine takes 0.3 s a megabyte."""
 _MAX_GROWTH: Final = 6
@@ -164,8 +166,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
         fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
         made = None
     if made is None:
-        refer = partial(dialect.by_reference, command, result, fitted)
-        made = refer() if fitted.size <= _THREAD_BYTES else await finished_off_loop(refer)
+        made = await _beside_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
     if nulls is not None:
         made.notes = {"warnings": [fit_text(nulls.warning, rules)]}
     return made
@@ -182,9 +183,11 @@ async def _refused_success(command: Command, result: ToolResult, nulls: NullChar
 
 
 async def _nulls(packed: bytes) -> NullCharacters:
-    if len(packed) > _THREAD_BYTES:
-        return await finished_off_loop(partial(NullCharacters.of, packed))
-    return NullCharacters.of(packed)
+    return await _beside_if_large(len(packed), partial(NullCharacters.of, packed))
+
+
+async def _beside_if_large(size: int, call: Callable[[], T]) -> T:
+    return await finished_off_loop(call) if size > _THREAD_BYTES else call()
 
 
 def fit_text(text: str, rules: FitRules) -> str:
