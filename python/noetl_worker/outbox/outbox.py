@@ -48,8 +48,8 @@ class KeptBatches(NamedTuple):
     """Bytes on disk."""
 
 
-class _Kept(NamedTuple):
-    """A row on disk."""
+class _RowOnDisk(NamedTuple):
+    """Where it is, and since when."""
 
     file: OutboxFile
     size: int
@@ -73,7 +73,7 @@ class Outbox:
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._own: dict[str, OutboxFile] = {}
         """The file of outcomes and that of batches: the version before reads the one and leaves the other alone."""
-        self._rows: dict[str, _Kept] = {}
+        self._rows: dict[str, _RowOnDisk] = {}
         """By the key of their set."""
         self._left: dict[OutboxFile, int] = {}
         """Adopted files, and how many of their rows are still to be sent."""
@@ -295,7 +295,7 @@ class Outbox:
 
     def _enter(self, key: str, file: OutboxFile, size: int) -> None:
         before = self._rows.get(key)
-        self._rows[key] = _Kept(file, size, before.since if before is not None else time.monotonic())
+        self._rows[key] = _RowOnDisk(file, size, before.since if before is not None else time.monotonic())
         self._count(size - (before.size if before is not None else 0))
 
     def _count(self, more_bytes: int) -> None:
