@@ -55,7 +55,6 @@ from noetl_worker.plane.rust.event_ids import event_ids_of
 from noetl_worker.plane.servers import Servers
 from noetl_worker.readings import PULSE_S, Readings
 from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.recovery.resending import Resending
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.settings.settings import Settings
@@ -120,8 +119,8 @@ class Worker:
         self.deliveries: Final = Deliveries(
             self.slots, self.stopping, settings.drain_timeout_s, self.emitter, CommandLines(settings.log_commands)
         )
+        self._keepalive: Final = Keepalive(settings, self.health, self.identity)
         self._adoption: Adoption | None = None
-        self._resending: Resending | None = None
         self.connection: Connection | None = None
         """To NATS, and below what pulls over it: once the worker has started so far."""
         self.puller: Puller | None = None
@@ -164,8 +163,7 @@ class Worker:
             JetStreamError, SettingsError, ControlPlaneError: it cannot start; the text says what to do.
             WorkerBroken: it had started, and cannot go on; it has drained.
         """
-        settings = self.settings
-        keepalive = Keepalive(settings, self.health, self.identity)
+        settings, keepalive = self.settings, self._keepalive
         # An end that the plane issues commands in holds its connection outside of its slot.
         connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
         transport = open_transport(settings, max_connections=connections)
@@ -191,19 +189,16 @@ class Worker:
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
-            self._resending = Resending(self._batches.lost, self.emitter)
             self._adoption = Adoption(client, self.emitter, self.in_flight, self._batches)
             self._adoption.look()  # before the first pull: what is reported already must not run again
-            executor = self._executor(client, keepalive, StartNotes(connection, self.identity.unique))
+            executor = self._executor(client, StartNotes(connection, self.identity.unique))
             self._warn_of_stream(durable, plane)
             puller = self.puller = self._make_puller(connection, durable, executor, plane)
-            return await self._work(connection, durable, puller, plane, keepalive)
+            return await self._work(connection, durable, puller, plane)
         finally:
             self.health.set_ready(False, "stopped")
             if self._adoption is not None:
                 await self._adoption.stop()
-            if self._resending is not None:
-                await self._resending.stop()
             await self.emitter.stop()
             self.outbox.close()
             await keepalive.stop()
@@ -236,9 +231,7 @@ class Worker:
             wake=self._freed,
         )
 
-    async def _work(
-        self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
-    ) -> int:
+    async def _work(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> int:
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
         metrics.TOOLS.announce(self.registry.kinds())
         log_what_is_not_confined(self.settings)
@@ -248,10 +241,10 @@ class Worker:
         metrics.NATS_CONNECTED.set(1)
         self.health.set_ready(True, "pulling")
         self.ready.set()
-        watching = self._watch(connection, durable, puller, plane, keepalive)
+        watching = self._watch(connection, durable, puller, plane)
         on_drain = partial(self.health.set_ready, False, "draining")
         try:
-            was_cut_off = await self.deliveries.pull_until_stopped(puller, watching, keepalive, on_drain=on_drain)
+            was_cut_off = await self.deliveries.pull_until_stopped(puller, watching, self._keepalive, on_drain=on_drain)
         except nats.errors.Error as broken:  # from the puller, which was quicker to notice
             raise WorkerBroken(connection.why_closed()) from broken
         return EXIT_CANCELLED if was_cut_off else EXIT_OK
@@ -317,9 +310,7 @@ class Worker:
         if (line := self._credentials.lasts(error)) is not None:
             log.error("auth_refused", server_url=self._servers.configured, advice=_AUTH_ADVICE, **line)
 
-    async def _watch(
-        self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
-    ) -> None:
+    async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
         """Every few seconds: the durable's lag, whether NATS is there, whether we are authorized again.
 
         Raises:
@@ -340,7 +331,7 @@ class Worker:
                 return
             if connection.client.is_closed:
                 raise WorkerBroken(connection.why_closed())
-            if not keepalive.is_alive():
+            if not self._keepalive.is_alive():
                 raise WorkerBroken(
                     "the keepalive thread has ended: deliveries would pass to other workers while they run here. "
                     "Please report the log's keepalive_died"
@@ -363,7 +354,8 @@ class Worker:
                 continue
             lag_trouble.ends()
             await dead_letters.look()
-            keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s  # `nats ensure --apply` changes it while we run
+            # `nats ensure --apply` changes it while we run
+            self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
             self._pause_left_s = seen.pause_left_s
             report_readiness()
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
@@ -401,13 +393,13 @@ class Worker:
             readings.take()
             await asyncio.sleep(PULSE_S)
 
-    def _executor(self, client: ControlPlaneClient, keepalive: Keepalive, starts: StartNotes) -> Executor:
+    def _executor(self, client: ControlPlaneClient, starts: StartNotes) -> Executor:
         services = WorkerServices(
             self.settings,
             self.identity,
             self.registry,
             self.in_flight,
-            keepalive.in_progress,
+            self._keepalive.in_progress,
             self.emitter,
             self.slots,
             machine=self._machine,

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition, Report
 from noetl_worker.plane.python.recent_batches import CHECK_S, MAX_BYTES, RecentBatches
-from noetl_worker.recovery.resending import Resending
+from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
@@ -75,7 +76,7 @@ async def checked(
     at, transport = plane(script)
     recent = RecentBatches(most_bytes=most_bytes)
     telling = emitter(batches=recent)
-    resending = Resending(recent.lost, telling)
+    resending = Adoption(at.client, telling, InFlight(), recent)
     for _ in range(commands):
         events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
         events.start()

@@ -23,7 +23,6 @@ from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.python.recent_batches import CHECK_S, KEEP_S, MAX_BYTES, OVERDUE_S, RecentBatches
 from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.recovery.resending import Resending
 from noetl_worker.report.events import CommandEvents
 from unit.outboxes import OPEN, box, event_set, left, taken
 from unit.planes import URL, Ours, Script, ScriptedTransport, command, emitter, plane, settings
@@ -64,12 +63,10 @@ async def followed(directory: Path, script: Script, *, checks: int = 1) -> Scrip
     recent = RecentBatches(outbox := box(directory))
     telling = emitter(directory, batches=recent)
     telling.outbox = outbox
-    resending = Resending(recent.lost, telling)
     adoption = Adoption(client, telling, InFlight(), recent)
     adoption.look()
     await asyncio.sleep(checks * (CHECK_S + 1.0))
     await adoption.stop()
-    await resending.stop()
     await recent.stop()
     outbox.close()
     return transport
@@ -265,7 +262,7 @@ async def test_disk_that_takes_nothing_is_said_once_and_batches_are_followed_fro
     at, _ = plane(said)
     recent = RecentBatches(box(blocked / "outbox"))
     telling = emitter(batches=recent)
-    resending = Resending(recent.lost, telling)
+    resending = Adoption(at.client, telling, InFlight(), recent)
     with capture_logs() as lines:
         for _ in range(3):
             await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())

@@ -11,10 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 import virtual_time
+from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
 from noetl_worker.observability import metrics
 from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
-from noetl_worker.recovery.resending import Resending
+from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.report.events import CommandEvents
 from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
 from unit.restarted_plane import EXECUTION, FIRST, LOOP, OK, Restarted, asked, checked
@@ -198,7 +199,7 @@ async def test_plane_that_is_still_away_is_asked_again_later() -> None:
     at, _ = plane(script)
     recent = RecentBatches()
     telling = emitter(batches=recent)
-    resending = Resending(recent.lost, telling)
+    resending = Adoption(at.client, telling, InFlight(), recent)
     events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
     await events.finish(OK, Ours())
     await asyncio.sleep(2 * (CHECK_S + 1.0))
@@ -265,7 +266,7 @@ async def test_execution_that_the_plane_cannot_show_does_not_hide_the_others() -
     at, _ = plane(script)
     recent = RecentBatches()
     telling = emitter(batches=recent)
-    resending = Resending(recent.lost, telling)
+    resending = Adoption(at.client, telling, InFlight(), recent)
     for one in (replace(command(), execution_id=others), command()):
         said.batches.clear()  # the batch of each has the same number
         await CommandEvents(one, at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
@@ -280,7 +281,7 @@ async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:
     at, _ = plane(Restarted())
     recent = RecentBatches(most_bytes=20_000)
     telling = emitter(batches=recent)
-    resending = Resending(recent.lost, telling)
+    resending = Adoption(at.client, telling, InFlight(), recent)
     for _ in range(30):
         events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
         await events.finish(OK, Ours())
@@ -301,7 +302,7 @@ async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
     at, _ = plane(script)
     recent = RecentBatches(many_bytes=1)  # it asks at once
     telling = emitter(batches=recent)
-    resending = Resending(recent.lost, telling)
+    resending = Adoption(at.client, telling, InFlight(), recent)
     await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
     await recent.stop()
     await resending.stop()
@@ -325,7 +326,7 @@ async def told_many(said: Any, commands: int) -> tuple[ScriptedTransport, float]
     at, transport = plane(said)
     recent = RecentBatches(most_bytes=4 * 5_000, many_bytes=1)
     telling = emitter(batches=recent)
-    resending = Resending(recent.lost, telling)
+    resending = Adoption(at.client, telling, InFlight(), recent)
     for _ in range(commands):
         await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
         for _ in range(20):  # the check has its answers at once

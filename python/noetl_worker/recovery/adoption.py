@@ -2,15 +2,17 @@
 
 The claim is asked first with the dead one's id: a command that was taken up by somebody else, or is over, is theirs.
 Until it is reported the command counts as in flight here, so that a delivery of it runs nothing. Batches that the
-dead one had accepted are watched on from here.
+dead one had accepted are watched on from here, and what the Python plane has lost after it had accepted it is sent
+again (plane/python/recent_batches.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
+from collections.abc import Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -24,7 +26,7 @@ from noetl_worker.outbox.file import OutboxRow
 from noetl_worker.outbox.rows import KeptBatch
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.plane.python.recent_batches import RecentBatches
+from noetl_worker.plane.python.recent_batches import LOOK_ADVICE, LostEnd, RecentBatches, not_rescued
 from noetl_worker.process import event_loop
 from noetl_worker.report.emitter import Emitter
 
@@ -35,7 +37,7 @@ outboxes, would take the loop for seconds and the memory of all of them (seen)."
 
 
 class Adoption:
-    """Takes over what is left, at the start and whenever it is looked for again."""
+    """Takes over what is left, at the start and whenever it is looked for again; `batches` says what a plane lost."""
 
     def __init__(
         self, client: ControlPlaneClient, emitter: Emitter, in_flight: InFlight, batches: RecentBatches | None = None
@@ -47,6 +49,8 @@ class Adoption:
         """By the place they have to go to: one that is down must not hold up the others."""
         self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        if batches is not None:
+            self._begin(self._resend(batches.lost))
 
     def look(self) -> None:
         """Adopt the sets of processes that are dead by now, and begin to send them."""
@@ -72,7 +76,7 @@ class Adoption:
                 watching.adopted(plane, kept, kept.size, of_plane, of=kept.file)
 
     async def stop(self) -> None:
-        """What is not reported yet stays in the outbox, for the next worker."""
+        """What is not reported yet is in the outbox, for the next worker."""
         for waiting in self._waiting.values():
             for row in waiting:
                 self._in_flight.leave(row.command_id, NO_MESSAGE)
@@ -82,15 +86,18 @@ class Adoption:
     def _go_on(self, place: str) -> None:
         waiting = self._waiting.get(place)
         while waiting and self._running[place] < AT_ONCE:
-            task = asyncio.ensure_future(self._take(waiting.popleft()))
-            self._tasks.add(task)
             self._running[place] += 1
-            task.add_done_callback(partial(self._done, place))
+            self._begin(self._take(waiting.popleft())).add_done_callback(partial(self._done, place))
         if waiting is not None and not waiting:
             del self._waiting[place]
 
-    def _done(self, place: str, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _done(self, place: str, _task: asyncio.Task[None]) -> None:
         self._running[place] -= 1
         self._go_on(place)
 
@@ -120,6 +127,23 @@ class Adoption:
         else:
             self._in_flight.finish(event_set.command_id)
             log.info("adopted_outcome_reported", **event_set.who())
+
+    # ── what a plane has lost ──
+
+    async def _resend(self, lost: asyncio.Queue[LostEnd]) -> None:
+        while True:
+            self._begin(self._send_again(await lost.get()))
+
+    async def _send_again(self, lost: LostEnd) -> None:
+        """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
+        plane, end, batch = lost
+        assert isinstance(end, EventSet)  # what the emitter has sent
+        try:
+            await self._emitter.deliver(plane, end, ClaimedOnce.asked_first(plane, end))
+        except (ClaimLost, Interrupted):
+            pass  # the emitter has logged it, or has left it to the next worker
+        except ControlPlaneError as error:
+            not_rescued(end, batch, LOOK_ADVICE, str(error))
 
 
 async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:

@@ -123,7 +123,7 @@ class LostEnd(NamedTuple):
 class RecentBatches:
     """One for the worker: what its emitter has had accepted.
 
-    `lost` is what has to be sent again (recovery/resending.py).
+    `lost` is what has to be sent again (recovery/adoption.py).
 
     Args:
         shelf: the outbox, where they are kept for the next worker; None: nowhere.
