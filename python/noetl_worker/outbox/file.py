@@ -31,8 +31,9 @@ _TABLE: Final = (
     f" row BLOB NOT NULL, data BLOB) WITHOUT ROWID; PRAGMA user_version={_VERSION}; COMMIT"
 )
 _TABLE_OF_BATCHES: Final = (
-    "BEGIN; CREATE TABLE IF NOT EXISTS accepted_batches (number INTEGER PRIMARY KEY, contents BLOB NOT NULL);"
-    f" PRAGMA user_version={_WITH_BATCHES}; COMMIT"
+    # They are on their way, and not worth a wait for the disk: a killed process loses nothing of what it wrote.
+    "PRAGMA synchronous=OFF; BEGIN; CREATE TABLE IF NOT EXISTS accepted_batches"
+    f" (number INTEGER PRIMARY KEY, contents BLOB NOT NULL); PRAGMA user_version={_WITH_BATCHES}; COMMIT"
 )
 
 
@@ -58,14 +59,12 @@ class OutboxFile:
         """A row of it cannot be read: the file is quarantined, and not deleted with its last row."""
         self.stays = False
         """A row of it could not be read just now: the file is kept, and is taken over again."""
-        self._is_for_power_cuts = False
         self._database = sqlite3.connect(self.path)
         try:
             version = require_version(self._database, self.path)
             self._has_batches = version == _WITH_BATCHES
             self._database.execute("PRAGMA journal_mode=WAL")
-            # A killed process loses nothing of what it wrote. What is on its way is not worth a wait for the disk.
-            self._database.execute("PRAGMA synchronous=OFF")
+            self._database.execute("PRAGMA synchronous=NORMAL")  # a power cut may lose the last rows, and no others
             if not version:
                 self._database.executescript(_TABLE)
         except (sqlite3.Error, OSError):
@@ -125,9 +124,6 @@ class OutboxFile:
         return [OutboxRow(*row) for row in self._database.execute(query)]
 
     def put(self, key: str, command_id: str, place: str, contents: bytes, data: bytes | None) -> None:
-        if not self._is_for_power_cuts:  # only one may lose the last rows
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._is_for_power_cuts = True
         with self._database:
             row = (key, command_id, place, contents, data)
             self._database.execute("INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)", row)
