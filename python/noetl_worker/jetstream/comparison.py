@@ -26,6 +26,8 @@ SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
 _FULL: Final = "full, it loses the oldest commands (discard old) or refuses new ones"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
+KEPT: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
+"""Of each stream that is made here."""
 _DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -93,10 +95,8 @@ def new_stream(name: str, settings: Settings) -> dict[str, Any]:
     return {
         "name": name,
         "subjects": [settings.nats_subject, f"{settings.nats_subject}.>"],
-        "retention": "limits",
-        "storage": "file",
         "max_age": MAX_AGE_S * NANOSECONDS,
-        "num_replicas": 1,
+        **KEPT,
     }
 
 
@@ -126,9 +126,7 @@ def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
         "subjects": [subject],
         "max_bytes": _DEAD_LETTER_BYTES,
         "discard": "new",  # full, it refuses, and the message is returned; the old ones are not lost
-        "retention": "limits",
-        "storage": "file",
-        "num_replicas": 1,
+        **KEPT,
     }
 
 

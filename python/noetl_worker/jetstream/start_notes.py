@@ -28,6 +28,7 @@ from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError, ToolError
 from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.jetstream.client import Client
+from noetl_worker.jetstream.comparison import KEPT, NANOSECONDS
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.models.command import Command
 from noetl_worker.slots import Slots
@@ -41,14 +42,12 @@ _CONFIG: Final = {
     "name": _STREAM,
     "subjects": [_SUBJECTS],
     "max_msgs_per_subject": 1,
-    "max_age": 24 * 3600 * 1_000_000_000,
+    "max_age": 24 * 3600 * NANOSECONDS,
     "max_bytes": 16 * 1024 * 1024,
     "discard": "new",
     "allow_rollup_hdrs": True,
     "allow_direct": True,
-    "retention": "limits",
-    "storage": "file",
-    "num_replicas": 1,
+    **KEPT,
 }
 """A key-value bucket as the clients of NATS make it; a note counts for a day, which no message outlives."""
 _TRY_S: Final = 2.0

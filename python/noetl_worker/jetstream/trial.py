@@ -6,7 +6,7 @@ The server answers a refused command before the PONG of the flush behind it, so 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 
 import nats
 
@@ -23,10 +23,7 @@ async def refused_publish(
         JetStreamError: the connection is gone.
     """
 
-    async def publish() -> None:
-        await connection.client.publish(subject, body, headers=dict(headers) if headers else None)
-        await connection.client.flush(timeout=5)
-
+    publish = connection.client.publish(subject, body, headers=dict(headers) if headers else None)
     return await _refusal(connection, publish)
 
 
@@ -38,14 +35,15 @@ async def refused_subscribe(connection: Connection, subject: str) -> str | None:
         await connection.client.flush(timeout=5)
         await subscription.unsubscribe()
 
-    return await _refusal(connection, subscribe)
+    return await _refusal(connection, subscribe())
 
 
-async def _refusal(connection: Connection, trial: Callable[[], Awaitable[None]]) -> str | None:
+async def _refusal(connection: Connection, trial: Awaitable[None]) -> str | None:
     errors: list[Exception] = []
     connection.last_error = None
     try:
-        await trial()
+        await trial
+        await connection.client.flush(timeout=5)
     except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
         raise JetStreamError(f"NATS does not answer: {describe(error)}") from error
     errors += filter(None, [connection.last_error])
