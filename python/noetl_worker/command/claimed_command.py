@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 import structlog
@@ -49,7 +49,7 @@ _MOST_CHARS: Final = 500
 log = structlog.get_logger("noetl_worker")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorkerServices:
     """What the commands of one worker share."""
 
@@ -67,16 +67,14 @@ class WorkerServices:
     """None: no start is noted."""
     cancellation_poll_s: float = CANCELLATION_POLL_S
     """How often a running command asks whether its execution is cancelled; 0: never."""
-    limits: CallLimits = field(init=False)
 
-    def __post_init__(self) -> None:
-        ours = self.settings
-        limits = CallLimits(
-            default_s=ours.command_timeout_s,
+    @cached_property
+    def limits(self) -> CallLimits:
+        return CallLimits(
+            default_s=self.settings.command_timeout_s,
             cancellation_poll_s=self.cancellation_poll_s,
-            undefined_is_error=ours.undefined == "error",
+            undefined_is_error=self.settings.undefined == "error",
         )
-        object.__setattr__(self, "limits", limits)
 
 
 class ClaimedCommand:

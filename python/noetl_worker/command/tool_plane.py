@@ -76,9 +76,6 @@ class ToolPlane:
         safe: Mapping[str, JsonValue] = redaction.without_known(given, self._known())
         if safe != given:
             advice = "pass the credential's alias on, not its value"
-            self._log().warning("secret_not_passed_on", fields=sorted(_differing(given, safe)), advice=advice)
+            differing = sorted(name for name in safe if name not in given or given[name] != safe[name])
+            self._log().warning("secret_not_passed_on", fields=differing, advice=advice)
         return safe
-
-
-def _differing(given: Mapping[str, JsonValue], safe: Mapping[str, JsonValue]) -> set[str]:
-    return {name for name in safe if name not in given or given[name] != safe[name]}
