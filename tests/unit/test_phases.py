@@ -86,7 +86,7 @@ async def test_levels_of_a_stop_only_grow_and_end_the_waits_below_them() -> None
     asked = Stopping()
     waiting = asyncio.ensure_future(asked.sleep(60))
     asked.reach(StopLevel.HARD)
-    assert await waiting is False
+    await asyncio.wait_for(waiting, 1)
     asked.reach(StopLevel.DRAIN)
     assert asked.is_hard
     assert asked.is_draining
