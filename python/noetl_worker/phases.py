@@ -18,7 +18,7 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from noetl_worker import stopping
@@ -47,15 +47,6 @@ class Stages(Protocol):
     def enter(self, phase: Phase) -> None: ...
 
 
-def _nothing() -> None:
-    """No tool runs."""
-
-
-def _never() -> bool:
-    """No plane issues commands."""
-    return False
-
-
 @dataclass(slots=True, eq=False)
 class Progress:
     """One delivery's phase."""
@@ -64,9 +55,9 @@ class Progress:
     is_stopping: bool = False
     is_cut: bool = False
     """Whether its task was cancelled: what it awaited is given up."""
-    interrupt: Callable[[], None] = _nothing
-    """Stops the tool that runs."""
-    is_issuing: Callable[[], bool] = _never
+    interrupt: Callable[[], None] = field(default=lambda: None)
+    """Stops the tool that runs, if one does."""
+    is_issuing: Callable[[], bool] = field(default=lambda: False)
     """Whether its end is with a plane that issues the next commands meanwhile."""
     task: asyncio.Task[Any] | None = None
     """The only one that works on the delivery."""

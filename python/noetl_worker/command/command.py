@@ -106,7 +106,8 @@ async def hydrate(
         check_given([config, given, cases])
     is_list = "tasks" in config  # the tasks of a list are as their author wrote them
     if marks.templates and not is_list and has_template([config, given]):
-        data = _texts_with_templates(variables)
+        # Texts of earlier steps and of the workload that look like templates, the longest first.
+        data = sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
         variables = await with_referred_results(variables, [config, given], cases, command, plane, redacted)
@@ -191,11 +192,6 @@ def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRul
     if not own:
         return step
     return {**own, **step} if rules.step_input_wins else {**step, **own}
-
-
-def _texts_with_templates(variables: dict[str, Any]) -> list[str]:
-    """Texts of earlier steps and of the workload that look like templates, the longest first."""
-    return sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
 
 
 def _marked(value: Any, data: Sequence[str]) -> Any:

@@ -53,7 +53,8 @@ class Inputs:
             values = await self._values(inputs, templates)
         if inputs:
             config = {**config, "input": inputs}
-            values.render = _with_rendered(inputs, values.render)
+            render = values.render  # the input is data by now: it is not rendered a second time
+            values.render = lambda value, extra=None: value if value is inputs else render(value, extra)
         return config, values
 
     async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> ToolValues:
@@ -139,8 +140,3 @@ def checked(render: Render, redacted: Sequence[str]) -> Render:
         return rendered
 
     return render_and_check
-
-
-def _with_rendered(done: Mapping[str, JsonValue], render: Render) -> Render:
-    """`done` is what it is, data: it is not rendered a second time."""
-    return lambda value, extra=None: value if value is done else render(value, extra)

@@ -48,17 +48,14 @@ class InFlight:
     def look(self, command_id: CommandId, stream_sequence: int) -> Seen:
         key = command_id if type(command_id) is int else _key(command_id)
         if key in self._active:
-            return self._seen_active(self._active[key], stream_sequence)
+            deliveries = self._active[key]
+            if stream_sequence in deliveries:
+                return Seen.REDELIVERED
+            return Seen.BEING_REPORTED if deliveries == [NO_MESSAGE] else Seen.PUBLISHED_AGAIN
         now = self._clock()
         if now - self._turned_at >= self._remember_s:
             self._forget_old(now)
         return Seen.FINISHED if key in self._finished or key in self._finished_before else Seen.NEW
-
-    @staticmethod
-    def _seen_active(deliveries: list[int], stream_sequence: int) -> Seen:
-        if stream_sequence in deliveries:
-            return Seen.REDELIVERED
-        return Seen.BEING_REPORTED if deliveries == [NO_MESSAGE] else Seen.PUBLISHED_AGAIN
 
     def enter(self, command_id: CommandId, stream_sequence: int) -> None:
         """The command is worked on until `leave`."""

@@ -131,7 +131,8 @@ class Puller:
                     withdrawn, subscription = subscription, None  # a cancellation must not take it back twice
                     await self._withdraw(withdrawn)
                 else:
-                    subscription = subscription or await self._subscribe()
+                    if subscription is None:
+                        subscription = await self.connection.client.receive(f"{self._inbox}.*", self._received)
                     if self._broken is not None:
                         await self._mend()
                     await self._refill()
@@ -162,9 +163,6 @@ class Puller:
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             log.warning("pulls_not_withdrawn", error=describe(error))
             client.forget(subscription)
-
-    async def _subscribe(self) -> Subscription:
-        return await self.connection.client.receive(f"{self._inbox}.*", self._received)
 
     async def _sleep(self) -> None:
         # Not asyncio.wait_for: before 3.12 it swallows a cancellation that meets the wake-up, and the drain then

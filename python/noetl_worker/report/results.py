@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from noetl_worker import engine, json_text
 from noetl_worker.errors import DocumentError, ServerRefused
-from noetl_worker.models.case import CaseAction, CaseDecision, Exit, Fail, SetVar
+from noetl_worker.models.case import CaseDecision, Exit, Fail, SetVar
 from noetl_worker.models.command import Command
 from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
 from noetl_worker.models.report import Report
@@ -112,7 +112,8 @@ def _end_of(text: str, rules: FitRules) -> str:
 def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
     notes: dict[str, JsonValue] = {}
     if decision.action is not None:
-        notes["case"] = {"index": decision.index, "action": _action_name(decision.action)}
+        name = "set_var" if isinstance(decision.action, SetVar) else type(decision.action).__name__.lower()
+        notes["case"] = {"index": decision.index, "action": name}
     if decision.skipped:
         notes["cases_skipped"] = [
             {"index": skipped.index, "reason": _clean(skipped.reason, rules)[:_MAX_REASON_CHARS]}
@@ -133,10 +134,6 @@ async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
         size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {rules.max_bytes}"
         return replace(report, error=f"{size}: name less there; the result of the step is kept", error_kind="resource")
     return replace(report, exit=Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(fitted.body)))
-
-
-def _action_name(action: CaseAction) -> str:
-    return "set_var" if isinstance(action, SetVar) else type(action).__name__.lower()
 
 
 async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> Report:
