@@ -59,11 +59,8 @@ def _command(progress: Progress, now: float) -> dict[str, Any]:
         "phase": progress.phase.name.lower(),
         "kind": command.kind if command is not None else None,
     }
-    if (notification := progress.notification) is not None:
-        found["execution_id"] = str(notification.execution_id)
-        found["event_id"] = str(notification.event_id)
-        found["command_id"] = str(notification.command_id)
-        found["step"] = notification.step
+    if progress.notification is not None:
+        found |= {name: str(value) for name, value in progress.notification.who().items()}
     if (delivery := progress.delivery) is not None:
         found["seconds"] = round(now - delivery.received_at, 3)
         found["deliveries"] = delivery.num_delivered

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from noetl_worker.marks import ALL, Marks
-from noetl_worker.models.wire import CommandId, Dialect, JsonValue
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,4 @@ class Command:
     """Where in its variables the plane has put "[REDACTED]" in place of a value (templates/redacted.py)."""
 
     def who(self) -> dict[str, object]:
-        """What an operator searches the log for."""
-        return {
-            "execution_id": self.execution_id,
-            "command_id": self.command_id,
-            "event_id": self.event_id,
-            "step": self.step,
-            "kind": self.kind,
-        }
+        return {**ids_of(self), "kind": self.kind}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from noetl_worker.models.wire import CommandId, JsonValue
+from noetl_worker.models.wire import CommandId, JsonValue, ids_of
 
 
 class Envelope(NamedTuple):
@@ -23,10 +23,4 @@ class Envelope(NamedTuple):
     trace: Mapping[str, JsonValue] | None
 
     def who(self) -> dict[str, object]:
-        """What an operator searches the log for."""
-        return {
-            "execution_id": self.execution_id,
-            "command_id": self.command_id,
-            "event_id": self.event_id,
-            "step": self.step,
-        }
+        return ids_of(self)

@@ -24,6 +24,16 @@ def fields_of(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def ids_of(known: Any) -> dict[str, object]:
+    """Of a command, in whichever form it is: what an operator searches the log for."""
+    return {
+        "execution_id": known.execution_id,
+        "command_id": known.command_id,
+        "event_id": known.event_id,
+        "step": known.step,
+    }
+
+
 def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
     """`result.context` of a plane's event, where both planes keep what a worker sent."""
     return fields_of(fields_of(event.get("result")).get("context"))

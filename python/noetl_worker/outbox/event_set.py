@@ -16,7 +16,7 @@ from noetl_worker import json_text
 from noetl_worker.models.case import Exit
 from noetl_worker.models.command import LoopPosition
 from noetl_worker.models.report import Report, Upload
-from noetl_worker.models.wire import CommandId, Dialect, JsonValue
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.python.store import whole_of
 from noetl_worker.plane.rules import DialectRules, Part
@@ -143,14 +143,7 @@ class EventSet:
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
 
     def who(self) -> dict[str, object]:
-        """What an operator searches the log for."""
-        return {
-            "execution_id": self.execution_id,
-            "command_id": self.command_id,
-            "event_id": self.event_id,
-            "step": self.step,
-            **({"kind": self.kind} if self.kind else {}),
-        }
+        return {**ids_of(self), "kind": self.kind} if self.kind else ids_of(self)
 
     def cut(self, max_bytes: int) -> bool:
         """Leave the result out of the events: it is stored first.
