@@ -7,16 +7,15 @@ whose kind is full. What is pulled is bounded by `window`; what runs by `free` a
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Final
 
 WAITING_PER_SLOT: Final = 10
-_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(slots=True, eq=False)
@@ -27,35 +26,29 @@ class _Waiter:
     admitted: asyncio.Future[None]
 
 
+@dataclass(slots=True, eq=False)
 class Slots:
-    """The slots of a worker.
+    """The slots of a worker."""
 
-    Args:
-        limits: kind -> most commands of it at the same time.
-        rate: most commands that are taken in a second, with a burst of one second; 0 is no limit.
-        ceiling: how many slots the control plane lets us fill (its gate); never below one.
-        on_free: called when one is free again.
-    """
+    size: int
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> most commands of it at the same time."""
+    rate: float = 0.0
+    """Most commands that are taken in a second, with a burst of one second; 0 is no limit."""
+    ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
+    """How many slots the control plane lets us fill (its gate); never below one."""
+    on_free: Callable[[], object] = field(default=lambda: None)
+    """Called when one is free again."""
+    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # looked up late: a simulation replaces it
+    used: int = 0
+    parked_elsewhere: int = 0
+    _running: Counter[str] = field(default_factory=Counter)
+    _queue: list[_Waiter] = field(default_factory=list)
+    _bucket: _Rate | None = None
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        limits: Mapping[str, int] = _NOTHING,
-        rate: float = 0.0,
-        ceiling: Callable[[], int] | None = None,
-        on_free: Callable[[], object] = lambda: None,
-        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
-    ) -> None:
-        self.size: Final = size
-        self._limits = limits
-        self.used = 0
-        self.parked_elsewhere = 0
-        self._running: Counter[str] = Counter()
-        self._queue: list[_Waiter] = []
-        self._rate = _Rate(rate, clock) if rate else None
-        self.ceiling: Final = ceiling or (lambda: size)
-        self._on_free = on_free
+    def __post_init__(self) -> None:
+        if self.rate:
+            self._bucket = _Rate(self.rate, self.clock)
 
     @property
     def parked_for_kind(self) -> int:
@@ -70,20 +63,20 @@ class Slots:
         if len(self._queue) >= self.size:
             return 0
         room = min(self.size, max(1, self.ceiling())) - self.used
-        if room > 0 and self._rate is not None:
-            return min(room, self._rate.available(self._on_free))
+        if room > 0 and self._bucket is not None:
+            return min(room, self._bucket.available(self.on_free))
         return room
 
     def take(self) -> None:
         self.used += 1
-        if self._rate is not None:
-            self._rate.spend()
+        if self._bucket is not None:
+            self._bucket.spend()
 
     def release(self, slots: int = 1) -> None:
         self.used -= slots
         if self._queue:
             self._admit()
-        self._on_free()
+        self.on_free()
 
     @contextmanager
     def waiting(self, kind: str | None = None) -> Iterator[None]:
@@ -112,7 +105,7 @@ class Slots:
 
     def is_limited(self, kind: str) -> bool:
         """Whether a command of this kind may have to wait for others of it."""
-        return kind in self._limits
+        return kind in self.limits
 
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
@@ -126,7 +119,7 @@ class Slots:
         self._admit()
         try:
             if not place.admitted.done():
-                self._on_free()
+                self.on_free()
                 await place.admitted
         except asyncio.CancelledError:
             self._leave(place)
@@ -141,7 +134,7 @@ class Slots:
         for place in list(self._queue):
             if self.used >= self.size:
                 return
-            if self._running[place.kind] >= self._limits[place.kind] or place.admitted.cancelled():
+            if self._running[place.kind] >= self.limits[place.kind] or place.admitted.cancelled():
                 continue
             self._queue.remove(place)
             self.used += 1

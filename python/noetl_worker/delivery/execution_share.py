@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from noetl_worker.jetstream.delivery import Delivery
@@ -22,23 +23,17 @@ _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 
 
+@dataclass(eq=False)
 class ExecutionShare:
-    """Args:
-    slots: those of the worker.
-    share: the part of them, above 0 and below 1.
-    """
+    slots: int
+    """Those of the worker."""
+    share: float
+    """The part of them, above 0 and below 1."""
+    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # looked up late: a simulation replaces it
+    draw: Callable[[], float] = field(default=lambda: random.random())
 
-    def __init__(
-        self,
-        slots: int,
-        share: float,
-        *,
-        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
-        draw: Callable[[], float] = random.random,
-    ) -> None:
-        self.most: Final = max(1, int(slots * share))
-        self._most_returned = slots * RETURNED_PER_SLOT
-        self._clock, self._draw = clock, draw
+    def __post_init__(self) -> None:
+        self.most = max(1, int(self.slots * self.share))
         self._running: Counter[int] = Counter()
         self._last = self._other = (0, float("-inf"))
         """The execution of the last message, and the last other one; each with its time."""
@@ -48,12 +43,12 @@ class ExecutionShare:
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
         """For how long this delivery is returned; None: it is taken, and its `tries` say how often it was."""
-        now = self._clock()
+        now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last
         self._last = (execution_id, now)
         if self._running[execution_id] >= self.most and self._others_wait(now, delivery) and self._may_return(now):
-            return OTHERS_S * (0.5 + 0.5 * self._draw())
+            return OTHERS_S * (0.5 + 0.5 * self.draw())
         tries = self._tries.pop(delivery.stream_sequence, 0) + 1
         self._tries[delivery.stream_sequence] = tries
         if len(self._tries) > _MOST_TRIES_KEPT:
@@ -69,7 +64,7 @@ class ExecutionShare:
         if now - self._returned_since >= OTHERS_S:
             self._returned, self._returned_since = 0, now
         self._returned += 1
-        return self._returned <= self._most_returned
+        return self._returned <= self.slots * RETURNED_PER_SLOT
 
     async def counted(self, execution_id: int, work: Awaitable[ResultT]) -> ResultT:
         """Work of this execution, which takes a slot of its share meanwhile."""
