@@ -168,7 +168,8 @@ class ClaimedCommand:
                 slots=start or at.slots,
                 warned=at.warned,
             )
-            result = await self._run_tool(command, dispatch)
+            is_limited = at.slots.is_limited(command.kind)
+            result = await (self._run_in_turn(dispatch) if is_limited else self._run_tool(dispatch))
             self._services.machine.answered(None)
             if result.error is not None:
                 self._progress.failure = result.error.kind
@@ -212,16 +213,13 @@ class ClaimedCommand:
             **self._progress.spent(),
         )
 
-    async def _run_tool(self, command: Command, dispatch: Dispatch) -> ToolResult:
-        slots, progress = self._services.slots, self._progress
-        if not slots.is_limited(command.kind):
-            return await self._prepare_and_run(dispatch)
-        progress.enter(Phase.WAITING)
-        async with slots.kind(command.kind):
-            progress.enter(Phase.PREPARING)
-            return await self._prepare_and_run(dispatch)
+    async def _run_in_turn(self, dispatch: Dispatch) -> ToolResult:
+        self._progress.enter(Phase.WAITING)
+        async with self._services.slots.kind(dispatch.command.kind):
+            self._progress.enter(Phase.PREPARING)
+            return await self._run_tool(dispatch)
 
-    async def _prepare_and_run(self, dispatch: Dispatch) -> ToolResult:
+    async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
         try:  # not `before_any_effect`: a context manager costs each command eight calls
             prepared = await dispatch.prepare()
         except (OSError, RuntimeError, MemoryError, ToolError) as error:

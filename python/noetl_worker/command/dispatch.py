@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -63,32 +63,28 @@ class _Slots(Protocol):
     def waiting(self, kind: str | None = None, /) -> AbstractContextManager[None]: ...
 
 
+@dataclass(slots=True, eq=False)
 class Dispatch:
     """The tool call of one command."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        command: Command,
-        plane: Plane,
-        *,
-        worker_id: str,
-        limits: CallLimits,
-        slots: _Slots,
-        warned: Warned | None = None,
-    ) -> None:
-        self._registry, self._command, self._plane = registry, command, plane
-        self._worker_id, self._limits, self._slots = worker_id, limits, slots
-        self._rules = RULES[command.dialect]
-        self._credentials = CommandCredentials(command, plane)
-        self._warned = warned or Warned()
-        self._bound: StepLog | None = None
-        self._stop = Stop()
-        self._scope: CallScope | None = None
-        self.ran_at = 0.0
-        """When its tool began, monotonic; 0: it has not."""
-        self.ran_s = 0.0
-        """How long that ran."""
+    registry: Registry
+    command: Command
+    plane: Plane
+    worker_id: str
+    limits: CallLimits
+    slots: _Slots
+    warned: Warned = field(default_factory=Warned)
+    ran_at: float = 0.0
+    """When its tool began, monotonic; 0: it has not."""
+    ran_s: float = 0.0
+    """How long that ran."""
+    _credentials: CommandCredentials = field(init=False)
+    _bound: StepLog | None = None
+    _stop: Stop = field(default_factory=Stop)
+    _scope: CallScope | None = None
+
+    def __post_init__(self) -> None:
+        self._credentials = CommandCredentials(self.command, self.plane)
 
     @property
     def secrets(self) -> SecretTexts:
@@ -104,9 +100,9 @@ class Dispatch:
     def _log(self) -> StepLog:
         """A logger with the command's ids; most commands have nothing to log."""
         if self._bound is None:
-            command = self._command
+            command = self.command
             log = structlog.get_logger("noetl_worker.tool").bind(**command.who())
-            self._bound = StepLog(log, self._warned, command)
+            self._bound = StepLog(log, self.warned, command)
         return self._bound
 
     async def prepare(self) -> PreparedTool:
@@ -115,19 +111,19 @@ class Dispatch:
         Raises:
             ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
         """
-        command, known, strict = self._command, self._credentials.known, self._limits.undefined_is_error
+        command, known, strict = self.command, self._credentials.known, self.limits.undefined_is_error
         config, given, marks = command.config, command.input, command.marks
         redaction.remember(known.texts)
-        await self._registry.load(command.kind)
+        await self.registry.load(command.kind)
         if command.kind in SEQUENCES:
             for kind in kinds_in(command.config):
-                await self._registry.load(kind)
+                await self.registry.load(kind)
         if marks.secrets:
             known.add_inline(command.variables.get("workload"))
         if marks.references:
             given = await self._credentials.resolve_references(dict(given))
             config = await self._credentials.resolve_references(dict(config))
-        inputs = Inputs(command, self._credentials, self._worker_id, self._registry.fields_of, is_strict=strict)
+        inputs = Inputs(command, self._credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
         config, values = await inputs.of(config, given)
         # A template may have put anything in; else a config whose own text names no secret has none.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
@@ -142,8 +138,8 @@ class Dispatch:
                 known.add_inline(part)
             return has_words or marks.references or known.has_any
 
-        prepared = self._registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
-        prepared.limit(self._limits.default_s, self._limits.hard_s)
+        prepared = self.registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
+        prepared.limit(self.limits.default_s, self.limits.hard_s)
         if prepared.warnings:
             self._warn(prepared)
         if command.redacted and (read := places_in_code(command.config, command.redacted)):  # templates that do, fail
@@ -160,12 +156,12 @@ class Dispatch:
             ToolError, or whatever else the tool raised.
         """
         started = self.ran_at = time.monotonic()
-        kind = self._command.kind
+        kind = self.command.kind
         try:
             if prepared.is_inline:
                 result = await prepared.call()
             else:
-                live_output.begin(self._command)
+                live_output.begin(self.command)
                 self._scope = self._scope_of(prepared)
                 result = await self._scope.run(prepared.call())
         except BaseException as error:
@@ -183,24 +179,24 @@ class Dispatch:
         return self._in_plane_form(result, result.data) if type(result.data) is SequenceData else result
 
     def _scope_of(self, prepared: PreparedTool) -> CallScope:
-        poll_s, command = self._limits.cancellation_poll_s, self._command
-        asking = partial(until_cancelled, self._plane, command, poll_s) if poll_s > 0 else None
-        timeout_s = prepared.timeout_s or self._limits.hard_s
+        poll_s, command = self.limits.cancellation_poll_s, self.command
+        asking = partial(until_cancelled, self.plane, command, poll_s) if poll_s > 0 else None
+        timeout_s = prepared.timeout_s or self.limits.hard_s
         return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, who=command.who)
 
     def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
         """A task sequence's data has one shape per plane (protocol/tasks.md#lists)."""
-        if not self._rules.tools.sequence_is_flat:
+        if not RULES[self.command.dialect].tools.sequence_is_flat:
             return replace(result, data=python_form(data))
         if result.exit_code is None and result.status is ToolStatus.SUCCESS:
             result = replace(result, exit_code=0)  # recorded (output-sql-ok): whatever its last task was
         return replace(result, data=rust_form(data))
 
     def _context(self, values: ToolValues) -> ToolContext:
-        command, known, registry = self._command, self._credentials.known, self._registry
+        command, known, registry = self.command, self._credentials.known, self.registry
         return ToolContext(
             command.kind,
-            self._limits.hard_s,
+            self.limits.hard_s,
             self._stop,
             SafeLogger(self._log, known.texts),
             ToolCommand(
@@ -209,18 +205,18 @@ class Dispatch:
                 command.step,
                 command.attempt,
                 command.server_url,
-                self._worker_id,
-                self._rules.tools,
+                self.worker_id,
+                RULES[self.command.dialect].tools,
             ),
             values,
             self._credentials,
             ToolWorker(
-                ToolPlane(self._plane, command, known.texts, self._log),
+                ToolPlane(self.plane, command, known.texts, self._log),
                 self._run_tool,
                 registry.fields_of,
                 registry.check,
                 self._report_progress,
-                partial(self._slots.waiting, command.kind),
+                partial(self.slots.waiting, command.kind),
                 trace_headers,
             ),
         )
@@ -232,10 +228,10 @@ class Dispatch:
 
         Its own secrets are known before it runs, and a refusal drops them.
         """
-        await self._registry.load(kind)
-        if self._command.redacted:
-            context = context.with_render(checked(context.values.render, self._command.redacted))
-        prepared = self._registry.prepare(kind, config, context)
+        await self.registry.load(kind)
+        if self.command.redacted:
+            context = context.with_render(checked(context.values.render, self.command.redacted))
+        prepared = self.registry.prepare(kind, config, context)
         self._credentials.known.add_inline(prepared.config)
         self._warn(prepared)
         try:
