@@ -180,8 +180,8 @@ class LocalRun:
         try:
             prepared = await dispatch.prepare()
         except ToolError as error:
-            raise type(error)(redaction.redact_text(str(error), dispatch.secrets)) from None
-        return redaction.redact_value(json_text.plain(prepared.config), dispatch.secrets)
+            raise type(error)(redaction.redact_text(str(error), dispatch.credentials.known.texts())) from None
+        return redaction.redact_value(json_text.plain(prepared.config), dispatch.credentials.known.texts())
 
 
 def _events(body: JsonValue) -> list[dict[str, Any]]:

@@ -94,8 +94,8 @@ async def test_so_it_is_inside_of_a_sequence_that_handles_the_refusal(first: Act
 async def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
     config = {"headers": {"X-Api-Key": "inline-secret", "Accept": "text/plain"}}
     _, [dispatch] = await runs(fine, config=config)
-    assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.secrets.all)
-    assert not {"svc", "text/plain", "bearer"} & set(dispatch.secrets.all)
+    assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.credentials.known.texts().all)
+    assert not {"svc", "text/plain", "bearer"} & set(dispatch.credentials.known.texts().all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ async def test_config_with_an_address_is_checked_once_unless_it_has_a_secret(con
         one = command(kind="counted", config=config, marks=marks_of(dumps(config)))
         dispatch = Dispatch(tools, one, at, worker_id="w", limits=limits, slots=Slots(1))
         await dispatch.prepare()
-        assert bool(dispatch.secrets.all) == (times == 2)
+        assert bool(dispatch.credentials.known.texts().all) == (times == 2)
     assert len(CountedConfig.checked) == times
 
 

@@ -77,75 +77,74 @@ class WorkerServices:
         )
 
 
+@dataclass(eq=False)
 class ClaimedCommand:
     """One command of ours; `run` is called once."""
 
-    def __init__(
-        self,
-        claim: Claimed,
-        notification: Envelope,
-        plane: Plane,
-        delivery: Delivery,
-        services: WorkerServices,
-        progress: Progress,
-        worker_id: str,
-        claimed_at: float,
-    ) -> None:
-        """`worker_id`: the name that it was claimed with; `claimed_at`: monotonic."""
-        ours, self._plane, self._services, self._progress = services.settings, plane, services, progress
-        self._claim, self._notification, self._delivery = claim, notification, delivery
-        self._worker_id = worker_id
-        progress.command = command = bare_command(claim.body, notification, plane)
+    claim: Claimed
+    notification: Envelope
+    plane: Plane
+    delivery: Delivery
+    services: WorkerServices
+    progress: Progress
+    worker_id: str
+    """The name that it was claimed with."""
+    claimed_at: float
+    """Monotonic."""
+
+    def __post_init__(self) -> None:
+        plane, services, ours = self.plane, self.services, self.services.settings
+        self.progress.command = command = bare_command(self.claim.body, self.notification, plane)
         self._ownership = ClaimedOnce(
             plane,
-            notification.event_id,
-            self._worker_id,
+            self.notification.event_id,
+            self.worker_id,
             who=command.who,
-            claimed_at=claimed_at,
-            is_expired=partial(_may_be_anothers, plane, delivery, services.keepalive),
+            claimed_at=self.claimed_at,
+            is_expired=partial(_may_be_anothers, plane, self.delivery, services.keepalive),
             lease_s=ours.claim_lease_s,
         )
         self._events = CommandEvents(
             command,
             plane,
-            self._worker_id,
+            self.worker_id,
             services.emitter,
             hold_s=ours.started_hold_ms / 1000,
             outside=services.slots.waiting,
             warned=services.warned,
         )
-        progress.is_issuing = self._events.is_issuing
+        self.progress.is_issuing = self._events.is_issuing
 
     def _is_again(self) -> bool:
         """Whether it may have been started before: delivered again, or published again by the Python plane, whose
         copies have the command's id as text (protocol/notification.md#message)."""
-        is_copy = self._plane.rules.copies_have_text_ids and type(self._notification.command_id) is str
-        return is_copy or self._delivery.num_delivered > 1
+        is_copy = self.plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
+        return is_copy or self.delivery.num_delivered > 1
 
     async def run(self) -> Outcome:
         """Run the tool, match the cases, report the outcome; give the command back if the worker stops before that."""
-        progress = self._progress
+        progress = self.progress
         try:
             try:
                 if progress.is_stopping:
                     raise Interrupted
                 progress.enter(Phase.PREPARING)
-                starts = self._services.starts
+                starts = self.services.starts
                 report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
                 progress.absorb(stop)
                 progress.enter(Phase.REPORTING)
-                return await handover.return_claimed(self._events, self._services.identity, self._ownership)
+                return await handover.return_claimed(self._events, self.services.identity, self._ownership)
             progress.enter(Phase.REPORTING)
             return report if isinstance(report, Outcome) else await self._report(report)
         except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has it
             progress.absorb(stop)
-            return acknowledge.interrupted(self._plane.dialect, self._ownership.age_s, self._ownership.lease_s)
+            return acknowledge.interrupted(self.plane.dialect, self._ownership.age_s, self._ownership.lease_s)
         finally:
             self._events.abandon()
 
     async def _noted(self, starts: StartNotes) -> Report | Outcome:
-        async with starts.of(self._events.command, self._services.slots) as start:
+        async with starts.of(self._events.command, self.services.slots) as start:
             return await self._perform(start)
 
     async def _perform(self, start: Start | None = None) -> Report | Outcome:
@@ -155,37 +154,37 @@ class ClaimedCommand:
             if start is not None:
                 start.check()
             command = await hydrate(
-                self._claim.body, self._notification, self._plane, bare=command, marks=self._claim.marks
+                self.claim.body, self.notification, self.plane, bare=command, marks=self.claim.marks
             )
-            self._progress.command = command
-            at = self._services
+            self.progress.command = command
+            at = self.services
             dispatch = Dispatch(
                 at.registry,
                 command,
-                self._plane,
-                worker_id=self._worker_id,
+                self.plane,
+                worker_id=self.worker_id,
                 limits=at.limits,
                 slots=start or at.slots,
                 warned=at.warned,
             )
             is_limited = at.slots.is_limited(command.kind)
             result = await (self._run_in_turn(dispatch) if is_limited else self._run_tool(dispatch))
-            self._services.machine.answered(None)
+            self.services.machine.answered(None)
             if result.error is not None:
-                self._progress.failure = result.error.kind
-            self._progress.enter(Phase.DECIDING)
-            decision = case_actions.decide(command, result, self._worker_id, self._services.warned)
+                self.progress.failure = result.error.kind
+            self.progress.enter(Phase.DECIDING)
+            decision = case_actions.decide(command, result, self.worker_id, self.services.warned)
             if decision.action is not None:
-                await case_actions.act(decision, command, self._plane)
+                await case_actions.act(decision, command, self.plane)
             report = await results.report(command, result, decision, self._rules(dispatch))
             is_handled = decision.action is not None and report.error is None
         except Interrupted:
             raise
         except Exception as error:  # the task guard: any failure after a claim is reported, never swallowed
             if isinstance(error, ResourceShortage):  # this machine has no room for it
-                self._services.machine.refused(self._ownership.claimed_at)
-                identity = self._services.identity
-                outcome = await handover.return_unstarted(self._events, identity, self._delivery, error)
+                self.services.machine.refused(self._ownership.claimed_at)
+                identity = self.services.identity
+                outcome = await handover.return_unstarted(self._events, identity, self.delivery, error)
                 if outcome is not None:
                     return outcome
             if not isinstance(error, ToolError):  # only its text is reported: the plane may be another team's
@@ -193,30 +192,30 @@ class ClaimedCommand:
                 safe_log.error("command_raised", **command.who(), exc_info=error)
             self._events.start()
             result, is_handled = failure_of(error), False
-            self._progress.failure = result.error.kind if result.error is not None else None
+            self.progress.failure = result.error.kind if result.error is not None else None
             report = await results.report_failure(command, result, self._rules(dispatch))
         if dispatch is not None:
-            self._progress.tool_at, self._progress.tool_s = dispatch.ran_at, dispatch.ran_s
+            self.progress.tool_at, self.progress.tool_s = dispatch.ran_at, dispatch.ran_s
         if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
             self._log_failure(command, result, report, self._rules(dispatch))
         return report
 
     def _log_failure(self, command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
         """One line a failed command; what the tool had to say more is in its events."""
-        self._progress.has_line = True
+        self.progress.has_line = True
         message = result.error.message if result.error is not None else f"it ended with {result.status.value}"
         text = " ".join((report.error or results.fit_text(message, rules)).split())
-        (log.debug if self._services.settings.log_commands == "none" else log.warning)(
+        (log.debug if self.services.settings.log_commands == "none" else log.warning)(
             "command_failed",
             **command.who(),
             error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
-            **self._progress.spent(),
+            **self.progress.spent(),
         )
 
     async def _run_in_turn(self, dispatch: Dispatch) -> ToolResult:
-        self._progress.enter(Phase.WAITING)
-        async with self._services.slots.kind(dispatch.command.kind):
-            self._progress.enter(Phase.PREPARING)
+        self.progress.enter(Phase.WAITING)
+        async with self.services.slots.kind(dispatch.command.kind):
+            self.progress.enter(Phase.PREPARING)
             return await self._run_tool(dispatch)
 
     async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
@@ -225,8 +224,8 @@ class ClaimedCommand:
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)
             raise
-        self._progress.interrupt = dispatch.interrupt
-        self._progress.enter(Phase.RUNNING)
+        self.progress.interrupt = dispatch.interrupt
+        self.progress.enter(Phase.RUNNING)
         self._events.start()
         return await dispatch.run(prepared)
 
@@ -239,16 +238,16 @@ class ClaimedCommand:
                 metrics.EVENT_EMIT_FAILED.inc()
                 await self._events.finish(results.refused_report(report, refused), self._ownership)
         except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
-            return acknowledge.after_claim(lost.claim, self._delivery.tries)
+            return acknowledge.after_claim(lost.claim, self.delivery.tries)
         except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
             return acknowledge.outcome_refused(str(again))
-        self._services.in_flight.finish(self._events.command.command_id)
+        self.services.in_flight.finish(self._events.command.command_id)
         return acknowledge.REPORTED
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
-        known = dispatch.secrets if dispatch is not None else SecretTexts()
-        return FitRules.of(known, max_bytes=self._services.settings.result_max_bytes)
+        known = dispatch.credentials.known.texts() if dispatch is not None else SecretTexts()
+        return FitRules.of(known, max_bytes=self.services.settings.result_max_bytes)
 
 
 def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:

@@ -22,7 +22,6 @@ from noetl_worker.command.inputs import Inputs, checked
 from noetl_worker.command.tool_plane import ToolPlane
 from noetl_worker.errors import ToolError
 from noetl_worker.models.command import Command
-from noetl_worker.models.fit import SecretTexts
 from noetl_worker.models.spellings import SEQUENCES
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
@@ -78,18 +77,14 @@ class Dispatch:
     """When its tool began, monotonic; 0: it has not."""
     ran_s: float = 0.0
     """How long that ran."""
-    _credentials: CommandCredentials = field(init=False)
+    credentials: CommandCredentials = field(init=False)
+    """The secret values that were handed to the tool are taken out of everything that leaves."""
     _bound: StepLog | None = None
     _stop: Stop = field(default_factory=Stop)
     _scope: CallScope | None = None
 
     def __post_init__(self) -> None:
-        self._credentials = CommandCredentials(self.command, self.plane)
-
-    @property
-    def secrets(self) -> SecretTexts:
-        """Secret values handed to the tool so far: they are taken out of everything that leaves."""
-        return self._credentials.known.texts()
+        self.credentials = CommandCredentials(self.command, self.plane)
 
     def interrupt(self) -> None:
         """The worker stops: so does the tool, if it runs."""
@@ -111,7 +106,7 @@ class Dispatch:
         Raises:
             ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
         """
-        command, known, strict = self.command, self._credentials.known, self.limits.undefined_is_error
+        command, known, strict = self.command, self.credentials.known, self.limits.undefined_is_error
         config, given, marks = command.config, command.input, command.marks
         redaction.remember(known.texts)
         await self.registry.load(command.kind)
@@ -121,9 +116,9 @@ class Dispatch:
         if marks.secrets:
             known.add_inline(command.variables.get("workload"))
         if marks.references:
-            given = await self._credentials.resolve_references(dict(given))
-            config = await self._credentials.resolve_references(dict(config))
-        inputs = Inputs(command, self._credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
+            given = await self.credentials.resolve_references(dict(given))
+            config = await self.credentials.resolve_references(dict(config))
+        inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
         config, values = await inputs.of(config, given)
         # A template may have put anything in; else a config whose own text names no secret has none.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
@@ -193,7 +188,7 @@ class Dispatch:
         return replace(result, data=rust_form(data))
 
     def _context(self, values: ToolValues) -> ToolContext:
-        command, known, registry = self.command, self._credentials.known, self.registry
+        command, known, registry = self.command, self.credentials.known, self.registry
         return ToolContext(
             command.kind,
             self.limits.hard_s,
@@ -209,7 +204,7 @@ class Dispatch:
                 RULES[self.command.dialect].tools,
             ),
             values,
-            self._credentials,
+            self.credentials,
             ToolWorker(
                 ToolPlane(self.plane, command, known.texts, self._log),
                 self._run_tool,
@@ -232,7 +227,7 @@ class Dispatch:
         if self.command.redacted:
             context = context.with_render(checked(context.values.render, self.command.redacted))
         prepared = self.registry.prepare(kind, config, context)
-        self._credentials.known.add_inline(prepared.config)
+        self.credentials.known.add_inline(prepared.config)
         self._warn(prepared)
         try:
             result = await prepared.run_in_time()
@@ -249,7 +244,7 @@ class Dispatch:
 
     def _forget_if_refused(self, failure: ToolError | ToolFailure) -> None:
         if failure.kind == "auth":
-            self._credentials.forget()
+            self.credentials.forget()
 
     def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
-        self._log().info("tool_progress", progress=redaction.redact_fields(progress, self.secrets))
+        self._log().info("tool_progress", progress=redaction.redact_fields(progress, self.credentials.known.texts()))
