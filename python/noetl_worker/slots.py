@@ -40,11 +40,11 @@ class Slots:
     on_free: Callable[[], object] = field(default=lambda: None)
     """Called when one is free again."""
     clock: Callable[[], float] = field(default=lambda: time.monotonic())  # looked up late: a simulation replaces it
-    used: int = 0
-    parked_elsewhere: int = 0
-    _running: Counter[str] = field(default_factory=Counter)
-    _queue: list[_Waiter] = field(default_factory=list)
-    _bucket: _Rate | None = None
+    used: int = field(default=0, init=False)
+    parked_elsewhere: int = field(default=0, init=False)
+    _running: Counter[str] = field(default_factory=Counter, init=False)
+    _queue: list[_Waiter] = field(default_factory=list, init=False)
+    _bucket: _Rate | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.rate:

@@ -73,15 +73,15 @@ class Dispatch:
     limits: CallLimits
     slots: _Slots
     warned: Warned = field(default_factory=Warned)
-    ran_at: float = 0.0
+    ran_at: float = field(default=0.0, init=False)
     """When its tool began, monotonic; 0: it has not."""
-    ran_s: float = 0.0
+    ran_s: float = field(default=0.0, init=False)
     """How long that ran."""
     credentials: CommandCredentials = field(init=False)
     """The secret values that were handed to the tool are taken out of everything that leaves."""
-    _bound: StepLog | None = None
-    _stop: Stop = field(default_factory=Stop)
-    _scope: CallScope | None = None
+    _bound: StepLog | None = field(default=None, init=False)
+    _stop: Stop = field(default_factory=Stop, init=False)
+    _scope: CallScope | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.credentials = CommandCredentials(self.command, self.plane)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
@@ -204,8 +204,8 @@ class _Recorded:
     common: Mapping[str, str]
     of_stages: Mapping[str, str]
     """Attributes of each span."""
-    stage: Span | None = None
-    is_of_tool: bool = False
+    stage: Span | None = field(default=None, init=False)
+    is_of_tool: bool = field(default=False, init=False)
 
     def enter(self, phase: Phase) -> None:
         self._end_stage()

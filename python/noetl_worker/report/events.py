@@ -56,10 +56,10 @@ class CommandEvents:
     """Entered while the terminal set is refused and on disk (Slots.waiting)."""
     warned: Warned = field(default_factory=Warned)
     """What has been logged of a playbook's step."""
-    _is_held: bool = False
+    _is_held: bool = field(default=False, init=False)
     """Whether the start has still to be reported."""
-    _is_started: bool = False
-    _starting: asyncio.Task[None] | None = None
+    _is_started: bool = field(default=False, init=False)
+    _starting: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
         """Report the start, unless the command is over before `hold_s`. Never waits, never raises; once only."""
