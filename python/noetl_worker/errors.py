@@ -66,6 +66,12 @@ class SettingsError(NoetlWorkerError):
         self.allowed: Final = allowed
 
 
+def describe(error: BaseException) -> str:
+    """`TypeName: text`; several errors of libraries have no text of their own."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 # ── the engine (engine/pure and rust/engine raise exactly these, with equal codes) ──────────────
 
 

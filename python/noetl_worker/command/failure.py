@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from noetl_worker.errors import ToolError
+from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
@@ -19,13 +19,9 @@ def failure_of(error: BaseException) -> ToolResult:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         text = str(current)
-        named = isinstance(current, ToolError)
-        if not any(
-            len(text) >= _REPEATED_CHARS and text in earlier for earlier in chain
-        ):  # "X; caused by ValueError: X"
-            chain.append(
-                text if named and text else f"{type(current).__name__}: {text}" if text else type(current).__name__
-            )
+        is_repeated = len(text) >= _REPEATED_CHARS and any(text in earlier for earlier in chain)
+        if not is_repeated:  # else "X; caused by ValueError: X"
+            chain.append(text if isinstance(current, ToolError) and text else describe(current))
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     message = "; caused by ".join(dict.fromkeys(chain))
     if isinstance(error, ToolError):

@@ -16,7 +16,7 @@ import structlog
 from nats.aio.client import RawCredentials
 
 from noetl_worker import backoff
-from noetl_worker.errors import JetStreamError, SettingsError
+from noetl_worker.errors import JetStreamError, SettingsError, describe
 from noetl_worker.jetstream.client import Client, UnusableKey
 from noetl_worker.observability.outage import Outage
 from noetl_worker.settings.settings import Settings
@@ -224,12 +224,6 @@ def _tls(settings: Settings) -> dict[str, Any]:
     if not named and not paths.ca and not paths.cert:
         return {}  # a server that asks for TLS behind nats:// gets it all the same, with the system's CAs
     return {"tls": TlsFiles(paths).context()}
-
-
-def describe(error: BaseException) -> str:
-    """`TypeName: text`, since several of nats-py's errors have no text of their own."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def nats_login(settings: Settings) -> dict[str, Any]:

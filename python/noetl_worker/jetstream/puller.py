@@ -22,9 +22,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from noetl_worker import backoff
-from noetl_worker.errors import JetStreamError
+from noetl_worker.errors import JetStreamError, describe
 from noetl_worker.jetstream.comparison import MAX_PULL_BATCH, NANOSECONDS, PULL_EXPIRES_S
-from noetl_worker.jetstream.connection import Connection, describe
+from noetl_worker.jetstream.connection import Connection
 from noetl_worker.jetstream.consumer import Durable
 from noetl_worker.jetstream.delivery import Delivery
 

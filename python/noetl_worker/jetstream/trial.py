@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Mapping
 
 import nats
 
-from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.connection import Connection, describe
+from noetl_worker.errors import JetStreamError, describe
+from noetl_worker.jetstream.connection import Connection
 
 
 async def refused_publish(
