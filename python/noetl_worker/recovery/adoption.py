@@ -45,9 +45,9 @@ class Adoption:
         self._client, self._batches = client, batches
         self._emitter = emitter
         self._in_flight = in_flight
-        self._waiting: dict[str, deque[OutboxRow]] = {}
+        self._waiting: dict[str, deque[OutboxRow]] = defaultdict(deque)
         """By the place they have to go to: one that is down must not hold up the others."""
-        self._running: Counter[str] = Counter()
+        self._senders: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         if batches is not None:
             self._begin(self._resend(batches.lost))
@@ -57,13 +57,15 @@ class Adoption:
         rows = self._emitter.outbox.adopt()
         for row in rows:
             self._in_flight.enter(row.command_id, NO_MESSAGE)
-            self._waiting.setdefault(row.place, deque()).append(row)
+            self._waiting[row.place].append(row)
         if rows:
             log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
         if self._batches is not None:
             self._watch_on(self._batches)
-        for place in list(self._waiting):
-            self._go_on(place)
+        for place, waiting in self._waiting.items():
+            for _ in range(min(len(waiting), AT_ONCE - self._senders[place])):
+                self._senders[place] += 1
+                self._begin(self._send_all(place, waiting))
 
     def _watch_on(self, watching: RecentBatches) -> None:
         for kept, batches in self._emitter.outbox.adopted_batches():
@@ -80,26 +82,21 @@ class Adoption:
         for waiting in self._waiting.values():
             for row in waiting:
                 self._in_flight.leave(row.command_id, NO_MESSAGE)
-        self._waiting.clear()
+            waiting.clear()
         await event_loop.end(*self._tasks)
 
-    def _go_on(self, place: str) -> None:
-        waiting = self._waiting.get(place)
-        while waiting and self._running[place] < AT_ONCE:
-            self._running[place] += 1
-            self._begin(self._take(waiting.popleft())).add_done_callback(partial(self._done, place))
-        if waiting is not None and not waiting:
-            del self._waiting[place]
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
-    def _done(self, place: str, _task: asyncio.Task[None]) -> None:
-        self._running[place] -= 1
-        self._go_on(place)
+    async def _send_all(self, place: str, waiting: deque[OutboxRow]) -> None:
+        """What waits for a place, one after another; AT_ONCE of these share it."""
+        try:
+            while waiting:
+                await self._take(waiting.popleft())
+        finally:
+            self._senders[place] -= 1
 
     async def _take(self, row: OutboxRow) -> None:
         try:
