@@ -36,7 +36,7 @@ async def done(
     at, transport = plane(script, dialect)
     one = command(dialect, **changes)
     report = await results.report(one, ToolResult.success(data), CaseDecision(), FitRules())
-    told = CommandEvents(one, at, "w-1", emitter(), hold_s=5.0, warned=warned)
+    told = CommandEvents(one, at, "w-1", emitter(), hold_s=5.0, warned=warned or Warned())
     told.start()
     await told.finish(report, Ours())
     events = transport.bodies("/api/events/batch")[-1]["events"]
