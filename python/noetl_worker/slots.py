@@ -26,7 +26,7 @@ class _Waiter:
     admitted: asyncio.Future[None]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Slots:
     """The slots of a worker."""
 

@@ -77,7 +77,7 @@ class WorkerServices:
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ClaimedCommand:
     """One command of ours; `run` is called once."""
 

@@ -62,7 +62,7 @@ class _Slots(Protocol):
     def waiting(self, kind: str | None = None, /) -> AbstractContextManager[None]: ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Dispatch:
     """The tool call of one command."""
 

@@ -45,7 +45,7 @@ _AGE_ADVICE: Final = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ClaimedOnce:
     """Whether a command that this process has claimed is still ours (emitter.Ownership)."""
 

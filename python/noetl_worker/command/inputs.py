@@ -19,7 +19,7 @@ _Given = tuple[str, JsonValue]
 """(the field, its value)"""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Inputs:
     """Of one command."""
 

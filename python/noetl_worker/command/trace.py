@@ -194,7 +194,7 @@ class _Unrecorded:
         self._at, self.headers = None, _NO_HEADERS
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Recorded:
     """The spans of a delivery: each phase that has a name here is one, below that of the delivery."""
 

@@ -44,7 +44,7 @@ _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|
 _NOT_KEPT_DELAY_S: Final = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DeadLetters:
     """Where poison goes."""
 

@@ -23,7 +23,7 @@ _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ExecutionShare:
     slots: int
     """Those of the worker."""

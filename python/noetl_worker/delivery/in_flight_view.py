@@ -16,7 +16,7 @@ from noetl_worker.phases import Progress
 from noetl_worker.secrets import redaction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InFlightView:
     """Calling it gives one JSON object; times in seconds."""
 

@@ -81,7 +81,7 @@ def reaction(status: str, text: str) -> str:
     return BACK_OFF  # a status that nobody knows must not become a hot loop
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Puller:
     """Keeps one pull request open for as many messages as there are free slots."""
 

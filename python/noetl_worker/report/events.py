@@ -41,7 +41,7 @@ _CHANGED_ADVICE: Final = (
 )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class CommandEvents:
     """The events of one command."""
 
