@@ -25,6 +25,8 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(eq=False, repr=False)
 class ExecutionShare:
+    """How much of a worker one execution has, and how much it may."""
+
     slots: int
     """Those of the worker."""
     share: float

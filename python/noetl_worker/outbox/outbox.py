@@ -74,7 +74,7 @@ class Outbox:
         self._own: dict[str, OutboxFile] = {}
         """The file of outcomes and that of batches: the version before reads the one and leaves the other alone."""
         self._rows: dict[str, _RowOnDisk] = {}
-        """By the key of their set."""
+        """By the key of their set, the oldest first."""
         self._left: dict[OutboxFile, int] = {}
         """Adopted files, and how many of their rows are still to be sent."""
         self._batches: set[KeptBatches] = set()
@@ -94,7 +94,7 @@ class Outbox:
 
     def oldest_s(self) -> float:
         """How long the oldest row has waited here; 0 without one."""
-        return time.monotonic() - min(row.since for row in self._rows.values()) if self._rows else 0.0
+        return time.monotonic() - next(iter(self._rows.values())).since if self._rows else 0.0
 
     @property
     def is_empty(self) -> bool:
