@@ -77,7 +77,8 @@ class Deliveries:
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
         deadline = time.monotonic() + self._drain_timeout_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
-            if not await self._stopping.first(*running, seconds=left_s, until=StopLevel.GRACE_OVER):
+            await self._stopping.sleep(left_s, *running)
+            if self._stopping.is_grace_over:
                 break
         tasks, issuing = self.running(), self._issuing()
         if tasks:

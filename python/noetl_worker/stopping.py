@@ -60,16 +60,13 @@ class Stopping:
         """Wait for this level."""
         await self._reached[level].wait()
 
-    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> None:
-        """Sleep, at most until the stop comes to `until`."""
-        await self.first(seconds=seconds, until=until)
-
-    async def first(self, *awaited: asyncio.Future[Any], seconds: float | None, until: StopLevel) -> bool:
-        """Wait for one of these futures; False when the time is over, or the stop came to `until`, before that."""
+    async def sleep(
+        self, seconds: float, *awaited: asyncio.Future[Any], until: StopLevel = StopLevel.GRACE_OVER
+    ) -> None:
+        """Sleep, at most until one of these futures is done, or the stop comes to `until`."""
         stopped = asyncio.ensure_future(self._reached[until].wait())
         try:
             await asyncio.wait({stopped, *awaited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            return any(future.done() for future in awaited)
         finally:
             stopped.cancel()
 

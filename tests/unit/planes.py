@@ -93,9 +93,11 @@ class Hurried(Stopping):
         super().__init__()
         self.waits: list[float] = []
 
-    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> None:
+    async def sleep(
+        self, seconds: float, *awaited: asyncio.Future[Any], until: StopLevel = StopLevel.GRACE_OVER
+    ) -> None:
         self.waits.append(seconds)
-        await super().sleep(min(seconds, 0.001), until=until)
+        await super().sleep(min(seconds, 0.001), *awaited, until=until)
 
 
 def emitter(directory: Path | None = None, when: str = "on_failure", batches: RecentBatches | None = None) -> Emitter:
