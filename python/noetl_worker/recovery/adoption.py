@@ -95,6 +95,7 @@ class Adoption:
         try:
             while waiting:
                 await self._take(waiting.popleft())
+                await asyncio.sleep(0)  # a row that cannot be read is done with at once, and there may be thousands
         finally:
             self._senders[place] -= 1
 
