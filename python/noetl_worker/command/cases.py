@@ -21,8 +21,9 @@ from noetl_worker.models.wire import JsonValue
 __all__ = ["compile_cases", "match_cases", "parse_action"]
 
 CACHED_TABLES: Final = 256
-MOST_CACHED_BYTES: Final = 64 * 1024
-"""Of one table. A playbook's steps carry the same cases in every command; a table that is larger is compiled anew."""
+MOST_CACHED_BYTES: Final = 16 * 1024
+"""Of one table, so 4 MiB of all: compiled, they take several times as much. A playbook's steps carry the same cases in
+every command; a table that is larger is compiled anew."""
 
 
 def match_cases(
