@@ -62,10 +62,8 @@ class Adoption:
             log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
         if self._batches is not None:
             self._watch_on(self._batches)
-        for place, waiting in self._waiting.items():
-            for _ in range(min(len(waiting), AT_ONCE - self._senders[place])):
-                self._senders[place] += 1
-                self._begin(self._send_all(place, waiting))
+        for place in self._waiting:
+            self._go_on(place)
 
     def _watch_on(self, watching: RecentBatches) -> None:
         for kept, batches in self._emitter.outbox.adopted_batches():
@@ -85,6 +83,12 @@ class Adoption:
             waiting.clear()
         await event_loop.end(*self._tasks)
 
+    def _go_on(self, place: str) -> None:
+        waiting = self._waiting[place]
+        for _ in range(min(len(waiting), AT_ONCE - self._senders[place])):
+            self._senders[place] += 1
+            self._begin(self._send_all(place, waiting))
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -98,6 +102,7 @@ class Adoption:
                 await asyncio.sleep(0)  # a row that cannot be read is done with at once, and there may be thousands
         finally:
             self._senders[place] -= 1
+            self._go_on(place)  # a row that a bug ends this with holds up no other one
 
     async def _take(self, row: OutboxRow) -> None:
         try:
