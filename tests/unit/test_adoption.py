@@ -193,6 +193,30 @@ async def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path
     assert left(tmp_path) == []
 
 
+async def test_rows_that_a_bug_ends_the_sending_of_hold_up_no_others(tmp_path: Path) -> None:
+    dead = box(tmp_path, max_rows=100)
+    for number in range(3 * AT_ONCE):
+        dead.keep(event_set(number))
+    dead.close()
+    ours, asked, flight = emitter(tmp_path), set[str](), InFlight()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # they are asyncio's to log
+
+    def broken(key: str) -> EventSet | None:
+        asked.add(key)
+        raise ValueError("a bug")
+
+    ours.outbox.load = broken  # type: ignore[method-assign]
+    transport = ScriptedTransport(lambda *_: answer(202, {}))
+    adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
+    adoption.look()
+    await asyncio.sleep(1)
+    assert len(asked) == 3 * AT_ONCE
+    assert len(flight) == 0
+    await adoption.stop()
+    ours.outbox.close()
+    assert len(taken(box(tmp_path))) == 3 * AT_ONCE
+
+
 async def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path) -> None:
     for number in range(AT_ONCE + 5):
         left_behind(tmp_path, event_set(number))
