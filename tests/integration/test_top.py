@@ -24,6 +24,7 @@ from noetl_worker.models import Envelope
 from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.phases import Progress
+from noetl_worker.testing import HttpStub
 
 
 async def asked(health: Health, host: str, token: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
@@ -128,6 +129,20 @@ async def test_workers_of_this_machine_are_found_without_an_address(tmp_path: Pa
         nobody = await asyncio.to_thread(top)
         assert nobody.code == 3
         assert f"no worker answers ({addresses[0]})" in nobody.out
+
+
+@pytest.mark.parametrize(("is_named", "sent"), [(True, ["Bearer right"]), (False, [None])])
+def test_token_is_sent_to_workers_that_are_named_and_to_nobody_who_was_found(
+    is_named: bool, sent: list[str | None], tmp_path: Path
+) -> None:
+    """Who listens where a worker was may be another program."""
+    with HttpStub() as stub:
+        stub.answer("GET /debug/inflight", json={"worker": {"worker_id": "w"}, "commands": []})
+        place = stub.url.removeprefix("http://")
+        bind = {"WORKER_METRICS_BIND": "" if is_named else place, "NOETL_WORKER_OUTBOX_DIR": str(tmp_path / "outbox")}
+        ended = typed("top", "--json", *([place] if is_named else []), **bind, NOETL_WORKER_DEBUG_TOKEN="right")
+        assert (ended.code, json.loads(ended.out)["address"]) == (0, place)
+        assert [request.headers.get("authorization") for request in stub.requests] == sent
 
 
 async def nothing_runs(port: int) -> bool:

@@ -71,9 +71,10 @@ def _bare(address: str) -> str:
 
 
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
-    """What the named workers say, else those of this machine. Of these one that was found and is gone is left out."""
+    """What the named workers say, else those of this machine. Of these one that was found and is gone is left out, and
+    none is sent the token: another program may listen there by now."""
     addresses = named or addresses_here(settings.metrics_bind, directory_of(settings.outbox_dir))
-    looks = await looks_at(addresses, settings.debug_token.reveal())
+    looks = await looks_at(addresses, settings.debug_token.reveal() if named else "")
     there = [look for look in looks if not look.pop("is_gone", False) or named]
     if there:
         return there

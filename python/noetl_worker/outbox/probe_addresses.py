@@ -45,10 +45,8 @@ def announced(directory: Path, address: str | None) -> Iterator[None]:
 
 
 def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
-    """HOST:PORT of the setting and of each worker that is announced, as it can be asked from here.
-
-    None is taken from a directory that others may write to: they could have a token sent to them.
-    """
+    """HOST:PORT of the setting and of each worker that is announced, as it can be asked from here; none is taken from a
+    directory that others may write to."""
     names = [metrics_bind] if metrics_bind else []
     with suppress(OSError, AttributeError):  # no directory, or not this user's
         require_own_directory(directory)
