@@ -17,7 +17,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
-from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.process.shortage import (
     before_any_effect,
     is_out_of_descriptors,
@@ -135,13 +135,12 @@ class SnowflakeTool:
     imports: ClassVar[tuple[str, ...]] = ("snowflake.connector",)
 
     async def run(self, config: SnowflakeConfig, context: ToolContext) -> ToolResult:
-        timeout_s = time_left(config.timeout, context)
-        settings = await connection_settings(self.kind, config, context, timeout_s)
+        settings = await connection_settings(self.kind, config, context, context.timeout_s)
         try:
-            return await in_time(self._run(config, settings), timeout_s)
+            return await in_time(self._run(config, settings), context.timeout_s)
         except ToolError as error:
             if error.kind == "timeout":
-                return ToolResult.timed_out(timeout_s or 0.0)
+                return ToolResult.timed_out(context.timeout_s or 0.0)
             raise
 
     async def _run(self, config: SnowflakeConfig, settings: dict[str, Any]) -> dict[str, JsonValue]:

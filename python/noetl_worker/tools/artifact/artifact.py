@@ -23,7 +23,7 @@ from noetl_worker.tools.artifact.files import absolute, path_of, read_file, writ
 from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
 from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import off_loop, read
@@ -32,7 +32,6 @@ from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.process.shortage import before_any_effect
 
-DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
 LARGEST_MAX_BYTES: Final = 256 * 1024 * 1024
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -81,7 +80,7 @@ class ArtifactConfig:
     content_type: str | None = None
     """For a put to http(s): the Content-Type; application/json or octet-stream when absent."""
     timeout: float | None = None
-    """Longest time in seconds; 60 when absent."""
+    """Longest time in seconds; absent: what the command has left."""
 
     def __post_init__(self) -> None:
         for name in _FROM_INPUT:
@@ -169,10 +168,9 @@ class ArtifactTool:
         return [f"artifact: field {name!r} is ignored: {why}" for name, why in unread.items()]
 
     async def run(self, config: ArtifactConfig, context: ToolContext) -> ToolResult:
-        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         act = self._get if config.action == "get" else self._put
         with before_any_effect("no room for the artifact"):  # a put without a connection or a file has put nothing
-            return await in_time(act(config, context), timeout_s)
+            return await in_time(act(config, context), context.timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -13,12 +13,11 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import plane_failure
 from noetl_worker.tools.fields import excerpt
 
 RESULT_SCHEME: Final = "noetl://"
-DEFAULT_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class ResultFetchConfig:
     bearer_token: str | None = field(default=None, repr=False)
     """Reported as ignored: the worker's own access to the control plane serves."""
     timeout: float | None = None
-    """Longest time in seconds; 60 when absent."""
+    """Longest time in seconds; absent: what the command has left."""
 
     def __post_init__(self) -> None:
         reference_of(self.ref)
@@ -63,8 +62,7 @@ class ResultFetchTool:
         return [f"result_fetch: field {name!r} is ignored: {why}" for name, why in reasons.items() if why is not None]
 
     async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
-        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
-        return await in_time(resolve(reference_of(config.ref), context, config.sha256), timeout_s)
+        return await in_time(resolve(reference_of(config.ref), context, config.sha256), context.timeout_s)
 
 
 def reference_of(value: JsonValue) -> str:

@@ -13,7 +13,6 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb.files import database_of, turn
 from noetl_worker.tools.duckdb.paths import check_sql_files
 from noetl_worker.tools.duckdb.secrets import check_secrets, secrets_of
@@ -142,7 +141,7 @@ class DuckdbTool:
             return _data(batch, context.command.form)
 
         ours = turn(opening.database, read_only=opening.read_only)
-        return await run_opened(ours, opening, body, time_left(config.timeout, context))
+        return await run_opened(ours, opening, body, context.timeout_s)
 
     async def aclose(self) -> None:
         await self._sources.aclose()

@@ -12,7 +12,6 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb.duckdb import run_opened, run_script, statement_failure
 from noetl_worker.tools.duckdb.files import turn
 from noetl_worker.tools.duckdb.paths import MEMORY, canonical, check_sql_files
@@ -140,7 +139,7 @@ class DucklakeTool:
             return {**data, "catalog": {"name": config.catalog_name, "data_path": config.data_path}}
 
         ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
-        return await run_opened(ours, opening, body, time_left(config.timeout, context))
+        return await run_opened(ours, opening, body, context.timeout_s)
 
 
 def _catalog(

@@ -21,7 +21,6 @@ from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import answer_result, off_loop, part_at, read, retry_after_s
 from noetl_worker.tools.http.auth import Authorization, Authorizer
@@ -54,9 +53,8 @@ class HttpCall:
         self._clients = clients
         self._authorizer = authorizer
         self._plan = http_retry.parse(config.retry)
-        total_s = time_left(config.timeout, context)
-        self._deadline = None if total_s is None else time.monotonic() + total_s
-        self._total_s = total_s
+        self._total_s = context.timeout_s
+        self._deadline = None if self._total_s is None else time.monotonic() + self._total_s
         self._headers: dict[str, JsonValue] = {}
         self._token_headers: list[str] = []
         """Those that a `token()` is in."""

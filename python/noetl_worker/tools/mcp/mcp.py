@@ -142,7 +142,7 @@ class McpTool:
         headers = {**context.worker.with_trace(headers), **permit.headers}
         endpoint = endpoint.copy_merge_params(dict(permit.params)) if permit.params else endpoint
         about: dict[str, JsonValue] = {"server": server, "endpoint": shown(endpoint), "method": config.method}
-        timeout_s = time_left(config.timeout or _default_timeout_s(), context) or DEFAULT_TIMEOUT_S
+        timeout_s = time_left(config.timeout or _default_timeout_s(), context)
         if config.method == "health":
             call = self._health(endpoint, headers, about)
         else:
@@ -150,7 +150,7 @@ class McpTool:
         try:
             return await asyncio.wait_for(call, timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s, data={"status": "error", **about})
+            return ToolResult.timed_out(timeout_s or 0.0, data={"status": "error", **about})
 
     async def aclose(self) -> None:
         """Close the connections."""

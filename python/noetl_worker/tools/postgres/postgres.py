@@ -13,7 +13,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.postgres.address import check_connection, conninfo, library, schemas_of
 from noetl_worker.tools.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres.params import adapted, unused_values
@@ -133,9 +133,8 @@ class PostgresTool:
                 _check_params(text, config.params)
             except ValueError as error:
                 raise ConfigurationError(f"{self.kind}: {error}") from error
-        timeout_s = time_left(config.timeout, context)
         # A cancelled task makes psycopg cancel the statement on the server before it lets go.
-        return await in_time(self._run(address, text, config, context.command.form, timeout_s), timeout_s)
+        return await in_time(self._run(address, text, config, context), context.timeout_s)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -143,12 +142,12 @@ class PostgresTool:
         await self.pools.aclose()
 
     async def _run(
-        self, address: str, text: str, config: PostgresConfig, form: ToolForm, timeout_s: float | None
+        self, address: str, text: str, config: PostgresConfig, context: ToolContext
     ) -> dict[str, JsonValue] | ToolResult:
         psycopg = library()
         batch = sql.Batch(config.as_objects, config.max_rows)
         began = time.monotonic()
-        async with self.pools.connection(address, session_settings(config.schema, timeout_s)) as connection:
+        async with self.pools.connection(address, session_settings(config.schema, context.timeout_s)) as connection:
             try:
                 await _execute(psycopg, connection, text, config, batch)
             except psycopg.Error as error:
@@ -165,7 +164,7 @@ class PostgresTool:
                 raise sql.left_open(text, _OTHERWISE)
         if not batch.statements:
             raise ConfigurationError("postgres: 'query' has no statement")
-        return _data(batch, form)
+        return _data(batch, context.command.form)
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.sql import sql
 from noetl_worker.tools.transfer.ends import TransferTarget
 
@@ -17,15 +16,6 @@ class JsonText(str):
     """JSON as the source's database has it. Parsed and written anew it would lose digits, equal keys and its null."""
 
     __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TransferLimits:
-    """What one end of a transfer may use."""
-
-    timeout_s: float | None
-    confinement: Confinement
-    """Of a DuckDB of this end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,10 @@ from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.postgres.postgres import session_settings
+from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, SENT_BY_HTTP, TransferSource
-from noetl_worker.tools.transfer.plan import JsonText, PostgresSession, TransferLimits, json_inside
+from noetl_worker.tools.transfer.plan import JsonText, PostgresSession, json_inside
 
 Row = Sequence[Any]
 
@@ -95,7 +96,7 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 @asynccontextmanager
 async def _postgres(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
 ) -> AsyncIterator[SourceReader]:
     """A cursor on the server: it sends one chunk at a time."""
     psycopg = library()
@@ -103,7 +104,7 @@ async def _postgres(
     connection = await connect(await conninfo("transfer: source", source, context))
     try:
         _read_json_as_text(psycopg, connection)
-        await connection.execute(session_settings(source.schema, limits.timeout_s) or "SELECT 1")
+        await connection.execute(session_settings(source.schema, context.timeout_s) or "SELECT 1")
         served = await connection.execute("SELECT extract(epoch FROM pg_postmaster_start_time())::text")
         session = PostgresSession((await served.fetchone())[0], connection.info.backend_pid)
         async with connection.transaction(), connection.cursor(name="noetl_transfer") as cursor:
@@ -151,7 +152,7 @@ def _duckdb_type(psycopg: Any, column: Any) -> str:
 
 @asynccontextmanager
 async def _duckdb(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
 ) -> AsyncIterator[SourceReader]:
     duckdb = duckdb_library()
     query = str(source.query) if source.type == "duckdb" else _of_files(source)
@@ -163,7 +164,7 @@ async def _duckdb(
         kind="transfer: source",
         database=database,
         read_only=database != MEMORY,
-        confinement=limits.confinement,
+        confinement=confinement,
         secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
     )
     async with Stepwise(opening) as steps:
@@ -207,9 +208,9 @@ def _of_files(source: TransferSource) -> str:
 
 @asynccontextmanager
 async def _http(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
 ) -> AsyncIterator[SourceReader]:
-    del limits
+    del confinement
     names = (*SENT_BY_HTTP, *sorted(RENDERED_BY_HTTP))
     config = {name: value for name in names if (value := getattr(source, name)) not in (None, {})}
     ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
@@ -266,9 +267,9 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
 
 @asynccontextmanager
 async def _snowflake(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
 ) -> AsyncIterator[SourceReader]:
-    del limits
+    del confinement
     settings = await snowflake.connection_settings("transfer: source", source, context)
     async with snowflake.session(settings) as session:
         cursor, described = await session.query(str(source.query))

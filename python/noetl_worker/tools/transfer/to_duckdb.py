@@ -19,9 +19,9 @@ from noetl_worker.tools.duckdb.paths import canonical
 from noetl_worker.tools.duckdb.secrets import secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise, library
 from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.transfer.plan import (
     JsonText,
-    TransferLimits,
     TransferPlan,
     Writer,
     check_keys,
@@ -49,13 +49,13 @@ _KEY: Final = (
 
 @asynccontextmanager
 async def duckdb_writer(
-    plan: TransferPlan, context: ToolContext, limits: TransferLimits
+    plan: TransferPlan, context: ToolContext, confinement: Confinement
 ) -> AsyncIterator[DuckdbWriter]:
     """The file opened for this transfer alone; closing it undoes what is not committed."""
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database))
     secrets = tuple(await secrets_of(kind, target.auth, context))
-    opening = Opening(kind, database, confinement=limits.confinement, secrets=secrets)
+    opening = Opening(kind, database, confinement=confinement, secrets=secrets)
     async with Stepwise(opening) as steps:
         yield DuckdbWriter(plan, steps)
 

@@ -17,9 +17,9 @@ from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.postgres.params import of_one_type
 from noetl_worker.tools.postgres.postgres import session_settings
+from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.transfer.plan import (
     JsonText,
-    TransferLimits,
     TransferPlan,
     Writer,
     check_keys,
@@ -56,13 +56,13 @@ LIMIT 1
 
 @asynccontextmanager
 async def postgres_writer(
-    plan: TransferPlan, context: ToolContext, limits: TransferLimits
+    plan: TransferPlan, context: ToolContext, confinement: Confinement
 ) -> AsyncIterator[PostgresWriter]:
     """A connection for this transfer alone; closing it undoes what is not committed."""
     target = plan.target
     connection = await connect(await conninfo("transfer: target", target, context))
     try:
-        await connection.execute(session_settings(target.schema, limits.timeout_s) or "SELECT 1")
+        await connection.execute(session_settings(target.schema, context.timeout_s) or "SELECT 1")
         yield PostgresWriter(plan, connection)
     finally:
         # An open COPY is cut off with its connection; ending it in good order would keep its rows.

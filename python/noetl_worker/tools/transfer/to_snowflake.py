@@ -9,8 +9,8 @@ from typing import Any, Final
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.transfer.plan import (
-    TransferLimits,
     TransferPlan,
     Writer,
     check_keys,
@@ -26,10 +26,10 @@ _PLACE: Final = '"NOETL_PLACE"'
 
 @asynccontextmanager
 async def snowflake_writer(
-    plan: TransferPlan, context: ToolContext, limits: TransferLimits
+    plan: TransferPlan, context: ToolContext, confinement: Confinement
 ) -> AsyncIterator[SnowflakeWriter]:
     """A session for this transfer alone; closing it undoes what is not committed."""
-    settings = await snowflake.connection_settings("transfer: target", plan.target, context, limits.timeout_s)
+    settings = await snowflake.connection_settings("transfer: target", plan.target, context, context.timeout_s)
     async with snowflake.session({**settings, "autocommit": False}) as session:
         yield SnowflakeWriter(plan, session)
 

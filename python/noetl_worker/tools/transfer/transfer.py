@@ -12,7 +12,7 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import in_time, time_left
+from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.duckdb.files import turn
 from noetl_worker.tools.duckdb.paths import canonical
 from noetl_worker.tools.fields import has_template, rendered
@@ -26,7 +26,7 @@ from noetl_worker.tools.transfer.ends import (
     type_of,
     unread,
 )
-from noetl_worker.tools.transfer.plan import TransferLimits, TransferPlan
+from noetl_worker.tools.transfer.plan import TransferPlan
 from noetl_worker.tools.transfer.to_duckdb import duckdb_writer
 from noetl_worker.tools.transfer.to_postgres import postgres_writer
 from noetl_worker.tools.transfer.to_snowflake import snowflake_writer
@@ -177,24 +177,20 @@ class TransferTool:
         return [*ignored, *unread("target", config.ends[1].type, config.target)]
 
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
-        timeout_s = time_left(config.timeout, context)
-        limits = TransferLimits(timeout_s, self._confinement)
-        return await in_time(self._moved(config, context, limits), timeout_s)
+        return await in_time(self._moved(config, context), context.timeout_s)
 
-    async def _moved(
-        self, config: TransferConfig, context: ToolContext, limits: TransferLimits
-    ) -> dict[str, JsonValue]:
+    async def _moved(self, config: TransferConfig, context: ToolContext) -> dict[str, JsonValue]:
         source, target = config.source_now(context), config.ends[1]
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
             inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
-            opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, limits)
+            opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._confinement)
             rows = await stack.enter_async_context(opening)
             plan = TransferPlan(config.mode, config.keys(), target, rows.session)
             chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
             try:
-                sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, limits))
+                sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, self._confinement))
             except ResourceShortage as short:  # the source's query has run, and may have changed something
                 if source.type == "file":
                     raise
