@@ -24,8 +24,7 @@ from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.http.answer import read
-from noetl_worker.tools.http.auth import Authorizer, check_auth
-from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts
 from noetl_worker.tools.http.tokens import SECRET_MANAGER, secret_address
 from noetl_worker.tools.process.shortage import before_any_effect
@@ -90,7 +89,7 @@ class SecretsConfig:
         return self.secret_name or self.name or ""
 
 
-class SecretsTool:
+class SecretsTool(OverHttp):
     """Data: {status: success, name, provider, value, secret_value, version}: `value` and `secret_value` are the same
     text (base64 of bytes that are no UTF-8), `version` is Google's.
 
@@ -105,10 +104,6 @@ class SecretsTool:
     config_model: ClassVar[type] = SecretsConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
 
-    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._clients = Clients(transport)
-        self._authorizer = Authorizer(self._clients)
-
     def ignored(self, config: SecretsConfig) -> list[str]:
         """What the registry reports beside unknown fields: what a provider other than google does not read."""
         if config.provider not in ("env", "file"):
@@ -118,10 +113,6 @@ class SecretsTool:
 
     async def run(self, config: SecretsConfig, context: ToolContext) -> ToolResult:
         return await in_time(self._read(config, context), context.timeout_s)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._clients.aclose()
 
     async def _read(self, config: SecretsConfig, context: ToolContext) -> dict[str, JsonValue]:
         is_google = context.kind == "secret_manager" or config.secret.startswith("projects/")

@@ -27,8 +27,8 @@ from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import off_loop, read
-from noetl_worker.tools.http.auth import Authorizer, check_auth
-from noetl_worker.tools.http.client import Clients, send, shown
+from noetl_worker.tools.http.auth import OverHttp, check_auth
+from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.process.shortage import before_any_effect
 
@@ -134,7 +134,7 @@ class ArtifactConfig:
         return "file" if self.uri.startswith("/") else urlsplit(self.uri).scheme.lower()
 
 
-class ArtifactTool:
+class ArtifactTool(OverHttp):
     """Data of get: {data, uri, size_bytes, compressed, sha256}; of put: {uri, size_bytes, compressed, sha256}, and what
     the control plane answers of a stored result (ref, store, scope, expires_at).
 
@@ -149,10 +149,6 @@ class ArtifactTool:
     kind: ClassVar[str] = "artifact"
     config_model: ClassVar[type] = ArtifactConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
-
-    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._clients = Clients(transport)
-        self._authorizer = Authorizer(self._clients)
 
     def ignored(self, config: ArtifactConfig) -> list[str]:
         """What the registry reports beside unknown fields: what this action does not read, or this place."""
@@ -171,10 +167,6 @@ class ArtifactTool:
         act = self._get if config.action == "get" else self._put
         with before_any_effect("no room for the artifact"):  # a put without a connection or a file has put nothing
             return await in_time(act(config, context), context.timeout_s)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._clients.aclose()
 
     # ── get ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
+import httpx
+
 from noetl_worker.errors import ConfigurationError, CredentialError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.auth_alias import alias_of
@@ -118,6 +120,22 @@ class Authorizer:
         secret = await self.tokens.google_secret(name, access)
         context.secrets.keep(secret)
         return {"type": own.get("type") or "bearer", "header": own.get("header"), "token": secret}
+
+
+class OverHttp:
+    """What a tool has that asks over HTTP: its connections, and what authorises it.
+
+    Args:
+        transport: instead of the network, for tests.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._clients = Clients(transport)
+        self._authorizer = Authorizer(self._clients)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:

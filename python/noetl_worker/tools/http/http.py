@@ -12,9 +12,9 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import in_plane_form
-from noetl_worker.tools.http.auth import Authorizer, check_auth
+from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.call import HttpCall
-from noetl_worker.tools.http.client import ClientOptions, Clients, check_options
+from noetl_worker.tools.http.client import ClientOptions, check_options
 from noetl_worker.tools.http.request import check_address, check_request
 
 MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
@@ -113,7 +113,7 @@ class HttpConfig:
         http_retry.parse(self.retry)
 
 
-class HttpTool:
+class HttpTool(OverHttp):
     """Connections are shared by a worker's commands; cookies are not, executions share nothing.
 
     differs-from-upstream: any spelling of the method; `timeout` counts; redirects are followed unless switched off.
@@ -125,14 +125,6 @@ class HttpTool:
     raw_fields: ClassVar[frozenset[str]] = frozenset({"headers", "retry"})
     requires: ClassVar[Mapping[str, str]] = {"google.auth": "noetl-worker[gcp] for service accounts of Google"}
 
-    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._clients = Clients(transport)
-        self._authorizer = Authorizer(self._clients)
-
     async def run(self, config: HttpConfig, context: ToolContext) -> ToolResult:
         result = await HttpCall(config, context, self._clients, self._authorizer).run()
         return in_plane_form(result, context.command.form)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._clients.aclose()

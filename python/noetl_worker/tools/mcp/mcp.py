@@ -20,8 +20,8 @@ from noetl_worker.tools.deadline import seconds, time_left
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import read
-from noetl_worker.tools.http.auth import Authorizer, check_auth
-from noetl_worker.tools.http.client import Clients, send, shown
+from noetl_worker.tools.http.auth import OverHttp, check_auth
+from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.mcp.session import McpSession, RpcError
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
@@ -95,7 +95,7 @@ class McpConfig:
         return dict(self.arguments if isinstance(self.arguments, Mapping) else self.input)
 
 
-class McpTool:
+class McpTool(OverHttp):
     """Data: {status: ok, server, endpoint, method, tool, arguments, text, result, initialize}; health: {status: ok,
     server, endpoint, method, healthy, text}. `text` joins the result's text contents. tools/list has the tools of all
     pages.
@@ -118,10 +118,6 @@ class McpTool:
         "action": "method",
         "tool_name": "tool",
     }
-
-    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._clients = Clients(transport)
-        self._authorizer = Authorizer(self._clients)
 
     def ignored(self, config: McpConfig) -> list[str]:
         """What the registry reports beside unknown fields: what this method does not send."""
@@ -151,10 +147,6 @@ class McpTool:
             return await asyncio.wait_for(call, timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(timeout_s or 0.0, data={"status": "error", **about})
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._clients.aclose()
 
     async def _converse(
         self,

@@ -22,8 +22,8 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.http.answer import off_loop, read
-from noetl_worker.tools.http.auth import Authorization, Authorizer, check_auth
-from noetl_worker.tools.http.client import Clients, send, shown
+from noetl_worker.tools.http.auth import Authorization, OverHttp, check_auth
+from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.transport.url_path import url_path
@@ -37,7 +37,7 @@ _READ_ONLY: Final = "https://www.googleapis.com/auth/devstorage.read_only"
 _STORAGE: Final = "https://storage.googleapis.com"
 
 
-class Sources:
+class Sources(OverHttp):
     """Reads code; keeps the connections it reads from until `aclose`.
 
     Args:
@@ -45,12 +45,8 @@ class Sources:
     """
 
     def __init__(self, kind: str = "python") -> None:
+        super().__init__()
         self._kind = kind
-        self._clients = Clients()
-        self._authorizer = Authorizer(self._clients)
-
-    async def aclose(self) -> None:
-        await self._clients.aclose()
 
     async def of_script(self, script: str | Mapping[str, Any], context: ToolContext) -> str:
         """The text of a `script` field.
