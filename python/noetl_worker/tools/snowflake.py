@@ -18,6 +18,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
 from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.kinds import requirements
 from noetl_worker.tools.process.shortage import (
     before_any_effect,
     is_out_of_descriptors,
@@ -403,12 +404,5 @@ def duckdb_type(column: Any) -> str:
 
 
 def library() -> Any:
-    """The connector; ConfigurationError names the extra that has it, ResourceShortage what it takes to load it."""
-    with before_any_effect("no room to load the connector"):
-        try:
-            import snowflake.connector
-        except ImportError as error:
-            raise ConfigurationError(
-                "snowflake-connector-python is not installed: pip install 'noetl-worker[snowflake]'"
-            ) from error
-        return snowflake.connector
+    """The connector. Raises what `requirements.library` raises."""
+    return requirements.library("snowflake.connector", "snowflake")

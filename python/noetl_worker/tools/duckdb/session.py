@@ -22,10 +22,10 @@ from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots, shown_lim
 from noetl_worker.tools.duckdb.paths import MEMORY
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret
 from noetl_worker.tools.ending import ended
+from noetl_worker.tools.kinds import requirements
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import (
-    before_any_effect,
     is_out_of_descriptors,
     is_shortage,
     is_shortage_text,
@@ -322,10 +322,5 @@ def _check_room(what: str, error: Exception) -> None:
 
 
 def library() -> Any:
-    """duckdb; ConfigurationError names the extra that has it, ResourceShortage what it takes to load it."""
-    with before_any_effect("no room to load duckdb"):
-        try:
-            import duckdb
-        except ImportError as error:
-            raise ConfigurationError("duckdb is not installed: pip install 'noetl-worker[duckdb]'") from error
-        return duckdb
+    """duckdb. Raises what `requirements.library` raises."""
+    return requirements.library("duckdb", "duckdb")

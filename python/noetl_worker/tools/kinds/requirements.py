@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import Tool
+from noetl_worker.tools.process.shortage import raise_shortage
 
 _NATIVE_BUILD: Final = "the native build"
 
@@ -33,6 +35,22 @@ def load(place: str) -> None:
     for module in getattr(class_at(place), "imports", ()):
         with suppress(ImportError):
             importlib.import_module(module)
+
+
+def library(module: str, extra: str) -> Any:
+    """A module of the library that `extra` of this package has.
+
+    Raises:
+        ConfigurationError: it is not installed; names the extra.
+        ResourceShortage: this machine has not what it takes to load it.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError, MemoryError) as error:
+        raise_shortage(f"no room to load {module}", error)
+        if not isinstance(error, ImportError):
+            raise
+        raise ConfigurationError(f"{module} is not installed: pip install 'noetl-worker[{extra}]'") from error
 
 
 def _is_there(module: str) -> bool:

@@ -16,6 +16,7 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, written_data
+from noetl_worker.tools.kinds import requirements
 from noetl_worker.tools.process.own_logins import NO_FILE
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -175,11 +176,5 @@ _assembled: Final = ByShortKey(_assemble, most=64).__getitem__
 
 
 def library() -> Any:
-    """psycopg; ConfigurationError names the extra that has it."""
-    try:
-        import psycopg
-        import psycopg.conninfo
-        import psycopg.sql
-    except ImportError as error:
-        raise ConfigurationError("psycopg is not installed: pip install 'noetl-worker[postgres]'") from error
-    return psycopg
+    """psycopg. Raises what `requirements.library` raises."""
+    return requirements.library("psycopg", "postgres")
