@@ -6,6 +6,7 @@ planes blur, a number where text is meant, and refuses the rest with the field's
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import difflib
 import enum
@@ -345,6 +346,14 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
     return _NAMES.get(hint, str(hint))
+
+
+def text_of_base64(field: str, encoded: str) -> str:
+    """Of a config's `field`; for its `__post_init__`. Raises ValueError."""
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except ValueError as error:
+        raise ValueError(f"{field!r} is not base64 of UTF-8 text: {error}") from error
 
 
 def with_misspelt(error: ConfigurationError, warnings: Sequence[str]) -> ConfigurationError:

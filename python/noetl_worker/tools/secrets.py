@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import os
 import re
 from collections.abc import Mapping
@@ -241,6 +240,6 @@ def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
         raise of_kind(text, kind=kind, retryable=retryable, code=str(status))
     try:
         content = base64.b64decode(fields_of(fields.get("payload"))["data"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ToolError(f"Google's Secret Manager gives no data for {path}", kind="parse") from error
     return content, str(fields.get("name") or path).rpartition("/")[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,7 +25,7 @@ def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:
     if encoding == "base64":
         try:
             return base64.b64decode(value if isinstance(value, str) else "!", validate=True)
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:
             raise ConfigurationError(f"{kind}: with encoding base64 the data must be base64 text") from error
     return value.encode() if isinstance(value, str) else dumps(value)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -232,7 +231,7 @@ def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
 def _decoded(field: str, text: Any) -> bytes:
     try:
         return base64.b64decode(str(text), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"http: '{field}' is not base64: {error}") from error
 
 

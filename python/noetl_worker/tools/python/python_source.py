@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -206,14 +204,6 @@ def _is_source(script: str) -> bool:
     return "\n" in text or not (
         text.startswith(("file:", "/", "./", "../")) or text.endswith((".py", ".sql")) or "://" in text
     )
-
-
-def of_base64(text: str) -> str:
-    """Raises ConfigurationError."""
-    try:
-        return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"python: 'code_b64' is not base64 of UTF-8 text: {error}") from error
 
 
 def _of_file(uri: str, kind: str) -> str:

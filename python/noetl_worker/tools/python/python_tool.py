@@ -16,6 +16,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import text_of_base64
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.own_frames import without_own_frames
@@ -23,7 +24,7 @@ from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.python.python_source import Sources, check_script, of_base64
+from noetl_worker.tools.python.python_source import Sources, check_script
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
@@ -118,7 +119,7 @@ class PythonConfig:
         """Where the code is, as `script` says it."""
         if self.script is not None:
             return self.script
-        text = (self.code or "") if self.code_b64 is None else of_base64(self.code_b64)
+        text = (self.code or "") if self.code_b64 is None else text_of_base64("code_b64", self.code_b64)
         return {"source": {"code": text}}
 
 

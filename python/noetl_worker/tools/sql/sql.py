@@ -7,8 +7,6 @@ says that rows were left out.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime
 import math
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.json_text import plain
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolForm
-from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.fields import excerpt, text_of_base64
 
 MAX_ROWS: Final = 100_000
 """Rows kept of one statement; the rest is left out and marked, so that a result fits into memory."""
@@ -124,7 +122,8 @@ def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | 
     if query is not None:
         texts.append(_joined([query] if isinstance(query, str) else query))
     if encoded is not None:
-        texts.append(_joined([_decoded(piece) for piece in ([encoded] if isinstance(encoded, str) else encoded)]))
+        pieces = ["".join(piece.split()) for piece in ([encoded] if isinstance(encoded, str) else encoded)]
+        texts.append(_joined([text_of_base64("query_b64", piece) for piece in pieces]))
     if len(set(texts)) > 1:
         raise ValueError("'query' and 'query_b64' hold two texts; keep one")
     if not texts[0].strip():
@@ -137,13 +136,6 @@ def _joined(parts: Sequence[str]) -> str:
         return parts[0]
     # The line break ends a `--` comment that a part may close with: it would swallow the next statement.
     return "\n;\n".join(part.strip().rstrip(";") for part in parts if part.strip())
-
-
-def _decoded(encoded: str) -> str:
-    try:
-        return base64.b64decode("".join(encoded.split()), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"'query_b64' is not base64 of UTF-8 text: {error}") from error
 
 
 def preview(statement: str) -> str:
