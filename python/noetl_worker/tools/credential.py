@@ -64,6 +64,13 @@ def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((found[name] for name in names if found.get(name) not in (None, "", [])), None)
 
 
+def given_values(fields: Any, found: Mapping[str, Any], table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Of each name in `table` the config's own field, else what the credential has under one of its spellings there."""
+    own = {name: getattr(fields, name, None) for name in table}
+    values = {name: first_given(found, table[name]) if value is None else value for name, value in own.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _single(auth: Mapping[str, Any]) -> Mapping[str, Any]:
     nested = [value for value in auth.values() if isinstance(value, Mapping)]
     if not nested or len(nested) != len(auth):

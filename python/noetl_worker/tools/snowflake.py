@@ -16,7 +16,7 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.credential import credential_data, first_given, written_data
+from noetl_worker.tools.credential import credential_data, given_values, written_data
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.kinds import requirements
 from noetl_worker.tools.process.shortage import (
@@ -234,14 +234,7 @@ async def connection_settings(
 
 def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
     """The connector's words, of the fields and the credential's data. Raises ValueError for what is missing."""
-    settings: dict[str, str] = {}
-    for name, spellings in _FIELDS.items():
-        value = getattr(fields, name, None)
-        if value is None:
-            value = first_given(found, spellings)
-            value = _DEFAULTS.get(name) if value is None else value
-        if value is not None:
-            settings[name] = str(value)
+    settings = {name: str(value) for name, value in {**_DEFAULTS, **given_values(fields, found, _FIELDS)}.items()}
     for name in ("account", "user"):
         if name not in settings:
             raise ValueError(f"no {name!r}; give it, or 'auth' with a credential of type snowflake")

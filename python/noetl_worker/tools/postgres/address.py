@@ -15,7 +15,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, written_data
+from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, given_values, written_data
 from noetl_worker.tools.kinds import requirements
 from noetl_worker.tools.process.own_logins import NO_FILE
 
@@ -126,13 +126,8 @@ async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
     psycopg = library()
     found = await credential_data(kind, fields.auth, context)
     address = fields.connection_string or first_given(found, _ADDRESS_FIELDS)
-    given: dict[str, Any] = {}
-    for name, spellings in _FIELDS.items():
-        value = getattr(fields, name)
-        if value is None and not fields.connection_string:
-            value = first_given(found, spellings)
-        if value is not None:
-            given["dbname" if name == "database" else name] = value
+    values = given_values(fields, {} if fields.connection_string else found, _FIELDS)
+    given = {"dbname" if name == "database" else name: value for name, value in values.items()}
     if not address and "host" not in given:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     try:
