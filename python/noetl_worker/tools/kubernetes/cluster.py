@@ -19,7 +19,7 @@ from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, written_data
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import without_half_at_end
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.client import ClientOptions, Clients
@@ -31,15 +31,9 @@ _NO_URL: Final = "the credential needs 'url', the address of the Kubernetes API"
 _CALL_TIMEOUT_S: Final = 30.0
 _CLEAN_UP_S: Final = 4.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
-
-
-class ClusterRefusal(ToolError):
-    """The API answered with a status outside 2xx."""
-
-    def __init__(self, message: str, *, status: int) -> None:
-        kind, retryable = kind_of(status)
-        super().__init__(message, kind=kind, retryable=retryable, code=str(status))
-        self.status: Final = status
+GONE: Final = "404"
+"""As the code of a failure. What the API refuses has its HTTP status as code, and nothing else has a number."""
+_THERE_ALREADY: Final = "409"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +122,12 @@ class Cluster:
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """The Job as the cluster has it; the one that is there when it was created before."""
         with before_any_effect("no room for a connection to the cluster"):
-            made = await _but_for(409, self._object("POST", self._jobs, job))
+            made = await _but_for(_THERE_ALREADY, self._object("POST", self._jobs, job))
             return _job(made) if made is not None else await self.job(job["metadata"]["name"])
 
     async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
         """A `configmaps` or `secrets` object, unless it is there already."""
-        await _but_for(409, self._object("POST", self._core + url_path(resource), dict(manifest)))
+        await _but_for(_THERE_ALREADY, self._object("POST", self._core + url_path(resource), dict(manifest)))
 
     async def job(self, name: str) -> Mapping[str, Any]:
         return _job(await self._object("GET", self._jobs + url_path(name)))
@@ -153,7 +147,7 @@ class Cluster:
 
     async def delete(self, name: str) -> None:
         """The Job and its pods; one that is gone already is what was wanted."""
-        await _but_for(404, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
+        await _but_for(GONE, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
 
     async def delete_whatever_comes(self, name: str) -> str | None:
         """Delete it while this task is being cancelled, too; why it is not deleted, None if it is.
@@ -199,16 +193,16 @@ class Cluster:
             message = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}"
             if reason := (_parsed(got) or {}).get("message"):  # of a Kubernetes Status object
                 message += f" ({reason})"
-            raise ClusterRefusal(message, status=status)
+            raise http_failure(message, status)
         return got
 
 
-async def _but_for(status: int, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The answer; None for one with this status."""
+async def _but_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The answer; None where it is a failure with this code."""
     try:
         return await answer
-    except ClusterRefusal as error:
-        if error.status != status:
+    except ToolError as error:
+        if error.code != code:
             raise
         return None
 

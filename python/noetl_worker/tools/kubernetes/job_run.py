@@ -12,7 +12,7 @@ from noetl_worker import backoff
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterRefusal
+from noetl_worker.tools.kubernetes.cluster import GONE, Cluster
 from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, JobEnd, PodState, finished, owned_by, pod_state
 from noetl_worker.tools.process.shortage import before_any_effect
 
@@ -73,7 +73,7 @@ class JobRun:
                 job = await self._cluster.job(self.name)
                 self.pod = pod_state(await self._cluster.pods(self.name))
             except ToolError as error:
-                if isinstance(error, ClusterRefusal) and error.status == 404:
+                if error.code == GONE:
                     raise ToolError(f"Job {self.name} was deleted from outside", kind="process") from error
                 if not error.retryable:
                     raise
