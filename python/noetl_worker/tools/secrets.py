@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Final
 
 import httpx
 
-from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
-from noetl_worker.json_text import loads
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.artifact.file_roots import open_regular
@@ -22,7 +21,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import kind_of
-from noetl_worker.tools.http.answer import read
+from noetl_worker.tools.http.answer import object_in, read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts
 from noetl_worker.tools.http.tokens import SECRET_MANAGER, secret_address
@@ -228,10 +227,7 @@ def _no_name(name: str) -> str:
 
 
 def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
-    try:
-        fields = fields_of(loads(body))
-    except DocumentError:
-        fields = {}
+    fields = object_in(body) or {}
     if not 200 <= status < 300:
         message = fields_of(fields.get("error")).get("message")
         kind, retryable = kind_of(status)

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.json_text import loads_exact
+from noetl_worker.json_text import loads, loads_exact
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
@@ -215,6 +215,15 @@ def _payload(
         if not content.is_cut:  # the cut itself may split a character
             notes.append(f"body: not {charset} at byte {error.start}, unreadable bytes replaced")
         return decoded(content_bytes, charset, "replace")
+
+
+def object_in(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that it is; None: it is something else."""
+    try:
+        value = loads(body)
+    except DocumentError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def part_at(payload: JsonValue, path: str | None) -> Any:

@@ -27,7 +27,7 @@ from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import Content, read
+from noetl_worker.tools.http.answer import Content, object_in, read
 from noetl_worker.tools.http.client import ClientOptions, Clients, shown
 from noetl_worker.transport.url_path import url_path
 
@@ -180,11 +180,8 @@ class Tokens:
         except (httpx.HTTPError, OSError) as error:  # TimeoutError and ssl.SSLError are OSErrors
             text = f"http: no answer from {place}: {type(error).__name__}: {error}"
             raise ToolError(text, kind="connection", retryable=True) from error
-        try:
-            answer = loads(content.take())
-        except DocumentError:
-            answer = None
-        if response.is_success and isinstance(answer, dict):
+        answer = object_in(content.take())
+        if response.is_success and answer is not None:
             return answer
         _, retryable = kind_of(response.status_code)
         raise CredentialError(
@@ -202,9 +199,9 @@ def check_grant(values: Mapping[str, JsonValue]) -> None:
         )
 
 
-def _reason(answer: JsonValue) -> str:
+def _reason(answer: Mapping[str, Any] | None) -> str:
     """`error` and `error_description` of RFC 6749 5.2; nothing else of the answer, it may hold a secret."""
-    if not isinstance(answer, dict):
+    if answer is None:
         return ""
     details = [
         excerpt(str(answer[name]), 200) for name in ("error", "error_description") if isinstance(answer.get(name), str)

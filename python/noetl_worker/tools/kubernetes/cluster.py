@@ -14,14 +14,14 @@ from typing import Any, Final
 import anyio
 import httpx
 
-from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ResourceShortage, ToolError
-from noetl_worker.json_text import dumps, loads
+from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, ToolError
+from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, written_data
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import without_half_at_end
-from noetl_worker.tools.http.answer import read
+from noetl_worker.tools.http.answer import object_in, read
 from noetl_worker.tools.http.client import ClientOptions, Clients
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 from noetl_worker.transport.url_path import url_path
@@ -166,7 +166,7 @@ class Cluster:
         return None if problem is None else str(problem)
 
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, Any]:
-        answer = _parsed(await self._send(method, path, body, _MAX_ANSWER))
+        answer = object_in(await self._send(method, path, body, _MAX_ANSWER))
         if answer is None:
             raise ToolError(f"the Kubernetes API answers {method} {path} with no JSON object", kind="parse")
         return answer
@@ -191,7 +191,7 @@ class Cluster:
         if not response.is_success:
             status = response.status_code
             message = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}"
-            if reason := (_parsed(got) or {}).get("message"):  # of a Kubernetes Status object
+            if reason := (object_in(got) or {}).get("message"):  # of a Kubernetes Status object
                 message += f" ({reason})"
             raise http_failure(message, status)
         return got
@@ -205,12 +205,3 @@ async def _but_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[s
         if error.code != code:
             raise
         return None
-
-
-def _parsed(body: bytes) -> Mapping[str, Any] | None:
-    """The JSON object in it; None: it is something else."""
-    try:
-        answer = loads(body)
-    except DocumentError:
-        return None
-    return answer if isinstance(answer, Mapping) else None
