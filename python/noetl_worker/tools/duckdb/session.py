@@ -27,8 +27,8 @@ from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import (
     is_out_of_descriptors,
-    is_shortage,
     is_shortage_text,
+    raise_shortage,
     started,
 )
 
@@ -118,8 +118,7 @@ def _confine_thread(kind: str) -> None:
     try:
         landlock.restrict_thread(file_roots.hidden())
     except OSError as error:
-        if is_shortage(error):
-            raise ResourceShortage(f"{kind}: no room to confine DuckDB: {error}") from error
+        raise_shortage(f"{kind}: no room to confine DuckDB", error)
         text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; NOETL_WORKER_ISOLATION=off runs it so"
         raise ConfigurationError(text) from error
 

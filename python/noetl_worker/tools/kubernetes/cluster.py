@@ -14,7 +14,7 @@ from typing import Any, Final
 import anyio
 import httpx
 
-from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, ToolError
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
@@ -23,7 +23,7 @@ from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import without_half_at_end
 from noetl_worker.tools.http.answer import object_in, read
 from noetl_worker.tools.http.client import ClientOptions, Clients
-from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
+from noetl_worker.tools.process.shortage import before_any_effect, raise_shortage
 from noetl_worker.transport.url_path import url_path
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -80,8 +80,7 @@ async def place_of(
     try:
         token = (await asyncio.to_thread((service_account / "token").read_text, "utf-8")).strip()
     except OSError as error:
-        if is_shortage(error):
-            raise ResourceShortage(f"{kind}: no room to read the service account's token: {error}") from error
+        raise_shortage(f"{kind}: no room to read the service account's token", error)
         token = ""  # no such file outside a cluster
     if not host or not token:
         raise ConfigurationError(

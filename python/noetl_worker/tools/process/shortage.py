@@ -83,6 +83,5 @@ def started(executor: Executor, call: Callable[[], T]) -> Future[T]:
     try:
         return submitted(executor.submit, call)
     except RuntimeError as error:
-        if not is_shortage(error):
-            raise
-        raise ResourceShortage(f"no thread to be had: {error}") from error
+        raise_shortage("no thread to be had", error)
+        raise
