@@ -88,6 +88,14 @@ class Writer:
     def _names(self) -> str:
         return ", ".join(map(identifier, self._columns))
 
+    def _changes(self, rows: str) -> str:
+        """What an upsert sets of a row that is there, after the one in `rows`: the columns that are no key.
+
+        A key alone: touching the row makes it count as updated, and locks it like any other.
+        """
+        columns = [column for column in self._columns if column not in self._keys] or self._keys[:1]
+        return ", ".join(f"{name} = {rows}.{name}" for name in map(identifier, columns))
+
 
 def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:
     """`columns` as the table spells them: exactly, else by letters alone.

@@ -143,13 +143,11 @@ class DuckdbWriter(Writer):
         parts = ", ".join(values[columns.index(key)] for key in keys)
         latest = f"QUALIFY row_number() OVER (PARTITION BY {parts} ORDER BY place DESC) = 1"
         quoted = ", ".join(map(identifier, keys))
-        changes = ", ".join(
-            f"{identifier(column)} = EXCLUDED.{identifier(column)}" for column in columns if column not in keys
-        )
+        change = f"UPDATE SET {self._changes('EXCLUDED')}" if len(columns) > len(keys) else "NOTHING"
         return (
             f"INSERT INTO {self._table} ({names}) SELECT {', '.join(values)} FROM "
             f"(SELECT r, row_number() OVER () AS place FROM ({rows})) {latest} "
-            f"ON CONFLICT ({quoted}) DO {'UPDATE SET ' + changes if changes else 'NOTHING'}"
+            f"ON CONFLICT ({quoted}) DO {change}"
         )
 
     async def _size(self) -> int:

@@ -74,7 +74,6 @@ class PostgresWriter(Writer):
 
     def __init__(self, plan: TransferPlan, connection: Any) -> None:
         super().__init__(plan)
-        self._connection = connection
         self._cursor = connection.cursor()
         self._table = ""
         self._kinds: list[str] = []
@@ -137,13 +136,7 @@ class PostgresWriter(Writer):
             )
 
     def _merge(self) -> str:
-        quoted = {name: identifier(name) for name in self._columns}
-        keys = ", ".join(quoted[name] for name in self._keys)
-        changes = ", ".join(
-            f"{quoted[column]} = EXCLUDED.{quoted[column]}" for column in self._columns if column not in self._keys
-        )
-        # A key alone: touching the row makes it count as updated, and locks it like any other.
-        changes = changes or f"{quoted[self._keys[0]]} = EXCLUDED.{quoted[self._keys[0]]}"
+        keys = ", ".join(map(identifier, self._keys))
         latest = f"SELECT DISTINCT ON ({keys}) * FROM {_STAGE} ORDER BY {keys}, {_place(self._columns)} DESC"
         # Not by xmax: a partitioned table does not give it. All parts of one statement see the table as it was.
         return (
@@ -151,7 +144,7 @@ class PostgresWriter(Writer):
             f"JOIN {self._table} USING ({keys})), "
             f"moved AS (INSERT INTO {self._table} ({self._names()}) OVERRIDING SYSTEM VALUE "
             f"SELECT {self._names()} FROM ({latest}) AS latest "
-            f"ON CONFLICT ({keys}) DO UPDATE SET {changes} RETURNING 1) "
+            f"ON CONFLICT ({keys}) DO UPDATE SET {self._changes('EXCLUDED')} RETURNING 1) "
             "SELECT (SELECT count(*) FROM moved) - n, n FROM before"
         )
 

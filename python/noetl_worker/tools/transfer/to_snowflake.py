@@ -84,14 +84,12 @@ class SnowflakeWriter(Writer):
     def _merge(self) -> str:
         keys = ", ".join(map(identifier, self._keys))
         on = " AND ".join(f"t.{identifier(key)} = s.{identifier(key)}" for key in self._keys)
-        others = [column for column in self._columns if column not in self._keys] or self._keys
-        changes = ", ".join(f"{identifier(column)} = s.{identifier(column)}" for column in others)
         values = ", ".join(f"s.{identifier(column)}" for column in self._columns)
         latest = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {_PLACE} DESC) = 1"
         return (
             f"MERGE INTO {self._table} t USING (SELECT * FROM {_STAGE} {latest}) s ON {on} "
             f"WHEN NOT MATCHED THEN INSERT ({self._names()}) VALUES ({values}) "
-            f"WHEN MATCHED THEN UPDATE SET {changes}"
+            f"WHEN MATCHED THEN UPDATE SET {self._changes('s')}"
         )
 
 
