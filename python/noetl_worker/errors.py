@@ -12,37 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 if TYPE_CHECKING:
     from noetl_worker.models.claim import AlreadyFinished, ClaimRefused, HeldByOther, NotFound
 
-__all__ = [
-    "AuthRefused",
-    "CaseError",
-    "ClaimLost",
-    "CommandCancelled",
-    "ConditionError",
-    "ConfigurationError",
-    "ControlPlaneError",
-    "CredentialError",
-    "DocumentError",
-    "EngineError",
-    "EnginePanic",
-    "EngineUnavailable",
-    "Interrupted",
-    "JetStreamError",
-    "MaybeProcessed",
-    "NoetlWorkerError",
-    "NotSent",
-    "NotificationError",
-    "PlaneWithoutNats",
-    "PlaybookError",
-    "ResourceShortage",
-    "ServerRefused",
-    "SettingsError",
-    "TemplateError",
-    "ToolError",
-    "TransportError",
-    "UnknownTool",
-    "WorkerBroken",
-]
-
 
 class NoetlWorkerError(Exception):
     """Root of the tree."""
@@ -280,3 +249,6 @@ class WorkerBroken(NoetlWorkerError):
 
 class PlaybookError(NoetlWorkerError):
     """A playbook that cannot be run; names the step and field."""
+
+
+__all__ = [name for name, one in globals().items() if isinstance(one, type) and issubclass(one, NoetlWorkerError)]

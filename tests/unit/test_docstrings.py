@@ -23,7 +23,7 @@ SURFACE: Final = (
     "tools.contract",
     "tools.registry",
 )
-"""What docs/library.md and docs/add-a-tool.md name, below `noetl_worker`. A name is what its `__all__` has."""
+"""What docs/library.md and docs/add-a-tool.md name, below `noetl_worker`. `exported` has the names of each."""
 PAGES: Final = ("library.md", "add-a-tool.md")
 BY_ANOTHER_NAME: Final = ("engine", "tools")
 """`engine` has the calls of `engine.protocol`; `noetl_worker.tools` is the entry point group."""
@@ -50,12 +50,13 @@ def tree(module: str) -> ast.Module:
 
 
 def exported(module: str) -> list[str]:
-    """What `__all__` lists."""
-    for node in tree(module).body:
-        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "__all__" for to in node.targets):
+    """What `__all__` lists; where no list is written out, the functions and classes of the module."""
+    body = tree(module).body
+    for node in body:
+        if isinstance(node, ast.Assign) and ast.unparse(node).startswith("__all__ = ['"):
             names: list[str] = ast.literal_eval(node.value)
             return names
-    raise AssertionError(f"{module} has no __all__")
+    return [node.name for node in body if isinstance(node, Definition) and not node.name.startswith("_")]
 
 
 def defined(module: str, name: str) -> Definition | None:

@@ -14,19 +14,6 @@ from noetl_worker.models.fit import FitRules, FittedResult
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
 
-__all__ = [
-    "MAX_DEPTH",
-    "MAX_INTEGER_DIGITS",
-    "REFERENCES",
-    "SECRETS",
-    "TEMPLATES",
-    "CaseMatch",
-    "CompiledCases",
-    "Engine",
-    "PendingMatch",
-    "Side",
-]
-
 MAX_DEPTH: Final = 512
 """Nested arrays and objects a document may have; one more is DocumentError `json_depth`."""
 
