@@ -62,13 +62,11 @@ SeriesT = TypeVar("SeriesT", Count, Level, Times)
 class MetricFamily(Collector, Generic[SeriesT]):
     """The series of one name: one without labels, or one for each combination of label values that was used."""
 
-    def __init__(
-        self, name: str, text: str, labels: Sequence[str], made: Callable[[], SeriesT], registry: CollectorRegistry
-    ) -> None:
+    def __init__(self, name: str, text: str, labels: Sequence[str], made: Callable[[], SeriesT]) -> None:
         self._name, self._text, self._labels = name, text, labels
         self.series: Final[defaultdict[tuple[str, ...], SeriesT]] = defaultdict(made)
         """By label values. Each appears, at zero, the first time it is asked for."""
-        registry.register(self)
+        REGISTRY.register(self)
 
     def labels(self, *values: str) -> SeriesT:
         return self.series[values]
@@ -87,10 +85,8 @@ class MetricFamily(Collector, Generic[SeriesT]):
 
 
 class Counter(MetricFamily[Count]):
-    def __init__(
-        self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry = REGISTRY
-    ) -> None:
-        super().__init__(name, text, labels, Count, registry)
+    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        super().__init__(name, text, labels, Count)
         if not labels:
             self.inc: Final = self.own.inc
 
@@ -102,10 +98,8 @@ class Counter(MetricFamily[Count]):
 
 
 class Gauge(MetricFamily[Level]):
-    def __init__(
-        self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry = REGISTRY
-    ) -> None:
-        super().__init__(name, text, labels, Level, registry)
+    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        super().__init__(name, text, labels, Level)
         if not labels:
             self.set: Final = self.own.set
 
@@ -117,17 +111,9 @@ class Gauge(MetricFamily[Level]):
 
 
 class Histogram(MetricFamily[Times]):
-    def __init__(
-        self,
-        name: str,
-        text: str,
-        labels: Sequence[str] = (),
-        *,
-        buckets: Sequence[float],
-        registry: CollectorRegistry = REGISTRY,
-    ) -> None:
+    def __init__(self, name: str, text: str, labels: Sequence[str] = (), *, buckets: Sequence[float]) -> None:
         self._bounds = tuple(buckets)
-        super().__init__(name, text, labels, lambda: Times(self._bounds), registry)
+        super().__init__(name, text, labels, lambda: Times(self._bounds))
         if not labels:
             self.observe: Final = self.own.observe
 

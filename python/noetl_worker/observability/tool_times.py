@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models.tool_result import ToolStatus
-from noetl_worker.observability.series import REGISTRY, MetricFamily, Times, buckets_of
+from noetl_worker.observability.series import MetricFamily, Times, buckets_of
 
 CANCELLED: Final = "cancelled"
 """Its execution was."""
@@ -35,7 +35,7 @@ class ToolTimes(MetricFamily[Times]):
 
     def __init__(self, *, buckets: Sequence[float]) -> None:
         self._bounds = buckets
-        super().__init__("", "", ("tool_kind", "status"), lambda: Times(buckets), REGISTRY)
+        super().__init__("", "", ("tool_kind", "status"), lambda: Times(buckets))
 
     def announce(self, kinds: Iterable[str]) -> None:
         """Shows the series of these kinds at zero."""
