@@ -124,6 +124,12 @@ def place_of(error: UnicodeEncodeError) -> tuple[int, int]:
     return before.count("\n") + 1, error.start - before.rfind("\n")
 
 
+def where_of(error: Exception) -> str:
+    """Of what reading has raised: ` at line 3, column 7`, as far as it is known."""
+    mark = getattr(error, "problem_mark", None)
+    return f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+
+
 def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
     """Parse one document.
 
@@ -139,6 +145,4 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
         line, column = place_of(error)
         raise DocumentError("yaml", f"{otherwise} at line {line}, column {column}: not UTF-8") from error
     except UNREADABLE as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise DocumentError("yaml", f"{otherwise}{where}: {reason_of(error)}") from error
+        raise DocumentError("yaml", f"{otherwise}{where_of(error)}: {reason_of(error)}") from error

@@ -171,7 +171,7 @@ def json_argument(name: str, text: str) -> JsonValue:
     with with_extra_local():
         import yaml
 
-        from noetl_worker.yaml_text import UNREADABLE, JsonLoader
+        from noetl_worker.yaml_text import UNREADABLE, JsonLoader, where_of
 
     file = text[1:]
     try:
@@ -180,9 +180,7 @@ def json_argument(name: str, text: str) -> JsonValue:
     except OSError as error:
         raise DocumentError("file", f"{name} {text}: {error.strerror or error}") from None
     except UNREADABLE as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise DocumentError("yaml", f"{name} {text}: neither JSON nor YAML{where}") from None
+        raise DocumentError("yaml", f"{name} {text}: neither JSON nor YAML{where_of(error)}") from None
 
 
 def _mapping(name: str, text: str) -> dict[str, JsonValue]:

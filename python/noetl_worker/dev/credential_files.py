@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from noetl_worker.errors import PlaybookError
-from noetl_worker.yaml_text import UNREADABLE, JsonLoader
+from noetl_worker.yaml_text import UNREADABLE, JsonLoader, where_of
 
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
 """Read by itself when it lies beside the playbook: {NAME: {type, data}, ...}."""
@@ -74,9 +74,7 @@ def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
     except UNREADABLE as error:
         # The parser's own words quote what it read.
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise PlaybookError(f"{file}: {otherwise}{where}") from None
+        raise PlaybookError(f"{file}: {otherwise}{where_of(error)}") from None
 
 
 def _credential(name: str, document: object, source: str) -> LocalCredential:
