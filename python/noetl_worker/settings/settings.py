@@ -113,7 +113,7 @@ class Settings(ToolSettings):
     )
     kind_limits: Mapping[str, int] = setting(
         "NOETL_WORKER_KIND_LIMITS",
-        parse=values.numbers_by_name(1),
+        parse=values.numbers_by_name,
         unit="commands",
         help="most commands of a kind at the same time: postgres=4,container=2",
     )

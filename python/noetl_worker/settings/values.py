@@ -102,20 +102,15 @@ def optional_integer(minimum: int, maximum: int | None = None) -> Callable[[str]
     return lambda text: parse(text) if text.strip() else None
 
 
-def numbers_by_name(minimum: int) -> Callable[[str], Mapping[str, int]]:
+def numbers_by_name(text: str) -> Mapping[str, int]:
     """`postgres=4,container=2` -> {"postgres": 4, "container": 2}."""
-    allowed = f"NAME=NUMBER pairs, comma-separated, numbers from {minimum}: postgres=4,container=2"
-
-    def parse(text: str) -> Mapping[str, int]:
-        numbers: dict[str, int] = {}
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            name, _, number = (piece.strip() for piece in part.partition("="))
-            if not name or not number.isdecimal() or int(number) < minimum or name in numbers:
-                raise ValueError(allowed)
-            numbers[name] = int(number)
-        return numbers
-
-    return parse
+    numbers: dict[str, int] = {}
+    for part in subjects(text):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        if not name or not number.isdecimal() or int(number) < 1 or name in numbers:
+            raise ValueError("NAME=NUMBER pairs, comma-separated, numbers from 1: postgres=4,container=2")
+        numbers[name] = int(number)
+    return numbers
 
 
 def choice(*allowed: str) -> Callable[[str], str]:
