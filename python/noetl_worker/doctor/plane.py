@@ -10,6 +10,7 @@ from typing import Any, Final
 from noetl_worker.doctor import clock
 from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.errors import AuthRefused, ControlPlaneError, PlaneWithoutNats
+from noetl_worker.models.wire import fields_of
 from noetl_worker.plane.answers import MEANING, Meaning
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.health import SERVED, PlaneHealth
@@ -126,8 +127,7 @@ def _ready(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
 
 
 def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    labels = row.get("labels")
-    return labels if isinstance(labels, dict) else {}
+    return fields_of(row.get("labels"))
 
 
 async def _clock(client: ControlPlaneClient, url: str) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
 """Of the plane's codes: the events were stored, and their batch never came into its queue (the first is recorded, the
@@ -41,8 +41,8 @@ def unqueued_batch(refused: JsonValue) -> str | None:
     The plane notes that as the batch's state as well, but not where its database is down (read in its source): the
     state then stays `accepted` for ever, and the same key is answered as a duplicate.
     """
-    detail = refused.get("detail") if isinstance(refused, dict) else None
-    if not isinstance(detail, dict) or detail.get("code") not in _BEFORE_THE_QUEUE:
+    detail = fields_of(fields_of(refused).get("detail"))
+    if detail.get("code") not in _BEFORE_THE_QUEUE:
         return None
     batch = detail.get("request_id")
     return batch if isinstance(batch, str) else None

@@ -17,7 +17,7 @@ from noetl_worker.models.fit import FitRules, FittedResult
 from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.plane.python.batch_state import unqueued_batch
 from noetl_worker.plane.python.names import PythonNames
 from noetl_worker.plane.python.store import (
@@ -126,9 +126,7 @@ class PythonRules(DialectRules):
         return entry.get("payload")
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
-        detail = body.get("detail") if isinstance(body, dict) else None
-        if not isinstance(detail, dict):
-            return RetryLater(text, wait_s)
+        detail = fields_of(fields_of(body).get("detail"))
         code = detail.get("code")
         if code in ("already_terminal", "execution_cancelled"):
             return AlreadyFinished(text)

@@ -16,7 +16,7 @@ from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import FittedResult
 from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.plane.answers import MEANING, Meaning
 from noetl_worker.plane.rules import (
     BATCH,
@@ -84,7 +84,7 @@ class RustRules(DialectRules):
         return yaml_text.loads(str(entry.get("content")))
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
-        message = str(body.get("error", "")).lower() if isinstance(body, dict) else ""
+        message = str(fields_of(body).get("error", "")).lower()
         if "terminal state" in message or "cancelled" in message:
             return AlreadyFinished(text)
         if "already claimed by" in message:
