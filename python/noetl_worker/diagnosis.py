@@ -29,7 +29,7 @@ from noetl_worker.models.wire import context_of
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import addresses_here, looks_at
 from noetl_worker.outbox.reading import look_into
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.client import ControlPlaneClient, Plane, if_there
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
 from noetl_worker.settings.settings import Settings
@@ -308,12 +308,7 @@ async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
     """The execution with this id; None where the plane knows none."""
     if not (name.isascii() and name.isdigit()):
         return None
-    try:
-        return await plane.execution_detail(int(name))
-    except ServerRefused as error:
-        if error.is_not_found:
-            return None
-        raise
+    return await if_there(plane.execution_detail(int(name)))
 
 
 def _events_of(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from noetl_worker import json_text
 from noetl_worker.errors import (
@@ -39,8 +39,9 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.transport import Body, Response, Transport, size_of
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "refusal"]
+__all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "if_there", "refusal"]
 
+T = TypeVar("T")
 _JSON: Final = "application/json"
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _SENT: Final = metrics.PLANE_REQUESTS.own
@@ -265,7 +266,7 @@ class Plane:
 
     async def get_var(self, execution_id: int, name: str) -> JsonValue:
         """One variable's value; None when there is none."""
-        row = await self._object_if_there("GET", url_path("api", "vars", execution_id, name)) or {}
+        row = await if_there(self._object("GET", url_path("api", "vars", execution_id, name))) or {}
         return row["value"] if "value" in row else row.get("var_value")
 
     async def set_vars(
@@ -339,7 +340,7 @@ class Plane:
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
         """The record {id, name, type, data, ...}. Raises CredentialError when there is none."""
         path = url_path("api", "credentials", alias, include_data="true", execution_id=execution_id)
-        found = await self._object_if_there("GET", path)
+        found = await if_there(self._object("GET", path))
         if found is None:
             raise CredentialError(
                 f"no credential {alias!r} on {self.url}: register it with POST /api/credentials, or correct `auth`",
@@ -361,7 +362,7 @@ class Plane:
 
     async def heartbeat(self, name: str) -> bool:
         """False when the plane does not know us (any more): register again."""
-        return await self._object_if_there("POST", "/api/worker/pool/heartbeat", {"name": name}) is not None
+        return await if_there(self._object("POST", "/api/worker/pool/heartbeat", {"name": name})) is not None
 
     async def deregister(self, name: str) -> None:
         """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
@@ -378,14 +379,15 @@ class Plane:
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
         return _expect(f"{method} {path}", await self._send(method, path, body))
 
-    async def _object_if_there(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue] | None:
-        """As `_object`; None where the plane, and no proxy before it, says that there is none."""
-        try:
-            return await self._object(method, path, body)
-        except ServerRefused as refused:
-            if refused.is_not_found:
-                return None
-            raise
+
+async def if_there(asked: Awaitable[T]) -> T | None:
+    """What is asked of a plane; None where it, and no proxy before it, says that there is none."""
+    try:
+        return await asked
+    except ServerRefused as refused:
+        if refused.is_not_found:
+            return None
+        raise
 
 
 def _packed(body: JsonValue) -> Body | None:

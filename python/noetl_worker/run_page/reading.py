@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.errors import ControlPlaneError, ServerRefused
+from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import Dialect, fields_of
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.client import ControlPlaneClient, Plane, if_there
 from noetl_worker.run_page.command_events import RunDialect, fold, number_of
 from noetl_worker.run_page.python_events import PythonRunEvents
 from noetl_worker.run_page.run import ExecutionRun
@@ -77,12 +77,7 @@ async def _ask(plane: Plane, event_ids: Sequence[int]) -> dict[int, Mapping[str,
 
     async def ask(event_id: int) -> Mapping[str, Any] | None:
         async with turns:
-            try:
-                return await plane.fetch_command(event_id)
-            except ServerRefused as error:
-                if error.is_not_found:
-                    return None
-                raise
+            return await if_there(plane.fetch_command(event_id))
 
     answers = await asyncio.gather(*map(ask, event_ids))
     return {event_id: answer for event_id, answer in zip(event_ids, answers, strict=True) if answer is not None}
