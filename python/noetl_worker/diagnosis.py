@@ -230,23 +230,21 @@ class Diagnosis:
 
     async def _ask_plane(self) -> None:
         story = self._story
-        client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         try:
-            plane = await client.plane("")
-            if story.execution_id is not None:
-                self._note_command(await plane.execution_detail(story.execution_id))
-            elif (detail := await _execution_named(plane, story.command_id)) is not None:
-                self._note_execution(detail)
-            else:
-                self._lacks("the control plane: name the execution with --execution, nothing here names it")
+            async with ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings) as client:
+                plane = await client.plane("")
+                if story.execution_id is not None:
+                    self._note_command(await plane.execution_detail(story.execution_id))
+                elif (detail := await _execution_named(plane, story.command_id)) is not None:
+                    self._note_execution(detail)
+                else:
+                    self._lacks("the control plane: name the execution with --execution, nothing here names it")
         except ServerRefused as error:
             self._lacks(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
             self._lacks(f"the control plane: {error}")
             if isinstance(error, TransportError):
                 self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
-        finally:
-            await client.close()
 
     def _note_execution(self, detail: Mapping[str, Any]) -> None:
         """How each of its commands ended, and which have not."""

@@ -26,11 +26,8 @@ _MOST_SLOTS: Final = 256
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    client = ControlPlaneClient(open_transport(settings, max_connections=2), settings)
-    try:
+    async with ControlPlaneClient(open_transport(settings, max_connections=2), settings) as client:
         return await _looked_at(client, settings)
-    finally:
-        await client.close()
 
 
 async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
@@ -101,14 +98,12 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
     And how many pull requests they can have open at once: each asks for at least what its open ones still have to
     bring. None: the control plane does not say which workers there are.
     """
-    client = ControlPlaneClient(open_transport(settings, max_connections=1), settings)
     try:
-        url = f"{client.servers.configured}/api/worker/pools"
-        rows = _rows(await client.send("GET", url, timeout_s=_TIMEOUT_S))
+        async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
+            url = f"{client.servers.configured}/api/worker/pools"
+            rows = _rows(await client.send("GET", url, timeout_s=_TIMEOUT_S))
     except (ControlPlaneError, OSError):
         return None
-    finally:
-        await client.close()
     if rows is None:
         return None
     ours = [row for row in _ready(rows) if _labels(row).get("nats_consumer") in (None, settings.nats_consumer)]

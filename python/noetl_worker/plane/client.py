@@ -193,6 +193,12 @@ class ControlPlaneClient:
         """What every request to this URL has."""
         return self._trusted_headers if self.servers.gets_token(url) else self._headers
 
+    async def __aenter__(self) -> ControlPlaneClient:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
     async def close(self) -> None:
         self.credential_cache.clear()
         await self.transport.close()

@@ -31,11 +31,8 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
     Raises:
         ControlPlaneError: it cannot be reached, refuses the credentials, or knows no such execution.
     """
-    client = ControlPlaneClient(open_transport(settings, max_connections=_AT_ONCE), settings)
-    try:
+    async with ControlPlaneClient(open_transport(settings, max_connections=_AT_ONCE), settings) as client:
         return await read_run_of(await client.plane(""), execution_id)
-    finally:
-        await client.close()
 
 
 async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST_ASKED) -> ExecutionRun:
