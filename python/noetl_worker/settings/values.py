@@ -54,7 +54,7 @@ def subjects(text: str) -> tuple[str, ...]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    return tuple(dict.fromkeys(map(str.lower, subjects(text))))
 
 
 def pool_segments(text: str) -> tuple[str, ...]:
@@ -156,8 +156,7 @@ def duckdb_memory(text: str) -> str:
 
 
 def urls(text: str) -> tuple[str, ...]:
-    parse = url("http", "https")
-    return tuple(parse(part) for part in text.split(",") if part.strip())
+    return tuple(map(url("http", "https"), subjects(text)))
 
 
 def bind(text: str) -> str:
@@ -171,7 +170,7 @@ def bind(text: str) -> str:
 
 def nats_servers(text: str) -> Secret:
     """Comma-separated server URLs; a Secret, since user-info in a URL is a password."""
-    servers = [part.strip() for part in text.split(",") if part.strip()]
+    servers = subjects(text)
     parse = url("nats", "tls", "ws", "wss")
     for server in servers:
         parse(server)
