@@ -87,7 +87,7 @@ def loads_exact(data: bytes | str) -> JsonValue:
     if len(raw) > _SURELY_FITS:
         _check_size(raw)
     try:
-        return _loads_exactly(raw, _exact_decoder)
+        return _loads_exactly(raw, exact_decoder)
     except (ValueError, RecursionError) as error:
         raise DocumentError("json_syntax", f"not JSON: {error}") from error
 
@@ -144,7 +144,8 @@ def _refuse_constant(text: str) -> JsonValue:
 
 
 _decoder: Final = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant)
-_exact_decoder: Final = json.JSONDecoder(parse_float=_read_float, parse_constant=_refuse_constant)
+exact_decoder: Final = json.JSONDecoder(parse_float=_read_float, parse_constant=_refuse_constant)
+"""Gives whole numbers with every digit; raises ValueError for what is no JSON, and for an infinite number."""
 
 
 def dumps(value: JsonValue) -> bytes:

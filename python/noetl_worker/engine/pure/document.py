@@ -7,13 +7,13 @@ accepts NaN, lone surrogates and infinite floats, and has a nesting limit of its
 
 from __future__ import annotations
 
-import json
 import re
 from json.encoder import JSONEncoder
 from typing import Any, Final, NoReturn, cast
 
 from noetl_worker.engine.protocol import MAX_DEPTH, MAX_INTEGER_DIGITS
 from noetl_worker.errors import DocumentError
+from noetl_worker.json_text import exact_decoder
 from noetl_worker.models.wire import JsonValue
 
 _CAN_BE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -26,20 +26,6 @@ _ESCAPES: Final = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\
 _INDEX: Final = re.compile(r"\+?[0-9]+")
 _INFINITY: Final = float("inf")
 _encoder: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
-
-
-def _exact_float(text: str) -> float:
-    value = float(text)
-    if value in (_INFINITY, -_INFINITY):
-        raise ValueError("only the specification may judge it")
-    return value
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-_decode = json.JSONDecoder(parse_float=_exact_float, parse_constant=_refuse_constant).decode
 
 
 def parse(data: bytes) -> JsonValue:
@@ -59,7 +45,7 @@ def parse(data: bytes) -> JsonValue:
     if _CAN_BE_SURROGATE.search(data) or (len(data) > MAX_INTEGER_DIGITS and _HUGE_INTEGER.search(data)):
         return DocumentReader(text).document()
     try:
-        value = _decode(text)
+        value = exact_decoder.decode(text)
     except (ValueError, RecursionError):
         return DocumentReader(text).document()
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_too_deep(value):
