@@ -36,7 +36,11 @@ class SettingsError(NoetlWorkerError):
 
 
 def describe(error: BaseException) -> str:
-    """`TypeName: text`; several errors of libraries have no text of their own."""
+    """`TypeName: text`.
+
+    Args:
+        error: several of the libraries' have no text of their own.
+    """
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
