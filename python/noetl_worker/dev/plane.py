@@ -90,7 +90,7 @@ class DevControlPlane:
         self.claims: Final = Claims(chosen, self.log, self.registry, self.executions)
         self.python_events: Final = PythonEvents(self.log, self.executions, router, self.dispatcher, self.results)
         self.rust_events: Final = RustEvents(self.log, self.executions, router, self.dispatcher)
-        self.batches: Final = Batches(self.log, self.python_events)
+        self.batches: Final = Batches(self.log, self.python_events, self.dispatcher)
         self.reaper: Final = Reaper(chosen, self.log, self.executions, self.registry, self.dispatcher)
         self.started_at: Final = time.time()
         self.requests: Final[Counter[str]] = Counter()

@@ -12,7 +12,7 @@ from noetl_worker.dev.event_log import EventLog, LoggedEvent, status_of
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.dev.orchestration.router import Router
-from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, detail, invalid, missing
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, required
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.json_text import dumps, escaped_size, loads
@@ -61,15 +61,15 @@ def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Ite
     """`step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`."""
     step = body.get("step", body.get("node_name"))
     if "step" not in body and "node_name" not in body:
-        raise Refused(missing("step", dict(body)))
+        raise missing("step", dict(body))
     if not isinstance(step, str):
-        raise Refused(invalid("string_type", ["body", "step"], "Input should be a valid string", step))
+        raise invalid("string_type", ["body", "step"], "Input should be a valid string", step)
     name = body.get("name", body.get("event_type"))
     if not isinstance(name, str):
-        raise Refused(missing("name", dict(body)))
+        raise missing("name", dict(body))
     payload = body.get("payload", body.get("context", {}))
     if not isinstance(payload, dict):
-        raise Refused(invalid("dict_type", ["body", "payload"], "Input should be a valid dictionary", payload))
+        raise invalid("dict_type", ["body", "payload"], "Input should be a valid dictionary", payload)
     meta = body.get("meta")
     return Item(
         step, name, payload, meta if isinstance(meta, dict) else {}, bool(body.get("actionable", default_actionable))
@@ -115,11 +115,10 @@ class PythonEvents:
 
     def single(self, body: JsonValue) -> HttpAnswer:
         """POST /api/events."""
-        if not isinstance(body, dict) or "execution_id" not in body:
-            return missing("execution_id", body)
+        execution_id = required("execution_id", body)["execution_id"]
         item = read_item(body, default_actionable=True)
         try:
-            execution = self.execution_for(body["execution_id"], [item])
+            execution = self.execution_for(execution_id, [item])
         except (TypeError, ValueError) as error:
             return detail(500, str(error))
         ref = command_ref(item)
@@ -214,10 +213,6 @@ class PythonEvents:
             return 0  # the first result of a command counts, stored ones that were never acted on included
         outcome = self._outcome(item, step, ref, request_id)
         return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
-
-    def fail(self, execution: Execution, error: Exception) -> None:
-        """End an execution of which an event could not be acted on."""
-        self._dispatcher.fail(execution, error)
 
     def _outcome(self, item: Item, step: str, ref: str | None, request_id: int | None) -> CommandOutcome:
         payload = item.payload

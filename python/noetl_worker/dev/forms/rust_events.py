@@ -66,7 +66,7 @@ class RustEvents:
         execution_id = _execution_id(body, raw)
         posted = body.get("events")
         if not isinstance(posted, list):
-            return rust_refused_body("missing field `events`", raw)
+            raise rust_refused_body("missing field `events`", raw)
         worker_id = body.get("worker_id")
         events = [_read(entry, raw, execution_id, self._log.ids.next(), worker_id=worker_id) for entry in posted]
         execution = self._execution(execution_id)
@@ -126,11 +126,11 @@ class RustEvents:
 def _execution_id(body: JsonValue, raw: bytes) -> int:
     found = body.get("execution_id") if isinstance(body, dict) else None
     if found is None:
-        raise Refused(rust_refused_body("missing field `execution_id`", raw))
+        raise rust_refused_body("missing field `execution_id`", raw)
     try:
         return int(found)
     except (TypeError, ValueError) as error:
-        raise Refused(rust_refused_body("execution_id: invalid value, expected an integer", raw)) from error
+        raise rust_refused_body("execution_id: invalid value, expected an integer", raw) from error
 
 
 def _read(
@@ -138,12 +138,12 @@ def _read(
 ) -> LoggedEvent:
     """One event as it is stored; both names of a pair are the same field twice."""
     if not isinstance(body, dict):
-        raise Refused(rust_refused_body("invalid type, expected a map", raw))
+        raise rust_refused_body("invalid type, expected a map", raw)
     for name, alias in _PAIRS:
         if name in body and alias in body:
-            raise Refused(rust_refused_body(f"duplicate field `{name}`", raw))
+            raise rust_refused_body(f"duplicate field `{name}`", raw)
         if name not in body and alias not in body:
-            raise Refused(rust_refused_body(f"missing field `{name}`", raw))
+            raise rust_refused_body(f"missing field `{name}`", raw)
     name, node = str(body.get("event_type", body.get("name"))), str(body.get("step", body.get("node_name")))
     context, status = fields_of(body.get("context", body.get("payload"))), body.get("status")
     if not isinstance(status, str):

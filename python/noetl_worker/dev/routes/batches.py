@@ -13,8 +13,9 @@ from typing import Final, Literal, NamedTuple
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import EventLog, LoggedEvent
 from noetl_worker.dev.forms.python_events import Item, PythonEvents, command_ref, read_item
+from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.answers import HttpAnswer, Refused, answer, detail, invalid, missing
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, required
 from noetl_worker.json_text import dumps, embed, escaped_size
 from noetl_worker.models.wire import JsonValue
 
@@ -37,8 +38,8 @@ class _Pending(NamedTuple):
 class Batches:
     """Accepts batches and works them off one after another, as the real plane's only batch worker does."""
 
-    def __init__(self, event_log: EventLog, events: PythonEvents) -> None:
-        self._log, self._events = event_log, events
+    def __init__(self, event_log: EventLog, events: PythonEvents, dispatcher: Dispatcher) -> None:
+        self._log, self._events, self._dispatcher = event_log, events, dispatcher
         self._queue: deque[_Pending] = deque()
         self.fault: QueueFault | None = None
         """The next batches meet this fault: no batch worker at all, a full queue (rows stored, never acted on), or a
@@ -62,21 +63,19 @@ class Batches:
         return self._store(execution, items, key, body.get("worker_id"))
 
     def _read(self, body: JsonValue, raw: bytes) -> list[Item]:
-        if not isinstance(body, dict) or "execution_id" not in body:
-            raise Refused(missing("execution_id", body))
-        if not isinstance(body["execution_id"], str):
-            found = body["execution_id"]
-            raise Refused(invalid("string_type", ["body", "execution_id"], "Input should be a valid string", found))
+        found = required("execution_id", body)["execution_id"]
+        if not isinstance(found, str):
+            raise invalid("string_type", ["body", "execution_id"], "Input should be a valid string", found)
         posted = body.get("events")
         if not isinstance(posted, list):
-            raise Refused(missing("events", body))
+            raise missing("events", body)
         if len(posted) > _MOST_EVENTS:
             text = f"Value error, Batch contains {len(posted)} events; limit is {_MOST_EVENTS}"
-            raise Refused(invalid("value_error", ["body"], text, body, {"error": {}}))
+            raise invalid("value_error", ["body"], text, body, {"error": {}})
         most = _MOST_PAYLOAD
         if len(raw) * 6 > most and escaped_size(dumps([entry.get("payload", {}) for entry in posted])) > most:
             text = f"Value error, Batch payload exceeds configured limit ({most} bytes)"
-            raise Refused(invalid("value_error", ["body"], text, None, {"error": {}}))
+            raise invalid("value_error", ["body"], text, None, {"error": {}})
         return [read_item(entry if isinstance(entry, dict) else {}, default_actionable=False) for entry in posted]
 
     def _store(self, execution: Execution, items: Sequence[Item], key: str | None, worker_id: JsonValue) -> HttpAnswer:
@@ -147,7 +146,7 @@ class Batches:
             log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
             self._close(pending, "failed", "processing_error", str(error))
             # Of the real plane it is not recorded what follows. Nothing would: a run that hangs.
-            self._events.fail(execution, error)
+            self._dispatcher.fail(execution, error)
             return
         self._close(
             pending,

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from noetl_worker.dev.database import Ids, moment
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, parse_yaml
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing, rust_error
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -38,9 +38,7 @@ class Catalog:
         self._playbooks: dict[int, Playbook] = {}
 
     def register(self, body: JsonValue) -> HttpAnswer:
-        if not isinstance(body, dict) or "content" not in body:
-            return missing("content", body)
-        content = _decoded(str(body["content"]))
+        content = _decoded(str(required("content", body)["content"]))
         try:
             document = parse_yaml(content)
         except PlaybookError as error:

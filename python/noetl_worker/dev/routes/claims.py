@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final
 
 from noetl_worker.dev.event_log import CommandRow, EventLog
-from noetl_worker.dev.routes.answers import HttpAnswer, Refused, detail, invalid, missing, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, detail, invalid, required, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
 from noetl_worker.models.wire import Dialect, JsonValue
-
-_TERMINAL: Final = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 class Claims:
@@ -45,7 +42,8 @@ class Claims:
             return self._claim_rust(event_id, row, worker_id)
         if row is None:
             return detail(404, f"command not found: {event_id}")
-        self._refuse_ended(row)
+        if (ended := self._why_ended(row)) is not None:
+            return detail(409, {"code": "already_terminal", "message": ended})
         holder, until = self._cache.get(event_id, (worker_id, 0.0))
         if holder != worker_id and until >= time.monotonic():
             message = f"Command already claimed by {holder}"
@@ -56,13 +54,12 @@ class Claims:
 
     # ── Python plane ────────────────────────────────────────────────────────────────────────────
 
-    def _refuse_ended(self, row: CommandRow) -> None:
-        if row.status in _TERMINAL:
-            raise Refused(detail(409, {"code": "already_terminal", "message": f"Command status: {row.status}"}))
+    def _why_ended(self, row: CommandRow) -> str | None:
+        if not row.is_open:
+            return f"Command status: {row.status}"
         execution = self._executions.get(row.execution_id)
-        if execution is not None and execution.is_over:
-            message = "Execution already reached terminal state"
-            raise Refused(detail(409, {"code": "already_terminal", "message": message}))
+        is_over = execution is not None and execution.is_over
+        return "Execution already reached terminal state" if is_over else None
 
     def _claim_python(self, row: CommandRow, worker_id: str) -> HttpAnswer:
         meta: dict[str, JsonValue] = {"worker_id": worker_id}
@@ -105,7 +102,7 @@ class Claims:
     def _claim_rust(self, event_id: int, row: CommandRow | None, worker_id: str) -> HttpAnswer:
         if row is None:
             return rust_error(404, f"command not found: {event_id}")
-        if row.status in _TERMINAL:
+        if not row.is_open:
             return rust_error(409, "Command already reached terminal state")
         if row.worker_id is not None and row.worker_id != worker_id:
             return rust_error(409, f"Command already claimed by {row.worker_id}")
@@ -149,7 +146,6 @@ def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str:
     if isinstance(worker_id, str):
         return worker_id
     if dialect is Dialect.RUST:
-        raise Refused(rust_refused_body("missing field `worker_id`", raw))
-    if not isinstance(body, dict) or "worker_id" not in body:
-        raise Refused(missing("worker_id", body))
-    raise Refused(invalid("string_type", ["body", "worker_id"], "Input should be a valid string", worker_id))
+        raise rust_refused_body("missing field `worker_id`", raw)
+    required("worker_id", body)
+    raise invalid("string_type", ["body", "worker_id"], "Input should be a valid string", worker_id)

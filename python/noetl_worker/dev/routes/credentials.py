@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.database import Ids, moment
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing, rust_error
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 
@@ -29,9 +29,7 @@ class Credentials:
         self._by_name: dict[str, dict[str, JsonValue]] = {}
 
     def write(self, body: JsonValue) -> HttpAnswer:
-        if not isinstance(body, dict) or "name" not in body:
-            return missing("name", body)
-        name, now = body["name"], time.time()
+        name, now = required("name", body)["name"], time.time()
         before = self._by_name.get(name, {"id": str(self._ids.next()), "created_at": now})
         row = {
             "id": before["id"],
@@ -73,14 +71,13 @@ class Keychain:
         self._by_key: dict[str, dict[str, JsonValue]] = {}
 
     def write(self, catalog_id: int, name: str, body: JsonValue) -> HttpAnswer:
-        if not isinstance(body, dict) or "token_data" not in body:
-            return missing("token_data", body)
+        token = required("token_data", body)["token_data"]
         scope = body.get("scope_type") or "global"
         key = _key(catalog_id, name, scope, body.get("execution_id"))
         ttl_s = body.get("ttl_seconds") or DEFAULT_TTL_S
         expires_at = time.time() + ttl_s
         self._by_key[key] = {
-            "token_data": body["token_data"],
+            "token_data": token,
             "credential_type": body.get("credential_type"),
             "cache_type": body.get("cache_type", "token"),
             "scope_type": scope,

@@ -92,7 +92,7 @@ class Executions:
         path, catalog_id = body.get("path"), body.get("catalog_id")
         if path is None and catalog_id is None:
             text = "Value error, Either 'path' or 'catalog_id' must be provided"
-            raise Refused(invalid("value_error", ["body"], text, dict(body), {"error": {}}))
+            raise invalid("value_error", ["body"], text, dict(body), {"error": {}})
         kind = body.get("resource_kind")
         if kind is not None and str(kind).lower() not in EXECUTABLE_KINDS:
             raise Refused(detail(422, f"Catalog kind '{kind}' is not executable"))

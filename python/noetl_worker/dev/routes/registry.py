@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.database import Ids, moment
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, required, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 
@@ -31,8 +31,7 @@ class RuntimeRegistry:
         """By name."""
 
     def register(self, body: JsonValue, raw: bytes) -> HttpAnswer:
-        if refused := self._refuse_registration(body, raw):
-            return refused
+        self._check_registration(body, raw)
         now, name = time.time(), body["name"]
         runtime = body.get("runtime")
         if not self._is_rust:
@@ -70,17 +69,15 @@ class RuntimeRegistry:
             }
         )
 
-    def _refuse_registration(self, body: JsonValue, raw: bytes) -> HttpAnswer | None:
+    def _check_registration(self, body: JsonValue, raw: bytes) -> None:
         if self._is_rust:
-            return _rust_refusal(body, raw)
-        if not isinstance(body, dict) or "name" not in body:
-            return missing("name", body)
+            _check_rust(body, raw)
+            return
+        given = required("name", body)
         for key in ("kind", "component_type"):
-            if body.get(key, KIND) != KIND:
-                return invalid(
-                    "literal_error", ["body", key], f"Input should be '{KIND}'", body[key], {"expected": f"'{KIND}'"}
-                )
-        return None
+            if (kind := given.get(key, KIND)) != KIND:
+                text, context = f"Input should be '{KIND}'", {"expected": f"'{KIND}'"}
+                raise invalid("literal_error", ["body", key], text, kind, context)
 
     def heartbeat(self, body: JsonValue) -> HttpAnswer:
         given = body if isinstance(body, dict) else {}
@@ -104,8 +101,7 @@ class RuntimeRegistry:
 
     def deregister(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         if self._is_rust:
-            if refused := _rust_refusal(body, raw):
-                return refused
+            _check_rust(body, raw)
             if self.runtimes.pop(body["name"], None) is None:
                 return rust_error(404, f"Runtime not found: {KIND} {body['name']}")
             return answer({"status": "ok", "message": f"Runtime {KIND} {body['name']} deregistered"})
@@ -155,12 +151,11 @@ def _times(row: Mapping[str, JsonValue], *, utc: str) -> dict[str, JsonValue]:
     return {key: moment(row[key], utc=utc) for key in ("heartbeat", "created_at", "updated_at")}
 
 
-def _rust_refusal(body: JsonValue, raw: bytes) -> HttpAnswer | None:
+def _check_rust(body: JsonValue, raw: bytes) -> None:
     """`kind` and `component_type` are one field there (recorded: register-both-kind-and-component-type)."""
     if not isinstance(body, dict):
-        return rust_refused_body("EOF while parsing a value", raw)
+        raise rust_refused_body("EOF while parsing a value", raw)
     if "kind" in body and "component_type" in body:
-        return rust_refused_body("duplicate field `kind`", raw)
+        raise rust_refused_body("duplicate field `kind`", raw)
     if "name" not in body:
-        return rust_refused_body("missing field `name`", raw)
-    return None
+        raise rust_refused_body("missing field `name`", raw)

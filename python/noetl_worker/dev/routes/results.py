@@ -39,7 +39,7 @@ class Results:
         """PUT /result/{execution_id}."""
         for required in ("name", "data"):
             if required not in body:
-                return missing(required, dict(body))
+                raise missing(required, dict(body))
         store = body.get("store") or "kv"
         scope = body.get("scope") or "execution"
         if not self._is_rust and store not in _STORES:
@@ -53,7 +53,7 @@ class Results:
     def resolve_route(self, ref: str | None) -> HttpAnswer:
         """GET /result/resolve?ref=. Text that is no reference is returned (recorded)."""
         if ref is None:
-            return missing("ref", None, where="query")
+            raise missing("ref", None, where="query")
         if not ref.startswith("noetl://"):
             return answer(ref)
         data = self.find(ref)

@@ -86,7 +86,7 @@ def _number(call: RouteCall, name: str) -> int:
     given = call.path[name]
     if not given.isdecimal():
         text = "Input should be a valid integer, unable to parse string as an integer"
-        raise Refused(invalid("int_parsing", ["path", name], text, given))
+        raise invalid("int_parsing", ["path", name], text, given)
     return int(given)
 
 

@@ -104,7 +104,7 @@ def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
     except ValueError as error:
         position = getattr(error, "pos", 0)
         reason = getattr(error, "msg", str(error))
-        return invalid("json_invalid", ["body", position], "JSON decode error", {}, {"error": reason})
+        return invalid("json_invalid", ["body", position], "JSON decode error", {}, {"error": reason}).answer
     return HttpAnswer(422, b"{}", JSON)
 
 

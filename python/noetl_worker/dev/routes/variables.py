@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from noetl_worker.dev.database import moment
-from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, required, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 
@@ -25,11 +25,9 @@ class Variables:
         return self._write_rust(execution_id, body, raw) if self._is_rust else self._write_python(execution_id, body)
 
     def _write_python(self, execution_id: int, body: JsonValue) -> HttpAnswer:
-        if not isinstance(body, dict) or "variables" not in body:
-            return missing("variables", body)
-        variables = body["variables"]
+        variables = required("variables", body)["variables"]
         if not isinstance(variables, dict):
-            return invalid("dict_type", ["body", "variables"], "Input should be a valid dictionary", variables)
+            raise invalid("dict_type", ["body", "variables"], "Input should be a valid dictionary", variables)
         if not variables:
             return detail(400, "Request body must contain 'variables' dict with at least one variable")
         kind = body.get("var_type", "user_defined")
@@ -43,9 +41,9 @@ class Variables:
     def _write_rust(self, execution_id: int, body: JsonValue, raw: bytes) -> HttpAnswer:
         variables = body.get("variables") if isinstance(body, dict) else None
         if variables is None:
-            return rust_refused_body("missing field `variables`", raw)
+            raise rust_refused_body("missing field `variables`", raw)
         if not isinstance(variables, list):
-            return rust_refused_body("variables: invalid type: map, expected a sequence", raw)
+            raise rust_refused_body("variables: invalid type: map, expected a sequence", raw)
         for item in variables:
             kind = item.get("var_type", "user_defined")
             self._put(execution_id, item["var_name"], item.get("var_value"), kind, item.get("source_step"))
