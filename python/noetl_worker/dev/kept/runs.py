@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -79,10 +79,8 @@ class KeptRuns:
     def _make(self) -> None:
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         require_own_directory(self.file.parent)
-        try:
+        with suppress(FileExistsError):
             made_own(self.file)
-        except FileExistsError:
-            return
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
