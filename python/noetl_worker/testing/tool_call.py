@@ -12,7 +12,7 @@ from typing import Any
 from noetl_worker import json_text
 from noetl_worker.errors import ToolError
 from noetl_worker.models.fit import SecretTexts
-from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.tool_result import ToolFailure, ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.secrets.redaction import redact_value
@@ -48,32 +48,32 @@ class ToolCall:
         return self.result.data if self.result is not None else None
 
     @property
+    def _failure(self) -> ToolFailure | None:
+        if self.result is not None:
+            return self.result.error
+        if isinstance(self.raised, ToolError):
+            return ToolFailure(str(self.raised), self.raised.kind, self.raised.retryable, self.raised.code)
+        return ToolFailure(str(self.raised), code=type(self.raised).__name__)
+
+    @property
     def kind(self) -> str | None:
         """`output.error.kind`, a word of noetl_worker.tools.error_kinds; None on success."""
-        if self.result is not None:
-            return self.result.error.kind if self.result.error is not None else None
-        return self.raised.kind if isinstance(self.raised, ToolError) else "unknown"
+        return self._failure.kind if self._failure is not None else None
 
     @property
     def message(self) -> str | None:
         """The failure's text; None on success."""
-        if self.result is not None:
-            return self.result.error.message if self.result.error is not None else None
-        return str(self.raised)
+        return self._failure.message if self._failure is not None else None
 
     @property
     def retryable(self) -> bool:
         """`output.error.retryable`; False on success."""
-        if self.result is not None:
-            return self.result.error is not None and self.result.error.retryable
-        return isinstance(self.raised, ToolError) and self.raised.retryable
+        return self._failure is not None and self._failure.retryable
 
     @property
     def code(self) -> str | None:
         """`output.error.code`; None on success."""
-        if self.result is not None:
-            return self.result.error.code if self.result.error is not None else None
-        return self.raised.code if isinstance(self.raised, ToolError) else type(self.raised).__name__
+        return self._failure.code if self._failure is not None else None
 
     @property
     def sent(self) -> Mapping[str, JsonValue]:
