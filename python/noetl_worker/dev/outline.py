@@ -108,15 +108,19 @@ def _tasks(path: Path, tasks: list[Any]) -> Iterator[ToolPart]:
 
 
 def _task(path: Path, task: object) -> Iterator[ToolPart]:
-    """`{name: fetch, kind: http}` or `{fetch: {kind: http}}`."""
-    if not isinstance(task, dict):
-        return
-    if "kind" not in task and len(task) == 1:
-        ((label, inner),) = task.items()
-        if isinstance(inner, dict):
-            yield ToolPart((*path, label), inner, str(label), is_task=True)
-            return
-    yield ToolPart(path, task, str(task.get("name") or f"task_{path[-1]}"), is_task=True)
+    if (labelled := label_and_tool(task)) is not None:
+        label, tool = labelled
+        yield ToolPart((*path, label), tool, str(label), is_task=True)
+    elif isinstance(task, dict):
+        yield ToolPart(path, task, str(task.get("name") or f"task_{path[-1]}"), is_task=True)
+
+
+def label_and_tool(task: object) -> tuple[str, Mapping[str, Any]] | None:
+    """Of a task that is written as `{fetch: {kind: http}}`; None: it is `{name: fetch, kind: http}`, or none."""
+    if isinstance(task, dict) and "kind" not in task and len(task) == 1:
+        ((label, tool),) = task.items()
+        return (label, tool) if isinstance(tool, dict) else None
+    return None
 
 
 def texts_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from noetl_worker import yaml_text
-from noetl_worker.dev.outline import StepPart, arcs_of, list_of
+from noetl_worker.dev.outline import StepPart, arcs_of, label_and_tool, list_of
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.fields import nearest
@@ -276,11 +276,8 @@ def misspelt(name: str, there: Iterable[object]) -> str:
 
 def _labelled(task: JsonValue) -> JsonValue:
     """`{fetch: {kind: http}}` as `{name: fetch, kind: http}`; other forms are returned as they are."""
-    if isinstance(task, dict) and "kind" not in task and len(task) == 1:
-        ((label, inner),) = task.items()
-        if isinstance(inner, dict):
-            return {"name": label, **inner}
-    return task
+    found = label_and_tool(task)
+    return {"name": found[0], **found[1]} if found is not None else task
 
 
 def _step(item: Mapping[str, JsonValue]) -> Step:
