@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import yaml
 
+from noetl_worker.dev.orchestration.playbook import text_of
 from noetl_worker.errors import PlaybookError
 from noetl_worker.yaml_text import UNREADABLE, JsonLoader, where_of
 
@@ -69,9 +70,7 @@ def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
         PlaybookError: it cannot be read; nothing of what it has is in the error.
     """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), JsonLoader)  # JSON is YAML
-    except OSError as error:
-        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+        return yaml.load(text_of(file), JsonLoader)  # JSON is YAML
     except UNREADABLE as error:
         # The parser's own words quote what it read.
         raise PlaybookError(f"{file}: {otherwise}{where_of(error)}") from None
