@@ -20,7 +20,7 @@ from noetl_worker.dev.forms.python_events import PythonEvents
 from noetl_worker.dev.forms.python_form import PythonForm
 from noetl_worker.dev.forms.rust_events import RustEvents
 from noetl_worker.dev.forms.rust_form import RustForm
-from noetl_worker.dev.forms.wire_form import FreshIds, Issued, WireForm
+from noetl_worker.dev.forms.wire_form import Issued, WireForm
 from noetl_worker.dev.nats_server import CommandStream
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
@@ -223,8 +223,7 @@ class DevControlPlane:
             context["cases"] = list(command.cases)
         if command.render_context is not None:
             context["render_context"] = dict(command.render_context)
-        ids = FreshIds(self.log.ids.next(), self.log.ids.next())
-        issued = self.form.raw(execution, command.step, command.action, context, ids)
+        issued = self.form.raw(execution, command.step, command.action, context, self.log.ids)
         execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
         return replace(issued, meta={**issued.meta, **(command.meta or {})})
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from noetl_worker.dev.database import moment
-from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta, rendered_tool
+from noetl_worker.dev.database import Ids, moment
+from noetl_worker.dev.forms.wire_form import Issued, basic_meta, rendered_tool
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.python_templates import ListResult
@@ -154,7 +154,7 @@ class PythonForm:
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 
-    def issue(self, execution: Execution, command: StepCommand, ids: FreshIds) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
         step, scope = command.step, {**command.scope, "output": _output(command)}
         node = f"{step.name}:task_sequence" if step.is_sequence else step.name
         given = render_fields(dict(step.input), scope, Dialect.PYTHON)
@@ -170,12 +170,11 @@ class PythonForm:
         }
         if step.cases:
             context["cases"] = list(step.cases)
-        meta = _meta(execution, command, node, ids.other)
-        return Issued(execution.execution_id, ids.event, ids.other, node, step.kind, context, meta)
+        command_id, event_id = ids.next(), ids.next()
+        meta = _meta(execution, command, node, command_id)
+        return Issued(execution.execution_id, event_id, command_id, node, step.kind, context, meta)
 
-    def raw(
-        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
-    ) -> Issued:
+    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
         merged = {
             "spec": {"next_mode": "exclusive"},
             "render_context": {
@@ -184,8 +183,9 @@ class PythonForm:
             },
             **context,
         }
-        meta = basic_meta(execution, node, action, ids.other)
-        return Issued(execution.execution_id, ids.event, ids.other, node, action, merged, meta)
+        command_id, event_id = ids.next(), ids.next()
+        meta = basic_meta(execution, node, action, command_id)
+        return Issued(execution.execution_id, event_id, command_id, node, action, merged, meta)
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from noetl_worker.dev.forms.wire_form import FreshIds, Issued, basic_meta, rendered_tool
+from noetl_worker.dev.database import Ids
+from noetl_worker.dev.forms.wire_form import Issued, basic_meta, rendered_tool
 from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
@@ -125,7 +126,7 @@ class RustForm:
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 
-    def issue(self, execution: Execution, command: StepCommand, ids: FreshIds) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
         step = command.step
         context: dict[str, JsonValue] = {
             "args": {},
@@ -135,7 +136,7 @@ class RustForm:
         if step.cases:
             context["cases"] = list(step.cases)
         if command.position is None:
-            return _issued(execution, step.name, step.kind, context, ids.event)
+            return _issued(execution, step.name, step.kind, context, ids.next())
         index, run = command.position.index, command.position.run
         of_item = {
             "item_var": run.iterator,
@@ -143,17 +144,15 @@ class RustForm:
             "iteration_total": len(run.items),
             "iterator_step": step.name,
         }
-        issued = _issued(execution, step.name, step.kind, context, ids.event, suffix=f":i{index}")
+        issued = _issued(execution, step.name, step.kind, context, ids.next(), suffix=f":i{index}")
         return replace(issued, meta={**issued.meta, **of_item})
 
-    def raw(
-        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
-    ) -> Issued:
+    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
         merged = {"args": {}, "render_context": {"workload": {}}, **context}
         given = merged.pop("input")
         if given and isinstance(merged["tool_config"], dict):
             merged["tool_config"] = {**merged["tool_config"], "args": given}
-        return _issued(execution, node, action, merged, ids.event)
+        return _issued(execution, node, action, merged, ids.next())
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from noetl_worker.dev.database import Ids
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.rendering import render_fields
 from noetl_worker.dev.orchestration.router import Form, StepCommand
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue
-
-
-class FreshIds(NamedTuple):
-    """Two new ids for one command, the other one given out before the event's."""
-
-    other: int
-    event: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +30,10 @@ class Issued:
 class WireForm(Form, Protocol):
     """A router's Form that also builds commands and notifications of its plane."""
 
-    def issue(self, execution: Execution, command: StepCommand, ids: FreshIds) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
         """The command's id, node, action, context and meta (protocol/command.md)."""
 
-    def raw(
-        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: FreshIds
-    ) -> Issued:
+    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
         """A command without a playbook; `context` has its `tool_config` and `input`."""
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
-from noetl_worker.dev.forms.wire_form import FreshIds, Issued, WireForm
+from noetl_worker.dev.forms.wire_form import Issued, WireForm
 from noetl_worker.dev.nats_server import CommandStream
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.router import Decision
@@ -41,8 +41,7 @@ class Dispatcher:
         ]
         issued: list[Issued] = []
         for command in decision.commands:
-            ids = FreshIds(self._log.ids.next(), self._log.ids.next())
-            built = self._form.issue(execution, command, ids)
+            built = self._form.issue(execution, command, self._log.ids)
             ref = str(built.command_id)
             execution.open_commands[ref] = command.step.name
             if command.position is not None:
