@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -37,6 +37,13 @@ def ids_of(known: Any) -> dict[str, object]:
 def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
     """`result.context` of a plane's event, where both planes keep what a worker sent."""
     return fields_of(fields_of(event.get("result")).get("context"))
+
+
+def with_scalars(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
+    """A JSON value with what `change` makes of each text, number, bool and null in it, at any depth."""
+    if isinstance(value, dict):
+        return {key: with_scalars(item, change) for key, item in value.items()}
+    return [with_scalars(item, change) for item in value] if isinstance(value, list) else change(value)
 
 
 def texts_in(value: JsonValue) -> Iterator[str]:

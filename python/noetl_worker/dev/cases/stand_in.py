@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, with_scalars
 from noetl_worker.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
@@ -27,9 +27,9 @@ class StandInTool:
     inline: ClassVar[bool] = True
 
     async def run(self, config: StandInConfig, context: ToolContext) -> ToolResult:
-        result = _of_texts(config.result, lambda text: text.removeprefix(_LITERAL))
+        result = with_scalars(config.result, _unmarked)
         if config.error is not None:
-            return ToolResult.failure(config.error.removeprefix(_LITERAL), data=result)
+            return ToolResult.failure(_unmarked(config.error), data=result)
         return ToolResult.success(result)
 
 
@@ -42,18 +42,14 @@ def with_stand_ins(document: Mapping[str, Any], stand_ins: Mapping[str, Mapping[
             return step
         tool = step.get("tool")
         spec = {"spec": tool["spec"]} if isinstance(tool, dict) and "spec" in tool else {}
-        return {**step, "tool": {"kind": StandInTool.kind, **_of_texts(given, _marked), **spec}}
+        return {**step, "tool": {"kind": StandInTool.kind, **with_scalars(given, _marked), **spec}}
 
     return {**document, "workflow": [replaced(step) for step in document["workflow"]]}
 
 
-def _marked(text: str) -> str:
-    return text if has_template(text) else _LITERAL + text
+def _marked(value: JsonValue) -> JsonValue:
+    return _LITERAL + value if isinstance(value, str) and not has_template(value) else value
 
 
-def _of_texts(value: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _of_texts(item, change) for key, item in value.items()}
-    return [_of_texts(item, change) for item in value] if isinstance(value, list) else value
+def _unmarked(value: JsonValue) -> JsonValue:
+    return value.removeprefix(_LITERAL) if isinstance(value, str) else value

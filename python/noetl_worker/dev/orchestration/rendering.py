@@ -25,7 +25,7 @@ from jinja2.environment import TemplateExpression
 
 from noetl_worker.dev.orchestration.python_templates import compiled, python_value
 from noetl_worker.errors import TemplateError
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, with_scalars
 from noetl_worker.templates.filters import to_text
 from noetl_worker.templates.limits import Budget
 from noetl_worker.templates.sandbox import LENIENT, Environment
@@ -53,16 +53,12 @@ def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Diale
     Raises:
         TemplateError: Rust plane: a template that it cannot render.
     """
-    if isinstance(value, str):
-        return _render_text(value, scope, plane)
-    if isinstance(value, dict):
-        return {key: render_fields(item, scope, plane) for key, item in value.items()}
-    if isinstance(value, list):
-        return [render_fields(item, scope, plane) for item in value]
-    return value
+    return with_scalars(value, lambda scalar: _render_text(scalar, scope, plane))
 
 
-def _render_text(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
+def _render_text(text: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
+    if not isinstance(text, str):
+        return text
     if "{{" not in text and "{%" not in text:
         return _json_typed(text) if plane is Dialect.RUST else text
     if "keychain." in text and (plane is Dialect.PYTHON or "default" not in text):
@@ -178,19 +174,18 @@ def _numbers(value: JsonValue) -> JsonValue:
     """Recorded (view-rhai, pg-types): in a list or object a float without a fraction is a whole number; any other is
     text where a null is beside it.
     """
-    return _inner_numbers(value, has_null=_has_null(value)) if isinstance(value, (dict, list)) else value
-
-
-def _inner_numbers(value: JsonValue, *, has_null: bool) -> JsonValue:
-    if isinstance(value, dict):
-        return {key: _inner_numbers(item, has_null=has_null) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_inner_numbers(item, has_null=has_null) for item in value]
-    if not isinstance(value, float):
+    if not isinstance(value, (dict, list)):
         return value
-    if value.is_integer() and abs(value) <= _LARGEST_WHOLE:
-        return int(value)
-    return str(value) if has_null else value
+    has_null = _has_null(value)
+
+    def number(scalar: JsonValue) -> JsonValue:
+        if not isinstance(scalar, float):
+            return scalar
+        if scalar.is_integer() and abs(scalar) <= _LARGEST_WHOLE:
+            return int(scalar)
+        return str(scalar) if has_null else scalar
+
+    return with_scalars(value, number)
 
 
 def _has_null(value: JsonValue) -> bool:
