@@ -368,9 +368,7 @@ def _event_text(event: Mapping[str, Any]) -> str:
 
 def _error_of(event: Mapping[str, Any]) -> str:
     context = context_of(event)
-    inner = context.get("result")
-    of_tool = (inner.get("context") or {}).get("error") if isinstance(inner, dict) else None
-    return str(event.get("error") or context.get("error") or of_tool or "")
+    return str(event.get("error") or context.get("error") or context_of(context).get("error") or "")
 
 
 def _end_text(end: Mapping[str, Any]) -> str:
