@@ -38,10 +38,6 @@ _MOST_CONTEXT: Final = 102_400
 _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iteration_index")
 
 
-class PayloadRefused(ValueError):
-    """What the plane answers with 500 (client mistakes included)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Item:
     """One event as posted, aliases resolved."""
@@ -77,21 +73,21 @@ def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Ite
 
 
 def check_payload(payload: Mapping[str, JsonValue]) -> None:
-    """Raises Refused with the real plane's words (recorded: refused-*)."""
+    """Raises ValueError with the real plane's words, which it answers with 500 (recorded: refused-*)."""
     if _INTERNAL in payload:
-        raise PayloadRefused(f"payload includes forbidden inline output keys: {_INTERNAL}")
+        raise ValueError(f"payload includes forbidden inline output keys: {_INTERNAL}")
     result = payload.get("result")
     if result is None:
         return
     if not isinstance(result, dict):
-        raise PayloadRefused("payload.result must be an object")
+        raise ValueError("payload.result must be an object")
     if unsupported := sorted(set(result) - _RESULT_KEYS):
-        raise PayloadRefused(f"payload.result includes unsupported keys: {', '.join(unsupported)}")
+        raise ValueError(f"payload.result includes unsupported keys: {', '.join(unsupported)}")
     for key in ("context", "reference"):
         if result.get(key) is not None and not isinstance(result[key], dict):
-            raise PayloadRefused(f"payload.result.{key} must be an object")
+            raise ValueError(f"payload.result.{key} must be an object")
     if _holds_internal(result.get("context"), _MAX_DEPTH):
-        raise PayloadRefused("payload.result.context includes forbidden inline data keys")
+        raise ValueError("payload.result.context includes forbidden inline data keys")
 
 
 def _holds_internal(value: JsonValue, depth: int) -> bool:
@@ -146,7 +142,7 @@ class PythonEvents:
             check_payload(item.payload)
         execution = self._executions.get(number)
         if execution is None:
-            raise PayloadRefused(
+            raise ValueError(
                 'null value in column "catalog_id" of relation "event" violates not-null constraint'
                 f"\nDETAIL:  Failing row contains ({number}, ...)."
             )
