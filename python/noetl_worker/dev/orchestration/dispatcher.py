@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
 from noetl_worker.dev.forms.wire_form import Issued, WireForm
@@ -34,36 +33,31 @@ class Dispatcher:
 
         `caused_by`: id of the event that led to it, else the execution's first one; the parent of what is issued.
         """
-        now = time.time()
-        events = [
-            self._event(execution, one.event_type, one.node, one.status, now, result={"status": one.status.upper()})
-            for one in decision.notices
+        number, at, ids = execution.execution_id, time.time(), self._log.ids
+        noticed = [
+            LoggedEvent(ids.next(), number, event_type, node, status, at, result={"status": status.upper()})
+            for event_type, node, status in decision.notices
         ]
         issued: list[Issued] = []
         for command in decision.commands:
-            built = self._form.issue(execution, command, self._log.ids)
+            built = self._form.issue(execution, command, ids)
             ref = str(built.command_id)
             execution.open_commands[ref] = command.step.name
             if command.position is not None:
                 execution.positions[ref] = command.position
             issued.append(built)
-        self.issue(issued, events, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
+        if noticed:  # not where a command cannot be rendered
+            self._log.append(noticed)
+        self.issue(issued, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
         if decision.is_over:
             self.finish(execution)
         return len(issued)
 
-    def issue(
-        self,
-        commands: Sequence[Issued],
-        events: Sequence[LoggedEvent] = (),
-        *,
-        caused_by: int | None = None,
-        publish: bool = True,
-    ) -> None:
-        """Write commands and their `command.issued` events, after `events`; queue their notifications."""
+    def issue(self, commands: Sequence[Issued], *, caused_by: int | None = None, publish: bool = True) -> None:
+        """Write commands and their `command.issued` events; queue their notifications."""
         now = time.time()
         rows: list[CommandRow] = []
-        logged = list(events)
+        logged: list[LoggedEvent] = []
         for given in commands:
             command = self._externalised(given)
             context, meta, ref = dumps(command.context), dumps(command.meta), str(command.command_id)
@@ -129,21 +123,15 @@ class Dispatcher:
             return
         execution.status = "FAILED" if execution.is_failed else "COMPLETED"
         execution.ended_at = time.time()
-        is_python = self._settings.dialect is Dialect.PYTHON
-        if events := self._python_end(execution) if is_python else self._rust_end(execution):
-            self._log.append(events)
+        if self._settings.dialect is Dialect.PYTHON:
+            self._write_python_end(execution)
+        elif not execution.is_failed_by_command:  # else there is no closing event (recorded: fail-execution)
+            self._write_rust_end(execution)
 
-    def _event(
-        self, execution: Execution, event_type: str, node: str, status: str, at: float | None = None, **more: Any
-    ) -> LoggedEvent:
-        """`at`: else it is of the end."""
-        at = at or execution.ended_at or time.time()
-        return LoggedEvent(self._log.ids.next(), execution.execution_id, event_type, node, status, at, **more)
-
-    def _python_end(self, execution: Execution) -> list[LoggedEvent]:
+    def _write_python_end(self, execution: Execution) -> None:
         is_first = len(execution.completed_steps) < 2
         if execution.status == "COMPLETED" and (is_first or execution.ends_with_a_sequence):
-            return []  # recorded (values/*, outcome "inferred"): such an end is never written
+            return  # recorded (values/*, outcome "inferred"): such an end is never written
         word = execution.status.lower()
         result = {"status": execution.status, "context": _object(execution.last_result)}
         context = {
@@ -154,21 +142,16 @@ class Dispatcher:
         }
         error = execution.error if execution.is_failed else None
         of_playbook, of_workflow = execution.lifecycle_event_ids
-        ended = partial(self._event, execution, context=context, result=result, error=error)
-        return [
-            ended(f"workflow.{word}", "workflow", word, parent_event_id=of_workflow),
-            ended(f"playbook.{word}", execution.path, word, parent_event_id=of_playbook),
-        ]
+        ended = partial(self._log.write, execution.execution_id, context=context, result=result, error=error)
+        ended(f"workflow.{word}", "workflow", word, parent_event_id=of_workflow)
+        ended(f"playbook.{word}", execution.path, word, parent_event_id=of_playbook)
 
-    def _rust_end(self, execution: Execution) -> list[LoggedEvent]:
-        """An execution that a command failed has no closing event there (recorded: fail-execution)."""
-        if execution.is_failed_by_command:
-            return []
+    def _write_rust_end(self, execution: Execution) -> None:
         result: dict[str, JsonValue] = {"status": execution.status}
         if execution.is_failed:
             result["context"] = {"error": execution.error}
         event_type = f"playbook.{execution.status.lower()}"
-        return [self._event(execution, event_type, "playbook", execution.status, result=result)]
+        self._log.write(execution.execution_id, event_type, "playbook", execution.status, result=result)
 
 
 def _object(value: JsonValue) -> Mapping[str, JsonValue]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from noetl_worker.dev.event_log import EventLog, LoggedEvent
+from noetl_worker.dev.event_log import EventLog
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook
@@ -139,7 +139,7 @@ class Executions:
             variables={} if self._is_rust else {key: value for key, value in workload.items() if key != "ctx"},
         )
         self._by_id[execution.execution_id] = execution
-        self._log.append(self._opening(execution))
+        self._write_opening(execution)
         if playbook is None:
             return execution, 0
         for item in playbook.keychain:
@@ -150,27 +150,21 @@ class Executions:
             del self._by_id[execution.execution_id]
             raise
 
-    def _opening(self, execution: Execution) -> list[LoggedEvent]:
-        at, number = execution.started_at, execution.execution_id
+    def _write_opening(self, execution: Execution) -> None:
+        number, path = execution.execution_id, execution.path
         if self._is_rust:
-            event_id = self._log.ids.next()
-            return [LoggedEvent(event_id, number, "playbook_started", execution.path, "STARTED", at)]
-        playbook_id, workflow_id = self._log.ids.next(), self._log.ids.next()
-        execution.lifecycle_event_ids = (playbook_id, workflow_id)
-        shown: dict[str, JsonValue] = {"workload": execution.workload, "playbook_path": execution.path}
+            self._log.write(number, "playbook_started", path, "STARTED")
+            return
+        shown: dict[str, JsonValue] = {"workload": execution.workload, "playbook_path": path}
         first = execution.playbook.first if execution.playbook is not None else None
         opened = {"error": None, "status": "initialized", "final_step": None}
-        return [
-            LoggedEvent(
-                playbook_id, number, "playbook.initialized", execution.path, "initialized", at,
-                context={**opened, "result": shown},
-            ),
-            LoggedEvent(
-                workflow_id, number, "workflow.initialized", "workflow", "initialized", at,
-                context={**opened, "result": {**shown, "first_step": first.name if first is not None else None}},
-                parent_event_id=playbook_id,
-            ),
-        ]  # fmt: skip
+        context = {**opened, "result": shown}
+        begun = self._log.write(number, "playbook.initialized", path, "initialized", context=context)
+        context = {**opened, "result": {**shown, "first_step": first.name if first is not None else None}}
+        workflow = self._log.write(
+            number, "workflow.initialized", "workflow", "initialized", context=context, parent_event_id=begun.event_id
+        )
+        execution.lifecycle_event_ids = (begun.event_id, workflow.event_id)
 
     # ── cancelling ──────────────────────────────────────────────────────────────────────────────
 
