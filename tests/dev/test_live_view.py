@@ -10,7 +10,7 @@ from rich.console import Console
 
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.excerpts import EXCERPT, glance
-from noetl_worker.dev.failures import Failure, failure_lines
+from noetl_worker.dev.failures import About, Failure, failure_lines
 from noetl_worker.dev.live_view import LineView, reported
 from noetl_worker.dev.orchestration.execution import Execution
 
@@ -94,13 +94,17 @@ def test_failure_of_a_task_names_the_task() -> None:
 
 def test_failure_of_a_request_names_it_and_shows_the_beginning_of_the_answer() -> None:
     value = {"status_code": 500, "url": "http://h/a?password=hunter2", "data": "x" * 900}
-    _, asked, answer = failure_lines(Failure("start", "HTTP 500 response", value, request="POST {{ base }}/a"))
+    _, asked, answer = failure_lines(
+        Failure("start", "HTTP 500 response", value, about=About(request="POST {{ base }}/a"))
+    )
     assert asked == "    POST http://h/a?password=[REDACTED]"
     assert answer == "    | 500 " + "x" * 500
 
 
 def test_request_that_was_not_answered_is_named_with_how_long_it_took() -> None:
-    failure = Failure("start", "timed out after 2 s", {"status_code": None, "url": "http://h/a"}, request="GET x")
+    failure = Failure(
+        "start", "timed out after 2 s", {"status_code": None, "url": "http://h/a"}, about=About(request="GET x")
+    )
     assert failure_lines(failure) == ["  failed: start: timed out after 2 s", "    GET http://h/a"]
 
 

@@ -27,7 +27,8 @@ import logging_guard
 from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.dev.live_view import About, JsonView, LineView, TableView, View
+from noetl_worker.dev.failures import About
+from noetl_worker.dev.live_view import JsonView, LineView, TableView, View
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import ToolError

@@ -36,6 +36,23 @@ class LoopItem:
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What the plane knows of a command."""
+
+    kind: str = ""
+    owner: str = ""
+    """Path of a child playbook; "" for the one that was asked for."""
+    item: LoopItem | None = None
+    request: str = ""
+    """Of `http`: method and address."""
+    places: FilePlaces = field(default_factory=FilePlaces)
+
+    def name(self, step: str) -> str:
+        named = f"{self.owner}: {step}" if self.owner else step
+        return named if self.item is None else f"{named}[{self.item.index}]"
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Of one command."""
 
@@ -44,10 +61,7 @@ class Failure:
     value: JsonValue = None
     ids: str = ""
     """Those of its execution, command and event, as text."""
-    item: LoopItem | None = None
-    request: str = ""
-    """Of `http`: method and address."""
-    places: FilePlaces = field(default_factory=FilePlaces)
+    about: About = field(default_factory=About)
 
     @property
     def lacks_credential(self) -> bool:
@@ -65,8 +79,8 @@ class Failure:
     @property
     def asked(self) -> str:
         """Of `http`: the method, and the address that was asked in the end."""
-        method, _, address = self.request.partition(" ")
-        return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.request else ""
+        method, _, address = self.about.request.partition(" ")
+        return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
 
     def details(self) -> list[str]:
         """The error's other lines, else the traceback or what was last printed, else the answer."""
@@ -95,13 +109,13 @@ class Failure:
 def failure_lines(failure: Failure) -> list[str]:
     """`failed: step, task: error`, then file and line, ids, request, and what there is to go by."""
     task = f", task {failure.task}" if failure.task else ""
-    item = f"[{failure.item.index}], {failure.item}" if failure.item is not None else ""
+    item = f"[{failure.about.item.index}], {failure.about.item}" if failure.about.item is not None else ""
 
     def placed(text: str) -> str:
-        return failure.places.in_file(text, failure.step, failure.task)
+        return failure.about.places.in_file(text, failure.step, failure.task)
 
     first, *_ = failure.error.splitlines() or ["failed"]
-    where = failure.places.of_step(failure.step)
+    where = failure.about.places.of_step(failure.step)
     lines = [f"  failed: {failure.step}{item}{task}: {placed(first)}"]
     if said := "; ".join(filter(None, (where and f"at {where}", failure.asked, failure.ids))):
         lines.append(f"    {said}")

@@ -19,9 +19,8 @@ from rich.text import Text
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.excerpts import counted, duration, glance, one_line, printable
-from noetl_worker.dev.failures import Failure, LoopItem, failure_lines
+from noetl_worker.dev.failures import About, Failure, LoopItem, failure_lines
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.places import FilePlaces
 from noetl_worker.json_text import dumps
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue
@@ -32,23 +31,6 @@ _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"}
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 _MOST_FAILURES: Final = 5
 """Of a step, told at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the plane knows of a command."""
-
-    kind: str = ""
-    owner: str = ""
-    """Path of a child playbook; "" for the one that was asked for."""
-    item: LoopItem | None = None
-    request: str = ""
-    """Of `http`: method and address."""
-    places: FilePlaces = field(default_factory=FilePlaces)
-
-    def name(self, step: str) -> str:
-        named = f"{self.owner}: {step}" if self.owner else step
-        return named if self.item is None else f"{named}[{self.item.index}]"
 
 
 @dataclass(slots=True)
@@ -147,7 +129,7 @@ class Timeline:
         # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
         run.failed += 1
         ids = f"execution {event.execution_id}, command {ref}, event {event.event_id}"
-        failure = Failure(run.step, error or run.text, value, ids, about.item, about.request, about.places)
+        failure = Failure(run.step, error or run.text, value, ids, about)
         run.failures.append(failure)
         return Happening("failed", run, about, seconds, value, failure)
 

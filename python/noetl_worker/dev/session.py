@@ -16,10 +16,10 @@ from rich.console import Console
 
 from noetl_worker.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.failures import LoopItem
+from noetl_worker.dev.failures import About, LoopItem
 from noetl_worker.dev.kept.rows import rows_of
 from noetl_worker.dev.kept.runs import KeptRuns
-from noetl_worker.dev.live_view import About, View, view_for
+from noetl_worker.dev.live_view import View, view_for
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml, text_of
