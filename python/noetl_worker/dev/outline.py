@@ -66,6 +66,11 @@ def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
     return [] if is_none else [(path, following)]
 
 
+def target_of(arc: JsonValue) -> JsonValue:
+    """The name of the step that it leads to, as written."""
+    return arc.get("step") if isinstance(arc, dict) else arc
+
+
 def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
     """Of the steps and of the workbook, each task of a list too."""
     for step in steps_of(document):

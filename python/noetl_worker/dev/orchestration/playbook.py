@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from noetl_worker import yaml_text
-from noetl_worker.dev.outline import StepPart, arcs_of, label_and_tool, list_of
+from noetl_worker.dev.outline import StepPart, arcs_of, label_and_tool, list_of, target_of
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.fields import nearest
@@ -254,7 +254,7 @@ def _check_next(item: Mapping[str, JsonValue], where: str, names: Sequence[str])
         raise PlaybookError(f"{where}: next.arcs must be a list{misspelt('arcs', following)}")
     for position, (_, arc) in enumerate(arcs_of(StepPart((), item))):
         field_name = f"next.arcs[{position}].step"
-        name = arc.get("step") if isinstance(arc, dict) else arc
+        name = target_of(arc)
         if not isinstance(name, str) or not name:
             raise PlaybookError(f"{where}: {field_name} is missing")
         if name not in names and name != END:

@@ -37,7 +37,7 @@ _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LARGEST_WHOLE: Final = 2**63 - 1
-_UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
+UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
 """Of the Rust plane's engine (recorded: filter-urlencode)."""
 _SYNTAX: Final = Syntax(autoescape=False)
 _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
@@ -203,7 +203,7 @@ def _refuse_methods(text: str) -> None:
     if any(isinstance(call.node, nodes.Getattr) for call in tree.find_all(nodes.Call)):
         raise TemplateError(f"Template render error: unknown method in {text}")
     for found in tree.find_all(nodes.Filter):
-        if found.name in _UNKNOWN_FILTERS:
+        if found.name in UNKNOWN_FILTERS:
             raise TemplateError(f"Template render error: unknown filter: {found.name} in {text}")
 
 

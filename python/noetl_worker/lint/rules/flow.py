@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from noetl_worker.dev.orchestration.playbook import END
-from noetl_worker.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
+from noetl_worker.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, target_of, tools_of
 from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.secrets.auth_alias import alias_of
@@ -27,15 +27,11 @@ def check_flow(inspection: Inspected) -> None:
                 _check_alias(inspection, (*tool.path, name), tool.config.get(name), known)
 
 
-def _target(arc: Any) -> Any:
-    return arc.get("step") if isinstance(arc, dict) else arc
-
-
 def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart]) -> None:
     mode = mapping(mapping(step.value.get("next")).get("spec")).get("mode", "exclusive")
     always: str | None = None
     for path, arc in arcs_of(step):
-        name = _target(arc)
+        name = target_of(arc)
         if not isinstance(name, str) or not name:
             continue
         place = (*path, "step")
@@ -50,7 +46,7 @@ def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart
 
 
 def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
-    if any(has_template(_target(arc)) for step in steps.values() for _, arc in arcs_of(step)):
+    if any(has_template(target_of(arc)) for step in steps.values() for _, arc in arcs_of(step)):
         return  # it may lead anywhere
     named = {word for step in steps.values() for word in _goto(step.value)}
     reached: set[str] = set()
@@ -59,7 +55,7 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
         name = waiting.pop()
         if name in steps and name not in reached:
             reached.add(name)
-            waiting += [target for _, arc in arcs_of(steps[name]) if isinstance(target := _target(arc), str)]
+            waiting += [target for _, arc in arcs_of(steps[name]) if isinstance(target := target_of(arc), str)]
     for name, step in steps.items():
         if name not in reached:
             inspection.add("NW401", (*step.path, "step"), f"nothing leads to step '{name}'")

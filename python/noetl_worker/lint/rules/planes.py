@@ -7,13 +7,12 @@ from typing import Final
 from noetl_worker.dev.forms.python_form import ONE_NAME
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds
 from noetl_worker.dev.orchestration.refusals import refused_by_rust
-from noetl_worker.dev.outline import arcs_of, mapping, steps_of, tools_of
+from noetl_worker.dev.orchestration.rendering import UNKNOWN_FILTERS
+from noetl_worker.dev.outline import arcs_of, mapping, steps_of, target_of, tools_of
 from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.lint.rules.template_names import Reading, Word, add_of_word
 
-_UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
-"""Recorded: filter-urlencode."""
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})
 """protocol/tasks.md#lists."""
 _OF_OUTPUT: Final = frozenset({"status", "error"})
@@ -73,8 +72,7 @@ def _check_steps(inspection: Inspected) -> None:
         if "when" in step.value:
             inspection.add("NW509", inspection.playbook.key((*step.path, "when")), "a step's own `when` is ignored")
         for path, arc in arcs_of(step):
-            name = arc.get("step") if isinstance(arc, dict) else arc
-            if name in ("start", step.name):
+            if (name := target_of(arc)) in ("start", step.name):
                 message = f"the step '{name}' is not entered again: nothing follows this arc"
                 inspection.add("NW510", (*path, "step"), message)
 
@@ -93,7 +91,7 @@ def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
     for word in reading.methods:
         add_of_word(inspection, reading, word, "NW501", f"the method '{word.name}' fails the playbook")
     for word in reading.filters:
-        if word.name in _UNKNOWN_FILTERS:
+        if word.name in UNKNOWN_FILTERS:
             add_of_word(inspection, reading, word, "NW502", f"the filter '{word.name}' fails the playbook")
     if "policy" in reading.path:
         return
