@@ -23,7 +23,7 @@ from noetl_worker.dev.failures import About, Failure, LoopItem, failure_lines
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.json_text import dumps
 from noetl_worker.models.spellings import STEP_OF_TASKS
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.process.live_output import PrintedLine
 
 _STYLES: Final = {"waiting": "dim", "running": "yellow", "done": "green", "failed": "bold red"}
@@ -139,8 +139,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
     context = event.result_context
     result = context.get("result")
     if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's context is kept as it is
-        inner = result.get("context")
-        inner = inner if isinstance(inner, dict) else {}
+        inner = fields_of(result.get("context"))
         failure = inner.get("error")
         return inner.get("data", inner), None if failure is None else str(failure)
     if event.event_type == "call.done" and event.response is not None:  # what the Python plane acts on

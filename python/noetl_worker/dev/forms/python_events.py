@@ -66,10 +66,7 @@ def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Ite
     payload = body.get("payload", body.get("context", {}))
     if not isinstance(payload, dict):
         raise invalid("dict_type", ["body", "payload"], "Input should be a valid dictionary", payload)
-    meta = body.get("meta")
-    return Item(
-        step, name, payload, meta if isinstance(meta, dict) else {}, bool(body.get("actionable", default_actionable))
-    )
+    return Item(step, name, payload, fields_of(body.get("meta")), bool(body.get("actionable", default_actionable)))
 
 
 def check_payload(payload: Mapping[str, JsonValue]) -> None:

@@ -16,7 +16,7 @@ from noetl_worker.dev.orchestration.step_alone import ItemPlace, StepAlone
 from noetl_worker.engine.pure.redact import MARK
 from noetl_worker.errors import PlaybookError
 from noetl_worker.json_text import dumps, loads
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.tools.fields import nearest
 
 _OF_THE_RUN: Final = frozenset(
@@ -207,7 +207,7 @@ def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]
     """Names that were too large for their command are kept apart from it (protocol/command.md#python-plane)."""
     if isinstance(value, dict) and value.get("kind") == "result_ref":
         value = next((loads(row.contents)["json"]["data"] for row in rows if row.id == value["ref"]), {})
-    return value if isinstance(value, dict) else {}
+    return fields_of(value)
 
 
 def _plain(row: KeptRow) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, required
 from noetl_worker.json_text import dumps, embed, escaped_size
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 
 log = logging.getLogger(__name__)
 QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "restarted"]
@@ -76,7 +76,7 @@ class Batches:
         if len(raw) * 6 > most and escaped_size(dumps([entry.get("payload", {}) for entry in posted])) > most:
             text = f"Value error, Batch payload exceeds configured limit ({most} bytes)"
             raise invalid("value_error", ["body"], text, None, {"error": {}})
-        return [read_item(entry if isinstance(entry, dict) else {}, default_actionable=False) for entry in posted]
+        return [read_item(fields_of(entry), default_actionable=False) for entry in posted]
 
     def _store(self, execution: Execution, items: Sequence[Item], key: str | None, worker_id: JsonValue) -> HttpAnswer:
         request_id, accepted_id, now = self._log.ids.next(), self._log.ids.next(), time.time()

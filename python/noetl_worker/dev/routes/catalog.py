@@ -13,7 +13,7 @@ from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, parse
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 
 EXECUTABLE_KINDS: Final = ("playbook", "agent")
 
@@ -45,9 +45,7 @@ class Catalog:
             if self._is_rust:
                 return rust_error(422, f"Invalid YAML: {error}")
             return detail(500, f"Error registering resource: {error}.")
-        document = document if isinstance(document, dict) else {}
-        playbook = Playbook.of(document)
-        reason = self._refusal(document)
+        playbook, reason = Playbook.of(fields_of(document)), self._refusal(fields_of(document))
         if reason is not None:
             if self._is_rust:
                 return rust_error(422, reason)
@@ -121,7 +119,7 @@ class Catalog:
         return answer({"entries": [self._shown(entry) for entry in reversed(self._entries)]})
 
     def resource_route(self, body: JsonValue) -> HttpAnswer:
-        given = body if isinstance(body, dict) else {}
+        given = fields_of(body)
         wanted = str(given.get("catalog_id") or "")
         entry = self.find(
             path=given.get("path"), version=given.get("version"), catalog_id=int(wanted) if wanted.isdecimal() else None
@@ -161,8 +159,7 @@ class Catalog:
 
 def playbook_of(content: str) -> Playbook:
     """Unchecked."""
-    document = parse_yaml(content)
-    return Playbook.of(document if isinstance(document, dict) else {})
+    return Playbook.of(fields_of(parse_yaml(content)))
 
 
 def _decoded(content: str) -> str:

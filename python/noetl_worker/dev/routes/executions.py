@@ -19,7 +19,7 @@ from noetl_worker.dev.routes.catalog import EXECUTABLE_KINDS, Catalog, CatalogEn
 from noetl_worker.dev.routes.credentials import Keychain
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError, TemplateError
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 
 _DIRECT_POSTGRES: Final = ("db_host", "db_port", "db_user", "db_password", "db_name", "dsn")
 
@@ -67,7 +67,7 @@ class Executions:
 
     def execute_route(self, body: JsonValue) -> HttpAnswer:
         """POST /api/execute."""
-        given = body if isinstance(body, dict) else {}
+        given = fields_of(body)
         entry = self._entry(given)
         playbook = self._catalog.playbook(entry)
         if self._is_rust and (refusal := next(refused_by_rust(playbook), None)):
@@ -186,10 +186,9 @@ class Executions:
                     "message": message,
                 }
             )
-        given = body if isinstance(body, dict) else {}
         family = self._family(execution)
         for member in family:
-            self._cancel(member, "execution.cancelled", "cancel", given.get("reason"))
+            self._cancel(member, "execution.cancelled", "cancel", fields_of(body).get("reason"))
         return answer(
             {
                 "status": "cancelled",

@@ -9,7 +9,7 @@ from typing import Final
 from noetl_worker.dev.database import Ids, moment
 from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, required, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 
 KIND: Final = "worker_pool"
 UNKNOWN_RETRY_AFTER_S: Final = 3
@@ -80,7 +80,7 @@ class RuntimeRegistry:
                 raise invalid("literal_error", ["body", key], text, kind, context)
 
     def heartbeat(self, body: JsonValue) -> HttpAnswer:
-        given = body if isinstance(body, dict) else {}
+        given = fields_of(body)
         name = given.get("name") or _DEFAULT_NAME
         row = self.runtimes.get(name)
         registration = given.get("registration")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from noetl_worker.dev.orchestration.playbook import END, STEP_FIELDS, misspelt
-from noetl_worker.dev.outline import StepPart, arcs_of, mapping, steps_of, tools_of
+from noetl_worker.dev.outline import StepPart, arcs_of, list_of, mapping, steps_of, tools_of
 from noetl_worker.dev.positions import Path
 from noetl_worker.lint.findings import Inspected
 from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
@@ -42,7 +42,7 @@ def check_shape(inspection: Inspected) -> None:
         if document.get(name) is not None:
             _is(inspection, (name,), document[name], kind, name)
     for name, known in (("keychain", _KEYCHAIN), ("workbook", _WORKBOOK)):
-        for index, entry in enumerate(document[name] if isinstance(document.get(name), list) else ()):
+        for index, entry in enumerate(list_of(document.get(name))):
             if _is(inspection, (name, index), entry, dict, f"an entry of {name}"):
                 _keys(inspection, (name, index), entry, known, f"of {name}")
     for written, read, place in playbook.read_otherwise(("workload",)):
