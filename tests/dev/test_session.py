@@ -6,18 +6,15 @@ import asyncio
 import io
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from rich.console import Console
 
-from noetl_worker.cli.dev import reporting, worker_beside
-from noetl_worker.dev.session import run_playbook
+from dev.shown_session import interrupted_session, session
+from noetl_worker.cli.dev import reporting
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
 from patience import until
@@ -28,18 +25,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 async def run_file(path: Path, **given: Any) -> tuple[int, str]:
     """(exit code, what was written)."""
     shown = io.StringIO()
-    console = Console(file=shown, force_terminal=given.pop("terminal", False), width=120)
-    code = await run_playbook(
-        path,
-        given.pop("overrides", {}),
-        dialect=given.pop("dialect", Dialect.PYTHON),
-        keep=False,
-        as_json=given.pop("as_json", False),
-        worker_factory=worker_beside,
-        console=console,
-        **given,
-    )
-    return code, shown.getvalue()
+    return await session(path, shown, **given), shown.getvalue()
 
 
 def written(folder: Path, text: str, name: str = "p.yaml") -> Path:
@@ -152,15 +138,7 @@ async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None
 
     path = written(tmp_path, one_step("{kind: noop}"))
     with pytest.raises(RuntimeError, match="no worker today"):
-        await run_playbook(
-            path,
-            {},
-            dialect=Dialect.PYTHON,
-            keep=False,
-            as_json=False,
-            worker_factory=broken,
-            console=Console(file=io.StringIO()),
-        )
+        await run_file(path, worker_factory=broken)
 
 
 class Announced(io.StringIO):
@@ -176,31 +154,9 @@ class Announced(io.StringIO):
         return super().write(text)
 
 
-@asynccontextmanager
-async def staying(path: Path, shown: io.StringIO, **given: Any) -> AsyncIterator[asyncio.Task[int]]:
-    """A session that is cancelled at the end of the block, as by Ctrl-C."""
-    task = asyncio.create_task(
-        run_playbook(
-            path,
-            {},
-            dialect=Dialect.PYTHON,
-            as_json=False,
-            worker_factory=worker_beside,
-            console=Console(file=shown, width=200),
-            **given,
-        )
-    )
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
 async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
     shown = Announced("Ctrl-C")
-    async with staying(written(tmp_path, one_step("{kind: noop}")), shown, keep=True) as task:
+    async with interrupted_session(written(tmp_path, one_step("{kind: noop}")), shown, keep=True) as task:
         await shown.was_written.wait()
         assert not task.done()
 
@@ -221,7 +177,7 @@ async def test_kept_session_shows_the_end_of_each_further_run(tmp_path: Path) ->
     written(tmp_path, one_step("{kind: shell, command: sleep 60}").replace("p, path: p", "slow, path: slow"), "s.yaml")
     written(tmp_path, one_step("{kind: shell, command: exit 3}").replace("p, path: p", "bad, path: bad"), "bad.yaml")
     shown = Announced("Ctrl-C")
-    async with staying(path, shown, keep=True), httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with interrupted_session(path, shown, keep=True), httpx.AsyncClient(trust_env=False, verify=False) as client:
         await shown.was_written.wait()
         url = shown.getvalue().partition("control plane ")[2].partition(",")[0]
         for name, word in (("bad", "FAILED in "), ("p", "COMPLETED in ")):
@@ -239,7 +195,7 @@ async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.Captu
     page = tmp_path / "run.html"
     shown = io.StringIO()
     path = written(tmp_path, one_step("{kind: shell, command: 'echo up; sleep 60'}"))
-    async with staying(path, shown, keep=False, on_end=reporting(page, Dialect.PYTHON)):
+    async with interrupted_session(path, shown, on_end=reporting(page, Dialect.PYTHON)):
         await until(lambda: "start | up" in shown.getvalue(), "output")
     assert "echo up; sleep 60" in page.read_text()
     assert f"{page}: p RUNNING, 1 command, " in capfd.readouterr().err

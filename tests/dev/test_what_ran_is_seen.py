@@ -8,28 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-from rich.console import Console
-
-from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev.session import run_playbook
+from dev.shown_session import interrupted_session, session
 from noetl_worker.models import Dialect
 from patience import until
 
 BEGIN = "metadata: {name: p, path: p}\nworkflow:\n"
-
-
-def session(path: Path, shown: io.StringIO, **given: Any) -> Any:
-    return run_playbook(
-        path,
-        {},
-        dialect=given.pop("dialect", Dialect.PYTHON),
-        keep=False,
-        as_json=given.pop("as_json", False),
-        worker_factory=worker_beside,
-        console=Console(file=shown, width=120, force_terminal=given.pop("terminal", False)),
-        **given,
-    )
 
 
 async def shown_of(folder: Path, steps: str, **given: Any) -> str:
@@ -182,11 +165,8 @@ async def test_last_line_of_an_interrupted_run_says_what_was_interrupted(tmp_pat
     path = tmp_path / "p.yaml"
     path.write_text(f"{BEGIN}  - step: start\n    tool: {{kind: shell, command: 'echo up; sleep 60; echo late'}}\n")
     shown = io.StringIO()
-    running = asyncio.create_task(session(path, shown))
-    await until(lambda: "start | up\n" in shown.getvalue(), "output")
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    async with interrupted_session(path, shown):
+        await until(lambda: "start | up\n" in shown.getvalue(), "output")
     *_, ended, last = shown.getvalue().splitlines()
     assert ended.startswith("INTERRUPTED in ")
     assert last.startswith("interrupted: start (shell, command ")

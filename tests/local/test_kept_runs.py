@@ -13,14 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from closed_port import closed_port
+from dev.shown_session import interrupted_session
 from integration.processes import Ended, typed
-from noetl_worker.cli.dev import worker_beside
 from noetl_worker.cli.local.kept_plane import kept_plane
 from noetl_worker.dev.kept.runs import KeptRow, KeptRuns
-from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
 from unit.outboxes import unsearchable
@@ -218,21 +216,8 @@ async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path
         'metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: shell, command: "echo on; sleep 60"}}]\n'
     )
     shown = io.StringIO()
-    running = asyncio.create_task(
-        run_playbook(
-            tmp_path / "p.yaml",
-            {},
-            dialect=Dialect.PYTHON,
-            keep=False,
-            as_json=False,
-            worker_factory=worker_beside,
-            console=Console(file=shown, width=120),
-        )
-    )
-    await until(lambda: "start | on" in shown.getvalue(), "the step")
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    async with interrupted_session(tmp_path / "p.yaml", shown):
+        await until(lambda: "start | on" in shown.getvalue(), "the step")
     [run] = KeptRuns().newest(5)
     assert f"execution {run} " in shown.getvalue()
     said = await asyncio.to_thread(why, "last")
