@@ -32,7 +32,6 @@ def test_row_of_a_worker_has_the_application_form_on_both_planes(clock: WallCloc
     assert [Ids(dialect).snowflake() for dialect in Dialect] == [(1 << 22) + (1 << 12)] * 2
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 def test_ids_only_grow_when_the_clock_jumps_back_an_hour(clock: WallClock, dialect: Dialect) -> None:
     clock.ms += 10_000_000
     ids = Ids(dialect)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.models import FitRules, JsonValue
+from noetl_worker.models import Dialect, FitRules, JsonValue
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.secrets.redaction import redact_text
 
@@ -106,9 +106,8 @@ def test_no_innocent_text_of_the_corpus_changes(engine: Any) -> None:
     assert sum(phrase in seen for phrase in PHRASES) >= 2
 
 
-@pytest.mark.parametrize("dialect", ["python", "rust"])
-def test_recorded_rows_that_hold_the_password_in_words_go_on_as_they_are(engine: Any, dialect: str) -> None:
-    recorded = json.loads((SAMPLES / "values" / f"secret-in-words-{dialect}.jsonl").read_text(encoding="utf-8"))
+def test_recorded_rows_that_hold_the_password_in_words_go_on_as_they_are(engine: Any, dialect: Dialect) -> None:
+    recorded = json.loads((SAMPLES / "values" / f"secret-in-words-{dialect.value}.jsonl").read_text(encoding="utf-8"))
     value = next(iter(recorded["steps"].values()))["value"]
     assert "democratic" in json.dumps(value)
     secrets = KnownSecrets()

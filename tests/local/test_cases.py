@@ -15,7 +15,6 @@ from noetl_worker.models import Dialect
 from patience import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "cases"
-DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
 PLAYBOOK = """\
 metadata: {name: p, path: p}
 workload: {names: [ada, bob], limit: 3}
@@ -44,9 +43,8 @@ def written(folder: Path, cases: str) -> Path:
     return file
 
 
-@DIALECTS
-def test_example_passes(dialect: str) -> None:
-    done = typed("test", str(EXAMPLES), "--dialect", dialect)
+def test_example_passes(dialect: Dialect) -> None:
+    done = typed("test", str(EXAMPLES), "--dialect", dialect.value)
     assert (done.code, done.out.splitlines()[-1]) == (0, "3 cases: 3 passed, 0 failed"), done.out
 
 
@@ -54,8 +52,7 @@ def test_no_case_file_is_looked_at_as_a_playbook() -> None:
     assert typed("check", str(EXAMPLES)).code == 0
 
 
-@DIALECTS
-def test_steps_of_a_case_see_what_stands_in_for_others(folder: Path, dialect: str) -> None:
+def test_steps_of_a_case_see_what_stands_in_for_others(folder: Path, dialect: Dialect) -> None:
     """Of a loop each item; what a stand-in gives may have templates."""
     written(
         folder,
@@ -74,17 +71,16 @@ cases:
       result: {list: [1, 2, 3]}
 """,
     )
-    done = typed("test", str(folder / "p.yaml"), "--dialect", dialect)
+    done = typed("test", str(folder / "p.yaml"), "--dialect", dialect.value)
     assert done.code == 0, done.out
 
 
-@DIALECTS
-def test_text_of_a_stand_in_is_text_whatever_it_looks_like(folder: Path, dialect: str) -> None:
+def test_text_of_a_stand_in_is_text_whatever_it_looks_like(folder: Path, dialect: Dialect) -> None:
     given = "{n: '007', list: ['', 'true']}"
     cases = f"cases:\n- {{stand_ins: {{start: {{result: {given}}}, each: {{error: '7'}}}}, expect: {{outcome: OUTCOME,"
     cases += f" results: {{start: {given}}}, error: '7'}}}}\n"
-    written(folder, cases.replace("OUTCOME", "failed" if dialect == "python" else "completed"))
-    done = typed("test", str(folder), "--dialect", dialect)
+    written(folder, cases.replace("OUTCOME", "failed" if dialect is Dialect.PYTHON else "completed"))
+    done = typed("test", str(folder), "--dialect", dialect.value)
     assert done.code == 0, done.out
 
 
@@ -170,8 +166,7 @@ def test_what_differs_is_told_at_its_line_and_in_junit(folder: Path) -> None:
     assert len(third) == 0
 
 
-@DIALECTS
-def test_secret_that_is_expected_is_compared_as_redacted_and_never_shown(folder: Path, dialect: str) -> None:
+def test_secret_that_is_expected_is_compared_as_redacted_and_never_shown(folder: Path, dialect: Dialect) -> None:
     """A step may be named like one."""
     (folder / "p.yaml").write_text(
         "metadata: {name: p, path: p}\nworkflow:\n"
@@ -185,7 +180,7 @@ def test_secret_that_is_expected_is_compared_as_redacted_and_never_shown(folder:
         "- expect: {results: {token: {password: hush-4711, n: 2}}, error: 'password=hush-4711'}\n"
         "- expect: {results: {token: hush}}\n",
     )
-    done = typed("test", str(file), "--junit", str(report), "--dialect", dialect)
+    done = typed("test", str(file), "--junit", str(report), "--dialect", dialect.value)
     told = [line.split(" (")[0].strip() for line in done.out.splitlines()]
     assert told[:3] == [f"ok   {file}:2: case 1", f"FAIL {file}:3: case 2", f"{file}:3: results.token.n"]
     assert '- "hush"' in told
@@ -262,12 +257,11 @@ def test_wrong_file_is_refused_in_one_line_before_anything_runs(folder: Path, ca
     assert len(done.err.splitlines()) == 1
 
 
-@DIALECTS
-def test_date_without_quotes_is_text_in_a_case(folder: Path, dialect: str) -> None:
+def test_date_without_quotes_is_text_in_a_case(folder: Path, dialect: Dialect) -> None:
     result = "{n: 2024-01-02, list: [1, 2, 3]}"
     stand_ins = "{start: {result: {n: 2024-01-02}}, each: {result: 1}}"
     written(folder, f"cases:\n- stand_ins: {stand_ins}\n  expect: {{results: {{last: {result}}}}}\n")
-    done = typed("test", str(folder), "--dialect", dialect)
+    done = typed("test", str(folder), "--dialect", dialect.value)
     assert (done.code, done.err) == (0, ""), done.out
 
 

@@ -11,7 +11,6 @@ import pytest
 from integration.processes import Ended, typed
 from noetl_worker.models import Dialect, JsonValue
 
-DIALECTS = pytest.mark.parametrize("dialect", [dialect.value for dialect in Dialect])
 PLAYBOOK = """\
 apiVersion: noetl.io/v2
 kind: Playbook
@@ -59,47 +58,47 @@ def refused(playbook: Path, *flags: str) -> Ended:
     return ended
 
 
-def whole_run(playbook: Path, dialect: str) -> str:
+def whole_run(playbook: Path, dialect: Dialect = Dialect.PYTHON) -> str:
     playbook.write_text(playbook.read_text().replace("2, 0]", "2]"))
-    lines = dev(playbook, "--dialect", dialect)
+    lines = dev(playbook, "--dialect", dialect.value)
     assert lines[-1]["status"] == "COMPLETED"
     return str(lines[0]["execution_id"])
 
 
-@DIALECTS
-def test_step_runs_alone_with_what_it_saw_in_an_earlier_run(playbook: Path, dialect: str) -> None:
+def test_step_runs_alone_with_what_it_saw_in_an_earlier_run(playbook: Path, dialect: Dialect) -> None:
     """A loop as a whole, or one item of it; `last` is the newest run in which the step ran."""
     run = whole_run(playbook, dialect)
     playbook.write_text(playbook.read_text().replace("sum(rows)", "max(rows)"))
-    assert results(dev(playbook, "--step", "each[1]", "--run", run, "--dialect", dialect)) == [("each", 35)]
-    whole = dev(playbook, "--step", "each", "--run", "last", "--dialect", dialect)
+    assert results(dev(playbook, "--step", "each[1]", "--run", run, "--dialect", dialect.value)) == [("each", 35)]
+    whole = dev(playbook, "--step", "each", "--run", "last", "--dialect", dialect.value)
     assert results(whole) == [("each", 70), ("each", 35)]
-    assert results(dev(playbook, "--step", "last", "--run", "last", "--dialect", dialect)) == [("last", 2)]
+    assert results(dev(playbook, "--step", "last", "--run", "last", "--dialect", dialect.value)) == [("last", 2)]
 
 
-@DIALECTS
-def test_step_is_given_the_result_of_another_by_a_file(playbook: Path, tmp_path: Path, dialect: str) -> None:
-    given = tmp_path / "in.json"
-    given.write_text(json.dumps({"start": {"rows": [5, 6]}}))
-    assert results(dev(playbook, "--step", "last", "--with", str(given), "--dialect", dialect)) == [("last", 11)]
+@pytest.mark.parametrize(
+    ("step", "name", "text", "value"),
+    [
+        pytest.param("last", "in.json", '{"start": {"rows": [5, 6]}}', 11, id="the result of another step"),
+        pytest.param("last", "in.yaml", "rows: [7, 8]", 15, id="an input of the step"),
+        pytest.param("each", "in.yaml", "{start: {a: 3}, n: 5, workload: {scale: 100}}", 60, id="an item of the loop"),
+    ],
+)
+def test_step_is_given_what_a_file_names(
+    playbook: Path, tmp_path: Path, dialect: Dialect, step: str, name: str, text: str, value: int
+) -> None:
+    given = tmp_path / name
+    given.write_text(text)
+    assert results(dev(playbook, "--step", step, "--with", str(given), "--dialect", dialect.value)) == [(step, value)]
 
 
-@DIALECTS
-def test_name_of_an_input_in_the_file_replaces_it(playbook: Path, tmp_path: Path, dialect: str) -> None:
-    given = tmp_path / "in.yaml"
-    given.write_text("rows: [7, 8]\n")
-    assert results(dev(playbook, "--step", "last", "--with", str(given), "--dialect", dialect)) == [("last", 15)]
-
-
-@DIALECTS
-def test_inputs_of_a_list_of_tasks_are_replaced_too(playbook: Path, tmp_path: Path, dialect: str) -> None:
+def test_inputs_of_a_list_of_tasks_are_replaced_too(playbook: Path, tmp_path: Path, dialect: Dialect) -> None:
     task = "{kind: python, input: {rows: '{{ start.rows }}'}, code: 'result = {\"v\": sum(rows)}'}"
     playbook.write_text(playbook.read_text() + f"  - step: tasks\n    tool: [{{a: {task}}}, {{b: {task}}}]\n")
     (tmp_path / "in.json").write_text(json.dumps({"rows": [7, 8]}))
-    lines = dev(playbook, "--step", "tasks", "--with", str(tmp_path / "in.json"), "--dialect", dialect)
+    lines = dev(playbook, "--step", "tasks", "--with", str(tmp_path / "in.json"), "--dialect", dialect.value)
     [done] = [line for line in lines if line["event"] == "done"]
-    given = {"python": done["result"].get("results"), "rust": done["result"]}
-    assert given[dialect] == {"a": {"v": 15}, "b": {"v": 15}}
+    given = done["result"]["results"] if dialect is Dialect.PYTHON else done["result"]
+    assert given == {"a": {"v": 15}, "b": {"v": 15}}
 
 
 @pytest.mark.parametrize(
@@ -113,31 +112,25 @@ def test_name_that_the_step_has_not_is_refused(playbook: Path, tmp_path: Path, g
     assert said == [f"noetl-worker dev: --with {file}: step last has no {guess}"]
 
 
-@DIALECTS
-def test_item_is_given_by_the_name_of_its_iterator(playbook: Path, tmp_path: Path, dialect: str) -> None:
-    (tmp_path / "in.json").write_text(json.dumps({"start": {"a": 3}, "n": 5, "workload": {"scale": 100}}))
-    lines = dev(playbook, "--step", "each", "--with", str(tmp_path / "in.json"), "--dialect", dialect)
-    assert results(lines) == [("each", 60)]
-
-
-@DIALECTS
-def test_item_keeps_its_place_in_the_loop(playbook: Path, dialect: str) -> None:
+def test_item_keeps_its_place_in_the_loop(playbook: Path, dialect: Dialect) -> None:
     """Templates see it, and so do its lines."""
-    place = {"python": "{{ iter._index }} {{ iter._first }} {{ iter._last }}", "rust": "{{ _index }} of {{ _total }}"}
-    text = playbook.read_text().replace('n: "{{ n }}", ', f'n: "{{{{ n }}}}", at: "{place[dialect]}", ')
+    place, seen = {
+        Dialect.PYTHON: ("{{ iter._index }} {{ iter._first }} {{ iter._last }}", "1 False True"),
+        Dialect.RUST: ("{{ _index }} of {{ _total }}", "1 of 2"),
+    }[dialect]
+    text = playbook.read_text().replace('n: "{{ n }}", ', f'n: "{{{{ n }}}}", at: "{place}", ')
     playbook.write_text(text.replace("{'v': a * s", "{'at': at, 'v': a * s"))
     whole_run(playbook, dialect)
-    lines = dev(playbook, "--step", "each[1]", "--run", "last", "--dialect", dialect)
-    only = refused(playbook, "--step", "each[7]", "--run", str(lines[0]["execution_id"]), "--dialect", dialect)
+    lines = dev(playbook, "--step", "each[1]", "--run", "last", "--dialect", dialect.value)
+    only = refused(playbook, "--step", "each[7]", "--run", str(lines[0]["execution_id"]), "--dialect", dialect.value)
     assert "item 7 of step each did not run in it; there ran item 1;" in only.err
     [done] = [line for line in lines if line["event"] == "done"]
-    assert (done["loop_index"], done["result"]["v"]) == (1, 35)
-    assert done["result"]["at"] == {"python": "1 False True", "rust": "1 of 2"}[dialect]
+    assert (done["loop_index"], done["result"]["v"], done["result"]["at"]) == (1, 35, seen)
     assert lines[-1]["status"] == "COMPLETED"
 
 
 def test_set_wins_over_the_earlier_run_and_a_secret_is_todays(playbook: Path) -> None:
-    run = whole_run(playbook, "python")
+    run = whole_run(playbook)
     lines = dev(playbook, "--step", "each[1]", "--run", run, "--set", "workload.scale=100")
     assert results(lines) == [("each", 350)]
     [done] = [line for line in dev(playbook, "--step", "last", "--run", run) if line["event"] == "done"]
@@ -147,7 +140,7 @@ def test_set_wins_over_the_earlier_run_and_a_secret_is_todays(playbook: Path) ->
 def test_step_that_saw_much_is_given_all_of_it(playbook: Path) -> None:
     """The plane keeps the names of such a command apart."""
     playbook.write_text(playbook.read_text().replace("rows: [1, 2]", f"rows: {list(range(5000))}"))
-    run = whole_run(playbook, "python")
+    run = whole_run(playbook)
     assert results(dev(playbook, "--step", "last", "--run", run)) == [("last", sum(range(5000)))]
 
 
@@ -155,7 +148,7 @@ def test_item_that_is_given_much_keeps_its_place(playbook: Path) -> None:
     """The plane keeps the inputs of such a command apart too."""
     text = playbook.read_text().replace("rows: [1, 2]", f"rows: {list(range(5000))}")
     playbook.write_text(text.replace("  - step: each\n", '  - step: each\n    input: {many: "{{ start.rows }}"}\n'))
-    run = whole_run(playbook, "python")
+    run = whole_run(playbook)
     [done] = [line for line in dev(playbook, "--step", "each[1]", "--run", run) if line["event"] == "done"]
     assert (done["loop_index"], done["result"]["v"]) == (1, 35)
 
@@ -219,10 +212,9 @@ def test_kept_runs_that_cannot_be_read_are_one_line(
     assert said.endswith(reason)
 
 
-@DIALECTS
 @pytest.mark.parametrize("collection", ["start.rows", "start"])
-def test_loop_over_what_is_not_there_says_what_to_give(playbook: Path, dialect: str, collection: str) -> None:
+def test_loop_over_what_is_not_there_says_what_to_give(playbook: Path, dialect: Dialect, collection: str) -> None:
     playbook.write_text(playbook.read_text().replace("workload.divisors", collection))
-    said = refused(playbook, "--step", "each", "--dialect", dialect).err_lines
+    said = refused(playbook, "--step", "each", "--dialect", dialect.value).err_lines
     name = f"{{{{ {collection} }}}}"
     assert said == [f"noetl-worker dev: --step each: loop.in gave nothing ({name}): give --run last or --with FILE"]

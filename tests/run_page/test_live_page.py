@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
 
 from noetl_worker.models import Dialect
 from run_page.told_plane import data_of
@@ -20,7 +19,6 @@ def origin_of(client: httpx.AsyncClient) -> dict[str, str]:
     return {"Origin": f"{parts.scheme}://{parts.netloc}"}
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_address_leads_to_the_newest_run_with_a_list_of_all(dialect: Dialect) -> None:
     async with watched(dialect) as (plane, client, first):
         second = await plane.execute("p")
@@ -74,7 +72,6 @@ async def next_data(lines: AsyncIterator[str]) -> Any:
     raise AssertionError("the stream ended")
 
 
-@pytest.mark.parametrize("dialect", Dialect)
 async def test_stream_tells_the_run_at_once_and_each_time_that_something_happened(dialect: Dialect) -> None:
     async with (
         watched(dialect) as (plane, client, execution_id),
