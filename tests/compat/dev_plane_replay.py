@@ -84,6 +84,13 @@ def substitute(value: Any, known: Mapping[Any, Any]) -> Any:
     return value
 
 
+def substitute_path(path: str, known: Mapping[Any, Any]) -> str:
+    """`path` with every recorded id in it replaced by ours, longer ones first."""
+    for old in sorted((key for key in known if isinstance(key, str)), key=len, reverse=True):
+        path = path.replace(old, str(known[old]))
+    return path
+
+
 # ── driving ─────────────────────────────────────────────────────────────────────────────────────
 
 

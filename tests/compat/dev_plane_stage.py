@@ -13,8 +13,10 @@ from compat.dev_plane_replay import (
     Driver,
     Record,
     meta_of,
+    playbook_text,
     records,
     substitute,
+    substitute_path,
     workload_of,
 )
 from noetl_worker.dev.event_log import CommandRow
@@ -98,7 +100,7 @@ class Stage:
     async def execute(self) -> None:
         name = file_of(self.record)
         for other in {"child-greeting", name}:
-            self.driver.plane.register_playbook((PLAYBOOKS / f"{other}.yaml").read_text(encoding="utf-8"))
+            self.driver.plane.register_playbook(playbook_text(other))
         seen = (self.record["resp"].get("context") or {}) if isinstance(self.record["resp"], dict) else {}
         self.execution_id = await self.driver.execute(name, self._payload(name, seen))
         recorded = execution_of(self.record)
@@ -192,10 +194,7 @@ class Stage:
 
     async def send(self) -> Any:
         record = self.record
-        path = record["path"]
-        for old, new in self.known.items():
-            if isinstance(old, str) and old.isdigit():
-                path = path.replace(old, str(new))
+        path = substitute_path(record["path"], {old: new for old, new in self.known.items() if str(old).isdigit()})
         body = expand(substitute(record.get("req"), self.known))
         return await self.driver.send(record["method"], path, body, headers=self._headers())
 

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compat.real_plane_values import Stored
 
 POSTED = ("command.started", "call.done", "call.error", "command.completed", "command.failed")
 DATA = ("data", "error")
 """Below these keys is what a tool gave."""
 
 
-class Event(Protocol):
-    @property
-    def kind(self) -> str: ...
-    @property
-    def result(self) -> dict[str, Any] | None: ...
-    @property
-    def context(self) -> dict[str, Any] | None: ...
-    @property
-    def meta(self) -> dict[str, Any] | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def node_type(self) -> str | None: ...
-    @property
-    def status(self) -> str | None: ...
-
-
-def shapes(events: Sequence[Event]) -> dict[str, list[str]]:
+def shapes(events: Sequence[Stored]) -> dict[str, list[str]]:
     """By kind of event the paths that the stored ones have, each with its type; columns of text with their value."""
     found: dict[str, set[str]] = defaultdict(set)
     for event in events:
@@ -45,7 +31,7 @@ def shape_differences(theirs: Mapping[str, Sequence[str]], ours: Mapping[str, Se
         yield from (f'shape.{kind}.{path}: "<absent>" | "there"' for path in sorted(other - one))
 
 
-def _of(event: Event) -> Iterator[str]:
+def _of(event: Stored) -> Iterator[str]:
     yield f"node_type={event.node_type}"
     yield f"status={event.status}"
     yield f"error={type(event.error).__name__}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
+import httpx
 import pytest
 
-from compat.dev_plane_replay import Driver, Record, differences, playbook_text, records, substitute
+from compat.dev_plane_replay import Driver, Record, differences, playbook_text, records, substitute, substitute_path
 from noetl_worker.dev.settings import PlaneSettings
 
 CASES = [record for record in records("python-control-plane-cases") if "method" in record]
@@ -72,14 +74,15 @@ async def test_recorded_calls_get_answers_of_the_same_shape(group: str) -> None:
     assert wrong == []
 
 
+async def sent(driver: Driver, record: Record, known: dict[Any, Any]) -> httpx.Response:
+    path, body = substitute_path(record["path"], known), record.get("req")
+    if isinstance(body, str):
+        return await driver.send(record["method"], path, content=body)
+    return await driver.send(record["method"], path, substitute(body, known))
+
+
 async def replay(driver: Driver, record: Record, known: dict[Any, Any]) -> list[str]:
-    path = record["path"]
-    for old, new in known.items():
-        if isinstance(old, str):
-            path = path.replace(old, new)
-    content = record["req"] if isinstance(record.get("req"), str) else None
-    body = substitute(record.get("req"), known) if content is None else None
-    answer = await driver.send(record["method"], path, body, content=content)
+    answer = await sent(driver, record, known)
     name = record["case"]
     if answer.status_code != record["status"]:
         return [f"{name}: status {record['status']} recorded, {answer.status_code} given: {answer.text[:200]}"]
@@ -101,27 +104,18 @@ def learn(recorded: Any, given: Any, known: dict[Any, Any]) -> None:
         for key in ("ref", "execution_id", "catalog_id"):
             if isinstance(recorded.get(key), str) and isinstance(given.get(key), str):
                 known[recorded[key]] = given[key]
-                known[quoted(recorded[key])] = quoted(given[key])
-
-
-def quoted(ref: str) -> str:
-    return ref.replace(":", "%3A").replace("/", "%2F")
+                known[quote(recorded[key], safe="")] = quote(given[key], safe="")
 
 
 async def test_422_bodies_name_the_field() -> None:
     async with Driver(PlaneSettings()) as driver:
         for record in cases_of("claim"):
-            if record["status"] != 422:
-                continue
-            content = record["req"] if isinstance(record.get("req"), str) else None
-            body = record.get("req") if content is None else None
-            answer = await driver.send(record["method"], record["path"], body, content=content)
-            assert [one["type"] for one in answer.json()["detail"]] == [
-                one["type"] for one in record["resp"]["detail"]
-            ], record["case"]
-            assert [one["loc"] for one in answer.json()["detail"]] == [
-                one["loc"] for one in record["resp"]["detail"]
-            ], record["case"]
+            if record["status"] == 422:
+                given = (await sent(driver, record, {})).json()
+                said, recorded = (
+                    [(one["type"], one["loc"]) for one in body["detail"]] for body in (given, record["resp"])
+                )
+                assert said == recorded, record["case"]
 
 
 async def test_the_single_prefix_is_404_on_the_release_that_doubles_it() -> None:

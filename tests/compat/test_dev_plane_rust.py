@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from compat.dev_plane_replay import PLAYBOOKS, Driver, Record, differences, records, substitute
+from compat.dev_plane_replay import PLAYBOOKS, Driver, Record, differences, records, substitute, substitute_path
+from compat.values_run import credentials
 from noetl_worker.dev.event_log import CommandRow
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.settings import PlaneSettings
@@ -68,7 +70,7 @@ class Replay:
             self.executions.append(int(given["execution_id"]))
         if "ref" in recorded:
             self.known[recorded["ref"]] = self.known["last_ref"] = given["ref"]
-            self.known[recorded["ref"].replace(":", "%3A").replace("/", "%2F")] = given["ref"]
+            self.known[quote(recorded["ref"], safe="")] = given["ref"]
 
     def _know(self, recorded: int, ours: int) -> None:
         self.known[recorded] = ours
@@ -157,32 +159,14 @@ def all_at_once(playbook: str) -> str:
     return playbook.replace("max_in_flight: 2", "max_in_flight: 3")
 
 
-def substitute_path(path: str, known: dict[Any, Any]) -> str:
-    for old in sorted((key for key in known if isinstance(key, str)), key=len, reverse=True):
-        path = path.replace(old, str(known[old]))
-    return path
-
-
 async def replay(name: str) -> list[str]:
     wrong: list[str] = []
     async with Driver(PlaneSettings(dialect=Dialect.RUST)) as driver:
         registers_itself = name == "rust-control-plane"
         for file in () if registers_itself else sorted((PLAYBOOKS / "rust").glob("*.yaml")):
             driver.plane.register_playbook(file.read_text(encoding="utf-8"))
-        names = (
-            "db_host",
-            "db_port",
-            "db_user",
-            "db_password",
-            "db_name",
-            "host",
-            "port",
-            "user",
-            "password",
-            "database",
-        )
-        data = dict.fromkeys(names, "demo") | {"db_port": 5433, "port": 5433}
-        await driver.send("POST", "/api/credentials", {"name": "pg_demo", "type": "postgres", "data": data, "tags": []})
+        postgres, _ = credentials(5433)
+        await driver.send("POST", "/api/credentials", postgres)
         sequence = Replay(driver)
         for record in records(name):
             wrong += await sequence.step(record)

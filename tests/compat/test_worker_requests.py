@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compat.dev_plane_replay import SAMPLES, records
 from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.command import hydrate
 from noetl_worker.delivery.in_flight import InFlight
@@ -31,12 +31,8 @@ from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from unit.planes import URL, Ours, ScriptedTransport, answer, emitter, settings
 
-SAMPLES = Path(__file__, "../samples").resolve()
-CASES = {
-    json.loads(line)["case"]: json.loads(line)
-    for name in ("rust-control-plane-cases", "python-control-plane-cases")  # the Python plane's name wins
-    for line in (SAMPLES / f"{name}.jsonl").read_text().splitlines()
-}
+RUST_CASES = {one["case"]: one for one in records("rust-control-plane-cases")}
+CASES = {**RUST_CASES, **{one["case"]: one for one in records("python-control-plane-cases")}}
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
 CONTENT = {"response", "context"}
@@ -221,8 +217,6 @@ async def test_result_for_the_python_plane_has_the_recorded_keys_and_says_how_lo
 
 
 async def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
-    recorded = [json.loads(line) for line in (SAMPLES / "rust-control-plane-cases.jsonl").read_text().splitlines()]
-    by_case = {one["case"]: one for one in recorded}
     ours = await calls(Dialect.RUST)
     pairs = {
         "register": "register",
@@ -233,8 +227,8 @@ async def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
     }
     for name, case in pairs.items():
         method, _, body = ours[name]
-        assert (method, {*body}) == (by_case[case]["method"], {*by_case[case]["req"]}), name
-    rows = by_case["vars-set"]["req"]["variables"]
+        assert (method, {*body}) == (RUST_CASES[case]["method"], {*RUST_CASES[case]["req"]}), name
+    rows = RUST_CASES["vars-set"]["req"]["variables"]
     assert {*ours["vars-set"][2]["variables"][0]} <= {key for row in rows for key in row}
     assert "kind" not in ours["register"][2]
 
