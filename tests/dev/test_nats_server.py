@@ -71,16 +71,9 @@ def test_absent_binary_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         nats_server.find_binary()
 
 
-async def test_bad_configuration_ends_with_the_servers_own_words() -> None:
-    server = NatsServer(config="no_such_option: {")
-    try:
-        with pytest.raises(JetStreamError, match="nats-server ended with 1 at its start"):
-            await server.start()
-    finally:
-        await server.close()
-
-
-async def test_server_that_does_not_start_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_server_that_does_not_start_says_how_it_ended_and_leaves_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(JetStreamError, match="nats-server ended with 1 at its start"):
         await NatsServer(config="no_such_option: {").__aenter__()
