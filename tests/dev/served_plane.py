@@ -1,4 +1,4 @@
-"""A development plane without NATS, and what a client asks of it."""
+"""A development plane, without NATS and what a client asks of it, or with NATS and a worker."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 
-from noetl_worker.dev import DevControlPlane, PlaneSettings
+from noetl_worker.cli.dev import worker_beside
+from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
 from noetl_worker.dev.forms.wire_form import Issued
+from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 
 
@@ -21,6 +23,17 @@ async def serving(**given: Any) -> AsyncIterator[tuple[DevControlPlane, httpx.As
         httpx.AsyncClient(base_url=plane.url, timeout=PATIENCE_S, verify=False) as client,
     ):
         yield plane, client
+
+
+@asynccontextmanager
+async def with_worker(dialect: Dialect) -> AsyncIterator[DevControlPlane]:
+    """A plane whose commands a worker runs."""
+    async with (
+        NatsServer() as nats,
+        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
+        worker_beside(nats.url, plane.url, dialect),
+    ):
+        yield plane
 
 
 async def claim(client: httpx.AsyncClient, command: Issued, worker_id: str = "w") -> httpx.Response:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from compat.page_playbooks import FAILED, PAGE, REFUSED, STANDS_STILL, PagePlaybook, page_playbooks
-from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
+from dev.served_plane import with_worker
+from noetl_worker.dev import DevControlPlane
 from noetl_worker.models import Dialect
 
 PLAYBOOKS = page_playbooks()
@@ -32,11 +32,7 @@ async def given(plane: DevControlPlane, playbook: PagePlaybook) -> Any:
 async def seen(request: pytest.FixtureRequest) -> tuple[Dialect, dict[str, Any]]:
     """What came of each, one after the other on one plane."""
     dialect: Dialect = request.param
-    async with (
-        NatsServer() as nats,
-        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
-        worker_beside(nats.url, plane.url, dialect),
-    ):
+    async with with_worker(dialect) as plane:
         return dialect, {one.name: await given(plane, one) for one in PLAYBOOKS}
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dev.served_plane import claim, serving
-from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
+from dev.served_plane import claim, serving, with_worker
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.errors import PlaybookError, TemplateError
@@ -40,14 +38,12 @@ def arcs(*found: Any, mode: str = "exclusive") -> dict[str, Any]:
 
 async def ran(dialect: Dialect, *texts: str, payload: dict[str, Any] | None = None) -> tuple[Execution, list[str]]:
     """Run the first playbook to its end; the execution, and the steps of which a worker claimed a command."""
-    settings = PlaneSettings(dialect=dialect)
-    async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
+    async with with_worker(dialect) as plane:
         for text in texts:
             plane.register_playbook(text)
-        async with worker_beside(nats.url, plane.url, dialect):
-            execution_id = await plane.execute("p", payload)
-            await plane.wait_all_ended()
-            return plane.execution(execution_id), [one.node for one in plane.events(execution_id, "command.claimed")]
+        execution_id = await plane.execute("p", payload)
+        await plane.wait_all_ended()
+        return plane.execution(execution_id), [one.node for one in plane.events(execution_id, "command.claimed")]
 
 
 async def test_workload_and_payload_reach_templates(dialect: Dialect) -> None:
@@ -74,13 +70,11 @@ async def test_error_of_the_engine_itself_ends_the_execution_with_its_text(diale
             raise RuntimeError("out of order")
 
     start = {"step": "start", "tool": NOOP, "next": arcs({"step": "last"})}
-    settings = PlaneSettings(dialect=dialect)
-    async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
+    async with with_worker(dialect) as plane:
         plane.register_playbook(playbook(start, {"step": "last", "tool": NOOP}))
         plane.log.listen(out_of_order)
-        async with worker_beside(nats.url, plane.url, dialect):
-            execution = plane.execution(await plane.execute("p"))
-            await plane.wait_all_ended()
+        execution = plane.execution(await plane.execute("p"))
+        await plane.wait_all_ended()
     assert (execution.status, execution.error) == ("FAILED", "out of order")
 
 

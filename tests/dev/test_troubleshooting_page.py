@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 import noetl_worker
-from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, load_playbook
+from dev.served_plane import with_worker
+from noetl_worker.dev import DevControlPlane, load_playbook
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models import Dialect
 
@@ -68,12 +68,7 @@ async def said_of(plane: DevControlPlane, playbook: str) -> str:
 
 @pytest.fixture(scope="module")
 async def said() -> dict[str, str]:
-    settings = PlaneSettings(dialect=Dialect.RUST)
-    async with (
-        NatsServer() as nats,
-        DevControlPlane(settings, nats_url=nats.url) as plane,
-        worker_beside(nats.url, plane.url, Dialect.RUST),
-    ):
+    async with with_worker(Dialect.RUST) as plane:
         return {text: await said_of(plane, playbook) for text, playbook in SAID.items()}
 
 
