@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.vectors import VECTORS, vectors
 from noetl_worker.engine.pure.redact import Named, named_by
 from noetl_worker.models import FitRules
 from noetl_worker.secrets.redaction import redact_fields, redact_text, redact_value, without_known
 
-VECTORS = Path(__file__).parents[1] / "vectors"
 KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
 
 
@@ -40,8 +39,7 @@ def test_key_that_names_several_secrets_hides_texts_and_no_counts(engine: Any, k
 
 
 def test_value_and_result_are_redacted_alike(engine: Any) -> None:
-    lines = (VECTORS / "fit.jsonl").read_text().splitlines() + (VECTORS / "more_fit.jsonl").read_text().splitlines()
-    for row in map(json.loads, lines):
+    for row in vectors("fit", "more_fit"):
         secrets = tuple(row["rules"].get("secrets", ()))
         body = engine.fit_result(row["data"].encode(), FitRules(secrets=secrets)).body
         assert repr(redact_value(json.loads(row["data"]), secrets)) == repr(json.loads(body)), row["id"]

@@ -9,21 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.vectors import vectors
 from noetl_worker.engine import pure
 from noetl_worker.engine.pure import code_points
 from noetl_worker.errors import ConditionError
 
-LINES = (Path(__file__).parents[1] / "vectors" / "regex.jsonl").read_text(encoding="utf-8").splitlines()
-ROWS = [json.loads(line) for line in LINES]
-
 
 def rows(*expected: Any) -> list[Any]:
-    return [pytest.param(row, id=row["id"]) for row in ROWS if row["expect"] in expected]
+    return [pytest.param(row, id=row["id"]) for row in vectors("regex") if row["expect"] in expected]
 
 
 def matches(engine: Any, row: dict[str, Any]) -> bool:

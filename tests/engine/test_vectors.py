@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.rendering import renderer
+from engine.vectors import vectors
 from noetl_worker.command import cases
 from noetl_worker.errors import ConditionError, NotificationError
 from noetl_worker.models import Continue, Exit, Fail, FitRules, Goto, Retry, SetVar
 
-VECTORS = Path(__file__).parents[1] / "vectors"
 ACTIONS = {"continue": Continue, "exit": Exit, "set_var": SetVar, "goto": Goto, "retry": Retry, "fail": Fail}
 
 
-def rows(name: str) -> list[Any]:
-    lines = (VECTORS / name).read_text().splitlines()
-    return [pytest.param(row, id=row["id"]) for row in map(json.loads, filter(None, lines))]
+def rows(*names: str) -> list[Any]:
+    return [pytest.param(row, id=row["id"]) for row in vectors(*names)]
 
 
-@pytest.mark.parametrize("row", rows("conditions.jsonl") + rows("more_conditions.jsonl"))
+@pytest.mark.parametrize("row", rows("conditions", "more_conditions"))
 def test_condition_holds_as_its_vector_says(chosen: Any, row: dict[str, Any]) -> None:
     variables, data = row["variables"], row.get("result")
     listed = [{"when": [row["condition"]], "then": "continue"}]
@@ -38,7 +35,7 @@ def test_condition_holds_as_its_vector_says(chosen: Any, row: dict[str, Any]) ->
         assert (decision.index == 0) is row["expect"]
 
 
-@pytest.mark.parametrize("row", rows("cases.jsonl") + rows("more_cases.jsonl"))
+@pytest.mark.parametrize("row", rows("cases", "more_cases"))
 def test_case_parses_as_its_vector_says(chosen: Any, row: dict[str, Any]) -> None:
     decision = cases.match_cases([row["case"]], {"a": 1}, None, lambda value: value)
     if row["accepted"]:
@@ -50,7 +47,7 @@ def test_case_parses_as_its_vector_says(chosen: Any, row: dict[str, Any]) -> Non
         assert decision.skipped[0].reason
 
 
-@pytest.mark.parametrize("row", rows("notifications.jsonl"))
+@pytest.mark.parametrize("row", rows("notifications"))
 def test_notification_decodes_as_its_vector_says(engine: Any, row: dict[str, Any]) -> None:
     data = row["data"].encode()
     if "error" in row:
@@ -62,7 +59,7 @@ def test_notification_decodes_as_its_vector_says(engine: Any, row: dict[str, Any
         assert repr(list(envelope)) == repr(row["envelope"])
 
 
-@pytest.mark.parametrize("row", rows("fit.jsonl") + rows("more_fit.jsonl"))
+@pytest.mark.parametrize("row", rows("fit", "more_fit"))
 def test_result_is_fitted_as_its_vector_says(engine: Any, row: dict[str, Any]) -> None:
     fitted = engine.fit_result(row["data"].encode(), FitRules(**row.get("rules", {})))
     assert fitted.body.decode() == row["body"]

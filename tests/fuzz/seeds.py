@@ -16,9 +16,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "python")]
 
+from engine.vectors import vectors  # noqa: E402
 from fuzz import corpus  # noqa: E402
 
-VECTORS = ROOT / "tests" / "vectors"
 SEPARATOR = b"\xff"
 BIG_RULES = bytes((254, 254, 7))
 SMALL_RULES = bytes((1, 30, 3))
@@ -34,14 +34,8 @@ def main() -> None:
             (folder / target / hashlib.sha1(data).hexdigest()).write_bytes(data)
 
 
-def lines(name: str) -> Iterator[dict[str, Any]]:
-    for line in (VECTORS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            yield json.loads(line)
-
-
 def notifications() -> Iterator[bytes]:
-    for vector in lines("notifications"):
+    for vector in vectors("notifications"):
         if isinstance(vector.get("data"), str):
             yield vector["data"].encode()
     for _, call in corpus.kept():
@@ -50,15 +44,13 @@ def notifications() -> Iterator[bytes]:
 
 
 def matches() -> Iterator[bytes]:
-    for name in ("cases", "more_cases"):
-        for vector in lines(name):
-            if "case" in vector:
-                yield _input([vector["case"]], {"a": 1, "status": "ok"}, {"a": [1, "x"]})
-    for name in ("conditions", "more_conditions"):
-        for vector in lines(name):
-            case = {"when": [vector["condition"]], "then": {"exit": {"status": "s"}}}
-            yield _input([case], vector.get("variables"), vector.get("result"))
-    for vector in lines("regex"):
+    for vector in vectors("cases", "more_cases"):
+        if "case" in vector:
+            yield _input([vector["case"]], {"a": 1, "status": "ok"}, {"a": [1, "x"]})
+    for vector in vectors("conditions", "more_conditions"):
+        case = {"when": [vector["condition"]], "then": {"exit": {"status": "s"}}}
+        yield _input([case], vector.get("variables"), vector.get("result"))
+    for vector in vectors("regex"):
         condition = {"left": "x", "op": "matches", "right": vector["pattern"]}
         yield _input([{"when": [condition], "then": "continue"}], {"x": vector["text"]}, None)
     for _, call in corpus.kept():
@@ -72,7 +64,7 @@ def matches() -> Iterator[bytes]:
 
 
 def fits() -> Iterator[bytes]:
-    for vector in lines("fit"):
+    for vector in vectors("fit"):
         for rules in (BIG_RULES, SMALL_RULES):
             yield rules + SECRET + SEPARATOR + vector["data"].encode()
     twice = {"a_31337token": 1, "u": ["://Bearer abcdef1:pw@h", "://a:(Basic dXNlcjpwdw==)@h"]}
