@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,9 +16,9 @@ from pathlib import Path
 import nats
 from nats.js.errors import NotFoundError
 
+from compat.real_plane import ROOT, cargo_install
 from noetl_worker.dev.nats_server import free_port
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 VERSION = "5.52.0"
 PROGRAM = ROOT / ".compat" / "published" / "bin" / "noetl-worker"
 CONSUMER = "published_worker"
@@ -28,16 +26,7 @@ START_S = 30.0
 
 
 def install() -> None:
-    if PROGRAM.exists():
-        return
-    if shutil.which("cargo") is None:
-        raise SystemExit(f"{PROGRAM} is not there and there is no cargo to install it with (https://rustup.rs)")
-    print(
-        f"installing noetl-worker {VERSION} of crates.io into .compat/published (once, about half an hour)", flush=True
-    )
-    where = ("--root", str(PROGRAM.parent.parent))
-    command = ["cargo", "install", "noetl-worker", "--version", VERSION, "--locked", *where]
-    subprocess.run(command, check=True, env={**os.environ, "CARGO_NET_RETRY": "3"})
+    cargo_install("noetl-worker", VERSION, PROGRAM, "about half an hour")
 
 
 class PublishedWorker:

@@ -73,14 +73,19 @@ class Ended:
 
 
 def install() -> None:
-    if SERVER.exists():
+    cargo_install("noetl-server", VERSION, SERVER, "some minutes")
+
+
+def cargo_install(crate: str, version: str, program: Path, how_long: str) -> None:
+    """A crate of crates.io that has this program, unless it is there."""
+    if program.exists():
         return
     if shutil.which("cargo") is None:
-        raise SystemExit(f"{SERVER} is not there and there is no cargo to install it with (https://rustup.rs)")
-    print(f"installing noetl-server {VERSION} into .compat (once, some minutes)", flush=True)
-    environment = {**os.environ, "CARGO_NET_RETRY": "3"}
-    command = ["cargo", "install", "noetl-server", "--version", VERSION, "--locked", "--root", str(ROOT / ".compat")]
-    subprocess.run(command, check=True, env=environment)
+        raise SystemExit(f"{program} is not there and there is no cargo to install it with (https://rustup.rs)")
+    root = program.parent.parent
+    print(f"installing {crate} {version} of crates.io into {root} (once, {how_long})", flush=True)
+    command = ["cargo", "install", crate, "--version", version, "--locked", "--root", str(root)]
+    subprocess.run(command, check=True, env={**os.environ, "CARGO_NET_RETRY": "3"})
 
 
 def prepare_database(postgres: PostgresServer) -> None:
