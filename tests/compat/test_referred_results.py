@@ -178,22 +178,14 @@ async def test_stored_result_is_asked_for_once_however_many_tasks_read_it() -> N
     assert store.asked == 1
 
 
-@pytest.mark.parametrize(
-    "code", ["result = len(context['start']['rows'])", "def main(start): return len(start['rows'])"]
-)
-async def test_code_that_reads_the_step_itself_gets_the_whole_result(code: str) -> None:
-    store, body = stored("large-list"), claim("large-list")
-    body["context"]["tool_config"] = [{"look": {"name": "look", "kind": "python", "code": code}}]
-    assert await look(body, store) == 1000
-    assert store.asked == 1
-
-
 COUNT = "result = len(context['start']['rows'])"
 
 
 @pytest.mark.parametrize(
     "fields",
     [
+        {"code": COUNT},
+        {"code": "def main(start): return len(start['rows'])"},
         {"script": COUNT},
         {"script": COUNT + "\nresult"},
         {"script": {"source": {"type": "inline", "code": COUNT}}},
@@ -204,7 +196,9 @@ COUNT = "result = len(context['start']['rows'])"
     ],
 )
 @pytest.mark.parametrize("below", [None, "spec"])
-async def test_code_in_any_field_gets_the_whole_result(fields: Mapping[str, Any], below: str | None) -> None:
+async def test_code_in_any_field_that_reads_the_step_itself_gets_the_whole_result(
+    fields: Mapping[str, Any], below: str | None
+) -> None:
     store, body = stored("large-list"), claim("large-list")
     given = {"code": COUNT, "text": b64encode(COUNT.encode()).decode()}
     body["context"]["render_context"]["workload"].update(given)

@@ -75,25 +75,23 @@ async def sent_for(claim: str, report: Report, dialect: Dialect, *, slow: bool =
     return [(path, sent) for _, path, sent, _ in transport.sent]
 
 
-async def test_five_event_batch_has_the_recorded_shape() -> None:
-    [(path, body)] = await sent_for("tool-python-claim-start", OK, Dialect.PYTHON)
-    recorded = CASES["five-events-batch"]
-    assert path == recorded["path"]
-    assert shape(body) == shape(recorded["req"])
-    assert [one["name"] for one in body["events"]] == [one["name"] for one in recorded["req"]["events"]]
-    assert [one["actionable"] for one in body["events"]] == [one["actionable"] for one in recorded["req"]["events"]]
-
-
-async def test_slow_command_sends_the_two_recorded_batches() -> None:
-    (_, started), (_, ended) = await sent_for("tool-python-claim-start", OK, Dialect.PYTHON, slow=True)
-    assert shape(started) == shape(CASES["tool-python-batch-started"]["req"])
-    assert shape(ended) == shape(CASES["tool-python-batch-ok-start"]["req"])
-
-
-@pytest.mark.parametrize("recorded", ["claim-conflicts-batch-failed", "arcs-on-error-batch-failed"])
-async def test_failure_batch_has_the_recorded_shape(recorded: str) -> None:
-    _, (_, ended) = await sent_for("tool-python-claim-start", FAILED, Dialect.PYTHON, slow=True)
-    assert shape(ended) == shape(CASES[recorded]["req"])
+@pytest.mark.parametrize(
+    ("report", "batches"),
+    [
+        (OK, ["five-events-batch"]),
+        (OK, ["tool-python-batch-started", "tool-python-batch-ok-start"]),
+        (FAILED, ["tool-python-batch-started", "claim-conflicts-batch-failed"]),
+        (FAILED, ["tool-python-batch-started", "arcs-on-error-batch-failed"]),
+    ],
+    ids=["fast", "slow", "failed", "failed beside an arc for it"],
+)
+async def test_batches_of_a_command_have_the_recorded_shapes(report: Report, batches: list[str]) -> None:
+    sent = await sent_for("tool-python-claim-start", report, Dialect.PYTHON, slow=len(batches) == 2)
+    for (path, body), recorded in zip(sent, map(CASES.__getitem__, batches), strict=True):
+        assert path == recorded["path"]
+        assert shape(body) == shape(recorded["req"])
+        for key in ("name", "actionable"):
+            assert [one[key] for one in body["events"]] == [one[key] for one in recorded["req"]["events"]]
 
 
 @pytest.mark.parametrize(
