@@ -32,11 +32,29 @@ def checked(*words: str) -> Ended:
     return typed("check", *words)
 
 
-def test_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
-    file = written(tmp_path, WRONG)
-    ended = checked(file)
-    assert ended.code == 1
-    assert ended.out == f"{file}:3:5: NW101 unknown key 'tol' of a step; did you mean 'tool'?\n"
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("p.yaml", WRONG.encode(), "3:5: NW101 unknown key 'tol' of a step; did you mean 'tool'?"),
+        (
+            "p.test.yaml",
+            b"playbook: p.yaml\ncases:\n- expect: {}\n",
+            "2:1: NW101 this is a file of cases, which `noetl-worker test` reads",
+        ),
+        ("p.yaml", FINE.encode() + b"    desc: \xe4\n", "4:11: NW100 not UTF-8"),
+        (
+            "p.yaml",
+            f"workload: {{a: !!bool x}}\n{FINE}".encode(),
+            "1:1: NW100 not YAML: a tag (!!...) that does not fit its value",
+        ),
+    ],
+    ids=["key", "file of cases", "encoding", "tag"],
+)
+def test_error_is_one_line_and_exit_code_1(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    ended = checked(str(file))
+    assert (ended.code, ended.out) == (1, f"{file}:{said}\n")
     assert ended.err == "1 playbook: 1 error, 0 warnings\n"
 
 
@@ -67,29 +85,10 @@ def test_link_that_leads_nowhere_is_no_playbook_of_its_folder(tmp_path: Path) ->
     assert checked(str(tmp_path)).err == "1 playbook: 0 errors, 0 warnings\n"
 
 
-def test_file_of_cases_is_said_to_be_one(tmp_path: Path) -> None:
-    file = written(tmp_path, "playbook: p.yaml\ncases:\n- expect: {}\n", "p.test.yaml")
-    assert checked(file).out == f"{file}:2:1: NW101 this is a file of cases, which `noetl-worker test` reads\n"
-
-
 def test_named_file_that_is_no_playbook_is_an_error_but_for_a_hook(tmp_path: Path) -> None:
     file = written(tmp_path, "services: {}\n")
     assert checked(file).code == 1
     assert checked(file, "--only-playbooks").code == 0
-
-
-def test_file_of_another_encoding_is_named_as_such(tmp_path: Path) -> None:
-    file = tmp_path / "p.yaml"
-    file.write_bytes(FINE.encode() + b"    desc: \xe4\n")
-    ended = checked(str(file))
-    assert (ended.code, ended.out) == (1, f"{file}:4:11: NW100 not UTF-8\n")
-
-
-def test_tag_that_does_not_fit_its_value_is_said_to_be_one(tmp_path: Path) -> None:
-    file = written(tmp_path, f"workload: {{a: !!bool x}}\n{FINE}")
-    said = f"{file}:1:1: NW100 not YAML: a tag (!!...) that does not fit its value\n"
-    assert (ended := checked(file)).code == 1
-    assert ended.out == said
 
 
 def test_standard_input_is_called_as_the_editor_says(tmp_path: Path) -> None:
