@@ -11,7 +11,7 @@ import pytest
 
 from noetl_worker.run_page.page import page_of
 from noetl_worker.run_page.run import CommandState, ExecutionRun
-from run_page.told_plane import BEGIN, CHROMIUM, command, in_a_row, made_run, many_items
+from run_page.told_plane import BEGIN, CHROMIUM, command, hostile_run, in_a_row, made_run, many_items
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install --group pages")
 pytestmark = [pytest.mark.pages, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")]
@@ -156,12 +156,7 @@ def test_search_finds_an_item_by_its_error(browser: Any, tmp_path: Path) -> None
 def test_attack_in_a_name_an_output_or_an_error_runs_nothing_and_is_shown_as_text(
     browser: Any, tmp_path: Path, text: str
 ) -> None:
-    hostile = command(
-        text, input={text: text}, output=[text], stdout=text, error=text, worker=text, state=CommandState.FAILED
-    )
-    playbook = {"workflow": [{"step": text, "desc": text, "next": {"arcs": [{"step": text, "when": text}]}}]}
-    run = made_run([hostile], playbook, path=text, status="FAILED", error=text, workload={text: text}, notes=[text])
-    with opened(browser, run, tmp_path) as page:
+    with opened(browser, hostile_run(text), tmp_path) as page:
         assert page.locator("h1").text_content() == text
         assert page.locator("#details h2").text_content() == text
         page.locator("#timeline").press("Home")

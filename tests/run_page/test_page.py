@@ -11,7 +11,7 @@ import pytest
 from noetl_worker.run_page.page import page_of
 from noetl_worker.run_page.run import CommandState
 from noetl_worker.run_page.shown_values import MOST_CHARS
-from run_page.told_plane import command, data_of, in_a_row, made_run, many_items, shown
+from run_page.told_plane import command, data_of, hostile_run, in_a_row, made_run, many_items, shown
 
 ATTACKS = (
     "</script><script>alert(1)</script>",
@@ -26,28 +26,7 @@ SECRET = "s3cr3t-Passw0rd-94k2"
 
 
 def hostile(text: str) -> str:
-    return page_of(
-        made_run(
-            [
-                command(
-                    text,
-                    input={text: text},
-                    output=[text, {"x": text}],
-                    stdout=text,
-                    stderr=text,
-                    error=text,
-                    worker=text,
-                    state=CommandState.FAILED,
-                )
-            ],
-            {"workflow": [{"step": text, "desc": text, "next": {"arcs": [{"step": text, "when": text}]}}]},
-            path=text,
-            error=text,
-            status=text,
-            workload={text: text},
-            notes=[text],
-        )
-    )
+    return page_of(hostile_run(text, status=text))
 
 
 @pytest.mark.parametrize("text", ATTACKS)

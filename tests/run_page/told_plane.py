@@ -94,6 +94,22 @@ def made_run(commands: list[RunCommand], playbook: Mapping[str, Any] | None = No
     )
 
 
+def hostile_run(text: str, *, status: str = "FAILED") -> ExecutionRun:
+    """It has this text wherever a playbook, a tool or a worker can put one."""
+    only = command(
+        text,
+        input={text: text},
+        output=[text, {"x": text}],
+        stdout=text,
+        stderr=text,
+        error=text,
+        worker=text,
+        state=CommandState.FAILED,
+    )
+    playbook = {"workflow": [{"step": text, "desc": text, "next": {"arcs": [{"step": text, "when": text}]}}]}
+    return made_run([only], playbook, path=text, error=text, status=status, workload={text: text}, notes=[text])
+
+
 def in_a_row(*names: str) -> dict[str, Any]:
     """A playbook of these steps, one after the other."""
     following = [*names[1:], None]
