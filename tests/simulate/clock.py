@@ -122,30 +122,23 @@ class _TimerHandle(_Handle, asyncio.TimerHandle):
     pass
 
 
-class _Task(asyncio.Task[Any]):
+class _Numbered:
     """Hashes by number: the product cancels and waits for sets of tasks, and their order must not be an address's."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], *, serial: int, **options: Any) -> None:
+    def __init__(self, *given: Any, serial: int, **options: Any) -> None:
         self._serial = serial
-        super().__init__(coroutine, **options)
+        super().__init__(*given, **options)
 
     def __hash__(self) -> int:
         return self._serial
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
+
+class _Task(_Numbered, asyncio.Task[Any]):
+    pass
 
 
-class _Future(asyncio.Future[Any]):
-    def __init__(self, *, serial: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._serial = serial
-        super().__init__(loop=loop)
-
-    def __hash__(self) -> int:
-        return self._serial
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+class _Future(_Numbered, asyncio.Future[Any]):
+    pass
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
