@@ -1,8 +1,10 @@
-"""Each code has an example that gives it, docs/check.md is made of them, and no text breaks the check."""
+"""Each code has an example and broken playbooks that give it alone, docs/check.md is made of them, and no text breaks
+the check."""
 
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -10,27 +12,58 @@ import pytest
 pytest.importorskip("yaml")
 from dev.test_playbook import WRONG
 from noetl_worker import engine
-from noetl_worker.lint.codes import CODES, Code
+from noetl_worker.lint.codes import CODES, GROUPS, Code
 from noetl_worker.lint.inspector import inspect_text
 from noetl_worker.lint.page import page
 from noetl_worker.tools.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = Registry(plugins=False)
-TEXTS = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "tests/lint/broken").glob("*.yaml"))]
+BROKEN = {file.stem: file.read_text(encoding="utf-8") for file in sorted((ROOT / "tests/lint/broken").glob("*.yaml"))}
+"""Sixty playbooks with one mistake each, of the kind that people make."""
 VALUES = (
     "null", "[]", "{}", "1", '"{{ x }}"', "[[1]]", "{a: {b: [1]}}", "2020-01-01", ".nan", "!!binary aGk=", "*a", "&a b",
     "{1: 2}", '"\\u202e\\x1b"', "1e400", "!!set {a}", "!!python/object:os.system {}", "&a [*a]",
 )  # fmt: skip
 
 
+def skip_without_a_parser_of_rhai() -> None:
+    if engine.ENGINE != "rust":
+        pytest.skip("rhai has its parser in the native build")
+
+
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
 def test_example_of_a_code_gives_it_alone(code: Code) -> None:
-    if code.name == "NW602" and engine.ENGINE != "rust":
-        pytest.skip("rhai has its parser in the native build")
+    if code.name == "NW602":
+        skip_without_a_parser_of_rhai()
     names = ["shop"] if code.name == "NW404" else None
     found = inspect_text(code.example, "p.yaml", REGISTRY, credentials=names)
     assert [(one.code, one.severity) for one in found] == [(code.name, code.severity)]
+
+
+def said(text: str, name: str) -> str | None:
+    """What a comment at the top of a file says."""
+    found = re.search(rf"^# {name}: (.+)$", text, re.MULTILINE)
+    return found[1] if found is not None else None
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_mistake_is_the_one_finding_at_its_line(name: str) -> None:
+    text = BROKEN[name]
+    if said(text, "needs") == "rhai":
+        skip_without_a_parser_of_rhai()
+    plane, names = said(text, "plane"), said(text, "credentials")
+    credentials = names.split(", ") if names is not None else None
+    found = inspect_text(text, f"{name}.yaml", REGISTRY, plane=plane, credentials=credentials)
+    assert [f"{one.code} {one.line}" for one in found] == [said(text, "expect")], found
+    assert plane is None or found[0].severity == "error"
+
+
+def test_there_are_sixty_and_five_of_each_group() -> None:
+    codes = [(said(text, "expect") or "").split()[0] for text in BROKEN.values()]
+    assert len(BROKEN) >= 60
+    assert set(codes) == set(CODES)
+    assert all(sum(code.startswith(group) for code in codes) >= 5 for group in GROUPS)
 
 
 def test_page_is_what_make_docs_gives() -> None:
@@ -46,7 +79,7 @@ def test_what_dev_refuses_is_an_error_here_too(text: str) -> None:
 def test_no_text_ends_in_anything_but_findings(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(100):
-        lines = chance.choice(TEXTS).split("\n")
+        lines = chance.choice([*BROKEN.values()]).split("\n")
         for _ in range(chance.randint(1, 3)):
             place = chance.randrange(len(lines))
             key, colon, _ = lines[place].partition(":")
