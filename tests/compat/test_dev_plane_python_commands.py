@@ -49,15 +49,6 @@ async def claimed(stage: Stage) -> CommandRow:
     return row
 
 
-async def _held_by_a(stage: Stage) -> None:
-    await claimed(stage)
-
-
-async def _held_by_first_racer(stage: Stage) -> None:
-    row = await stage.command()
-    await stage.driver.claim(row.event_id, "worker-race-0")
-
-
 async def _running(stage: Stage) -> None:
     await stage.driver.started(await claimed(stage))
 
@@ -109,9 +100,9 @@ def aged(holder: str, *, is_registered: bool, seconds: float, is_running: bool =
     return prepare
 
 
-Preparation = Callable[[Stage], Awaitable[None]]
+Preparation = Callable[[Stage], Awaitable[object]]
 SITUATIONS: dict[str, Preparation] = {
-    r"claim-409-cache-fast-path|claim-200-again-same-worker|claim-200-extra-fields": _held_by_a,
+    r"claim-409-cache-fast-path|claim-200-again-same-worker|claim-200-extra-fields": claimed,
     r"lease-healthy-claim-b-in-cache": aged("worker-lease-a", is_registered=True, seconds=0),
     r"lease-healthy-claim-b-within-lease": aged("worker-lease-a", is_registered=True, seconds=10),
     r"lease-healthy-claim-b-after-lease": aged("worker-lease-a", is_registered=True, seconds=200),
@@ -126,7 +117,7 @@ SITUATIONS: dict[str, Preparation] = {
     r"lease-same-worker-running-claim-a-again": aged(
         "worker-lease-a", is_registered=True, seconds=200, is_running=True
     ),
-    r"claim-race-five-workers-2": _held_by_first_racer,
+    r"claim-race-five-workers-2": aged("worker-race-0", is_registered=False, seconds=0),
     r"claim-409-worker-status-running": _running,
     r"claim-409-already-terminal-completed|late-started-.*claim-.*again|ack-timeout-claim-again": _completed,
     r"claim-409-already-terminal-failed": _failed,

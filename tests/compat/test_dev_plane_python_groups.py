@@ -10,10 +10,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from compat.dev_plane_replay import Driver, Record, differences, playbook_text, records, substitute, substitute_path
+from compat.dev_plane_replay import Driver, Record, differences, playbook_text, substitute, substitute_path
+from compat.dev_plane_stage import RECORDED
 from noetl_worker.dev.settings import PlaneSettings
 
-CASES = [record for record in records("python-control-plane-cases") if "method" in record]
 GROUPS = {
     "identity": r"identity-(health|api-health|api-pool-status|response-headers)",
     "catalog": r"catalog-.*",
@@ -31,7 +31,7 @@ GROUPS = {
 
 
 def cases_of(group: str) -> list[Record]:
-    return [record for record in CASES if re.fullmatch(GROUPS[group], record["case"])]
+    return [record for record in RECORDED if re.fullmatch(GROUPS[group], record["case"])]
 
 
 async def prepare(driver: Driver, group: str) -> None:
