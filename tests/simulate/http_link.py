@@ -52,9 +52,6 @@ class HttpNetwork:
         """The weather of this process; "*" is everybody's."""
         return self.weather.setdefault(name, Weather())
 
-    def clear(self) -> None:
-        self.weather.clear()
-
     def latency_s(self, name: str) -> float:
         slow_s = max(self.of(name).slow_s, self.of("*").slow_s)
         return self.chance.uniform(0.001, 0.004) + (self.chance.random() ** 2) * slow_s

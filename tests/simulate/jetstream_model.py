@@ -1,7 +1,4 @@
-"""A small JetStream: one server, streams of limits retention, pull consumers with explicit acks.
-
-test_jetstream_model.py runs one script against this and against a real nats-server.
-"""
+"""A small JetStream: one server, streams of limits retention, pull consumers with explicit acks."""
 
 from __future__ import annotations
 
@@ -50,7 +47,6 @@ class Pull:
     peer: Peer
     reply: str
     left: int
-    expires_at: float
     idle_s: float
     spoke_at: float
 
@@ -219,9 +215,8 @@ class JetStream:
         if stream is None or consumer is None:
             self._no_responders(peer, reply)
             return
-        now = self._clock.now
         expires_s, idle_s = body.get("expires", 0) / 1e9, body.get("idle_heartbeat", 0) / 1e9
-        pull = Pull(peer, reply, body["batch"], now + expires_s, idle_s, now)
+        pull = Pull(peer, reply, body["batch"], idle_s, self._clock.now)
         consumer.pulls.append(pull)
         self._pump(stream, consumer)
         if pull.left > 0:

@@ -22,10 +22,6 @@ class Trace:
     def note(self, actor: str, what: str) -> None:
         self.lines.append(f"{self._clock.elapsed_s:10.3f}  {actor:<9} {what}")
 
-    def about(self, *words: str) -> list[str]:
-        """The lines that name one of these words, and every fault."""
-        return [line for line in self.lines if " fault" in line or any(word in line for word in words)]
-
     @contextlib.contextmanager
     def with_logs(self, *, unnamed: str) -> Iterator[None]:
         """Inside, what the product logs becomes lines of the trace; `unnamed` differs from run to run."""
