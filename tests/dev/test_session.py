@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -141,23 +140,10 @@ async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None
         await run_file(path, worker_factory=broken)
 
 
-class Announced(io.StringIO):
-    """Output that says when a word has been written."""
-
-    def __init__(self, word: str) -> None:
-        super().__init__()
-        self.word, self.was_written = word, asyncio.Event()
-
-    def write(self, text: str) -> int:
-        if self.word in text:
-            self.was_written.set()
-        return super().write(text)
-
-
 async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
-    shown = Announced("Ctrl-C")
+    shown = io.StringIO()
     async with interrupted_session(written(tmp_path, one_step("{kind: noop}")), shown, keep=True) as task:
-        await shown.was_written.wait()
+        await until(lambda: "Ctrl-C" in shown.getvalue(), "the end of the run")
         assert not task.done()
 
 
@@ -176,9 +162,9 @@ async def test_kept_session_shows_the_end_of_each_further_run(tmp_path: Path) ->
     path = written(tmp_path, one_step("{kind: noop}"))
     written(tmp_path, one_step("{kind: shell, command: sleep 60}").replace("p, path: p", "slow, path: slow"), "s.yaml")
     written(tmp_path, one_step("{kind: shell, command: exit 3}").replace("p, path: p", "bad, path: bad"), "bad.yaml")
-    shown = Announced("Ctrl-C")
+    shown = io.StringIO()
     async with interrupted_session(path, shown, keep=True), httpx.AsyncClient(trust_env=False, verify=False) as client:
-        await shown.was_written.wait()
+        await until(lambda: "Ctrl-C" in shown.getvalue(), "the end of the run")
         url = shown.getvalue().partition("control plane ")[2].partition(",")[0]
         for name, word in (("bad", "FAILED in "), ("p", "COMPLETED in ")):
             answer = await client.post(f"{url}/api/execute", json={"path": name})
