@@ -1,4 +1,4 @@
-"""The shape of the events that a worker posts: which keys there are, apart from the values that tools gave."""
+"""The events that a worker posts: which keys there are, apart from the values that tools gave; what an end says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 POSTED = ("command.started", "call.done", "call.error", "command.completed", "command.failed")
 DATA = ("data", "error")
 """Below these keys is what a tool gave."""
+
+
+def rust_end(name: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """What a terminal event for the Rust plane said."""
+    if name == "call.error":
+        return {"status": name, "error": payload.get("error")}
+    result = payload.get("result") or {}
+    context = result.get("context") or {}
+    found = {"status": result.get("status"), "value": context.get("data")}
+    found |= {key: context[key] for key in ("error", "exit_code") if context.get(key) is not None}
+    return found | ({"reference": True} if result.get("reference") else {})
 
 
 def shapes(events: Sequence[Stored]) -> dict[str, list[str]]:

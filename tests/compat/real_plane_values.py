@@ -28,7 +28,7 @@ from rich.table import Table as Grid
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from compat.event_shapes import shapes
+from compat.event_shapes import rust_end, shapes
 from compat.postgres_server import PostgresServer
 from compat.real_plane import VERSION, control_plane, install, make_stream, our_worker, prepare_database
 from compat.values_compare import differences
@@ -169,13 +169,7 @@ def _seen_of(events: Sequence[Stored]) -> Observed:
 
 def _end_of(event: Stored) -> dict[str, Any]:
     said = (event.result or {}).get("context") or {}
-    if event.kind == "call.error":
-        return {"status": event.kind, "error": event.error or said.get("error")}
-    result = said.get("result") or {}
-    context = result.get("context") or {}
-    found = {"status": result.get("status"), "value": context.get("data")}
-    found |= {"reference": True} if result.get("reference") else {}
-    return found | {key: context[key] for key in ("error", "exit_code") if context.get(key) is not None}
+    return rust_end(event.kind, {**said, "error": event.error or said.get("error")})
 
 
 async def nats_resources(url: str) -> None:

@@ -9,12 +9,12 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from compat.dev_plane_replay import SAMPLES, records
+from integration.leak_stage import Alive, Message
 from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.command import hydrate
 from noetl_worker.delivery.in_flight import InFlight
@@ -192,18 +192,25 @@ async def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "recorded"),
+    ("dialect", "name", "recorded"),
     [
-        ("register", "runtime-register"),
-        ("heartbeat", "runtime-register"),  # its heartbeat logs a warning for each (protocol/registry.md#heartbeat)
-        ("deregister", "runtime-deregister-delete"),
-        ("vars-set", "vars-set"),
-        ("claim", "tool-python-claim-start"),
+        (Dialect.PYTHON, "register", "runtime-register"),
+        # its heartbeat logs a warning for each (protocol/registry.md#heartbeat)
+        (Dialect.PYTHON, "heartbeat", "runtime-register"),
+        (Dialect.PYTHON, "deregister", "runtime-deregister-delete"),
+        (Dialect.PYTHON, "vars-set", "vars-set"),
+        (Dialect.PYTHON, "claim", "tool-python-claim-start"),
+        (Dialect.RUST, "register", "register"),
+        (Dialect.RUST, "heartbeat", "heartbeat"),
+        (Dialect.RUST, "deregister", "deregister-delete"),
+        (Dialect.RUST, "result-put", "result-put"),
+        (Dialect.RUST, "claim", "claim"),
     ],
 )
-async def test_call_to_the_python_plane_has_the_recorded_keys(name: str, recorded: str) -> None:
-    method, _, body = (await calls(Dialect.PYTHON))[name]
-    assert (method, {*body}) == (CASES[recorded]["method"], {*CASES[recorded]["req"]})
+async def test_call_has_the_recorded_keys(dialect: Dialect, name: str, recorded: str) -> None:
+    method, _, body = (await calls(dialect))[name]
+    case = (CASES if dialect is Dialect.PYTHON else RUST_CASES)[recorded]
+    assert (method, {*body}) == (case["method"], {*case["req"]})
 
 
 async def test_result_for_the_python_plane_has_the_recorded_keys_and_says_how_long_it_is_kept() -> None:
@@ -214,44 +221,14 @@ async def test_result_for_the_python_plane_has_the_recorded_keys_and_says_how_lo
     assert re.fullmatch(r"\d+h", with_all["ttl"])
 
 
-async def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
+async def test_registration_and_variables_for_the_rust_plane_have_no_key_that_was_not_recorded() -> None:
     ours = await calls(Dialect.RUST)
-    pairs = {
-        "register": "register",
-        "heartbeat": "heartbeat",
-        "deregister": "deregister-delete",
-        "result-put": "result-put",
-        "claim": "claim",
-    }
-    for name, case in pairs.items():
-        method, _, body = ours[name]
-        assert (method, {*body}) == (RUST_CASES[case]["method"], {*RUST_CASES[case]["req"]}), name
     rows = RUST_CASES["vars-set"]["req"]["variables"]
     assert {*ours["vars-set"][2]["variables"][0]} <= {key for row in rows for key in row}
     assert "kind" not in ours["register"][2]
 
 
 # ── every recorded claim, through the whole pipeline ──
-
-
-class NeverExpires:
-    def is_expired(self, reply: str, now: float) -> bool:
-        return False
-
-
-@dataclass
-class RecordedDelivery:
-    data: bytes
-    reply: str = "r"
-    subject: str = "noetl.commands"
-    stream_sequence: int = 1
-    num_delivered: int = 1
-    tries: int = 1
-    received_at: float = 0.0
-    answers: list[str] = field(default_factory=list)
-
-    def age_s(self) -> float:
-        return 0.0
 
 
 def recorded_claims() -> list[tuple[str, Mapping[str, Any], Dialect]]:
@@ -298,7 +275,7 @@ async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(
     variables = {"NOETL_CONTROL_PLANE": dialect.value, "NOETL_WORKER_STARTED_HOLD_MS": "10000"}
     ours = settings(NOETL_WORKER_COMMAND_TIMEOUT_S="5", **variables)
 
-    services = WorkerServices(ours, Identity(ours), registry, InFlight(), NeverExpires(), emitter(), Slots(4))  # type: ignore[arg-type]
+    services = WorkerServices(ours, Identity(ours), registry, InFlight(), Alive(), emitter(), Slots(4))  # type: ignore[arg-type]
     execution = Executor(ControlPlaneClient(transport, ours), services)
     notification = {
         "execution_id": body["execution_id"],
@@ -307,7 +284,7 @@ async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(
         "command_id": body["meta"]["command_id"],
         "server_url": URL,
     }
-    outcome = await execution.run(RecordedDelivery(json.dumps(notification).encode()))  # type: ignore[arg-type]
+    outcome = await execution.run(Message(json.dumps(notification).encode(), 1))  # type: ignore[arg-type]
     assert outcome.settlement is Settlement.ACK
     told = [event["name"] for one in transport.bodies("/api/events/batch") for event in one["events"]]
     told += [one["event_type"] for one in transport.bodies("/api/events")]

@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from compat.accepted_values import stable
+from compat.event_shapes import rust_end
 from compat.postgres_server import PostgresServer
 from compat.values_compare import differences
 from compat.values_server import RECORDED_AT, values_server
@@ -87,9 +88,9 @@ class Listener:
             name = event.get("event_type") or event.get("name")
             step = event.get("step") or event.get("node_name")
             if name in ("call.done", "call.error"):
-                read = self._rust if self._is_rust else self._python
                 payload = event.get("context") or event.get("payload") or {}
-                seen.setdefault(step, []).append(read(name, payload, resolve))
+                end = rust_end(name, payload) if self._is_rust else self._python(name, payload, resolve)
+                seen.setdefault(step, []).append(end)
         return {step: runs[0] if len(runs) == 1 else {"runs": runs} for step, runs in seen.items()}
 
     def ends(self, execution_id: int) -> list[int]:
@@ -108,16 +109,6 @@ class Listener:
             found["value"] = payload.get("response", result.get("context"))
         else:
             found |= {"value": resolve(reference["ref"]), "reference": True}
-        return found
-
-    def _rust(self, name: str, payload: dict[str, Any], resolve: Any) -> dict[str, Any]:
-        if name == "call.error":
-            return {"status": name, "error": payload.get("error")}
-        result = payload.get("result") or {}
-        context = result.get("context") or {}
-        found = {"status": result.get("status"), "value": context.get("data")}
-        found |= {key: context[key] for key in ("error", "exit_code") if context.get(key) is not None}
-        found |= {"reference": True} if result.get("reference") else {}
         return found
 
 
