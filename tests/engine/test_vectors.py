@@ -1,4 +1,4 @@
-"""Every published vector, through the public API, on both engines."""
+"""Every published vector, through the public API, and every kept call of the long run, on both engines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from engine import hazards
 from engine.rendering import renderer
 from engine.vectors import vectors
+from fuzz import corpus
 from noetl_worker.command import cases
 from noetl_worker.errors import ConditionError, NotificationError
 from noetl_worker.models import Continue, Exit, Fail, FitRules, Goto, Retry, SetVar
@@ -66,3 +68,10 @@ def test_result_is_fitted_as_its_vector_says(engine: Any, row: dict[str, Any]) -
     assert fitted.size == len(fitted.body)
     assert fitted.redactions == row["redactions"]
     assert (fitted.preview or b"").decode() == row.get("preview", "")
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in corpus.kept()])
+def test_engines_agree_on_what_once_told_them_apart(engines: tuple[Any, Any], call: hazards.Call) -> None:
+    one, other = (hazards.outcome(call, engine) for engine in engines)
+    assert one == other or "regex_unsupported" in one
