@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final
 from unittest import mock
 
@@ -150,7 +150,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
 
 
 @contextmanager
-def with_bug(name: str) -> Iterator[None]:
-    """Inside, the product has this bug."""
-    with BUGS[name]():
+def with_bug(name: str | None) -> Iterator[None]:
+    """Inside, the product has this bug; None: it has none."""
+    with BUGS[name]() if name is not None else nullcontext():
         yield

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 from noetl_worker.models import Dialect
@@ -19,6 +17,7 @@ pytestmark = pytest.mark.sweep
 UNASKED, REFUSED = "expired_and_told_unasked", "told_although_another_has_it"
 """Need a long stop while the tool runs, and a peer that takes the command: too rare for the seeds of CI."""
 NOTICED = {UNASKED: "unasked", REFUSED: "to keep off"}
+ONE_SLOT = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_ACK_WAIT_S": "6"}
 
 
 RARE = {
@@ -71,11 +70,7 @@ def test_a_broken_worker_is_noticed(bug: str) -> None:
 @pytest.mark.parametrize("bug", [None, *NOTICED])
 def test_worker_that_stood_still_asks_whose_its_command_is(bug: str | None) -> None:
     """w1 stands still past the lease, w2 takes the command, and w1's tool has ended when it goes on."""
-    environment = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_ACK_WAIT_S": "6"}
-    with (
-        with_bug(bug) if bug else contextlib.nullcontext(),
-        World(Dialect.PYTHON, "stood still", environment, is_one_machine=False) as world,
-    ):
+    with with_bug(bug), World(Dialect.PYTHON, "stood still", ONE_SLOT, is_one_machine=False) as world:
         world.start("w1")
         world.advance(1.0)
         world.issue(Issue(0.0, {"seconds": 160.0, "ending": "success", "clings_s": 0.0}))
@@ -94,11 +89,7 @@ def test_large_result_of_a_worker_that_died_before_it_was_stored_is_told_whole(
     dialect: Dialect, bug: str | None
 ) -> None:
     """w1 has run the tool and cannot reach the plane; it dies, and w2 finds the result on their disk."""
-    environment = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_ACK_WAIT_S": "6"}
-    with (
-        with_bug(bug) if bug else contextlib.nullcontext(),
-        World(dialect, "died unstored", environment, is_one_machine=True) as world,
-    ):
+    with with_bug(bug), World(dialect, "died unstored", ONE_SLOT, is_one_machine=True) as world:
         world.start("w1")
         world.issue(Issue(0.0, {"seconds": 2.0, "ending": "success", "chars": LARGE}))
         world.advance(1.0)
