@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import httpx
 
 from noetl_worker.testing import run_tool
 from noetl_worker.tools.kubernetes.container import ContainerTool
 
-from .cluster import FakeCluster
+from .cluster import FakeCluster, refusal
 
 LABELS = {
     "app.kubernetes.io/managed-by": "noetl-worker",
@@ -27,3 +30,13 @@ def tool_on(cluster: FakeCluster) -> ContainerTool:
 def call(cluster: FakeCluster, config: dict[str, Any] | None = None, **context: Any) -> Any:
     whole = {"image": "busybox", "auth": "k8s", **(config or {})}
     return run_tool(tool_on(cluster), whole, credentials=CREDENTIALS, **context)
+
+
+def refusing(status: int, message: str, *, method: str = "", path: str = "") -> Callable[[httpx.Request], Any]:
+    """For `before` of a cluster: requests with this method, and with this end of their path, are refused."""
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        is_refused = method in ("", request.method) and request.url.path.endswith(path)
+        return refusal(status, message) if is_refused else None
+
+    return before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +12,18 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import RecordedLogger, arun_tool, run_tool
-from noetl_worker.tools.contract import Stop
+from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.kubernetes.container import ContainerTool
 
 from .cluster import JOBS, FakeCluster, condition, refusal, terminated
-from .containers import CREDENTIALS, LABELS, call, tool_on
+from .containers import LABELS, call, refusing
 
 NAME = "noetl-container-step-42-"
 
 
-@pytest.fixture(autouse=True)
-def no_cluster_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+def completing(**more: Any) -> FakeCluster:
+    """A cluster in which the Job is complete at the first look."""
+    return FakeCluster(condition("Complete"), container=terminated(0, "Completed"), **more)
 
 
 def refused(cluster: FakeCluster, config: dict[str, Any] | None = None) -> ToolError:
@@ -110,14 +108,14 @@ def test_the_slot_is_free_while_the_container_runs() -> None:
 
 
 def test_a_command_run_again_waits_for_the_job_it_made() -> None:
-    cluster = FakeCluster(condition("Complete"), container=terminated(0, "Completed"), log="once")
+    cluster = completing(log="once")
     first, second = call(cluster), call(cluster)
     assert len(cluster.jobs) == 1
     assert (first.data["job_name"], second.stdout) == (second.data["job_name"], "once")
 
 
 def test_another_attempt_and_each_task_of_a_sequence_has_a_job_of_its_own() -> None:
-    cluster = FakeCluster(condition("Complete"), container=terminated(0, "Completed"))
+    cluster = completing()
     names = {call(cluster, attempt=attempt).data["job_name"] for attempt in (1, 2)}
     names |= {call(cluster, variables={"_task": "run"}).data["job_name"] for _ in range(2)}
     assert len(names) == 4
@@ -135,29 +133,10 @@ def test_a_timeout_deletes_the_job_and_keeps_the_output() -> None:
     assert cluster.deleted == [result.data["job_name"]]
 
 
-@pytest.mark.parametrize(("reason", "is_deleted"), [("cancelled", True), ("timeout", True), ("shutdown", False)])
-async def test_a_stop_deletes_the_job_but_a_shutdown_leaves_it_for_the_next_worker(
-    reason: str, is_deleted: bool
-) -> None:
-    cluster = FakeCluster({"active": 1})
-    stop = Stop()
-    config = {"image": "busybox", "auth": "k8s"}
-    running = asyncio.ensure_future(arun_tool(tool_on(cluster), config, credentials=CREDENTIALS, stop=stop))
-    while len(cluster.requests) < 3 and not running.done():
-        await asyncio.sleep(0)
-    stop.set(reason)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert bool(cluster.deleted) == is_deleted
-
-
 def test_a_job_that_cannot_be_deleted_is_a_warning() -> None:
-    def before(request: httpx.Request) -> httpx.Response | None:
-        return refusal(403, "jobs.batch is forbidden") if request.method == "DELETE" else None
-
     logger = RecordedLogger()
-    result = call(FakeCluster({"active": 1}, before=before), {"timeout": 0.5}, logger=logger)
+    cluster = FakeCluster({"active": 1}, before=refusing(403, "jobs.batch is forbidden", method="DELETE"))
+    result = call(cluster, {"timeout": 0.5}, logger=logger)
     assert result.status is ToolStatus.TIMEOUT
     assert [event for level, event, _ in logger.records if level == "warning"] == ["container_not_deleted"]
 
@@ -188,7 +167,7 @@ def test_what_the_api_cannot_answer_for_a_while_is_asked_again() -> None:
     ],
 )
 def test_a_job_that_kubernetes_refuses_is_told_in_its_words(status: int, message: str, kind: str) -> None:
-    error = refused(FakeCluster({}, before=lambda request: refusal(status, message)))
+    error = refused(FakeCluster({}, before=refusing(status, message)))
     assert str(error) == f"the Kubernetes API refuses POST {JOBS}: HTTP {status} ({message})"
     assert (error.kind, error.retryable, error.code) == (kind, False, str(status))
 
@@ -210,21 +189,14 @@ def test_a_cluster_out_of_reach_is_a_connection_failure() -> None:
 
 
 def test_a_job_deleted_from_outside_is_a_failure() -> None:
-    def before(request: httpx.Request) -> httpx.Response | None:
-        return refusal(404, "not found") if request.method == "GET" else None
-
-    error = refused(FakeCluster({}, before=before))
+    error = refused(FakeCluster({}, before=refusing(404, "not found", method="GET")))
     assert str(error).endswith("was deleted from outside")
     assert error.kind == "process"
 
 
 def test_an_output_that_cannot_be_had_does_not_hide_the_outcome() -> None:
-    def before(request: httpx.Request) -> httpx.Response | None:
-        return refusal(500, "kubelet") if request.url.path.endswith("/log") else None
-
     logger = RecordedLogger()
-    cluster = FakeCluster(condition("Complete"), container=terminated(0, "Completed"), before=before)
-    result = call(cluster, logger=logger)
+    result = call(completing(before=refusing(500, "kubelet", path="/log")), logger=logger)
     assert (result.status, result.stdout) == (ToolStatus.SUCCESS, "")
     assert "container_log" in [event for _, event, _ in logger.records]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -15,23 +14,28 @@ from .cluster import FakeCluster
 from .containers import LABELS, WATCHED, call
 
 
-@pytest.fixture(autouse=True)
-def no_cluster_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-
-
-def created(cluster: FakeCluster) -> Any:
+def job_of(config: dict[str, Any], **context: Any) -> Any:
+    """The Job that a config becomes."""
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False, **config}, **context)
     (job,) = cluster.jobs.values()
     return job
+
+
+def pod_of(config: dict[str, Any]) -> Any:
+    return job_of(config)["spec"]["template"]["spec"]
+
+
+def container_of(config: dict[str, Any]) -> Any:
+    (container,) = pod_of(config)["containers"]
+    return container
 
 
 # ── the Job ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_whole_config_is_in_the_job() -> None:
-    cluster = FakeCluster({})
-    call(
-        cluster,
+    job = job_of(
         {
             "command": ["sh", "-c"],
             "args": ["echo {{ who }}"],
@@ -55,11 +59,9 @@ def test_the_whole_config_is_in_the_job() -> None:
             "volume_mounts": [{"name": "tmp", "mount_path": "/tmp", "read_only": False}],
             "ttl_seconds_after_finished": 5,
             "timeout_seconds": 60,
-            "wait": False,
         },
         variables={"who": "ada"},
     )
-    job = created(cluster)
     assert job["metadata"]["labels"] == LABELS
     assert job["spec"] == {
         "backoffLimit": 2,
@@ -100,7 +102,6 @@ def test_the_whole_config_is_in_the_job() -> None:
 
 def test_kubernetes_own_spelling_is_taken() -> None:
     """What was written camelCase was dropped, and the Job ran with an empty value."""
-    cluster = FakeCluster({})
     env = [
         {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
         {"name": "B", "value_from": {"config_map_key_ref": {"name": "m", "key": "k", "optional": True}}},
@@ -113,8 +114,7 @@ def test_kubernetes_own_spelling_is_taken() -> None:
         {"name": "p", "persistentVolumeClaim": {"claimName": "p"}},
     ]
     mounts = [{"name": "c", "mountPath": "/c", "subPath": "x"}]
-    call(cluster, {"wait": False, "env": env, "volumes": volumes, "volume_mounts": mounts})
-    spec = created(cluster)["spec"]["template"]["spec"]
+    spec = pod_of({"env": env, "volumes": volumes, "volume_mounts": mounts})
     assert spec["volumes"] == volumes
     assert spec["containers"][0]["volumeMounts"] == mounts
     assert [one["valueFrom"] for one in spec["containers"][0]["env"]] == [
@@ -133,21 +133,16 @@ def test_values_are_texts_as_in_the_shell_and_python_kinds() -> None:
         {"name": "E", "value": ""},
     ]
     for env in (values, [{"name": name, "value": value} for name, value in values.items()]):
-        cluster = FakeCluster({})
-        call(cluster, {"wait": False, "env": env})
-        assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["env"] == texts
+        assert container_of({"env": env})["env"] == texts
 
 
 def test_a_null_inside_an_object_counts_as_absent() -> None:
-    cluster = FakeCluster({})
     given = {
         "node_selector": {"disk": "ssd", "zone": "{{ zone }}"},
         "resources": {"limits": {"memory": "1Gi", "cpu": None}, "requests": None},
         "env": {"A": None},
-        "wait": False,
     }
-    call(cluster, given)
-    pod = created(cluster)["spec"]["template"]["spec"]
+    pod = pod_of(given)
     assert pod["nodeSelector"] == {"disk": "ssd"}
     assert pod["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
 
@@ -158,24 +153,17 @@ def test_a_wrong_value_inside_an_object_is_named_with_its_key() -> None:
 
 
 def test_the_least_config_leaves_the_rest_to_kubernetes() -> None:
-    cluster = FakeCluster({})
-    call(cluster, {"wait": False})
-    spec = created(cluster)["spec"]["template"]["spec"]
-    assert spec == {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]}
+    assert pod_of({}) == {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]}
 
 
 def test_the_steps_input_is_not_taken_for_the_arguments() -> None:
     """The step's input overwrote argv."""
-    cluster = FakeCluster({})
-    call(cluster, {"wait": False, "args": ["x"], "input": {"n": 1}})
-    assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["args"] == ["x"]
+    assert container_of({"args": ["x"], "input": {"n": 1}})["args"] == ["x"]
 
 
 def test_the_python_workers_form_is_taken() -> None:
-    cluster = FakeCluster({})
-    config = {"image": None, "wait": False, "env": {"A": 1, "NONE": None}}
-    call(cluster, {**config, "runtime": {"image": "alpine", "command": [True], "serviceAccountName": "r"}})
-    spec = created(cluster)["spec"]["template"]["spec"]
+    runtime = {"image": "alpine", "command": [True], "serviceAccountName": "r"}
+    spec = pod_of({"image": None, "env": {"A": 1, "NONE": None}, "runtime": runtime})
     assert spec["serviceAccountName"] == "r"
     assert spec["containers"] == [
         {"name": "main", "image": "alpine", "command": ["true"], "env": [{"name": "A", "value": "1"}]}
@@ -184,28 +172,22 @@ def test_the_python_workers_form_is_taken() -> None:
 
 def test_job_is_none_that_the_platforms_watcher_reports_too() -> None:
     """Its `call.done` came behind that of this worker, and the step had its bare state as the result."""
-    cluster = FakeCluster({})
-    call(cluster, {"wait": False})
-    assert not WATCHED & created(cluster)["metadata"]["labels"].keys()
+    assert not WATCHED & job_of({})["metadata"]["labels"].keys()
 
 
 def test_names_fit_kubernetes_whatever_the_step_is_called() -> None:
     for step in ("Ein sehr langer Schritt mit Ümläuten", "___", "x"):
-        cluster = FakeCluster({})
-        name = call(cluster, {"wait": False}, step=step, execution_id=2**63 - 1).data["job_name"]
+        metadata = job_of({}, step=step, execution_id=2**63 - 1)["metadata"]
+        name = metadata["name"]
         assert len(name) <= 63
         assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
-        label = created(cluster)["metadata"]["labels"]["noetl-worker.step-name"]
+        label = metadata["labels"]["noetl-worker.step-name"]
         assert 0 < len(label) <= 63
 
 
 def test_a_list_valued_command_of_numbers_is_text() -> None:
     """A list was refused where text was expected."""
-    cluster = FakeCluster({})
-    call(cluster, {"wait": False, "command": ["sleep", 5]})
-    assert json.loads(cluster.requests[0].content)["spec"]["template"]["spec"]["containers"][0]["command"] == [
-        "sleep", "5",
-    ]  # fmt: skip
+    assert container_of({"command": ["sleep", 5]})["command"] == ["sleep", "5"]
 
 
 def test_credential_may_be_named_as_in_every_kind() -> None:

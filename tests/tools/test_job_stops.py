@@ -14,10 +14,9 @@ from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.kubernetes.script import ScriptTool
 
 from .cluster import FakeCluster
-from .containers import tool_on
+from .containers import CREDENTIALS, tool_on
 
 anyio_backend = virtual_time.anyio_backend
-CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
 CONFIGS = {"container": {"image": "busybox"}, "script": {"script": {"content": "print('hi')"}}}
 
 
@@ -51,8 +50,8 @@ def tool_of(kind: str, cluster: FakeCluster) -> Any:
 
 async def stopped(
     kind: str, cluster: HangingCluster, reason: str, *, then_answers: bool = False, **config: Any
-) -> None:
-    """Run the kind, and stop it once the cluster hangs, which answers after that or never."""
+) -> asyncio.Future[Any]:
+    """The ended call of the kind, that was stopped once the cluster hung, which answers after that or never."""
     stop = Stop()
     whole = {**CONFIGS[kind], "auth": "k8s", **config}
     call = asyncio.ensure_future(arun_tool(tool_of(kind, cluster), whole, credentials=CREDENTIALS, stop=stop))
@@ -66,6 +65,7 @@ async def stopped(
             await asyncio.sleep(0)
         cluster.go_on.set()
     await asyncio.wait({call})
+    return call
 
 
 @pytest.mark.parametrize("kind", ["container", "script"])
@@ -75,19 +75,25 @@ async def test_job_is_deleted_although_its_output_is_still_read_after_the_timeou
     assert cluster.deleted == list(cluster.jobs)
 
 
-@pytest.mark.parametrize("kind", ["container", "script"])
-@pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
-async def test_job_whose_creation_is_not_answered_yet_is_deleted_but_for_a_shutdown(kind: str, reason: str) -> None:
-    cluster = HangingCluster("POST", "/jobs", {"active": 1})
-    await stopped(kind, cluster, reason)
-    assert cluster.deleted == ([] if reason == "shutdown" else list(cluster.jobs))
-
-
-@pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
-async def test_script_job_is_left_by_a_shutdown_before_all_of_its_objects_are_there(reason: str) -> None:
-    """It may be one of an earlier delivery, that runs already; the next one makes what is missing."""
-    cluster = HangingCluster("POST", "/configmaps", {"active": 1})
-    await stopped("script", cluster, reason)
+@pytest.mark.parametrize("reason", ["cancelled", "timeout", "shutdown"])
+@pytest.mark.parametrize(
+    ("kind", "method", "path"),
+    [
+        pytest.param("container", "POST", "/jobs", id="container-at-its-creation"),
+        pytest.param("container", "GET", "", id="container-as-it-runs"),
+        pytest.param("script", "POST", "/jobs", id="script-at-its-creation"),
+        pytest.param("script", "POST", "/configmaps", id="script-before-all-of-its-objects-are-there"),
+        pytest.param("script", "GET", "", id="script-as-it-runs"),
+    ],
+)
+async def test_stop_deletes_the_job_but_a_shutdown_leaves_it_for_the_next_worker(
+    kind: str, reason: str, method: str, path: str
+) -> None:
+    """It may be the Job of an earlier delivery, that runs already; the next one makes what is missing."""
+    cluster = HangingCluster(method, path, {"active": 1})
+    call = await stopped(kind, cluster, reason)
+    assert call.cancelled()
+    assert len(cluster.jobs) == 1
     assert cluster.deleted == ([] if reason == "shutdown" else list(cluster.jobs))
 
 
