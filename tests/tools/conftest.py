@@ -10,10 +10,11 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
-from noetl_worker.tools import registry
+from noetl_worker.tools import registry as registries
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.guide import guide_of
 from noetl_worker.tools.error_kinds import ERROR_KINDS
+from noetl_worker.tools.http.client import Clients
 
 from .databases import Postgres, postgres_server
 from .http_server import ToolServer
@@ -23,9 +24,9 @@ from .http_server import ToolServer
 def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fails the test in which a built-in tool fails with a word that its guide does not have."""
     wrong: list[str] = []
-    run = registry.PreparedTool.run
+    run = registries.PreparedTool.run
 
-    async def watched(self: registry.PreparedTool) -> ToolResult:
+    async def watched(self: registries.PreparedTool) -> ToolResult:
         try:
             result = await run(self)
         except ToolError as error:
@@ -35,7 +36,7 @@ def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             note(self, result.error.kind)
         return result
 
-    def note(prepared: registry.PreparedTool, kind: str) -> None:
+    def note(prepared: registries.PreparedTool, kind: str) -> None:
         if not type(prepared.tool).__module__.startswith("noetl_worker."):
             return
         # these two have those of the tools that they run
@@ -44,7 +45,7 @@ def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if kind not in told:
             wrong.append(f"{prepared.tool.kind}: {kind}")
 
-    monkeypatch.setattr(registry.PreparedTool, "run", watched)
+    monkeypatch.setattr(registries.PreparedTool, "run", watched)
     yield
     assert wrong == [], "say when under Errors in tools/guides/<kind>.md; a new word also goes into error_kinds.py"
 
@@ -76,6 +77,21 @@ def file(tmp_path: Path) -> str:
 def server() -> Iterator[ToolServer]:
     with ToolServer() as running:
         yield running
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Clients]:
+    made = Clients()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[registries.Registry]:
+    """What a worker keeps between its commands."""
+    made = registries.Registry(plugins=False)
+    yield made
+    await made.aclose()
 
 
 @pytest.fixture(scope="module")

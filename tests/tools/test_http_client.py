@@ -30,8 +30,7 @@ class SlowToClose(httpx.MockTransport):
 A = "http://a.example/x"
 
 
-async def test_command_has_a_client_for_itself_and_the_next_one_takes_it_over() -> None:
-    clients = Clients()
+async def test_command_has_a_client_for_itself_and_the_next_one_takes_it_over(clients: Clients) -> None:
     async with clients.lease(to=A) as first, clients.lease(to=A) as second:
         assert second is not first
     async with clients.lease(to="http://a.example/other?x=1") as third:
@@ -49,24 +48,13 @@ async def test_command_has_a_client_for_itself_and_the_next_one_takes_it_over() 
         (ClientOptions(), "http://b.example/"),
     ],
 )
-async def test_client_is_taken_over_for_the_same_options_and_server_alone(options: ClientOptions, to: str) -> None:
-    clients = Clients()
+async def test_client_is_taken_over_for_the_same_options_and_server_alone(
+    clients: Clients, options: ClientOptions, to: str
+) -> None:
     async with clients.lease(to=A) as first:
         pass
     async with clients.lease(options, to=to) as other:
         assert other is not first
-    await clients.aclose()
-
-
-async def test_next_command_has_the_connection_of_the_one_before() -> None:
-    with ToolServer() as server:
-        server.routes["/"] = lambda _: Answer(200, b"")
-        clients = Clients()
-        for _ in range(3):
-            async with clients.lease(to=server.url("/")) as client:
-                await client.get(server.url("/"))
-        await clients.aclose()
-    assert len({seen.client_port for seen in server.requests}) == 1
 
 
 class Lookups(MetaPathFinder):
@@ -79,23 +67,21 @@ class Lookups(MetaPathFinder):
         self.names.append(name)
 
 
-async def test_request_looks_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_looks_for_no_module(
+    clients: Clients, server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of one that is not installed Python remembers nothing: the disk is searched at each request, many times."""
     looked = Lookups()
-    with ToolServer() as server:
-        server.routes["/"] = lambda _: Answer(200, b"")
-        clients = Clients()
-        for _ in range(2):
-            looked.names.clear()
-            monkeypatch.setattr(sys, "meta_path", [looked, *sys.meta_path])
-            async with clients.lease(to=server.url("/")) as client:
-                await client.get(server.url("/"))
-        await clients.aclose()
+    server.routes["/"] = lambda _: Answer(200, b"")
+    for _ in range(2):
+        looked.names.clear()
+        monkeypatch.setattr(sys, "meta_path", [looked, *sys.meta_path])
+        async with clients.lease(to=server.url("/")) as client:
+            await client.get(server.url("/"))
     assert looked.names == []
 
 
-async def test_closing_all_connections_does_not_fail_the_command_that_has_one() -> None:
-    clients = Clients()
+async def test_closing_all_connections_does_not_fail_the_command_that_has_one(clients: Clients) -> None:
     async with clients.lease(to=A) as client:
         await clients.aclose()
         assert not client.is_closed
@@ -121,8 +107,7 @@ async def test_client_that_is_returned_while_the_surplus_is_closed_stays_open() 
 
 
 @virtual_time.PASSES
-async def test_client_that_nobody_takes_is_closed() -> None:
-    clients = Clients()
+async def test_client_that_nobody_takes_is_closed(clients: Clients) -> None:
     async with clients.lease(to=A) as first:
         pass
     await asyncio.sleep(KEPT_S - 1)
@@ -134,25 +119,20 @@ async def test_client_that_nobody_takes_is_closed() -> None:
         pass
     assert first.is_closed
     assert not second.is_closed
-    await clients.aclose()
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError, RuntimeError])
-async def test_client_of_a_command_that_was_cut_off_is_closed(error: type[BaseException]) -> None:
+async def test_client_of_a_command_that_was_cut_off_is_closed(clients: Clients, error: type[BaseException]) -> None:
     """httpcore keeps a connection that was made and never spoken on: it is neither idle nor used, for ever."""
-    clients = Clients()
     with pytest.raises(error):
         async with clients.lease(to=A) as first:
             raise error
     assert first.is_closed
     async with clients.lease(to=A) as second:
         assert second is not first
-    await clients.aclose()
 
 
-async def test_address_that_is_none_gets_a_client_which_refuses_it() -> None:
-    clients = Clients()
+async def test_address_that_is_none_gets_a_client_which_refuses_it(clients: Clients) -> None:
     with pytest.raises(httpx.InvalidURL):
         async with clients.lease(to="http://[::1") as client:
             await client.get("http://[::1")
-    await clients.aclose()
