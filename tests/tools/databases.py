@@ -40,13 +40,6 @@ class Postgres:
         where = ("-D", str(self.directory), "-m", "immediate", "-w", "-l", str(self.directory / "restart.log"))
         pgexec("pg_ctl", (*where, "restart"), bin_path=self._server.bin_path, user=self._server.system_user)
 
-    def as_role(self, name: str, password: str) -> str:
-        """The address with a role that must give this password."""
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
-        parts = conninfo_to_dict(self.uri)
-        return make_conninfo(**{**parts, "user": name, "password": password})
-
     def add_role(self, name: str, password: str, *, local: str = "scram-sha-256") -> None:
         """`local`: how it logs in over the socket."""
         rules = self.directory / "pg_hba.conf"
@@ -74,8 +67,7 @@ def queries(address: str) -> Callable[..., dict[str, Any]]:
     """Runs a text of kind `postgres` there, with these fields of the config, and gives its data."""
 
     def run(text: Any, **config: Any) -> dict[str, Any]:
-        data = run_tool("postgres", {"query": text, "connection_string": address, **config}).data
-        assert isinstance(data, dict)
+        data: dict[str, Any] = run_tool("postgres", {"query": text, "connection_string": address, **config}).data
         return data
 
     return run
@@ -99,6 +91,5 @@ def duckdb_extensions(directory: Path, *names: str) -> Path:
 
 def query(text: Any, **config: Any) -> dict[str, Any]:
     """What DuckDB gives in a tool."""
-    data = run_tool("duckdb", {"query": text, **config}).data
-    assert isinstance(data, dict)
+    data: dict[str, Any] = run_tool("duckdb", {"query": text, **config}).data
     return data

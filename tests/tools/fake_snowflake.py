@@ -64,12 +64,11 @@ class FakeSnowflake:
         """Put it where `import snowflake.connector` looks."""
         package, connector = types.ModuleType("snowflake"), types.ModuleType("snowflake.connector")
         errors, text = types.ModuleType("snowflake.connector.errors"), types.ModuleType("snowflake.connector.util_text")
-        for name, value in (("connector", connector),):
-            setattr(package, name, value)
-        for name, made in (("connect", self.connect), ("errors", errors), ("util_text", text)):
-            setattr(connector, name, made)
-        for kind in (Error, DatabaseError, OperationalError, ProgrammingError):
-            setattr(errors, kind.__name__, kind)
+        vars(package).update(connector=connector)
+        vars(connector).update(connect=self.connect, errors=errors, util_text=text)
+        vars(errors).update(
+            {kind.__name__: kind for kind in (Error, DatabaseError, OperationalError, ProgrammingError)}
+        )
         text.split_statements = lambda buffer: [(one, False) for one in statements(buffer.read())]
         for module in (package, connector, errors, text):
             monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,7 +70,19 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched.let_go()
 
 
-async def cancelled(call: asyncio.Future[None]) -> None:
+FAILURE = ToolError("another process opened it", kind="db_lock", retryable=True)
+
+
+async def arrived(event: threading.Event) -> None:
+    await asyncio.to_thread(event.wait, PATIENCE_S)
+
+
+async def opened_for_a_step() -> None:
+    async with Stepwise(Opening("transfer")) as ready:
+        await ready.do(lambda connection: connection.execute("select 1"))
+
+
+async def cancelled(call: asyncio.Future[Any]) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
 
@@ -108,11 +119,11 @@ async def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cance
             raise AssertionError("it was cancelled before")
 
     call = asyncio.ensure_future(steps())
-    await asyncio.to_thread(watched.opening.wait, PATIENCE_S)
+    await arrived(watched.opening)
     call.cancel()
     await asyncio.sleep(0)
     watched.may_open.set()
-    await asyncio.to_thread(watched.closing.wait, PATIENCE_S)
+    await arrived(watched.closing)
     await asyncio.wait({call}, timeout=0.1)
     assert not call.done()
     watched.may_close.set()
@@ -122,13 +133,8 @@ async def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cance
 
 async def test_steps_cancelled_while_they_are_closed_end_as_cancelled(watched: Watched) -> None:
     watched.may_close.clear()
-
-    async def steps() -> None:
-        async with Stepwise(Opening("transfer")) as ready:
-            await ready.do(lambda connection: connection.execute("select 1"))
-
-    call = asyncio.ensure_future(steps())
-    await asyncio.to_thread(watched.closing.wait, PATIENCE_S)
+    call = asyncio.ensure_future(opened_for_a_step())
+    await arrived(watched.closing)
     call.cancel()
     await asyncio.wait({call}, timeout=0.1)
     watched.may_close.set()
@@ -143,7 +149,7 @@ async def test_an_interrupt_that_meets_the_end_does_nothing(watched: Watched) ->
 
 
 async def test_failure_of_the_closing_does_not_stand_for_a_cancellation(watched: Watched) -> None:
-    watched.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
+    watched.failure = FAILURE
     started = asyncio.Event()
 
     async def steps() -> None:
@@ -159,19 +165,16 @@ async def test_failure_of_the_closing_does_not_stand_for_a_cancellation(watched:
 
 
 async def test_failure_of_the_closing_is_told_when_nothing_else_failed(watched: Watched) -> None:
-    watched.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
-
+    watched.failure = FAILURE
     with pytest.raises(ToolError, match="another process"):
-        async with Stepwise(Opening("transfer")) as ready:
-            await ready.do(lambda connection: connection.execute("select 1"))
+        await opened_for_a_step()
 
 
 @pytest.mark.parametrize("timeout_s", [0.1, None])
 async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(
-    watched: Watched, tmp_path: Path, timeout_s: float | None
+    watched: Watched, file: str, timeout_s: float | None
 ) -> None:
     """The next command may open the file once this one's turn is over."""
-    file = str(tmp_path / "a.duckdb")
     watched.may_open.clear()
 
     async def next_one() -> None:
@@ -180,7 +183,7 @@ async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(
 
     ours = turn(file, read_only=False)
     call = asyncio.ensure_future(run_opened(ours, Opening("duckdb", file), lambda *_: {}, timeout_s))
-    await asyncio.to_thread(watched.opening.wait, PATIENCE_S)
+    await arrived(watched.opening)
     if timeout_s is None:
         call.cancel()
     await asyncio.wait({call}, timeout=0.2)  # a timeout is over by then
@@ -191,20 +194,18 @@ async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(
     assert not call.done()
     assert not following.done()
     watched.may_open.set()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+    await cancelled(call)
     await following
 
 
 @pytest.mark.parametrize("steps", range(6))
-async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(tmp_path: Path, steps: int) -> None:
+async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(file: str, steps: int) -> None:
     """asyncio.wait_for loses it around the turn alone, up to Python 3.11: the statements ran to their end."""
 
     def body(_: Stepwise, connection: Any) -> dict[str, Any]:
         connection.execute("select count(*) from range(100000000000) a where sin(a.range) > 0.5")
         return {}
 
-    file = str(tmp_path / "a.duckdb")
     async with turn(file, read_only=False):
         ours = turn(file, read_only=False)
         call = asyncio.ensure_future(run_opened(ours, Opening("duckdb", file), body, 60.0))
@@ -212,5 +213,4 @@ async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(tmp_path: 
     for _ in range(steps):
         await asyncio.sleep(0)
     call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+    await cancelled(call)

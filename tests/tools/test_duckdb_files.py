@@ -25,24 +25,21 @@ from .databases import query
 pytest.importorskip("duckdb")
 
 
-def test_database_file_keeps_and_memory_does_not(tmp_path: Path) -> None:
-    file = str(tmp_path / "a.duckdb")
+def test_database_file_is_kept(file: str) -> None:
     query("create table t as select 1 as i", db_path=file)
     assert query("select i from t", database=file)["rows"] == [{"i": 1}]
-    query("create table t as select 1 as i")
+
+
+@pytest.mark.parametrize("config", [{}, {"database": ":memory:shared"}], ids=["no-database", "named"])
+def test_memory_is_not_shared_between_commands(config: dict[str, Any]) -> None:
+    query("create table t as select 1 as i", **config)
     with pytest.raises(ToolError, match="Table with name t does not exist"):
-        query("select i from t")
+        query("select i from t", **config)
 
 
 def test_no_file_in_no_directory() -> None:
     with pytest.raises(ToolError, match=r"Failed to open database '/no/such/x\.db'"):
         query("select 1", database="/no/such/x.db")
-
-
-def test_named_memory_is_not_shared_between_commands() -> None:
-    query("create table t as select 1 as i", database=":memory:shared")
-    with pytest.raises(ToolError, match="Table with name t does not exist"):
-        query("select i from t", database=":memory:shared")
 
 
 @pytest.fixture
@@ -52,9 +49,7 @@ def scoped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def in_execution(execution_id: int, text: str, **config: Any) -> Any:
-    data = run_tool("duckdb", {"query": text, **config}, execution_id=execution_id).data
-    assert isinstance(data, dict)
-    return data["rows"]
+    return run_tool("duckdb", {"query": text, **config}, execution_id=execution_id).data["rows"]
 
 
 def test_data_directory_keeps_the_tables_of_each_execution_apart(scoped: Path) -> None:
@@ -69,8 +64,7 @@ def test_data_directory_keeps_the_tables_of_each_execution_apart(scoped: Path) -
     assert in_execution(7, "select 1 as a", database=":memory:") == [{"a": 1}]
 
 
-async def test_parallel_commands_of_one_execution_take_turns(scoped: Path) -> None:
-    registry = Registry(plugins=False)
+async def test_parallel_commands_of_one_execution_take_turns(scoped: Path, registry: Registry) -> None:
     context = tool_context(registry=registry, execution_id=9)
     start = "create table if not exists log(n int); attach ':memory:' as side; create table side.t as select 1"
     calls = [
@@ -78,32 +72,25 @@ async def test_parallel_commands_of_one_execution_take_turns(scoped: Path) -> No
     ]
     await asyncio.gather(*calls)
     result = await registry.run_tool("duckdb", {"query": "select count(*) as n from log"}, context)
-    await registry.aclose()
     assert result.data["rows"] == [{"n": 8}]
     assert not any(isinstance(one, asyncio.Condition) for one in gc.get_objects()), "nothing is kept of a turn"
 
 
-async def test_waiting_for_a_turn_counts_as_the_commands_time(tmp_path: Path) -> None:
-    file = str(tmp_path / "a.duckdb")
-    registry = Registry(plugins=False)
+async def test_waiting_for_a_turn_counts_as_the_commands_time(file: str, registry: Registry) -> None:
     context = tool_context(registry=registry)
     async with duckdb_files.turn(file, read_only=False):
         config = {"query": "select 1", "database": file}
         result = await registry.run_tool("duckdb", {**config, "timeout": 0.1}, context)
         assert result.status is ToolStatus.TIMEOUT
     assert (await registry.run_tool("duckdb", config, context)).status is ToolStatus.SUCCESS
-    await registry.aclose()
 
 
-async def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
-    file = str(tmp_path / "a.duckdb")
+async def test_readers_of_a_file_have_it_together(file: str, registry: Registry) -> None:
     await arun_tool("duckdb", {"query": "create table t as select 1 as i", "database": file})
-    registry = Registry(plugins=False)
     config = {"query": "select i from t", "database": file, "read_only": True, "timeout": PATIENCE_S}
     async with duckdb_files.turn(file, read_only=True):
         result = await registry.run_tool("duckdb", config, tool_context(registry=registry))
     assert result.status is ToolStatus.SUCCESS
-    await registry.aclose()
     with pytest.raises(ToolError, match="read-only"):
         await arun_tool("duckdb", {"query": "insert into t values (2)", "database": file, "read_only": True})
 
@@ -130,17 +117,16 @@ def test_database_that_cannot_be_is_a_mistake_of_the_config(tmp_path: Path, conf
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_file_that_another_process_writes_is_waited_for(tmp_path: Path, read_only: bool) -> None:
-    file = tmp_path / "a.duckdb"
-    code = f"import duckdb, sys; c = duckdb.connect({str(file)!r}); print('open', flush=True); sys.stdin.readline()"
+def test_file_that_another_process_writes_is_waited_for(file: str, read_only: bool) -> None:
+    code = f"import duckdb, sys; c = duckdb.connect({file!r}); print('open', flush=True); sys.stdin.readline()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         timer = threading.Timer(0.3, lambda: other.communicate("\n"))
-        result = run_tool("duckdb", {"query": "select 1", "database": str(file), "timeout": 0.2})
+        result = run_tool("duckdb", {"query": "select 1", "database": file, "timeout": 0.2})
         assert result.status is ToolStatus.TIMEOUT
         timer.start()
-        assert query("select 1 as a", database=str(file), read_only=read_only)["rows"] == [{"a": 1}]
+        assert query("select 1 as a", database=file, read_only=read_only)["rows"] == [{"a": 1}]
         timer.join()
 
 

@@ -7,6 +7,7 @@ import fcntl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -24,28 +25,22 @@ SLOW = "select count(*) as n from range(6000) a, range(6000) b where (a.range * 
 
 
 async def query(text: str, **config: Any) -> dict[str, Any]:
-    data = (await arun_tool("duckdb", {"query": text, **config})).data
-    assert isinstance(data, dict)
+    data: dict[str, Any] = (await arun_tool("duckdb", {"query": text, **config})).data
     return data
 
 
-async def _together(file: Path, *texts: str) -> list[Any]:
-    """The data of readers of one file, all of them started before the first ends."""
-    registry = Registry(plugins=False)
-
-    async def one(number: int, text: str) -> Any:
-        config = {"query": text, "database": str(file), "read_only": True}
-        return (await registry.run_tool("duckdb", config, tool_context(execution_id=number))).data
-
-    try:
-        return await asyncio.gather(*(one(number, text) for number, text in enumerate(texts, start=1)))
-    finally:
-        await registry.aclose()
+@pytest.fixture
+async def file(file: str) -> str:
+    """It has a table."""
+    await query("create table t as select 1 as i", database=file)
+    return file
 
 
-async def test_readers_of_a_file_share_nothing(tmp_path: Path) -> None:
-    file = tmp_path / "a.duckdb"
-    await query("create table t as select 1 as i", database=str(file))
+async def test_readers_of_a_file_share_nothing(file: str, registry: Registry) -> None:
+    async def reader(execution_id: int, text: str) -> Any:
+        config = {"query": text, "database": file, "read_only": True}
+        return (await registry.run_tool("duckdb", config, tool_context(execution_id=execution_id))).data
+
     settings = (
         "attach ':memory:' as mine; set memory_limit = '200MB'; set threads = 1; create temp table x as select 1 i;"
     )
@@ -55,8 +50,9 @@ async def test_readers_of_a_file_share_nothing(tmp_path: Path) -> None:
         "(select list(database_name order by 1) from duckdb_databases() where not internal) as all, "
         "(select count(*) from duckdb_secrets()) as s, (select i from a.main.t) as i"
     )
-    [before] = (await query(read, database=str(file), read_only=True))["rows"]
-    *_, after = await _together(file, secrets + SLOW, settings + SLOW, *[SLOW] * 3, f"{SLOW}; {read}")
+    [before] = (await query(read, database=file, read_only=True))["rows"]
+    texts = (secrets + SLOW, settings + SLOW, *[SLOW] * 3, f"{SLOW}; {read}")
+    *_, after = await asyncio.gather(*(reader(number, text) for number, text in enumerate(texts, start=1)))
     assert after["rows"] == [before]
     assert (before["d"], before["all"], before["s"], before["i"]) == ("a", ["a"], 0, 1)
 
@@ -74,13 +70,14 @@ async def test_reader_calls_a_file_as_its_writer_does(tmp_path: Path, name: str)
     ]
 
 
-async def test_no_process_writes_a_file_while_a_reader_is_left(tmp_path: Path) -> None:
-    file = tmp_path / "a.duckdb"
-    await query("create table t as select 1 as i", database=str(file))
-    write = [sys.executable, "-c", f"import duckdb; duckdb.connect({str(file)!r})"]
-    opening = duckdb_session.Opening(kind="duckdb", database=str(file), read_only=True)
-    duckdb = duckdb_session.library()
-    first, second = (duckdb_session.opened(duckdb, opening, threading.Event()) for _ in range(2))
+def two_readers(file: str) -> Iterator[Any]:
+    opening = duckdb_session.Opening(kind="duckdb", database=file, read_only=True)
+    return (duckdb_session.opened(duckdb_session.library(), opening, threading.Event()) for _ in range(2))
+
+
+async def test_no_process_writes_a_file_while_a_reader_is_left(file: str) -> None:
+    write = [sys.executable, "-c", f"import duckdb; duckdb.connect({file!r})"]
+    first, second = two_readers(file)
     second.close()
     refused = await asyncio.to_thread(subprocess.run, write, capture_output=True, check=False)
     assert b"Could not set lock on file" in refused.stderr
@@ -89,12 +86,8 @@ async def test_no_process_writes_a_file_while_a_reader_is_left(tmp_path: Path) -
     assert (await asyncio.to_thread(subprocess.run, write, check=False)).returncode == 0
 
 
-async def test_reader_says_that_the_file_was_written_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "a.duckdb"
-    await query("create table t as select 1 as i", database=str(file))
-    opening = duckdb_session.Opening(kind="duckdb", database=str(file), read_only=True)
-    duckdb = duckdb_session.library()
-    first, second = (duckdb_session.opened(duckdb, opening, threading.Event()) for _ in range(2))
+async def test_reader_says_that_the_file_was_written_meanwhile(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two_readers(file)
 
     def taken(*_: object) -> None:
         raise BlockingIOError

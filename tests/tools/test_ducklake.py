@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.registry import Registry
+from noetl_worker.testing import arun_tool, run_tool
 
 from .databases import Postgres, duckdb_extensions
 
@@ -28,8 +27,7 @@ def in_lake(directory: Path, **fixed: Any) -> Any:
     where = {"catalog_connection": str(directory / "meta.ducklake"), "data_path": str(directory / "data"), **fixed}
 
     def run(text: Any, **config: Any) -> dict[str, Any]:
-        data = run_tool("ducklake", {"commands": text, **where, **config}).data
-        assert isinstance(data, dict)
+        data: dict[str, Any] = run_tool("ducklake", {"commands": text, **where, **config}).data
         return data
 
     return run
@@ -102,9 +100,8 @@ def test_catalog_in_postgres_by_credential_and_by_address(
     run_tool("ducklake", config, credentials=credentials)
     monkeypatch.setenv("NOETL_WORKER_FILE_ROOTS", str(tmp_path / "data"))  # the catalog's server is no file
     pairs = f"postgres:host={known['host']} user=postgres dbname=lake"
-    data = run_tool("ducklake", {**config, "auth": None, "catalog_connection": pairs, "query": "select i from t"}).data
-    assert isinstance(data, dict)
-    assert data["rows"] == [{"i": 1}]
+    by_address = {**config, "auth": None, "catalog_connection": pairs, "query": "select i from t"}
+    assert run_tool("ducklake", by_address).data["rows"] == [{"i": 1}]
     wrong = {**config, "auth": None, "catalog_connection": "postgresql://u:hunter2-secret@127.0.0.1:1/lake"}
     with pytest.raises(ToolError, match="Connection refused") as caught:
         run_tool("ducklake", wrong)
@@ -155,18 +152,15 @@ SECRET = 'CREATE OR REPLACE TEMPORARY SECRET "ducklake_catalog" (TYPE postgres, 
         ("sqlite:m.db", "sqlite:{here}/m.db", [], set()),
     ],
 )
-async def test_address_of_a_catalog_stands_in_a_secret(
+def test_address_of_a_catalog_stands_in_a_secret(
     given: str, metadata: str, secret: list[str], password: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[str] = set()
     told: list[str] = []
     connect = duckdb.connect
     monkeypatch.setattr("duckdb.connect", lambda *where: Connection(connect(*where), told))
-    registry = Registry(plugins=False)
     config = {"query": "select 1", "data_path": "d", "catalog_connection": given}
-    result = await registry.run_tool("ducklake", config, tool_context(registry=registry, secrets=seen))
-    await registry.aclose()
-    assert result.error is None
+    assert run_tool("ducklake", config, secrets=seen).error is None
     assert [one for one in told if "SECRET" in one.split("(")[0]] == secret
     [attach] = [one for one in told if one.startswith("ATTACH")]
     assert attach.startswith(f"ATTACH 'ducklake:{metadata.replace('{here}', str(Path.cwd()))}' ")
