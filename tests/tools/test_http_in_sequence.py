@@ -22,8 +22,8 @@ def sequence(tasks: list[dict[str, Any]], **context: Any) -> ToolResult:
     return run_tool("task_sequence", {"tasks": tasks}, **context)
 
 
-def fetch(server: ToolServer, path: str, *rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"name": "fetch", "kind": "http", "url": server.url(path), "spec": {"policy": {"rules": [*rules]}}, **fields}
+def fetch(url: str, *rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"name": "fetch", "kind": "http", "url": url, "spec": {"policy": {"rules": [*rules]}}, **fields}
 
 
 COLLECT = """
@@ -41,7 +41,7 @@ def test_pages_by_a_jump_with_a_page_that_fails_once(server: ToolServer) -> None
         "code": COLLECT,
         "spec": {"policy": {"rules": [{"when": "{{ output.data.more }}", "then": {"do": "jump", "to": "fetch"}}]}},
     }
-    result = sequence([fetch(server, "/pages", RETRY, FAIL, params=params), collect])
+    result = sequence([fetch(server.url("/pages"), RETRY, FAIL, params=params), collect])
     assert result.status is ToolStatus.SUCCESS, result.error
     assert [item["id"] for item in result.data["results"]["collect"]["items"]] == list(range(1, ITEMS + 1))
     assert len(server.requests) == 5
@@ -54,20 +54,14 @@ def test_pages_by_a_jump_with_a_page_that_fails_once(server: ToolServer) -> None
     ("/flaky?fail=2&status=404", 1, ToolStatus.ERROR),
 ])  # fmt: skip
 def test_rules_see_whether_a_failure_may_pass(server: ToolServer, path: str, requests: int, status: ToolStatus) -> None:
-    result = sequence([fetch(server, path, RETRY, FAIL)])
+    result = sequence([fetch(server.url(path), RETRY, FAIL)])
     assert (len(server.requests), result.status) == (requests, status)
 
 
 def test_rules_see_the_kind_of_a_failed_connection() -> None:
     rule = {"when": "{{ output.error.kind == 'connection' }}", "then": {"do": "continue"}}
-    task = {
-        "name": "a",
-        "kind": "http",
-        "url": f"http://127.0.0.1:{unused_port()}/",
-        "spec": {"policy": {"rules": [rule]}},
-    }
     after = {"name": "b", "kind": "noop", "result": "reached"}
-    assert sequence([task, after]).data["results"]["b"] == "reached"
+    assert sequence([fetch(f"http://127.0.0.1:{unused_port()}/", rule), after]).data["results"]["b"] == "reached"
 
 
 def test_headers_and_retry_are_rendered_with_the_names_of_the_sequence(server: ToolServer) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
-from noetl_worker.testing import RecordedLogger, run_tool
+from noetl_worker.models import ToolStatus
+from noetl_worker.testing import ToolCall, call_tool, run_tool
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import retry_after_s
 from noetl_worker.tools.http.retry import Pages, RetryRule
@@ -21,8 +21,8 @@ from .http_server import ITEMS, ToolServer, as_json, unused_port
 QUICK = {"initial_delay": 0.01, "jitter": False}
 
 
-def get(server: ToolServer, path: str, retry: Any, **more: Any) -> ToolResult:
-    return run_tool("http", {"url": server.url(path), "retry": retry}, **more)
+def get(server: ToolServer, path: str, retry: Any, **more: Any) -> ToolCall:
+    return call_tool("http", {"url": server.url(path), "retry": retry}, **more)
 
 
 # ── the forms ───────────────────────────────────────────────────────────────────────────────────
@@ -43,6 +43,7 @@ def get(server: ToolServer, path: str, retry: Any, **more: Any) -> ToolResult:
         ({"attempts": 4, "backoff": "linear", "delay": "500ms"},
          (RetryRule(attempts=4, backoff="linear", delay_s=0.5),)),
         ({"retry_on": ["timeout", 429]}, (RetryRule(statuses=frozenset({429}), kinds=frozenset({"timeout"})),)),
+        ({"retry_on_status": ["5xx"]}, (RetryRule(statuses=frozenset(range(500, 600))),)),
         ({"retry_when": "{{ a }}", "stop_when": "{{ b }}"}, (RetryRule(when="{{ a }}", stop_when="{{ b }}"),)),
         ({"on_error": {"when": "{{ a }}", "max_attempts": 2}}, (RetryRule(when="{{ a }}", attempts=2),)),
         ([{"when": "{{ a }}", "then": {"max_attempts": 2}}, {"when": "{{ b }}", "then": {}}],
@@ -51,11 +52,6 @@ def get(server: ToolServer, path: str, retry: Any, **more: Any) -> ToolResult:
 )  # fmt: skip
 def test_every_form_of_tries(retry: Any, rules: tuple[RetryRule, ...]) -> None:
     assert http_retry.parse(retry) == http_retry.RetryPlan(rules)
-
-
-def test_whole_hundreds_of_statuses() -> None:
-    (rule,) = http_retry.parse({"retry_on_status": ["5xx"]}).rules
-    assert rule.statuses == frozenset(range(500, 600))
 
 
 NEXT = {"params": {"page": 2}}
@@ -75,6 +71,9 @@ NEXT = {"params": {"page": 2}}
 )  # fmt: skip
 def test_every_form_of_pages(retry: Any, pages: Pages) -> None:
     assert http_retry.parse(retry).pages == pages
+
+
+NO_TEMPLATE = "is no template; write it as {{ ... }}"
 
 
 @pytest.mark.parametrize(
@@ -106,21 +105,12 @@ def test_every_form_of_pages(retry: Any, pages: Pages) -> None:
             {"on_success": {"while": True, "next_call": NEXT, "collect": {"strategy": "zip"}}},
             "retry.on_success.collect.strategy 'zip' is none of append, replace, merge",
         ),
-        (
-            {"retry_when": "error.status == 500"},
-            "retry: 'retry_when: error.status == 500' is no template; write it as {{ ... }}",
-        ),
-        (
-            [{"when": "error.status == 500", "then": {}}],
-            "retry[0].then: 'when: error.status == 500' is no template; write it as {{ ... }}",
-        ),
-        (
-            {"on_error": {"stop_when": "attempt > 2"}},
-            "retry.on_error: 'stop_when: attempt > 2' is no template; write it as {{ ... }}",
-        ),
+        ({"retry_when": "error.status == 500"}, f"retry: 'retry_when: error.status == 500' {NO_TEMPLATE}"),
+        ([{"when": "error.status == 500", "then": {}}], f"retry[0].then: 'when: error.status == 500' {NO_TEMPLATE}"),
+        ({"on_error": {"stop_when": "attempt > 2"}}, f"retry.on_error: 'stop_when: attempt > 2' {NO_TEMPLATE}"),
         (
             {"on_success": {"while": "response.next", "next_call": NEXT}},
-            "retry.on_success: 'while: response.next' is no template; write it as {{ ... }}",
+            f"retry.on_success: 'while: response.next' {NO_TEMPLATE}",
         ),
     ],
 )
@@ -144,17 +134,13 @@ def test_delays_grow_to_their_limit_and_are_spread() -> None:
 # ── tries ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_failure_that_may_pass_is_tried_again(server: ToolServer) -> None:
-    result = get(server, "/flaky?fail=2", {"max_attempts": 3, **QUICK})
-    assert result.status is ToolStatus.SUCCESS
-    assert result.data["attempts"] == 3
+@pytest.mark.parametrize(("fails", "message"), [(2, None), (9, "HTTP 503 response")], ids=["passes", "does-not"])
+def test_failure_that_may_pass_is_tried_again_until_the_tries_are_over(
+    server: ToolServer, fails: int, message: str | None
+) -> None:
+    result = get(server, f"/flaky?fail={fails}", {"max_attempts": 3, **QUICK})
+    assert (result.message, result.data["attempts"]) == (message, 3)
     assert len(server.requests) == 3
-
-
-def test_last_failure_is_the_result_when_the_tries_are_over(server: ToolServer) -> None:
-    result = get(server, "/flaky?fail=9", {"max_attempts": 3, **QUICK})
-    assert result.error is not None
-    assert (result.error.message, result.data["attempts"]) == ("HTTP 503 response", 3)
 
 
 def test_failure_that_will_not_pass_is_not_tried_again(server: ToolServer) -> None:
@@ -192,21 +178,17 @@ def test_success_can_be_polled_until_it_says_so(server: ToolServer) -> None:
 
 
 def test_connection_that_is_refused_is_tried_again_and_then_raised() -> None:
-    logger = RecordedLogger()
-    with pytest.raises(ToolError) as caught:
-        run_tool(
-            "http",
-            {"url": f"http://127.0.0.1:{unused_port()}/", "retry": {"max_attempts": 3, **QUICK}},
-            logger=logger,
-        )
-    assert caught.value.kind == "connection"
-    assert [event for _, event, _ in logger.records] == ["http_retry", "http_retry"]
+    config = {"url": f"http://127.0.0.1:{unused_port()}/", "retry": {"max_attempts": 3, **QUICK}}
+    result = call_tool("http", config)
+    assert isinstance(result.raised, ToolError)
+    assert result.kind == "connection"
+    assert [event for _, event, _ in result.log] == ["http_retry", "http_retry"]
 
 
 def test_retry_after_is_waited_for(server: ToolServer) -> None:
     began = time.monotonic()
     result = get(server, "/flaky?fail=1&status=429&retry_after=1", {"max_attempts": 2, **QUICK})
-    assert result.status is ToolStatus.SUCCESS
+    assert result.succeeded
     assert time.monotonic() - began >= 1.0
 
 
@@ -235,8 +217,7 @@ def test_no_wait_beyond_the_time_that_is_left(server: ToolServer) -> None:
     """Both are longer than this test lasts."""
     path = "/flaky?fail=1&status=429&retry_after=6000"
     result = get(server, path, {"max_attempts": 2, **QUICK}, timeout_s=2000.0)
-    assert result.error is not None
-    assert result.error.kind == "rate_limit"
+    assert result.kind == "rate_limit"
     assert result.data["headers"]["retry-after"] == "6000"
 
 
@@ -254,9 +235,8 @@ def test_timeout_covers_all_tries(server: ToolServer) -> None:
 
 @pytest.mark.parametrize("config", [{"timeout": {"read": 0.2, "total": 9}}, {"spec": {"timeout": {"read": "200ms"}}}])
 def test_parts_of_a_timeout_are_told_apart(server: ToolServer, config: dict[str, Any]) -> None:
-    result = run_tool("http", {"url": server.url("/silent"), **config})
-    assert result.error is not None
-    assert result.error.message == "http: nothing came for 0.2 seconds (read_timeout)"
+    result = call_tool("http", {"url": server.url("/silent"), **config})
+    assert result.message == "http: nothing came for 0.2 seconds (read_timeout)"
 
 
 # ── pages ───────────────────────────────────────────────────────────────────────────────────────
@@ -269,13 +249,13 @@ BY_PAGE = {
 IDS = list(range(1, ITEMS + 1))
 
 
-def ids(result: ToolResult) -> list[int]:
+def ids(result: ToolCall) -> list[int]:
     return [one["id"] for one in result.data["data"]]
 
 
 def test_pages_are_collected(server: ToolServer) -> None:
     result = get(server, "/pages?page=1&pageSize=10", {"on_success": BY_PAGE})
-    assert result.status is ToolStatus.SUCCESS
+    assert result.succeeded
     assert ids(result) == IDS
     assert result.data["body"] == result.data["data"]
     assert (result.data["pages"], result.data["status_code"]) == (4, 200)
@@ -289,22 +269,19 @@ def test_pages_and_tries_together(server: ToolServer) -> None:
     assert (result.data["pages"], result.data["attempts"]) == (4, 5)
 
 
-def test_pages_by_cursor_in_the_list_form(server: ToolServer) -> None:
-    rule = {
-        "when": "{{ response.next_cursor is not none }}",
-        "then": {"next_call": {"params": {"cursor": "{{ page.next_cursor }}"}}, "collect": {"path": "events"}},
-    }
-    result = get(server, "/cursor?limit=20", [rule])
-    assert ids(result) == IDS
+BY_CURSOR = {"next_call": {"params": {"cursor": "{{ page.next_cursor }}"}}, "collect": {"path": "events"}}
 
 
-def test_pages_go_on_while_the_condition_gives_a_value(server: ToolServer) -> None:
-    pages = {
-        "while": "{{ response.next_cursor }}",
-        "next_call": {"params": {"cursor": "{{ response.next_cursor }}"}},
-        "collect": {"path": "events"},
-    }
-    assert ids(get(server, "/cursor?limit=20", {"on_success": pages})) == IDS
+@pytest.mark.parametrize(
+    "retry",
+    [
+        [{"when": "{{ response.next_cursor is not none }}", "then": BY_CURSOR}],
+        {"on_success": {"while": "{{ response.next_cursor }}", **BY_CURSOR}},
+    ],
+    ids=["in-the-list-form", "while-the-condition-gives-a-value"],
+)
+def test_pages_by_cursor(server: ToolServer, retry: Any) -> None:
+    assert ids(get(server, "/cursor?limit=20", retry)) == IDS
 
 
 @pytest.mark.parametrize(("reason", "requests"), [("busy", 2), ({"code": 1}, 2), ([], 1), (None, 1), ("off", 1)])
@@ -346,42 +323,36 @@ def test_pages_stop_at_their_limit_and_say_so(server: ToolServer) -> None:
 
 def test_page_that_fails_is_the_result(server: ToolServer) -> None:
     result = get(server, "/pages?pageSize=10&fail_on=2", {"on_success": BY_PAGE})
-    assert result.error is not None
-    assert (result.error.message, result.data["pages"]) == ("HTTP 500 response", 1)
+    assert (result.message, result.data["pages"]) == ("HTTP 500 response", 1)
 
 
 @pytest.mark.parametrize(
-    ("path", "change", "message"),
+    ("change", "message"),
     [
         (
-            "/pages",
             {"next_call": {"params": {"page": 1}}},
-            "http: page 3 asks for the same as one before it: 'next_call' does not move on",
+            "page 3 asks for the same as one before it: 'next_call' does not move on",
         ),
-        ("/pages", {"collect": "items"}, "http: page 1: the answer has no 'items' to collect"),
-        ("/pages", {"collect": "data.²"}, "http: page 1: the answer has no 'data.²' to collect"),
+        ({"collect": "items"}, "page 1: the answer has no 'items' to collect"),
+        ({"collect": "data.²"}, "page 1: the answer has no 'data.²' to collect"),
         (
-            "/pages",
             {"collect": {"path": "data", "strategy": "merge"}},
-            "http: page 1: strategy merge collects objects, data is no object",
+            "page 1: strategy merge collects objects, data is no object",
         ),
     ],
 )
-def test_pages_that_cannot_be_collected_say_why(
-    server: ToolServer, path: str, change: dict[str, Any], message: str
-) -> None:
-    result = get(server, path, {"on_success": {**BY_PAGE, **change}})
-    assert result.error is not None
-    assert (result.error.message, result.error.kind) == (message, "parse")
+def test_pages_that_cannot_be_collected_say_why(server: ToolServer, change: dict[str, Any], message: str) -> None:
+    result = get(server, "/pages", {"on_success": {**BY_PAGE, **change}})
+    assert (result.message, result.kind) == (f"http: {message}", "parse")
 
 
 def test_pages_together_are_bounded(server: ToolServer) -> None:
     config = {"url": server.url("/pages"), "retry": {"on_success": BY_PAGE}, "max_response_bytes": 300}
-    result = run_tool("http", config)
-    assert result.error is not None
-    assert result.error.message == "http: page 2: over 300 bytes together; raise max_response_bytes"
+    result = call_tool("http", config)
+    assert result.message == "http: page 2: over 300 bytes together; raise max_response_bytes"
 
 
 def test_field_that_no_request_has_is_refused_in_next_call(server: ToolServer) -> None:
-    with pytest.raises(ConfigurationError, match="next_call: unknown key 'query'; known: body, data, endpoint, form"):
-        get(server, "/pages", {"on_success": {**BY_PAGE, "next_call": {"query": {}}}})
+    result = get(server, "/pages", {"on_success": {**BY_PAGE, "next_call": {"query": {}}}})
+    assert isinstance(result.raised, ConfigurationError)
+    assert "next_call: unknown key 'query'; known: body, data, endpoint, form" in str(result.raised)
