@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from noetl_worker.tools.artifact.artifact import ArtifactTool
 from noetl_worker.tools.artifact.result_fetch import ResultFetchTool
 from noetl_worker.transport.opening import open_transport
 from patience import PATIENCE_S, until
+
+from .http_server import ToolServer
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -58,14 +59,25 @@ class BrokenPlane(MemoryControlPlane):
         raise self.error
 
 
-async def with_plane(dialect: Dialect, use: Callable[[Any], Awaitable[None]]) -> None:
+@pytest.fixture
+async def plane(dialect: Dialect) -> AsyncIterator[PlaneOfOneExecution]:
     async with DevControlPlane(PlaneSettings(dialect=dialect)) as control_plane:
         settings = load_settings({"NOETL_SERVER_URL": control_plane.url})
         client = ControlPlaneClient(open_transport(settings), settings)
-        try:
-            await use(PlaneOfOneExecution(await client.plane("")))
-        finally:
-            await client.close()
+        yield PlaneOfOneExecution(await client.plane(""))
+        await client.close()
+
+
+class Store:
+    """Answers every request with this content."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        self.content = content
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return httpx.Response(200, content=self.content)
 
 
 def artifact(config: dict[str, Any], answer: Answer | None = None, **context: Any) -> ToolResult:
@@ -81,29 +93,22 @@ def refused(config: dict[str, Any], answer: Answer | None = None, **context: Any
 # ── the result store ────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_result_is_put_fetched_and_compared_on_both_planes(dialect: Dialect) -> None:
+async def test_a_result_is_put_fetched_and_compared_on_both_planes(plane: Any) -> None:
     value = {"rows": [{"id": 2**53 + 1, "name": "é"}], "none": None}
-
-    async def use(plane: Any) -> None:
-        put = await arun_tool(ArtifactTool(), {"action": "put", "data": value, "name": "rows"}, control_plane=plane)
-        reference = put.data["uri"]
-        assert reference.startswith("noetl://execution/4711/result/rows/")
-        assert (put.data["ref"], put.data["scope"], put.data["compressed"]) == (reference, "execution", False)
-        got = await arun_tool(ArtifactTool(), {"uri": reference, "sha256": put.data["sha256"]}, control_plane=plane)
-        assert got.data == {
-            "data": value, "uri": reference, "size_bytes": put.data["size_bytes"], "compressed": False,
-            "sha256": put.data["sha256"],
-        }  # fmt: skip
-        fetched = await arun_tool(ResultFetchTool(), {"ref": reference}, control_plane=plane)
-        assert fetched.data == value
-        for tool, config in ((ArtifactTool(), {"uri": f"{reference}0"}), (ResultFetchTool(), {"ref": f"{reference}0"})):
-            with pytest.raises(ToolError) as caught:
-                await arun_tool(tool, config, control_plane=plane)
-            assert (caught.value.kind, caught.value.retryable) == ("not_found", False)
-            expected = f"no result at {reference}0: it was never stored, or it has expired"
-            assert str(caught.value) == expected
-
-    await with_plane(dialect, use)
+    put = (await arun_tool("artifact", {"action": "put", "data": value, "name": "rows"}, control_plane=plane)).data
+    reference = put["uri"]
+    assert reference.startswith("noetl://execution/4711/result/rows/")
+    assert (put["ref"], put["scope"], put["compressed"]) == (reference, "execution", False)
+    got = await arun_tool("artifact", {"uri": reference, "sha256": put["sha256"]}, control_plane=plane)
+    same = {name: put[name] for name in ("uri", "size_bytes", "sha256")}
+    assert got.data == {"data": value, "compressed": False, **same}
+    fetched = await arun_tool("result_fetch", {"ref": reference}, control_plane=plane)
+    assert fetched.data == value
+    for kind, config in (("artifact", {"uri": f"{reference}0"}), ("result_fetch", {"ref": f"{reference}0"})):
+        with pytest.raises(ToolError) as caught:
+            await arun_tool(kind, config, control_plane=plane)
+        assert (caught.value.kind, caught.value.retryable) == ("not_found", False)
+        assert str(caught.value) == f"no result at {reference}0: it was never stored, or it has expired"
 
 
 def stored(value: JsonValue) -> tuple[MemoryControlPlane, str]:
@@ -259,36 +264,26 @@ def test_files_stay_inside_the_root_when_one_is_set(tmp_path: Path, monkeypatch:
 
 
 def test_content_comes_over_http_with_the_credential() -> None:
-    seen: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(200, json={"a": 1})
-
+    store = Store(b'{"a": 1}')
     got = artifact(
         {"uri": "https://store/x.json?sig=hidden", "auth": "token", "headers": {"X-N": 1, "X-None": None}},
-        answer,
+        store,
         credentials={"token": {"type": "bearer", "token": "t0ken"}},
     )
     assert got.data["data"] == {"a": 1}
-    assert (seen[0].headers["authorization"], seen[0].headers["x-n"]) == ("Bearer t0ken", "1")
-    assert str(seen[0].url) == "https://store/x.json?sig=hidden"
+    (seen,) = store.requests
+    assert (seen.headers["authorization"], seen.headers["x-n"]) == ("Bearer t0ken", "1")
+    assert str(seen.url) == "https://store/x.json?sig=hidden"
 
 
 def test_content_is_put_over_http() -> None:
-    seen: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(201)
-
-    put = artifact({"action": "put", "uri": "http://store/x", "data": {"a": 1}}, answer)
-    assert (seen[0].method, seen[0].content, seen[0].headers["content-type"]) == (
-        "PUT", b'{"a":1}', "application/json",
-    )  # fmt: skip
+    store = Store()
+    put = artifact({"action": "put", "uri": "http://store/x", "data": {"a": 1}}, store)
+    artifact({"action": "put", "uri": "http://store/x", "data": "a,b", "content_type": "text/csv"}, store)
+    first, second = store.requests
+    assert (first.method, first.content, first.headers["content-type"]) == ("PUT", b'{"a":1}', "application/json")
     assert put.data["size_bytes"] == 7
-    artifact({"action": "put", "uri": "http://store/x", "data": "a,b", "content_type": "text/csv"}, answer)
-    assert seen[1].headers["content-type"] == "text/csv"
+    assert second.headers["content-type"] == "text/csv"
 
 
 def test_http_failures_are_told_without_the_query() -> None:
@@ -308,13 +303,8 @@ def test_http_failures_are_told_without_the_query() -> None:
     )  # fmt: skip
 
 
-def test_the_whole_call_ends_with_its_timeout() -> None:
-    class Silent(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            await asyncio.Event().wait()
-            raise AssertionError
-
-    result = run_tool(ArtifactTool(Silent()), {"uri": "http://store/x", "timeout": 0.05})
+def test_the_whole_call_ends_with_its_timeout(server: ToolServer) -> None:
+    result = run_tool("artifact", {"uri": server.url("/silent"), "timeout": 0.05})
     assert result.status.value == "timeout"
 
 
@@ -323,26 +313,16 @@ def test_the_whole_call_ends_with_its_timeout() -> None:
     ["/x?acl", "/x?a=b%2Fc&d&e=x+y&f=%20z&sig=a%2Bb~*(1)", "/x?a=1&b=2&a=3", "/x?b=%E9", "/x?t=e=1~acl=/*", "/x"],
 )
 def test_an_address_is_asked_for_as_it_is_written(address: str) -> None:
-    seen: list[bytes] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request.url.raw_path)
-        return httpx.Response(200)
-
-    artifact({"uri": f"http://store{address}"}, answer)
-    assert seen == [address.encode()]
+    store = Store()
+    artifact({"uri": f"http://store{address}"}, store)
+    assert [request.url.raw_path for request in store.requests] == [address.encode()]
 
 
 def test_a_key_of_the_query_is_added_to_the_address() -> None:
-    seen: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(str(request.url))
-        return httpx.Response(200)
-
+    store = Store()
     key = {"type": "api_key", "key": "k1", "in": "query", "name": "key"}
-    artifact({"uri": "http://store/x?a=1", "auth": "key"}, answer, credentials={"key": key})
-    assert seen == ["http://store/x?a=1&key=k1"]
+    artifact({"uri": "http://store/x?a=1", "auth": "key"}, store, credentials={"key": key})
+    assert [str(request.url) for request in store.requests] == ["http://store/x?a=1&key=k1"]
 
 
 async def test_a_put_that_timed_out_does_not_land_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,12 +23,6 @@ ENDPOINT = "http://mcp.test/mcp"
 MODES = ["sse-sessions", "json-sessions", "sse-stateless"]
 
 
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NOETL_MCP_URL", "NOETL_MCP_KUBERNETES_ENDPOINT", "NOETL_MCP_REQUEST_TIMEOUT_SECONDS"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def replayed(mode: str, name: str, **config: Any) -> Any:
     peer = Replay(f"{mode}/{name}")
     result = run_tool(McpTool(peer), {"endpoint": ENDPOINT, **CALLS[name], **config})
@@ -134,15 +128,22 @@ def reply(request: httpx.Request, **result: Any) -> httpx.Response:
     return httpx.Response(200, json={"jsonrpc": "2.0", "id": json.loads(request.content)["id"], "result": result})
 
 
-def stream(*events: str, ending: str = "\n\n") -> Answer:
-    """An event stream; $ID stands for the request's id."""
+def said(text: str, content_type: str = "application/json") -> Answer:
+    """An answer with this text; $ID stands for the request's id."""
 
     def answer(request: httpx.Request) -> httpx.Response:
-        request_id = str(json.loads(request.content)["id"])
-        body = "".join(f"{event.replace('$ID', request_id)}{ending}" for event in events)
-        return httpx.Response(200, headers={"content-type": "text/event-stream; charset=utf-8"}, content=body.encode())
+        body = text.replace("$ID", str(json.loads(request.content)["id"]))
+        return httpx.Response(200, headers={"content-type": content_type}, content=body.encode())
 
     return answer
+
+
+def stream(*events: str, ending: str = "\n\n") -> Answer:
+    return said("".join(event + ending for event in events), "text/event-stream; charset=utf-8")
+
+
+NOTHING = 'data: {"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}'
+"""The event of an empty result."""
 
 
 def test_ids_grow_from_the_first_one_and_arguments_come_from_the_input() -> None:
@@ -165,9 +166,12 @@ def reply_nothing(request: httpx.Request) -> httpx.Response:
         {"tool_name": "t", "arguments": '{"a": 1}'},
         {"action": "tools/call", "tool": "t", "input": {"a": 1}},
         {"tool": "t", "arguments": {"a": 1}, "input": {"from_the_step": 2}},
+        {"method": "prompts/get", "params": {"name": "t"}, "arguments": {"a": 1}},
+        {"method": "prompts/get", "params": {"name": "t"}, "arguments": '{"a": 1}'},
     ],
 )
 def test_spellings_of_a_call(config: dict[str, Any]) -> None:
+    """Arguments of a prompt may stand beside its name."""
     _, peer = call(reply_nothing, config)
     assert peer.messages()[-1]["params"] == {"name": "t", "arguments": {"a": 1}}
 
@@ -179,13 +183,6 @@ def test_any_other_method_passes_its_params() -> None:
     )
     assert peer.messages()[-1]["params"] == {"uri": "x"}
     assert result.data["text"] == "one"
-
-
-@pytest.mark.parametrize("arguments", [{"a": 1}, '{"a": 1}'])
-def test_arguments_of_a_prompt_may_stand_beside_its_name(arguments: Any) -> None:
-    config = {"method": "prompts/get", "params": {"name": "p"}, "arguments": arguments}
-    _, peer = call(lambda request: reply(request, messages=[]), config)
-    assert peer.messages()[-1]["params"] == {"name": "p", "arguments": {"a": 1}}
 
 
 def test_all_pages_of_the_tools_are_listed() -> None:
@@ -213,18 +210,16 @@ def test_an_event_may_have_several_lines_and_others_may_come_before() -> None:
     assert len(peer.requests) == 3
 
 
-def test_lines_may_end_with_cr_lf_and_the_stream_without_a_blank_line() -> None:
-    answer = stream('data: {"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}', ending="\r\n")
-    assert call(answer)[0].status is ToolStatus.SUCCESS
-    answer = stream('data: {"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}', ending="")
-    assert call(answer)[0].status is ToolStatus.SUCCESS
+@pytest.mark.parametrize("ending", ["\r\n", ""], ids=["cr-lf", "no-blank-line"])
+def test_lines_may_end_with_cr_lf_and_the_stream_without_a_blank_line(ending: str) -> None:
+    assert call(stream(NOTHING, ending=ending))[0].status is ToolStatus.SUCCESS
 
 
 def test_what_the_server_asks_is_answered() -> None:
     first = stream(
         'data: {"jsonrpc": "2.0", "id": "p", "method": "ping"}',
         'data: {"jsonrpc": "2.0", "id": "s", "method": "sampling/createMessage", "params": {}}',
-        'data: {"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}',
+        NOTHING,
     )
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -243,11 +238,8 @@ def test_what_the_server_asks_is_answered() -> None:
 
 
 def test_the_answer_is_found_in_a_batch() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        request_id = json.loads(request.content)["id"]
-        return httpx.Response(200, json=[{"method": "x"}, {"id": request_id, "result": {"content": [{"text": "b"}]}}])
-
-    assert call(answer)[0].data["text"] == "b"
+    batch = '[{"method": "x"}, {"id": $ID, "result": {"content": [{"text": "b"}]}}]'
+    assert call(said(batch))[0].data["text"] == "b"
 
 
 def test_the_credential_and_headers_go_with_every_request() -> None:
@@ -303,11 +295,7 @@ def test_an_http_failure_with_a_json_rpc_error_is_that_error() -> None:
 
 
 def test_a_server_error_of_json_rpc_has_its_kind() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        request_id = json.loads(request.content)["id"]
-        return httpx.Response(200, json={"id": request_id, "error": {"code": -32603, "message": "boom", "data": [1]}})
-
-    result, _ = call(answer)
+    result, _ = call(said('{"id": $ID, "error": {"code": -32603, "message": "boom", "data": [1]}}'))
     assert (result.error.kind, result.error.code, result.data["result"]) == ("server_error", "-32603", [1])
 
 
@@ -380,24 +368,21 @@ class NoAnswer(httpx.AsyncByteStream):
         await asyncio.Event().wait()
 
 
-def test_a_stream_that_never_answers_ends_with_the_timeout() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=NoAnswer())
+def never_answering(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=NoAnswer())
 
-    result, _ = call(answer, {"tool": "t", "timeout": 0.5})
+
+def test_a_stream_that_never_answers_ends_with_the_timeout() -> None:
+    result, _ = call(never_answering, {"tool": "t", "timeout": 0.5})
     assert result.status is ToolStatus.TIMEOUT
     assert result.data == {"status": "error", "server": "kubernetes", "endpoint": ENDPOINT, "method": "tools/call"}
 
 
 def test_the_timeout_may_come_from_the_workers_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "0.5")
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=NoAnswer())
-
-    assert call(answer)[0].status is ToolStatus.TIMEOUT
+    assert call(never_answering)[0].status is ToolStatus.TIMEOUT
     monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon")
-    assert str(refused(answer)).startswith("mcp: NOETL_MCP_REQUEST_TIMEOUT_SECONDS='soon' is not a time")
+    assert str(refused(never_answering)).startswith("mcp: NOETL_MCP_REQUEST_TIMEOUT_SECONDS='soon' is not a time")
 
 
 # ── health and endpoints ────────────────────────────────────────────────────────────────────────
