@@ -13,14 +13,6 @@ from noetl_worker.tools.registry import Registry
 REGISTRY = Registry(plugins=False)
 
 
-def refusal(kind: str, config: Any, **context: Any) -> str:
-    """The error of `prepare`: nothing has been started when it comes."""
-    with pytest.raises(ToolError) as caught:
-        REGISTRY.prepare(kind, config, tool_context(registry=REGISTRY, **context))
-    assert caught.value.kind in ("configuration", "template")
-    return str(caught.value)
-
-
 def task(**rule: Any) -> dict[str, Any]:
     return {"tasks": [{"name": "a", "kind": "noop", "spec": {"policy": {"rules": [rule]}}}]}
 
@@ -30,18 +22,18 @@ def action(**then: Any) -> dict[str, Any]:
 
 
 SEQUENCES: list[tuple[Any, str]] = [
-    ({}, "task_sequence: field 'tasks' (or tool_config, tool) is missing"),
-    ([], "task_sequence: there are no tasks"),
-    ({"tasks": {"a": {"kind": "noop"}}}, "task_sequence: field 'tasks' must be a list, not dict"),
-    (["noop"], "task_sequence: task[0] must be an object"),
-    ([{"a": {"kind": "noop"}, "b": {}}], "task_sequence: task[0] must have exactly one labeled entry (got 2)"),
-    ([{"name": "a"}], "task_sequence: task 'a' missing required 'kind' field"),
-    ([{"a": {"message": "x"}}], "task_sequence: task 'a' missing required 'kind' field"),
-    ([{"kind": 5}], "task_sequence: task 'task_0' missing required 'kind' field"),
-    ([{"kind": "noop", "spec": "x"}], "task_sequence: task 'task_0': 'spec' must be an object, not str"),
-    ([{"kind": "noop", "input": ["x"]}], "task_sequence: task 'task_0': 'input' must be an object, not list"),
-    ([{"kind": "noop", "args": "x"}], "task_sequence: task 'task_0': 'args' must be an object, not str"),
-    ([{"kind": "noop", "set": ["ctx.a"]}], "task_sequence: task 'task_0': 'set' must be an object, not list"),
+    ({}, "field 'tasks' (or tool_config, tool) is missing"),
+    ([], "there are no tasks"),
+    ({"tasks": {"a": {"kind": "noop"}}}, "field 'tasks' must be a list, not dict"),
+    (["noop"], "task[0] must be an object"),
+    ([{"a": {"kind": "noop"}, "b": {}}], "task[0] must have exactly one labeled entry (got 2)"),
+    ([{"name": "a"}], "task 'a' missing required 'kind' field"),
+    ([{"a": {"message": "x"}}], "task 'a' missing required 'kind' field"),
+    ([{"kind": 5}], "task 'task_0' missing required 'kind' field"),
+    ([{"kind": "noop", "spec": "x"}], "task 'task_0': 'spec' must be an object, not str"),
+    ([{"kind": "noop", "input": ["x"]}], "task 'task_0': 'input' must be an object, not list"),
+    ([{"kind": "noop", "args": "x"}], "task 'task_0': 'args' must be an object, not str"),
+    ([{"kind": "noop", "set": ["ctx.a"]}], "task 'task_0': 'set' must be an object, not list"),
     (
         [{"kind": "noop", "spec": {"policy": "retry"}}],
         "task 'task_0': policy must be an object with 'rules', or a list of rules",
@@ -68,9 +60,11 @@ SEQUENCES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("config", "message"), SEQUENCES, ids=[message for _, message in SEQUENCES])
-def test_task_sequence(config: Any, message: str) -> None:
-    said = refusal("task_sequence", config)
-    assert said == (message if message.startswith("task_sequence: ") else f"task_sequence: {message}")
+def test_sequence_that_cannot_work_is_refused_before_it_starts(config: Any, message: str) -> None:
+    with pytest.raises(ToolError) as caught:
+        REGISTRY.prepare("task_sequence", config, tool_context(registry=REGISTRY))
+    assert caught.value.kind in ("configuration", "template")
+    assert str(caught.value) == f"task_sequence: {message}"
 
 
 @pytest.mark.parametrize(
