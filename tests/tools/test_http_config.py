@@ -18,33 +18,20 @@ from .http_server import ToolServer
 URL = {"url": "http://127.0.0.1/"}
 
 
-ADDRESS = "an address starts with http:// or https:// and a host"
-NOT_ASCII = "'ascii' codec can't encode character {} in position {}: ordinal not in range(128)"
-BUILD = "the request to 'http://h/' cannot be built: "
+NOT_ASCII = "the request to 'http://127.0.0.1/' cannot be built: 'ascii' codec can't encode character "
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"url": "ftp://u:p@h/?key=k"}, "the request to 'ftp://h/' cannot be built: " + ADDRESS),
-        ({**URL, "method": 5}, "method '5' is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
-        ({"url": "http://h/", "headers": {"X-É": "1"}}, BUILD + NOT_ASCII.format(r"'\xc9'", 2)),
-        ({"url": "http://h/", "headers": {"X": "\u20ac"}}, BUILD + NOT_ASCII.format(r"'\u20ac'", 0)),
-        ({**URL, "files": {"a": {"name": "x"}}}, "files: 'a' needs one of 'path', 'content', 'content_b64'"),
-        ({**URL, "files": {"a": "/no/such"}}, "files: 'a': '/no/such' cannot be read: No such file or directory"),
-        ({**URL, "timeout": 0}, "timeout=0 is not a time: give seconds above 0, or a text like 30s or 2m"),
-        ({**URL, "connect_timeout": 0}, "'connect_timeout' must be above 0 seconds, not 0"),
-        ({**URL, "read_timeout": -1}, "'read_timeout' must be above 0 seconds, not -1"),
-        (
-            {**URL, "response_type": "xml"},
-            "field 'response_type' must be one of 'json', 'text', 'binary', not 'xml' (str)",
-        ),
-        ({**URL, "max_response_bytes": 0}, "'max_response_bytes' must be from 1 to 268435456, not 0"),
+        ({"headers": {"X-É": "1"}}, NOT_ASCII + r"'\xc9' in position 2: ordinal not in range(128)"),
+        ({"headers": {"X": "\u20ac"}}, NOT_ASCII + r"'\u20ac' in position 0: ordinal not in range(128)"),
+        ({"files": {"a": "/no/such"}}, "files: 'a': '/no/such' cannot be read: No such file or directory"),
     ],
 )
-def test_broken_config_is_refused_with_its_reason(config: dict[str, Any], message: str) -> None:
+def test_request_that_cannot_be_built_says_why(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        run_tool("http", config)
+        run_tool("http", {**URL, **config})
     assert str(caught.value) == f"http: {message}"
 
 
