@@ -8,17 +8,11 @@ import pytest
 
 from noetl_worker import json_text
 from noetl_worker.dev.forms.python_events import check_payload
-from noetl_worker.models import CaseDecision, Dialect, FitRules, Report, ToolResult
+from noetl_worker.models import Dialect
 from noetl_worker.plane.python.rules import payload_of_result
-from noetl_worker.report import results
-from unit.planes import answer, command
-from unit.reports import tell
+from unit.reports import call_done, parsed, report_of, tell
 
 LARGE = "word " * 30_000
-
-
-async def told(data: Any, dialect: Dialect = Dialect.PYTHON) -> Report:
-    return await results.report(command(dialect), ToolResult.success(data), CaseDecision(), FitRules())
 
 
 @pytest.mark.parametrize("name", ["data", "status", "context", "reference", "ref", "_ref"])
@@ -27,25 +21,22 @@ async def test_large_result_with_a_field_that_the_plane_would_hide_goes_out_whol
 ) -> None:
     """An HTTP answer: `{{ step.data.rows }}` of a single tool is rendered by the plane, and was empty."""
     data = {"status_code": 200, name: {"rows": [{"id": 7}], "text": LARGE}}
-    report = await told(data)
+    report = await report_of(data)
     assert report.upload is not None
-    assert json_text.loads(json_text.dumps(report.response)) == data
+    assert parsed(report.response) == data
 
 
 async def test_large_result_without_one_goes_out_as_its_reference_alone() -> None:
-    assert (await told({"rows": [LARGE]})).response is None
-    assert (await told([LARGE])).response is None
+    assert (await report_of({"rows": [LARGE]})).response is None
+    assert (await report_of([LARGE])).response is None
 
 
 async def test_result_over_the_limit_of_a_batch_goes_out_as_its_reference_alone() -> None:
-    assert (await told({"data": LARGE * 14})).response is None
+    assert (await report_of({"data": LARGE * 14})).response is None
 
 
 async def test_rust_plane_is_told_the_reference_alone() -> None:
-    assert (await told({"data": LARGE}, Dialect.RUST)).response is None
-
-
-STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
+    assert (await report_of({"data": LARGE}, Dialect.RUST)).response is None
 
 
 @pytest.mark.parametrize(
@@ -56,15 +47,12 @@ STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "
 async def test_key_that_the_plane_refuses_is_in_the_response_alone(hidden: Any, text: str) -> None:
     """`check_payload` says what the real plane says (recorded: refused-*-internal-data*)."""
 
-    def stored(method: str, path: str, body: Any) -> Any:
-        return answer(200, STORED) if path.startswith("/api/result/") else answer(202, {"event_ids": [1]})
-
     data = {"n": 7, "data": text, **hidden}
-    transport = await tell(await told(data), stored)
-    events = [event for body in transport.bodies("/api/events/batch") for event in body["events"]]
-    for event in events:
-        check_payload(event["payload"])
-    done = next(event["payload"] for event in events if event["name"] == "call.done")
+    transport = await tell(await report_of(data))
+    for body in transport.bodies("/api/events/batch"):
+        for event in body["events"]:
+            check_payload(event["payload"])
+    done = call_done(transport)
     assert (done["response"], done["result"]["context"]["n"]) == (data, 7)
     assert ("reference" in done["result"]) == (text is LARGE)
 

@@ -25,15 +25,9 @@ from noetl_worker.models import (
 from noetl_worker.plane.python.store import NullCharacters, has_null
 from noetl_worker.report import results
 from unit.planes import command, plane
-from unit.reports import tell
+from unit.reports import parsed, report_of, tell
 
 LARGE = ["word " * 20_000, "a\0b"]
-
-
-async def told(
-    result: ToolResult, dialect: Dialect, decision: CaseDecision | None = None, rules: FitRules | None = None
-) -> Report:
-    return await results.report(command(dialect), result, decision or CaseDecision(), rules or FitRules())
 
 
 async def sent(report: Report, dialect: Dialect) -> str:
@@ -58,7 +52,7 @@ async def test_success_that_no_plane_can_store_fails_at_once_and_names_the_field
     data: Any, place: str, dialect: Dialect
 ) -> None:
     """Before, the plane answered 500 for half a minute, or took it and could not write the next command."""
-    report = await told(ToolResult.success(data), dialect)
+    report = await report_of(data, dialect)
     at = place if dialect is Dialect.PYTHON else place.replace("the key ", "the key data.", 1)
     at = at if dialect is Dialect.PYTHON or at.startswith("the key") else f"data.{place}"
     assert report.error is not None
@@ -70,7 +64,7 @@ async def test_success_that_no_plane_can_store_fails_at_once_and_names_the_field
 
 @pytest.mark.parametrize("data", ["a\0b", ["\0"], "\0" * 300_000])
 async def test_success_that_is_no_object_fails_as_well(data: Any, dialect: Dialect) -> None:
-    report = await told(ToolResult.success(data), dialect)
+    report = await report_of(data, dialect)
     assert (report.error is not None, report.error_kind) == (True, "transform")
     assert "\\u0000" not in await sent(report, dialect)
 
@@ -78,12 +72,12 @@ async def test_success_that_is_no_object_fails_as_well(data: Any, dialect: Diale
 @pytest.mark.parametrize("action", [None, Continue(), Exit("done", {"n": 1}), SetVar("n", 1)])
 async def test_no_case_makes_it_a_success(action: Any, dialect: Dialect) -> None:
     decision = CaseDecision(0, action) if action is not None else CaseDecision()
-    report = await told(ToolResult.success({"t": "\0"}), dialect, decision)
+    report = await report_of({"t": "\0"}, dialect, decision)
     assert (report.error_kind, report.exit) == ("transform", None)
 
 
 async def test_case_that_fails_the_command_says_why_itself(dialect: Dialect) -> None:
-    report = await told(ToolResult.success({"t": "\0"}), dialect, CaseDecision(0, Fail("not good \0 enough")))
+    report = await report_of({"t": "\0"}, dialect, CaseDecision(0, Fail("not good \0 enough")))
     assert (report.error, report.error_kind) == ("not good \ufffd enough", None)
     assert "\\u0000" not in await sent(report, dialect)
 
@@ -95,7 +89,7 @@ async def test_failure_is_reported_with_another_character_and_a_warning(
 ) -> None:
     failure = ToolResult.failure("no \0 good", data={"lines": lines, "n\0": 1}, stdout="out\0", exit_code=3)
     report = await (
-        results.report_failure(command(dialect), failure, FitRules()) if is_raised else told(failure, dialect)
+        results.report_failure(command(dialect), failure, FitRules()) if is_raised else report_of(failure, dialect)
     )
     if is_raised or dialect is Dialect.PYTHON:
         assert report.error == "no \ufffd good"
@@ -108,17 +102,17 @@ async def test_failure_is_reported_with_another_character_and_a_warning(
 
 
 async def test_data_of_an_exit_that_no_plane_can_store_fail_the_command(dialect: Dialect) -> None:
-    report = await told(ToolResult.success({"n": 1}), dialect, CaseDecision(0, Exit("do\0ne", {"t": ["\0"]})))
+    report = await report_of({"n": 1}, dialect, CaseDecision(0, Exit("do\0ne", {"t": ["\0"]})))
     assert report.error is not None
     assert report.error.startswith("the data of this case's exit has the character U+0000 in t[0], ")
     assert (report.error_kind, report.exit) == ("transform", None)
-    fine = await told(ToolResult.success({"n": 1}), dialect, CaseDecision(0, Exit("do\0ne", {"t": 1})))
+    fine = await report_of({"n": 1}, dialect, CaseDecision(0, Exit("do\0ne", {"t": 1})))
     assert fine.exit is not None
     assert fine.exit.status == "do\ufffdne"
 
 
 async def test_reason_of_a_skipped_case_is_told_with_another_character(dialect: Dialect) -> None:
-    report = await told(ToolResult.success({}), dialect, CaseDecision(skipped=(SkippedCase(1, "odd \0"),)))
+    report = await report_of({}, dialect, CaseDecision(skipped=(SkippedCase(1, "odd \0"),)))
     assert report.notes["cases_skipped"] == [{"index": 1, "reason": "odd \ufffd"}]
 
 
@@ -131,7 +125,7 @@ async def test_variable_that_no_plane_can_store_is_not_sent(dialect: Dialect) ->
 
 async def test_secret_is_not_told_in_the_place(dialect: Dialect) -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
-    report = await told(ToolResult.success({"s3cr3t-value": {"t": "\0"}}), dialect, rules=rules)
+    report = await report_of({"s3cr3t-value": {"t": "\0"}}, dialect, rules=rules)
     assert "s3cr3t" not in await sent(report, dialect)
 
 
@@ -142,8 +136,8 @@ async def test_secret_is_not_told_in_the_place(dialect: Dialect) -> None:
 async def test_letters_of_the_escape_are_no_such_character(data: Any) -> None:
     packed = json_text.dumps(data)
     assert not has_null(packed)
-    report = await told(ToolResult.success(data), Dialect.PYTHON)
-    assert (report.error, json_text.loads(json_text.dumps(report.response))) == (None, data)
+    report = await report_of(data, Dialect.PYTHON)
+    assert (report.error, parsed(report.response)) == (None, data)
 
 
 @pytest.mark.parametrize("backslashes", range(6))

@@ -11,8 +11,7 @@ from nats.js.kv import VALID_KEY_RE
 
 from noetl_worker.errors import MaybeProcessed, NotSent
 from unit.planes import answer, plane
-
-STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
+from unit.reports import STORED
 
 
 class OldPlane:

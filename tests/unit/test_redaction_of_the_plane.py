@@ -9,14 +9,11 @@ from structlog.testing import capture_logs
 
 from noetl_worker import json_text
 from noetl_worker.dev.routes.stored_form import REDACTED, as_stored
-from noetl_worker.models import CaseDecision, Dialect, FitRules, Report, ToolResult
+from noetl_worker.models import Dialect, Report
 from noetl_worker.plane.python.store import may_redact
-from noetl_worker.report import results
-from unit.planes import answer, command
-from unit.reports import tell
+from unit.reports import parsed, report_of, tell
 
 WORDS = "a word " * 20_000
-STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
 
 CHANGED = {
     "object under a name with a word of it": {"authors": {"first": "Ada"}},
@@ -91,16 +88,9 @@ def test_search_does_not_read_a_text_again_for_each_word_in_it() -> None:
     assert not may_redact(json_text.dumps(["token auth secret " * 100_000]))
 
 
-async def told(data: Any, dialect: Dialect = Dialect.PYTHON) -> Report:
-    return await results.report(command(dialect), ToolResult.success(data), CaseDecision(), FitRules())
-
-
 async def warned(report: Report) -> list[Any]:
-    def script(method: str, path: str, body: Any) -> Any:
-        return answer(200, STORED) if path.startswith("/api/result/") else answer(202, {"event_ids": [1]})
-
     with capture_logs() as lines:
-        await tell(report, script)
+        await tell(report)
     return [(line["event"], line["step"], line["log_level"]) for line in lines if "changed" in line["event"]]
 
 
@@ -109,25 +99,25 @@ async def warned(report: Report) -> list[Any]:
 )
 async def test_large_result_that_the_store_changes_is_in_the_event_too(value: Any) -> None:
     data = {"rows": [value], "text": WORDS}
-    report = await told(data)
+    report = await report_of(data)
     assert report.upload is not None
-    assert json_text.loads(json_text.dumps(report.response)) == data
+    assert parsed(report.response) == data
     assert await warned(report) == []
 
 
 @pytest.mark.parametrize("value", KEPT.values(), ids=KEPT)
 async def test_one_that_the_store_keeps_is_not(value: Any) -> None:
-    report = await told({"rows": [value], "text": WORDS})
+    report = await report_of({"rows": [value], "text": WORDS})
     assert (report.upload is not None, report.response) == (True, None)
     assert await warned(report) == []
 
 
 async def test_one_that_the_event_has_no_room_for_is_a_warning_that_names_the_step() -> None:
-    report = await told({"authors": ["Ada"], "text": WORDS * 14})
+    report = await report_of({"authors": ["Ada"], "text": WORDS * 14})
     assert (report.upload is not None, report.response, report.error) == (True, None, None)
     assert await warned(report) == [("result_changed_by_store", "start", "warning")]
 
 
 async def test_store_of_the_rust_plane_changes_nothing() -> None:
-    report = await told({"authors": ["Ada"], "text": WORDS}, Dialect.RUST)
+    report = await report_of({"authors": ["Ada"], "text": WORDS}, Dialect.RUST)
     assert report.response is None

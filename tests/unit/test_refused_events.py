@@ -12,16 +12,15 @@ from structlog.testing import capture_logs
 
 import virtual_time
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefused
-from noetl_worker.models import AlreadyFinished, CaseDecision, Dialect, FitRules, LoopPosition, ToolResult
+from noetl_worker.models import AlreadyFinished, Dialect, LoopPosition
 from noetl_worker.plane import patience
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.send_status import SendStatus
-from noetl_worker.report import results
 from noetl_worker.report.emitter import LATE_S
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import After, Hurried, Ours, answer, batch_status, command, emitter, plane
-from unit.reports import OK, accept, names, tell
+from unit.reports import OK, accept, names, report_of, tell
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -218,7 +217,7 @@ async def test_batch_that_was_stored_and_never_processed_is_rescued(answers_get_
 async def test_rescue_has_the_whole_result(data: Any, context: Any) -> None:
     """It is what later steps see of the command then (protocol/batches.md#rescue); elsewhere it has the plain
     values alone."""
-    report = await results.report(command(), ToolResult.success(data), CaseDecision(), FitRules())
+    report = await report_of(data)
     sent = (await tell(report, _Batches(answers_get_lost=False))).bodies("/api/events/batch")
     assert sent[-1]["events"][0]["payload"]["result"]["context"] == context
     done, left = (next(one for one in sent[0]["events"] if one["name"] == name) for name in ("call.done", "step.exit"))

@@ -11,18 +11,16 @@ import pytest
 
 from noetl_worker.engine import ENGINE
 from noetl_worker.errors import ControlPlaneError
-from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
+from noetl_worker.models import Dialect
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.python.store import holds_up_plane
-from noetl_worker.report import results
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 from unit.planes import URL, Ours, answer, command, emitter, plane
+from unit.reports import STORED, report_of
 
 MIB = 1024 * 1024
 BATCH_BYTES = 2 * MIB
-REF = "noetl://execution/7/result/start/1"
-STORED = {"ref": REF, "store": "kv", "scope": "execution"}
 WORD, LINE = "a word ", "a word " * 600
 SIZES = [0.5, 1.5, 2.5, 16] if ENGINE == "rust" else [0.5, 2.5]
 """In MiB. The pure engine takes 0.3 s for each."""
@@ -73,7 +71,7 @@ async def reported(at: Limited, data: Any, *, is_list: bool = False) -> dict[str
     """The payload of the last `call.done`, or `call.error`, that the plane was sent."""
     named = {"kind": "task_sequence", "step": "start:task_sequence"} if is_list else {}
     one = command(at.plane.dialect, **named)
-    report = await results.report(one, ToolResult.success(data), CaseDecision(), FitRules())
+    report = await report_of(data, at.plane.dialect, **named)
     told = CommandEvents(one, at.plane, "w-1", emitter(), hold_s=5.0)
     told.start()
     await told.finish(report, Ours())
@@ -156,4 +154,4 @@ async def test_stored_result_that_unpacks_to_more_than_an_answer_may_have_is_an_
     at = Limited(Dialect.PYTHON)
     at.stored = json.dumps({"_zlib_base64": too_large}, separators=(",", ":")).encode()
     with pytest.raises(ControlPlaneError, match="has more than 67108864 bytes"):
-        await at.plane.stored_result(REF)
+        await at.plane.stored_result(STORED["ref"])

@@ -25,7 +25,7 @@ from noetl_worker.models import (
 )
 from noetl_worker.report import results
 from noetl_worker.secrets import redaction
-from unit.planes import command
+from unit.reports import parsed, report_of
 
 RULES = FitRules.of(SecretTexts(), max_bytes=102_400)
 
@@ -36,17 +36,13 @@ async def told(
     decision: CaseDecision | None = None,
     rules: FitRules = RULES,
 ) -> Report:
-    return await results.report(command(dialect), result, decision or CaseDecision(), rules)
-
-
-def value(part: Any) -> Any:
-    return json_text.loads(json_text.dumps(part))
+    return await report_of(result, dialect, decision, rules)
 
 
 async def test_python_response_is_the_tools_data_and_context_its_plain_values() -> None:
     data = {"text": "x", "none": None, "rows": 3, "data": "a document", "list": [1], "in": {"n": 1, "l": [2]}, "e": {}}
     report = await told(ToolResult.success(data))
-    assert value(report.response) == data
+    assert parsed(report.response) == data
     assert report.context == {"text": "x", "none": None, "in": {"n": 1}}
     assert report.error is None
 
@@ -56,7 +52,7 @@ async def test_output_of_a_success_is_in_the_last_event_where_the_plane_s_own_wo
     report = await told(printed)
     output: Any = report.notes["output"]
     assert (output["stdout"][-4:], len(output["stdout"]), output["stderr"]) == ("end\n", 8_192, "")
-    assert value(report.response) == {"n": 1}
+    assert parsed(report.response) == {"n": 1}
     assert "output" not in (await told(printed, Dialect.RUST)).notes
     shell = {"returncode": 0, "stdout": "x", "stderr": ""}
     assert "output" not in (await told(ToolResult.success(shell, stdout="x", stderr=""))).notes
@@ -99,25 +95,25 @@ BEYOND = {"big": 2**70, "nan": float("nan")}
 async def test_python_context_says_what_the_response_says_of_the_same_name(data: Any, left_out: set[str]) -> None:
     """Whether the result was read again to find its plain values, or they were taken from it."""
     report = await told(ToolResult.success(data))
-    response = value(report.response)
-    assert value(report.context) == {name: response[name] for name in response if name not in left_out}
+    response = parsed(report.response)
+    assert parsed(report.context) == {name: response[name] for name in response if name not in left_out}
 
 
 async def test_python_context_has_those_plain_values_that_may_leave() -> None:
     report = await told(ToolResult.success({"n": 1, "password": "hunter2hunter2"}))
-    assert value(report.context) == {"n": 1, "password": "[REDACTED]"}
+    assert parsed(report.context) == {"n": 1, "password": "[REDACTED]"}
 
 
 @pytest.mark.parametrize("data", [5, "text", [1, 2], None, True])
 async def test_python_context_is_absent_where_the_data_is_no_object(data: Any) -> None:
     report = await told(ToolResult.success(data))
-    assert value(report.response) == data
+    assert parsed(report.response) == data
     assert report.context is None
 
 
 async def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
     report = await told(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
-    assert value(report.context) == {
+    assert parsed(report.context) == {
         "command_id": "7:start:9",
         "status": "success",
         "data": {"n": 1},
@@ -133,8 +129,8 @@ async def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_
     rust = await told(failure, Dialect.RUST)
     assert (python.error, rust.error) == ("exit 3", None)
     assert rust.status == "error"
-    assert value(python.response)["status"] == "error"
-    assert value(python.response)["exit_code"] == 3
+    assert parsed(python.response)["status"] == "error"
+    assert parsed(python.response)["exit_code"] == 3
 
 
 @pytest.mark.parametrize("action", [Continue(), Exit("done"), SetVar("n", 1)])
@@ -193,7 +189,7 @@ async def test_exit_of_a_case_is_redacted() -> None:
     report = await told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
     assert report.exit is not None
     assert report.exit.status == "[REDACTED]"
-    assert value(report.exit.data) == {"line": "pw is [REDACTED]", "password": "[REDACTED]", "n": 1}
+    assert parsed(report.exit.data) == {"line": "pw is [REDACTED]", "password": "[REDACTED]", "n": 1}
 
 
 async def test_exit_of_a_case_over_the_budget_fails_the_command_and_is_no_preview() -> None:
@@ -221,13 +217,13 @@ async def test_very_deep_result_is_cut_and_not_lost() -> None:
     for _ in range(700):
         deep = [deep]
     report = await told(ToolResult.success({"deep": deep, "n": 1}))
-    assert value(report.response)["n"] == 1
+    assert parsed(report.response)["n"] == 1
 
 
 async def test_values_that_json_cannot_say_get_a_defined_form() -> None:
     data = {"nan": float("nan"), "big": 2**80, "set": {1}, "bytes": b"ab", "lone": "\ud800"}
     report = await told(ToolResult.success(data))
-    assert value(report.response) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
+    assert parsed(report.response) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
 
 
 def test_refused_set_is_told_as_the_smallest_failure() -> None:

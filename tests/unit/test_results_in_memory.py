@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
+from noetl_worker.models import Dialect
 from noetl_worker.observability.step_log import Warned
-from noetl_worker.report import results
-from noetl_worker.report.events import CommandEvents
-from unit.planes import Ours, answer, command, emitter, plane
+from unit.planes import answer
+from unit.reports import STORED, accept, call_done, report_of, tell
 
 FITS = {"rows": [[i, "a word " * 20] for i in range(2_000)]}
 TOO_LARGE = {"rows": [[i, "a word " * 20] for i in range(14_000)]}
 """A batch has room for 1.75 MiB of it."""
-REF = "noetl://execution/7/result/start/1"
 
 
 async def done(
@@ -28,20 +26,12 @@ async def done(
 ) -> dict[str, Any]:
     """The payload of `call.done` of a command whose result is stored there."""
 
-    def script(method: str, path: str, _: Any) -> Any:
-        if method == "PUT":
-            return answer(200, {"ref": REF, "store": store, "scope": "execution"})
-        return answer(200, "where") if "resolve" in path else answer(202, {"event_ids": [5], "event_id": 7})
+    def script(method: str, path: str, body: Any) -> Any:
+        return answer(200, {**STORED, "store": store}) if method == "PUT" else accept(method, path, body)
 
-    at, transport = plane(script, dialect)
-    one = command(dialect, **changes)
-    report = await results.report(one, ToolResult.success(data), CaseDecision(), FitRules())
-    told = CommandEvents(one, at, "w-1", emitter(), hold_s=5.0, warned=warned or Warned())
-    told.start()
-    await told.finish(report, Ours())
-    events = transport.bodies("/api/events/batch")[-1]["events"]
-    payload: dict[str, Any] = next(item["payload"] for item in events if item["name"] == "call.done")
-    assert payload["result"]["reference"]["ref"] == REF
+    report = await report_of(data, dialect, **changes)
+    payload: dict[str, Any] = call_done(await tell(report, script, dialect=dialect, warned=warned, **changes))
+    assert payload["result"]["reference"]["ref"] == STORED["ref"]
     return payload
 
 

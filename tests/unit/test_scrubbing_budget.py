@@ -15,16 +15,14 @@ import pytest
 
 import virtual_time
 from noetl_worker.errors import ControlPlaneError, NotSent
-from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
+from noetl_worker.models import Dialect
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.python.store import BUDGET_S, unpacked
-from noetl_worker.report import results
-from noetl_worker.report.events import CommandEvents
-from unit.planes import URL, After, Ours, ScriptedTransport, answer, command, emitter, plane, settings
+from unit.planes import URL, After, ScriptedTransport, plane, settings
+from unit.reports import STORED, accept, call_done, puts, report_of, tell
 
 anyio_backend = virtual_time.anyio_backend
 
-STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution"}
 RUNS = {"lines": [f"{number:04}" + "x" * 9_996 for number in range(58)]}
 """580 kB that took the real plane longer than 46 s."""
 WORDS = {"text": "a few words " * 48_000}
@@ -43,28 +41,22 @@ class Scrubber:
         self.costs: list[float] = []
 
     def __call__(self, method: str, path: str, body: Any) -> Any:
-        if method == "GET":
-            return answer(200, "where")
-        if method == "PUT":
-            self.costs.append(cost_s(body))
-            return After(self.costs[-1], answer(200, STORED))
-        return answer(202, {"event_ids": [5]})
+        given = accept(method, path, body)
+        if method != "PUT":
+            return given
+        self.costs.append(cost_s(body))
+        return After(self.costs[-1], given)
 
 
-async def told(data: Any) -> tuple[Scrubber, ScriptedTransport, dict[str, Any]]:
-    """What the plane was sent of a command with this result, and its `call.done`."""
+async def told(data: Any) -> tuple[Scrubber, ScriptedTransport]:
+    """What the plane was sent of a command with this result."""
     stub = Scrubber()
-    at, transport = plane(stub)
-    report = await results.report(command(), ToolResult.success(data), CaseDecision(), FitRules())
-    events = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
-    events.start()
-    await events.finish(report, Ours())
-    batch = transport.bodies("/api/events/batch")[-1]
-    return stub, transport, next(event["payload"] for event in batch["events"] if event["name"] == "call.done")
+    return stub, await tell(await report_of(data), stub)
 
 
 async def test_result_of_many_unbroken_texts_goes_into_the_event_as_it_is() -> None:
-    stub, _, payload = await told(RUNS)
+    stub, transport = await told(RUNS)
+    payload = call_done(transport)
     assert stub.costs == []
     assert payload["response"] == RUNS
     assert "reference" not in payload["result"]
@@ -72,16 +64,16 @@ async def test_result_of_many_unbroken_texts_goes_into_the_event_as_it_is() -> N
 
 async def test_result_of_many_unbroken_texts_that_no_batch_has_room_for_is_stored_packed_and_unaltered() -> None:
     data = {"lines": RUNS["lines"] * 5}
-    stub, transport, _ = await told(data)
-    [put] = [body for method, _, body, _ in transport.sent if method == "PUT"]
+    stub, transport = await told(data)
+    [put] = puts(transport)
     assert json.loads(unpacked(put["data"]) or b"") == data
     assert stub.costs[0] < BUDGET_S
 
 
 async def test_result_of_words_of_the_same_size_is_stored() -> None:
-    stub, _, payload = await told(WORDS)
+    stub, transport = await told(WORDS)
     assert len(stub.costs) == 1
-    assert payload["result"]["reference"]["ref"] == STORED["ref"]
+    assert call_done(transport)["result"]["reference"]["ref"] == STORED["ref"]
 
 
 async def test_step_that_wants_many_unbroken_texts_stored_is_told_their_size_and_what_to_do() -> None:
@@ -132,4 +124,4 @@ async def test_result_that_waits_for_another_one_for_too_long_is_not_sent() -> N
     with pytest.raises(NotSent):
         await at.store_result(7, "start", data, source_step="start", patience_s=0.1)
     assert (await first).status == 200
-    assert [method for method, *_ in transport.sent].count("PUT") == 1
+    assert len(puts(transport)) == 1

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 from noetl_worker import json_text
-from noetl_worker.models import CaseDecision, Dialect, FitRules, Report, SecretTexts, ToolResult
+from noetl_worker.models import Dialect, FitRules, Report, SecretTexts
 from noetl_worker.plane.python.rules import payload_of_result
-from noetl_worker.report import results
-from unit.planes import command
-from unit.reports import tell
+from unit.reports import STORED, parsed, report_of, tell
 
 RULES = FitRules.of(SecretTexts(), max_bytes=102_400)
 LETTERS = {"ascii": "x", "delete": "\x7f", "cyrillic": "я", "chinese": "中", "astral": "\U0001f600"}
@@ -34,12 +32,8 @@ def filling(letter: str, most: int, **data: Any) -> dict[str, Any]:
     return {**data, name: text}
 
 
-def value(part: Any) -> Any:
-    return json_text.loads(json_text.dumps(part))
-
-
 async def told(data: Any, dialect: Dialect = Dialect.PYTHON) -> Report:
-    return await results.report(command(dialect), ToolResult.success(data), CaseDecision(), RULES)
+    return await report_of(data, dialect, rules=RULES)
 
 
 @pytest.mark.parametrize("letter", LETTERS.values(), ids=LETTERS)
@@ -55,12 +49,12 @@ async def test_context_up_to_the_limit_of_the_plane_stays_in_the_event_and_above
     report = await told(fits)
     assert size(report.context) == RULES.max_bytes
     assert report.upload is None
-    assert value(report.response) == fits
+    assert parsed(report.response) == fits
     above = await told({"t": fits["t"] + "."})
     assert above.upload is not None
     assert json_text.loads(above.upload.data) == {"t": fits["t"] + "."}
     assert size(above.context) < RULES.max_bytes
-    assert value(above.context)["t"].startswith(letter), "a preview"
+    assert parsed(above.context)["t"].startswith(letter), "a preview"
 
 
 async def test_what_the_plane_keeps_elsewhere_is_not_counted() -> None:
@@ -81,14 +75,14 @@ async def test_rust_plane_counts_what_is_sent() -> None:
 async def test_response_beside_a_reference_goes_out_up_to_the_limit_as_the_plane_counts(letter: str) -> None:
     fits = filling(letter + " ", RESPONSE_BYTES, t="", data=1)
     report = await told(fits)
-    assert value(report.response) == fits
+    assert parsed(report.response) == fits
     assert (await told({**fits, "t": fits["t"] + "."})).response is None
 
 
 @pytest.mark.parametrize("letter", LETTERS.values(), ids=LETTERS)
 async def test_batch_with_the_largest_response_is_one_that_the_plane_takes(letter: str) -> None:
     report = await told(filling(letter + " ", RESPONSE_BYTES, t="", data=1))
-    report.upload, report.reference = None, {"ref": "noetl://execution/7/result/start/1", "store": "kv"}
+    report.upload, report.reference = None, {"ref": STORED["ref"], "store": "kv"}
     transport = await tell(report)
     (body,) = [body for _, path, body, _ in transport.sent if path == "/api/events/batch"]
     assert RESPONSE_BYTES < size([event["payload"] for event in body["events"]]) <= BATCH_BYTES

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,70 +18,54 @@ import virtual_time
 from compat.uncut import uncut
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ControlPlaneError, DocumentError, MaybeProcessed, NotSent
-from noetl_worker.models import CaseDecision, Dialect, Exit, Fail, FitRules, ToolResult
+from noetl_worker.models import CaseDecision, Dialect, Exit, Fail
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.rows import read_row
 from noetl_worker.plane import patience
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.python.store import holds_up_plane
 from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.report import results
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.slots import Slots
+from unit import planes, reports
 from unit.planes import URL, After, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
+from unit.reports import STORED, WHERE, accept, call_done, event_of, puts, report_of
 
 anyio_backend = virtual_time.anyio_backend
 
 ROWS = {"rows": [{"i": i, "text": "ü" * 100} for i in range(2000)], "count": 2000}
-STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
-WHERE = "/api/result/resolve"
-"""What the Python plane is asked to find out where its store is."""
-Script = Callable[[str, str, Any], Any]
 
 
-def store_then_accept(*first: Any) -> Script:
+def store_then_accept(*first: Any) -> planes.Script:
     """The result store gives these answers, then a reference; events are accepted."""
     left = list(first)
 
     def script(method: str, path: str, body: Any) -> Any:
-        if path.startswith(WHERE):
-            return answer(200, "where")  # recorded as result-resolve-not-a-ref
-        if method == "PUT":
-            return left.pop(0) if left else answer(200, STORED)
+        if method == "PUT" and left:
+            return left.pop(0)
         if path.endswith("/claim"):
             return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
-        return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
+        return accept(method, path, body)
 
     return script
 
 
 async def tell(
-    script: Script,
+    script: planes.Script,
     dialect: Dialect = Dialect.PYTHON,
     ours: Emitter | None = None,
     decision: CaseDecision | None = None,
     kind: str = "noop",
     data: Any = ROWS,
-    **kwargs: Any,
+    **told: Any,
 ) -> ScriptedTransport:
-    at, transport = plane(script, dialect)
-    one = command(dialect, kind=kind)
-    report = await results.report(one, ToolResult.success(data), decision or CaseDecision(), FitRules())
-    told = CommandEvents(one, at, "w-1", ours or emitter(), hold_s=5.0, **kwargs)
-    told.start()
-    await told.finish(report, Ours())
-    return transport
+    report = await report_of(data, dialect, decision, kind=kind)
+    return await reports.tell(report, script, dialect=dialect, teller=ours, kind=kind, **told)
 
 
 def paths(transport: ScriptedTransport) -> list[str]:
     return [path for _, path, _, _ in transport.sent]
-
-
-def call_done(transport: ScriptedTransport) -> Any:
-    """The `call.done` of the last batch: its item."""
-    batch = transport.bodies("/api/events/batch")[-1]
-    return next(item for item in batch["events"] if item["name"] == "call.done")
 
 
 async def test_result_over_the_budget_is_stored_before_the_events_that_name_it(dialect: Dialect) -> None:
@@ -91,7 +74,7 @@ async def test_result_over_the_budget_is_stored_before_the_events_that_name_it(d
     assert (method, path) == ("PUT", f"/api/result/{command().execution_id}")
     assert (body["name"], body["scope"], body["source_step"]) == ("start", "execution", "start")
     assert (body["data"] if dialect is Dialect.PYTHON else body["data"]["data"]) == ROWS
-    result = call_done(transport)["payload"]["result"]
+    result = call_done(transport)["result"]
     reference = result["reference"]
     assert {name: reference[name] for name in ("kind", "ref", "store", "scope")} == {
         "kind": "result_ref",
@@ -102,7 +85,7 @@ async def test_result_over_the_budget_is_stored_before_the_events_that_name_it(d
     assert (reference["meta"]["bytes"], reference["meta"]["sha256"]) == (9, "aa")
     assert "expires_at" not in reference, "the store named none"
     if dialect is Dialect.PYTHON:
-        assert call_done(transport)["meta"]["state_ref"] == STORED["ref"]
+        assert event_of("call.done", transport)["meta"]["state_ref"] == STORED["ref"]
         assert result["context"] == reference["extracted"]
     else:
         assert result["context"] == {"data": {"_ref": STORED["ref"]}, "command_id": "7:start:9"}
@@ -122,7 +105,7 @@ async def test_large_task_sequence_tells_the_python_plane_its_tasks_and_what_the
     del recorded["metrics"]  # of its own, and read by nobody
     assert len(json.dumps(recorded)) > 102_400
     transport = await tell(store_then_accept(*refusals), kind="task_sequence", data=recorded)
-    payload = call_done(transport)["payload"]
+    payload = call_done(transport)
     assert payload["response"] == recorded
     assert ("reference" in payload["result"]) is (not refusals)
     others = transport.bodies("/api/events/batch")[-1]["events"][3:]
@@ -168,7 +151,7 @@ async def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its
 
     transport = await tell(script, dialect, ours, outside=slots.waiting)
     assert seen[:4] == [("PUT", 0, 0), ("PUT", 1, 1), ("PUT", 1, 1), ("PUT", 1, 1)]
-    assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
+    assert call_done(transport)["result"]["reference"]["ref"] == STORED["ref"]
     assert ours.outbox.is_empty
     assert slots.free() == 0, "it is back in its slot"
     ours.outbox.close()
@@ -180,7 +163,7 @@ async def test_result_of_a_process_that_died_before_it_was_stored_is_told_by_the
     dead = emitter(tmp_path)
     at, _ = plane(lambda method, path, body: answer(425, {}), dialect)
     one = command(dialect)
-    report = await results.report(one, ToolResult.success(ROWS), CaseDecision(), FitRules())
+    report = await report_of(ROWS, dialect)
     told = CommandEvents(one, at, "w-1", dead, hold_s=5.0)
     told.start()
     telling = asyncio.ensure_future(told.finish(report, Ours()))
@@ -196,12 +179,11 @@ async def test_result_of_a_process_that_died_before_it_was_stored_is_told_by_the
         await asyncio.sleep(0.001)
     await adoption.stop()
     ours.outbox.close()
-    puts = [body for method, _, body, _ in transport.sent if method == "PUT"]
-    payload = call_done(transport)["payload"]
+    payload = call_done(transport)
     if dialect is Dialect.PYTHON:  # the dead one's PUT may still run there
-        assert (puts, payload["response"]) == ([], ROWS)
+        assert (puts(transport), payload["response"]) == ([], ROWS)
     else:
-        assert puts[0]["data"]["data"] == ROWS
+        assert puts(transport)[0]["data"]["data"] == ROWS
         assert payload["result"]["reference"]["ref"] == STORED["ref"]
     assert "/claim" in paths(transport)[0], "whose it is is asked first"
 
@@ -227,11 +209,11 @@ def failed_with(transport: ScriptedTransport, text: str) -> None:
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 async def test_result_that_the_store_refuses_is_told_whole_to_the_python_plane(refusal: Any) -> None:
     transport = await tell(store_then_accept(refusal))
-    assert [method for method, *_ in transport.sent].count("PUT") == 1
-    payload = call_done(transport)["payload"]
+    assert len(puts(transport)) == 1
+    payload = call_done(transport)
     assert payload["response"] == ROWS
     assert "reference" not in payload["result"]
-    assert "state_ref" not in call_done(transport)["meta"]
+    assert "state_ref" not in event_of("call.done", transport)["meta"]
     assert "error" not in payload, "the command succeeded"
 
 
@@ -239,7 +221,7 @@ async def test_result_that_the_store_refuses_is_told_whole_to_the_python_plane(r
 async def test_result_that_the_store_of_the_rust_plane_refuses_fails_its_command(refusal: Any) -> None:
     """Its event has no room for the result, and a success with a preview is a wrong value that nobody sees."""
     transport = await tell(store_then_accept(refusal), Dialect.RUST)
-    assert [method for method, *_ in transport.sent].count("PUT") == 1
+    assert len(puts(transport)) == 1
     failed_with(transport, str(refusal.status))
 
 
@@ -251,10 +233,10 @@ async def test_broken_store_is_asked_for_so_long(dialect: Dialect) -> None:
         return After(most_s / 15, inner(method, path, body))
 
     transport = await tell(script, dialect)
-    tries = [method for method, *_ in transport.sent].count("PUT")
+    tries = len(puts(transport))
     assert tries == pytest.approx(15, abs=2)
     if dialect is Dialect.PYTHON:
-        assert call_done(transport)["payload"]["response"] == ROWS
+        assert call_done(transport)["response"] == ROWS
     else:
         failed_with(transport, "500")
 
@@ -273,7 +255,7 @@ async def test_outage_of_the_store_turns_no_result_into_anything_else(tmp_path: 
 
     transport = await tell(script, Dialect.RUST, ours, outside=slots.waiting)
     assert seen == {(0, 0), (1, 1)}, "the first try, and then all the others"
-    result = call_done(transport)["payload"]["result"]
+    result = call_done(transport)["result"]
     assert (result["status"], result["reference"]["ref"]) == ("success", STORED["ref"])
     assert "_truncated" not in json.dumps(result["context"])
     assert ours.outbox.is_empty
@@ -286,17 +268,17 @@ async def test_outage_of_the_store_turns_no_result_into_anything_else(tmp_path: 
 async def test_put_that_the_python_plane_may_still_be_at_is_not_repeated(dialect: Dialect, cut: Any) -> None:
     """A second one would hold up everybody for as long again: its store works in its event loop."""
     transport = await tell(store_then_accept(cut), dialect)
-    assert [method for method, *_ in transport.sent].count("PUT") == (1 if dialect is Dialect.PYTHON else 2)
+    assert len(puts(transport)) == (1 if dialect is Dialect.PYTHON else 2)
     if dialect is Dialect.PYTHON:
-        assert call_done(transport)["payload"]["response"] == ROWS
+        assert call_done(transport)["response"] == ROWS
 
 
 async def test_put_that_never_left_is_sent_when_the_plane_is_back() -> None:
     transport = await tell(
         store_then_accept(NotSent("connection refused"), answer(503, {"detail": "db"}, retry_after="0"))
     )
-    assert [method for method, *_ in transport.sent].count("PUT") == 3
-    assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
+    assert len(puts(transport)) == 3
+    assert call_done(transport)["result"]["reference"]["ref"] == STORED["ref"]
 
 
 @pytest.mark.parametrize("kind", ["noop", "task_sequence"])
@@ -308,23 +290,25 @@ async def test_result_with_a_long_unbroken_text_never_goes_to_the_store_of_the_p
     data = {"count": 3, "rows": [["a word " * 20_000], [text], ["b"]]}
     transport = await tell(store_then_accept(), kind=kind, data=data)
     assert paths(transport) == ["/api/events/batch"]
-    payload = call_done(transport)["payload"]
+    payload = call_done(transport)
     assert payload["response"] == data
     assert "reference" not in payload["result"]
 
 
 @pytest.mark.parametrize("at", [0, 1, 9_999, 19_999, 20_000, 20_001, 33_333])
-@pytest.mark.parametrize("one", [b"x", b"."], ids=["letters", "dots"])
-@pytest.mark.parametrize(("length", "holds_up"), [(5_590, False), (5_591, True)])
-def test_unbroken_text_is_found_wherever_it_begins(at: int, one: bytes, length: int, holds_up: bool) -> None:
-    text = (b'"a", ' * 8_000)[:at] + b'"' + one * length + b'" '
-    assert holds_up_plane(text + b"tail " * 3_000) is holds_up
-
-
-@pytest.mark.parametrize("at", [0, 33_333])
-@pytest.mark.parametrize(("length", "holds_up"), [(20_000, False), (20_002, True)])
-def test_unbroken_text_that_no_link_begins_with_may_be_longer(at: int, length: int, holds_up: bool) -> None:
-    text = (b'"a", ' * 8_000)[:at] + b'"' + "é".encode() * (length // 2) + b'" '
+@pytest.mark.parametrize(
+    ("one", "length", "holds_up"),
+    [
+        ("x", 5_590, False),
+        ("x", 5_591, True),
+        (".", 5_590, False),
+        (".", 5_591, True),
+        ("é", 20_000, False),  # no link begins with it
+        ("é", 20_002, True),
+    ],
+)
+def test_unbroken_text_is_found_wherever_it_begins(at: int, one: str, length: int, holds_up: bool) -> None:
+    text = (b'"a", ' * 8_000)[:at] + b'"' + (one.encode() * length)[:length] + b'" '
     assert holds_up_plane(text + b"tail " * 3_000) is holds_up
 
 
@@ -359,10 +343,6 @@ async def test_deadline_of_a_put_grows_with_what_the_python_plane_has_to_look_th
     assert limits[1] > 50 * 1.6
 
 
-async def results_of(dialect: Dialect = Dialect.PYTHON) -> Any:
-    return await results.report(command(dialect), ToolResult.success(ROWS), CaseDecision(), FitRules())
-
-
 async def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
     kept: list[EventSet] = []
 
@@ -377,7 +357,7 @@ async def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
 
 
 async def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
-    report = await results_of()
+    report = await report_of(ROWS)
     made = await made_set(report)
     again = read_row(*made.packed())
     assert again.report.upload is not None
@@ -390,22 +370,22 @@ async def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
 
 
 async def test_row_is_read_without_what_a_later_worker_adds_to_the_upload() -> None:
-    row, data = (await made_set(await results_of())).packed()
+    row, data = (await made_set(await report_of(ROWS))).packed()
     whole = json.loads(row)
     whole["report"]["upload"]["added"] = 1
     assert read_row(json.dumps(whole).encode(), data).report.upload is not None
 
 
 async def test_row_without_its_data_is_no_row() -> None:
-    row, _ = (await made_set(await results_of())).packed()
+    row, _ = (await made_set(await report_of(ROWS))).packed()
     with pytest.raises(DocumentError):
         read_row(row, None)
 
 
 async def test_answer_without_a_reference_is_not_the_stores() -> None:
     transport = await tell(store_then_accept(answer(200, {"status": "ok"})))
-    assert [method for method, *_ in transport.sent].count("PUT") == 2
-    assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
+    assert len(puts(transport)) == 2
+    assert call_done(transport)["result"]["reference"]["ref"] == STORED["ref"]
 
 
 async def test_failure_of_a_result_that_is_not_stored_names_its_command() -> None:
@@ -416,7 +396,7 @@ async def test_failure_of_a_result_that_is_not_stored_names_its_command() -> Non
 
 
 async def test_failure_of_a_result_that_is_not_stored_is_one_in_the_outbox_too() -> None:
-    made = await made_set(await results_of(Dialect.RUST), Dialect.RUST)
+    made = await made_set(await report_of(ROWS, Dialect.RUST), Dialect.RUST)
     made.not_stored("refused")
     again = read_row(*made.packed())
     assert [part.last for part in again.parts] == ["call.error", "command.failed"]
@@ -425,7 +405,7 @@ async def test_failure_of_a_result_that_is_not_stored_is_one_in_the_outbox_too()
 
 async def test_failure_that_refers_to_no_result_does_not_wait_for_the_store() -> None:
     transport = await tell(store_then_accept(), Dialect.RUST, decision=CaseDecision(0, Fail("too many")))
-    assert [method for method, *_ in transport.sent].count("PUT") == 0
+    assert len(puts(transport)) == 0
 
 
 async def test_store_that_is_away_holds_up_no_claim() -> None:
@@ -438,7 +418,7 @@ async def test_store_that_is_away_holds_up_no_claim() -> None:
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_result_is_let_go_when_the_store_has_answered(is_stored: bool) -> None:
     """The events may still wait for hours, and the report with them."""
-    report = await results_of()
+    report = await report_of(ROWS)
     made = await made_set(report)
     if is_stored:
         made.accepted(STORED)
