@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, MutableMapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
-from noetl_worker.models import LoopPosition, Report
-from noetl_worker.plane.python.recent_batches import CHECK_S, MAX_BYTES, RecentBatches
+from noetl_worker.models import Command, LoopPosition, Report
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.python.recent_batches import CHECK_S, RecentBatches
 from noetl_worker.recovery.adoption import Adoption
+from noetl_worker.report.emitter import Emitter
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
@@ -63,6 +68,32 @@ class Restarted:
         return [[event["name"] for event in body["events"]] for body in self.batches[told:]]
 
 
+@dataclass
+class Watching:
+    """A worker that asks what became of the batches in which it has told the ends of commands."""
+
+    plane: Plane
+    transport: ScriptedTransport
+    telling: Emitter
+
+    async def end(self, one: Command) -> None:
+        events = CommandEvents(one, self.plane, "w-1", self.telling, hold_s=5.0)
+        events.start()
+        await events.finish(OK, Ours())
+
+
+@asynccontextmanager
+async def watching(script: Script, **limits: int) -> AsyncIterator[Watching]:
+    """Until it stops, at the end."""
+    at, transport = plane(script)
+    recent = RecentBatches(**limits)
+    telling = emitter(batches=recent)
+    resending = Adoption(at.client, telling, InFlight(), recent)
+    yield Watching(at, transport, telling)
+    await recent.stop()
+    await resending.stop()
+
+
 async def checked(
     script: Script,
     *,
@@ -70,26 +101,26 @@ async def checked(
     was_away: bool = True,
     checks: int = 1,
     loop: LoopPosition | None = None,
-    most_bytes: int = MAX_BYTES,
+    **limits: int,
 ) -> ScriptedTransport:
     """Tell the ends of some commands; then the plane is down for a request, and is asked what became of them."""
-    at, transport = plane(script)
-    recent = RecentBatches(most_bytes=most_bytes)
-    telling = emitter(batches=recent)
-    resending = Adoption(at.client, telling, InFlight(), recent)
-    for _ in range(commands):
-        events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
-        events.start()
-        await events.finish(OK, Ours())
-    if was_away:
-        transport.script = lambda method, path, body: NotSent("refused")
-        with pytest.raises(NotSent):
-            await at.is_cancelled(command().execution_id)
-        transport.script = script
-    await asyncio.sleep(checks * (CHECK_S + 1.0))
-    await recent.stop()
-    await resending.stop()
-    return transport
+    async with watching(script, **limits) as worker:
+        for _ in range(commands):
+            await worker.end(command(loop=loop))
+        if was_away:
+            worker.transport.script = lambda method, path, body: NotSent("refused")
+            with pytest.raises(NotSent):
+                await worker.plane.is_cancelled(command().execution_id)
+            worker.transport.script = script
+        await asyncio.sleep(checks * (CHECK_S + 1.0))
+    return worker.transport
+
+
+def not_rescued(lines: Sequence[MutableMapping[str, Any]]) -> list[str]:
+    """What the log says of them, by its reason or else its advice; nothing else is an error in it."""
+    errors = [line for line in lines if line["log_level"] == "error"]
+    assert {line["event"] for line in errors} <= {"batch_not_rescued"}
+    return [line.get("reason", line["advice"]) for line in errors]
 
 
 def asked(transport: ScriptedTransport) -> list[str]:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 import virtual_time
-from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
+from noetl_worker.models import LoopPosition
 from noetl_worker.observability import metrics
-from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
-from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.report.events import CommandEvents
-from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
-from unit.restarted_plane import EXECUTION, FIRST, LOOP, OK, Restarted, asked, checked
+from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S
+from unit.planes import Answer, ScriptedTransport, answer, command
+from unit.restarted_plane import EXECUTION, FIRST, LOOP, Restarted, asked, checked, not_rescued, watching
 
 anyio_backend = virtual_time.anyio_backend
 
 STARTED = ["command.started", "step.enter"]
 WHOLE = [*STARTED, "call.done", "step.exit", "command.completed"]
+
+
+def overdue(lines: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
+    """(level, batch) of those that the log calls so."""
+    return [(line["log_level"], line["batch"]) for line in lines if line["event"] == "batch_overdue"]
 
 
 async def test_batch_that_was_worked_off_is_asked_about_once_and_not_sent_again() -> None:
@@ -34,18 +36,24 @@ async def test_batch_that_was_worked_off_is_asked_about_once_and_not_sent_again(
     assert events == [f"{EXECUTION}/events?event_type=batch.completed&page_size=200"]
 
 
-async def test_batch_that_is_stored_and_forgotten_is_rescued() -> None:
-    """A restarted plane never works it off, and answers its events as duplicates
-    (protocol/batches.md#after-the-answer)."""
-    said = Restarted("batch.accepted")
-    await checked(said)
+@pytest.mark.parametrize("was_away", [True, False], ids=["an outage was seen", "no request met it"])
+@pytest.mark.parametrize("states", [{}, {str(FIRST): "failed processing_error"}], ids=["forgotten", "not begun with"])
+async def test_batch_that_is_stored_and_never_worked_off_is_rescued(states: dict[str, str], was_away: bool) -> None:
+    """A restarted plane forgets it, and answers its events as duplicates (protocol/batches.md#after-the-answer). One
+    that works it off writes `batch.processing` first; without a connection to its database it ends there, with the
+    code that a batch has which could not be processed."""
+    said = Restarted("batch.accepted", states=states)
+    await checked(said, was_away=was_away)
     assert said.sent_again(1) == [["step.exit"]]
     assert said.batches[1]["events"][0]["actionable"] is True
 
 
-async def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once_its_claim_was_asked() -> None:
+@pytest.mark.parametrize("loop", [None, LOOP], ids=["a step", "an item of a loop"])
+async def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once_its_claim_was_asked(
+    loop: LoopPosition | None,
+) -> None:
     said = Restarted()
-    transport = await checked(said)
+    transport = await checked(said, loop=loop)
     assert said.sent_again(1) == [WHOLE]
     keys = [headers["idempotency-key"] for _, path, _, headers in transport.sent if path == "/api/events/batch"]
     assert keys[0] == keys[1]
@@ -70,35 +78,23 @@ async def test_batch_that_was_rescued_is_not_rescued_again_when_the_plane_goes_a
     assert said.sent_again(2) == [["step.exit"], WHOLE]
 
 
-async def test_item_of_a_loop_that_is_stored_is_not_rescued_and_that_is_said() -> None:
-    said = Restarted("batch.accepted")
+@pytest.mark.parametrize(
+    ("said", "loop", "reason"),
+    [
+        (Restarted("batch.accepted"), LOOP, "items of its loop may be missing"),
+        (Restarted("batch.accepted", "batch.processing"), None, "began to process"),
+        (Restarted(has_next=True), None, "more events"),
+    ],
+    ids=["an item of a loop", "begun", "too far back in the events"],
+)
+async def test_batch_that_may_have_been_worked_off_is_not_sent_again_and_that_is_said(
+    said: Restarted, loop: LoopPosition | None, reason: str
+) -> None:
     with capture_logs() as lines:
-        await checked(said, loop=LOOP)
+        await checked(said, loop=loop)
     assert said.sent_again(1) == []
-    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["batch_not_rescued"]
-
-
-async def test_item_of_a_loop_of_which_nothing_is_stored_is_sent_again() -> None:
-    said = Restarted()
-    await checked(said, loop=LOOP)
-    assert said.sent_again(1) == [WHOLE]
-
-
-@pytest.mark.parametrize("stored", [("batch.accepted", "batch.processing")])
-async def test_batch_that_was_begun_is_not_sent_again_and_that_is_said(stored: Sequence[str]) -> None:
-    said = Restarted(*stored)
-    with capture_logs() as lines:
-        await checked(said)
-    assert said.sent_again(1) == []
-    assert "began to process" in next(line["reason"] for line in lines if line["event"] == "batch_not_rescued")
-
-
-async def test_batch_that_the_answer_does_not_reach_back_to_is_not_sent_again() -> None:
-    said = Restarted(has_next=True)
-    with capture_logs() as lines:
-        await checked(said)
-    assert said.sent_again(1) == []
-    assert "more events" in next(line["reason"] for line in lines if line["event"] == "batch_not_rescued")
+    [told] = not_rescued(lines)
+    assert reason in told
 
 
 @pytest.mark.parametrize("state", ["accepted", "processing"])
@@ -125,15 +121,7 @@ async def test_batch_that_is_not_over_when_later_ones_are_is_not_taken_for_over(
     said.states = {str(FIRST + 10 * number): "accepted" if number == lost else "completed" for number in range(5)}
     with capture_logs() as lines:
         await checked(said, commands=5, was_away=False, checks=int(OVERDUE_S / CHECK_S) + 3)
-    assert [line["batch"] for line in lines if line["event"] == "batch_overdue"] == [str(FIRST + 10 * lost)]
-
-
-@pytest.mark.parametrize("was_away", [False, True])
-async def test_batch_that_the_plane_could_not_begin_with_is_rescued(was_away: bool) -> None:
-    """It writes `batch.processing` first; without a connection to its database it ends there, with the same code."""
-    said = Restarted("batch.accepted", states={str(FIRST): "failed processing_error"})
-    await checked(said, was_away=was_away)
-    assert said.sent_again(1) == [["step.exit"]]
+    assert overdue(lines) == [("error", str(FIRST + 10 * lost))]
 
 
 @pytest.mark.parametrize("was_away", [False, True])
@@ -155,8 +143,7 @@ async def test_batch_that_the_plane_does_not_process_in_ten_minutes_is_said_once
     said = Restarted("batch.accepted", states={str(FIRST): state}, later=later)
     with capture_logs() as lines:
         transport = await checked(said, was_away=False, checks=2 * int(OVERDUE_S / CHECK_S))
-    overdue = [(line["log_level"], line["batch"]) for line in lines if line["event"] == "batch_overdue"]
-    assert overdue == [("error", str(FIRST))]
+    assert overdue(lines) == [("error", str(FIRST))]
     assert said.sent_again(1) == []
     asked_about = [path for _, path, _, _ in transport.sent if path.endswith("/status")]
     assert len(asked_about) <= 2 + OVERDUE_S / CHECK_S
@@ -180,44 +167,22 @@ async def test_duplicate_whose_batch_never_came_into_the_queue_is_rescued_among_
     assert [line["batch"] for line in lines if line["event"] == "batch_rescued"] == [middle]
 
 
-async def test_restart_that_no_request_has_met_is_seen_by_a_batch_that_is_unknown() -> None:
-    """A worker that waits for the next command, which never comes."""
-    said = Restarted("batch.accepted")
-    await checked(said, was_away=False)
-    assert said.sent_again(1) == [["step.exit"]]
-
-
-async def test_plane_that_is_still_away_is_asked_again_later() -> None:
-    said, at_first = Restarted("batch.accepted"), []
-
-    def script(method: str, path: str, body: Any) -> Answer:
-        if "/events?" in path and not at_first:
-            at_first.append(path)
-            return NotSent("refused")
-        return said(method, path, body)
-
-    at, _ = plane(script)
-    recent = RecentBatches()
-    telling = emitter(batches=recent)
-    resending = Adoption(at.client, telling, InFlight(), recent)
-    events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
-    await events.finish(OK, Ours())
-    await asyncio.sleep(2 * (CHECK_S + 1.0))
-    await recent.stop()
-    await resending.stop()
-    assert said.sent_again(1) == [["step.exit"]]
-
-
-@pytest.mark.parametrize("failures", [1, 10])
-async def test_plane_that_fails_to_say_what_became_of_a_batch_is_asked_again_later(failures: int) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "failures", "question"),
+    [(NotSent("refused"), 1, "/events?"), (answer(500), 1, "/"), (answer(500), 10, "/")],
+    ids=["it is away", "it fails once", "it fails ten times"],
+)
+async def test_plane_that_cannot_say_what_became_of_a_batch_is_asked_again_later(
+    trouble: Answer, failures: int, question: str
+) -> None:
     """Found by the simulator: one 500 ended the watch over all of them."""
-    said, left = Restarted("batch.accepted"), [answer(500, {"detail": "internal"})] * failures
+    said, left = Restarted("batch.accepted"), [trouble] * failures
 
     def script(method: str, path: str, body: Any) -> Answer:
-        return left.pop() if method == "GET" and left else said(method, path, body)
+        return left.pop() if method == "GET" and question in path and left else said(method, path, body)
 
     await checked(script, was_away=False, checks=failures + 1)
-    assert said.sent_again(1) == [["step.exit"]]
+    assert (left, said.sent_again(1)) == ([], [["step.exit"]])
 
 
 async def test_rescue_is_sent_once_where_the_question_after_the_last_batch_fails() -> None:
@@ -240,19 +205,15 @@ async def test_rescue_is_sent_once_where_the_question_after_the_last_batch_fails
 
 
 async def test_batch_that_the_plane_never_says_anything_of_is_given_up_after_ten_minutes_with_an_error_line() -> None:
-    said, asked_about = Restarted(), []
+    said = Restarted()
 
     def script(method: str, path: str, body: Any) -> Answer:
-        if method == "GET":
-            asked_about.append(path)
-            return answer(500, {"detail": "internal"})
-        return said(method, path, body)
+        return answer(500, {"detail": "internal"}) if method == "GET" else said(method, path, body)
 
     with capture_logs() as lines:
-        await checked(script, was_away=False, checks=2 * int(OVERDUE_S / CHECK_S))
-    overdue = [(line["log_level"], line["batch"]) for line in lines if line["event"] == "batch_overdue"]
-    assert overdue == [("error", str(FIRST))]
-    assert len(asked_about) <= 2 + OVERDUE_S / CHECK_S
+        transport = await checked(script, was_away=False, checks=2 * int(OVERDUE_S / CHECK_S))
+    assert overdue(lines) == [("error", str(FIRST))]
+    assert len([method for method, *_ in transport.sent if method == "GET"]) <= 2 + OVERDUE_S / CHECK_S
 
 
 async def test_execution_that_the_plane_cannot_show_does_not_hide_the_others() -> None:
@@ -263,51 +224,26 @@ async def test_execution_that_the_plane_cannot_show_does_not_hide_the_others() -
     def script(method: str, path: str, body: Any) -> Answer:
         return answer(404, {"detail": "Execution not found"}) if path.startswith(other) else said(method, path, body)
 
-    at, _ = plane(script)
-    recent = RecentBatches()
-    telling = emitter(batches=recent)
-    resending = Adoption(at.client, telling, InFlight(), recent)
-    for one in (replace(command(), execution_id=others), command()):
-        said.batches.clear()  # the batch of each has the same number
-        await CommandEvents(one, at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
-    await asyncio.sleep(CHECK_S + 1.0)
-    await recent.stop()
-    await resending.stop()
+    async with watching(script) as worker:
+        for one in (command(execution_id=others), command()):
+            said.batches.clear()  # the batch of each has the same number
+            await worker.end(one)
+        await asyncio.sleep(CHECK_S + 1.0)
     assert said.sent_again(1) == [["step.exit"]]
 
 
 async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:
     before = metrics.BATCHES_NOT_WATCHED.own.value
-    at, _ = plane(Restarted())
-    recent = RecentBatches(most_bytes=20_000)
-    telling = emitter(batches=recent)
-    resending = Adoption(at.client, telling, InFlight(), recent)
-    for _ in range(30):
-        events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
-        await events.finish(OK, Ours())
-    await recent.stop()
-    await resending.stop()
+    await checked(Restarted(), commands=30, was_away=False, checks=0, most_bytes=20_000)
     named = 20_000 // 1024  # of the others, without their events
     assert 30 - (metrics.BATCHES_NOT_WATCHED.own.value - before) in (named - 1, named)
 
 
 async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
-    asked_for = []
-
-    def script(method: str, path: str, body: Any) -> Answer:
-        asked_for.append(path)
-        return said(method, path, body)
-
-    said = Restarted("batch.accepted")
-    at, _ = plane(script)
-    recent = RecentBatches(many_bytes=1)  # it asks at once
-    telling = emitter(batches=recent)
-    resending = Adoption(at.client, telling, InFlight(), recent)
-    await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
-    await recent.stop()
-    await resending.stop()
+    async with watching(Restarted("batch.accepted"), many_bytes=1) as worker:  # it asks at once
+        await worker.end(command())
     await asyncio.sleep(10 * CHECK_S)
-    assert asked_for == ["/api/events/batch"]
+    assert [path for _, path, _, _ in worker.transport.sent] == ["/api/events/batch"]
 
 
 async def test_batches_that_are_too_many_to_remember_are_counted_and_said_once() -> None:
@@ -323,17 +259,12 @@ async def test_batches_that_are_too_many_to_remember_are_counted_and_said_once()
 async def told_many(said: Any, commands: int) -> tuple[ScriptedTransport, float]:
     """The ends of some commands, each of which is more than may wait for the next check; what was not watched."""
     before = metrics.BATCHES_NOT_WATCHED.own.value
-    at, transport = plane(said)
-    recent = RecentBatches(most_bytes=4 * 5_000, many_bytes=1)
-    telling = emitter(batches=recent)
-    resending = Adoption(at.client, telling, InFlight(), recent)
-    for _ in range(commands):
-        await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
-        for _ in range(20):  # the check has its answers at once
-            await asyncio.sleep(0)
-    await recent.stop()
-    await resending.stop()
-    return transport, metrics.BATCHES_NOT_WATCHED.own.value - before
+    async with watching(said, most_bytes=4 * 5_000, many_bytes=1) as worker:
+        for _ in range(commands):
+            await worker.end(command())
+            for _ in range(20):  # the check has its answers at once
+                await asyncio.sleep(0)
+    return worker.transport, metrics.BATCHES_NOT_WATCHED.own.value - before
 
 
 async def test_plane_that_keeps_up_is_asked_when_batches_are_many_and_all_of_them_are_watched() -> None:

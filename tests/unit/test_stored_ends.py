@@ -10,17 +10,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent
-from noetl_worker.models import AlreadyFinished, LoopPosition, Report
+from noetl_worker.models import AlreadyFinished, LoopPosition
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.report.events import CommandEvents
 from unit.planes import Answer, answer, batch_status, command, emitter, plane
+from unit.reports import OK
+from unit.restarted_plane import EXECUTION, FIRST, LOOP
 
-OK = Report(status="success", context={"ok": True}, response={"ok": True})
-EXECUTION = f"/api/executions/{command().execution_id}"
-BATCH, END = 767527445728591916, 767527445728591920
-"""Of the recorded batch (tool-python): its id, and that of its last event."""
+END = 767527445728591920
+"""Of the recorded batch (tool-python): its last event."""
 
 
 @dataclass
@@ -40,19 +40,19 @@ class Restarting:
             self.batches.append([event["name"] for event in body["events"]])
             if len(self.batches) == 1:
                 return self.error
-            return answer(202, {"status": "accepted", "request_id": str(BATCH + 100)})
+            return answer(202, {"status": "accepted", "request_id": str(FIRST + 100)})
         self.asked.append(path.removeprefix(EXECUTION))
         if not self.has_events:
             return answer(404, {"detail": "Not Found"})
-        if path == f"/api/events/batch/{BATCH}/status":
+        if path == f"/api/events/batch/{FIRST}/status":
             return (
                 answer(404, {"detail": "Batch request not found"})
                 if self.state is None
                 else batch_status(*self.state.split())
             )
         if "event_type=batch.accepted" in path:
-            context = {"event_ids": [END - 2, END - 1, END], "request_id": str(BATCH), "commands_generated": 0}
-            return self._row(BATCH + 1, context)
+            context = {"event_ids": [END - 2, END - 1, END], "request_id": str(FIRST), "commands_generated": 0}
+            return self._row(FIRST + 1, context)
         assert "event_type=command.completed" in path
         return self._row(END, {"worker_id": self.ended_by, "command_id": command().command_id})
 
@@ -101,7 +101,7 @@ ENDS = ["call.done", "step.exit", "command.completed"]
 
 async def test_stored_batch_that_is_never_processed_is_rescued() -> None:
     said = Restarting()
-    assert await report(said) == [str(BATCH + 100)]
+    assert await report(said) == [str(FIRST + 100)]
     assert said.batches == [ENDS, ["step.exit"]]
 
 
@@ -109,19 +109,14 @@ async def test_stored_batch_that_is_never_processed_is_rescued() -> None:
 async def test_stored_batch_that_may_be_processed_is_remembered_and_not_sent_again(state: str | None) -> None:
     """One that the plane has forgotten is looked into with the other recent ones (test_recent_batches.py)."""
     said = Restarting(state=state)
-    assert await report(said) == [str(BATCH)]
+    assert await report(said) == [str(FIRST)]
     assert said.batches == [ENDS]
 
 
-async def test_end_of_another_worker_is_not_ours() -> None:
-    said = Restarting(ended_by="w-2")
-    with pytest.raises(ClaimLost):
-        await report(said)
-    assert said.batches == [ENDS]
-
-
-async def test_end_is_not_ours_where_the_plane_does_not_show_its_events() -> None:
-    said = Restarting(has_events=False)
+@pytest.mark.parametrize(
+    "said", [Restarting(ended_by="w-2"), Restarting(has_events=False)], ids=["another worker's", "events are not shown"]
+)
+async def test_end_that_the_plane_does_not_show_to_be_ours_is_not_ours(said: Restarting) -> None:
     with pytest.raises(ClaimLost):
         await report(said)
     assert said.batches == [ENDS]
@@ -137,6 +132,6 @@ async def test_end_that_never_left_is_not_looked_for() -> None:
 async def test_item_of_a_loop_whose_batch_is_never_processed_is_not_rescued_and_that_is_said() -> None:
     said = Restarting()
     with capture_logs() as lines:
-        await report(said, LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7"))
+        await report(said, LOOP)
     assert said.batches == [ENDS]
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["batch_not_rescued"]

@@ -13,7 +13,7 @@ import virtual_time
 from noetl_worker.observability import metrics
 from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S
 from unit.planes import command
-from unit.restarted_plane import FIRST, LOOP, Restarted, checked
+from unit.restarted_plane import FIRST, LOOP, Restarted, checked, not_rescued
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -28,31 +28,32 @@ def of_batches(lines: Sequence[Any]) -> list[str]:
     return [line["event"] for line in lines if line["event"].startswith("batch_")]
 
 
-async def test_batch_that_waits_after_an_outage_while_a_later_one_was_over_a_check_ago_is_rescued() -> None:
-    """One engine works the queue off in its order, so no queue has it any more."""
-    said = waiting(later=FIRST + 500)
+@pytest.mark.parametrize(
+    ("others", "later", "checks", "is_rescued"),
+    [
+        ((), FIRST + 500, 3, True),
+        ((), FIRST + 500, 1, False),
+        ((), FIRST - 500, 5, False),
+        ((1,), None, 3, True),
+        ((), None, 2 * int(OVERDUE_S / CHECK_S), True),
+    ],
+    ids=[
+        "a later one was over a check ago",
+        "a later one has just been over",
+        "an earlier one is over",
+        "a later one of another execution is over",
+        "nothing else shows an order, for ten minutes",
+    ],
+)
+async def test_batch_that_waits_after_an_outage_is_rescued_once_no_queue_can_have_it(
+    others: tuple[int, ...], later: int | None, checks: int, is_rescued: bool
+) -> None:
+    """One engine works the queue off in its order; until then the batch is left to the plane."""
+    said, commands = waiting(*others, later=later), 1 + len(others)
     with capture_logs() as lines:
-        await checked(said, checks=3)
-    assert said.sent_again(1) == [["step.exit"]]
-    assert of_batches(lines)[0] == "batch_rescued"
-
-
-async def test_batch_that_a_later_one_has_just_overtaken_is_left_to_the_plane_until_the_next_check() -> None:
-    said = waiting(later=FIRST + 500)
-    await checked(said, checks=1)
-    assert said.sent_again(1) == []
-
-
-async def test_batch_that_waits_behind_an_earlier_one_that_is_over_is_left_to_the_plane() -> None:
-    said = waiting(later=FIRST - 500)
-    await checked(said, checks=5)
-    assert said.sent_again(1) == []
-
-
-async def test_batch_that_one_of_another_execution_has_overtaken_is_rescued() -> None:
-    said = waiting(1)
-    await checked(said, commands=2, checks=3)
-    assert said.sent_again(2) == [["step.exit"]]
+        await checked(said, commands=commands, checks=checks)
+    assert said.sent_again(commands) == ([["step.exit"]] if is_rescued else [])
+    assert not is_rescued or of_batches(lines)[0] == "batch_rescued"
 
 
 async def test_item_of_a_loop_that_a_restart_has_lost_is_named_with_a_metric_and_what_to_do() -> None:
@@ -73,14 +74,7 @@ async def test_batch_that_a_restart_has_met_half_way_is_named() -> None:
     with capture_logs() as lines:
         await checked(said, checks=3)
     assert said.sent_again(1) == []
-    assert "began to process" in next(line["reason"] for line in lines if line["event"] == "batch_not_rescued")
-
-
-async def test_batch_that_waits_alone_is_rescued_ten_minutes_after_an_outage() -> None:
-    """Nothing else is sent to this plane, so that no order shows that it is lost."""
-    said = waiting()
-    await checked(said, checks=2 * int(OVERDUE_S / CHECK_S))
-    assert said.sent_again(1) == [["step.exit"]]
+    assert ["began to process" in reason for reason in not_rescued(lines)] == [True]
 
 
 @pytest.mark.parametrize(("was_away", "names"), [(True, ["batch_not_rescued"]), (False, [])])
