@@ -17,6 +17,7 @@ from noetl_worker.transport.transport import Response
 from unit.planes import After, answer, plane, settings
 
 anyio_backend = virtual_time.anyio_backend
+TAKEN = answer(200, {"status": "ok"})
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ anyio_backend = virtual_time.anyio_backend
 async def test_beat_is_a_registration_where_the_plane_warns_of_every_heartbeat(dialect: Dialect, beat: str) -> None:
     """The Python plane logs a warning for each heartbeat; its own worker registers again
     (protocol/registry.md#heartbeat)."""
-    at, transport = plane(lambda *_: answer(200, {"status": "ok"}), dialect)
+    at, transport = plane(lambda *_: TAKEN, dialect)
     registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, Health()))
     assert await registration.register()
     assert await registration.heartbeat()
@@ -36,65 +37,65 @@ async def test_beat_is_a_registration_where_the_plane_warns_of_every_heartbeat(d
         assert second[1] == first[1], "the whole row"
 
 
+class Asked:
+    """A worker with one command, of which it asks the Python plane before its report, once `is_expired` says so."""
+
+    def __init__(self, said: Response | After) -> None:
+        self.said = said
+        at, _ = plane(lambda *_: self.said, Dialect.PYTHON)
+        self._deliveries = InProgress(ack_wait_s=3600)
+        watch = HeartbeatWatch(at.url, Health())
+        self.registration = Registration(at, settings(), "w", watch, on_heard=self._deliveries.heard)
+
+    def is_expired(self, reply: str = "a") -> bool:
+        return self._deliveries.is_expired(reply, time.monotonic())
+
+    def begin(self, reply: str = "a") -> None:
+        self._deliveries.track(reply, time.monotonic())
+
+    async def expired_later(self) -> list[bool]:
+        """After twenty seconds, and after forty: a claim lasts thirty."""
+        found = []
+        for _ in range(2):
+            await asyncio.sleep(20)
+            found.append(self.is_expired())
+        return found
+
+
 @pytest.mark.parametrize(("silent_s", "is_asked"), [(15.0, False), (45.0, True)])
 async def test_command_is_asked_about_before_its_report_once_the_plane_heard_nothing_for_longer_than_a_claim_lasts(
     silent_s: float, is_asked: bool
 ) -> None:
     """After 30 s without a heartbeat the Python plane gives its claims away, and takes both ends
     (protocol/claim.md#leases, #races)."""
-    answers = [answer(200, {"status": "ok"})]
-    at, _ = plane(lambda *_: answers[-1], Dialect.PYTHON)
-    deliveries = InProgress(ack_wait_s=3600)
-    registration = Registration(
-        at,
-        settings(),
-        "w",
-        HeartbeatWatch(at.url, Health()),
-        on_heard=deliveries.heard,
-    )
-    assert await registration.register()
-    deliveries.track("a", time.monotonic())
-    answers.append(answer(503, {"error": "no"}))
+    worker = Asked(TAKEN)
+    assert await worker.registration.register()
+    worker.begin()
+    worker.said = answer(503, {"error": "no"})
     await asyncio.sleep(silent_s)
-    assert not await registration.heartbeat()
-    assert deliveries.is_expired("a", time.monotonic()) is is_asked
-    answers.append(answer(200, {"status": "ok"}))
-    assert await registration.heartbeat()
-    deliveries.track("b", time.monotonic())
-    assert [deliveries.is_expired(one, time.monotonic()) for one in ("a", "b")] == [is_asked, False]
+    assert not await worker.registration.heartbeat()
+    assert worker.is_expired() is is_asked
+    worker.said = TAKEN
+    assert await worker.registration.heartbeat()
+    worker.begin("b")
+    assert [worker.is_expired(one) for one in ("a", "b")] == [is_asked, False]
 
 
 async def test_command_is_asked_about_once_the_first_registration_is_refused_for_longer_than_a_claim_lasts() -> None:
     """After 120 s the Python plane gives the claim of a holder without a row away (protocol/claim.md#leases)."""
-    at, _ = plane(lambda *_: answer(422, {"detail": "no"}), Dialect.PYTHON)
-    deliveries = InProgress(ack_wait_s=3600)
-    watch = HeartbeatWatch(at.url, Health())
-    registration = Registration(at, settings(), "w", watch, on_heard=deliveries.heard)
-    deliveries.track("a", time.monotonic())
-    registering = asyncio.ensure_future(registration.keep(15))
-    found = []
-    for _ in range(2):
-        await asyncio.sleep(20)
-        found.append(deliveries.is_expired("a", time.monotonic()))
+    worker = Asked(answer(422, {"detail": "no"}))
+    worker.begin()
+    registering = asyncio.ensure_future(worker.registration.keep(15))
+    assert await worker.expired_later() == [False, True]
     registering.cancel()
-    assert found == [False, True]
 
 
 async def test_command_is_asked_about_while_a_heartbeat_hangs_for_longer_than_a_claim_lasts() -> None:
-    taken = answer(200, {"status": "ok"})
-    answers: list[Response | After] = [taken]
-    at, _ = plane(lambda *_: answers[-1], Dialect.PYTHON)
-    deliveries = InProgress(ack_wait_s=3600)
-    watch = HeartbeatWatch(at.url, Health())
-    registration = Registration(at, settings(), "w", watch, on_heard=deliveries.heard)
-    assert await registration.register()
-    deliveries.track("a", time.monotonic())
-    answers.append(After(45.0, taken))
-    beat = asyncio.ensure_future(registration.heartbeat())
-    found = []
-    for _ in range(2):
-        await asyncio.sleep(20)
-        found.append(deliveries.is_expired("a", time.monotonic()))
-    assert found == [False, True]
+    worker = Asked(TAKEN)
+    assert await worker.registration.register()
+    worker.begin()
+    worker.said = After(45.0, TAKEN)
+    beat = asyncio.ensure_future(worker.registration.heartbeat())
+    assert await worker.expired_later() == [False, True]
     assert await beat
-    assert deliveries.is_expired("a", time.monotonic()), "it was given away meanwhile"
+    assert worker.is_expired(), "it was given away meanwhile"
