@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
+from noetl_worker.errors import SettingsError
 from noetl_worker.models import Command, Dialect, Envelope
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.client import ControlPlaneClient, Plane
@@ -79,6 +83,14 @@ class ScriptedTransport:
 
 def settings(**variables: str) -> Settings:
     return load_settings({"NOETL_SERVER_URL": URL, "WORKER_METRICS_BIND": "", **variables})
+
+
+def refusal(variables: Mapping[str, str], **sources: Any) -> str:
+    """Why no worker starts with these settings. No password is in it."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(variables, **{"dotenv": Path(os.devnull), **sources})
+    assert "hunter2" not in str(caught.value)
+    return str(caught.value)
 
 
 def plane(script: Script, dialect: Dialect = Dialect.PYTHON) -> tuple[Plane, ScriptedTransport]:

@@ -22,6 +22,7 @@ from noetl_worker.settings.settings import SETTINGS, environment_for_workers, lo
 from noetl_worker.settings.sources import unknown_names
 from noetl_worker.worker import Worker
 from patience import PATIENCE_S
+from unit.planes import refusal
 
 NOWHERE = Path(os.devnull)
 
@@ -33,7 +34,13 @@ def test_each_value_has_its_source_and_the_first_source_wins(tmp_path: Path) -> 
     dotenv, token = tmp_path / ".env", tmp_path / "token"
     dotenv.write_text("WORKER_POOL_NAME=a\nWORKER_ID=b\nNOETL_DATA_DIR=/d\n")
     token.write_text("t0ken\n")
-    environment = {"WORKER_ID": "c", "NOETL_WORKER_HTTP_TIMEOUT": "3", "NATS_TOKEN_FILE": str(token), "PORT": "1234"}
+    environment = {
+        "LOG_LEVEL": "info",
+        "WORKER_ID": "c",
+        "NOETL_WORKER_HTTP_TIMEOUT": "3",
+        "NATS_TOKEN_FILE": str(token),
+        "PORT": "1234",
+    }
     reading = read_settings(environment, flags={"LOG_LEVEL": "debug"}, dotenv=dotenv)
     assert {name: (one.text, one.source) for name, one in reading.given.items()} == {
         "LOG_LEVEL": ("debug", "flag"),
@@ -74,11 +81,9 @@ def test_file_of_a_secret_that_cannot_be_read_is_empty_or_is_one_of_two_stops_th
     empty.write_text(" \n")
     binary.write_bytes(b"\xff\xfe")
     for path, allowed in ((tmp_path / "none", "No such file"), (empty, "not empty"), (binary, "no text")):
-        with pytest.raises(SettingsError, match=rf"NATS_PASSWORD_FILE.*{allowed}"):
-            load_settings({"NATS_PASSWORD_FILE": str(path)}, dotenv=NOWHERE)
-    with pytest.raises(SettingsError, match=r"NATS_PASSWORD_FILE.*set it or NATS_PASSWORD, not both") as caught:
-        load_settings({"NATS_PASSWORD_FILE": str(empty), "NATS_PASSWORD": "hunter2"}, dotenv=NOWHERE)
-    assert "hunter2" not in str(caught.value)
+        assert re.search(rf"NATS_PASSWORD_FILE.*{allowed}", refusal({"NATS_PASSWORD_FILE": str(path)}))
+    both = refusal({"NATS_PASSWORD_FILE": str(empty), "NATS_PASSWORD": "hunter2"})
+    assert re.search(r"NATS_PASSWORD_FILE.*set it or NATS_PASSWORD, not both", both)
 
 
 def test_flag_wins_over_the_file_that_the_environment_names(tmp_path: Path) -> None:
@@ -120,8 +125,7 @@ def test_context_of_a_user_who_has_no_home_names_its_file(name: str, monkeypatch
     """As a pod's user without an entry, where nothing sets HOME."""
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
-    with pytest.raises(SettingsError, match=r"NATS_CONTEXT='.*mine.*'.*\(~/.*mine\.json: No such file"):
-        load_settings({"NATS_CONTEXT": name}, dotenv=NOWHERE)
+    assert re.search(r"NATS_CONTEXT='.*mine.*'.*\(~/.*mine\.json: No such file", refusal({"NATS_CONTEXT": name}))
 
 
 def test_login_of_a_context_is_not_mixed_with_one_that_is_set(tmp_path: Path) -> None:
@@ -147,17 +151,16 @@ def test_login_in_the_address_goes_before_that_of_a_context(url: str, login: dic
 
 @pytest.mark.parametrize("key", ["nsc", "jetstream_domain", "inbox_prefix", "tls_first", "socks_proxy"])
 def test_context_that_asks_for_what_a_worker_does_not_do_stops_the_start(key: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=rf"NATS_CONTEXT='prod'.*without {key}, which a worker does not use"):
-        load_settings(context(tmp_path, **{key: "x"}), dotenv=NOWHERE)
+    text = refusal(context(tmp_path, **{key: "x"}))
+    assert re.search(rf"NATS_CONTEXT='prod'.*without {key}, which a worker does not use", text)
 
 
 def test_context_that_is_not_there_or_is_none_names_its_file(tmp_path: Path) -> None:
     there = context(tmp_path)
-    with pytest.raises(SettingsError, match=r"NATS_CONTEXT='other'.*other\.json: No such file"):
-        load_settings({**there, "NATS_CONTEXT": "other"}, dotenv=NOWHERE)
+    other = refusal({**there, "NATS_CONTEXT": "other"})
+    assert re.search(r"NATS_CONTEXT='other'.*other\.json: No such file", other)
     (tmp_path / "nats/context/prod.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"prod\.json: it is no JSON"):
-        load_settings(there, dotenv=NOWHERE)
+    assert "prod.json: it is no JSON" in refusal(there)
 
 
 # ── logins ──
@@ -166,14 +169,11 @@ def test_context_that_is_not_there_or_is_none_names_its_file(tmp_path: Path) -> 
 def test_login_by_key_that_leaves_open_which_is_meant_stops_the_start(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.touch()
-    with pytest.raises(SettingsError, match=r"NATS_SEED.*set it or NATS_NKEY, not both") as caught:
-        load_settings({"NATS_NKEY": str(file), "NATS_SEED": "SUhunter2"}, dotenv=NOWHERE)
-    assert "hunter2" not in str(caught.value)
+    both = refusal({"NATS_NKEY": str(file), "NATS_SEED": "SUhunter2"})
+    assert re.search(r"NATS_SEED.*set it or NATS_NKEY, not both", both)
     for beside in ({}, {"NATS_CREDS": str(file)}):
-        with pytest.raises(SettingsError, match=r"NATS_JWT.*together with NATS_SEED or NATS_NKEY"):
-            load_settings({"NATS_JWT": "j", **beside}, dotenv=NOWHERE)
-    with pytest.raises(SettingsError, match=r"NATS_CERT.*together with NATS_KEY"):
-        load_settings({"NATS_CERT": str(file)}, dotenv=NOWHERE)
+        assert re.search(r"NATS_JWT.*together with NATS_SEED or NATS_NKEY", refusal({"NATS_JWT": "j", **beside}))
+    assert re.search(r"NATS_CERT.*together with NATS_KEY", refusal({"NATS_CERT": str(file)}))
 
 
 def test_keys_of_the_login_are_secrets_of_the_worker() -> None:
@@ -190,16 +190,14 @@ TOO_LONG = "x" * 300
 
 @pytest.mark.parametrize("variable", ["NATS_CREDS", "NATS_NKEY", "NOETL_TLS_CA", "NOETL_SECRETS_DIR"])
 def test_path_that_cannot_be_asked_for_is_a_wrong_setting(variable: str) -> None:
-    with pytest.raises(SettingsError, match=f"{variable}=.*the path of a"):
-        load_settings({variable: TOO_LONG}, dotenv=NOWHERE)
+    assert re.search(f"{variable}=.*the path of a", refusal({variable: TOO_LONG}))
 
 
 def test_dotenv_file_that_cannot_be_read_stops_the_start_in_one_line(tmp_path: Path) -> None:
     binary = tmp_path / ".env"
     binary.write_bytes(b"WORKER_ID=\xff\xfe\n")
     for path, reason in ((binary, "it is no text"), (tmp_path / TOO_LONG, "File name too long")):
-        with pytest.raises(SettingsError, match=rf"^\.env='{path}' is not usable: .*{reason}"):
-            load_settings({}, dotenv=path)
+        assert re.match(rf"\.env='{path}' is not usable: .*{reason}", refusal({}, dotenv=path))
         with pytest.raises(SettingsError, match=reason):
             unknown_names(SETTINGS, {}, path)
 

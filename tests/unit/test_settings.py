@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from noetl_worker.cli.config import settings_markdown
 from noetl_worker.errors import SettingsError
 from noetl_worker.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, Secret, load_settings
+from unit.planes import refusal
 
 
 def test_defaults_are_those_of_the_table() -> None:
@@ -33,6 +33,8 @@ def test_defaults_are_those_of_the_table() -> None:
         ("WORKER_METRICS_BIND", "0.0.0.0:²", "HOST:PORT"),
         ("NOETL_CONTROL_PLANE", "java", "one of auto, python, rust"),
         ("NATS_URL", "http://localhost", "a URL that starts with nats://"),
+        ("NATS_URL", "nats://h:42a2", "a URL whose port is a number"),
+        ("NOETL_SERVER_URL", "http://h:80a", "a URL whose port is a number"),
         ("NOETL_SNOWFLAKE_NODE_ID", "1024", "a whole number from 0 to 1023"),
         ("NOETL_DUCKDB_MEMORY_LIMIT", "much", "a size as DuckDB reads it"),
         ("NOETL_MCP_URL", "localhost", "a URL that starts with http:// or https://"),
@@ -41,17 +43,16 @@ def test_defaults_are_those_of_the_table() -> None:
         ("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon", "seconds, a number"),
         ("NOETL_SECRETS_DIR", "/does/not/exist", "the path of a directory"),
         ("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "-1", "a whole number from 1"),
+        ("NATS_CREDS", "/does/not/exist", "the path of a file that can be read"),
         ("NOETL_SECRET_A_FILE", "/does/not/exist", "the path of a file that can be read"),
     ],
 )
 def test_value_that_does_not_parse_names_variable_value_and_what_is_allowed(
     variable: str, value: str, allowed: str
 ) -> None:
-    with pytest.raises(SettingsError, match="is not usable") as caught:
-        load_settings({variable: value}, dotenv=Path(os.devnull))
-    text = str(caught.value)
-    assert variable in text
-    assert allowed in text
+    text = refusal({variable: value})
+    for told in (variable, "is not usable", allowed):
+        assert told in text
     assert value in text or variable == "NATS_URL"
 
 
@@ -70,15 +71,6 @@ def test_python_workers_names_are_aliases_and_the_rust_workers_name_wins() -> No
     assert load_settings({"NOETL_WORKER_MAX_INFLIGHT_COMMANDS": "9"}).max_concurrent == 9
     both = {"NOETL_WORKER_MAX_INFLIGHT_COMMANDS": "9", "WORKER_MAX_CONCURRENT": "7"}
     assert load_settings(both).max_concurrent == 7
-
-
-def test_flags_win_over_environment_and_environment_over_dotenv(tmp_path: Path) -> None:
-    dotenv = tmp_path / ".env"
-    dotenv.write_text("WORKER_MAX_CONCURRENT=2\nWORKER_POOL_NAME=filed\n")
-    settings = load_settings(
-        {"WORKER_MAX_CONCURRENT": "3", "WORKER_ID": "env"}, flags={"WORKER_ID": "flag"}, dotenv=dotenv
-    )
-    assert (settings.max_concurrent, settings.worker_id, settings.pool_name) == (3, "flag", "filed")
 
 
 def test_nats_login_prefers_user_pair_then_url_then_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +94,7 @@ def test_secrets_never_show_in_repr_format_or_error() -> None:
     assert "hunter2" not in f"{settings.nats_password} {settings.nats_url} {settings.nats_password!s}"
     assert settings.nats_servers == ["nats://h"]
     assert Secret("hunter2").reveal() == "hunter2"
-    with pytest.raises(SettingsError) as caught:
-        load_settings({"NATS_URL": "nats://u:hunter2@"})
-    assert "hunter2" not in str(caught.value)
+    assert "NATS_URL" in refusal({"NATS_URL": "nats://u:hunter2@"})
 
 
 needs_a_strict_urllib = pytest.mark.skipif(sys.version_info < (3, 11, 4), reason="urllib takes brackets in a password")
@@ -126,32 +116,18 @@ needs_a_strict_urllib = pytest.mark.skipif(sys.version_info < (3, 11, 4), reason
 )
 def test_password_that_is_not_percent_encoded_stops_the_start_and_is_not_shown(url: str) -> None:
     variable = "NATS_URL" if url.startswith("nats") else "NOETL_SERVER_URL"
-    with pytest.raises(SettingsError, match="percent-encoded") as caught:
-        load_settings({variable: url}, dotenv=Path(os.devnull))
-    assert "hunter2" not in str(caught.value)
+    assert "percent-encoded" in refusal({variable: url})
 
 
 @pytest.mark.parametrize("url", ["ftp://u:hunter2@h", "u:hunter2@h", "http://u:hunter2@", "http://u:hun@hunter2@h:x"])
 def test_password_in_an_address_that_is_not_usable_is_not_shown(url: str) -> None:
     for variable in ("NOETL_SERVER_URL", "NOETL_WORKER_TRUSTED_SERVERS", "NOETL_MCP_A_URL"):
-        with pytest.raises(SettingsError, match="a URL") as caught:
-            load_settings({variable: url}, dotenv=Path(os.devnull))
-        assert "hunter2" not in str(caught.value)
-
-
-def test_port_of_an_address_is_a_number() -> None:
-    for variable, url in (("NATS_URL", "nats://h:42a2"), ("NOETL_SERVER_URL", "http://h:80a")):
-        with pytest.raises(SettingsError, match="a URL whose port is a number"):
-            load_settings({variable: url}, dotenv=Path(os.devnull))
+        assert "a URL" in refusal({variable: url})
 
 
 def test_settings_that_contradict_each_other_stop_the_start() -> None:
-    with pytest.raises(SettingsError, match="NOETL_TLS_CLIENT_KEY"):
-        load_settings({"NOETL_TLS_CLIENT_CERT": "/x"})
-    with pytest.raises(SettingsError, match="WORKER_MAX_CONCURRENT"):
-        load_settings({"NOETL_WORKER_MAX_ACK_PENDING": "4"})
-    with pytest.raises(SettingsError, match=r"NATS_CREDS.*file that can be read"):
-        load_settings({"NATS_CREDS": "/does/not/exist"})
+    assert "NOETL_TLS_CLIENT_KEY" in refusal({"NOETL_TLS_CLIENT_CERT": "/x"})
+    assert "WORKER_MAX_CONCURRENT" in refusal({"NOETL_WORKER_MAX_ACK_PENDING": "4"})
 
 
 def test_settings_are_frozen() -> None:
