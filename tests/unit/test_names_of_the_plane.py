@@ -31,10 +31,6 @@ async def test_large_result_without_one_goes_out_as_its_reference_alone() -> Non
     assert (await report_of([LARGE])).response is None
 
 
-async def test_result_over_the_limit_of_a_batch_goes_out_as_its_reference_alone() -> None:
-    assert (await report_of({"data": LARGE * 14})).response is None
-
-
 async def test_rust_plane_is_told_the_reference_alone() -> None:
     assert (await report_of({"data": LARGE}, Dialect.RUST)).response is None
 

@@ -67,7 +67,6 @@ def test_file_of_a_living_owner_is_left_alone(tmp_path: Path) -> None:
     living = box(tmp_path)
     living.keep(event_set())
     assert box(tmp_path).adopt() == []
-    living.close()
 
 
 def test_outbox_without_rows_leaves_no_files(tmp_path: Path) -> None:
@@ -85,14 +84,12 @@ def test_full_outbox_says_so_until_there_is_room_and_keeps_what_it_has(tmp_path:
     assert ours.keep(sets[0]), "a set that is in may be written again"
     ours.drop(sets[0])
     assert not ours.is_full
-    ours.close()
 
 
 def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     ours = box(tmp_path, max_bytes=100)
     assert ours.keep(event_set())
     assert ours.is_full
-    ours.close()
 
 
 def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
@@ -105,7 +102,6 @@ def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
     said = capsys.readouterr().err
     assert said.count("outbox_not_writable") == 1
     assert "NOETL_WORKER_OUTBOX_DIR" in said
-    ours.close()
 
 
 def test_directory_that_cannot_be_looked_at_is_not_used_and_the_log_says_so(

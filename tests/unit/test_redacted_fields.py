@@ -14,7 +14,8 @@ from noetl_worker.command.command import hydrate
 from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.command.failure import failure_of
 from noetl_worker.errors import ToolError
-from noetl_worker.models import Dialect
+from noetl_worker.models import Command, Dialect
+from noetl_worker.plane.client import Plane
 from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from unit.planes import ENVELOPE, answer, plane
@@ -33,29 +34,36 @@ def stored(name: str) -> dict[str, Any]:
     return {"kind": "result_ref", "ref": f"noetl://execution/7/result/{name}/1", "store": "kv"}
 
 
+async def given(
+    kind: str, context: Mapping[str, Any], held: Mapping[str, Any], dialect: Dialect = Dialect.PYTHON
+) -> tuple[Command, Plane]:
+    """A command with this context, of a plane whose store holds results by their references."""
+
+    def script(method: str, path: str, _: Any) -> Any:
+        ref = unquote(path.partition("?ref=")[2])
+        return answer(200, held.get(ref, ref))
+
+    body = {"execution_id": 7, "node_name": "two", "action": kind, "context": context, "meta": {}}
+    at, _ = plane(script, dialect)
+    return await hydrate(body, ENVELOPE, at), at
+
+
 async def prepared(
     kind: str,
     config: Any,
-    names: Mapping[str, Any] | None = None,
+    names: Mapping[str, Any] = NAMES,
     dialect: Dialect = Dialect.PYTHON,
     *,
     config_is_stored: bool = False,
     names_are_stored: bool = True,
 ) -> Any:
     """The config of the tool, as it is run."""
-    held = {stored("config")["ref"]: config, stored("names")["ref"]: NAMES if names is None else names}
-
-    def script(method: str, path: str, _: Any) -> Any:
-        ref = unquote(path.partition("?ref=")[2])
-        return answer(200, held.get(ref, ref))
-
     context = {
         "tool_config": stored("config") if config_is_stored else config,
-        "render_context": stored("names") if names_are_stored else held[stored("names")["ref"]],
+        "render_context": stored("names") if names_are_stored else names,
     }
-    body = {"execution_id": 7, "node_name": "two", "action": kind, "context": context, "meta": {}}
-    at, _ = plane(script, dialect)
-    command = await hydrate(body, ENVELOPE, at)
+    held = {stored("config")["ref"]: config, stored("names")["ref"]: names}
+    command, at = await given(kind, context, held, dialect)
     limits = CallLimits(default_s=5.0, hard_s=5.0, cancellation_poll_s=0.0)
     dispatch = Dispatch(Registry(plugins=False), command, at, worker_id="w", limits=limits, slots=Slots(1))
     tool = await dispatch.prepare()
@@ -106,14 +114,9 @@ async def test_text_that_has_more_in_it_is_the_authors() -> None:
 
 async def test_input_that_another_one_hides_is_not_missed() -> None:
     """The step's input wins over the tool's."""
-
-    def script(method: str, path: str, _: Any) -> Any:
-        return answer(200, {"input": {"authors": MARK}, "result": 1} if "config" in path else "where")
-
-    at, _ = plane(script)
     context = {"tool_config": stored("config"), "input": {"authors": ["Ada"]}, "render_context": {}}
-    body = {"execution_id": 7, "node_name": "two", "action": "noop", "context": context, "meta": {}}
-    assert (await hydrate(body, ENVELOPE, at)).input == {"authors": ["Ada"]}
+    command, _ = await given("noop", context, {stored("config")["ref"]: {"input": {"authors": MARK}, "result": 1}})
+    assert command.input == {"authors": ["Ada"]}
 
 
 READS = {
@@ -175,7 +178,7 @@ async def test_config_of_a_single_tool_fails_too_where_the_plane_has_left_a_temp
 async def test_names_that_the_plane_has_not_redacted_are_what_they_are(dialect: Dialect, is_stored: bool) -> None:
     """A step may have returned that text, and a worker takes secrets out of results."""
     config = tasks({"result": {"a": "{{ authors }}"}})
-    result = await prepared("task_sequence", config, None, dialect, names_are_stored=is_stored)
+    result = await prepared("task_sequence", config, dialect=dialect, names_are_stored=is_stored)
     assert result.error is None, result
 
 
@@ -198,17 +201,10 @@ async def test_code_that_may_read_one_is_a_warning_with_its_place(code: dict[str
 
 
 async def test_result_of_an_earlier_step_that_was_stored_says_so_as_well() -> None:
-    reference = {"ref": "noetl://execution/7/result/start/1", "kind": "result_ref", "store": "kv"}
-    names = {"start": {"status": "COMPLETED", "context": {"n": 1}, "reference": reference}}
-
-    def script(method: str, path: str, _: Any) -> Any:
-        return answer(200, {"articles": [{"authors": MARK}]} if "start" in path else "where")
-
-    at, _ = plane(script)
+    names = {"start": {"status": "COMPLETED", "context": {"n": 1}, "reference": stored("start")}}
     config = tasks({"result": "{{ start.articles[0].authors }}"})
     context = {"tool_config": {"tasks": config}, "render_context": names}
-    body = {"execution_id": 7, "node_name": "two", "action": "task_sequence", "context": context, "meta": {}}
-    command = await hydrate(body, ENVELOPE, at)
+    command, _ = await given("task_sequence", context, {stored("start")["ref"]: {"articles": [{"authors": MARK}]}})
     assert command.redacted == ["start.articles[0].authors"]
 
 
