@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from noetl_worker.errors import SettingsError
-from noetl_worker.models import Command, Dialect, Envelope
+from noetl_worker.errors import ClaimLost, SettingsError
+from noetl_worker.models import AlreadyFinished, Command, Dialect, Envelope, HeldByOther
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.ends import ends_of
@@ -58,6 +58,7 @@ class ScriptedTransport:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.sent: list[tuple[str, str, Any, Mapping[str, str]]] = []
+        self.timeouts_s: list[float] = []
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float
@@ -66,6 +67,7 @@ class ScriptedTransport:
         whole = b"".join(body) if isinstance(body, tuple) else body
         value = None if whole is None else json.loads(whole)
         self.sent.append((method, path, value, dict(headers)))
+        self.timeouts_s.append(timeout_s)
         said = self.script(method, path, value)
         if isinstance(said, After):
             await asyncio.sleep(said.seconds)
@@ -137,6 +139,22 @@ class Ours:
 
     async def confirm(self) -> None:
         return None
+
+
+class Lost:
+    """The command may not be ours, after so many looks at which it is; asked, the plane says what became of it."""
+
+    def __init__(self, claim: HeldByOther | AlreadyFinished, *, certain_looks: float = 0) -> None:
+        self._claim, self._certain_looks = claim, certain_looks
+        self.was_asked = False
+
+    def is_uncertain(self, now: float) -> bool:
+        self._certain_looks -= 1
+        return self._certain_looks < 0
+
+    async def confirm(self) -> None:
+        self.was_asked = True
+        raise ClaimLost(self._claim)
 
 
 ENVELOPE = Envelope(767527441517510672, 767527441685282836, 767527441685282835, "start", URL, None, None)

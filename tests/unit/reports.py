@@ -14,7 +14,7 @@ from noetl_worker.report import results
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
-from unit.planes import Ours, Script, ScriptedTransport, answer, command, emitter, plane
+from unit.planes import Lost, Ours, Script, ScriptedTransport, answer, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
@@ -58,6 +58,7 @@ async def tell(
     hold_s: float = 5.0,
     wait_for_started: bool = False,
     teller: Emitter | None = None,
+    claim: Ours | Lost | None = None,
     outside: Callable[[], AbstractContextManager[None]] = nullcontext,
     warned: Warned | None = None,
     **changes: Any,
@@ -69,7 +70,7 @@ async def tell(
     if wait_for_started:
         while not transport.sent:
             await asyncio.sleep(0)
-    await told.finish(report, Ours())
+    await told.finish(report, claim or Ours())
     return transport
 
 

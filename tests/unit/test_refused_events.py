@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +13,14 @@ import pytest
 from structlog.testing import capture_logs
 
 import virtual_time
-from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefused
+from noetl_worker.errors import MaybeProcessed, NotSent, ServerRefused
 from noetl_worker.models import AlreadyFinished, Dialect
 from noetl_worker.plane import patience
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.report.emitter import LATE_S
-from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
-from unit.planes import After, Hurried, Ours, answer, batch_status, command, emitter, plane
+from unit.planes import After, Hurried, Lost, answer, batch_status, command, emitter
 from unit.reports import OK, accept, names, report_of, tell
 from unit.restarted_plane import LOOP
 
@@ -264,23 +264,14 @@ async def test_duplicate_is_not_accepted_on_the_word_of_a_proxy() -> None:
 
 async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(tmp_path: Path) -> None:
     """The plane calls the command finished because of our own rows: nobody else can end it (found by the simulator)."""
-    one, asked = command(), []
-
-    class Finished(Ours):
-        async def confirm(self) -> None:
-            asked.append(True)
-            raise ClaimLost(AlreadyFinished("already_terminal"))
-
     busy, batches = [answer(503, {"detail": {"code": "pool_saturated"}})] * 3, _Batches(answers_get_lost=False)
 
     def script(method: str, path: str, body: Any) -> Response | Exception | After:
         is_busy = batches.left == 0 and busy and method == "POST"
         return After(LATE_S + 1.0, busy.pop()) if is_busy else batches(method, path, body)
 
-    at, transport = plane(script)
-    teller = emitter(tmp_path)
-    told = CommandEvents(one, at, "w-1", teller, hold_s=5.0)
-    await told.finish(OK, Finished())
+    teller, finished = emitter(tmp_path), Lost(AlreadyFinished("already_terminal"), certain_looks=math.inf)
+    transport = await tell(OK, script, teller=teller, claim=finished)
     teller.outbox.close()
     assert names(transport.bodies("/api/events/batch")[-1]) == ["step.exit"]
-    assert (busy, asked) == ([], [])
+    assert (busy, finished.was_asked) == ([], False)

@@ -87,33 +87,29 @@ async def test_step_that_wants_many_unbroken_texts_stored_is_told_their_size_and
     assert transport.sent == []
 
 
-@pytest.mark.parametrize(("dialect", "most"), [(Dialect.PYTHON, 1), (Dialect.RUST, 3)])
-async def test_results_above_the_budget_are_stored_one_at_a_time(dialect: Dialect, most: int) -> None:
-    at_once = await puts_at_once(dialect, json.dumps(WORDS).encode())
-    assert at_once == most
-
-
-async def test_results_within_the_budget_do_not_wait_for_each_other() -> None:
-    assert await puts_at_once(Dialect.PYTHON, b'"a few words"') == 3
-
-
-async def puts_at_once(dialect: Dialect, data: bytes) -> int:
-    """Of three that are wanted at the same time, how many the plane had at most."""
-    inside, most = 0, 0
+@pytest.mark.parametrize(
+    ("dialect", "data", "most"),
+    [(Dialect.PYTHON, WORDS, 1), (Dialect.PYTHON, "a few words", 3), (Dialect.RUST, WORDS, 3)],
+    ids=["above the budget", "within it", "of the Rust plane"],
+)
+async def test_results_above_the_budget_are_stored_one_at_a_time(dialect: Dialect, data: Any, most: int) -> None:
+    """Of three that are wanted at the same time, so many does the plane have at most."""
 
     class Counted(ScriptedTransport):
+        inside = at_once = 0
+
         async def send(self, method: str, url: str, headers: Any, body: Any, timeout_s: float) -> Any:
-            nonlocal inside, most
-            inside += method == "PUT"
-            most = max(most, inside)
+            self.inside += method == "PUT"
+            self.at_once = max(self.at_once, self.inside)
             try:
                 return await super().send(method, url, headers, body, timeout_s)
             finally:
-                inside -= method == "PUT"
+                self.inside -= method == "PUT"
 
-    at = Plane(ControlPlaneClient(Counted(Scrubber()), settings()), URL, dialect)
-    await asyncio.gather(*(at.put_result(7, "start", data, source_step="start") for _ in range(3)))
-    return most
+    transport, packed = Counted(Scrubber()), json.dumps(data).encode()
+    at = Plane(ControlPlaneClient(transport, settings()), URL, dialect)
+    await asyncio.gather(*(at.put_result(7, "start", packed, source_step="start") for _ in range(3)))
+    assert transport.at_once == most
 
 
 async def test_result_that_waits_for_another_one_for_too_long_is_not_sent() -> None:

@@ -17,7 +17,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import REMEMBERED, StepLog, Warned
 from noetl_worker.tools.registry import Registry
 from unit.outboxes import event_set
-from unit.planes import ENVELOPE, ScriptedTransport, answer, command, emitter, plane
+from unit.planes import ENVELOPE, Lost, ScriptedTransport, answer, command, emitter, plane
 from unit.test_handover import COMMAND_ID, Beats, delivery, execution, script_for
 from unit.test_stopping import Scene
 
@@ -136,17 +136,10 @@ def test_cause_that_says_what_was_said_is_said_once(text: str, cause: Exception,
 
 @pytest.mark.parametrize("claim", [HeldByOther("w-2 has it", None), AlreadyFinished("it is over")])
 async def test_outcome_that_is_dropped_is_a_line(claim: Any) -> None:
-    class Lost:
-        def is_uncertain(self, now: float) -> bool:
-            return True
-
-        async def confirm(self) -> None:
-            raise ClaimLost(claim)
-
     with capture_logs() as lines:
         at, _ = plane(lambda *_: answer(200, {}))
         with pytest.raises(ClaimLost):
-            await emitter().deliver(at, event_set(), Lost())
+            await emitter().deliver(at, event_set(), Lost(claim))
     assert [(line["event"], line["reason"]) for line in lines] == [("outcome_dropped", claim.reason)]
 
 

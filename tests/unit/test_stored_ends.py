@@ -15,7 +15,7 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.report.events import CommandEvents
-from unit.planes import Answer, answer, batch_status, command, emitter, plane
+from unit.planes import Answer, Lost, answer, batch_status, command, emitter, plane
 from unit.reports import OK
 from unit.restarted_plane import EXECUTION, FIRST, LOOP
 
@@ -62,20 +62,6 @@ class Restarting:
         return answer(200, {"events": events, "pagination": {"page": 1, "has_next": False}})
 
 
-class Over:
-    """Ours at first; later the claim's answer is that the command is over."""
-
-    def __init__(self) -> None:
-        self._looks = 0
-
-    def is_uncertain(self, now: float) -> bool:
-        self._looks += 1
-        return self._looks > 1
-
-    async def confirm(self) -> None:
-        raise ClaimLost(AlreadyFinished("claim: 409 already_terminal"))
-
-
 class Remembered(RecentBatches):
     """Those that would be asked about."""
 
@@ -92,7 +78,8 @@ async def report(said: Restarting, loop: LoopPosition | None = None) -> list[Any
     at, _ = plane(said)
     remembered = Remembered()
     ours = emitter(batches=remembered)
-    await CommandEvents(command(loop=loop), at, "w-1", ours, hold_s=5.0).finish(OK, Over())
+    over = Lost(AlreadyFinished("claim: 409 already_terminal"), certain_looks=1)
+    await CommandEvents(command(loop=loop), at, "w-1", ours, hold_s=5.0).finish(OK, over)
     return remembered.batches
 
 

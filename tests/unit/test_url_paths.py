@@ -22,7 +22,7 @@ def test_each_part_is_one_escaped_segment() -> None:
     assert url_path("x", ref="noetl://a&b=c d", scope=None, page=2) == "/x?ref=noetl%3A%2F%2Fa%26b%3Dc%20d&page=2"
 
 
-@pytest.mark.parametrize("part", ["", ".", "..", "../credentials/other", "a/../b", "a/..", "./a", "a\\..\\b"])
+@pytest.mark.parametrize("part", ["", ".", "..", "../credentials/other", "a/../b", "a/..", "./a", "a\\..\\b", "7/../8"])
 def test_part_that_leads_elsewhere_is_refused(part: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be a part of an address"):
         url_path("api", "keychain", part, "name")
@@ -31,12 +31,6 @@ def test_part_that_leads_elsewhere_is_refused(part: str) -> None:
 @pytest.mark.parametrize("part", ["...", "a..b", ".hidden", "a/b", "x."])
 def test_part_with_dots_of_its_own_stays(part: str) -> None:
     assert url_path(part) == f"/{part.replace('/', '%2F')}"
-
-
-def test_text_is_escaped_where_a_number_is_expected() -> None:
-    number: Any = "7/../8"
-    with pytest.raises(ConfigurationError):
-        url_path(number)
 
 
 CALLS: list[Callable[[Plane, Any], Any]] = [
