@@ -25,6 +25,8 @@ OK = Report(status="success", context={"ok": True}, response={"ok": True})
 EXECUTION = f"/api/executions/{command().execution_id}"
 FIRST = 767527445728591916
 """Of the recorded batches (tool-python)."""
+END = 767527445728591920
+"""Its last event."""
 LOOP = LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7")
 
 
@@ -32,9 +34,18 @@ class Restarted:
     """A Python plane after a restart: what its events say of a batch, by their type, and the states it still knows."""
 
     def __init__(
-        self, *stored: str, states: dict[str, str] | None = None, has_next: bool = False, later: int | None = None
+        self,
+        *stored: str,
+        states: dict[str, str] | None = None,
+        has_next: bool = False,
+        later: int | None = None,
+        lost: Exception | None = None,
+        ended_by: str = "w-1",
     ) -> None:
         self.stored, self.states, self.has_next = stored, states or {}, has_next
+        self.lost = lost
+        """In place of the answer to its first batch."""
+        self.ended_by = ended_by
         self.later = {} if later is None else {"request_id": str(later)}
         """Another worker's batch of the same execution."""
         self.batches: list[Any] = []
@@ -42,6 +53,8 @@ class Restarted:
     def __call__(self, method: str, path: str, body: Any) -> Answer:
         if path == "/api/events/batch":
             self.batches.append(body)
+            if self.lost is not None and len(self.batches) == 1:
+                return self.lost
             return answer(202, {"status": "accepted", "request_id": str(FIRST + 10 * len(self.batches) - 10)})
         if path.startswith("/api/events/batch/"):
             state = self.states.get(path.split("/")[4])
@@ -58,14 +71,25 @@ class Restarted:
 
     def _events(self, kind: str) -> Response:
         """As recorded: the newest first, each with the batch in its result's context."""
-        context = {"request_id": str(FIRST), "commands_generated": 0}
+        if kind == "command.completed":
+            context: dict[str, Any] = {"worker_id": self.ended_by, "command_id": command().command_id}
+            return _page({"event_id": END, "result": {"status": "COMPLETED", "context": context}})
+        context = {"event_ids": [END - 2, END - 1, END], "request_id": str(FIRST), "commands_generated": 0}
         told = {"event_id": FIRST + 1, "event_type": kind, "result": {"status": "PENDING", "context": context}}
         later = {"event_id": FIRST + 500, "event_type": kind, "result": {"status": "PENDING", "context": self.later}}
-        events = [later, told] if kind in self.stored else [later]
-        return answer(200, {"events": events, "pagination": {"page": 1, "has_next": self.has_next}})
+        return _page(later, *([told] if kind in self.stored else []), has_next=self.has_next)
 
     def sent_again(self, told: int) -> list[list[str]]:
         return [[event["name"] for event in body["events"]] for body in self.batches[told:]]
+
+
+def _page(*events: Any, has_next: bool = False) -> Response:
+    return answer(200, {"events": events, "pagination": {"page": 1, "has_next": has_next}})
+
+
+def numbered(*states: str) -> dict[str, str]:
+    """Of batches in a row, the first of which is the recorded one."""
+    return {str(FIRST + 10 * number): state for number, state in enumerate(states)}
 
 
 @dataclass

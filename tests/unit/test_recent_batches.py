@@ -15,7 +15,7 @@ from noetl_worker.models import LoopPosition
 from noetl_worker.observability import metrics
 from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S
 from unit.planes import Answer, ScriptedTransport, answer, command
-from unit.restarted_plane import EXECUTION, FIRST, LOOP, Restarted, asked, checked, not_rescued, watching
+from unit.restarted_plane import EXECUTION, FIRST, LOOP, Restarted, asked, checked, not_rescued, numbered, watching
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -107,8 +107,7 @@ async def test_batch_that_the_plane_still_knows_is_asked_about_again_and_left_to
 
 
 async def test_plane_that_was_there_all_the_time_is_asked_for_three_of_them_alone() -> None:
-    known = {str(FIRST + 10 * number): "completed" for number in range(5)}
-    said = Restarted("batch.completed", states=known)
+    said = Restarted("batch.completed", states=numbered(*["completed"] * 5))
     transport = await checked(said, commands=5, was_away=False, checks=3)
     states = [path for method, path, _, _ in transport.sent if method == "GET"]
     assert states == [f"/api/events/batch/{FIRST + 10 * number}/status" for number in (0, 2, 4)]
@@ -117,8 +116,7 @@ async def test_plane_that_was_there_all_the_time_is_asked_for_three_of_them_alon
 @pytest.mark.parametrize("lost", [0, 2])
 async def test_batch_that_is_not_over_when_later_ones_are_is_not_taken_for_over(lost: int) -> None:
     """Of several processes of the plane one was replaced, with a batch in its queue (from the plane's source)."""
-    said = Restarted()
-    said.states = {str(FIRST + 10 * number): "accepted" if number == lost else "completed" for number in range(5)}
+    said = Restarted(states=numbered(*["completed"] * 5) | {str(FIRST + 10 * lost): "accepted"})
     with capture_logs() as lines:
         await checked(said, commands=5, was_away=False, checks=int(OVERDUE_S / CHECK_S) + 3)
     assert overdue(lines) == [("error", str(FIRST + 10 * lost))]
@@ -151,8 +149,7 @@ async def test_batch_that_the_plane_does_not_process_in_ten_minutes_is_said_once
 
 async def test_duplicate_whose_batch_never_came_into_the_queue_is_rescued_among_others() -> None:
     """It was accepted when its state could not be had for half a minute."""
-    first, middle, last = (str(FIRST + 10 * number) for number in range(3))
-    said = Restarted(states={first: "completed", middle: "failed ack_timeout", last: "completed"})
+    said, middle = Restarted(states=numbered("completed", "failed ack_timeout", "completed")), str(FIRST + 10)
 
     def script(method: str, path: str, body: Any) -> Answer:
         if method == "GET" and len(said.batches) == 2:
@@ -187,8 +184,7 @@ async def test_plane_that_cannot_say_what_became_of_a_batch_is_asked_again_later
 
 async def test_rescue_is_sent_once_where_the_question_after_the_last_batch_fails() -> None:
     """The first and the last have failed, and the plane does not answer for the last one's execution at once."""
-    states = {str(FIRST + 10 * number): "completed" for number in range(9)}
-    states |= {str(FIRST): "failed processing_error", str(FIRST + 10): "failed processing_error"}
+    states = numbered(*["failed processing_error"] * 2, *["completed"] * 7)
     said, asked_about = Restarted("batch.accepted", states=states), []
 
     def script(method: str, path: str, body: Any) -> Answer:
@@ -268,7 +264,7 @@ async def told_many(said: Any, commands: int) -> tuple[ScriptedTransport, float]
 
 
 async def test_plane_that_keeps_up_is_asked_when_batches_are_many_and_all_of_them_are_watched() -> None:
-    said = Restarted(states={str(FIRST + 10 * number): "completed" for number in range(9)})
+    said = Restarted(states=numbered(*["completed"] * 9))
     transport, not_watched = await told_many(said, 9)
     assert not_watched == 0
     assert asked(transport) == [], "of its executions nothing was read"
@@ -279,9 +275,7 @@ async def test_plane_that_lags_behind_is_asked_for_the_one_in_the_middle() -> No
     lag = 2
 
     def states(method: str, path: str, body: Any) -> Answer:
-        said.states = {
-            str(FIRST + 10 * at): "completed" if at < len(said.batches) - lag else "accepted" for at in range(12)
-        }
+        said.states = numbered(*["completed"] * (len(said.batches) - lag), *["accepted"] * 12)
         return said(method, path, body)
 
     said = Restarted()

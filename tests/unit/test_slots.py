@@ -18,11 +18,12 @@ class Commands:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._go: dict[str, asyncio.Event] = {}
 
-    async def start(self, name: str, kind: str = "noop") -> None:
-        self.slots.take()
-        self._go[name] = asyncio.Event()
-        self._tasks[name] = asyncio.ensure_future(self._run(name, kind))
-        await settle()
+    async def start(self, *names: str, kind: str = "noop") -> None:
+        for name in names:
+            self.slots.take()
+            self._go[name] = asyncio.Event()
+            self._tasks[name] = asyncio.ensure_future(self._run(name, kind))
+            await settle()
 
     async def _run(self, name: str, kind: str) -> None:
         try:
@@ -35,10 +36,11 @@ class Commands:
         finally:
             self.slots.release()
 
-    async def end(self, name: str) -> None:
-        self._go[name].set()
-        await self._tasks.pop(name)
-        await settle()
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self._go[name].set()
+            await self._tasks.pop(name)
+            await settle()
 
     async def cancel(self, name: str) -> None:
         self._tasks[name].cancel()
@@ -53,8 +55,7 @@ async def settle() -> None:
 
 async def test_kind_without_a_limit_takes_one_slot_each() -> None:
     commands = Commands(Slots(2))
-    await commands.start("a")
-    await commands.start("b")
+    await commands.start("a", "b")
     assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
     await commands.end("a")
     assert commands.slots.window() == 1
@@ -64,30 +65,27 @@ async def test_kind_without_a_limit_takes_one_slot_each() -> None:
 
 async def test_command_of_a_full_kind_waits_outside_its_slot_and_others_pass() -> None:
     commands = Commands(Slots(2, limits={"postgres": 1}))
-    await commands.start("p1", "postgres")
-    await commands.start("p2", "postgres")
+    await commands.start("p1", "p2", kind="postgres")
     assert (commands.running, commands.slots.window()) == (["p1"], 1)
     await commands.start("other")
     assert commands.running == ["p1", "other"]
     await commands.end("p1")
     assert commands.running == ["other", "p2"]
-    await commands.end("p2")
-    await commands.end("other")
+    await commands.end("p2", "other")
     assert commands.slots.used == 0
 
 
 async def test_freed_slot_is_for_who_waited_for_its_kind_before_another_is_pulled() -> None:
     commands = Commands(Slots(2, limits={"postgres": 1}))
-    for name, kind in (("p1", "postgres"), ("p2", "postgres"), ("a", "noop")):
-        await commands.start(name, kind)
+    await commands.start("p1", "p2", kind="postgres")
+    await commands.start("a")
     commands.slots.take()  # pulled before p1 ended, and so above the slots
     await commands.end("p1")
     assert (commands.running, commands.slots.window()) == (["a"], 0)
     commands.slots.release()
     await settle()
     assert (commands.running, commands.slots.window()) == (["a", "p2"], 0)
-    await commands.end("a")
-    await commands.end("p2")
+    await commands.end("a", "p2")
     assert (commands.slots.used, commands.slots.window()) == (0, 2)
 
 
@@ -95,19 +93,17 @@ async def test_pulling_stops_when_as_many_wait_for_a_kind_as_there_are_slots() -
     commands = Commands(Slots(2, limits={"postgres": 1}))
     for name in ("p1", "p2", "p3"):
         assert commands.slots.window() > 0
-        await commands.start(name, "postgres")
+        await commands.start(name, kind="postgres")
     assert commands.slots.window() == 0
     await commands.end("p1")
     assert (commands.running, commands.slots.window()) == (["p2"], 1)
-    await commands.end("p2")
-    await commands.end("p3")
+    await commands.end("p2", "p3")
 
 
 @pytest.mark.parametrize("victim", ["waiting", "running"])
 async def test_cancelled_command_leaves_nothing_behind(victim: str) -> None:
     commands = Commands(Slots(4, limits={"container": 1}))
-    await commands.start("running", "container")
-    await commands.start("waiting", "container")
+    await commands.start("running", "waiting", kind="container")
     assert commands.running == ["running"]
     await commands.cancel(victim)
     [left] = [name for name in ("running", "waiting") if name != victim]
@@ -126,13 +122,12 @@ def test_command_that_waits_for_others_holds_no_slot() -> None:
 
 async def test_command_that_waits_leaves_its_place_in_its_kind_to_another() -> None:
     commands = Commands(Slots(3, limits={"playbook": 1}))
-    await commands.start("parent", "playbook")
-    await commands.start("child", "playbook")
+    await commands.start("parent", "child", kind="playbook")
     assert commands.running == ["parent"]
     with commands.slots.waiting("playbook"):
         await settle()
         assert commands.running == ["parent", "child"]
-    await commands.start("late", "playbook")
+    await commands.start("late", kind="playbook")
     assert commands.running == ["parent", "child"], "the parent that goes on counts again"
     await commands.end("child")
     assert commands.running == ["parent"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,51 +14,9 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.report.events import CommandEvents
-from unit.planes import Answer, Lost, answer, batch_status, command, emitter, plane
+from unit.planes import Answer, Lost, Script, answer, command, emitter, plane
 from unit.reports import OK
-from unit.restarted_plane import EXECUTION, FIRST, LOOP
-
-END = 767527445728591920
-"""Of the recorded batch (tool-python): its last event."""
-
-
-@dataclass
-class Restarting:
-    """A plane that stores a batch while its answer is lost, and then says that the command is over."""
-
-    ended_by: str = "w-1"
-    state: str | None = "failed"
-    """Of the batch; None: it is not known any more."""
-    error: Exception = field(default_factory=lambda: MaybeProcessed("connection reset"))
-    batches: list[list[str]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    has_events: bool = True
-
-    def __call__(self, method: str, path: str, body: Any) -> Answer:
-        if path == "/api/events/batch":
-            self.batches.append([event["name"] for event in body["events"]])
-            if len(self.batches) == 1:
-                return self.error
-            return answer(202, {"status": "accepted", "request_id": str(FIRST + 100)})
-        self.asked.append(path.removeprefix(EXECUTION))
-        if not self.has_events:
-            return answer(404, {"detail": "Not Found"})
-        if path == f"/api/events/batch/{FIRST}/status":
-            return (
-                answer(404, {"detail": "Batch request not found"})
-                if self.state is None
-                else batch_status(*self.state.split())
-            )
-        if "event_type=batch.accepted" in path:
-            context = {"event_ids": [END - 2, END - 1, END], "request_id": str(FIRST), "commands_generated": 0}
-            return self._row(FIRST + 1, context)
-        assert "event_type=command.completed" in path
-        return self._row(END, {"worker_id": self.ended_by, "command_id": command().command_id})
-
-    @staticmethod
-    def _row(event_id: int, context: dict[str, Any]) -> Answer:
-        events = [{"event_id": event_id, "result": {"status": "COMPLETED", "context": context}}]
-        return answer(200, {"events": events, "pagination": {"page": 1, "has_next": False}})
+from unit.restarted_plane import FIRST, LOOP, Restarted
 
 
 class Remembered(RecentBatches):
@@ -73,7 +30,7 @@ class Remembered(RecentBatches):
         self.batches.append(answer.get("request_id"))
 
 
-async def report(said: Restarting, loop: LoopPosition | None = None) -> list[Any]:
+async def report(said: Script, loop: LoopPosition | None = None) -> list[Any]:
     """Report one end; gives the batches that are remembered as accepted."""
     at, _ = plane(said)
     remembered = Remembered()
@@ -83,42 +40,59 @@ async def report(said: Restarting, loop: LoopPosition | None = None) -> list[Any
     return remembered.batches
 
 
+def restarting(state: str | None = "failed", ended_by: str = "w-1") -> Restarted:
+    """It has stored a batch whose answer was lost, and says then that the command is over."""
+    states = {str(FIRST): state} if state is not None else {}
+    lost = MaybeProcessed("connection reset")
+    return Restarted("batch.accepted", states=states, lost=lost, ended_by=ended_by)
+
+
 ENDS = ["call.done", "step.exit", "command.completed"]
 
 
 async def test_stored_batch_that_is_never_processed_is_rescued() -> None:
-    said = Restarting()
-    assert await report(said) == [str(FIRST + 100)]
-    assert said.batches == [ENDS, ["step.exit"]]
+    said = restarting()
+    assert await report(said) == [str(FIRST + 10)]
+    assert said.sent_again(0) == [ENDS, ["step.exit"]]
 
 
 @pytest.mark.parametrize("state", ["accepted", "processing", "completed", "failed processing_timeout", None])
 async def test_stored_batch_that_may_be_processed_is_remembered_and_not_sent_again(state: str | None) -> None:
     """One that the plane has forgotten is looked into with the other recent ones (test_recent_batches.py)."""
-    said = Restarting(state=state)
+    said = restarting(state)
     assert await report(said) == [str(FIRST)]
-    assert said.batches == [ENDS]
+    assert said.sent_again(0) == [ENDS]
 
 
 @pytest.mark.parametrize(
-    "said", [Restarting(ended_by="w-2"), Restarting(has_events=False)], ids=["another worker's", "events are not shown"]
+    ("ended_by", "has_events"), [("w-2", True), ("w-1", False)], ids=["another worker's", "events are not shown"]
 )
-async def test_end_that_the_plane_does_not_show_to_be_ours_is_not_ours(said: Restarting) -> None:
+async def test_end_that_the_plane_does_not_show_to_be_ours_is_not_ours(ended_by: str, has_events: bool) -> None:
+    said = restarting(ended_by=ended_by)
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        return said(method, path, body) if has_events or method == "POST" else answer(404, {"detail": "Not Found"})
+
     with pytest.raises(ClaimLost):
-        await report(said)
-    assert said.batches == [ENDS]
+        await report(script)
+    assert said.sent_again(0) == [ENDS]
 
 
 async def test_end_that_never_left_is_not_looked_for() -> None:
-    said = Restarting(error=NotSent("refused"))
+    asked = []
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        asked.append(path)
+        return NotSent("refused")
+
     with pytest.raises(ClaimLost):
-        await report(said)
-    assert said.asked == []
+        await report(script)
+    assert asked == ["/api/events/batch"]
 
 
 async def test_item_of_a_loop_whose_batch_is_never_processed_is_not_rescued_and_that_is_said() -> None:
-    said = Restarting()
+    said = restarting()
     with capture_logs() as lines:
         await report(said, LOOP)
-    assert said.batches == [ENDS]
+    assert said.sent_again(0) == [ENDS]
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["batch_not_rescued"]
