@@ -17,7 +17,7 @@ from noetl_worker.plane.python.store import holds_up_plane
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 from unit.planes import URL, Ours, answer, command, emitter, plane
-from unit.reports import STORED, report_of
+from unit.reports import STORED, accept, report_of
 
 MIB = 1024 * 1024
 BATCH_BYTES = 2 * MIB
@@ -53,13 +53,11 @@ class Limited:
         if method == "PUT":
             self.stored = json.dumps(body["data"], separators=(",", ":")).encode()
             return self._put
-        if "/api/events" in path:
-            return self._events(path, body)
-        return answer(200, self.stored if "ref=noetl" in path else "where")
+        if path == "/api/events/batch":
+            return self._batch(body)
+        return answer(200, self.stored) if "ref=noetl" in path else accept(method, path, body)
 
-    def _events(self, path: str, body: Any) -> Any:
-        if path == "/api/events":
-            return answer(200, {"event_id": 7})
+    def _batch(self, body: Any) -> Any:
         if len(json.dumps([event["payload"] for event in body["events"]], separators=(",", ":"))) <= self.batch_bytes:
             return answer(202, {"event_ids": [5]})
         self.refused += 1  # recorded: refused-batch-payload-2mib-above

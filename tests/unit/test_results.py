@@ -30,18 +30,9 @@ from unit.reports import parsed, report_of
 RULES = FitRules.of(SecretTexts(), max_bytes=102_400)
 
 
-async def told(
-    result: ToolResult,
-    dialect: Dialect = Dialect.PYTHON,
-    decision: CaseDecision | None = None,
-    rules: FitRules = RULES,
-) -> Report:
-    return await report_of(result, dialect, decision, rules)
-
-
 async def test_python_response_is_the_tools_data_and_context_its_plain_values() -> None:
     data = {"text": "x", "none": None, "rows": 3, "data": "a document", "list": [1], "in": {"n": 1, "l": [2]}, "e": {}}
-    report = await told(ToolResult.success(data))
+    report = await report_of(data)
     assert parsed(report.response) == data
     assert report.context == {"text": "x", "none": None, "in": {"n": 1}}
     assert report.error is None
@@ -49,25 +40,25 @@ async def test_python_response_is_the_tools_data_and_context_its_plain_values() 
 
 async def test_output_of_a_success_is_in_the_last_event_where_the_plane_s_own_worker_reports_none() -> None:
     printed = ToolResult.success({"n": 1}, stdout="begin\npassword=hunter22\n" + "x" * 20_000 + "end\n", stderr="")
-    report = await told(printed)
+    report = await report_of(printed)
     output: Any = report.notes["output"]
     assert (output["stdout"][-4:], len(output["stdout"]), output["stderr"]) == ("end\n", 8_192, "")
     assert parsed(report.response) == {"n": 1}
-    assert "output" not in (await told(printed, Dialect.RUST)).notes
+    assert "output" not in (await report_of(printed, Dialect.RUST)).notes
     shell = {"returncode": 0, "stdout": "x", "stderr": ""}
-    assert "output" not in (await told(ToolResult.success(shell, stdout="x", stderr=""))).notes
+    assert "output" not in (await report_of(ToolResult.success(shell, stdout="x", stderr=""))).notes
 
 
 async def test_output_that_the_event_has_no_room_for_is_left_out() -> None:
     tight = FitRules.of(SecretTexts(), max_bytes=6_000)
-    report = await told(ToolResult.success({"text": "y" * 1_000}, stdout="x" * 8_000), rules=tight)
+    report = await report_of(ToolResult.success({"text": "y" * 1_000}, stdout="x" * 8_000), rules=tight)
     assert "output" not in report.notes
 
 
 async def test_output_is_redacted_before_it_is_cut() -> None:
     secret = "s3cr3t-" * 20
     rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)
-    report = await told(ToolResult.success({}, stdout=secret + "x" * (8_192 - 20)), rules=rules)
+    report = await report_of(ToolResult.success({}, stdout=secret + "x" * (8_192 - 20)), rules=rules)
     assert "s3cr3t" not in str(report.notes)
 
 
@@ -79,7 +70,7 @@ async def test_output_begins_with_no_half_of_a_secret(cut_off: int) -> None:
     printed = secret[cut_off:] + f"\n{secret}" * 527
     lines = printed + "." * (16_384 - len(printed))
     rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)
-    report = await told(ToolResult.success({}, stdout=secret[:cut_off] + lines), rules=rules)
+    report = await report_of(ToolResult.success({}, stdout=secret[:cut_off] + lines), rules=rules)
     output: Any = report.notes["output"]
     begins = output["stdout"].split("\n")[0]
     assert len(begins) < 4 or begins == "[REDACTED]", begins
@@ -94,25 +85,25 @@ BEYOND = {"big": 2**70, "nan": float("nan")}
 )
 async def test_python_context_says_what_the_response_says_of_the_same_name(data: Any, left_out: set[str]) -> None:
     """Whether the result was read again to find its plain values, or they were taken from it."""
-    report = await told(ToolResult.success(data))
+    report = await report_of(data)
     response = parsed(report.response)
     assert parsed(report.context) == {name: response[name] for name in response if name not in left_out}
 
 
 async def test_python_context_has_those_plain_values_that_may_leave() -> None:
-    report = await told(ToolResult.success({"n": 1, "password": "hunter2hunter2"}))
+    report = await report_of({"n": 1, "password": "hunter2hunter2"})
     assert parsed(report.context) == {"n": 1, "password": "[REDACTED]"}
 
 
 @pytest.mark.parametrize("data", [5, "text", [1, 2], None, True])
 async def test_python_context_is_absent_where_the_data_is_no_object(data: Any) -> None:
-    report = await told(ToolResult.success(data))
+    report = await report_of(data)
     assert parsed(report.response) == data
     assert report.context is None
 
 
 async def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
-    report = await told(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
+    report = await report_of(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
     assert parsed(report.context) == {
         "command_id": "7:start:9",
         "status": "success",
@@ -125,8 +116,8 @@ async def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> No
 
 async def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_completes_it_on_the_rust() -> None:
     failure = ToolResult.failure("exit 3", kind="process", data={"exit_code": 3}, exit_code=3)
-    python = await told(failure)
-    rust = await told(failure, Dialect.RUST)
+    python = await report_of(failure)
+    rust = await report_of(failure, Dialect.RUST)
     assert (python.error, rust.error) == ("exit 3", None)
     assert rust.status == "error"
     assert parsed(python.response)["status"] == "error"
@@ -135,24 +126,24 @@ async def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_
 
 @pytest.mark.parametrize("action", [Continue(), Exit("done"), SetVar("n", 1)])
 async def test_matched_action_other_than_fail_handles_the_error(action: Any, dialect: Dialect) -> None:
-    report = await told(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
+    report = await report_of(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
     assert report.error is None
 
 
 async def test_case_fail_fails_a_command_whose_tool_succeeded(dialect: Dialect) -> None:
-    report = await told(ToolResult.success({}), dialect, CaseDecision(2, Fail("not good enough")))
+    report = await report_of({}, dialect, CaseDecision(2, Fail("not good enough")))
     assert report.error == "not good enough"
     assert report.notes["case"] == {"index": 2, "action": "fail"}
 
 
 async def test_skipped_cases_are_named_in_the_terminal_event() -> None:
-    report = await told(ToolResult.success({}), decision=CaseDecision(skipped=(SkippedCase(1, "unknown operator"),)))
+    report = await report_of({}, decision=CaseDecision(skipped=(SkippedCase(1, "unknown operator"),)))
     assert report.notes["cases_skipped"] == [{"index": 1, "reason": "unknown operator"}]
 
 
 async def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dialect: Dialect) -> None:
     data = {"rows": [{"i": i, "text": "x" * 100} for i in range(2000)], "count": 2000}
-    report = await told(ToolResult.success(data), dialect)
+    report = await report_of(data, dialect)
     upload = report.upload
     assert upload is not None
     assert (upload.name, upload.source_step) == ("start", "start")
@@ -167,26 +158,26 @@ async def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dial
 
 @pytest.mark.parametrize("size", range(101_700, 102_500, 50))
 async def test_context_never_leaves_over_the_budget(size: int, dialect: Dialect) -> None:
-    report = await told(ToolResult.success({"t": "x" * size}), dialect)
+    report = await report_of({"t": "x" * size}, dialect, rules=RULES)
     assert len(json_text.dumps(report.context)) <= 102_400
 
 
 async def test_known_secret_is_taken_out_of_result_and_error() -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     failure = ToolResult.failure("cannot log in with s3cr3t-value", data={"line": "pw is s3cr3t-value"})
-    report = await told(failure, rules=rules)
+    report = await report_of(failure, rules=rules)
     assert b"s3cr3t-value" not in json_text.dumps([report.context, report.response, report.error])
 
 
 async def test_error_text_is_free_text_wherever_it_stands(dialect: Dialect) -> None:
-    report = await told(ToolResult.failure("login with password=hunter2 failed"), dialect)
+    report = await report_of(ToolResult.failure("login with password=hunter2 failed"), dialect)
     assert b"hunter2" not in json_text.dumps([report.context, report.response, report.error])
 
 
 async def test_exit_of_a_case_is_redacted() -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     data = {"line": "pw is s3cr3t-value", "password": "x", "n": 1}
-    report = await told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
+    report = await report_of({}, decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
     assert report.exit is not None
     assert report.exit.status == "[REDACTED]"
     assert parsed(report.exit.data) == {"line": "pw is [REDACTED]", "password": "[REDACTED]", "n": 1}
@@ -194,7 +185,7 @@ async def test_exit_of_a_case_is_redacted() -> None:
 
 async def test_exit_of_a_case_over_the_budget_fails_the_command_and_is_no_preview() -> None:
     large = CaseDecision(0, Exit("done", {"text": "x" * 200_000, "n": 1}))
-    report = await told(ToolResult.success({"kept": 1}), decision=large)
+    report = await report_of({"kept": 1}, decision=large)
     assert (report.exit, report.error_kind) == (None, "resource")
     assert report.error is not None
     assert report.error.startswith("the data of this case's exit have 200017 bytes, and an event takes ")
@@ -203,7 +194,7 @@ async def test_exit_of_a_case_over_the_budget_fails_the_command_and_is_no_previe
 
 async def test_skipped_cases_are_redacted_and_bounded() -> None:
     skipped = tuple(SkippedCase(at, "bad s3cr3t-value " + "x" * 2000) for at in range(1000))
-    report = await told(
+    report = await report_of(
         ToolResult.success({}), decision=CaseDecision(skipped=skipped), rules=FitRules(secrets=("s3cr3t-value",))
     )
     packed = json_text.dumps(report.notes)
@@ -216,13 +207,13 @@ async def test_very_deep_result_is_cut_and_not_lost() -> None:
     deep: Any = 1
     for _ in range(700):
         deep = [deep]
-    report = await told(ToolResult.success({"deep": deep, "n": 1}))
+    report = await report_of({"deep": deep, "n": 1})
     assert parsed(report.response)["n"] == 1
 
 
 async def test_values_that_json_cannot_say_get_a_defined_form() -> None:
     data = {"nan": float("nan"), "big": 2**80, "set": {1}, "bytes": b"ab", "lone": "\ud800"}
-    report = await told(ToolResult.success(data))
+    report = await report_of(data)
     assert parsed(report.response) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
 
 
@@ -250,7 +241,7 @@ FAILURES = {"returned": ToolResult.failure("why", kind="sql"), "raised": ToolRes
 async def test_what_a_task_of_a_list_raised_fails_the_command_on_both_planes(
     dialect: Dialect, how: str, error: str | None
 ) -> None:
-    report = await told(FAILURES[how], dialect)
+    report = await report_of(FAILURES[how], dialect)
     assert report.error == error
     assert report.error_kind == ("sql" if how == "raised" else None)
-    assert (await told(FAILURES[how], dialect, CaseDecision(0, Continue()))).error is None, "a case has handled it"
+    assert (await report_of(FAILURES[how], dialect, CaseDecision(0, Continue()))).error is None, "a case has handled it"
