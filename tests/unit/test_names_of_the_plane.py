@@ -42,7 +42,6 @@ async def test_rust_plane_is_told_the_reference_alone() -> None:
 @pytest.mark.parametrize("text", ["small", LARGE])
 async def test_key_that_the_plane_refuses_is_in_the_response_alone(hidden: Any, text: str) -> None:
     """`check_payload` says what the real plane says (recorded: refused-*-internal-data*)."""
-
     data = {"n": 7, "data": text, **hidden}
     transport = await tell(await report_of(data))
     for body in transport.bodies("/api/events/batch"):

@@ -182,6 +182,11 @@ def test_outbox_on_nfs_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [one.event_id for one in taken(box(tmp_path))] == [7]
 
 
+def executed(path: Path, statement: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return database.execute(statement).fetchall()
+
+
 def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,22 +201,16 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     ours.drop(one)
     assert ours.is_empty
     [unreadable] = tmp_path.glob("*.unreadable")
-    with contextlib.closing(sqlite3.connect(unreadable)) as database:
-        kept = database.execute("SELECT key FROM event_sets").fetchall()
+    kept = executed(unreadable, "SELECT key FROM event_sets")
     assert kept == [("x",)], "another version's rows are not ours to delete"
     assert left(tmp_path) == [unreadable.name]
-
-
-def of_version(path: Path, version: int) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute(f"PRAGMA user_version={version}")
 
 
 @pytest.mark.parametrize("version", [0, 3])
 def test_file_of_another_version_says_what_to_do_and_waits_for_who_can_read_it(tmp_path: Path, version: int) -> None:
     left_behind(tmp_path)
     [path], before = tmp_path.glob("*.sqlite3"), left(tmp_path)
-    of_version(path, version)
+    executed(path, f"PRAGMA user_version={version}")
     ours = box(tmp_path)
     with capture_logs() as lines:
         assert [ours.adopt(), ours.adopt()] == [[], []]
@@ -222,7 +221,7 @@ def test_file_of_another_version_says_what_to_do_and_waits_for_who_can_read_it(t
     assert left(tmp_path) == before, "nothing is renamed or lost"
     assert look_into(tmp_path).unreadable == (path,)
     assert ours.keep(event_set(8)), "its own rows are in a file of its own"
-    of_version(path, 1)
+    executed(path, "PRAGMA user_version=1")
     assert [one.event_id for one in taken(ours)] == [7]
 
 

@@ -28,29 +28,23 @@ async def answered(statuses: list[int], *, is_page: bool = False) -> str:
     return await until_it_passes("a call", call)
 
 
-async def test_time_in_which_a_plane_was_busy_is_no_time_of_uncertainty() -> None:
-    assert await answered([503] * 8 + [500]) == "done"
+@pytest.mark.parametrize(
+    ("statuses", "is_page"),
+    [*(([status] * 50, False) for status in (401, 408, 429, 503)), ([503] * 8 + [500], False), ([404] * 5, True)],
+    ids=["401", "408", "429", "503", "busy first, then uncertain", "a page, not too often"],
+)
+async def test_what_passes_is_waited_out_however_often_it_comes(statuses: list[int], is_page: bool) -> None:
+    assert await answered(statuses, is_page=is_page) == "done"
 
 
-async def test_server_errors_are_a_refusal_after_six_of_them_and_half_a_minute() -> None:
+@pytest.mark.parametrize(
+    ("statuses", "is_page"),
+    [([500] * 7, False), ([404] * 7, True), ([422], False)],
+    ids=["more than six server errors in half a minute", "as many pages", "what will never be accepted"],
+)
+async def test_what_does_not_pass_is_a_refusal(statuses: list[int], is_page: bool) -> None:
     with pytest.raises(ServerRefused):
-        await answered([500] * 7)
-
-
-@pytest.mark.parametrize("status", [401, 408, 429, 503])
-async def test_what_passes_is_waited_out_however_often_it_comes(status: int) -> None:
-    assert await answered([status] * 50) == "done"
-
-
-async def test_what_will_never_be_accepted_is_raised_at_once() -> None:
-    with pytest.raises(ServerRefused):
-        await answered([422])
-
-
-async def test_page_of_somebody_between_counts_as_a_server_error() -> None:
-    assert await answered([404] * 5, is_page=True) == "done"
-    with pytest.raises(ServerRefused):
-        await answered([404] * 7, is_page=True)
+        await answered(statuses, is_page=is_page)
 
 
 @pytest.mark.parametrize(

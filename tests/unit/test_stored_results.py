@@ -316,11 +316,6 @@ def test_unbroken_text_is_found_wherever_it_begins(at: int, one: str, length: in
     assert holds_up_plane(text + b"tail " * 3_000) is holds_up
 
 
-async def test_rust_plane_is_sent_any_text_to_store() -> None:
-    transport = await tell(store_then_accept(), Dialect.RUST, data={"text": "x" * 200_000})
-    assert transport.sent[0][0] == "PUT"
-
-
 async def test_deadline_of_a_put_grows_with_what_the_python_plane_has_to_look_through() -> None:
     at, transport = plane(store_then_accept())
     for size in (100_000, 1_000_000):
