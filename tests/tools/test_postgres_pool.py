@@ -54,10 +54,15 @@ async def worker(server: Postgres, tool: PostgresTool) -> AsyncIterator[Run]:
         await registry.aclose()
 
 
-async def on(server: Postgres, scenario: Callable[[Run, PostgresTool], Coroutine[Any, Any, None]], **pool: Any) -> None:
-    tool = PostgresTool(**pool)
-    async with worker(server, tool) as run:
-        await scenario(run, tool)
+@pytest.fixture
+def tool() -> PostgresTool:
+    return PostgresTool()
+
+
+@pytest.fixture
+async def run(server: Postgres, tool: PostgresTool) -> AsyncIterator[Run]:
+    async with worker(server, tool) as running:
+        yield running
 
 
 async def backend(run: Run, **config: Any) -> int:
@@ -66,12 +71,9 @@ async def backend(run: Run, **config: Any) -> int:
     return pid
 
 
-async def test_next_command_gets_the_same_connection(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        assert await backend(run) == await backend(run)
-        assert tool.pools.open_connections() == 1
-
-    await on(server, scenario)
+async def test_next_command_gets_the_same_connection(run: Run, tool: PostgresTool) -> None:
+    assert await backend(run) == await backend(run)
+    assert tool.pools.open_connections() == 1
 
 
 @pytest.mark.parametrize(
@@ -89,43 +91,32 @@ async def test_next_command_gets_the_same_connection(server: Postgres) -> None:
     ],
 )
 async def test_nothing_of_a_command_reaches_the_next(
-    server: Postgres, left_behind: str, seen_by_the_next: str, clean: Any
+    run: Run, left_behind: str, seen_by_the_next: str, clean: Any
 ) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        first = await backend(run)
-        await run(left_behind)
-        assert (await run(seen_by_the_next))["rows"] == [{"v": clean}]
-        assert await backend(run) == first  # it was the same session, cleaned
-
-    await on(server, scenario)
+    first = await backend(run)
+    await run(left_behind)
+    assert (await run(seen_by_the_next))["rows"] == [{"v": clean}]
+    assert await backend(run) == first  # it was the same session, cleaned
 
 
-async def test_schema_of_one_command_is_not_the_next_ones(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        path = "select current_setting('search_path') as p"
-        assert (await run(path, schema='odd "name'))["rows"] == [{"p": '"odd ""name"'}]
-        assert (await run(path))["rows"] == [{"p": '"$user", public'}]
-        assert (await run(path, schema="a"))["rows"] == [{"p": "a"}]
-        assert (await run(path, schema="b", timeout=5))["rows"] == [{"p": "b"}]
-        assert tool.pools.open_connections() == 1
-
-    await on(server, scenario)
+async def test_schema_of_one_command_is_not_the_next_ones(run: Run, tool: PostgresTool) -> None:
+    path = "select current_setting('search_path') as p"
+    assert (await run(path, schema='odd "name'))["rows"] == [{"p": '"odd ""name"'}]
+    assert (await run(path))["rows"] == [{"p": '"$user", public'}]
+    assert (await run(path, schema="a"))["rows"] == [{"p": "a"}]
+    assert (await run(path, schema="b", timeout=5))["rows"] == [{"p": "b"}]
+    assert tool.pools.open_connections() == 1
 
 
-async def test_transaction_left_open_fails_and_is_undone(server: Postgres) -> None:
+async def test_transaction_left_open_fails_and_is_undone(server: Postgres, run: Run) -> None:
     server.sql("create table if not exists kept(i int)")
 
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        with pytest.raises(
-            ToolError, match="leaves a transaction open, and nothing of that was kept: end it"
-        ) as caught:
-            await run("begin; insert into kept values (1)")
-        assert caught.value.kind == "db_transaction"
-        assert (await run("select count(*) as n from kept"))["rows"] == [{"n": 0}]
-        await run("begin; insert into kept values (2); commit")
-        assert (await run("select count(*) as n from kept"))["rows"] == [{"n": 1}]
-
-    await on(server, scenario)
+    with pytest.raises(ToolError, match="leaves a transaction open, and nothing of that was kept: end it") as caught:
+        await run("begin; insert into kept values (1)")
+    assert caught.value.kind == "db_transaction"
+    assert (await run("select count(*) as n from kept"))["rows"] == [{"n": 0}]
+    await run("begin; insert into kept values (2); commit")
+    assert (await run("select count(*) as n from kept"))["rows"] == [{"n": 1}]
 
 
 @pytest.mark.parametrize(
@@ -134,58 +125,48 @@ async def test_transaction_left_open_fails_and_is_undone(server: Postgres) -> No
      ("begin", "commit and chain; "), ("begin; rollback; begin", "")],
 )  # fmt: skip
 async def test_transaction_left_open_before_a_statement_with_parameters_fails(
-    server: Postgres, begin: str, end: str
+    server: Postgres, run: Run, begin: str, end: str
 ) -> None:
     server.sql("drop table if exists kept_not; create table kept_not(i int)")
 
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        text = f"{begin}; insert into kept_not values (1); {end}insert into kept_not values ($1)"
-        with pytest.raises(ToolError, match="leaves a transaction open, and nothing of that was kept: end it") as error:
-            await run(text, params=[2])
-        assert error.value.kind == "db_transaction"
-        await run("begin; insert into kept_not values (3); commit; insert into kept_not values ($1)", params=[4])
-        assert (await run("select i from kept_not where i in (3, 4)"))["row_count"] == 2
-        if "chain" not in end:
-            assert (await run("select i from kept_not"))["row_count"] == 2
-
-    await on(server, scenario)
+    text = f"{begin}; insert into kept_not values (1); {end}insert into kept_not values ($1)"
+    with pytest.raises(ToolError, match="leaves a transaction open, and nothing of that was kept: end it") as error:
+        await run(text, params=[2])
+    assert error.value.kind == "db_transaction"
+    await run("begin; insert into kept_not values (3); commit; insert into kept_not values ($1)", params=[4])
+    assert (await run("select i from kept_not where i in (3, 4)"))["row_count"] == 2
+    if "chain" not in end:
+        assert (await run("select i from kept_not"))["row_count"] == 2
 
 
-async def test_terminated_connection_is_replaced_before_the_command_notices(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        first = await backend(run)
-        await server.asql(f"select pg_terminate_backend({first}, 5000)")
-        assert await backend(run) != first
-        assert tool.pools.open_connections() == 1
-
-    await on(server, scenario)
-
-
-async def test_restarted_server_is_no_failure(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        await asyncio.gather(*(run("select pg_sleep(0.05)") for _ in range(3)))
-        assert tool.pools.open_connections() == 3
-        await asyncio.to_thread(server.restart)
-        assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
-        assert tool.pools.open_connections() == 1  # the other two were found dead on the way
-
-    await on(server, scenario)
+async def test_terminated_connection_is_replaced_before_the_command_notices(
+    server: Postgres, run: Run, tool: PostgresTool
+) -> None:
+    first = await backend(run)
+    await server.asql(f"select pg_terminate_backend({first}, 5000)")
+    assert await backend(run) != first
+    assert tool.pools.open_connections() == 1
 
 
-async def test_connection_lost_during_a_statement_is_told_and_retryable(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        call = asyncio.ensure_future(run("select pg_sleep(1000) /* to_be_lost */"))
-        await until_active(server, "to_be_lost")
-        await server.asql(
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where query like '%to_be_lost%' and pid <> pg_backend_pid()"
-        )
-        with pytest.raises(ToolError, match="terminating connection due to administrator command") as caught:
-            await call
-        assert (caught.value.kind, caught.value.code, caught.value.retryable) == ("connection", "57P01", True)
-        assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
+async def test_restarted_server_is_no_failure(server: Postgres, run: Run, tool: PostgresTool) -> None:
+    await asyncio.gather(*(run("select pg_sleep(0.05)") for _ in range(3)))
+    assert tool.pools.open_connections() == 3
+    await asyncio.to_thread(server.restart)
+    assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
+    assert tool.pools.open_connections() == 1  # the other two were found dead on the way
 
-    await on(server, scenario)
+
+async def test_connection_lost_during_a_statement_is_told_and_retryable(server: Postgres, run: Run) -> None:
+    call = asyncio.ensure_future(run("select pg_sleep(1000) /* to_be_lost */"))
+    await until_active(server, "to_be_lost")
+    await server.asql(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where query like '%to_be_lost%' and pid <> pg_backend_pid()"
+    )
+    with pytest.raises(ToolError, match="terminating connection due to administrator command") as caught:
+        await call
+    assert (caught.value.kind, caught.value.code, caught.value.retryable) == ("connection", "57P01", True)
+    assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
 
 
 async def until_active(server: Postgres, marker: str) -> None:
@@ -195,16 +176,16 @@ async def until_active(server: Postgres, marker: str) -> None:
 
 
 async def test_no_more_connections_than_allowed_and_everyone_is_served(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
+    tool = PostgresTool(ConnectionPools(max_size=3))
+    async with worker(server, tool) as run:
         found = await asyncio.gather(*(backend(run) for _ in range(12)))
         assert len(set(found)) <= 3
         assert tool.pools.open_connections() <= 3
 
-    await on(server, scenario, pools=ConnectionPools(max_size=3))
-
 
 async def test_waiting_for_a_connection_counts_as_the_commands_time(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
+    tool = PostgresTool(ConnectionPools(max_size=1))
+    async with worker(server, tool) as run:
         async with await psycopg.AsyncConnection.connect(server.uri, autocommit=True) as other:
             await other.execute("select pg_advisory_lock(7)")
             first = asyncio.ensure_future(run("select pg_advisory_lock(7)"))
@@ -214,21 +195,18 @@ async def test_waiting_for_a_connection_counts_as_the_commands_time(server: Post
         await first
         assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
 
-    await on(server, scenario, pools=ConnectionPools(max_size=1))
 
-
-async def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_is_clean(server: Postgres) -> None:
-    async def scenario(run: Run, tool: PostgresTool) -> None:
-        call = asyncio.ensure_future(run("create temp table t(i int); select pg_sleep(1000) /* to_be_cancelled */"))
-        await until_active(server, "to_be_cancelled")
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        active = "select count(*) from pg_stat_activity where state = 'active' and query like '%to_be_cancelled%'"
-        assert (await server.asql(f"{active} and pid <> pg_backend_pid()")) == [(0,)]
-        assert (await run("select to_regclass('t')::text as v"))["rows"] == [{"v": None}]
-
-    await on(server, scenario)
+async def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_is_clean(
+    server: Postgres, run: Run
+) -> None:
+    call = asyncio.ensure_future(run("create temp table t(i int); select pg_sleep(1000) /* to_be_cancelled */"))
+    await until_active(server, "to_be_cancelled")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    active = "select count(*) from pg_stat_activity where state = 'active' and query like '%to_be_cancelled%'"
+    assert (await server.asql(f"{active} and pid <> pg_backend_pid()")) == [(0,)]
+    assert (await run("select to_regclass('t')::text as v"))["rows"] == [{"v": None}]
 
 
 async def test_idle_and_old_connections_are_closed(server: Postgres) -> None:
@@ -249,10 +227,8 @@ async def test_idle_and_old_connections_are_closed(server: Postgres) -> None:
 async def test_everything_is_closed_at_the_end(server: Postgres) -> None:
     pids: list[int] = []
 
-    async def scenario(run: Run, tool: PostgresTool) -> None:
+    async with worker(server, PostgresTool()) as run:
         pids.append(await backend(run))
-
-    await on(server, scenario)
     await until(
         lambda: not server.sql(f"select 1 from pg_stat_activity where pid = {pids[0]}"), "its end on the server"
     )
