@@ -18,12 +18,8 @@ from tools.sequence_stub import ON_ERROR, StubConfig, StubTool, go, rules
 
 @pytest.mark.parametrize("verb", ["continue", "break", "fail", "jump", "retry"])
 def test_set_of_a_rule_is_applied_before_every_verb(verb: str) -> None:
-    action = {
-        "do": verb,
-        "to": "last",
-        "attempts": 2,
-        "set": {"ctx.seen": "{{ output.data.v }}", "iter.n": "{{ _attempt }}", "plain": "{{ output.status }}"},
-    }
+    assigned = {"ctx.seen": "{{ output.data.v }}", "iter.n": "{{ _attempt }}", "plain": "{{ output.status }}"}
+    action = {"do": verb, "to": "last", "attempts": 2, "set": assigned}
     tasks = [
         {"name": "a", "kind": "stub", "say": {"v": 7}, "spec": rules({"when": "{{ not ctx.seen }}", "then": action})},
         {"name": "last", "kind": "stub", "say": "{{ [ctx.seen, iter.n, plain] }}"},
@@ -92,10 +88,8 @@ def test_jump_to_nowhere_fails_when_its_rule_holds_and_not_before(action: dict[s
 
 
 def test_policy_may_be_a_list_and_may_stand_beside_the_tools_fields() -> None:
-    for task in (
-        {"policy": [{"when": True, "then": "break"}]},
-        {"spec": {"policy": [{"when": True, "then": "break"}]}},
-    ):
+    policy = {"policy": [{"when": True, "then": "break"}]}
+    for task in (policy, {"spec": policy}):
         assert go([{"kind": "stub", "say": 1, **task}, {"kind": "stub", "fail": True}]).data["status"] == "break"
 
 
@@ -114,12 +108,9 @@ def test_timeout_of_one_task_is_a_failure_for_its_rules_and_for_the_default() ->
 
 def test_what_a_rule_sets_is_data_even_if_it_looks_like_a_template() -> None:
     sly = "{{ 1 // 0 }}"
+    keeps = rules({"when": "{{ output.data == sly }}", "then": {"set": {"ctx.kept": "{{ output.data }}"}}})
     tasks = [
-        {
-            "kind": "stub",
-            "say": "{{ sly }}",
-            "spec": rules({"when": "{{ output.data == sly }}", "then": {"set": {"ctx.kept": "{{ output.data }}"}}}),
-        },
+        {"kind": "stub", "say": "{{ sly }}", "spec": keeps},
         {"kind": "stub", "say": "{{ ctx.kept }}", "spec": rules({"when": "{{ ctx.kept != sly }}", "then": "fail"})},
     ]
     result = go(tasks, variables={"sly": sly})

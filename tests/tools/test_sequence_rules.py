@@ -55,17 +55,8 @@ def test_rule_does_not_hold_on_success(when: Any) -> None:
 
 def test_condition_that_cannot_be_evaluated_is_told_and_does_not_hold() -> None:
     logger = RecordedLogger()
-    go(
-        [
-            {
-                "name": "a",
-                "kind": "stub",
-                "say": 1,
-                "spec": rules({"when": "{{ output.http.status >= 500 }}", "then": {"do": "fail"}}),
-            }
-        ],
-        logger=logger,
-    )
+    compares = rules({"when": "{{ output.http.status >= 500 }}", "then": {"do": "fail"}})
+    go([{"name": "a", "kind": "stub", "say": 1, "spec": compares}], logger=logger)
     ((level, event, fields),) = logger.records
     assert (level, event, fields["task"]) == ("warning", "policy_rule", "a")
     assert ">=" in fields["problem"]
@@ -96,18 +87,9 @@ def test_failures_of_every_channel_reach_the_rules(
 
 
 def test_http_status_is_at_hand_for_rules() -> None:
-    task = {"kind": "stub", "say": {"status_code": 503, "headers": {"a": "b"}}}
-    result = go(
-        [
-            {
-                **task,
-                "spec": rules(
-                    {"when": "{{ output.http.status == 503 and output.http.headers.a == 'b' }}", "then": "break"}
-                ),
-            }
-        ]
-    )
-    assert result.data["status"] == "break"
+    seen = rules({"when": "{{ output.http.status == 503 and output.http.headers.a == 'b' }}", "then": "break"})
+    task = {"kind": "stub", "say": {"status_code": 503, "headers": {"a": "b"}}, "spec": seen}
+    assert go([task]).data["status"] == "break"
 
 
 def test_error_without_a_rule_fails_and_later_tasks_do_not_run() -> None:
@@ -141,17 +123,8 @@ def test_retry_until_it_succeeds() -> None:
 
 def test_retry_counts_all_executions_and_then_fails_with_the_tasks_error() -> None:
     stub = StubTool()
-    result = go(
-        [
-            {
-                "name": "a",
-                "kind": "stub",
-                "fail": True,
-                "spec": rules({"when": True, "then": {"do": "retry", "attempts": 2}}),
-            }
-        ],
-        stub=stub,
-    )
+    twice = rules({"when": True, "then": {"do": "retry", "attempts": 2}})
+    result = go([{"name": "a", "kind": "stub", "fail": True, "spec": twice}], stub=stub)
     assert len(stub.calls) == 2
     assert result.error.message == "planned (task 'a' exceeded retry attempts (2))"
     assert result.error.kind == "server_error"
@@ -184,12 +157,8 @@ def test_jump_repeats_from_there_and_a_success_has_its_tries_again() -> None:
 
 def test_jump_to_the_previous_task() -> None:
     stub = StubTool()
-    back = rules(
-        {
-            "when": "{{ results.a == 1 and not ctx.went }}",
-            "then": {"do": "jump", "to": "previous", "set": {"ctx.went": True}},
-        }
-    )
+    once = {"do": "jump", "to": "previous", "set": {"ctx.went": True}}
+    back = rules({"when": "{{ results.a == 1 and not ctx.went }}", "then": once})
     go([{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2, "spec": back}], stub=stub)
     assert [call.say for call in stub.calls] == [1, 2, 1, 2]
 
@@ -204,10 +173,8 @@ def test_fail_makes_a_success_a_failure() -> None:
 def test_endless_jump_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "50")
     stub = StubTool()
-    result = go(
-        [{"name": "a", "kind": "stub", "say": 1, "spec": rules({"when": True, "then": {"do": "jump", "to": "a"}})}],
-        stub=stub,
-    )
+    again = rules({"when": True, "then": {"do": "jump", "to": "a"}})
+    result = go([{"name": "a", "kind": "stub", "say": 1, "spec": again}], stub=stub)
     assert len(stub.calls) == 50
     assert result.error.message.startswith("max_iterations_exceeded: 50 task executions")
 
@@ -228,6 +195,5 @@ def test_delay_over_the_time_left_tells_the_failure_at_once() -> None:
     retry = rules({"when": True, "then": {"do": "retry", "delay": 6000, "attempts": 9}})
     result = go([{"kind": "stub", "fail": True, "spec": retry}], timeout_s=2000.0)
     assert result.error.kind == "server_error"
-    assert result.error.message.startswith(
-        "planned (task 'task_0' is not tried again: its delay of 6000 s is over the "
-    )
+    text = "planned (task 'task_0' is not tried again: its delay of 6000 s is over the "
+    assert result.error.message.startswith(text)

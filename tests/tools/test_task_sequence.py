@@ -40,16 +40,8 @@ def test_every_wire_form_runs_in_order(tasks: Any) -> None:
 
 
 def test_planes_forms_of_a_success() -> None:
-    data = go(
-        [
-            {
-                "name": "make",
-                "kind": "stub",
-                "say": {"value": 5},
-                "spec": rules({"else": {"then": {"set": {"ctx.made": "{{ output.data.value }}"}}}}),
-            }
-        ]
-    ).data
+    sets = rules({"else": {"then": {"set": {"ctx.made": "{{ output.data.value }}"}}}})
+    data = go([{"name": "make", "kind": "stub", "say": {"value": 5}, "spec": sets}]).data
     assert python_form(data) == {
         "status": "ok", "_prev": {"value": 5}, "results": {"make": {"value": 5}}, "ctx": {"made": 5},
     }  # fmt: skip
@@ -114,12 +106,9 @@ def test_set_reads_raw_data_and_outcome() -> None:
 
 def test_set_is_seen_by_the_next_task_under_its_scope() -> None:
     stub = StubTool()
+    scopes = {"ctx.x": "{{ output }}", "iter.y": "{{ output + 1 }}", "z": "{{ output + 2 }}"}
     tasks = [
-        {
-            "kind": "stub",
-            "say": 7,
-            "set": {"ctx.x": "{{ output }}", "iter.y": "{{ output + 1 }}", "z": "{{ output + 2 }}"},
-        },
+        {"kind": "stub", "say": 7, "set": scopes},
         {"kind": "stub", "say": "{{ [ctx.x, ctx.old, iter.y, z] }}"},
     ]
     go(tasks, stub=stub, variables={"ctx": {"old": "o"}})
@@ -231,11 +220,10 @@ def test_scoped_names_are_flat_too_on_the_rust_plane(dialect: Dialect, flat: lis
     assert go(tasks, dialect=dialect).data["results"]["b"] == flat
 
 
-def test_failed_task_that_ends_the_sequence_is_in_the_results_of_both_planes() -> None:
-    for dialect in Dialect:
-        assert go([{"name": "f", "kind": "stub", "fail": True}], dialect=dialect).data["results"] == {
-            "f": {"said": None}
-        }
+@pytest.mark.parametrize("dialect", Dialect)
+def test_failed_task_that_ends_the_sequence_is_in_the_results_of_both_planes(dialect: Dialect) -> None:
+    data = go([{"name": "f", "kind": "stub", "fail": True}], dialect=dialect).data
+    assert data["results"] == {"f": {"said": None}}
 
 
 def test_iter_is_not_defined_outside_of_a_loop() -> None:
