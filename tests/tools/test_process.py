@@ -10,21 +10,17 @@ from typing import Any
 
 import pytest
 
-import loops
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_runner import PythonRunner
 
+from . import warm
 from .processes import open_descriptors, started, until_gone, with_time
 
 RUNNERS: list[PythonRunner] = []
-
-
-@pytest.fixture(scope="module", params=loops.BOTH)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
+anyio_backend = warm.anyio_backend
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +20,19 @@ from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 from patience import until
 
+from . import warm
 from .processes import PeakMemory, open_descriptors, with_time
 
-
-class Worker:
-    """A registry on a loop of its own: one template process for all commands of a test."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.registry = Registry(plugins=False)
-
-    def python(self, code: str, **config: Any) -> Any:
-        context = tool_context(registry=self.registry)
-        return self.loop.run_until_complete(self.registry.run_tool("python", {"code": code, **config}, context))
-
-    def stopped(self, code: str, had_time: Callable[[ToolResult], object] = lambda result: result.stdout) -> Any:
-        """By its timeout, after it has got so far: has written something."""
-
-        async def run(timeout_s: float) -> ToolResult:
-            config = {"code": code, "timeout": timeout_s}
-            return await self.registry.run_tool("python", config, tool_context(registry=self.registry))
-
-        return self.loop.run_until_complete(with_time(run, had_time))
-
-    def close(self) -> None:
-        self.loop.run_until_complete(self.registry.aclose())
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
-        self.loop.close()
+registry = warm.registry
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    running = Worker()
-    yield running
-    running.close()
+async def python(code: str, **config: Any) -> Any:
+    return await warm.run("python", {"code": code, **config})
+
+
+async def stopped(code: str, had_time: Callable[[ToolResult], object] = lambda result: result.stdout) -> Any:
+    """By its timeout, after it has got so far: has written something."""
+    return await with_time(lambda timeout_s: python(code, timeout=timeout_s), had_time)
 
 
 # ── code that does not stop ─────────────────────────────────────────────────────────────────────
@@ -76,8 +55,8 @@ def worker() -> Iterator[Worker]:
     ],
     ids=["loop", "loop in C", "regular expression", "deadlock", "async main"],
 )
-def test_timeout_stops_the_code_and_shows_where_it_was(worker: Worker, code: str, line: str) -> None:
-    result = worker.stopped(code)
+async def test_timeout_stops_the_code_and_shows_where_it_was(code: str, line: str) -> None:
+    result = await stopped(code)
     assert result.status is ToolStatus.TIMEOUT
     assert result.stdout == "on the way\n"
     if "async" not in code:
@@ -85,10 +64,10 @@ def test_timeout_stops_the_code_and_shows_where_it_was(worker: Worker, code: str
     assert "most recent call first" in result.stderr
 
 
-def test_thread_that_does_not_end_is_named(worker: Worker) -> None:
+async def test_thread_that_does_not_end_is_named() -> None:
     code = "import threading\nthreading.Thread(target=threading.Event().wait, name='stuck').start()\nresult = 1"
     said = "[the code has ended, its thread 'stuck' has not]"
-    result = worker.stopped(code, lambda result: said in (result.stderr or ""))
+    result = await stopped(code, lambda result: said in (result.stderr or ""))
     assert result.status is ToolStatus.TIMEOUT
     assert said in (result.stderr or "")
 
@@ -96,16 +75,16 @@ def test_thread_that_does_not_end_is_named(worker: Worker) -> None:
 # ── memory ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_memory_limit_is_a_memory_error(worker: Worker) -> None:
-    result = worker.python("held = bytearray(500 << 20)\nresult = len(held)", memory_mb=128)
+async def test_memory_limit_is_a_memory_error() -> None:
+    result = await python("held = bytearray(500 << 20)\nresult = len(held)", memory_mb=128)
     assert (result.error.message, result.error.code) == ("MemoryError (memory_mb=128)", "MemoryError")
     assert "held = bytearray(500 << 20)" in (result.stderr or "")
-    assert worker.python("result = len(bytearray(50 << 20))", memory_mb=128).data == 50 << 20
+    assert (await python("result = len(bytearray(50 << 20))", memory_mb=128)).data == 50 << 20
 
 
-def test_memory_limit_of_one_command_is_not_the_next_ones(worker: Worker) -> None:
-    worker.python("result = 1", memory_mb=64)
-    assert worker.python("result = len(bytearray(200 << 20))").data == 200 << 20
+async def test_memory_limit_of_one_command_is_not_the_next_ones() -> None:
+    await python("result = 1", memory_mb=64)
+    assert (await python("result = len(bytearray(200 << 20))")).data == 200 << 20
 
 
 def test_kernels_kill_for_memory_is_told_as_such(tmp_path: Path) -> None:
@@ -128,39 +107,39 @@ def test_count_of_the_kernels_kills(tmp_path: Path) -> None:
 # ── output and results ──────────────────────────────────────────────────────────────────────────
 
 
-def test_hundred_megabytes_of_output_cost_a_bounded_amount_of_memory(worker: Worker) -> None:
-    worker.python("print('x' * 5_000_000)")
+async def test_hundred_megabytes_of_output_cost_a_bounded_amount_of_memory() -> None:
+    await python("print('x' * 5_000_000)")
     with PeakMemory() as peak:
-        result = worker.python("for _ in range(100):\n    print('x' * (1 << 20))\nresult = 'end'")
+        result = await python("for _ in range(100):\n    print('x' * (1 << 20))\nresult = 'end'")
     assert peak.grown_mib <= 32
     assert result.data == "end"
     assert " bytes left out ...]" in result.stdout
     assert len(result.stdout) < process.MAX_OUTPUT_BYTES + 100
 
 
-def test_result_over_the_limit_says_so(worker: Worker) -> None:
+async def test_result_over_the_limit_says_so() -> None:
     with pytest.raises(ToolError, match="the result of the Python code is over 64 MiB"):
-        worker.python("result = 'x' * (64 << 20)")
-    assert worker.python("result = 1").data == 1
+        await python("result = 'x' * (64 << 20)")
+    assert (await python("result = 1")).data == 1
 
 
-def test_deep_nesting_ends_somewhere(worker: Worker) -> None:
-    data = worker.python("result = []\nfor _ in range(500):\n    result = [result]").data
+async def test_deep_nesting_ends_somewhere() -> None:
+    data = (await python("result = []\nfor _ in range(500):\n    result = [result]")).data
     depth = 0
     while isinstance(data, list):
         data, depth = data[0], depth + 1
     assert (data, depth) == ("[nested too deeply]", 201)
 
 
-def test_object_whose_text_cannot_be_had_is_an_error_of_the_code(worker: Worker) -> None:
-    result = worker.python("class Bad:\n    def __str__(self):\n        raise RuntimeError('no text')\nresult = Bad()")
+async def test_object_whose_text_cannot_be_had_is_an_error_of_the_code() -> None:
+    result = await python("class Bad:\n    def __str__(self):\n        raise RuntimeError('no text')\nresult = Bad()")
     assert result.error.message == "RuntimeError: no text"
 
 
 # ── exceptions ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_traceback_has_every_line_of_the_code_and_its_cause(worker: Worker) -> None:
+async def test_traceback_has_every_line_of_the_code_and_its_cause() -> None:
     code = """def inner(n):
     return 1 / n
 
@@ -172,7 +151,7 @@ def outer():
 
 outer()
 """
-    result = worker.python(code)
+    result = await python(code)
     assert (result.error.message, result.error.code) == ("RuntimeError: outer failed", "RuntimeError")
     for line in ("return 1 / n", "inner(0)", 'raise RuntimeError("outer failed") from error', "outer()"):
         assert line in (result.stderr or "")
@@ -180,20 +159,20 @@ outer()
     assert "python_command" not in (result.stderr or "")
 
 
-def test_exception_that_cannot_tell_itself_is_still_told(worker: Worker) -> None:
-    result = worker.python("class Odd(Exception):\n    def __str__(self):\n        raise ValueError\nraise Odd()")
+async def test_exception_that_cannot_tell_itself_is_still_told() -> None:
+    result = await python("class Odd(Exception):\n    def __str__(self):\n        raise ValueError\nraise Odd()")
     assert result.status is ToolStatus.ERROR
     assert result.error.message == "Odd: (its text cannot be had)"
 
 
-def test_infinite_recursion_is_an_exception(worker: Worker) -> None:
-    result = worker.python("def f():\n    f()\nf()")
+async def test_infinite_recursion_is_an_exception() -> None:
+    result = await python("def f():\n    f()\nf()")
     assert result.error.code == "RecursionError"
 
 
-def test_closed_streams_do_not_lose_the_result(worker: Worker) -> None:
+async def test_closed_streams_do_not_lose_the_result() -> None:
     code = "import sys, os\nsys.stdout.close()\nsys.stderr = None\nos.close(1)\nos.close(2)\nresult = 1"
-    assert worker.python(code).data == 1
+    assert (await python(code)).data == 1
 
 
 # ── cancellations that meet the end ─────────────────────────────────────────────────────────────
