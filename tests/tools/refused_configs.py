@@ -7,6 +7,8 @@ from typing import Any
 AUTH_TYPES = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
 NO_POSTGRES = "no connection; give 'auth', 'host' or 'connection_string'"
 NO_NATS = "a connection requires 'url', or 'auth' with the alias of a credential"
+NO_VARIABLE = "cannot be a variable: no '=' and no NUL character may be in it"
+NO_BASE64 = "with encoding base64 the data must be base64 text"
 TO_FILE = {"target": {"type": "duckdb", "database": "f.duckdb", "table": "t"}}
 FROM_FILE = {"source": {"type": "file", "path": "a.csv"}}
 
@@ -51,6 +53,24 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
         {"code": "1", "auth": {"source": "credential", "service": "s"}},
         "auth: 's' needs 'key': the alias of a credential",
     ),
+    ({"code": "1", "env": {"A=": 1}}, f"env: 'A=' {NO_VARIABLE}"),
+    ({"code": "1", "memory_mb": 1}, "'memory_mb' must be from 32, not 1"),
+    ({"code": "1", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
+    (
+        {"code": "1", "auth": {"a": {"source": "env", "key": "PATH"}}},
+        "auth: 'a': source 'env' is not supported; use credential",
+    ),
+]
+
+SHELL: list[tuple[dict[str, Any], str]] = [
+    ({"command": ""}, "'command' is empty"),
+    ({"command": "  "}, "'command' is empty"),
+    ({"cmds": []}, "'command' is empty"),
+    ({"cmds": ["true", " "]}, "'command' is empty"),
+    ({"command": "a\0b"}, "'command' has a NUL character in it"),
+    ({"command": "true", "env": {"A=B": "1"}}, f"env: 'A=B' {NO_VARIABLE}"),
+    ({"command": "true", "env": {"A": "\0"}}, f"env: 'A' {NO_VARIABLE}"),
+    ({"command": "true", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
 ]
 
 URL = {"url": "http://h/"}
@@ -97,21 +117,33 @@ HTTP: list[tuple[dict[str, Any], str]] = [
     ),
 ]
 
+SELECT = {"query": "select 1"}
+NO_QUERY = "field 'query' (or command, commands, sql) is missing"
 POSTGRES: list[tuple[dict[str, Any], str]] = [
-    ({}, NO_POSTGRES),
-    ({"user": "u", "database": "d"}, NO_POSTGRES),
-    ({"host": "{{ missing }}"}, NO_POSTGRES),
-    ({"auth": {"user": "u", "password": "p"}}, NO_POSTGRES),
+    (SELECT, NO_POSTGRES),
+    ({**SELECT, "user": "u", "database": "d"}, NO_POSTGRES),
+    ({**SELECT, "host": "{{ missing }}"}, NO_POSTGRES),
+    ({**SELECT, "auth": {"user": "u", "password": "p"}}, NO_POSTGRES),
+    ({"host": "h"}, NO_QUERY),
+    ({"host": "h", "query": "{{ nothing }}"}, NO_QUERY),
+    ({"host": "h", "query": " \n"}, "'query' has no statement"),
+    ({"host": "h", "query": {"a": 1}}, "field 'query' must be text or a list of text, not dict"),
+    ({**SELECT, "host": "h", "query_b64": "c2VsZWN0IDI="}, "'query' and 'query_b64' hold two texts; keep one"),
+    ({"host": "h", "query_b64": "no base64!"}, "'query_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
+    ({"query": "a", "command": "b"}, "'query' and 'command' are the same field with two values; keep one"),
+    ({**SELECT, "host": "h", "port": "x"}, "field 'port' must be a whole number, not 'x' (str)"),
+    ({**SELECT, "host": "h", "port": 70000}, "'port' is 70000: give 1 to 65535"),
+    ({**SELECT, "host": "h", "max_rows": 0}, "'max_rows' is 0: give 1 or more"),
     (
-        {"auth": {"a": {"host": "h"}, "b": {"host": "i"}}},
+        {**SELECT, "auth": {"a": {"host": "h"}, "b": {"host": "i"}}},
         "auth holds several credentials; name the one to use: auth: <alias>",
     ),
     (
-        {"host": "h", "sslmode": "on"},
+        {**SELECT, "host": "h", "sslmode": "on"},
         "'sslmode' is 'on': give one of disable, allow, prefer, require, verify-ca, verify-full",
     ),
     (
-        {"host": "h", "schema": "a b,c"},
+        {**SELECT, "host": "h", "schema": "a b,c"},
         "'schema' is 'a b,c': give names with commas between them, in double quotes where SQL needs them",
     ),
     (
@@ -302,7 +334,9 @@ NATS: list[tuple[dict[str, Any], str]] = [
         {"operation": "publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
         "header 'a' has a line break or a colon where none may be",
     ),
+    ({**PUT, "value": None}, "kv_put requires 'value'"),
     (PUT, NO_NATS),
+    ({"operation": "publish", "subject": "s"}, NO_NATS),
     ({**PUT, "auth": {"user": "u"}}, NO_NATS),
     ({**PUT, "url": "{{ missing }}"}, NO_NATS),
     (
@@ -314,10 +348,10 @@ NATS: list[tuple[dict[str, Any], str]] = [
         "key '.a' is none: letters, digits and - / _ = . with no dot at either end",
     ),
     ({**PUT, "url": "nats://"}, "url 'nats://' is none: it looks like nats://host:4222"),
-    (
-        {**PUT, "url": "nats://h", "encoding": "base64", "value": "%"},
-        "with encoding base64 the data must be base64 text",
-    ),
+    ({**PUT, "url": "nats://user:word@:4222"}, "url 'nats://:4222' is none: it looks like nats://host:4222"),
+    ({**PUT, "url": "nats://user:word@host:port"}, "url 'nats://host:port' is none: it looks like nats://host:4222"),
+    ({**PUT, "url": "nats://h", "encoding": "base64", "value": "%"}, NO_BASE64),
+    ({**PUT, "url": "nats://h", "encoding": "base64", "value": "no base64!"}, NO_BASE64),
 ]
 
 POLL = {"source": "nats", "stream": "S", "consumer": "c"}
@@ -400,7 +434,7 @@ ARTIFACT: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"action": "put", "data": "%", "encoding": "base64", "uri": "/tmp/x"},
-        "artifact: with encoding base64 the data must be base64 text",
+        f"artifact: {NO_BASE64}",
     ),
     ({"uri": "http://h/x", "auth": {"type": "x"}}, f"http: auth type 'x' is not supported; supported: {AUTH_TYPES}"),
 ]
@@ -424,11 +458,18 @@ RESULT_FETCH: list[tuple[dict[str, Any], str]] = [
     ({"ref": {"kind": "result_ref"}}, "ref 'None' is no reference: it starts with noetl://"),
 ]
 
+PLAYBOOK: list[tuple[dict[str, Any], str]] = [
+    ({}, "'path' or 'catalog_id' is missing"),
+    ({"path": "c", "catalog_id": "7"}, "'path' and 'catalog_id' both name a child; keep one"),
+]
+WORKBOOK: list[tuple[dict[str, Any], str]] = [
+    ({}, "field 'name' (or task) is missing: an entry of the playbook's workbook"),
+]
+
 GIVEN: dict[str, dict[str, Any]] = {
-    "postgres": {"query": "select 1"},
-    "snowflake": {"query": "select 1"},
-    "duckdb": {"query": "select 1"},
-    "ducklake": {"query": "select 1"},
+    "snowflake": SELECT,
+    "duckdb": SELECT,
+    "ducklake": SELECT,
     "script": {"script": "print(1)\n"},
 }
 """What every config of a kind has besides."""
@@ -437,4 +478,5 @@ TABLES = {
     "python": PYTHON, "http": HTTP, "postgres": POSTGRES, "snowflake": SNOWFLAKE, "duckdb": DUCKDB,
     "ducklake": DUCKLAKE, "transfer": TRANSFER, "container": CONTAINER, "script": SCRIPT, "nats": NATS,
     "subscription": SUBSCRIPTION, "mcp": MCP, "artifact": ARTIFACT, "result_fetch": RESULT_FETCH, "secrets": SECRETS,
+    "shell": SHELL, "playbook": PLAYBOOK, "workbook": WORKBOOK,
 }  # fmt: skip

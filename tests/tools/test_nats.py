@@ -62,7 +62,6 @@ async def test_put_get_delete_as_the_recorded_playbook_does(session: Session) ->
         ("", ""),
         ("12", 12),
         (12, 12),
-        (None, None),
         ([1, None], [1, None]),
         (False, False),
         ("é", "é"),
@@ -70,10 +69,6 @@ async def test_put_get_delete_as_the_recorded_playbook_does(session: Session) ->
 )
 async def test_values_are_text_or_json(session: Session, stored: Any, read: Any) -> None:
     bucket = await session.bucket()
-    if stored is None:
-        error = await session.refused("kv_put", bucket=bucket, key="k", value=None)
-        assert str(error) == "nats: kv_put requires 'value'"
-        return
     await session.call("kv_put", bucket=bucket, key="k", value=stored)
     assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == read
 
@@ -83,8 +78,6 @@ async def test_bytes_go_in_as_base64_and_come_out_marked(session: Session) -> No
     encoded = base64.b64encode(b"\xff\x00").decode()
     await session.call("kv_put", bucket=bucket, key="k", value=encoded, encoding="base64")
     assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == {"base64": encoded, "size": 2}
-    error = await session.refused("kv_put", bucket=bucket, key="k", value="no base64!", encoding="base64")
-    assert str(error) == "nats: with encoding base64 the data must be base64 text"
 
 
 async def test_create_and_update_refuse_another_revision(session: Session) -> None:

@@ -187,22 +187,11 @@ async def test_the_whole_call_ends_with_its_timeout(session: Session) -> None:
     assert result.status is ToolStatus.TIMEOUT
 
 
-def test_credential_without_url_and_no_connection_at_all(nats_server: NatsServer) -> None:
-    config = {"operation": "publish", "subject": "s"}
-    with pytest.raises(ConfigurationError) as missing:
-        run_tool(NatsTool(), config)
-    assert str(missing.value) == "nats: a connection requires 'url', or 'auth' with the alias of a credential"
+def test_credential_without_url_says_what_to_add(nats_server: NatsServer) -> None:
+    config = {"operation": "publish", "subject": "s", "auth": "nats_no_url"}
     with pytest.raises(CredentialError) as incomplete:
-        run_tool(NatsTool(), {**config, "auth": "nats_no_url"}, credentials=credentials(nats_server))
+        run_tool(NatsTool(), config, credentials=credentials(nats_server))
     assert str(incomplete.value) == "nats: the credential has no 'url'; register it again with one, or give 'url'"
-
-
-@pytest.mark.parametrize("url", ["nats://user:word@:4222", "nats://user:word@host:port"])
-def test_an_address_that_is_none_is_told_without_its_login(url: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url})
-    shown = url.replace("user:word@", "")
-    assert str(caught.value) == f"nats: url {shown!r} is none: it looks like nats://host:4222"
 
 
 def test_an_nkey_that_is_none_is_an_auth_failure_without_it(nats_server: NatsServer) -> None:

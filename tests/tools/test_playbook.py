@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 import virtual_time
-from noetl_worker.errors import ConfigurationError, MaybeProcessed, NotSent, ServerRefused, ToolError
+from noetl_worker.errors import MaybeProcessed, NotSent, ServerRefused, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool
 
@@ -304,11 +304,6 @@ def test_steps_whose_values_are_not_in_the_result_are_named() -> None:
     assert "steps_without_value" not in wait_for(python_status("step-set-status-final")).data
 
 
-def test_child_that_is_named_twice_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="'path' and 'catalog_id' both name a child; keep one"):
-        run_tool("playbook", {"path": "c", "catalog_id": "7"})
-
-
 def test_wait_ends_at_the_timeout() -> None:
     result = wait_for({"completed": False}, timeout=0.5)
     assert result.status is ToolStatus.TIMEOUT
@@ -354,11 +349,6 @@ def test_rule_that_retries_what_is_retryable_starts_no_child_that_may_be_there(
     plane = UnsurePlane(problem)
     result = run_tool("task_sequence", [{**task, "spec": {"policy": {"rules": [rule]}}}], control_plane=plane)
     assert (result.status, len(plane.executions)) == (ToolStatus.ERROR, tries)
-
-
-def test_path_is_needed() -> None:
-    with pytest.raises(ConfigurationError, match="'path' or 'catalog_id' is missing"):
-        run_tool("playbook", {})
 
 
 def test_refusal_is_a_tool_error_with_the_answer() -> None:

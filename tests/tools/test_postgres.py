@@ -329,50 +329,6 @@ def test_server_ends_a_statement_by_itself_after_the_commands_time(address: str)
     assert data["rows"] == [{"statement_timeout": "32s"}]
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"query": "select 1"}, "postgres: no connection; give 'auth', 'host' or 'connection_string'"),
-        ({"host": "h"}, "postgres: field 'query' (or command, commands, sql) is missing"),
-        ({"query": " \n", "host": "h"}, "postgres: 'query' has no statement"),
-        ({"query": "{{ nothing }}", "host": "h"}, "postgres: field 'query' (or command, commands, sql) is missing"),
-        ({"query": {"a": 1}, "host": "h"}, "postgres: field 'query' must be text or a list of text, not dict"),
-        (
-            {"query": "select 1", "query_b64": "c2VsZWN0IDI=", "host": "h"},
-            "postgres: 'query' and 'query_b64' hold two texts; keep one",
-        ),
-        (
-            {"query_b64": "no base64!", "host": "h"},
-            "postgres: 'query_b64' is not base64 of UTF-8 text: Only base64 data is allowed",
-        ),
-        (
-            {"query": "select 1", "host": "h", "port": "x"},
-            "postgres: field 'port' must be a whole number, not 'x' (str)",
-        ),
-        ({"query": "select 1", "host": "h", "port": 70000}, "postgres: 'port' is 70000: give 1 to 65535"),
-        ({"query": "select 1", "host": "h", "max_rows": 0}, "postgres: 'max_rows' is 0: give 1 or more"),
-        (
-            {"query": "a", "command": "b"},
-            "postgres: 'query' and 'command' are the same field with two values; keep one",
-        ),
-        (
-            {"query": "select 1", "connection_string": "postgresql://u:se%zzcret@h/d"},
-            "postgres: the connection string does not parse: give postgresql://USER:PASSWORD@HOST:5432/DATABASE "
-            "(%-encoded where a part holds : / @ # or %), or key=value pairs",
-        ),
-        (
-            {"query": "select 1", "auth": {"a": {"host": "x"}, "b": {"host": "y"}}},
-            "postgres: auth holds several credentials; name the one to use: auth: <alias>",
-        ),
-    ],
-)
-def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        run_tool("postgres", config)
-    assert str(caught.value) == message
-    assert caught.value.__cause__ is None or "cret" not in str(caught.value.__cause__)
-
-
 def test_config_does_not_show_its_secrets() -> None:
     registry = Registry(plugins=False)
     secret = {"password": "hush-1", "connection_string": "host=h password=hush-2", "auth": {"password": "hush-3"}}

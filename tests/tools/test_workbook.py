@@ -60,12 +60,6 @@ def test_failure_is_that_of_the_entrys_kind() -> None:
 @pytest.mark.parametrize(
     ("config", "entries", "error", "message"),
     [
-        (
-            {},
-            [],
-            ConfigurationError,
-            "workbook: field 'name' (or task) is missing: an entry of the playbook's workbook",
-        ),
         ({"name": "x"}, [ADD], ConfigurationError, "workbook: the playbook's workbook has no entry 'x'; it has: 'add'"),
         (
             {"name": "x"},
