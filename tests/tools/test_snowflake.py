@@ -20,8 +20,7 @@ from patience import PATIENCE_S
 
 from .databases import Postgres
 from .fake_snowflake import CODES, FakeSnowflake, OperationalError, ProgrammingError
-
-pytest.importorskip("duckdb")
+from .transfers import move, of, to  # it skips where DuckDB is not installed
 
 SIGN_IN = {"account": "org-acc", "user": "u", "password": "pass-word-1"}
 
@@ -128,9 +127,7 @@ def test_values_have_a_json_form(snow: FakeSnowflake) -> None:
 
 def test_parameters_base64_and_truncation(snow: FakeSnowflake) -> None:
     assert query("create table p(i int); select %s + 1 as a", params=[41])["rows"] == [{"A": 42}]
-    data = run_tool("snowflake", {"command_b64": "c2VsZWN0IDcgYXMgYQ==", **SIGN_IN}).data
-    assert isinstance(data, dict)
-    assert data["rows"] == [{"A": 7}]
+    assert run_tool("snowflake", {"command_b64": "c2VsZWN0IDcgYXMgYQ==", **SIGN_IN}).data["rows"] == [{"A": 7}]
     data = query("select * from range(10) r(i)", max_rows=3, as_objects=False)
     assert (data["rows"], data["truncated"]) == ([[0], [1], [2]], True)
 
@@ -257,39 +254,26 @@ def test_connector_has_the_names_that_are_used() -> None:
 # ── as an end of a transfer ─────────────────────────────────────────────────────────────────────
 
 END = {"type": "snowflake", **SIGN_IN}
+INTO_T = {**END, "table": "T"}
 
 
 def test_postgres_to_snowflake_and_back(snow: FakeSnowflake, postgres: Postgres) -> None:
     postgres.sql("drop table if exists from_snow; create table from_snow(id int primary key, name text)")
     snow.database.execute("create table T(ID int, NAME varchar)")
-    source = {"type": "postgres", "connection_string": postgres.uri}
-    rows = "select * from (values (1, 'a'), (2, 'b')) v(id, name)"
-    run_tool("transfer", {"source": {**source, "query": rows}, "target": {**END, "table": "T"}})
+    move(of(postgres, "select * from (values (1, 'a'), (2, 'b')) v(id, name)"), INTO_T)
     assert snow.connected[-1]["autocommit"] is False
     assert snow.ran[-1] == "COMMIT"
-    config = {
-        "source": {**END, "query": "select * from T"},
-        "target": {**source, "table": "from_snow"},
-        "mode": "upsert",
-    }
-    data = run_tool("transfer", config).data
-    assert isinstance(data, dict)
+    data = move({**END, "query": "select * from T"}, to(postgres, "from_snow"), mode="upsert")
     assert (data["direction"], data["rows_inserted"]) == ("snowflake_to_postgres", 2)
     assert postgres.sql("select id, name from from_snow order by id") == [(1, "a"), (2, "b")]
 
 
 def test_upsert_into_snowflake_merges_by_key(snow: FakeSnowflake, postgres: Postgres) -> None:
     snow.database.execute("create table T(ID int, NAME varchar); insert into T values (2, 'old'), (9, 'stays')")
-    rows = "select * from (values (1, 'one'), (2, 'two'), (2, 'latest')) v(id, name)"
-    config = {
-        "source": {"type": "postgres", "connection_string": postgres.uri, "query": rows},
-        "target": {**END, "table": "T"},
-        "mode": "upsert",
-    }
+    source = of(postgres, "select * from (values (1, 'one'), (2, 'two'), (2, 'latest')) v(id, name)")
     with pytest.raises(ConfigurationError, match="no unique key to go by; give 'key' for upsert"):
-        run_tool("transfer", config)
-    data = run_tool("transfer", {**config, "key": "id", "chunk_size": 2}).data
-    assert isinstance(data, dict)
+        move(source, INTO_T, mode="upsert")
+    data = move(source, INTO_T, mode="upsert", key="id", chunk_size=2)
     assert (data["rows_inserted"], data["rows_updated"]) == (1, 1)
     found = snow.database.execute("select ID, NAME from T order by ID").fetchall()
     assert found == [(1, "one"), (2, "latest"), (9, "stays")]
@@ -297,19 +281,17 @@ def test_upsert_into_snowflake_merges_by_key(snow: FakeSnowflake, postgres: Post
 
 def test_failed_transfer_into_snowflake_commits_nothing(snow: FakeSnowflake, postgres: Postgres) -> None:
     snow.database.execute("create table T(ID int)")
-    rows = "select 10 / (3 - i) as id from generate_series(1, 5) i"
-    source = {"type": "postgres", "connection_string": postgres.uri, "query": rows}
+    source = of(postgres, "select 10 / (3 - i) as id from generate_series(1, 5) i")
     with pytest.raises(ToolError, match="division by zero"):
-        run_tool("transfer", {"source": source, "target": {**END, "table": "T"}, "chunk_size": 1, "mode": "replace"})
+        move(source, INTO_T, chunk_size=1, mode="replace")
     assert "COMMIT" not in snow.ran
     assert snow.closed == 1
 
 
 def test_null_in_a_key_of_an_upsert_into_snowflake_is_refused(snow: FakeSnowflake, postgres: Postgres) -> None:
     snow.database.execute("create table T(ID int, NAME varchar)")
-    source = {"type": "postgres", "connection_string": postgres.uri, "query": "select null::int as id, 'a' as name"}
     with pytest.raises(ToolError, match="transfer: key column 'ID' is NULL in a row"):
-        run_tool("transfer", {"source": source, "target": {**END, "table": "T"}, "mode": "upsert", "key": "id"})
+        move(of(postgres, "select null::int as id, 'a' as name"), INTO_T, mode="upsert", key="id")
     assert "COMMIT" not in snow.ran
 
 

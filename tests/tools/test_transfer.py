@@ -14,7 +14,7 @@ from patience import PATIENCE_S
 
 from .databases import Postgres
 from .http_server import ToolServer, as_json
-from .transfers import OLD, filled, in_duckdb, move, of, to
+from .transfers import OLD, filled, in_duckdb, into, move, of, out_of, to
 
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("psycopg")
@@ -36,11 +36,13 @@ def test_postgres_to_postgres_keeps_every_value(pg: Postgres) -> None:
         "target_table": "move.to_t",
         "columns": ["id", "name", "amount", "at", "doc", "tags"],
     }
-    columns = "id, name, amount, at, doc, tags"
-    assert pg.sql(f"select {columns} from move.to_t order by id") == pg.sql(
-        f"select {columns} from move.from_t order by id"
-    )
+    assert_every_row_was_moved(pg)
     assert pg.sql("select distinct note from move.to_t") == [("new",)]
+
+
+def assert_every_row_was_moved(pg: Postgres) -> None:
+    moved = "select id, name, amount, at, doc, tags from move.{} order by id"
+    assert pg.sql(moved.format("to_t")) == pg.sql(moved.format("from_t"))
 
 
 @pytest.mark.parametrize("source", ["move.whole", "move.part", "move.seen"])
@@ -62,20 +64,20 @@ def test_replacing_a_table_with_its_own_rows_is_refused(pg: Postgres, source: st
         pg.sql("drop table move.whole cascade")
 
 
+def column_types(file: str) -> list[tuple[Any, ...]]:
+    return in_duckdb(file, "select column_name, data_type from information_schema.columns order by ordinal_position")
+
+
 def test_postgres_to_a_new_duckdb_table_and_back(pg: Postgres, file: str) -> None:
     filled(pg)
-    move(of(pg), {"type": "duckdb", "database": file, "table": "t"}, chunk_size=2)
-    types = in_duckdb(file, "select column_name, data_type from information_schema.columns order by ordinal_position")
-    assert types == [
+    move(of(pg), into(file), chunk_size=2)
+    assert column_types(file) == [
         ("id", "INTEGER"), ("name", "VARCHAR"), ("amount", "DECIMAL(10,2)"), ("at", "TIMESTAMP WITH TIME ZONE"),
         ("doc", "JSON"), ("tags", "VARCHAR[]"),
     ]  # fmt: skip
     assert in_duckdb(file, "select id, amount::text, doc->>'i', tags[2] from t where id = 3") == [(3, "3.25", "3", "3")]
-    move({"type": "duckdb", "database": file, "query": "select * from t"}, to(pg))
-    columns = "id, name, amount, at, doc, tags"
-    assert pg.sql(f"select {columns} from move.to_t order by id") == pg.sql(
-        f"select {columns} from move.from_t order by id"
-    )
+    move(out_of(file), to(pg))
+    assert_every_row_was_moved(pg)
 
 
 def answering(server: ToolServer, value: Any) -> str:
@@ -101,9 +103,15 @@ def test_http_to_postgres_by_path_and_mapping(pg: Postgres, server: ToolServer) 
 
 def test_http_to_a_new_duckdb_table_takes_the_types_of_the_values(file: str, server: ToolServer) -> None:
     rows = [{"i": 1, "f": 1, "s": "a", "o": {"a": 1}, "b": True}, {"i": 2, "f": 0.5, "n": None}]
-    move({"type": "http", "url": answering(server, rows)}, {"type": "duckdb", "database": file, "table": "main.r"})
-    types = in_duckdb(file, "select column_name, data_type from information_schema.columns order by ordinal_position")
-    assert dict(types) == {"i": "BIGINT", "f": "DOUBLE", "s": "VARCHAR", "o": "JSON", "b": "BOOLEAN", "n": "VARCHAR"}
+    move({"type": "http", "url": answering(server, rows)}, into(file, "main.r"))
+    assert dict(column_types(file)) == {
+        "i": "BIGINT",
+        "f": "DOUBLE",
+        "s": "VARCHAR",
+        "o": "JSON",
+        "b": "BOOLEAN",
+        "n": "VARCHAR",
+    }
     assert in_duckdb(file, "select i, f, s, o->>'a', b from r order by i") == [
         (1, 1.0, "a", "1", True),
         (2, 0.5, None, None, None),
@@ -181,7 +189,7 @@ def test_upsert_into_a_partitioned_table_with_an_identity(pg: Postgres) -> None:
 
 
 def test_upsert_into_duckdb(pg: Postgres, file: str) -> None:
-    target = {"type": "duckdb", "database": file, "table": "t"}
+    target = into(file)
     first = move(of(pg, NEW), target, mode="upsert", key=["id"], chunk_size=3)
     assert (first["rows_inserted"], first["rows_updated"]) == (3, 0)
     in_duckdb(file, "update t set name = 'old' where id = 1")
@@ -194,7 +202,7 @@ def test_upsert_into_duckdb(pg: Postgres, file: str) -> None:
 def test_upsert_counts_a_key_once_in_postgres_and_duckdb(pg: Postgres, file: str, chunk_size: int) -> None:
     pg.sql(OLD)
     in_duckdb(file, "create table t(id int primary key, name text); insert into t values (2, 'old'), (9, 'stays')")
-    for target in (to(pg), {"type": "duckdb", "database": file, "table": "t"}):
+    for target in (to(pg), into(file)):
         data = move(of(pg, NEW), target, mode="upsert", chunk_size=chunk_size)
         assert (data["rows_transferred"], data["rows_inserted"], data["rows_updated"]) == (4, 2, 1)
 
@@ -206,7 +214,7 @@ def test_replace_empties_the_table_even_when_there_are_no_new_rows(pg: Postgres,
     move(of(pg, "select 5 as id where false"), to(pg), mode="replace")
     assert pg.sql("select id from move.to_t") == []
     in_duckdb(file, "create table t(id int primary key); insert into t values (1), (2)")
-    target = {"type": "duckdb", "database": file, "table": "t"}
+    target = into(file)
     move(of(pg, "select 2 as id"), target, mode="replace")
     assert in_duckdb(file, "select id from t") == [(2,)]
     url = answering(server, [])

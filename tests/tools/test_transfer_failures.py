@@ -14,7 +14,7 @@ from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
-from .transfers import OLD, in_duckdb, move, of, to
+from .transfers import OLD, in_duckdb, into, move, of, out_of, to
 
 pytest.importorskip("psycopg")
 
@@ -37,7 +37,7 @@ def test_failing_row_in_the_middle_leaves_the_postgres_table_as_it_was(pg: Postg
 def test_failing_row_in_the_middle_leaves_the_duckdb_table_as_it_was(pg: Postgres, file: str, mode: str) -> None:
     in_duckdb(file, "create table t(id int primary key, amount decimal(10,2)); insert into t values (9999, 1)")
     with pytest.raises(ToolError, match="Could not convert string"):
-        move(of(pg, BREAKS), {"type": "duckdb", "database": file, "table": "t"}, mode=mode, chunk_size=100)
+        move(of(pg, BREAKS), into(file), mode=mode, chunk_size=100)
     assert in_duckdb(file, "select id from t") == [(9999,)]
 
 
@@ -59,7 +59,7 @@ def test_timeout_leaves_the_table_as_it_was_and_ends_the_source(pg: Postgres) ->
 
 async def test_cancelled_transfer_into_duckdb_lets_go_of_the_file(pg: Postgres, file: str) -> None:
     slow = "select i as id, pg_sleep(0.001)::text as name from generate_series(1, 100000) i"
-    config = {"source": of(pg, slow), "target": {"type": "duckdb", "database": file, "table": "t"}, "chunk_size": 10}
+    config = {"source": of(pg, slow), "target": into(file), "chunk_size": 10}
     registry = Registry(plugins=False)
     call = asyncio.ensure_future(registry.run_tool("transfer", config, tool_context(registry=registry)))
     await asyncio.wait({call}, timeout=0.5)
@@ -77,7 +77,7 @@ def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
     big = "select i as id, repeat('x', 10000) as name from generate_series(1, 4000) i"
     tracemalloc.start()
     try:
-        data = move(of(pg, big), {"type": "duckdb", "database": file, "table": "t"}, chunk_size=50)
+        data = move(of(pg, big), into(file), chunk_size=50)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -147,7 +147,7 @@ def test_key_without_a_unique_index_is_the_databases_word(pg: Postgres) -> None:
 def test_part_of_a_whole_number_is_refused_by_duckdb_targets_too(pg: Postgres, file: str) -> None:
     in_duckdb(file, "create table t(id int)")
     with pytest.raises(ToolError, match=r"'1.5' is no INTEGER") as caught:
-        move(of(pg, "select 1.5 as id"), {"type": "duckdb", "database": file, "table": "t"})
+        move(of(pg, "select 1.5 as id"), into(file))
     assert caught.value.kind == "transform"
 
 
@@ -160,7 +160,7 @@ def test_null_in_a_key_is_refused_and_nothing_is_moved(pg: Postgres, file: str, 
     query = (
         f"select 1 a, 2 b, 'w' v union all select 1, {null}, 'x'" if "jsonb" not in null else f"select 1 a, {null} b"
     )
-    for target in (to(pg, "move.t"), {"type": "duckdb", "database": file, "table": "t"}):
+    for target in (to(pg, "move.t"), into(file)):
         with pytest.raises(ToolError, match="'b' is NULL in a row, which an upsert cannot find again") as caught:
             move(of(pg, query), target, mode="upsert", key=["a", "b"])
         assert caught.value.kind == "db_constraint"
@@ -171,6 +171,5 @@ def test_source_and_target_that_are_one_file_by_a_link_are_refused(file: str, tm
     in_duckdb(file, "create table t(i int)")
     link = tmp_path / "link.duckdb"
     link.symlink_to(file)
-    source = {"type": "duckdb", "database": str(link), "query": "select 1 as i"}
     with pytest.raises(ConfigurationError, match="source and target are one DuckDB file; use kind duckdb"):
-        move(source, {"type": "duckdb", "database": file, "table": "t"})
+        move(out_of(str(link), "select 1 as i"), into(file))

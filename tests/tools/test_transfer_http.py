@@ -17,7 +17,7 @@ from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.http.http import HttpConfig
 from noetl_worker.tools.registry import Registry
 
-duckdb = pytest.importorskip("duckdb")
+from .transfers import in_duckdb, into
 
 
 @pytest.fixture
@@ -27,17 +27,13 @@ def service() -> Iterator[HttpStub]:
 
 
 def moved(file: str, source: Any, **more: Any) -> ToolCall:
-    called = call_tool(
-        "transfer", {"source": source, "target": {"type": "duckdb", "database": file, "table": "t"}}, **more
-    )
+    called = call_tool("transfer", {"source": source, "target": into(file)}, **more)
     assert called.succeeded, called.message
     return called
 
 
 def rows(file: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(file) as connection:
-        found: list[tuple[Any, ...]] = connection.execute("from t order by 1").fetchall()
-        return found
+    return in_duckdb(file, "from t order by 1")
 
 
 @pytest.mark.parametrize("plane", list(Dialect))
@@ -111,7 +107,7 @@ def test_whole_source_of_a_variable(service: HttpStub, file: str) -> None:
     ],
 )
 def test_source_that_is_wrong_once_it_is_rendered(file: str, source: Any, kind: type, message: str) -> None:
-    config = {"source": source, "target": {"type": "duckdb", "database": file, "table": "t"}}
+    config = {"source": source, "target": into(file)}
     called = call_tool("transfer", config, variables={"file": file})
     assert isinstance(called.raised, kind)
     assert str(called.raised).startswith(message)
@@ -137,8 +133,7 @@ class _Meets:
 async def test_a_stop_that_meets_the_answer_moves_no_rows(file: str) -> None:
     http, stop = _Meets(), Stop()
     registry = Registry([http], plugins=False)
-    target = {"type": "duckdb", "database": file, "table": "t"}
-    config = {"source": {"type": "http", "url": "http://127.0.0.1:1/"}, "target": target}
+    config = {"source": {"type": "http", "url": "http://127.0.0.1:1/"}, "target": into(file)}
     context = tool_context(registry=registry, stop=stop, timeout_s=60.0)
     call = asyncio.ensure_future(registry.run_tool("transfer", config, context))
     await http.asked.wait()

@@ -10,7 +10,7 @@ import pytest
 from noetl_worker.testing import run_tool
 
 from .databases import Postgres
-from .transfers import in_duckdb, move, of, to
+from .transfers import in_duckdb, into, move, of, out_of, to
 
 pytest.importorskip("psycopg")
 
@@ -33,9 +33,9 @@ def test_moments_that_python_cannot_hold_go_to_duckdb_and_back(pg: Postgres, fil
     columns = "(d date, t timestamp, z timestamptz)"
     pg.sql(f"create table move.ends {columns}; create table move.ends_copy {columns}")
     pg.sql("insert into move.ends values ('infinity', '-infinity', 'infinity'), ('9999-12-31', '0001-01-01', null)")
-    move(of(pg, "select * from move.ends"), {"type": "duckdb", "database": file, "table": "t"})
+    move(of(pg, "select * from move.ends"), into(file))
     assert in_duckdb(file, "select count(*) from t where isinf(d) and isinf(t) and isinf(z)") == [(1,)]
-    move({"type": "duckdb", "database": file, "query": "select * from t"}, to(pg, "move.ends_copy"))
+    move(out_of(file), to(pg, "move.ends_copy"))
     text = "select o::text from move.{} o order by d"
     assert pg.sql(text.format("ends_copy")) == pg.sql(text.format("ends"))
 
@@ -43,10 +43,7 @@ def test_moments_that_python_cannot_hold_go_to_duckdb_and_back(pg: Postgres, fil
 def test_nanoseconds_go_from_one_duckdb_to_another(file: str) -> None:
     made = "create table t as select timestamp_ns '2026-01-02 03:04:05.123456789' as a, time_ns '03:04:05.1' as b"
     run_tool("duckdb", {"database": file, "query": made})
-    move(
-        {"type": "duckdb", "database": file, "query": "select * from t"},
-        {"type": "duckdb", "database": file + "2", "table": "t"},
-    )
+    move(out_of(file), into(file + "2"))
     assert in_duckdb(file + "2", "select a::text, b::text from t") == [("2026-01-02 03:04:05.123456789", "03:04:05.1")]
 
 
@@ -61,7 +58,7 @@ def test_duckdb_types_survive_the_way_to_postgres_and_back(pg: Postgres, file: s
         "create table move.d(h numeric, b bytea, l int[], s jsonb, dd date, t time, i interval, n float8, u uuid,"
         " y bool, c numeric, m jsonb)"
     )
-    move({"type": "duckdb", "database": file, "query": "select * from d"}, to(pg, "move.d"))
+    move(out_of(file, "select * from d"), to(pg, "move.d"))
     assert pg.sql("select d::text from move.d d") == [
         (
             '(170141183460469231731687303715884105727,"\\\\x6162","{1,NULL}","{""a"": 1, ""b"": ""x""}",'
@@ -70,7 +67,7 @@ def test_duckdb_types_survive_the_way_to_postgres_and_back(pg: Postgres, file: s
     ]
     in_duckdb(file, "create table back as from d limit 0")
     query = "select h, b, l, s, dd, t, n, u, y, c, m from move.d"
-    move(of(pg, query), {"type": "duckdb", "database": file, "table": "back"})
+    move(of(pg, query), into(file, "back"))
     columns = query[7:-12]
     assert in_duckdb(file, f"select count(*) from (select {columns} from d intersect select {columns} from back)") == [
         (1,)
@@ -107,8 +104,7 @@ def test_json_goes_from_duckdb_to_postgres_without_a_change(pg: Postgres) -> Non
 
 
 def test_json_goes_from_postgres_to_duckdb_without_a_change(pg: Postgres, file: str) -> None:
-    target = {"type": "duckdb", "database": file, "table": "t"}
-    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), target)
+    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), into(file))
     came = [text for (text,) in in_duckdb(file, "select j::varchar from t order by id")]
     assert came == [*EXACT, ONE_KEY_TWICE]
 
@@ -125,7 +121,7 @@ def test_arrays_of_json_keep_what_is_in_them(pg: Postgres, file: str) -> None:
     query = """select array['{"n": 18446744073709551615}', 'null', null, '"[1]"']::json[] as j"""
     move(of(pg, query), to(pg, "move.t"))
     assert pg.sql("select j::text from move.t") == pg.sql(query.replace(" as j", "::text"))
-    move(of(pg, query), {"type": "duckdb", "database": file, "table": "t"})
+    move(of(pg, query), into(file))
     assert in_duckdb(file, "select j[1]::varchar, j[4]::varchar from t") == [('{"n":18446744073709551615}', '"[1]"')]
 
 
@@ -149,7 +145,7 @@ def test_json_in_other_columns_is_its_text(pg: Postgres, file: str) -> None:
     expected = [('{"n": 1.10}', "x", None, "{1,NULL}", "2026-01-02", "0.12345678901234567890")]
     assert pg.sql("select a, b, c, d::text, e::text, f::text from move.t") == expected
     in_duckdb(file, "create table t(a text, b text, c text, d int[], e date, f decimal(30,20))")
-    move(of(pg, query), {"type": "duckdb", "database": file, "table": "t"})
+    move(of(pg, query), into(file))
     expected = [('{"n": 1.10}', "x", None, "[1, NULL]", "2026-01-02", "0.12345678901234567890")]
     assert in_duckdb(file, "select a, b, c, d::text, e::text, f::text from t") == expected
 
@@ -191,8 +187,5 @@ def test_bytes_within_a_list_or_struct_stay_what_they_are_in_duckdb(file: str) -
     query = f"select ['\\x00\\xFFa\\x5C'::blob, null, ''::blob] a, {made} s, map {{'k': 'ab'::blob}} m, [[{made}]] d"
     in_duckdb(file, f"create table s as {query}")
     target = file + "2"
-    move(
-        {"type": "duckdb", "database": file, "query": "select * from s"},
-        {"type": "duckdb", "database": target, "table": "t"},
-    )
+    move(out_of(file, "select * from s"), into(target))
     assert in_duckdb(target, "from t") == in_duckdb(file, "from s")

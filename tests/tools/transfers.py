@@ -52,5 +52,13 @@ def of(pg: Postgres, query: str = "select * from move.from_t order by id") -> di
     return {"type": "postgres", "connection_string": pg.uri, "query": query}
 
 
+def into(file: str, table: str = "t") -> dict[str, Any]:
+    return {"type": "duckdb", "database": file, "table": table}
+
+
+def out_of(file: str, query: str = "select * from t") -> dict[str, Any]:
+    return {"type": "duckdb", "database": file, "query": query}
+
+
 def to(pg: Postgres, table: str = "move.to_t") -> dict[str, Any]:
     return {"type": "postgres", "connection_string": pg.uri, "table": table}
