@@ -18,6 +18,7 @@ from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, tool_context
 from noetl_worker.tools.nats.connections import Address, Connections
 from noetl_worker.tools.nats.nats import NatsTool
+from noetl_worker.tools.nats.subscription import SubscriptionTool
 from noetl_worker.tools.registry import Registry
 
 USERS = """
@@ -35,7 +36,6 @@ CREDENTIALS = {
     "nats_all": {"type": "nats", "nats_url": "", "nats_user": "all", "nats_password": "p@ss/word"},
     "nats_narrow": {"type": "nats", "url": "", "user": "narrow", "password": "narrow-word"},
     "nats_wrong": {"type": "nats", "url": "", "user": "all", "password": "wrong-word"},
-    "nats_no_url": {"type": "nats", "user": "all", "password": "p@ss/word"},
 }
 
 
@@ -70,12 +70,12 @@ async def client(server: NatsServer) -> AsyncIterator[Any]:
 
 
 class Session:
-    """One tool instance, as a worker has it: calls share its connections."""
+    """One instance of each tool, as a worker has it: calls share its connections."""
 
     def __init__(self, server: NatsServer, connection: Any) -> None:
         self.server, self.connection = server, connection
         self.connections = Connections()
-        self.registry = Registry([NatsTool(self.connections)], plugins=False)
+        self.registry = Registry([NatsTool(self.connections), SubscriptionTool()], plugins=False)
         self.logger = RecordedLogger()
 
     def leased(self) -> AbstractAsyncContextManager[Any]:
@@ -88,9 +88,9 @@ class Session:
         assert result.status is ToolStatus.SUCCESS
         return result.data
 
-    async def result(self, operation: str, **config: Any) -> ToolResult:
+    async def result(self, operation: str, *, kind: str = "nats", **config: Any) -> ToolResult:
         context = tool_context(credentials=credentials(self.server), registry=self.registry, logger=self.logger)
-        return await self.registry.run_tool("nats", {"operation": operation, "auth": "nats_all", **config}, context)
+        return await self.registry.run_tool(kind, {"operation": operation, "auth": "nats_all", **config}, context)
 
     async def refused(self, operation: str, **config: Any) -> ToolError:
         with pytest.raises(ToolError) as caught:

@@ -19,10 +19,18 @@ from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 
-from .nats_service import Session, client, credentials
+from .nats_service import Session, client
 from .processes import open_descriptors, with_time
 
 # ── connections and credentials ─────────────────────────────────────────────────────────────────
+
+
+PUBLISH = {"operation": "publish", "subject": "s"}
+
+
+def publish(*, credentials: Any = None, secrets: set[str] | None = None, **config: Any) -> ToolResult:
+    """By a tool of its own."""
+    return run_tool(NatsTool(), {**PUBLISH, **config}, credentials=credentials, secrets=secrets)
 
 
 async def number_of_next(session: Session) -> int:
@@ -66,7 +74,7 @@ def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
     registry = Registry([NatsTool(connections)], plugins=False)
 
     async def publish(url: str) -> Any:
-        config = {"operation": "publish", "subject": "s", "data": "x", "url": url}
+        config = {**PUBLISH, "data": "x", "url": url}
         return (await registry.run_tool("nats", config, tool_context())).status
 
     async def leased(url: str) -> Any:
@@ -94,7 +102,7 @@ def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
 async def test_a_lost_connection_is_made_anew() -> None:
     async with NatsServer() as server:
         tool = NatsTool()
-        config = {"operation": "publish", "subject": "s", "data": "x", "url": server.url}
+        config = {**PUBLISH, "data": "x", "url": server.url}
         registry = Registry([tool], plugins=False)
         await registry.run_tool("nats", config, tool_context())
         await server.stop()
@@ -132,15 +140,11 @@ async def test_a_reset_during_the_login_is_asked_again_for_its_reason(
             held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing is a reset
         writer.close()
 
-    async def run() -> ToolError:
-        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
-            url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-            with pytest.raises(ToolError) as caught:
-                await arun_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url})
-            return caught.value
-
-    error = await run()
-    assert (error.kind, error.retryable) == (kind, retryable)
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
+        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        with pytest.raises(ToolError) as caught:
+            await arun_tool(NatsTool(), {**PUBLISH, "url": url})
+    assert (caught.value.kind, caught.value.retryable) == (kind, retryable)
     assert len(served) == connections
 
 
@@ -148,7 +152,7 @@ def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(nats_s
     secrets: set[str] = set()
     url = f"nats://all:not-this@127.0.0.1:{nats_server.port}"
     with pytest.raises(ToolError) as caught:
-        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url}, secrets=secrets)
+        publish(url=url, secrets=secrets)
     assert "not-this" not in str(caught.value)
     assert secrets == {"not-this"}
 
@@ -174,9 +178,9 @@ async def test_a_publish_that_is_not_permitted_is_no_success(session: Session) -
         assert str(error) == f'publish failed: nats: permissions violation for publish to "{subject}"'
 
 
-def test_an_unreachable_server_is_a_connection_failure(nats_server: NatsServer) -> None:
+def test_an_unreachable_server_is_a_connection_failure() -> None:
     with pytest.raises(ToolError) as caught:
-        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": "nats://127.0.0.1:1"})
+        publish(url="nats://127.0.0.1:1")
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
     assert str(caught.value).startswith("cannot connect to nats://127.0.0.1:1: ")
 
@@ -187,27 +191,31 @@ async def test_the_whole_call_ends_with_its_timeout(session: Session) -> None:
     assert result.status is ToolStatus.TIMEOUT
 
 
-def test_credential_without_url_says_what_to_add(nats_server: NatsServer) -> None:
-    config = {"operation": "publish", "subject": "s", "auth": "nats_no_url"}
-    with pytest.raises(CredentialError) as incomplete:
-        run_tool(NatsTool(), config, credentials=credentials(nats_server))
-    assert str(incomplete.value) == "nats: the credential has no 'url'; register it again with one, or give 'url'"
+@pytest.mark.parametrize(
+    ("credential", "message"),
+    [
+        (
+            {"type": "nats", "user": "all", "password": "p@ss/word"},
+            "nats: the credential has no 'url'; register it again with one, or give 'url'",
+        ),
+        (
+            {"url": "nats://127.0.0.1:1", "creds": "only words"},
+            "nats: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed",
+        ),
+    ],
+)
+def test_credential_that_lacks_a_part_is_refused(credential: dict[str, Any], message: str) -> None:
+    with pytest.raises(CredentialError) as caught:
+        publish(auth="broken", credentials={"broken": credential})
+    assert str(caught.value) == message
 
 
 def test_an_nkey_that_is_none_is_an_auth_failure_without_it(nats_server: NatsServer) -> None:
     pytest.importorskip("nkeys")
-    auth = {"url": nats_server.url, "nkey": "not a seed"}
     with pytest.raises(ToolError) as caught:
-        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "auth": auth})
+        publish(auth={"url": nats_server.url, "nkey": "not a seed"})
     assert caught.value.kind == "auth"
     assert "not a seed" not in str(caught.value)
-
-
-def test_a_creds_text_without_its_parts_is_refused(nats_server: NatsServer) -> None:
-    aliases = {"broken": {"url": nats_server.url, "creds": "only words"}}
-    with pytest.raises(CredentialError) as caught:
-        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "auth": "broken"}, credentials=aliases)
-    assert str(caught.value) == "nats: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed"
 
 
 async def test_an_nkey_opens_a_server_that_asks_for_one() -> None:
@@ -216,16 +224,15 @@ async def test_an_nkey_opens_a_server_that_asks_for_one() -> None:
     public = nkeys.from_seed(bytearray(seed)).public_key.decode()
     async with NatsServer(config=f'authorization {{ users: [ {{ nkey: "{public}" }} ] }}') as server:
         aliases = {"signed": {"url": server.url, "nkey": seed.decode()}}
-        config = {"operation": "publish", "subject": "s", "auth": "signed"}
+        config = {**PUBLISH, "auth": "signed"}
         result = await arun_tool(NatsTool(), config, credentials=aliases)
         assert result.status is ToolStatus.SUCCESS
 
 
 def test_nkeys_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    config = {"operation": "publish", "subject": "s", "auth": {"url": "nats://127.0.0.1:1", "nkey": "SU"}}
     with pytest.raises(ConfigurationError) as caught:
-        run_tool(NatsTool(), config)
+        publish(auth={"url": "nats://127.0.0.1:1", "nkey": "SU"})
     assert str(caught.value) == (
         "nats: a credential with 'creds' or 'nkey' needs nkeys: pip install 'noetl-worker[nkeys]'"
     )

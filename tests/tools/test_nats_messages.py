@@ -200,12 +200,17 @@ async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> Non
         assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 
-def test_limits_are_hard_whatever_is_asked_for(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        ("nats", {"operation": "js_consume", "batch": 50_000, "timeout_ms": 3_600_000}),
+        ("subscription", {"source": "nats", "batch": 99_999, "timeout_ms": 99_999}),
+    ],
+)
+def test_limits_are_hard_whatever_is_asked_for(kind: str, read: dict[str, Any]) -> None:
     """Reading from a stream must not hold a slot."""
-    context = tool_context()
-    bounds = {"batch": 50_000, "timeout_ms": 3_600_000}
-    raw = {"operation": "js_consume", "url": "nats://h", "stream": "s", "consumer": "c", **bounds}
-    config = Registry([NatsTool()], plugins=False).prepare("nats", raw, context).config
+    raw = {"url": "nats://h", "stream": "s", "consumer": "c", **read}
+    config = Registry(plugins=False).prepare(kind, raw, tool_context()).config
     assert (config.batch, config.timeout_ms) == (1000, 5000)
 
 

@@ -3,55 +3,37 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from nats.js.api import ConsumerConfig, StreamConfig
 
-from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
-from noetl_worker.testing import tool_context
-from noetl_worker.tools.nats.subscription import SubscriptionTool
-from noetl_worker.tools.registry import Registry
 
-from .nats_service import client, credentials
+from .nats_service import Session
 
 
 class Reader:
     """A stream with a durable consumer, and the tool."""
 
-    def __init__(self, server: NatsServer, connection: Any) -> None:
-        self.server, self.connection = server, connection
-        self.registry = Registry([SubscriptionTool()], plugins=False)
-        self.stream = f"S{uuid.uuid4().hex[:8]}"
+    def __init__(self, session: Session) -> None:
+        self.session = session
 
     async def fill(self, *bodies: bytes) -> None:
-        context = self.connection.jetstream()
-        await context.add_stream(StreamConfig(name=self.stream, subjects=[f"{self.stream}.>"]))
-        await context.add_consumer(self.stream, ConsumerConfig(durable_name="reader", ack_wait=30))
-        for body in bodies:
-            await context.publish(f"{self.stream}.item", body, headers={"X-Kind": "item"})
+        self.stream, _, self.consumer = await self.session.stream(*bodies)
 
     async def call(self, operation: str, **config: Any) -> Any:
-        context = tool_context(credentials=credentials(self.server), registry=self.registry)
-        common = {"source": "nats", "auth": "nats_all", "stream": self.stream, "consumer": "reader", "timeout_ms": 50}
-        whole = {**common, "operation": operation, **config}
-        return (await self.registry.run_tool("subscription", whole, context)).data
+        common = {"source": "nats", "stream": self.stream, "consumer": self.consumer, "timeout_ms": 50}
+        return (await self.session.result(operation, kind="subscription", **{**common, **config})).data
 
     async def state(self) -> tuple[int, int]:
         """(messages not delivered yet, messages delivered and not acked)."""
-        info = await self.connection.jetstream().consumer_info(self.stream, "reader")
+        info = await self.session.connection.jetstream().consumer_info(self.stream, self.consumer)
         return info.num_pending, info.num_ack_pending
 
 
 @pytest.fixture
-async def reader(nats_server: NatsServer) -> AsyncIterator[Reader]:
-    async with client(nats_server) as connection:
-        one = Reader(nats_server, connection)
-        yield one
-        await one.registry.aclose()
+def reader(session: Session) -> Reader:
+    return Reader(session)
 
 
 @pytest.mark.parametrize("mode", ["on_success", "auto", True, "TRUE"])
@@ -127,12 +109,3 @@ async def test_a_consumer_that_is_not_there_is_told(reader: Reader) -> None:
         f"poll failed: consumer 'other' of stream {reader.stream!r} does not answer: it must exist before",
         "not_found",
     )
-
-
-NATS = {"source": "nats", "stream": "S", "consumer": "c"}
-
-
-def test_limits_are_hard_whatever_is_asked_for() -> None:
-    raw = {**NATS, "url": "nats://h", "batch": 99_999, "timeout_ms": 99_999}
-    config = Registry([SubscriptionTool()], plugins=False).prepare("subscription", raw, tool_context()).config
-    assert (config.batch, config.timeout_ms) == (1000, 5000)
