@@ -16,7 +16,7 @@ from noetl_worker.tools.docs.guide import guide_of
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.http.client import Clients
 
-from .databases import Postgres, postgres_server
+from .databases import Postgres, postgres_server, queries
 from .http_server import ToolServer
 
 
@@ -59,6 +59,17 @@ def postgres() -> Iterator[Postgres]:
     """A Postgres server; a test may restart it."""
     with postgres_server() as running:
         yield running
+
+
+@pytest.fixture
+def address(postgres: Postgres) -> str:
+    return postgres.uri
+
+
+@pytest.fixture
+def query(address: str) -> Any:
+    """Runs a text of kind `postgres`, with these fields of the config, and gives its data."""
+    return queries(address)
 
 
 @pytest.fixture

@@ -10,14 +10,9 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools.postgres.errors import statement_failure
 
-from .databases import Postgres, queries
+from .databases import Postgres
 
 pytest.importorskip("psycopg")
-
-
-@pytest.fixture
-def query(postgres: Postgres) -> Any:
-    return queries(postgres.uri)
 
 
 @pytest.mark.parametrize("place", ["$1", "%s", "%(v)s"])

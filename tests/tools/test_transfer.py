@@ -278,7 +278,6 @@ def test_aliases_of_both_ends_are_resolved(pg: Postgres) -> None:
         "target": {"kind": "postgres", "credential": "b", "schema": "move", "table": "to_t"},
     }
     result = run_tool("snowflake_transfer", config, credentials={"a": data, "b": data})
-    assert isinstance(result.data, dict)
     assert result.data["rows_transferred"] == 5
 
 
