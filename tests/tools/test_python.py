@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -232,58 +233,61 @@ time.sleep(1000)
     assert await until_gone(int((tmp_path / "pid").read_text())) == []
 
 
-async def test_cancelled_call_stops_the_group(tmp_path: Path) -> None:
-    registry = Registry(plugins=False)
-    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(1000)"
-    call = asyncio.ensure_future(registry.run_tool("python", {"code": code}, tool_context(registry=registry)))
+def that_waits(pid_file: Path) -> str:
+    """Code that tells its process and goes on."""
+    return f"import os, time\nprint(os.getpid(), file=open({str(pid_file)!r}, 'w'), flush=True)\ntime.sleep(1000)"
+
+
+class Own:
+    """A registry of the test's own, with a template process of its own."""
+
+    def __init__(self) -> None:
+        self.registry = Registry(plugins=False)
+
+    async def run(self, code: str) -> Any:
+        return await self.registry.run_tool("python", {"code": code}, tool_context(registry=self.registry))
+
+
+@pytest.fixture
+async def own() -> AsyncIterator[Own]:
+    made = Own()
+    yield made
+    await made.registry.aclose()
+
+
+async def test_cancelled_call_stops_the_group(own: Own, tmp_path: Path) -> None:
+    call = asyncio.ensure_future(own.run(that_waits(tmp_path / "pid")))
     group = await started(tmp_path / "pid")
     assert members_of(group)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    left = await until_gone(group)
-    await registry.aclose()
-    assert left == []
+    assert await until_gone(group) == []
 
 
-async def test_template_that_died_fails_its_commands_and_is_started_again(tmp_path: Path) -> None:
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(1000)"
-    waiting = asyncio.ensure_future(registry.run_tool("python", {"code": code}, context))
+async def test_template_that_died_fails_its_commands_and_is_started_again(own: Own, tmp_path: Path) -> None:
+    waiting = asyncio.ensure_future(own.run(that_waits(tmp_path / "pid")))
     group = await started(tmp_path / "pid")
     with pytest.raises(ToolError, match="template process died") as caught:
-        await asyncio.gather(
-            waiting, registry.run_tool("python", {"code": "import os\nos.kill(os.getppid(), 9)"}, context)
-        )
+        await asyncio.gather(waiting, own.run("import os\nos.kill(os.getppid(), 9)"))
     assert caught.value.retryable
     await asyncio.wait({waiting})
     assert await until_gone(group) == []
-    result = await registry.run_tool("python", {"code": "result = 1"}, context)
-    await registry.aclose()
-    assert result.data == 1
+    assert (await own.run("result = 1")).data == 1
 
 
-async def test_closed_registry_leaves_no_process() -> None:
-    registry = Registry(plugins=False)
-    found = await registry.run_tool(
-        "python", {"code": "import os\nresult = os.getppid()"}, tool_context(registry=registry)
-    )
-    await registry.aclose()
-    assert await until_gone(found.data) == []
+async def test_closed_registry_leaves_no_process(own: Own) -> None:
+    template = (await own.run("import os\nresult = os.getppid()")).data
+    await own.registry.aclose()
+    assert await until_gone(template) == []
 
 
 @linux_only
-async def test_no_descriptors_and_no_zombies_stay() -> None:
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    first = await registry.run_tool("python", {"code": "import os\nresult = os.getppid()"}, context)
+async def test_no_descriptors_and_no_zombies_stay(own: Own) -> None:
+    template = (await own.run("import os\nresult = os.getppid()")).data
     before = open_descriptors()
-    await asyncio.gather(*(registry.run_tool("python", {"code": "result = 1"}, context) for _ in range(50)))
-    more = open_descriptors() - before
-    children = children_of(first.data)
-    await registry.aclose()
-    assert (more, children) == (0, [])
+    await asyncio.gather(*(own.run("result = 1") for _ in range(50)))
+    assert (open_descriptors() - before, children_of(template)) == (0, [])
 
 
 async def test_large_input_and_result_pass() -> None:
@@ -314,8 +318,7 @@ async def test_another_interpreter_is_started_for_each_command(tmp_path: Path) -
 async def test_cancelled_command_in_another_interpreter_ends(tmp_path: Path) -> None:
     other, place = tmp_path / "python", tmp_path / "pid"
     other.symlink_to(Path(sys.executable).resolve())
-    code = f"import os, time\nprint(os.getpid(), file=open({str(place)!r}, 'w'), flush=True)\ntime.sleep(1000)"
-    running = asyncio.ensure_future(python(code, {"python": str(other)}))
+    running = asyncio.ensure_future(python(that_waits(place), {"python": str(other)}))
     group = await started(place)
     running.cancel()
     await asyncio.wait({running})

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,6 +21,13 @@ from noetl_worker.tools.registry import Registry
 from .processes import linux_only
 
 BASIC = Confinement("basic")
+
+
+@pytest.fixture
+async def scratch() -> AsyncIterator[Scratch]:
+    made = Scratch(BASIC)
+    yield made
+    await made.aclose()
 
 
 @pytest.fixture(autouse=True)
@@ -63,12 +70,10 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @linux_only
 @pytest.mark.parametrize("change", CHANGES)
-async def test_directory_that_a_command_has_changed_is_removed(change: str, place: Path) -> None:
-    scratch = Scratch(BASIC)
+async def test_directory_that_a_command_has_changed_is_removed(scratch: Scratch, change: str, place: Path) -> None:
     first = await left_by(scratch, CHANGES[change])
     assert [path.name for path in place.iterdir()] == (["elsewhere"] if change == "replaced" else [])
     assert await left_by(scratch) != first
-    await scratch.aclose()
 
 
 def closed_to_its_owner(path: Path) -> None:
@@ -83,13 +88,14 @@ def closed_to_its_owner(path: Path) -> None:
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    """A directory that the user of this test owns, who is not root: rights bind no root."""
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where directories are made instead: the user of this test owns it, who is not root, as rights bind no root."""
     path = Path(tempfile.mkdtemp(dir="/tmp"))
     is_root = os.geteuid() == 0
     if is_root:
         os.chown(path, 65_534, -1)
         os.seteuid(65_534)
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
     try:
         yield path
     finally:
@@ -98,17 +104,13 @@ def elsewhere() -> Iterator[Path]:
         subprocess.run(["rm", "-rf", path], check=True)  # at any depth
 
 
-async def test_directory_in_which_a_command_has_closed_some_is_removed(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+async def test_directory_in_which_a_command_has_closed_some_is_removed(elsewhere: Path) -> None:
     await left_by(Scratch(UNCONFINED), closed_to_its_owner)
     assert list(elsewhere.iterdir()) == []
 
 
-async def test_directory_that_is_too_deep_to_be_removed_costs_no_outcome(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("elsewhere")
+async def test_directory_that_is_too_deep_to_be_removed_costs_no_outcome() -> None:
     def deep(path: Path) -> None:
         here = os.open(".", os.O_RDONLY)
         os.chdir(path)
@@ -118,7 +120,6 @@ async def test_directory_that_is_too_deep_to_be_removed_costs_no_outcome(
         os.chdir(here)
         os.close(here)
 
-    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
     await left_by(Scratch(UNCONFINED), deep)
 
 
@@ -150,8 +151,7 @@ async def test_directory_is_not_kept_where_something_may_be_left_that_writes_to_
     assert list(place.iterdir()) == []
 
 
-async def test_directory_of_a_command_that_was_given_up_is_removed(place: Path) -> None:
-    scratch = Scratch(BASIC)
+async def test_directory_of_a_command_that_was_given_up_is_removed(scratch: Scratch, place: Path) -> None:
     with pytest.raises(RuntimeError):
         async with scratch.directory():
             raise RuntimeError("its end was not seen")
@@ -159,22 +159,18 @@ async def test_directory_of_a_command_that_was_given_up_is_removed(place: Path) 
 
 
 @linux_only
-async def test_directory_that_was_removed_meanwhile_is_made_anew() -> None:
-    scratch = Scratch(BASIC)
+async def test_directory_that_was_removed_meanwhile_is_made_anew(scratch: Scratch) -> None:
     first = await left_by(scratch)
     shutil.rmtree(first)  # who cleans /tmp
     assert (await left_by(scratch)).name != first.name
-    await scratch.aclose()
 
 
 @linux_only
-async def test_commands_that_run_at_once_have_directories_of_their_own(place: Path) -> None:
-    scratch = Scratch(BASIC)
+async def test_commands_that_run_at_once_have_directories_of_their_own(scratch: Scratch, place: Path) -> None:
     async with AsyncExitStack() as running:
         at_once = {await running.enter_async_context(scratch.directory()) for _ in range(20)}
     assert len(at_once) == 20
     assert len(list(place.iterdir())) == 16  # more are not kept
-    await scratch.aclose()
 
 
 @linux_only
