@@ -33,8 +33,7 @@ def snow(monkeypatch: pytest.MonkeyPatch) -> FakeSnowflake:
 
 
 def query(text: Any, **config: Any) -> dict[str, Any]:
-    data = run_tool("snowflake", {"query": text, **SIGN_IN, **config}).data
-    assert isinstance(data, dict)
+    data: dict[str, Any] = run_tool("snowflake", {"query": text, **SIGN_IN, **config}).data
     return data
 
 
@@ -156,45 +155,48 @@ def test_statement_that_snowflake_ended_is_a_timeout(snow: FakeSnowflake) -> Non
     assert run_tool("snowflake", {"query": "select 'slow'", **SIGN_IN}).status is ToolStatus.TIMEOUT
 
 
-async def test_cancelled_command_closes_its_session(snow: FakeSnowflake) -> None:
-    started, go_on = threading.Event(), threading.Event()
+class Gate:
+    """Holds a thread of the connector until it is opened."""
 
-    def block() -> None:
-        started.set()
-        go_on.wait(PATIENCE_S)
+    def __init__(self) -> None:
+        self.is_reached, self.is_open = threading.Event(), threading.Event()
 
-    snow.before = block
+    def hold(self) -> None:
+        self.is_reached.set()
+        self.is_open.wait(PATIENCE_S)
+
+
+async def cancelled_at(gate: Gate) -> None:
+    """A command that is cancelled there."""
     registry = Registry(plugins=False)
-    call = asyncio.ensure_future(
-        registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, tool_context(registry=registry))
-    )
-    await asyncio.to_thread(started.wait, PATIENCE_S)
+    context = tool_context(registry=registry)
+    call = asyncio.ensure_future(registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, context))
+    await asyncio.to_thread(gate.is_reached.wait, PATIENCE_S)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_cancelled_command_closes_its_session(snow: FakeSnowflake) -> None:
+    gate = Gate()
+    snow.before = gate.hold
+    await cancelled_at(gate)
     assert snow.closed == 1
-    go_on.set()
+    gate.is_open.set()
 
 
 async def test_session_that_opens_after_its_command_was_cancelled_is_closed(
     snow: FakeSnowflake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, go_on = threading.Event(), threading.Event()
+    gate = Gate()
 
     def connect(**settings: Any) -> Any:
-        started.set()
-        go_on.wait(PATIENCE_S)
+        gate.hold()
         return snow.connect(**settings)
 
     monkeypatch.setattr(sys.modules["snowflake.connector"], "connect", connect)
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    call = asyncio.ensure_future(registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, context))
-    await asyncio.to_thread(started.wait, PATIENCE_S)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    go_on.set()
+    await cancelled_at(gate)
+    gate.is_open.set()
     for thread in threading.enumerate():
         if thread.name.startswith("snowflake"):
             thread.join(PATIENCE_S)
