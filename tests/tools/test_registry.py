@@ -12,7 +12,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.testing import RecordedLogger, run_tool, tool_context
+from noetl_worker.testing import RecordedLogger, arun_tool, run_tool, tool_context
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import CONTRACT_VERSION, ToolContext
 from noetl_worker.tools.deadline import effective_timeout
@@ -100,19 +100,15 @@ def test_retry_of_a_kind_that_reads_it_is_not_reported() -> None:
 
 def test_fields_under_spec_may_be_spelled_in_any_way() -> None:
     """A field under `spec` counts as if it stood at the top: other spellings were ignored there."""
-    registry = Registry(plugins=False)
-
-    def made(kind: str, config: dict[str, Any]) -> Any:
-        return registry.prepare(kind, config, tool_context(registry=registry))
-
-    http = made("http", {"spec": {"endpoint": "http://h/", "credential": "zz", "timeout_seconds": 1}})
+    http = prepare({"spec": {"endpoint": "http://h/", "credential": "zz", "timeout_seconds": 1}}, kind="http")
     assert (http.config.url, http.config.auth, http.timeout_s, http.warnings) == ("http://h/", "zz", 1.0, ())
-    assert made("shell", {"spec": {"cmds": ["echo a"]}}).config.command == ["echo a"]
-    above = made("http", {"url": "http://top/", "spec": {"endpoint": "http://h/"}})
+    assert prepare({"spec": {"cmds": ["echo a"]}}, kind="shell").config.command == ["echo a"]
+    above = prepare({"url": "http://top/", "spec": {"endpoint": "http://h/"}}, kind="http")
     assert above.config.url == "http://top/"
-    python = made("python", {"code": "1", "input": {"a": 1}, "spec": {"args": {"a": 2, "b": 3}}})
+    python = prepare({"code": "1", "input": {"a": 1}, "spec": {"args": {"a": 2, "b": 3}}}, kind="python")
     assert python.config.input == {"a": 1, "b": 3}
-    assert made("python", {"code": "1", "spec": {"args": {"a": 2}, "input": {"b": 3}}}).config.input == {"a": 2, "b": 3}
+    python = prepare({"code": "1", "spec": {"args": {"a": 2}, "input": {"b": 3}}}, kind="python")
+    assert python.config.input == {"a": 2, "b": 3}
 
 
 def test_misspelt_part_of_a_timeout_is_refused() -> None:
@@ -123,9 +119,7 @@ def test_misspelt_part_of_a_timeout_is_refused() -> None:
 
 async def test_unknown_fields_of_an_inner_call_are_logged() -> None:
     logger = RecordedLogger()
-    registry = Registry([EchoTool()], plugins=False)
-    context = tool_context(registry=registry, logger=logger)
-    await registry.run_tool("echo", {"query": "q", "cuont": 1}, context)
+    await arun_tool(EchoTool(), {"query": "q", "cuont": 1}, logger=logger)
     problem = "echo: unknown field 'cuont' is ignored; did you mean 'count'?"
     assert logger.records == [("warning", "tool_config", {"kind": "echo", "problem": problem})]
 

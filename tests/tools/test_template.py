@@ -302,26 +302,26 @@ def test_syntax_error_names_template_line_and_remedy() -> None:
     )
 
 
-def test_failing_expression_names_its_line() -> None:
-    with pytest.raises(TemplateError, match=r"at line 3: division by zero"):
-        render("a\nb\n{{ 1 / (n - 7) }}\n", VARIABLES)
-
-
 def test_excerpt_of_a_long_template_is_bounded() -> None:
     with pytest.raises(TemplateError) as caught:
         render("x" * 100_000 + "{{ 1 // 0 }}", VARIABLES)
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("template", ["{{ 'a' + 1 }}", "{{ n > '5' }}", "{{ missing > 3 }}", "{{ n | nofilter }}"])
-def test_an_expression_that_cannot_be_evaluated_is_an_error(template: str) -> None:
-    with pytest.raises(TemplateError):
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("a\nb\n{{ 1 / (n - 7) }}\n", "at line 3: division by zero"),
+        ("{{ 'a' + 1 }}", "can only concatenate str"),
+        ("{{ n > '5' }}", "'>' not supported between"),
+        ("{{ missing > 3 }}", "'missing' is undefined"),
+        ("{{ n | nofilter }}", "No filter named 'nofilter'"),
+        ("{{ namespace(a=1) }}", "JSON cannot say"),
+    ],
+)
+def test_an_expression_that_cannot_be_evaluated_is_an_error(template: str, said: str) -> None:
+    with pytest.raises(TemplateError, match=said):
         render(template, VARIABLES)
-
-
-def test_what_json_cannot_say_is_an_error() -> None:
-    with pytest.raises(TemplateError, match="JSON cannot say"):
-        render("{{ namespace(a=1) }}", VARIABLES)
 
 
 def test_deep_values_render_without_running_out_of_stack() -> None:
