@@ -89,54 +89,49 @@ def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "change", "config", "message"),
+    ("query", "table", "config", "message"),
     [
-        ("select 1 as id", {"table": "move.none"}, {}, "transfer: target table 'move.none' does not exist"),
+        ("select 1 as id", "none", {}, "target table 'move.none' does not exist"),
         (
             "select 1 as nope",
+            "to_t",
             {},
-            {},
-            "transfer: table 'move.to_t' has no column 'nope'; it has: id, name, amount, at, doc, tags, note",
+            "table 'move.to_t' has no column 'nope'; it has: id, name, amount, at, doc, tags, note",
         ),
         (
             "select 1 as id, 2 as name, 3 as name, 4 as id",
+            "to_t",
             {},
-            {},
-            "transfer: the source has several columns 'id', 'name': give each a name of its own with AS",
+            "the source has several columns 'id', 'name': give each a name of its own with AS",
         ),
         (
             "select 1 as id, '{}'::json as doc, '{}'::json as doc, 3 as name, 4 as name",
-            {},
+            "to_t",
             {"mapping": {"id": "id", "name": "doc.a"}},
-            "transfer: the source has several columns 'doc': give each a name of its own with AS",
+            "the source has several columns 'doc': give each a name of its own with AS",
         ),
-        ("select 1 as id", {}, {"mapping": {"id": "x"}}, "transfer: the source has no column 'x'; it has: id"),
-        (
-            "select 1 as name",
-            {},
-            {"mode": "upsert"},
-            "transfer: the rows have no key column 'id'",
-        ),
+        ("select 1 as id", "to_t", {"mapping": {"id": "x"}}, "the source has no column 'x'; it has: id"),
+        ("select 1 as name", "to_t", {"mode": "upsert"}, "the rows have no key column 'id'"),
         (
             "select 1 as id",
-            {"table": "move.from_t"},
+            "from_t",
             {"mode": "upsert"},
-            "transfer: table 'move.from_t' has no primary key; give 'key' for upsert",
+            "table 'move.from_t' has no primary key; give 'key' for upsert",
         ),
         (
             'select 1 as id, 2 as a, 3 as "A"',
-            {},
+            "to_t",
             {"mapping": {"id": "id", "name": "a", "NAME": "A"}},
-            "transfer: two source columns go to one column of 'move.to_t': id, name, name",
+            "two source columns go to one column of 'move.to_t': id, name, name",
         ),
     ],
 )
 def test_what_does_not_fit_the_table_is_told_exactly(
-    pg: Postgres, query: str, change: dict[str, Any], config: dict[str, Any], message: str
+    pg: Postgres, query: str, table: str, config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        move(of(pg, query), {**to(pg), **change}, **config)
-    assert str(caught.value) == message
+        move(of(pg, query), to(pg, f"move.{table}"), **config)
+    assert str(caught.value) == f"transfer: {message}"
 
 
 def test_key_without_a_unique_index_is_the_databases_word(pg: Postgres) -> None:

@@ -58,40 +58,33 @@ def test_failure_is_that_of_the_entrys_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "entries", "error", "message"),
+    ("entry", "message"),
     [
-        ({"name": "x"}, [ADD], ConfigurationError, "workbook: the playbook's workbook has no entry 'x'; it has: 'add'"),
+        (ADD, "the playbook's workbook has no entry 'x'; it has: 'add'"),
         (
-            {"name": "x"},
-            [{"name": "x", "tool": [{"kind": "noop"}]}],
-            ConfigurationError,
-            "workbook: entry 'x' needs 'tool' with one 'kind'; a list makes a playbook of its own",
+            {"name": "x", "tool": [{"kind": "noop"}]},
+            "entry 'x' needs 'tool' with one 'kind'; a list makes a playbook of its own",
         ),
         (
-            {"name": "x"},
-            [{"name": "x", "tool": {"kind": "workbook", "name": "x"}}],
-            ConfigurationError,
-            "workbook: entry 'x' is of kind workbook itself; name the entry it means in the step",
+            {"name": "x", "tool": {"kind": "workbook", "name": "x"}},
+            "entry 'x' is of kind workbook itself; name the entry it means in the step",
         ),
         (
-            {"name": "x"},
-            [{"name": "x", "tool": {"kind": "shell", "env": {"T": "{{ keychain.k.token }}"}, "command": "true"}}],
-            ConfigurationError,
-            "workbook: entry 'x' reads the keychain, which is opened for what the command carries: use 'auth' there, "
+            {"name": "x", "tool": {"kind": "shell", "env": {"T": "{{ keychain.k.token }}"}, "command": "true"}},
+            "entry 'x' reads the keychain, which is opened for what the command carries: use 'auth' there, "
             "or give the value as the step's 'input'",
-        ),
-        (
-            {"name": "x"},
-            [{"name": "x", "tool": {"kind": "htp"}}],
-            UnknownTool,
-            "Tool not found: htp; did you mean 'http'?",
         ),
     ],
 )
-def test_what_cannot_be_run_is_told(config: Any, entries: Any, error: type[ToolError], message: str) -> None:
-    with pytest.raises(error) as caught:
-        call(config, *entries)
-    assert str(caught.value).startswith(message)
+def test_what_cannot_be_run_is_told(entry: JsonValue, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        call({"name": "x"}, entry)
+    assert str(caught.value).startswith(f"workbook: {message}")
+
+
+def test_entry_of_an_unknown_kind_is_told() -> None:
+    with pytest.raises(UnknownTool, match=r"^Tool not found: htp; did you mean 'http'\?"):
+        call({"name": "x"}, {"name": "x", "tool": {"kind": "htp"}})
 
 
 @pytest.mark.parametrize(
