@@ -99,14 +99,27 @@ async def test_input_named_result_is_no_result() -> None:
     assert (await python("print(result)", {"input": {"result": 5}})).data == {"stdout": "5\n", "stderr": ""}
 
 
-async def test_exception_is_a_failure_with_the_users_lines() -> None:
-    result = await python("def f():\n    raise ValueError('boom')\nf()")
-    assert result.status is ToolStatus.ERROR
-    assert (result.error.message, result.error.kind, result.error.code) == ("ValueError: boom", "python", "ValueError")
-    assert result.exit_code == 1
+async def test_exception_is_a_failure_with_the_users_lines_and_its_cause() -> None:
+    code = """def inner(n):
+    return 1 / n
+
+def outer():
+    try:
+        inner(0)
+    except ZeroDivisionError as error:
+        raise RuntimeError("outer failed") from error
+
+outer()
+"""
+    result = await python(code)
+    assert (result.status, result.exit_code) == (ToolStatus.ERROR, 1)
+    failure = (result.error.message, result.error.kind, result.error.code)
+    assert failure == ("RuntimeError: outer failed", "python", "RuntimeError")
     assert result.stderr.splitlines()[0] == "Traceback (most recent call last):"
+    for line in ("return 1 / n", "inner(0)", 'raise RuntimeError("outer failed") from error', "outer()"):
+        assert line in result.stderr
+    assert "ZeroDivisionError: division by zero" in result.stderr
     assert "python_command" not in result.stderr
-    assert "raise ValueError('boom')" in result.stderr
 
 
 async def test_syntax_error_shows_its_line() -> None:

@@ -183,10 +183,7 @@ async def test_directory_of_a_command_is_gone_with_it(
 ) -> None:
     """Whoever removes it: the command's own process, the one above it, or the worker."""
     tool = (PythonTool if kind == "python" else ShellTool)(confinement=confinement)
-    try:
-        result = await arun_tool(tool, config)
-    finally:
-        await tool.aclose()
+    result = await arun_tool(tool, config)
     place = Path(result.stdout.strip())
     assert place.name.startswith("noetl-")
     assert not place.exists()
@@ -199,12 +196,7 @@ async def test_directory_of_a_command_is_gone_with_it(
 async def test_command_has_few_pages_of_memory_copied_before_its_code(confinement: Confinement) -> None:
     """Page faults, counted by the kernel: 535 to 555 before the template local_outcome, 350 to 380 since."""
     code = "with open('/proc/self/stat') as file:\n    result = int(file.read().rpartition(')')[2].split()[7])"
-    tool = PythonTool(confinement=confinement)
-    try:
-        pages = (await arun_tool(tool, {"code": code})).data
-    finally:
-        await tool.aclose()
-    assert pages <= 450
+    assert (await arun_tool(PythonTool(confinement=confinement), {"code": code})).data <= 450
 
 
 async def test_command_has_begun_or_never_will_once_its_template_is_given_up() -> None:
