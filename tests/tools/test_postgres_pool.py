@@ -288,6 +288,8 @@ def parts(server: Postgres) -> dict[str, Any]:
 
 async def test_a_small_query_costs_little_more_than_psycopg_alone(server: Postgres) -> None:
     """Alternating in one run, medians: promised 1.5 times, and far below a connection for each command."""
+    import psycopg
+
     tool = PostgresTool()
     context = dataclasses.replace(tool_context(), timeout_s=300.0)
     prepared = Registry([tool], plugins=False).prepare(

@@ -188,6 +188,10 @@ async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_child(monkeyp
     await registry.aclose()
 
 
+def supervise_by(monkeypatch: pytest.MonkeyPatch, instead: Callable[..., Any]) -> None:
+    monkeypatch.setattr(process, "supervise", instead)
+
+
 async def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process id may be another program's by then."""
     killed: list[int] = []
@@ -200,7 +204,7 @@ async def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: py
         await tool.aclose()
         return timed_out
 
-    monkeypatch.setattr(process, "supervise", then_closed)
+    supervise_by(monkeypatch, then_closed)
     monkeypatch.setattr("os.killpg", lambda group, _: killed.append(group))
     assert (await arun_tool(tool, {"code": "result = 1"})).data == 1
     assert killed == []
@@ -214,6 +218,6 @@ async def test_timeout_that_meets_the_command_before_it_begins_is_a_timeout(monk
         captures[-1].process = None
         return timed_out
 
-    monkeypatch.setattr(process, "supervise", before_it_has_begun)
+    supervise_by(monkeypatch, before_it_has_begun)
     result = await arun_tool("python", {"code": "result = 1", "timeout": 5})
     assert result.status is ToolStatus.TIMEOUT

@@ -45,7 +45,6 @@ OWN_RUNNERS: Final = {
     "security/test_secrets_of_the_worker.py": "a result that many tests look at; the loop is a parameter",
     "tools/test_nats_connections.py": "a tool is used on two loops, one after the other",
     "tools/test_postgres_pool.py": "a tool is used on two loops, one after the other",
-    "tools/test_python_limits.py": "the tests of the file share a tool with its processes, and so its loop",
 }
 """Test files that run a loop themselves. All others have `async def test_...`, and anyio's plug-in runs them."""
 
