@@ -23,7 +23,7 @@ from noetl_worker.stopping import TOOL_S
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.scope import CallScope
-from unit.planes import answer, command, plane
+from unit.planes import After, answer, command, plane
 
 
 def within(default_s: float, **changed: Any) -> CallLimits:
@@ -58,12 +58,29 @@ class WaitTool:
         return ToolResult.success("done")
 
 
-async def dispatched(config: dict[str, Any], limits: CallLimits, script: Any) -> tuple[WaitTool, ToolResult]:
+def dispatch_of(
+    registry: Registry,
+    limits: CallLimits,
+    script: Any = lambda *_: answer(200, {}),
+    *,
+    dialect: Dialect = Dialect.PYTHON,
+    slots: Slots | None = None,
+    **changes: Any,
+) -> Dispatch:
+    """Of one command, which `changes` tell about."""
+    at, _ = plane(script, dialect)
+    return Dispatch(registry, command(dialect, **changes), at, worker_id="w", limits=limits, slots=slots or Slots(1))
+
+
+async def run(dispatch: Dispatch) -> ToolResult:
+    return await dispatch.run(await dispatch.prepare())
+
+
+async def dispatched(
+    limits: CallLimits, *script: Any, kind: str = "wait", **changes: Any
+) -> tuple[WaitTool, ToolResult]:
     tool = WaitTool()
-    at, _ = plane(script)
-    one = command(Dialect.PYTHON, kind="wait", config=config)
-    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-    return tool, await dispatch.run(await dispatch.prepare())
+    return tool, await run(dispatch_of(Registry([tool], plugins=False), limits, *script, kind=kind, **changes))
 
 
 @virtual_time.PASSES
@@ -76,15 +93,11 @@ async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled()
             return answer(500, {})  # not knowing is no reason to stop
         return answer(200, {"cancelled": len(asked) >= 3, "status": "RUNNING"})
 
-    tool = WaitTool()
-
-    at, _ = plane(script)
-    one = command(Dialect.PYTHON, kind="wait", config={"seconds": 60})
-    limits = within(60, cancellation_poll_s=5)
-    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+    tool, limits = WaitTool(), within(60, cancellation_poll_s=5)
+    dispatch = dispatch_of(Registry([tool], plugins=False), limits, script, kind="wait", config={"seconds": 60})
     started = time.monotonic()
     with pytest.raises(CommandCancelled) as caught:
-        await dispatch.run(await dispatch.prepare())
+        await run(dispatch)
     assert caught.value.kind == "cancelled"
     assert tool.stopped == "cancelled"
     assert len(asked) == 3
@@ -96,12 +109,9 @@ async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled()
 async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker_gives_it(
     dialect: Dialect, known: int | str
 ) -> None:
-    at, _ = plane(lambda *_: answer(200, {}), dialect)
-    limits = within(60)
     tasks = {"tasks": [{"name": "t", "kind": "noop", "input": {"id": "{{ execution_id }}"}}]}
-    one = command(dialect, kind="task_sequence", config=tasks, execution_id=7)
-    made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-    ready = await made.prepare()
+    changes: Any = {"dialect": dialect, "kind": "task_sequence", "config": tasks, "execution_id": 7}
+    ready = await dispatch_of(Registry(plugins=False), within(60), **changes).prepare()
     assert ready.context.values.variables["execution_id"] == known
 
 
@@ -119,15 +129,10 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
 async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
     config: dict[str, Any], workload: dict[str, Any], is_kept: bool
 ) -> None:
-    at, _ = plane(lambda *_: answer(200, {}), Dialect.PYTHON)
-    limits, registry = within(60), Registry(plugins=False)
-    marks = marks_of(json.dumps([config, workload]).encode())
-    made = []
-    for _ in range(2):
-        one = command(Dialect.PYTHON, kind="shell", config=config, variables={"workload": workload}, marks=marks)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
-        made.append((await dispatch.prepare()).config)
-    assert (made[0] is made[1]) is is_kept
+    registry, marks = Registry(plugins=False), marks_of(json.dumps([config, workload]).encode())
+    changes: Any = {"kind": "shell", "config": config, "variables": {"workload": workload}, "marks": marks}
+    first, second = [await dispatch_of(registry, within(60), **changes).prepare() for _ in range(2)]
+    assert (first.config is second.config) is is_kept
 
 
 @virtual_time.PASSES
@@ -153,23 +158,15 @@ async def test_bug_in_the_question_is_raised_and_the_tool_does_not_run_on() -> N
 async def test_fast_command_never_asks() -> None:
     asked: list[str] = []
     limits = within(60, cancellation_poll_s=5)
-    _, result = await dispatched({"seconds": 0}, limits, lambda m, path, b: asked.append(path))
+    _, result = await dispatched(limits, lambda m, path, b: asked.append(path), config={"seconds": 0})
     assert (result.data, asked) == ("done", [])
 
 
 @virtual_time.PASSES
 async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered() -> None:
-    tool = WaitTool()
-    at, transport = plane(lambda *_: answer(200, {}))
-
-    async def never(*_: Any, **__: Any) -> Any:
-        await asyncio.Event().wait()
-
-    transport.send = never  # type: ignore[method-assign]
-    one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0.1})
-    limits = within(60, cancellation_poll_s=5)
-    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-    assert (await dispatch.run(await dispatch.prepare())).data == "done"
+    limits, never = within(60, cancellation_poll_s=5), After(float("inf"), answer(200, {}))
+    _, result = await dispatched(limits, lambda *_: never, config={"seconds": 0.1})
+    assert result.data == "done"
 
 
 @pytest.mark.parametrize(
@@ -181,32 +178,26 @@ async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
     config: dict[str, Any], allowed_s: float
 ) -> None:
     limits = within(3.0, hard_s=7.0)
-    tool, _ = await dispatched({"seconds": 0, **config}, limits, lambda *_: answer(200, {}))
+    tool, _ = await dispatched(limits, config={"seconds": 0, **config})
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
 
 
 @virtual_time.PASSES
 async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
-    limits = within(60, hard_s=30)
-    tool, result = await dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
+    tool, result = await dispatched(within(60, hard_s=30), config={"seconds": 60, "timeout": 900})
     assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")
 
 
 async def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
     config = {"seconds": "{{ missing.deeper or 0 }}"}
-    script = lambda *_: answer(200, {})  # noqa: E731
-    _, result = await dispatched(config, within(3), script)
+    _, result = await dispatched(within(3), config=config)
     assert result.data == "done"
     with pytest.raises(TemplateError, match="missing"):
-        await dispatched(config, within(3, undefined_is_error=True), script)
+        await dispatched(within(3, undefined_is_error=True), config=config)
 
 
 async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
-    tool = WaitTool()
-    at, _ = plane(lambda *_: answer(200, {}))
-    one = command(Dialect.PYTHON, kind=kind, config={"tasks": tasks})
-    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-    return tool, await dispatch.run(await dispatch.prepare())
+    return await dispatched(limits, kind=kind, config={"tasks": tasks})
 
 
 async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
@@ -268,11 +259,8 @@ async def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     ],
 )
 async def test_timeout_of_a_template_counts_over_the_default(config: dict[str, Any], allowed_s: float) -> None:
-    tool = WaitTool()
-    at, _ = plane(lambda *_: answer(200, {}))
-    one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0, **config}, variables={"t": 5})
-    registry = Registry([tool], plugins=False)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(3, hard_s=7), slots=Slots(1))
+    tool, changes = WaitTool(), {"config": {"seconds": 0, **config}, "variables": {"t": 5}}
+    dispatch = dispatch_of(Registry([tool], plugins=False), within(3, hard_s=7), kind="wait", **changes)
     ready = await dispatch.prepare()
     await dispatch.run(ready)
     assert ready.timeout_s == allowed_s
@@ -330,13 +318,11 @@ async def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(
         await go("{{ x }}", "noop")
 
 
-async def ran(dialect: Dialect, **changes: Any) -> ToolResult:
-    at, _ = plane(lambda *_: answer(200, {}))
+async def ran(dialect: Dialect, *script: Any, **changes: Any) -> ToolResult:
+    """By a tool that comes with the worker."""
     registry = Registry(plugins=False)
-    one = command(dialect, **changes)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(30), slots=Slots(1))
     try:
-        return await dispatch.run(await dispatch.prepare())
+        return await run(dispatch_of(registry, within(30), *script, dialect=dialect, **changes))
     finally:
         await registry.aclose()
 
@@ -351,16 +337,9 @@ async def test_input_that_is_called_like_what_its_template_names_does_not_find_i
 
 async def test_values_of_the_input_are_data_wherever_they_come_from() -> None:
     sly = "{{ 1 // 0 }}"
-    variables = {"sly": sly}
-    spec = {"input": {"b": "{{ sly }}"}}
-    result = await ran(
-        Dialect.PYTHON,
-        kind="python",
-        config={"code": "result = [a, b]", "spec": spec},
-        input={"a": "{{ sly }}"},
-        variables=variables,
-    )
-    assert result.data == [sly, sly]
+    config = {"code": "result = [a, b]", "spec": {"input": {"b": "{{ sly }}"}}}
+    changes: Any = {"kind": "python", "input": {"a": "{{ sly }}"}, "variables": {"sly": sly}}
+    assert (await ran(Dialect.PYTHON, config=config, **changes)).data == [sly, sly]
 
 
 async def test_template_of_the_input_that_does_not_parse_is_shown_with_its_field() -> None:
@@ -378,16 +357,9 @@ async def test_template_of_the_input_that_does_not_parse_is_shown_with_its_field
 )
 async def test_input_may_name_an_entry_of_the_keychain(config: dict[str, Any], given: dict[str, Any]) -> None:
     entry = {"status": "success", "token_data": {"token": "tok-12345"}, "expires_at": None, "ttl_seconds": 3600}
-
-    at, _ = plane(lambda *_: answer(200, entry))
-    whole = {"code": "result = t[::-1]", **config}
-    one = command(Dialect.PYTHON, kind="python", config=whole, input=given, catalog_id="9")
-    registry = Registry(plugins=False)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(30), slots=Slots(1))
-    try:
-        assert (await dispatch.run(await dispatch.prepare())).data == "54321-kot"
-    finally:
-        await registry.aclose()
+    changes: Any = {"kind": "python", "config": {"code": "result = t[::-1]", **config}, "input": given}
+    result = await ran(Dialect.PYTHON, lambda *_: answer(200, entry), catalog_id="9", **changes)
+    assert result.data == "54321-kot"
 
 
 async def test_sequence_of_a_workbook_gives_the_planes_form_too() -> None:
@@ -412,13 +384,10 @@ async def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind() ->
                 slots.release()
             return ToolResult.success()
 
-    at, _ = plane(lambda *_: answer(200, {}))
-    one = command(Dialect.PYTHON, kind="parent", config={"seconds": 0})
-    limits = within(60)
-    dispatch = Dispatch(Registry([ParentTool()], plugins=False), one, at, worker_id="w", limits=limits, slots=slots)
+    changes: Any = {"slots": slots, "kind": "parent", "config": {"seconds": 0}}
     slots.take()
     async with slots.kind("parent"):
-        await dispatch.run(await dispatch.prepare())
+        await run(dispatch_of(Registry([ParentTool()], plugins=False), within(60), **changes))
     slots.release()
     assert (seen, slots.used) == (["child"], 0)
 
@@ -435,13 +404,8 @@ async def doubled(
         sent.append((method, path, given))
         return answer(200, body)
 
-    at, _ = plane(script, dialect)
-    given = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
-    one = command(dialect, **given)
-    limits = within(5)
-    registry = Registry(plugins=False)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
-    return await dispatch.run(await dispatch.prepare()), sent
+    changes: Any = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
+    return await ran(dialect, script, **changes), sent
 
 
 async def test_workbook_is_looked_up_in_the_catalog_in_the_version_of_the_execution() -> None:
@@ -477,11 +441,7 @@ async def test_workbook_without_a_playbook_says_so(catalog_id: str | None, body:
 @pytest.mark.parametrize(("kind", "config"), [("noop", {}), ("task_sequence", {"tasks": [{"one": {"kind": "noop"}}]})])
 async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(kind: str, config: dict[str, Any]) -> None:
     """The library of postgres takes 0.2 s of CPU, in which nothing else of the worker would go on."""
-    threads = Threads()
-    at, _ = plane(lambda *_: answer(200, {}))
-    registry = Registry(plugins=False)
+    threads, registry = Threads(), Registry(plugins=False)
     for _ in range(2):
-        one = command(Dialect.PYTHON, kind=kind, config=config)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=within(5), slots=Slots(1))
-        await dispatch.run(await dispatch.prepare())
+        await run(dispatch_of(registry, within(5), kind=kind, config=config))
         assert threads.given == len({kind, "noop"}), "once each"
