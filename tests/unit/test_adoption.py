@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,10 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.recovery.adoption import AT_ONCE, Adoption
 from noetl_worker.report.emitter import Emitter
-from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
+from unit.outboxes import box, event_set, left, left_behind, taken
 from unit.planes import ScriptedTransport, answer, batch_status, emitter, settings
 
 anyio_backend = virtual_time.anyio_backend
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    while OPEN:
-        OPEN.pop().close()
 
 
 async def adopt(

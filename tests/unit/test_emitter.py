@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,42 @@ import pytest
 import virtual_time
 from noetl_worker.errors import ClaimLost, ServerRefused
 from noetl_worker.models import AlreadyFinished, Dialect, Report
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.client import Plane
 from noetl_worker.plane.gate import DOWN_AFTER
 from noetl_worker.report.emitter import LATE_S, Emitter
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.slots import Slots
-from unit.outboxes import OPEN, box, event_set, left, taken
-from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
+from unit.outboxes import box, event_set, left, taken
+from unit.planes import After, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 
 anyio_backend = virtual_time.anyio_backend
 
 
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    while OPEN:
-        OPEN.pop().close()
-
-
-async def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **kwargs: Any) -> ScriptedTransport:
-    at, transport = plane(script, dialect)
-    told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=5.0, **kwargs)
+def begun(at: Plane, ours: Emitter, owner: Any = None, **outside: Any) -> asyncio.Task[None]:
+    """The telling of an end, by the owner of its claim."""
+    told = CommandEvents(command(at.dialect), at, "w-1", ours, hold_s=5.0, **outside)
     told.start()
-    await told.finish(OK, Ours())
+    return asyncio.ensure_future(told.finish(OK, owner or Ours()))
+
+
+async def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **outside: Any) -> ScriptedTransport:
+    at, transport = plane(script, dialect)
+    await begun(at, ours, **outside)
     return transport
+
+
+async def on_disk(ours: Emitter) -> None:
+    while ours.outbox.is_empty:
+        await asyncio.sleep(0)
+
+
+async def cut_off(telling: asyncio.Task[None], ours: Emitter) -> None:
+    """As the end of a process does."""
+    telling.cancel()
+    await asyncio.wait({telling})
+    ours.outbox.close()
 
 
 def accepting(refusals: int, seen: list[int] | None = None, directory: Path | None = None) -> Any:
@@ -55,34 +64,32 @@ def accepting(refusals: int, seen: list[int] | None = None, directory: Path | No
     return script
 
 
-async def test_accepted_set_never_touches_the_disk(tmp_path: Path) -> None:
-    await tell(emitter(tmp_path), accepting(0))
+async def test_accepted_set_never_touches_the_disk(ours: Emitter, tmp_path: Path) -> None:
+    await tell(ours, accepting(0))
     assert left(tmp_path) == []
 
 
-async def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(tmp_path: Path, dialect: Dialect) -> None:
+async def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(
+    ours: Emitter, tmp_path: Path, dialect: Dialect
+) -> None:
     seen: list[int] = []
-    ours = emitter(tmp_path)
     await tell(ours, accepting(2, seen, tmp_path), dialect)
     assert seen[:3] == [0, 1, 1]
     assert ours.outbox.is_empty
     assert rows_on_disk(tmp_path) == 0
-    ours.outbox.close()
 
 
-async def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_its_first_try(tmp_path: Path) -> None:
-    ours = emitter(tmp_path)
+async def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_its_first_try(
+    ours: Emitter, tmp_path: Path
+) -> None:
     at, transport = plane(accepting(0))
     for _ in range(DOWN_AFTER):
         at.gate.refused(time.monotonic())
-    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
-    telling = asyncio.ensure_future(told.finish(OK, Ours()))
-    while ours.outbox.is_empty:
-        await asyncio.sleep(0)
+    telling = begun(at, ours)
+    await on_disk(ours)
     assert (transport.sent, rows_on_disk(tmp_path)) == ([], 1)
     await telling
     assert ours.outbox.is_empty
-    ours.outbox.close()
 
 
 async def test_always_writes_before_the_first_try(tmp_path: Path, dialect: Dialect) -> None:
@@ -111,43 +118,33 @@ async def test_set_on_disk_leaves_its_slot_and_one_in_memory_holds_it(tmp_path: 
     assert free == {"disk": [0, 1, 1], "memory": [0, 0, 0]}
 
 
-async def test_cancelled_set_is_left_on_disk(tmp_path: Path) -> None:
+async def test_cancelled_set_is_left_on_disk(ours: Emitter, tmp_path: Path) -> None:
     at, _ = plane(lambda *_: answer(503, {}))
-    ours = emitter(tmp_path)
-    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
-    telling = asyncio.ensure_future(told.finish(OK, Ours()))
-    while ours.outbox.is_empty:
-        await asyncio.sleep(0)
-    telling.cancel()
-    await asyncio.wait({telling})
-    ours.outbox.close()
+    telling = begun(at, ours)
+    await on_disk(ours)
+    await cut_off(telling, ours)
     [left] = taken(box(tmp_path))
     assert left.event_id == command().event_id
 
 
-async def test_set_that_the_plane_refuses_for_good_leaves_the_disk(tmp_path: Path) -> None:
+async def test_set_that_the_plane_refuses_for_good_leaves_the_disk(ours: Emitter) -> None:
     answers = [answer(503, {}), answer(422, {})]
-    ours = emitter(tmp_path)
     with pytest.raises(ServerRefused):
         await tell(ours, lambda *_: answers.pop(0))
     assert ours.outbox.is_empty
-    ours.outbox.close()
 
 
-async def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(tmp_path: Path) -> None:
+async def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(ours: Emitter) -> None:
     at, transport = plane(lambda _, path, __: answer(200, {"events": []}) if "/events?" in path else answer(503, {}))
-    ours = emitter(tmp_path)
 
     class Lost(Ours):
         async def confirm(self) -> None:
             raise ClaimLost(AlreadyFinished("somebody else did it"))
 
-    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
     with pytest.raises(ClaimLost):
-        await told.finish(OK, Lost())
+        await begun(at, ours, Lost())
     assert transport.sent, "it was tried while it was not late"
     assert ours.outbox.is_empty
-    ours.outbox.close()
 
 
 async def test_next_event_of_a_set_gets_an_id_above_those_that_the_plane_answered(tmp_path: Path) -> None:
@@ -162,8 +159,8 @@ async def test_next_event_of_a_set_gets_an_id_above_those_that_the_plane_answere
     assert transport.bodies("/api/events")[0]["event_id"] > far
 
 
-async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(tmp_path: Path) -> None:
-    ours, slots = emitter(tmp_path), Slots(1)
+async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(ours: Emitter, tmp_path: Path) -> None:
+    slots = Slots(1)
     slots.take()
 
     class Uncertain:
@@ -174,19 +171,15 @@ async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(
             await asyncio.Event().wait()
 
     at, transport = plane(accepting(0))
-    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0, outside=slots.waiting)
-    telling = asyncio.ensure_future(told.finish(OK, Uncertain()))
-    while ours.outbox.is_empty:
-        await asyncio.sleep(0)
+    telling = begun(at, ours, Uncertain(), outside=slots.waiting)
+    await on_disk(ours)
     assert (slots.free(), transport.sent) == (1, [])
-    telling.cancel()
-    await asyncio.wait({telling})
-    ours.outbox.close()
+    await cut_off(telling, ours)
     assert rows_on_disk(tmp_path) == 1
 
 
-async def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slot_once(tmp_path: Path) -> None:
-    ours, slots = emitter(tmp_path), Slots(1)
+async def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slot_once(ours: Emitter) -> None:
+    slots = Slots(1)
     slots.take()
     refusals, free = {"/api/events/batch": 2, "/api/events": 2}, []
 
@@ -200,31 +193,24 @@ async def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slo
     await tell(ours, script, Dialect.RUST, outside=slots.waiting)
     assert free == [0, 1, 1, 1, 1, 1]
     assert slots.free() == 0
-    ours.outbox.close()
 
 
-async def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_path: Path, dialect: Dialect) -> None:
-    ours, reached = emitter(tmp_path), asyncio.Event()
-
-    class Silent(ScriptedTransport):
-        async def send(self, *request: Any) -> Any:
-            reached.set()
-            await asyncio.Event().wait()
-
-    at = Plane(ControlPlaneClient(Silent(lambda *_: answer(200)), settings()), URL, dialect)
+async def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(
+    ours: Emitter, tmp_path: Path, dialect: Dialect
+) -> None:
+    at, transport = plane(lambda *_: After(float("inf"), answer(200)), dialect)
     told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=0.0)
     told.start()
-    await reached.wait()
+    while not transport.sent:
+        await asyncio.sleep(0)
     telling = asyncio.ensure_future(told.finish(OK, Ours()))
     await asyncio.sleep(0)
-    telling.cancel()
-    await asyncio.wait({telling})
-    ours.outbox.close()
+    await cut_off(telling, ours)
     [left] = taken(box(tmp_path))
     assert b'"call.done"' in left.body()
 
 
-async def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path) -> None:
+async def test_set_that_waited_at_the_gate_asks_whose_its_command_is() -> None:
     """The gate may be closed for minutes: what was ours at the last look may be another worker's by then."""
     said: list[str] = []
 
@@ -243,12 +229,11 @@ async def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: P
 
     refused()
     asyncio.get_running_loop().call_later(LATE_S - 1.0, refused)
-    told = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
-    await told.finish(OK, Asked())
+    await begun(at, emitter(), Asked())
     assert said[-2:] == ["asked", "sent"]
 
 
-async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_other(tmp_path: Path) -> None:
+async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_other() -> None:
     """Rust plane: a restarted worker is accepted under its id, and the outcome of its first life is on the disk."""
     asked: list[str] = []
 
@@ -263,20 +248,11 @@ async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_o
             asked.append(self.name)
             raise ClaimLost(AlreadyFinished("over"))
 
-    let_go = asyncio.Event()
-
-    class Slow(ScriptedTransport):
-        async def send(self, *request: Any) -> Any:
-            await let_go.wait()
-            return await super().send(*request)
-
-    at = Plane(ControlPlaneClient(Slow(lambda *_: answer(202, {})), settings()), URL, Dialect.PYTHON)
+    at, _ = plane(lambda *_: After(1.0, answer(202, {})))
     ours = emitter()
     first = asyncio.ensure_future(ours.deliver(at, event_set(), Uncertainty("first")))
     await asyncio.sleep(0)
     second = asyncio.ensure_future(ours.deliver(at, event_set(), Uncertainty("second")))
-    await asyncio.sleep(0)
-    let_go.set()
     await first
     with pytest.raises(ClaimLost):
         await second

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,6 @@ from unit.restarted_plane import FIRST, LOOP, OK, Restarted, checked
 anyio_backend = virtual_time.anyio_backend
 
 WHOLE = ["command.started", "step.enter", "call.done", "step.exit", "command.completed"]
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    while OPEN:
-        OPEN.pop().close()
 
 
 async def killed(
