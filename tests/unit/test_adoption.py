@@ -17,20 +17,24 @@ from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.recovery.adoption import AT_ONCE, Adoption
 from noetl_worker.report.emitter import Emitter
 from unit.outboxes import box, event_set, left, left_behind, taken
-from unit.planes import ScriptedTransport, answer, batch_status, emitter, settings
+from unit.planes import ScriptedTransport, answer, batch_status, settings
 
 anyio_backend = virtual_time.anyio_backend
 
 
-async def adopt(
-    directory: Path, script: Any, in_flight: InFlight | None = None, teller: Emitter | None = None
-) -> tuple[ScriptedTransport, InFlight]:
-    """Everything that is left in `directory`, told by a new worker to the plane of `script`."""
-    transport, ours = ScriptedTransport(script), teller or emitter(directory)
-    flight = InFlight() if in_flight is None else in_flight
-    client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python"))
-    adoption = Adoption(client, ours, flight)
+def adopting(ours: Emitter, script: Any, in_flight: InFlight, **variables: str) -> tuple[ScriptedTransport, Adoption]:
+    """A new worker that has looked at what is left, and tells it to the plane of `script`."""
+    transport = ScriptedTransport(script)
+    client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python", **variables))
+    adoption = Adoption(client, ours, in_flight)
     adoption.look()
+    return transport, adoption
+
+
+async def adopt(ours: Emitter, script: Any, in_flight: InFlight | None = None) -> tuple[ScriptedTransport, InFlight]:
+    """All of it is told."""
+    flight = InFlight() if in_flight is None else in_flight
+    transport, adoption = adopting(ours, script, flight)
     while not ours.outbox.is_empty:
         await asyncio.sleep(0.001)
     await adoption.stop()
@@ -38,15 +42,30 @@ async def adopt(
     return transport, flight
 
 
-def claim_then(claim: Any, told: list[str]) -> Any:
+def many_left_behind(directory: Path, count: int) -> None:
+    """In one file."""
+    dead = box(directory, max_rows=count)
+    for number in range(count):
+        dead.keep(event_set(number))
+    dead.close()
+
+
+OVER = answer(409, {"detail": {"code": "already_terminal"}})
+ACCEPTED = answer(202, {})
+CLAIMED_AGAIN = answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+
+
+def claim_then(claim: Any, told: list[str], then: Any = ACCEPTED) -> Any:
+    """What a claim is answered, or each in turn."""
+
     def script(method: str, path: str, body: Any) -> Any:
         if "/events?" in path:
             return answer(200, {"events": []})  # none of ours is stored
         told.append(path)
         if path.endswith("/claim"):
             assert body == {"worker_id": "dead-worker"}, "asked in the name of the dead one"
-            return claim
-        return answer(202, {})
+            return claim.pop(0) if isinstance(claim, list) else claim
+        return then
 
     return script
 
@@ -55,14 +74,16 @@ def claim_then(claim: Any, told: list[str]) -> Any:
     "claim",
     [
         answer(409, {"detail": {"code": "active_claim", "worker_status": "running"}}),
-        answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"}),
+        CLAIMED_AGAIN,
     ],
     ids=["the dead one had started", "claimed again in its name"],
 )
-async def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(tmp_path: Path, claim: Any) -> None:
+async def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(
+    ours: Emitter, tmp_path: Path, claim: Any
+) -> None:
     left_behind(tmp_path)
     told: list[str] = []
-    transport, flight = await adopt(tmp_path, claim_then(claim, told))
+    transport, flight = await adopt(ours, claim_then(claim, told))
     assert told == ["/api/commands/7/claim", "/api/events/batch"]
     assert transport.sent[-1][3]["idempotency-key"] == "key-7"
     assert flight.look("c-7", 3) is Seen.FINISHED, "a delivery of it runs nothing any more"
@@ -70,22 +91,21 @@ async def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(tmp_p
 
 @pytest.mark.parametrize(
     "claim",
-    [
-        answer(409, {"detail": {"code": "active_claim", "worker_id": "another"}}),
-        answer(409, {"detail": {"code": "already_terminal"}}),
-    ],
+    [answer(409, {"detail": {"code": "active_claim", "worker_id": "another"}}), OVER],
     ids=["another holds it", "it is over"],
 )
-async def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Path, claim: Any) -> None:
+async def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(ours: Emitter, tmp_path: Path, claim: Any) -> None:
     left_behind(tmp_path)
     told: list[str] = []
-    _, flight = await adopt(tmp_path, claim_then(claim, told))
+    _, flight = await adopt(ours, claim_then(claim, told))
     assert told == ["/api/commands/7/claim"]
     assert flight.look("c-7", 3) is Seen.NEW
     assert list(tmp_path.glob("*.sqlite3")) == []
 
 
-async def test_adopted_rescue_is_sent_though_the_claim_says_that_the_command_is_over(tmp_path: Path) -> None:
+async def test_adopted_rescue_is_sent_though_the_claim_says_that_the_command_is_over(
+    ours: Emitter, tmp_path: Path
+) -> None:
     left_behind(tmp_path, event_set(rescues="9"))
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -94,38 +114,39 @@ async def test_adopted_rescue_is_sent_though_the_claim_says_that_the_command_is_
         assert path == "/api/events/batch/9/status", "nobody else can end it: its claim is not asked"
         return batch_status("failed")
 
-    transport, _ = await adopt(tmp_path, script)
+    transport, _ = await adopt(ours, script)
     assert [item["name"] for item in transport.bodies("/api/events/batch")[-1]["events"]] == ["step.exit"]
 
 
 @pytest.mark.parametrize("state", ["accepted", "processing", "completed", "failed processing_error"])
-async def test_adopted_rescue_of_a_batch_that_the_plane_may_process_is_not_sent(tmp_path: Path, state: str) -> None:
+async def test_adopted_rescue_of_a_batch_that_the_plane_may_process_is_not_sent(
+    ours: Emitter, tmp_path: Path, state: str
+) -> None:
     left_behind(tmp_path, event_set(rescues="9"))
 
     def script(method: str, path: str, body: Any) -> Any:
         if path == "/api/events/batch/9/status":
             return batch_status(*state.split())
-        return (
-            answer(409, {"detail": {"code": "already_terminal"}}) if method == "POST" else answer(200, {"events": []})
-        )
+        return OVER if method == "POST" else answer(200, {"events": []})
 
-    transport, _ = await adopt(tmp_path, script)
+    transport, _ = await adopt(ours, script)
     assert transport.bodies("/api/events/batch") == []
 
 
-async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(tmp_path: Path) -> None:
+async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
+    ours: Emitter, tmp_path: Path
+) -> None:
     left_behind(tmp_path)
     told: list[str] = []
-    await adopt(tmp_path, claim_then(answer(404, {"detail": "Command not found"}), told))
+    await adopt(ours, claim_then(answer(404, {"detail": "Command not found"}), told))
     assert told == ["/api/commands/7/claim"] * handover.MAX_UNKNOWN_TRIES
 
 
-async def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(tmp_path: Path) -> None:
+async def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(
+    ours: Emitter, tmp_path: Path
+) -> None:
     left_behind(tmp_path)
-    flight, answers = (
-        InFlight(),
-        [answer(503, {}), answer(503, {}), answer(409, {"detail": {"code": "already_terminal"}})],
-    )
+    flight, answers = InFlight(), [answer(503, {}), answer(503, {}), OVER]
     looks: list[Seen] = []
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -134,15 +155,13 @@ async def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_f
         looks.append(flight.look("c-7", 3))
         return answers.pop(0)
 
-    await adopt(tmp_path, script, flight)
+    await adopt(ours, script, flight)
     assert looks == [Seen.BEING_REPORTED] * 3
 
 
 def test_two_workers_that_look_at_once_adopt_each_set_once(tmp_path: Path) -> None:
     for number in range(5):
-        dead = box(tmp_path)
-        dead.keep(event_set(number))
-        dead.close()
+        left_behind(tmp_path, event_set(number))
     one, other = box(tmp_path), box(tmp_path)
     found = [*taken(one), *taken(other)]
     assert sorted(each.event_id for each in found) == [0, 1, 2, 3, 4]
@@ -151,17 +170,13 @@ def test_two_workers_that_look_at_once_adopt_each_set_once(tmp_path: Path) -> No
 def test_row_of_a_set_that_is_here_already_is_not_told_a_second_time(tmp_path: Path) -> None:
     for _ in range(2):
         left_behind(tmp_path, event_set(7))
-    ours = box(tmp_path)
-    assert len(taken(ours)) == 1
+    assert len(taken(box(tmp_path))) == 1
     assert len(list(tmp_path.glob("*.lock"))) == 1
 
 
-async def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> None:
-    dead = box(tmp_path, max_rows=100)
-    for number in range(40):
-        dead.keep(event_set(number))
-    dead.close()
-    ours, loaded, most = emitter(tmp_path), [0], [0]
+async def test_many_adopted_sets_are_read_and_told_some_at_a_time(ours: Emitter, tmp_path: Path) -> None:
+    many_left_behind(tmp_path, 40)
+    loaded, most = [0], [0]
     load = ours.outbox.load
 
     def count(key: str) -> EventSet | None:
@@ -173,24 +188,20 @@ async def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path
 
     def script(method: str, path: str, body: Any) -> Any:
         if path.endswith("/claim"):
-            return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+            return CLAIMED_AGAIN
         loaded[0] -= 1
-        return answer(202, {})
+        return ACCEPTED
 
-    flight = InFlight()
-    transport, _ = await adopt(tmp_path, script, flight, ours)
+    transport, flight = await adopt(ours, script)
     assert len(transport.bodies("/api/events/batch")) == 40
     assert most[0] <= AT_ONCE
     assert len(flight) == 0
     assert left(tmp_path) == []
 
 
-async def test_rows_that_a_bug_ends_the_sending_of_hold_up_no_others(tmp_path: Path) -> None:
-    dead = box(tmp_path, max_rows=100)
-    for number in range(3 * AT_ONCE):
-        dead.keep(event_set(number))
-    dead.close()
-    ours, asked, flight = emitter(tmp_path), set[str](), InFlight()
+async def test_rows_that_a_bug_ends_the_sending_of_hold_up_no_others(ours: Emitter, tmp_path: Path) -> None:
+    many_left_behind(tmp_path, 3 * AT_ONCE)
+    asked, flight = set[str](), InFlight()
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # they are asyncio's to log
 
     def broken(key: str) -> EventSet | None:
@@ -198,9 +209,7 @@ async def test_rows_that_a_bug_ends_the_sending_of_hold_up_no_others(tmp_path: P
         raise ValueError("a bug")
 
     ours.outbox.load = broken  # type: ignore[method-assign]
-    transport = ScriptedTransport(lambda *_: answer(202, {}))
-    adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
-    adoption.look()
+    _, adoption = adopting(ours, lambda *_: ACCEPTED, flight)
     await asyncio.sleep(1)
     assert len(asked) == 3 * AT_ONCE
     assert len(flight) == 0
@@ -209,14 +218,11 @@ async def test_rows_that_a_bug_ends_the_sending_of_hold_up_no_others(tmp_path: P
     assert len(taken(box(tmp_path))) == 3 * AT_ONCE
 
 
-async def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path) -> None:
+async def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(ours: Emitter, tmp_path: Path) -> None:
     for number in range(AT_ONCE + 5):
         left_behind(tmp_path, event_set(number))
-    ours, flight = emitter(tmp_path), InFlight()
-
-    transport = ScriptedTransport(lambda *_: answer(503, {}))
-    adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
-    adoption.look()
+    flight = InFlight()
+    _, adoption = adopting(ours, lambda *_: answer(503, {}), flight)
     assert len(flight) == AT_ONCE + 5
     assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
     await adoption.stop()
@@ -224,52 +230,34 @@ async def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path:
     assert len(taken(box(tmp_path))) == AT_ONCE + 5
 
 
-async def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(tmp_path: Path) -> None:
+async def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(ours: Emitter, tmp_path: Path) -> None:
     """On the Rust plane its worker may be back under the same id, and have told its end meanwhile."""
     left_behind(tmp_path)
     told: list[str] = []
-
-    def script(method: str, path: str, body: Any) -> Any:
-        if "/events?" in path:
-            return answer(200, {"events": []})  # none of ours is stored
-        told.append(path)
-        if not path.endswith("/claim"):
-            return answer(425, {})
-        if len(told) > 1:
-            return answer(409, {"detail": {"code": "already_terminal"}})
-        return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
-
-    await adopt(tmp_path, script)
+    await adopt(ours, claim_then([CLAIMED_AGAIN, OVER], told, then=answer(425, {})))
     assert told == ["/api/commands/7/claim", "/api/events/batch", "/api/commands/7/claim"]
 
 
 @pytest.mark.parametrize("away", ["another plane", "the result store"])
-async def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, away: str) -> None:
-    others = event_set(900)
+async def test_outcomes_for_a_place_that_is_away_hold_up_no_others(ours: Emitter, tmp_path: Path, away: str) -> None:
     for number in range(AT_ONCE + 2):
         if away == "another plane":
             left_behind(tmp_path, event_set(number, server_url="http://away.test"))
         else:
             report = Report(status="success", context={}, upload=Upload("start", b"[1]", "start", {}))
             left_behind(tmp_path, event_set(number, report=report))
-    left_behind(tmp_path, others)
-    ours = emitter(tmp_path)
+    left_behind(tmp_path, event_set(900))
 
     def script(method: str, path: str, body: Any) -> Any:
         if method == "PUT" or path.startswith("http://away.test"):
             return answer(425, {})
-        if path.endswith("/claim"):
-            return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
-        return answer(202, {})
+        return CLAIMED_AGAIN if path.endswith("/claim") else ACCEPTED
 
     async def go() -> None:
-        transport = ScriptedTransport(script)
-        trusted = settings(NOETL_CONTROL_PLANE="python", NOETL_WORKER_TRUSTED_SERVERS="http://away.test")
-        adoption = Adoption(ControlPlaneClient(transport, trusted), ours, InFlight())
-        adoption.look()
+        trusted = "http://away.test"
+        transport, adoption = adopting(ours, script, InFlight(), NOETL_WORKER_TRUSTED_SERVERS=trusted)
         while not transport.bodies("/api/events/batch"):
             await asyncio.sleep(0.001)
         await adoption.stop()
 
     await asyncio.wait_for(go(), 10)  # virtual seconds
-    ours.outbox.close()
