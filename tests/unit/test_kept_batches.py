@@ -18,6 +18,7 @@ from noetl_worker.errors import NotSent
 from noetl_worker.models import Dialect, LoopPosition
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.file import OutboxFile
+from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.python.recent_batches import CHECK_S, KEEP_S, MAX_BYTES, OVERDUE_S, RecentBatches
@@ -33,11 +34,18 @@ WHOLE = ["command.started", "step.enter", "call.done", "step.exit", "command.com
 
 
 async def killed(
-    directory: Path, script: Script, *, commands: int = 1, loop: LoopPosition | None = None, most_bytes: int = MAX_BYTES
+    directory: Path,
+    script: Script,
+    *,
+    commands: int = 1,
+    loop: LoopPosition | None = None,
+    most_bytes: int = MAX_BYTES,
+    outbox: Outbox | None = None,
 ) -> list[str]:
     """A worker has its batches accepted and dies before it asks what became of them. Returns: their keys."""
     at, transport = plane(script)
-    telling = emitter(directory, batches=(recent := RecentBatches((outbox := box(directory)), most_bytes=most_bytes)))
+    outbox = outbox or box(directory)
+    telling = emitter(directory, batches=(recent := RecentBatches(outbox, most_bytes=most_bytes)))
     for _ in range(commands):
         events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
         events.start()
@@ -64,20 +72,22 @@ async def followed(directory: Path, script: Script, *, checks: int = 1) -> Scrip
     return transport
 
 
+def version(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        [found] = database.execute("PRAGMA user_version").fetchone()
+    return int(found)
+
+
 def versions(directory: Path) -> list[int]:
-    found = []
-    for path in directory.glob("*.sqlite3"):
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            found += database.execute("PRAGMA user_version").fetchone()
-    return found
+    return [version(path) for path in directory.glob("*.sqlite3")]
 
 
 def kept(directory: Path) -> list[bytes]:
     """The rows of batches, of all files."""
     found: list[bytes] = []
     for path in directory.glob("*.sqlite3"):
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            if database.execute("PRAGMA user_version").fetchone() == (2,):
+        if version(path) == 2:
+            with contextlib.closing(sqlite3.connect(path)) as database:
                 found += [contents for (contents,) in database.execute("SELECT contents FROM accepted_batches")]
     return found
 
@@ -279,11 +289,7 @@ async def test_batches_that_cannot_be_read_are_named_and_left_beside(tmp_path: P
 
 
 async def test_off_keeps_no_batch(tmp_path: Path) -> None:
-    at, _ = plane(Restarted())
-    recent = RecentBatches(box(tmp_path, "off"))
-    await CommandEvents(command(), at, "w-1", emitter(batches=recent), hold_s=5.0).finish(OK, Ours())
-    await asyncio.sleep(2 * KEEP_S)
-    await recent.stop()
+    await killed(tmp_path, Restarted(), outbox=box(tmp_path, "off"))
     assert left(tmp_path) == []
 
 
@@ -329,16 +335,10 @@ async def test_batches_are_in_a_file_of_version_2_beside_the_outcomes_which_the_
 ) -> None:
     outbox = box(tmp_path)
     assert outbox.keep(event_set())
-    recent = RecentBatches(outbox)
-    at, _ = plane(Restarted())
-    await CommandEvents(command(), at, "w-1", emitter(batches=recent), hold_s=5.0).finish(OK, Ours())
-    await asyncio.sleep(2 * KEEP_S)
-    outbox.close()
-    await recent.stop()
+    await killed(tmp_path, Restarted(), outbox=outbox)
     assert sorted(versions(tmp_path)) == [1, 2]
     [row] = look_into(tmp_path).kept
-    with contextlib.closing(sqlite3.connect(row.file)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+    assert version(row.file) == 1
     after = box(tmp_path)
     assert [one.event_id for one in taken(after)] == [7]
     assert len(after.adopted_batches()) == 1
