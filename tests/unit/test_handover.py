@@ -20,8 +20,7 @@ from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ClaimLost, NotSent
 from noetl_worker.executor import Executor
-from noetl_worker.models import Dialect, Report, ToolResult
-from noetl_worker.outbox.event_set import EventSet
+from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.phases import Progress
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
@@ -33,6 +32,7 @@ from noetl_worker.stopping import StopLevel
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Response
+from unit.outboxes import event_set, left_behind
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, plane, settings
 
 anyio_backend = virtual_time.anyio_backend
@@ -80,27 +80,21 @@ def script_for(dialect: Dialect, config: Mapping[str, Any], action: str) -> Any:
         if path.endswith("/claim"):
             meta = {"command_id": COMMAND_ID[dialect]}
             context = {"tool_config": dict(config), "input": {}}
-            return answer(
-                200,
-                {
-                    "execution_id": ENVELOPE.execution_id,
-                    "event_id": ENVELOPE.event_id,
-                    "node_name": "start",
-                    "action": action,
-                    "context": context,
-                    "meta": meta,
-                },
-            )
+            ids = {"execution_id": ENVELOPE.execution_id, "event_id": ENVELOPE.event_id, "node_name": "start"}
+            return answer(200, {**ids, "action": action, "context": context, "meta": meta})
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
 
     return script
 
 
-def execution(transport: Any, dialect: Dialect, beats: Beats, **variables: str) -> Executor:
-    ours = settings(NOETL_CONTROL_PLANE=dialect.value, **variables)
-    client = ControlPlaneClient(transport, ours)
-    services = WorkerServices(ours, Identity(ours), Registry(plugins=False), InFlight(), beats, emitter(), Slots(4))  # type: ignore[arg-type]
-    return Executor(client, services)
+def execution(
+    transport: Any, dialect: Dialect, beats: Beats, *tools: Any, ours: Emitter | None = None, **variables: str
+) -> Executor:
+    chosen = settings(NOETL_CONTROL_PLANE=dialect.value, **variables)
+    registry = Registry(tools, plugins=False) if tools else Registry(plugins=False)
+    beating: Any = beats
+    services = WorkerServices(chosen, Identity(chosen), registry, InFlight(), beating, ours or emitter(), Slots(4))
+    return Executor(ControlPlaneClient(transport, chosen), services)
 
 
 def delivery(dialect: Dialect, **changes: Any) -> Any:
@@ -200,8 +194,7 @@ async def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still
         return script_for(Dialect.PYTHON, {}, "noop")(method, path, body)
 
     transport = ScriptedTransport(script)
-    whole = execution(transport, Dialect.PYTHON, Beats(expired=True))
-    outcome = await whole.run(delivery(Dialect.PYTHON))
+    outcome = await execution(transport, Dialect.PYTHON, Beats(expired=True)).run(delivery(Dialect.PYTHON))
     assert outcome is not None
     if still_ours:
         assert (outcome.settlement, len(terminal(transport))) == (Settlement.ACK, 1)
@@ -242,23 +235,6 @@ class Odd:
         return ToolResult.success("done")
 
 
-def worker_with(
-    tool: Odd, transport: ScriptedTransport, dialect: Dialect, beats: Beats | None = None, ours: Emitter | None = None
-) -> Executor:
-    chosen = settings(NOETL_CONTROL_PLANE=dialect.value, WORKER_ID="w2")
-    registry = Registry([tool], plugins=False)
-    services = WorkerServices(
-        chosen,
-        Identity(chosen),
-        registry,
-        InFlight(),
-        beats or Beats(),  # type: ignore[arg-type]
-        ours or emitter(),
-        Slots(4),
-    )
-    return Executor(ControlPlaneClient(transport, chosen), services)
-
-
 async def _cancelled_from_within() -> None:
     inner = asyncio.ensure_future(asyncio.sleep(60))
     asyncio.get_running_loop().call_soon(inner.cancel)
@@ -277,7 +253,7 @@ async def test_tool_that_ends_its_own_task_is_told_as_a_failure(
 ) -> None:
     """Taken for a stop of the worker, it would be returned and run again for ever; an exit would end the worker."""
     transport = ScriptedTransport(script_for(dialect, {}, "odd"))
-    outcome = await worker_with(Odd(do), transport, dialect).run(delivery(dialect))
+    outcome = await execution(transport, dialect, Beats(), Odd(do)).run(delivery(dialect))
     assert outcome is not None
     assert (outcome.settlement, outcome.reason) == (Settlement.ACK, "reported")
     assert words in json.dumps(transport.sent[-1][2])
@@ -295,12 +271,9 @@ async def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_lette
         if "batch" in path:
             beats.expired = True
             return answer(422, {"detail": "no"})
-        return script_for(Dialect.PYTHON, {}, "odd")(method, path, body)
+        return script_for(Dialect.PYTHON, {}, "noop")(method, path, body)
 
-    async def nothing() -> None:
-        return None
-
-    whole = worker_with(Odd(nothing), ScriptedTransport(script), Dialect.PYTHON, beats)
+    whole = execution(ScriptedTransport(script), Dialect.PYTHON, beats)
     outcome = await whole.run(delivery(Dialect.PYTHON))
     assert outcome is not None
     assert (outcome.settlement, outcome.reason, outcome.dead_letter) == (Settlement.NAK, "held_by_other", False)
@@ -318,15 +291,12 @@ async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_befor
             claims[0] += 1
             if claims[0] > 1:
                 return answer(409, {"error": "Command is in terminal state COMPLETED"})
-        return script_for(Dialect.RUST, {}, "odd")(method, path, body)
-
-    async def nothing() -> None:
-        return None
+        return script_for(Dialect.RUST, {}, "noop")(method, path, body)
 
     transport = ScriptedTransport(script)
     again = delivery(Dialect.RUST)
     again.num_delivered = num_delivered
-    outcome = await worker_with(Odd(nothing), transport, Dialect.RUST).run(again)
+    outcome = await execution(transport, Dialect.RUST, Beats(), WORKER_ID="w2").run(again)
     assert outcome is not None
     assert outcome.settlement is Settlement.ACK
     assert (outcome.reason, claims[0]) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
@@ -334,23 +304,12 @@ async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_befor
 
 
 async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_it_was_dropped(
-    tmp_path: Path,
+    ours: Emitter, tmp_path: Path
 ) -> None:
     """w1's late outcome of a command that w2 runs: adopted by w2, and dropped, since the claim is w2's."""
-    dead, ours = emitter(tmp_path), emitter(tmp_path)
-    dead.outbox.keep(
-        EventSet(
-            ENVELOPE.event_id,
-            ENVELOPE.execution_id,
-            COMMAND_ID[Dialect.PYTHON],
-            "start",
-            "w1",
-            URL,
-            Dialect.PYTHON,
-            Report(status="success", context=None),
-        )
-    )
-    dead.outbox.close()
+    late = event_set(ENVELOPE.event_id, "w1")
+    late.execution_id, late.command_id = ENVELOPE.execution_id, COMMAND_ID[Dialect.PYTHON]
+    left_behind(tmp_path, late)
 
     def script(method: str, path: str, body: Any) -> Any:
         if path.endswith("/claim") and body["worker_id"] == "w1":
@@ -364,7 +323,7 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
         await go_on.wait()
 
     tool = Odd(wait)
-    whole = worker_with(tool, ScriptedTransport(script), Dialect.PYTHON, ours=ours)
+    whole = execution(ScriptedTransport(script), Dialect.PYTHON, Beats(), tool, ours=ours, WORKER_ID="w2")
     first = asyncio.ensure_future(whole.run(delivery(Dialect.PYTHON)))
     await running.wait()
     adoption = Adoption(whole.client, ours, whole.services.in_flight)
@@ -380,7 +339,6 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
     assert second is not None
     assert outcome is not None
     assert (second.reason, outcome.reason, tool.runs) == ("in_flight_here", "reported", 1)
-    ours.outbox.close()
 
 
 @pytest.mark.parametrize("config", [{}, {"result": {"of": "{{ step }}"}}], ids=["plain", "with a template"])
