@@ -276,64 +276,43 @@ def test_server_library_is_the_development_planes_alone() -> None:
     assert {package(module) for module in found} == {"dev"}
 
 
+def loaded_by(code: str, *flags: str, env: dict[str, str] | None = None) -> set[str]:
+    """The modules that a new interpreter has loaded for this code, and the packages that they are of."""
+    whole = f"import sys; before = set(sys.modules); {code}; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, *flags, "-c", whole], capture_output=True, text=True, check=False, env=env)
+    assert done.stderr == ""
+    modules = ast.literal_eval(done.stdout)
+    return {*modules, *map(package, modules)}
+
+
+MADE = (
+    "from noetl_worker.worker import Worker; from noetl_worker.settings.settings import load_settings; "
+    "Worker(load_settings(environment={}))"
+)
+
+
 def test_importing_the_package_loads_no_tool_and_no_server() -> None:
-    code = (
-        "import noetl_worker, sys; print([m for m in sys.modules if m.split('.')[0] in ('httpx','nats','starlette')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert loaded_by("import noetl_worker") & {"httpx", "nats", "starlette"} == set()
 
 
 def test_what_the_first_pull_does_not_need_is_not_loaded_at_the_start() -> None:
     later = {"httpx", "httpcore", "h11", "uvicorn", "starlette", "mashumaro", "opentelemetry", "click"}
-    code = (
-        "import noetl_worker.cli, sys; from noetl_worker.worker import Worker; "
-        "from noetl_worker.settings.settings import load_settings; Worker(load_settings(environment={})); "
-        f"print(sorted({later!r} & {{name.partition('.')[0] for name in sys.modules}}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert loaded_by(f"import noetl_worker.cli; {MADE}") & later == set()
 
 
 def test_worker_that_is_started_without_a_flag_loads_no_command_line() -> None:
     """As containers start it. What reads flags is a sixth of its memory."""
     never = {"typer", "pydantic", "pydantic_core", "annotated_types", "rich", "pygments", "httpx", "mashumaro"}
-    code = (
-        "import sys; from noetl_worker.__main__ import worker_alone; worker_alone(); "
-        "from noetl_worker.worker import Worker; from noetl_worker.settings.settings import load_settings; "
-        "Worker(load_settings(environment={})); "
-        f"print(sorted(({never!r} | {{'noetl_worker.cli'}}) & "
-        "({name.partition('.')[0] for name in sys.modules} | set(sys.modules))))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    loaded = loaded_by(f"from noetl_worker.__main__ import worker_alone; worker_alone(); {MADE}")
+    assert loaded & {*never, "noetl_worker.cli"} == set()
 
 
 def test_first_start_of_a_worker_loads_nothing_but_itself() -> None:
     """What is under `-S` has no `site` in it, which differs by installation."""
-    code = (
-        "import sys; before = set(sys.modules); import noetl_worker.__main__; print(sorted(set(sys.modules) - before))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(PACKAGE.parent)},
-    )
     ours = {"noetl_worker", "noetl_worker.__main__", "noetl_worker.process", "noetl_worker.process.sealed_environment"}
-    loaded = set(ast.literal_eval(done.stdout)) - ours
-    assert loaded <= {
-        "__future__",
-        "gc",
-        "os",
-        "stat",
-        "_stat",
-        "posixpath",
-        "genericpath",
-        "os.path",
-        "_collections_abc",
-    }
+    of_python = {"__future__", "_collections_abc", "_stat", "gc", "genericpath", "os", "os.path", "posixpath", "stat"}
+    loaded = loaded_by("import noetl_worker.__main__", "-S", env={"PYTHONPATH": str(PACKAGE.parent)})
+    assert loaded <= ours | of_python
 
 
 REFUSED_AFTER_ITS_START = """
