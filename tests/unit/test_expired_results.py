@@ -6,6 +6,7 @@ with it, and looks into the store itself at the next question.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,7 +14,8 @@ import pytest
 
 from noetl_worker.command.command import hydrate
 from noetl_worker.errors import ServerRefused, ToolError
-from noetl_worker.models import Dialect
+from noetl_worker.models import Command, Dialect
+from noetl_worker.plane.client import Plane
 from unit.planes import ENVELOPE, ScriptedTransport, answer, plane
 
 REF = "noetl://execution/7/result/start/403da428"
@@ -37,7 +39,7 @@ def reading(earlier: dict[str, Any]) -> dict[str, Any]:
     return claimed({"tool_config": config, "render_context": {"start": earlier}})
 
 
-async def asked(*answers: Any, dialect: Dialect = Dialect.PYTHON) -> tuple[Any, ScriptedTransport]:
+def asked(*answers: Any, dialect: Dialect = Dialect.PYTHON) -> tuple[Plane, ScriptedTransport]:
     """A plane whose store gives these answers for the reference, in this order."""
     left = list(answers)
 
@@ -52,35 +54,31 @@ def times(transport: ScriptedTransport) -> int:
     return sum(REF in unquote(path) for _, path, *_ in transport.sent)
 
 
-async def test_field_of_a_command_that_has_expired_is_asked_for_once_more() -> None:
-    at, transport = await asked(EXPIRED, answer(200, {"start": {"n": 1}}))
-    command = await hydrate(claimed({"tool_config": {"code": "x"}, "render_context": FIELD}), ENVELOPE, at)
-    assert command.variables["start"] == {"n": 1}
-    assert times(transport) == 2
-
-
-async def test_whole_context_that_has_expired_is_asked_for_once_more() -> None:
-    at, transport = await asked(EXPIRED, answer(200, {"tool_config": {"code": "y"}}))
-    command = await hydrate({**claimed({}), "context": FIELD}, ENVELOPE, at)
-    assert command.config == {"code": "y"}
-    assert times(transport) == 2
-
-
-async def test_result_of_an_earlier_step_that_has_expired_is_asked_for_once_more() -> None:
-    at, transport = await asked(EXPIRED, answer(200, {"rows": [1, 2]}))
-    command = await hydrate(reading(EARLIER), ENVELOPE, at)
-    assert command.variables["start"]["rows"] == [1, 2]
+@pytest.mark.parametrize(
+    ("body", "stored", "read"),
+    [
+        (claimed({"render_context": FIELD}), {"start": {"n": 1}}, lambda command: command.variables["start"]),
+        (claimed(FIELD), {"tool_config": {"n": 1}}, lambda command: command.config),
+        (reading(EARLIER), {"rows": {"n": 1}}, lambda command: command.variables["start"]["rows"]),
+    ],
+    ids=["a field of a command", "its whole context", "the result of an earlier step"],
+)
+async def test_what_has_expired_is_asked_for_once_more(
+    body: dict[str, Any], stored: Any, read: Callable[[Command], Any]
+) -> None:
+    at, transport = asked(EXPIRED, answer(200, stored))
+    assert read(await hydrate(body, ENVELOPE, at)) == {"n": 1}
     assert times(transport) == 2
 
 
 async def test_result_for_a_tool_that_has_expired_is_asked_for_once_more() -> None:
-    at, _ = await asked(EXPIRED, answer(200, [1]))
+    at, _ = asked(EXPIRED, answer(200, [1]))
     assert (await at.stored_result(REF))[0] == [1]
 
 
 @pytest.mark.parametrize(("answers", "most"), [((EXPIRED, MISSING), 2), ((EXPIRED, EXPIRED), 2), ((MISSING,), 1)])
 async def test_field_that_is_gone_fails_the_command_with_what_to_do(answers: Any, most: int) -> None:
-    at, transport = await asked(*answers)
+    at, transport = asked(*answers)
     with pytest.raises(ServerRefused) as caught:
         await hydrate(claimed({"tool_config": {"code": "x"}, "render_context": FIELD}), ENVELOPE, at)
     text = f"resolving {REF} (stored {STORED_AT}; the result store has it no longer: start the execution again): 404"
@@ -89,7 +87,7 @@ async def test_field_that_is_gone_fails_the_command_with_what_to_do(answers: Any
 
 
 async def test_earlier_result_that_is_gone_fails_the_command_with_its_step_and_its_time() -> None:
-    at, transport = await asked(EXPIRED, MISSING)
+    at, transport = asked(EXPIRED, MISSING)
     with pytest.raises(ToolError) as caught:
         await hydrate(reading(EARLIER), ENVELOPE, at)
     text = f"{REF} (to be kept until 2026-11-26T17:49:59+00:00; the result store has it no longer: start"
@@ -100,7 +98,7 @@ async def test_earlier_result_that_is_gone_fails_the_command_with_its_step_and_i
 
 
 async def test_reference_that_does_not_say_when_it_was_stored_is_named_without_it() -> None:
-    at, _ = await asked(MISSING)
+    at, _ = asked(MISSING)
     with pytest.raises(ServerRefused, match=rf"^resolving {REF} \(the result store has it no longer: start"):
         await at.stored_result(REF)
 
