@@ -38,10 +38,10 @@ def test_every_number_that_a_server_can_send_has_a_meaning() -> None:
     assert {status: MEANING[status] for status in statuses} == {status: row(status) for status in statuses}
 
 
-def test_claim_event_and_other_requests_agree_about_a_status() -> None:
+def test_claim_event_and_other_requests_agree_about_a_status(dialect: Dialect) -> None:
     for status in (*range(100, 200), *range(202, 404), *range(405, 409), *range(410, 600), 999):
         said, means = answer(status, {"detail": "x"}), row(status)
-        claim, how = read_claim(said, Dialect.PYTHON), judge(said)
+        claim, how = read_claim(said, dialect), judge(said)
         is_again = means in (Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED)
         assert is_passing(refusal("x", said)) is is_again, status
         assert (how is SendStatus.PASSING) is (is_again or status // 100 == 3), status

@@ -73,18 +73,6 @@ def test_rust_409s_are_told_apart_by_text(text: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        *((status, RetryLater) for status in (204, 302, 308, 408, 425, 429, 500, 502, 503, 504)),
-        *((status, AuthRefusedClaim) for status in (401, 403)),
-        *((status, ClaimRefused) for status in (400, 405, 410, 415, 422)),
-    ],
-)
-def test_every_other_status_has_its_row(status: int, kind: type, dialect: Dialect) -> None:
-    assert isinstance(read_claim(answer(status, {"detail": "x"}), dialect), kind)
-
-
-@pytest.mark.parametrize(
     "said",
     [answer(200, b"<html>log in</html>"), answer(200, b"[1]"), answer(200, b""), answer(308, b"")],
     ids=lambda said: f"{said.status} {said.body!r}",
