@@ -116,23 +116,28 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
 
 
 @pytest.mark.parametrize(
-    ("config", "workload", "is_kept"),
+    ("kind", "config", "workload", "is_kept", "is_known"),
     [
-        ({"command": "true"}, {"url": "https://example.org/api"}, True),
-        ({"command": "true"}, {"password": "hunter2-and-more"}, False),
-        ({"command": "true"}, {"url": "postgres://me:hunter2-and-more@db/x"}, False),
-        ({"command": "PGPASSWORD=hunter2 psql"}, {}, False),
-        ({"command": "true", "env": {"api_key": "hunter2-and-more"}}, {}, False),
-        ({"command": "true", "env": {"A": "{{ workload.note }}"}}, {"note": "the key"}, False),
+        ("shell", {"command": "true"}, {"url": "https://example.org/api"}, True, False),
+        ("shell", {"command": "true"}, {"password": "hunter2-and-more"}, False, True),
+        ("shell", {"command": "true"}, {"url": "postgres://me:hunter2-and-more@db/x"}, False, True),
+        ("shell", {"command": "PGPASSWORD=hunter2 psql"}, {}, False, False),
+        ("shell", {"command": "true", "env": {"api_key": "hunter2-and-more"}}, {}, False, True),
+        ("shell", {"command": "true", "env": {"A": "{{ workload.note }}"}}, {"note": "the key"}, False, False),
+        ("http", {"url": "https://api.example/orders?page=1"}, {}, True, False),
+        ("http", {"url": "https://me:p4ss-w0rd@api.example/"}, {}, False, True),
+        ("http", {"url": "https://api.example/", "auth": {"type": "bearer", "token": "s3cr3t-value"}}, {}, False, True),
     ],
 )
 async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
-    config: dict[str, Any], workload: dict[str, Any], is_kept: bool
+    kind: str, config: dict[str, Any], workload: dict[str, Any], is_kept: bool, is_known: bool
 ) -> None:
     registry, marks = Registry(plugins=False), marks_of(json.dumps([config, workload]).encode())
-    changes: Any = {"kind": "shell", "config": config, "variables": {"workload": workload}, "marks": marks}
-    first, second = [await dispatch_of(registry, within(60), **changes).prepare() for _ in range(2)]
+    changes: Any = {"kind": kind, "config": config, "variables": {"workload": workload}, "marks": marks}
+    made = [dispatch_of(registry, within(60), **changes) for _ in range(2)]
+    first, second = [await one.prepare() for one in made]
     assert (first.config is second.config) is is_kept
+    assert [bool(one.credentials.known.texts().all) for one in made] == [is_known] * 2
 
 
 @virtual_time.PASSES
@@ -167,19 +172,6 @@ async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered
     limits, never = within(60, cancellation_poll_s=5), After(float("inf"), answer(200, {}))
     _, result = await dispatched(limits, lambda *_: never, config={"seconds": 0.1})
     assert result.data == "done"
-
-
-@pytest.mark.parametrize(
-    ("config", "allowed_s"),
-    [({}, 3.0), ({"timeout": 0.5}, 0.5), ({"timeout": 900}, 7.0)],
-    ids=["the default", "its own", "the hard limit over its own"],
-)
-async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
-    config: dict[str, Any], allowed_s: float
-) -> None:
-    limits = within(3.0, hard_s=7.0)
-    tool, _ = await dispatched(limits, config={"seconds": 0, **config})
-    assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
 
 
 @virtual_time.PASSES
@@ -253,12 +245,17 @@ async def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
 @pytest.mark.parametrize(
     ("config", "allowed_s"),
     [
+        ({}, 3.0),
+        ({"timeout": 0.5}, 0.5),
+        ({"timeout": 900}, 7.0),
         ({"timeout": "{{ t }}"}, 5.0),
         ({"spec": {"timeout_seconds": "{{ t }}"}}, 5.0),
         ({"timeout": "{{ nothing }}"}, 3.0),
     ],
 )
-async def test_timeout_of_a_template_counts_over_the_default(config: dict[str, Any], allowed_s: float) -> None:
+async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
+    config: dict[str, Any], allowed_s: float
+) -> None:
     tool, changes = WaitTool(), {"config": {"seconds": 0, **config}, "variables": {"t": 5}}
     dispatch = dispatch_of(Registry([tool], plugins=False), within(3, hard_s=7), kind="wait", **changes)
     ready = await dispatch.prepare()

@@ -9,10 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.errors import ToolError
-from noetl_worker.json_text import dumps
 from noetl_worker.models import ToolResult
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import ToolContext
@@ -96,46 +94,6 @@ async def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
     _, [dispatch] = await runs(fine, config=config)
     assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.credentials.known.texts().all)
     assert not {"svc", "text/plain", "bearer"} & set(dispatch.credentials.known.texts().all)
-
-
-@dataclass(frozen=True, slots=True)
-class CountedConfig:
-    url: str
-    auth: dict[str, Any] = field(default_factory=dict)
-    timeout: float | None = None
-    checked: ClassVar[list[str]] = []
-
-    def __post_init__(self) -> None:
-        self.checked.append(self.url)
-
-
-class CountedTool:
-    kind: ClassVar[str] = "counted"
-    config_model: ClassVar[type] = CountedConfig
-
-    async def run(self, config: CountedConfig, context: ToolContext) -> ToolResult:
-        return ToolResult.success()
-
-
-@pytest.mark.parametrize(
-    ("config", "times"),
-    [
-        ({"url": "https://api.example/orders?page=1"}, 1),
-        ({"url": "https://me:p4ss-w0rd@api.example/"}, 2),
-        ({"url": "https://api.example/", "auth": {"type": "bearer", "token": "s3cr3t-value"}}, 2),
-    ],
-    ids=["none", "password", "token"],
-)
-async def test_config_with_an_address_is_checked_once_unless_it_has_a_secret(config: Any, times: int) -> None:
-    CountedConfig.checked.clear()
-    at, _ = plane(lambda *_: answer(200, RECORD))
-    tools, limits = Registry([CountedTool()], plugins=False), CallLimits(default_s=30, cancellation_poll_s=0)
-    for _ in range(2):
-        one = command(kind="counted", config=config, marks=marks_of(dumps(config)))
-        dispatch = Dispatch(tools, one, at, worker_id="w", limits=limits, slots=Slots(1))
-        await dispatch.prepare()
-        assert bool(dispatch.credentials.known.texts().all) == (times == 2)
-    assert len(CountedConfig.checked) == times
 
 
 async def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:
