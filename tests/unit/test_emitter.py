@@ -147,18 +147,6 @@ async def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(ours: 
     assert ours.outbox.is_empty
 
 
-async def test_next_event_of_a_set_gets_an_id_above_those_that_the_plane_answered(tmp_path: Path) -> None:
-    far = (1 << 62) + 5
-
-    def script(method: str, path: str, body: Any) -> Any:
-        return answer(202, {"event_ids": [far]}) if "batch" in path else answer(200, {"event_id": body["event_id"]})
-
-    ours = emitter(tmp_path, "always")
-    transport = await tell(ours, script, Dialect.RUST)
-    ours.outbox.close()
-    assert transport.bodies("/api/events")[0]["event_id"] > far
-
-
 async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(ours: Emitter, tmp_path: Path) -> None:
     slots = Slots(1)
     slots.take()
