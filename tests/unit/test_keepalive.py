@@ -8,7 +8,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from types import FrameType, SimpleNamespace
@@ -223,18 +223,23 @@ async def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(server: 
     assert not keepalive.is_alive()
 
 
-async def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(server: Server) -> None:
-    server.may_answer.clear()
+async def stopped_at_its_start(server: Server, at: Callable[[], Awaitable[Any]], go_on: Callable[[], None]) -> None:
+    """The start is cancelled when `at` is over; its thread goes on while it is stopped."""
     keepalive = server.keepalive()
     async with logged() as errors:
         starting = asyncio.ensure_future(keepalive.start())
-        await server.accepted.wait()
+        await at()
         starting.cancel()
         await asyncio.wait({starting})
-        asyncio.get_running_loop().call_later(0.1, server.may_answer.set)
+        asyncio.get_running_loop().call_later(0.1, go_on)
         await keepalive.stop()
         await server.closed.wait()
     assert (keepalive.is_alive(), errors) == (False, [])
+
+
+async def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(server: Server) -> None:
+    server.may_answer.clear()
+    await stopped_at_its_start(server, server.accepted.wait, server.may_answer.set)
 
 
 async def test_thread_that_was_stopped_before_it_began_puts_everything_away_and_ends(server: Server) -> None:
@@ -246,16 +251,10 @@ async def test_thread_that_was_stopped_before_it_began_puts_everything_away_and_
         begun.set()
         may_go_on.wait(PATIENCE_S)
 
-    keepalive = server.keepalive()
-    threading.setprofile(hold)
-    async with logged() as errors:
-        starting = asyncio.ensure_future(keepalive.start())
+    async def begin() -> None:
         await asyncio.sleep(0)
         threading.setprofile(None)  # type: ignore[arg-type]
         await asyncio.to_thread(begun.wait, PATIENCE_S)
-        starting.cancel()
-        await asyncio.wait({starting})
-        asyncio.get_running_loop().call_later(0.1, may_go_on.set)
-        await keepalive.stop()
-        await server.closed.wait()
-    assert (keepalive.is_alive(), errors) == (False, [])
+
+    threading.setprofile(hold)
+    await stopped_at_its_start(server, begin, may_go_on.set)
