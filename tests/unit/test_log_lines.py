@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,14 +25,16 @@ from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.command.referred_results import with_referred_results
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.models import CaseDecision, Command, Dialect, Envelope, Report, SetVar, ToolResult
+from noetl_worker.models import CaseDecision, Command, Dialect, Envelope, SetVar, ToolResult
 from noetl_worker.observability.logging import add_to_each_line, configure_logging
 from noetl_worker.phases import Progress
 from noetl_worker.plane.client import Plane
+from noetl_worker.report.emitter import Emitter
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.scope import CallScope
 from unit.planes import URL, Ours, answer, command, emitter, plane
+from unit.reports import OK, tell
 
 anyio_backend = virtual_time.anyio_backend
 LARGE = 2**60 + 1
@@ -135,16 +136,11 @@ def test_line_that_cannot_be_written_fails_nothing() -> None:
 
 
 @pytest.mark.usefixtures("unwritable")
-async def test_outcome_is_told_where_no_line_can_be_written(tmp_path: Path) -> None:
+async def test_outcome_is_told_where_no_line_can_be_written(ours: Emitter) -> None:
     """Its retry has a line; the line ended the retry, and the outcome was lost."""
     answers = iter([answer(503, {})])
-    at, sent = plane(lambda *_: next(answers, answer(202, {"event_ids": [5]})), Dialect.PYTHON)
-    ours = emitter(tmp_path)
-    told = CommandEvents(command(), at, "w", ours, hold_s=5.0)
-    told.start()
-    await told.finish(Report(status="success", context={}, response={}), Ours())
-    ours.outbox.close()
-    assert len(sent.sent) == 2
+    transport = await tell(OK, lambda *_: next(answers, answer(202, {"event_ids": [5]})), teller=ours)
+    assert len(transport.sent) == 2
 
 
 def test_command_and_notification_are_named_by_the_same_fields() -> None:
@@ -224,8 +220,7 @@ async def ask_whether_cancelled(at: Plane, ours: Command) -> None:
 
 
 async def tell_its_end(at: Plane, ours: Command) -> None:
-    report = Report(status="success", context={"ok": True}, response={"ok": True})
-    await CommandEvents(ours, at, "w", emitter(), hold_s=5.0).finish(report, Ours())
+    await CommandEvents(ours, at, "w", emitter(), hold_s=5.0).finish(OK, Ours())
 
 
 async def leave_its_tool_behind(at: Plane, ours: Command) -> None:
