@@ -48,9 +48,7 @@ async def test_limit_is_never_below_one_and_full_30_s_after_the_last_refusal() -
 
 async def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_second() -> None:
     gate, sent = Gate(16), 0
-    for _ in range(DOWN_AFTER):
-        await asyncio.sleep(0.01)
-        gate.refused(time.monotonic())
+    await refuse(gate, DOWN_AFTER)
     end = time.monotonic() + 60
     while time.monotonic() < end:
         if await gate.enter(patience_s=0):
