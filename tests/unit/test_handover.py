@@ -75,13 +75,16 @@ class Gated(ScriptedTransport):
         return said
 
 
-def script_for(dialect: Dialect, config: Mapping[str, Any], action: str) -> Any:
+def script_for(dialect: Dialect, config: Mapping[str, Any], action: str, *later_claims: Any) -> Any:
+    """A plane whose first claim gives the command, and so do those after `later_claims`."""
+    ids = {"execution_id": ENVELOPE.execution_id, "event_id": ENVELOPE.event_id, "node_name": "start"}
+    context, meta = {"tool_config": dict(config), "input": {}}, {"command_id": COMMAND_ID[dialect]}
+    given = answer(200, {**ids, "action": action, "context": context, "meta": meta})
+    claims = iter((given, *later_claims))
+
     def script(method: str, path: str, body: Any) -> Any:
         if path.endswith("/claim"):
-            meta = {"command_id": COMMAND_ID[dialect]}
-            context = {"tool_config": dict(config), "input": {}}
-            ids = {"execution_id": ENVELOPE.execution_id, "event_id": ENVELOPE.event_id, "node_name": "start"}
-            return answer(200, {**ids, "action": action, "context": context, "meta": meta})
+            return next(claims, given)
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
 
     return script
@@ -180,20 +183,10 @@ async def test_tool_that_raises_late_reports_its_start_once() -> None:
 
 @pytest.mark.parametrize("still_ours", [True, False])
 async def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still_ours: bool) -> None:
-    claims: list[int] = []
-
-    def script(method: str, path: str, body: Any) -> Any:
-        if path.endswith("/claim"):
-            claims.append(1)
-            if len(claims) == 2:
-                return NotSent("refused")  # not knowing is no reason to throw a result away
-            if len(claims) == 3 and still_ours:
-                return answer(409, {"detail": {"code": "active_claim", "worker_status": "running"}})
-            if len(claims) == 3:
-                return answer(409, {"detail": {"code": "active_claim", "worker_id": "other"}})
-        return script_for(Dialect.PYTHON, {}, "noop")(method, path, body)
-
-    transport = ScriptedTransport(script)
+    who = {"worker_status": "running"} if still_ours else {"worker_id": "other"}
+    held = answer(409, {"detail": {"code": "active_claim", **who}})
+    not_known = NotSent("refused")  # no reason to throw a result away
+    transport = ScriptedTransport(script_for(Dialect.PYTHON, {}, "noop", not_known, held))
     outcome = await execution(transport, Dialect.PYTHON, Beats(expired=True)).run(delivery(Dialect.PYTHON))
     assert outcome is not None
     if still_ours:
@@ -261,17 +254,15 @@ async def test_tool_that_ends_its_own_task_is_told_as_a_failure(
 
 async def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_letter() -> None:
     """Before the failure is told the delivery has expired, and the claim's answer is that another worker has it."""
-    beats, claims = Beats(), [0]
+    beats = Beats()
+    held = answer(409, {"detail": {"code": "active_claim", "worker_id": "other"}})
+    usual = script_for(Dialect.PYTHON, {}, "noop", held)
 
     def script(method: str, path: str, body: Any) -> Any:
-        if path.endswith("/claim"):
-            claims[0] += 1
-            if claims[0] > 1:
-                return answer(409, {"detail": {"code": "active_claim", "worker_id": "other"}})
         if "batch" in path:
             beats.expired = True
             return answer(422, {"detail": "no"})
-        return script_for(Dialect.PYTHON, {}, "noop")(method, path, body)
+        return usual(method, path, body)
 
     whole = execution(ScriptedTransport(script), Dialect.PYTHON, beats)
     outcome = await whole.run(delivery(Dialect.PYTHON))
@@ -284,22 +275,15 @@ async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_befor
     num_delivered: int,
 ) -> None:
     """The same WORKER_ID is accepted at any time: an outcome of the process before us may have been told meanwhile."""
-    claims = [0]
-
-    def script(method: str, path: str, body: Any) -> Any:
-        if path.endswith("/claim"):
-            claims[0] += 1
-            if claims[0] > 1:
-                return answer(409, {"error": "Command is in terminal state COMPLETED"})
-        return script_for(Dialect.RUST, {}, "noop")(method, path, body)
-
-    transport = ScriptedTransport(script)
+    over = answer(409, {"error": "Command is in terminal state COMPLETED"})
+    transport = ScriptedTransport(script_for(Dialect.RUST, {}, "noop", over))
     again = delivery(Dialect.RUST)
     again.num_delivered = num_delivered
     outcome = await execution(transport, Dialect.RUST, Beats(), WORKER_ID="w2").run(again)
     assert outcome is not None
     assert outcome.settlement is Settlement.ACK
-    assert (outcome.reason, claims[0]) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
+    claims = [path for _, path, _, _ in transport.sent if path.endswith("/claim")]
+    assert (outcome.reason, len(claims)) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
     assert bool(terminal(transport)) is (num_delivered == 1)
 
 
