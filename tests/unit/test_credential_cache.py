@@ -17,14 +17,14 @@ KEY: Key = ("credential", "http://plane", "pg", 7)
 class Source:
     """Counts its askers; answers `values` by turns, the last one for ever."""
 
-    def __init__(self, *values: Any, lifetime_s: float | None = None) -> None:
+    def __init__(self, *values: Any, lifetime_s: float | None = None, takes_s: float = 0) -> None:
         self.values = list(values)
-        self.lifetime_s = lifetime_s
+        self.lifetime_s, self.takes_s = lifetime_s, takes_s
         self.asked = 0
 
     async def __call__(self) -> Fetched:
         self.asked += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.takes_s)
         value = self.values.pop(0) if len(self.values) > 1 else self.values[0]
         if isinstance(value, Exception):
             raise value
@@ -61,17 +61,11 @@ async def test_parallel_commands_ask_once() -> None:
 
 
 async def test_cancelled_asker_does_not_take_the_answer_from_the_others() -> None:
-    cache, source, gate = CredentialCache(), Source({"n": 1}), asyncio.Event()
-
-    async def slow() -> Fetched:
-        await gate.wait()
-        return await source()
-
-    first = asyncio.ensure_future(cache.get(KEY, slow))
-    second = asyncio.ensure_future(cache.get(KEY, slow))
+    cache, source = CredentialCache(), Source({"n": 1}, takes_s=1)
+    first = asyncio.ensure_future(cache.get(KEY, source))
+    second = asyncio.ensure_future(cache.get(KEY, source))
     await asyncio.sleep(0)
     first.cancel()
-    gate.set()
     assert await second == {"n": 1}
     assert first.cancelled()
     assert source.asked == 1
@@ -108,19 +102,13 @@ async def test_least_recently_used_entry_goes_first() -> None:
 
 
 async def test_forgotten_entry_is_asked_for_again_and_an_answer_under_way_is_not_kept() -> None:
-    cache, source, gate = CredentialCache(), Source({"n": 1}, {"n": 2}, {"n": 3}), asyncio.Event()
+    cache, source, slow = CredentialCache(), Source({"n": 1}, {"n": 2}, {"n": 3}), Source({"old": True}, takes_s=1)
     await cache.get(KEY, source)
     cache.forget([KEY])
     assert await cache.get(KEY, source) == {"n": 2}
     cache.clear()
-
-    async def slow() -> Fetched:
-        await gate.wait()
-        return Fetched({"old": True}, None)
-
     waiting = asyncio.ensure_future(cache.get(KEY, slow))
     await asyncio.sleep(0)
     cache.forget([KEY])
-    gate.set()
     assert await waiting == {"old": True}
     assert await cache.get(KEY, source) == {"n": 3}
