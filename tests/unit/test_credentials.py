@@ -51,10 +51,8 @@ async def test_alias_gives_data_and_type_and_its_secrets_are_known() -> None:
     assert "s3cr3t-value" in one.known.texts().all
     assert "h" not in one.known.texts().all
     [(method, path, _, _)] = transport.sent
-    assert (method, path) == (
-        "GET",
-        f"/api/credentials/pg?include_data=true&execution_id={command().execution_id}",
-    )
+    assert method == "GET"
+    assert path == f"/api/credentials/pg?include_data=true&execution_id={command().execution_id}"
 
 
 @pytest.mark.parametrize(
@@ -225,12 +223,10 @@ async def test_no_text_is_made_of_a_keychain_entry_that_does_not_exist(text: str
 
 
 async def test_keychain_entry_that_does_not_exist_is_an_error_where_undefined_is_one() -> None:
+    variables = {"keychain": await without_entries()}
     with pytest.raises(CredentialError, match="keychain entry 'tok' is not_found"):
-        template.render("{{ keychain.tok.token }}", {"keychain": await without_entries()}, strict=True)
-    assert (
-        template.render("{{ keychain.tok.token | default(1) }}", {"keychain": await without_entries()}, strict=True)
-        == 1
-    )
+        template.render("{{ keychain.tok.token }}", variables, strict=True)
+    assert template.render("{{ keychain.tok.token | default(1) }}", variables, strict=True) == 1
 
 
 async def without_entries() -> JsonValue:

@@ -13,12 +13,11 @@ import virtual_time
 from json_libraries import without_orjson
 from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, LoopPosition, Report, ToolResult
-from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.report import results
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.outboxes import event_set
-from unit.planes import URL, Ours, answer, command, emitter, plane
+from unit.planes import Ours, answer, command, emitter, plane
 from unit.reports import OK, accept, names, tell
 
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
@@ -184,10 +183,7 @@ def test_result_is_written_into_its_event_as_it_was_serialised(dialect: Dialect,
     with without_orjson() if library == "json" else nullcontext():
         result = json_text.embed(bytes_of_it)
         report = Report(status="success", context=result if dialect is Dialect.RUST else None, response=result)
-        one = command(dialect)
-        ended = EventSet(
-            one.event_id, one.execution_id, one.command_id, one.step, "w-1", URL, dialect, report, with_start=True
-        )
+        ended = event_set(dialect=dialect, report=report, with_start=True)
         assert ended.body().count(bytes_of_it) == 1
         row, _ = ended.packed()
         assert bytes_of_it in row, "and into its row"
