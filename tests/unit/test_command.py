@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -42,9 +43,8 @@ async def made(
             return answer(404, {"detail": "Not Found"})
         if query == "where":
             return answer(200, query)
-        from urllib.parse import unquote
-
-        return answer(200, stored[unquote(query)]) if stored and unquote(query) in stored else answer(404, {})
+        found = (stored or {}).get(unquote(query))
+        return answer(200, found) if found is not None else answer(404, {})
 
     at, transport = plane(script, dialect)
     return await hydrate(body, ENVELOPE, at), transport
@@ -52,9 +52,8 @@ async def made(
 
 async def test_config_loses_null_place_holders_and_input_is_bound() -> None:
     config = {"code": "x", "spec": None, "output": None, "input": {"both": "tool", "only_tool": 1}}
-    command, _ = await made(
-        claimed({"tool_config": config, "input": {"both": "step", "step_only": 2}, "render_context": {}})
-    )
+    context = {"tool_config": config, "input": {"both": "step", "step_only": 2}, "render_context": {}}
+    command, _ = await made(claimed(context))
     assert command.config == {"code": "x"}
     assert command.input == {"both": "step", "only_tool": 1, "step_only": 2}
 
@@ -112,19 +111,12 @@ async def test_text_of_a_value_that_looks_like_a_template_stays_text_in_a_render
         "deep": [{"d": "{{ 1 + 1 }}"}],
         "authors": "{{ workload.n }}",
         "mixed": "{{ 1 + 1 }} {{ workload.n }}",
-        "input": {"i": "{{ 1 + 1 }}"},
     }
+    whole = {**config, "input": {"i": "{{ 1 + 1 }}"}}
     for dialect in Dialect:
-        command, _ = await made(claimed({"tool_config": config, "render_context": names}), dialect)
+        command, _ = await made(claimed({"tool_config": whole, "render_context": names}), dialect)
         rendered = template.render(dict(command.config), command.variables)
-        assert rendered == {
-            "same": "{% if x %}",
-            "inside": "a {{ 1 + 1 }} b",
-            "open": "c {{ oops",
-            "deep": [{"d": "{{ 1 + 1 }}"}],
-            "authors": 3,
-            "mixed": "2 3",
-        }
+        assert rendered == {**config, "authors": 3, "mixed": "2 3"}
         assert template.render(dict(command.input), command.variables) == {"i": "{{ 1 + 1 }}"}
 
 
@@ -137,10 +129,9 @@ async def test_tasks_of_a_list_are_as_their_author_wrote_them() -> None:
 
 
 async def test_list_config_is_a_task_sequence() -> None:
-    command, _ = await made(
-        claimed({"tool_config": [{"first": {"kind": "noop"}}]}, action="task_sequence"), Dialect.RUST
-    )
-    assert command.config == {"tasks": [{"first": {"kind": "noop"}}]}
+    tasks = [{"first": {"kind": "noop"}}]
+    command, _ = await made(claimed({"tool_config": tasks}, action="task_sequence"), Dialect.RUST)
+    assert command.config == {"tasks": tasks}
 
 
 async def test_reference_fields_are_resolved_each_by_itself() -> None:
@@ -180,11 +171,8 @@ async def test_doubled_prefix_of_the_result_route_is_tried_once() -> None:
     at, transport = plane(script)
     command = await hydrate(claimed({"tool_config": REF}), ENVELOPE, at)
     assert command.config == {"code": "x"}
-    assert [path.partition("?")[0] for _, path, _, _ in transport.sent] == [
-        "/api/result/resolve",
-        "/api/api/result/resolve",
-        "/api/api/result/resolve",
-    ]
+    routes = [path.partition("?")[0] for _, path, _, _ in transport.sent]
+    assert routes == ["/api/result/resolve", "/api/api/result/resolve", "/api/api/result/resolve"]
 
 
 async def test_reference_that_is_gone_names_itself() -> None:
@@ -223,14 +211,13 @@ async def test_cases_come_from_the_context_or_from_the_tools_config(spelling: st
 
 
 async def test_command_id_of_the_notification_is_kept_in_its_form_unless_meta_names_another() -> None:
-    same, _ = await made(claimed({}, {"command_id": ENVELOPE.command_id}))
-    other, _ = await made(claimed({}, {"command_id": "7:start:9"}))
-    none, _ = await made(claimed({}))
-    assert (same.command_id, other.command_id, none.command_id) == (
-        ENVELOPE.command_id,
-        "7:start:9",
-        ENVELOPE.command_id,
-    )
+    notified = ENVELOPE.command_id
+    for meta, known in (
+        ({"command_id": notified}, notified),
+        ({"command_id": "7:start:9"}, "7:start:9"),
+        ({}, notified),
+    ):
+        assert (await made(claimed({}, meta)))[0].command_id == known
 
 
 async def test_attempt_is_read_from_both_spellings() -> None:

@@ -74,19 +74,18 @@ def counted(name: str) -> float:
 
 
 def told_by(
-    transport: ScriptedTransport, ours: Emitter, report: Report = OK, slots: Slots | None = None
-) -> tuple[Plane, CommandEvents, Any]:
+    transport: ScriptedTransport, ours: Emitter, report: Report = OK, **outside: Any
+) -> tuple[Plane, asyncio.Task[None]]:
     at = Plane(ControlPlaneClient(transport, settings()), URL, Dialect.RUST)
-    outside = {"outside": slots.waiting} if slots is not None else {}
     events = CommandEvents(command(Dialect.RUST), at, "w-1", ours, hold_s=5.0, **outside)
     events.start()
-    return at, events, asyncio.ensure_future(events.finish(report, Ours()))
+    return at, asyncio.ensure_future(events.finish(report, Ours()))
 
 
 @pytest.mark.parametrize("report", [OK, FAILED], ids=["completed", "failed"])
 async def test_end_has_no_limit_and_no_place_at_the_gate_and_its_slowness_counts_for_nothing(report: Report) -> None:
     transport = Held()
-    at, _, telling = told_by(transport, emitter(), report)
+    at, telling = told_by(transport, emitter(), report)
     await transport.reached.wait()
     assert transport.limits.pop("/api/events/batch", None) == settings().http_timeout_s
     assert list(transport.limits.values())[-1] is None
@@ -106,7 +105,7 @@ async def test_slow_end_leaves_its_slot_on_disk_or_not(is_on_disk: bool, tmp_pat
     ours, transport, freed = emitter(tmp_path if is_on_disk else None), Held(), asyncio.Event()
     slots = Slots(1, on_free=freed.set)
     slots.take()
-    _, _, telling = told_by(transport, ours, slots=slots)
+    _, telling = told_by(transport, ours, outside=slots.waiting)
     await freed.wait()
     assert slots.free() == 1
     assert rows_on_disk(tmp_path) == (1 if is_on_disk else 0)
@@ -260,7 +259,7 @@ LOOK: Final = f"/api/executions/{ENVELOPE.execution_id}"
 
 async def test_end_that_was_cut_off_and_stored_is_looked_after() -> None:
     transport = Held()
-    _, _, telling = told_by(transport, emitter())
+    _, telling = told_by(transport, emitter())
     transport.says = MaybeProcessed("connection reset")
     transport.go.set()
     await transport.reached.wait()
@@ -270,9 +269,9 @@ async def test_end_that_was_cut_off_and_stored_is_looked_after() -> None:
     assert transport.sent[-1][:2] == ("GET", LOOK)
 
 
-async def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(tmp_path: Path) -> None:
-    held, ours = Held(), emitter(tmp_path)
-    _, _, telling = told_by(held, ours)
+async def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(ours: Emitter, tmp_path: Path) -> None:
+    held = Held()
+    _, telling = told_by(held, ours)
     await held.reached.wait()
     telling.cancel()
     await asyncio.wait({telling})
