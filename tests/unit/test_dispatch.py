@@ -416,22 +416,21 @@ async def test_rust_planes_workbook_is_in_the_text_of_the_playbook() -> None:
     assert (await doubled("7", entry, dialect=Dialect.RUST))[0].data == 42
 
 
-@pytest.mark.parametrize("content", ["a: [", "no playbook", None])
-async def test_rust_planes_entry_without_a_playbook_says_so(content: str | None) -> None:
-    with pytest.raises(ToolError, match="the catalog's entry 7"):
-        await doubled("7", {"payload": {"n": 1}, "content": content}, dialect=Dialect.RUST)
-
-
 @pytest.mark.parametrize(
-    ("catalog_id", "body", "message"),
+    ("dialect", "catalog_id", "body", "message"),
     [
-        (None, {}, "the command carries no catalog_id: its playbook cannot be looked up"),
-        ("7", {"payload": None}, "the catalog's entry 7 has no playbook in it"),
+        (Dialect.PYTHON, None, {}, "the command carries no catalog_id: its playbook cannot be looked up"),
+        (Dialect.PYTHON, "7", {"payload": None}, "the catalog's entry 7 has no playbook in it"),
+        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": "a: ["}, "the catalog's entry 7"),
+        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": "no playbook"}, "the catalog's entry 7"),
+        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": None}, "the catalog's entry 7"),
     ],
 )
-async def test_workbook_without_a_playbook_says_so(catalog_id: str | None, body: Any, message: str) -> None:
+async def test_workbook_without_a_playbook_says_so(
+    dialect: Dialect, catalog_id: str | None, body: Any, message: str
+) -> None:
     with pytest.raises(ToolError, match=message) as caught:
-        await doubled(catalog_id, body)
+        await doubled(catalog_id, body, dialect=dialect)
     assert caught.value.kind == "parse"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import virtual_time
 from noetl_worker.errors import ClaimLost, ServerRefused
-from noetl_worker.models import AlreadyFinished, Dialect, Report
+from noetl_worker.models import AlreadyFinished, Dialect
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.gate import DOWN_AFTER
 from noetl_worker.report.emitter import LATE_S, Emitter
@@ -19,8 +19,7 @@ from noetl_worker.report.events import CommandEvents
 from noetl_worker.slots import Slots
 from unit.outboxes import box, event_set, left, taken
 from unit.planes import After, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk
-
-OK = Report(status="success", context={"ok": True}, response={"ok": True})
+from unit.reports import OK
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -51,14 +50,13 @@ async def cut_off(telling: asyncio.Task[None], ours: Emitter) -> None:
 
 
 def accepting(refusals: int, seen: list[int] | None = None, directory: Path | None = None) -> Any:
-    left = [refusals]
+    refused = [answer(503, {})] * refusals
 
     def script(method: str, path: str, body: Any) -> Any:
         if seen is not None and directory is not None:
             seen.append(rows_on_disk(directory))
-        if left[0] > 0:
-            left[0] -= 1
-            return answer(503, {})
+        if refused:
+            return refused.pop()
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
 
     return script

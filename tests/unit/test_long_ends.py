@@ -27,9 +27,9 @@ from noetl_worker.slots import Slots
 from noetl_worker.transport.transport import Body, Response
 from noetl_worker.worker import Worker
 from unit.planes import ENVELOPE, URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
+from unit.reports import OK
 from unit.test_handover import Beats, Gated, begun, delivery, execution, grace_over, script_for
 
-OK = Report(status="success", context={"ok": True}, response={"ok": True})
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
 RECORDED = {
     row["case"]: row["resp"]
