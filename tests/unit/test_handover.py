@@ -119,6 +119,13 @@ def begun(whole: Executor, one: Any) -> tuple[asyncio.Task[Outcome | None], Prog
     return progress.task, progress
 
 
+async def answered(running: Awaitable[Outcome | None]) -> Outcome:
+    """How it ended: there is an answer to JetStream."""
+    outcome = await running
+    assert outcome is not None
+    return outcome
+
+
 def grace_over(whole: Executor, progress: Progress) -> None:
     whole.services.emitter.stopping.reach(StopLevel.GRACE_OVER)
     progress.stop()
@@ -130,7 +137,7 @@ def terminal(transport: ScriptedTransport) -> list[str]:
     return [name for name in told if name in ("command.completed", "command.failed")]
 
 
-async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -> tuple[Outcome | None, Any]:
+async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -> tuple[Outcome, Any]:
     transport = Gated(script_for(dialect, {}, "noop"), hold)
     whole = execution(transport, dialect, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0", **variables)
     task, progress = begun(whole, delivery(dialect))
@@ -139,7 +146,7 @@ async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: 
     # A plane that issues commands in this request is cut off by the hard stop alone.
     asyncio.get_running_loop().call_later(1.0 if let_go else 600.0, transport.go.set if let_go else progress.cut)
     try:
-        return await task, transport
+        return await answered(task), transport
     finally:
         transport.go.set()
         await whole.services.registry.aclose()
@@ -154,7 +161,6 @@ async def test_stop_at_any_request_gives_one_answer_and_at_most_one_terminal_set
     dialect: Dialect, hold: int, worker_id: str, let_go: bool
 ) -> None:
     outcome, transport = await stopped_at(hold, dialect, let_go=let_go, WORKER_ID=worker_id)
-    assert outcome is not None
     ended = terminal(transport)
     assert len(ended) <= 1
     if outcome.settlement is Settlement.ACK:
@@ -165,7 +171,6 @@ async def test_stop_at_any_request_gives_one_answer_and_at_most_one_terminal_set
 
 async def test_stop_while_the_last_event_is_under_way_waits_for_it_and_acks() -> None:
     outcome, transport = await stopped_at(3, Dialect.RUST, let_go=True)
-    assert outcome is not None
     assert outcome.settlement is Settlement.ACK
     assert terminal(transport) == ["command.completed"]
 
@@ -187,8 +192,8 @@ async def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still
     held = answer(409, {"detail": {"code": "active_claim", **who}})
     not_known = NotSent("refused")  # no reason to throw a result away
     transport = ScriptedTransport(script_for(Dialect.PYTHON, {}, "noop", not_known, held))
-    outcome = await execution(transport, Dialect.PYTHON, Beats(expired=True)).run(delivery(Dialect.PYTHON))
-    assert outcome is not None
+    whole = execution(transport, Dialect.PYTHON, Beats(expired=True))
+    outcome = await answered(whole.run(delivery(Dialect.PYTHON)))
     if still_ours:
         assert (outcome.settlement, len(terminal(transport))) == (Settlement.ACK, 1)
     else:
@@ -246,8 +251,7 @@ async def test_tool_that_ends_its_own_task_is_told_as_a_failure(
 ) -> None:
     """Taken for a stop of the worker, it would be returned and run again for ever; an exit would end the worker."""
     transport = ScriptedTransport(script_for(dialect, {}, "odd"))
-    outcome = await execution(transport, dialect, Beats(), Odd(do)).run(delivery(dialect))
-    assert outcome is not None
+    outcome = await answered(execution(transport, dialect, Beats(), Odd(do)).run(delivery(dialect)))
     assert (outcome.settlement, outcome.reason) == (Settlement.ACK, "reported")
     assert words in json.dumps(transport.sent[-1][2])
 
@@ -265,8 +269,7 @@ async def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_lette
         return usual(method, path, body)
 
     whole = execution(ScriptedTransport(script), Dialect.PYTHON, beats)
-    outcome = await whole.run(delivery(Dialect.PYTHON))
-    assert outcome is not None
+    outcome = await answered(whole.run(delivery(Dialect.PYTHON)))
     assert (outcome.settlement, outcome.reason, outcome.dead_letter) == (Settlement.NAK, "held_by_other", False)
 
 
@@ -279,8 +282,7 @@ async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_befor
     transport = ScriptedTransport(script_for(Dialect.RUST, {}, "noop", over))
     again = delivery(Dialect.RUST)
     again.num_delivered = num_delivered
-    outcome = await execution(transport, Dialect.RUST, Beats(), WORKER_ID="w2").run(again)
-    assert outcome is not None
+    outcome = await answered(execution(transport, Dialect.RUST, Beats(), WORKER_ID="w2").run(again))
     assert outcome.settlement is Settlement.ACK
     claims = [path for _, path, _, _ in transport.sent if path.endswith("/claim")]
     assert (outcome.reason, len(claims)) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
@@ -316,12 +318,10 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
         await asyncio.sleep(0)
     again = delivery(Dialect.PYTHON)
     again.stream_sequence = 2  # published again by a reaper
-    second = await whole.run(again)
+    second = await answered(whole.run(again))
     go_on.set()
-    outcome = await first
+    outcome = await answered(first)
     await adoption.stop()
-    assert second is not None
-    assert outcome is not None
     assert (second.reason, outcome.reason, tool.runs) == ("in_flight_here", "reported", 1)
 
 
@@ -335,9 +335,7 @@ async def test_command_that_is_over_leaves_nothing_to_the_collector(
 
     async def run() -> None:
         task, _ = begun(whole, delivery(dialect))
-        outcome = await task
-        assert outcome is not None
-        assert outcome.settlement is Settlement.ACK
+        assert (await answered(task)).settlement is Settlement.ACK
 
     await run()  # what is made once
     gc.collect()
