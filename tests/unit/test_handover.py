@@ -169,12 +169,6 @@ async def test_stop_at_any_request_gives_one_answer_and_at_most_one_terminal_set
         assert outcome.settlement is Settlement.NAK
 
 
-async def test_stop_while_the_last_event_is_under_way_waits_for_it_and_acks() -> None:
-    outcome, transport = await stopped_at(3, Dialect.RUST, let_go=True)
-    assert outcome.settlement is Settlement.ACK
-    assert terminal(transport) == ["command.completed"]
-
-
 async def test_tool_that_raises_late_reports_its_start_once() -> None:
     transport = ScriptedTransport(script_for(Dialect.RUST, {"url": "http://127.0.0.1:9/"}, "http"))
     whole = execution(transport, Dialect.RUST, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0")

@@ -28,7 +28,7 @@ from noetl_worker.transport.transport import Body, Response
 from noetl_worker.worker import Worker
 from unit.planes import ENVELOPE, URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 from unit.reports import OK
-from unit.test_handover import Beats, Gated, answered, begun, delivery, execution, grace_over, script_for
+from unit.test_handover import Beats, Gated, answered, begun, delivery, execution, grace_over, script_for, terminal
 
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
 RECORDED = {
@@ -137,7 +137,7 @@ async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_i
     transport.go.set()
     await whole.services.registry.aclose()
     assert outcome.settlement is (Settlement.NAK if is_hard else Settlement.ACK)
-    assert len(transport.bodies("/api/events")) == 1, "it is not told twice"
+    assert terminal(transport) == ["command.completed"], "it is not told twice"
 
 
 async def test_command_that_is_told_as_interrupted_waits_for_its_end_too() -> None:
