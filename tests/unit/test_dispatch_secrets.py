@@ -63,13 +63,10 @@ def asked(transport: ScriptedTransport) -> int:
 async def runs(*acts: Act, kind: str = "act", config: Any = None) -> tuple[ScriptedTransport, list[Dispatch]]:
     """Commands of one execution, one after the other."""
     at, transport = plane(lambda *_: answer(200, RECORD))
-    made = []
+    made, limits = [], CallLimits(default_s=30, cancellation_poll_s=0)
     for act in acts:
-        one = command(kind=kind, config=config or {})
-        tools = Registry([ActTool(act)], plugins=False)
-        dispatch = Dispatch(
-            tools, one, at, worker_id="w", limits=CallLimits(default_s=30, cancellation_poll_s=0), slots=Slots(1)
-        )
+        one, tools = command(kind=kind, config=config or {}), Registry([ActTool(act)], plugins=False)
+        dispatch = Dispatch(tools, one, at, worker_id="w", limits=limits, slots=Slots(1))
         made.append(dispatch)
         with contextlib.suppress(ToolError):
             await dispatch.run(await dispatch.prepare())
