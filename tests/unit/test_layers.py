@@ -277,8 +277,8 @@ def test_server_library_is_the_development_planes_alone() -> None:
 
 
 def loaded_by(code: str, *flags: str, env: dict[str, str] | None = None) -> set[str]:
-    """The modules that a new interpreter has loaded for this code, and the packages that they are of."""
-    whole = f"import sys; before = set(sys.modules); {code}; print(sorted(set(sys.modules) - before))"
+    """The modules that a new interpreter has after this code, and the packages that they are of."""
+    whole = f"import sys; {code}; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, *flags, "-c", whole], capture_output=True, text=True, check=False, env=env)
     assert done.stderr == ""
     modules = ast.literal_eval(done.stdout)
@@ -311,7 +311,8 @@ def test_first_start_of_a_worker_loads_nothing_but_itself() -> None:
     """What is under `-S` has no `site` in it, which differs by installation."""
     ours = {"noetl_worker", "noetl_worker.__main__", "noetl_worker.process", "noetl_worker.process.sealed_environment"}
     of_python = {"__future__", "_collections_abc", "_stat", "gc", "genericpath", "os", "os.path", "posixpath", "stat"}
-    loaded = loaded_by("import noetl_worker.__main__", "-S", env={"PYTHONPATH": str(PACKAGE.parent)})
+    env = {"PYTHONPATH": str(PACKAGE.parent)}
+    loaded = loaded_by("import noetl_worker.__main__", "-S", env=env) - loaded_by("pass", "-S", env=env)
     assert loaded <= ours | of_python
 
 
