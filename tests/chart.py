@@ -82,3 +82,16 @@ def containers(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         template = document["spec"].get("template") if "spec" in document else None
         if isinstance(template, dict):
             yield from template["spec"]["containers"]
+
+
+def pod(documents: list[dict[str, Any]], kind: str = "StatefulSet") -> dict[str, Any]:
+    """The pods of the one object of this kind."""
+    spec: dict[str, Any] = one(documents, kind)["spec"]["template"]["spec"]
+    return spec
+
+
+def variables(container: dict[str, Any]) -> dict[str, Any]:
+    """By name, each given once; None for what comes from elsewhere."""
+    found = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert len(found) == len(container["env"])
+    return found

@@ -23,7 +23,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests/packaging")]
 
-from chart import one, rendered  # noqa: E402
+from chart import pod, rendered  # noqa: E402
 from integration.house import House  # noqa: E402 - found by the line above
 from integration.processes import Probe, until  # noqa: E402
 from noetl_worker.dev.nats_server import NatsServer  # noqa: E402
@@ -122,8 +122,7 @@ def volumes(*paths: str) -> Iterator[dict[str, Path]]:
 def specs(nats: NatsServer, plane: DevControlPlane) -> tuple[dict[str, Any], dict[str, Any]]:
     """The containers of the chart's job and of its worker."""
     documents = rendered({"nats": {"url": nats.url}, "server": {"url": plane.url}})
-    job, worker = one(documents, "Job"), one(documents, "StatefulSet")
-    return job["spec"]["template"]["spec"]["containers"][0], worker["spec"]["template"]["spec"]["containers"][0]
+    return pod(documents, "Job")["containers"][0], pod(documents)["containers"][0]
 
 
 async def tried(engine: Engine, dialect: Dialect, user: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chart import CHART, VARIANTS, containers, one, rendered
+from chart import CHART, VARIANTS, containers, one, rendered, variables
 from noetl_worker.observability.probes import Health, pages_of
 
 WORKLOADS = ("StatefulSet", "Deployment")
@@ -46,20 +46,14 @@ def pod_selectors(documents: list[dict[str, Any]]) -> Iterator[tuple[str, dict[s
             yield kind, spec["selector"]["matchLabels"]
 
 
-def scaled_object(values: dict[str, Any]) -> dict[str, Any]:
-    found = one(rendered(values), "ScaledObject")
-    assert found["apiVersion"] == "keda.sh/v1alpha1"
-    spec = found["spec"]
-    assert isinstance(spec, dict)
-    return spec
-
-
 def test_keda_gets_the_keys_of_its_jetstream_scaler_and_no_others() -> None:
     """Names and text as https://keda.sh/docs/latest/scalers/nats-jetstream-stream/ has them: it ignores what it does
     not know, and a key that it lacks is an error on the cluster."""
     nats = {"monitoring": "nats:8222", "account": "WORK", "stream": "COMMANDS", "consumer": "gpu"}
-    spec = scaled_object({"nats": nats, "slots": 8, "keda": {"useHttps": True, "authenticationRef": "monitoring"}})
-    assert spec["triggers"] == [
+    values = {"nats": nats, "slots": 8, "keda": {"useHttps": True, "authenticationRef": "monitoring"}}
+    scaled = one(rendered(values), "ScaledObject")
+    assert scaled["apiVersion"] == "keda.sh/v1alpha1"
+    assert scaled["spec"]["triggers"] == [
         {
             "type": "nats-jetstream",
             "metadata": {
@@ -113,8 +107,7 @@ def test_ports_that_are_named_are_the_one_that_the_worker_serves(variant: str) -
     documents = rendered(VARIANTS[variant])
     container = worker(documents)
     assert container["ports"] == [{"name": "metrics", "containerPort": 9090}]
-    (bind,) = (one["value"] for one in container["env"] if one["name"] == "WORKER_METRICS_BIND")
-    assert bind == "0.0.0.0:9090"
+    assert variables(container)["WORKER_METRICS_BIND"] == "0.0.0.0:9090"
     assert {probe["port"] for probe in probes(container).values()} == {"metrics"}
     service = one(documents, "Service")["spec"]
     assert service["ports"] == [{"name": "metrics", "port": 9090, "targetPort": "metrics"}]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chart import CHART, notes, one, rendered
+from chart import CHART, notes, one, pod, rendered, variables
 from integration.page_commands import commands_of
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +56,11 @@ def test_install_of_the_page_sets_what_a_worker_needs() -> None:
     pushed = words("docker push ")[2]
     assert words("docker build ")[-3:] == ["-t", pushed, "."]
     for kind in ("StatefulSet", "Job"):
-        (container,) = one(documents, kind)["spec"]["template"]["spec"]["containers"]
+        (container,) = pod(documents, kind)["containers"]
         assert container["image"] == pushed, "nothing is published: it is the image that the page builds and pushes"
-        variables = {variable["name"]: variable.get("value") for variable in container["env"]}
-        assert variables["NATS_URL"] == "nats://nats.nats:4222"
-        assert variables["NOETL_SERVER_URL"] == "http://noetl.noetl:8082"
+        given = variables(container)
+        assert given["NATS_URL"] == "nats://nats.nats:4222"
+        assert given["NOETL_SERVER_URL"] == "http://noetl.noetl:8082"
         assert container["envFrom"] == [{"secretRef": {"name": "noetl-worker-nats"}}]
     (trigger,) = one(documents, "ScaledObject")["spec"]["triggers"]
     assert trigger["metadata"]["natsServerMonitoringEndpoint"] == "nats.nats:8222"

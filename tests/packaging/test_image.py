@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from chart import one, rendered
+from chart import pod, rendered, variables
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
@@ -32,7 +32,8 @@ def only(instruction: str) -> str:
     return words
 
 
-# ── the image ──
+def variables_of_the_image() -> dict[str, str]:
+    return dict(word.split("=", 1) for word in only("ENV").split())
 
 
 def test_image_runs_as_the_charts_user_who_owns_the_outbox_and_is_not_root() -> None:
@@ -45,23 +46,22 @@ def test_image_runs_as_the_charts_user_who_owns_the_outbox_and_is_not_root() -> 
     assert f"useradd --uid {user} --gid {group} " in made
     assert f"groupadd --gid {group} " in made
     assert "install -d -o noetl -g noetl -m 0700 /var/lib/noetl-worker" in made
-    pod = one(rendered({}), "StatefulSet")["spec"]["template"]["spec"]
-    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]) == (int(user), int(group))
+    context = pod(rendered({}))["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"]) == (int(user), int(group))
 
 
 def test_image_keeps_its_outbox_where_the_chart_mounts_a_volume() -> None:
-    variables = dict(word.split("=", 1) for word in only("ENV").split())
-    worker = one(rendered({}), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
-    (set_by_chart,) = (v["value"] for v in worker["env"] if v["name"] == "NOETL_WORKER_OUTBOX_DIR")
-    assert variables["NOETL_WORKER_OUTBOX_DIR"] == set_by_chart
+    (worker,) = pod(rendered({}))["containers"]
+    set_by_chart = variables(worker)["NOETL_WORKER_OUTBOX_DIR"]
+    assert variables_of_the_image()["NOETL_WORKER_OUTBOX_DIR"] == set_by_chart
     assert any(set_by_chart.startswith(mount["mountPath"]) for mount in worker["volumeMounts"])
 
 
 def test_image_starts_nothing_that_a_command_can_have_left() -> None:
     """A command writes to /tmp. There a worker that starts again would find its `.env`, and its interpreter modules."""
-    variables = dict(word.split("=", 1) for word in only("ENV").split())
+    given = variables_of_the_image()
     assert only("WORKDIR") == "/"
-    assert {name: variables.get(name) for name in ("HOME", "PYTHONSAFEPATH", "PYTHONNOUSERSITE")} == {
+    assert {name: given.get(name) for name in ("HOME", "PYTHONSAFEPATH", "PYTHONNOUSERSITE")} == {
         "HOME": "/tmp",  # else that of a user without an entry is the working directory, which is read-only
         "PYTHONSAFEPATH": "1",
         "PYTHONNOUSERSITE": "1",
