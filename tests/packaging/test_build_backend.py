@@ -67,6 +67,13 @@ def test_auto_is_pure_without_cargo(
     assert backend.get_requires_for_build_wheel() == []
 
 
+def failing(failure: BaseException) -> Any:
+    def build(*_arguments: Any) -> str:
+        raise failure
+
+    return build
+
+
 def test_auto_is_pure_off_cpython(backend: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "python_implementation", lambda: "PyPy")
     assert backend.build_wheel("dist") == "hatchling.build.whl"
@@ -80,10 +87,7 @@ def test_auto_falls_back_and_says_why(
     capsys: pytest.CaptureFixture[str],
     failure: BaseException,
 ) -> None:
-    def fail(*_arguments: Any) -> str:
-        raise failure
-
-    monkeypatch.setattr(sys.modules["maturin"], "build_wheel", fail)
+    monkeypatch.setattr(sys.modules["maturin"], "build_wheel", failing(failure))
     assert backend.build_wheel("dist") == "hatchling.build.whl"
     assert repr(failure) in capsys.readouterr().err
 
@@ -100,10 +104,7 @@ def test_pure_build_that_was_asked_for_is_marked_and_any_other_is_not(
 
 
 def test_rust_that_fails_is_an_error(backend: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_arguments: Any) -> str:
-        raise SystemExit(1)
-
-    monkeypatch.setattr(sys.modules["maturin"], "build_wheel", fail)
+    monkeypatch.setattr(sys.modules["maturin"], "build_wheel", failing(SystemExit(1)))
     monkeypatch.setenv("NOETL_WORKER_BUILD", "rust")
     with pytest.raises(SystemExit):
         backend.build_wheel("dist")

@@ -17,22 +17,17 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
-def check(*arguments: str | Path) -> str:
-    """What it finds; empty if nothing."""
-    command = [sys.executable, "-m", "check_jsonschema", "--quiet", "--no-cache", *map(str, arguments)]
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        (["--builtin-schema", "vendor.github-workflows"], WORKFLOWS),
+        (["--builtin-schema", "vendor.cloudbuild"], [ROOT / "deploy/cloudbuild.yaml"]),
+        (["--check-metaschema"], [ROOT / "deploy/helm/noetl-worker/values.schema.json"]),
+    ],
+    ids=["workflows", "Cloud Build", "schema of the chart's values"],
+)
+def test_files_are_such_as_their_programs_take(options: list[str], files: list[Path]) -> None:
+    assert files
+    command = [sys.executable, "-m", "check_jsonschema", "--quiet", "--no-cache", *options, *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return "" if done.returncode == 0 else done.stdout + done.stderr or "found something, and says nothing"
-
-
-def test_workflows_are_such_as_github_takes() -> None:
-    assert WORKFLOWS
-    assert check("--builtin-schema", "vendor.github-workflows", *WORKFLOWS) == ""
-
-
-def test_cloud_build_file_is_such_as_cloud_build_takes() -> None:
-    assert check("--builtin-schema", "vendor.cloudbuild", ROOT / "deploy/cloudbuild.yaml") == ""
-
-
-def test_schema_of_the_charts_values_is_a_json_schema() -> None:
-    assert check("--check-metaschema", ROOT / "deploy/helm/noetl-worker/values.schema.json") == ""
+    assert done.returncode == 0, done.stdout + done.stderr

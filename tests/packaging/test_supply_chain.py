@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from . import supply_chain
 
 FINE = {"exit": 0, "out": ""}
 AUDITED = {"name": "a", "version": "1", "vulns": []}
 UNKNOWN = {"name": "b", "version": "1", "skip_reason": "Dependency not found"}
 VULNERABLE = {"name": "c", "version": "1", "vulns": [{"id": "PYSEC-1"}]}
-
-
-@pytest.fixture(scope="module")
-def supply_chain() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("supply_chain", Path(__file__).with_name("supply_chain.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["supply_chain"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def audit(*dependencies: dict[str, Any]) -> dict[str, Any]:
@@ -35,40 +24,32 @@ def audit(*dependencies: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Tools:
+@dataclass(frozen=True)
+class Scripted(supply_chain.Project):
     """What each program answers, by its name and first argument."""
 
-    def __init__(self, module: ModuleType, answers: dict[str, Any]) -> None:
-        self._module = module
-        self._answers = answers
+    answers: dict[str, Any]
 
-    def run(self, *command: str) -> Any:
+    def run(self, *command: str) -> supply_chain.Ran | None:
         if command[1:2] == ("-c",):
-            return self._module.Ran(0, "/site-packages\n", "")
-        answer = self._answers.get(" ".join(command[:2]), self._answers.get(command[0]))
-        return (
-            None if answer is None else self._module.Ran(answer["exit"], answer.get("out", ""), answer.get("err", ""))
-        )
+            return supply_chain.Ran(0, "/site-packages\n", "")
+        answer = self.answers.get(" ".join(command[:2]), self.answers.get(command[0]))
+        return answer and supply_chain.Ran(answer["exit"], answer.get("out", ""), answer.get("err", ""))
 
 
 ALL = {"cargo": FINE, "cargo-deny": FINE, "pip-audit": audit(AUDITED), "zizmor": FINE}
 
 
 @pytest.fixture
-def told(supply_chain: ModuleType, tmp_path: Path, capsys: Any) -> Any:
+def told(tmp_path: Path, capsys: Any) -> Any:
     for name in ("python", "rust"):
         file = tmp_path / f"dist/sbom/{name}.cdx.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text('{"components": [{}]}')
-    tools = Tools(supply_chain, {})
-
-    class Scripted(supply_chain.Project):  # type: ignore[name-defined,misc]
-        def run(self, *command: str) -> Any:
-            return tools.run(*command)
 
     def check(**changes: Any) -> tuple[int, str]:
-        tools._answers = {**ALL, "cyclonedx-py": FINE, "cargo-cyclonedx": FINE, **changes}
-        code = supply_chain.check(Scripted(tmp_path, "python", tmp_path))
+        answers = {**ALL, "cyclonedx-py": FINE, "cargo-cyclonedx": FINE, **changes}
+        code = supply_chain.check(Scripted(tmp_path, "python", tmp_path, answers))
         return code, capsys.readouterr().out
 
     return check
