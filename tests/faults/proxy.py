@@ -23,18 +23,15 @@ class Way(Enum):
 class Proxy:
     """`async with Proxy(server_port) as proxy:` forwards `proxy.port` to it until the block ends.
 
-    The faults last until `heal`: `latency_s` (each chunk, each way), `hold` (bytes wait, as in a network that loses
-    every packet), `drop` (bytes are gone; heal resets, since TCP never loses bytes of a connection that lives).
-    `reset`, `half_close`, `say` happen once to what is connected; `refuse` lasts until `accept`.
+    The faults last until `heal`: `hold` (bytes wait, as in a network that loses every packet), `drop` (bytes are gone;
+    heal resets, since TCP never loses bytes of a connection that lives). `reset` and `say` happen once to what is
+    connected.
     """
 
     def __init__(self, server_port: int) -> None:
         self.server_port: Final = server_port
         self.port = 0
-        self.latency_s = 0.0
         self.dropped = {way: bytearray() for way in Way}
-        self.connections = 0
-        """Connections so far."""
         self._open = {way: asyncio.Event() for way in Way}
         self._dropped: set[Way] = set()
         self._writers: dict[asyncio.StreamWriter, Way] = {}
@@ -61,33 +58,15 @@ class Proxy:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
 
-    def half_close(self, way: Way) -> None:
-        """The end of the stream one way; the other way stays open."""
-        for writer, its_way in list(self._writers.items()):
-            if its_way is way and not writer.is_closing():
-                writer.write_eof()
-
     def say(self, way: Way, data: bytes) -> None:
         """Bytes that the other end never sent; for a moment at which nothing else is on its way."""
         for writer, its_way in self._writers.items():
             if its_way is way:
                 writer.write(data)
 
-    async def refuse(self) -> None:
-        """Nobody listens; what is connected is reset."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        self.reset()
-
-    async def accept(self) -> None:
-        self._listener = await asyncio.start_server(self._connected, HOST, self.port)
-        self.port = int(self._listener.sockets[0].getsockname()[1])
-
     def heal(self) -> None:
         lost = bool(self._dropped)
         self._dropped.clear()
-        self.latency_s = 0.0
         for gate in self._open.values():
             gate.set()
         if lost:
@@ -96,7 +75,6 @@ class Proxy:
     # ── forwarding ──
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
         try:
             up_reader, up_writer = await asyncio.open_connection(HOST, self.server_port)
         except OSError:
@@ -116,8 +94,6 @@ class Proxy:
         self._writers[writer] = way
         try:
             while data := await reader.read(_CHUNK):
-                if self.latency_s:
-                    await asyncio.sleep(self.latency_s)
                 await self._open[way].wait()
                 if way in self._dropped:
                     self.dropped[way] += data
@@ -135,13 +111,16 @@ class Proxy:
     # ── life ──
 
     async def __aenter__(self) -> Proxy:
-        await self.accept()
+        self._listener = await asyncio.start_server(self._connected, HOST, 0)
+        self.port = int(self._listener.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.refuse()
+        assert self._listener is not None
+        self._listener.close()
+        self.reset()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
