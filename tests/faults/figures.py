@@ -9,7 +9,6 @@ import datetime
 import json
 import os
 import platform
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -203,8 +202,6 @@ def machine_class() -> str:
 
 
 def load() -> list[Figure]:
-    if not FIGURES_FILE.exists():
-        return []
     return [Figure(**row) for row in json.loads(FIGURES_FILE.read_text(encoding="utf-8"))]
 
 
@@ -288,11 +285,5 @@ def _row(one: Figure) -> str:
     return f"| {one.what}{long} | {f'{value} {one.unit}'.strip()} | {one.bound} |"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the pages anew from the stored figures."""
-    write()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    write()

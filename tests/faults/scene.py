@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import nats
 
 from integration.house import TERMINAL, House
-from integration.processes import WorkerProcess, guarded, until, worker_process
+from integration.processes import Gate, WorkerProcess, guarded, until, worker_process
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
@@ -43,6 +43,8 @@ def inside(**changes: str) -> dict[str, str]:
     return {**kept, **{f"FAULTS_{name}": value for name, value in changes.items()}}
 
 
+QUICK: Final = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
+"""Refused claims are returned for a second at most, not for up to 30 s."""
 OUTBOX = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".lock")
 
 
@@ -117,12 +119,21 @@ class Scene(House):
         return worker
 
     async def unsettled(self) -> int:
-        client = await nats.connect(self.nats.url)
-        try:
+        async with await nats.connect(self.nats.url) as client:
             found = [await client.jsm().consumer_info("NOETL_COMMANDS", name) for name in self.durables]
             return sum(int(info.num_pending or 0) + int(info.num_ack_pending or 0) for info in found)
-        finally:
-            await client.close()
+
+    async def running(self, gate: Gate, count: int = 1) -> list[Issued]:
+        """Commands that have started, and wait at the gate."""
+        issued = await self.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * count)
+        await until(lambda: gate.runs == count, f"{count} run")
+        return issued
+
+    async def one_more(self) -> Issued:
+        """A command that has come to its end."""
+        [one] = await self.plane.create_commands([RawCommand("noop")])
+        await self.wait_terminal(one.event_id)
+        return one
 
     @property
     def effects_file(self) -> Path:
@@ -159,11 +170,8 @@ class Scene(House):
 
     async def forget_delays(self) -> None:
         """Delete the durable: the worker makes it again, and what waits for a delay comes at once (F8)."""
-        client = await nats.connect(self.nats.url)
-        try:
+        async with await nats.connect(self.nats.url) as client:
             await client.jsm().delete_consumer("NOETL_COMMANDS", "noetl_worker")
-        finally:
-            await client.close()
 
     async def more_grants(self, count: int) -> None:
         """Wait for a stretch of load: so many more commands given to a worker.
@@ -216,6 +224,11 @@ class Scene(House):
         over = {ref: (count, self.grants[ref]) for ref, count in self.effects.items() if count > self.grants[ref]}
         assert over == {}, "side effects above claims"
         await self.wait_settled()
+
+    async def close_books(self, issued: Sequence[Issued]) -> None:
+        """`assert_books`, then `stop_all`."""
+        await self.assert_books(issued)
+        await self.stop_all()
 
     async def stop_all(self) -> None:
         """SIGTERM to all that run; each exits with 0 and leaves no process behind."""

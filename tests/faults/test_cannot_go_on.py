@@ -8,18 +8,11 @@ import pytest
 
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
-from integration.processes import Gate, WorkerProcess, one_line, until
+from integration.processes import Gate, WorkerProcess, one_line
 from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.plane import RawCommand
 
 CANNOT_GO_ON = 6
 SOON = {"WORKER_NATS_LAG_POLL_INTERVAL": "1", "NOETL_WORKER_ACK_WAIT_S": "3"}
-
-
-async def one_that_runs(home: Scene, gate: Gate) -> Issued:
-    [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-    await until(lambda: gate.runs == 1, "the run")
-    return one
 
 
 async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) -> str:
@@ -27,8 +20,7 @@ async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) ->
     assert await worker.exit_code() == CANNOT_GO_ON, worker.text[-3000:]
     await home.start_process("successor")
     await home.wait_ended([one])
-    await home.assert_books([one])
-    await home.stop_all()
+    await home.close_books([one])
     return one_line(worker)
 
 
@@ -36,7 +28,7 @@ async def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drain
     gate = Gate(tmp_path)
     async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
         worker = await home.start_process(NATS_URL=f"nats://127.0.0.1:{proxy.port}", **SOON)
-        one = await one_that_runs(home, gate)
+        [one] = await home.running(gate)
         proxy.say(Way.DOWN, b"-ERR 'User Authentication Expired'\r\n")
         await worker.wait_logged("draining")
         gate.open()
@@ -52,7 +44,7 @@ async def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: 
     gate = Gate(tmp_path)
     async with scene(tmp_path) as home:
         worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.delivery.keepalive:{part}"))
-        one = await one_that_runs(home, gate)
+        [one] = await home.running(gate)
         await worker.wait_logged("draining")
         gate.open()
         line = await ended_and_replaced(home, worker, one)

@@ -1,4 +1,4 @@
-"""F22: the clock jumps. F23: names, certificates and credentials change."""
+"""F22: the clock is wrong, or jumps."""
 
 from __future__ import annotations
 
@@ -82,6 +82,3 @@ async def test_f22_worker_whose_clock_is_wrong_and_jumps_ends_every_command(
         await home.stop_all()
         assert max(home.grants.values()) == 1
     measured("F22", f"{dialect.value}, {wrong_by_s:+} s: event ids below the command's own", below, "", exactly=0)
-
-
-# ── F23 ──

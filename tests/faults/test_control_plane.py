@@ -64,9 +64,7 @@ async def test_f15_answer_that_never_comes_leaves_one_row(
         worker = await home.start_process(
             NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}", NOETL_WORKER_HTTP_TIMEOUT_S="1"
         )
-        command = RawCommand("shell", {"command": gate.command()})
-        issued = await home.plane.create_commands([command] * 4)
-        await until(lambda: gate.runs == 4, "all run")
+        issued = await home.running(gate, 4)
         proxy.hold(Way.DOWN) if how == "hangs" else proxy.drop(Way.DOWN)
         gate.open()
         await until(lambda: answered(home, issued), "processed, and not answered")
@@ -115,13 +113,8 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(measured
     await client.close()
     assert arrived == SENDS
     measured("F15", f"sent requests reported as unsent, of {SENDS}", unsent, "", exactly=0)
-    measured(
-        "F15",
-        f"unsent requests reported as sent, of {SENDS}",
-        told[MaybeProcessed] - arrived,
-        "",
-        exactly=0,
-    )
+    said_sent = told[MaybeProcessed] - arrived
+    measured("F15", f"unsent requests reported as sent, of {SENDS}", said_sent, "", exactly=0)
     assert told[NotSent] == SENDS
 
 
@@ -141,8 +134,7 @@ async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     leases = {"claim_lease_s": 1.0, "claims_cache_ttl_s": 0.3, "heartbeat_stale_s": 1.0, "retry_after_s": 1}
     async with scene(tmp_path, dialect, plane=leases) as home:
         first = await home.start_process("first", **variables)
-        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
-        await until(lambda: gate.runs == 4, "all run")
+        issued = await home.running(gate, 4)
         async with home.plane.outage():
             gate.open()
             await until(lambda: home.outbox_rows() == 4, "all refused, and on disk")
@@ -170,8 +162,7 @@ async def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_
     variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_ID": "pod-0"}
     async with scene(tmp_path, dialect) as home:
         first = await home.start_process("first", **variables)
-        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
-        await until(lambda: gate.runs == 4, "all run")
+        issued = await home.running(gate, 4)
         async with home.plane.outage():
             gate.open()
             await until(lambda: home.outbox_rows() == 4, "all refused, and on disk")
@@ -181,8 +172,7 @@ async def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_
         back = time.monotonic()
         await home.wait_ended(issued)
         told_s = time.monotonic() - back
-        await home.assert_books(issued)
-        await home.stop_all()
+        await home.close_books(issued)
     measured("F16", f"{dialect.value}: killed: runs of 4 finished commands", gate.runs, "", exactly=4)
     measured("F16", f"{dialect.value}: killed: reported by the next worker after", told_s, "s", at_most=5)
 
@@ -228,8 +218,7 @@ async def busy_plane(
         back = time.monotonic()
         await home.wait_ended(issued)
         told_s = time.monotonic() - back
-        await home.assert_books(issued)
-        await home.stop_all()
+        await home.close_books(issued)
     # The first seconds find out that it is busy; what is promised is the rate while that is known.
     noticed_s = max(3.0, span_s / 4)
     steady = [one for one in times if one - began > noticed_s]
@@ -319,8 +308,7 @@ async def nak_storm(directory: Path, status: int, span_s: float) -> Storm:
         if status == 500:  # five tries a second: the last one has its turn after minutes, but for a new durable
             await home.forget_delays()
         await home.wait_ended([*failing, *others])
-        await home.assert_books([*failing, *others])
-        await home.stop_all()
+        await home.close_books([*failing, *others])
         return served, [counts[second] for second in range(int(span_s))], last_per_s
 
 

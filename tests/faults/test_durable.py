@@ -17,7 +17,7 @@ import nats
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from faults.conftest import Measured
-from faults.scene import Scene, inside, scene
+from faults.scene import QUICK, Scene, scene
 from faults.test_nats_outage import feeding
 from integration.house import TERMINAL
 from integration.processes import SHORT_LEASES, Gate, Probe, until
@@ -29,39 +29,21 @@ from patience import PATIENCE_S
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
 NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
-QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
-"""Refused claims are returned for a second at most, not for up to 30 s."""
-
-
-@contextlib.asynccontextmanager
-async def client_of(url: str) -> AsyncIterator[Any]:
-    client = await nats.connect(url)
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-async def one_more(home: Scene) -> Issued:
-    [one] = await home.plane.create_commands([RawCommand("noop")])
-    await home.wait_terminal(one.event_id)
-    return one
 
 
 # ── F8 ──
 
 
 async def test_f08_durable_deleted_while_pulling_is_made_again(tmp_path: Path, measured: Measured) -> None:
-    async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+    async with scene(tmp_path) as home, await nats.connect(home.nats.url) as client:
         worker = await home.start_process()
-        first = await one_more(home)
+        first = await home.one_more()
         await client.jsm().delete_consumer(STREAM, DURABLE)
         deleted = time.monotonic()
         await until(lambda: len(worker.logged("durable_made")) == 2, "the durable again", every_s=0.01)
         made_s = time.monotonic() - deleted
-        second = await one_more(home)
-        await home.assert_books([first, second])
-        await home.stop_all()
+        second = await home.one_more()
+        await home.close_books([first, second])
     measured("F8", "while pulling: made again after", made_s, "s", at_most=1)
 
 
@@ -69,17 +51,16 @@ async def test_f08_durable_deleted_while_no_pull_is_open_is_made_again_at_the_ne
     tmp_path: Path, measured: Measured
 ) -> None:
     gate = Gate(tmp_path)
-    async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+    async with scene(tmp_path) as home, await nats.connect(home.nats.url) as client:
         worker = await home.start_process(WORKER_MAX_CONCURRENT="1")
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-        await until(lambda: gate.runs == 1, "the only slot taken")
+        [one] = await home.running(gate)  # in the only slot
         await client.jsm().delete_consumer(STREAM, DURABLE)
         gate.open()
         await home.wait_terminal(one.event_id)
         ended = time.monotonic()
         await until(lambda: len(worker.logged("durable_made")) == 2, "the durable again", every_s=0.01)
         made_s = time.monotonic() - ended
-        second = await one_more(home)
+        second = await home.one_more()
         await home.assert_books([one, second])
         assert gate.runs == 1
         await home.stop_all()
@@ -87,9 +68,9 @@ async def test_f08_durable_deleted_while_no_pull_is_open_is_made_again_at_the_ne
 
 
 async def test_f08_durable_that_cannot_be_used_is_asked_for_rarely(tmp_path: Path, measured: Measured) -> None:
-    async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+    async with scene(tmp_path) as home, await nats.connect(home.nats.url) as client:
         worker = await home.start_process()
-        first = await one_more(home)
+        first = await home.one_more()
         pulls: list[float] = []
 
         async def count(_: object) -> None:
@@ -104,9 +85,8 @@ async def test_f08_durable_that_cannot_be_used_is_asked_for_rarely(tmp_path: Pat
         await asyncio.sleep(5)  # the span of the fault
         rate = len([one for one in pulls if one > broken]) / (time.monotonic() - broken)
         await client.jsm().delete_consumer(STREAM, DURABLE)
-        second = await one_more(home)
-        await home.assert_books([first, second])
-        await home.stop_all()
+        second = await home.one_more()
+        await home.close_books([first, second])
     measured("F8", "pulls a second while it cannot be used", rate, "/s", at_most=1)
 
 
@@ -114,18 +94,17 @@ async def test_f08_durable_that_cannot_be_used_is_asked_for_rarely(tmp_path: Pat
 
 
 async def test_f09_purged_and_deleted_stream(tmp_path: Path, measured: Measured) -> None:
-    async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+    async with scene(tmp_path) as home, await nats.connect(home.nats.url) as client:
         worker = await home.start_process()
-        issued = [await one_more(home)]
+        issued = [await home.one_more()]
         await client.jsm().purge_stream(STREAM)
-        issued.append(await one_more(home))
+        issued.append(await home.one_more())
         await client.jsm().delete_stream(STREAM)
         deleted = time.monotonic()
         await until(lambda: len(worker.logged("durable_made")) == 2, "stream and durable again", every_s=0.02)
         made_s = time.monotonic() - deleted
-        issued.append(await one_more(home))
-        await home.assert_books(issued)
-        await home.stop_all()
+        issued.append(await home.one_more())
+        await home.close_books(issued)
     measured("F9", "deleted stream: made again after", made_s, "s", at_most=2)
 
 
@@ -146,7 +125,7 @@ async def cluster() -> AsyncIterator[list[NatsServer]]:
             for number, (port, own) in enumerate(zip([*ports][3:], listening, strict=True))
         ]
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
-        async with client_of(servers[0].url) as client:
+        async with await nats.connect(servers[0].url) as client:
 
             async def has_leader() -> bool:
                 try:
@@ -189,7 +168,7 @@ async def test_f09_leaders_change_and_a_node_of_three_is_lost_under_load(tmp_pat
         home = Scene(servers[0], plane, directory=tmp_path, stack=stack)
         await home.start_process(NATS_URL=whole, NOETL_WORKER_ACK_WAIT_S="2")
         issued: list[Issued] = []
-        async with client_of(servers[0].url) as client, feeding(home, issued, per_s=100):
+        async with await nats.connect(servers[0].url) as client, feeding(home, issued, per_s=100):
             await until(lambda: home.grants.total() > 50, "load")
             for subject in (f"CONSUMER.LEADER.STEPDOWN.{STREAM}.{DURABLE}", f"STREAM.LEADER.STEPDOWN.{STREAM}"):
                 answer = json.loads((await client.request(f"$JS.API.{subject}", b"", timeout=PATIENCE_S)).data)
@@ -209,8 +188,7 @@ async def test_f09_leaders_change_and_a_node_of_three_is_lost_under_load(tmp_pat
         await home.wait_ended(issued)
         assert len(home.claim_times) > before
         back_s = next(at for at in home.claim_times if at > elected) - elected
-        await home.assert_books(issued)
-        await home.stop_all()
+        await home.close_books(issued)
     print(f"F9: the cluster was without a leader for {elected - killed:.1f} s")
     measured("F9", "a leader's node is lost: first claim after the election", back_s, "s", at_most=3)
     measured("F9", "leaders change: lost", len(issued) - len(home.grants), "", exactly=0)
@@ -230,8 +208,7 @@ async def test_f10_dead_peer_that_holds_all_of_max_ack_pending(tmp_path: Path, m
     }
     async with scene(tmp_path, plane=SHORT_LEASES) as home:
         dead = await home.start_process("dead", **limits)
-        held = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
-        await until(lambda: gate.runs == 4, "all held")
+        held = await home.running(gate, 4)
         alive = await home.start_process("alive", WORKER_METRICS_BIND=f"127.0.0.1:{port}", **limits, **QUICK)
         waiting = await home.plane.create_commands([RawCommand("noop") for _ in range(4)])
         gauge = f'noetl_worker_nats_consumer_ack_pending{{consumer="{DURABLE}",stream="{STREAM}"}} 4.0'
@@ -250,8 +227,7 @@ async def test_f10_dead_peer_that_holds_all_of_max_ack_pending(tmp_path: Path, m
         resumed_s = home.claim_times[asked] - killed
         gate.open()
         await home.wait_ended([*held, *waiting])
-        await home.assert_books([*held, *waiting])
-        await home.stop_all()
+        await home.close_books([*held, *waiting])
     measured("F10", "goes on after (ack_wait 2 s)", resumed_s, "s", at_most=2 + 1)
 
 

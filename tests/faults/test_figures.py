@@ -13,7 +13,7 @@ import pytest
 
 import holds
 from faults import figures
-from faults.conftest import DONE
+from faults.conftest import DONE, Measured
 from patience import PATIENCE_S
 
 FOUND = figures.load()
@@ -52,8 +52,7 @@ def test_new_figures_replace_those_of_the_same_test_and_no_others() -> None:
     ]
 
 
-def test_figure_above_its_bound_fails(measured: object) -> None:
-    assert callable(measured)
+def test_figure_above_its_bound_fails(measured: Measured) -> None:
     with pytest.raises(AssertionError, match="promised: at most 1"):
         measured("F1", "never kept", 2.0, "", at_most=1)
     with pytest.raises(AssertionError, match="promised: 0"):
@@ -62,9 +61,8 @@ def test_figure_above_its_bound_fails(measured: object) -> None:
 
 @pytest.mark.parametrize("unit", ["s", "ms", "/s", "x"])
 def test_bound_of_a_time_is_asserted_where_times_are_held_and_nowhere_else(
-    unit: str, measured: object, monkeypatch: pytest.MonkeyPatch
+    unit: str, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert callable(measured)
     monkeypatch.setattr(holds, "HOLDS_TIMES", False)
     measured("F1", "on a busy machine", 2.0, unit, at_most=1)
     monkeypatch.setattr(holds, "HOLDS_TIMES", True)
@@ -96,19 +94,8 @@ def test_soak_that_was_done_is_not_done_again_and_its_figures_are_kept(tmp_path:
     (tmp_path / "test_soaks.py").write_text(SOAKS, encoding="utf-8")
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), DONE: str(tmp_path / "done")}
     variables.pop("PYTEST_ADDOPTS", None)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "surroundings",
-        "-p",
-        "faults.conftest",
-        "-c",
-        os.devnull,
-        f"--rootdir={tmp_path}",
-    ]
+    options = f"-q -p surroundings -p faults.conftest -c {os.devnull}"
+    command = [sys.executable, "-m", "pytest", *options.split(), f"--rootdir={tmp_path}"]
 
     def run() -> int:
         ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, timeout=PATIENCE_S, check=False)

@@ -17,7 +17,7 @@ import pytest
 from faults.conftest import Measured
 from faults.scene import Scene, scene
 from faults.test_nats_outage import feeding
-from faults.test_soak import slope_mb_per_h
+from faults.test_soak import grown_mb, slope_mb_per_h
 from integration.processes import WorkerProcess
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
@@ -95,11 +95,9 @@ async def test_mixed_kinds_at_half_load_leave_nothing_behind(part: int, tmp_path
         more_threads, more_files = threads_of(worker) - threads, len(list(tmp_path.iterdir())) - files
         await home.stop_all()
     quarter = max(1, len(samples) // 4)
-    sizes = [size for _, size in samples]
-    grown_mb = statistics.median(sizes[-quarter:]) - statistics.median(sizes[:quarter])
     word = f"{dialect.value}, mixed kinds at half load, part {part + 1} of {PARTS}"
     measured("S", f"{word}: commands", len(issued), "")
-    measured("S", f"{word}: grown by", grown_mb, "MB", at_most=5)
+    measured("S", f"{word}: grown by", grown_mb(samples), "MB", at_most=5)
     measured("S", f"{word}: memory slope", slope_mb_per_h(samples), "MB/h")
     measured("S", f"{word}: more descriptors (files)", after.files - before.files, "", at_most=0)
     measured("S", f"{word}: more children, zombies too", after.children - before.children, "", at_most=0)

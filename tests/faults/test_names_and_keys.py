@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from faults.proxy import Proxy
 from faults.scene import inside, scene
 from integration.processes import until
 from noetl_worker.dev.nats_server import NatsServer, free_port
-from noetl_worker.dev.plane import RawCommand
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import load_settings
 from patience import PATIENCE_S
@@ -44,17 +43,16 @@ async def test_f23_names_that_do_not_resolve_for_a_while(tmp_path: Path, measure
         await until(refused, "a name that does not resolve")
         broken.unlink()
         mended = time.monotonic()
-        [one] = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(one.event_id)
+        one = await home.one_more()
         back_s = time.monotonic() - mended
-        await home.assert_books([one])
-        await home.stop_all()
+        await home.close_books([one])
     measured("F23", "names resolve again: a command ends after", back_s, "s", at_most=3)
 
 
-async def run_and_collect(main: Coroutine[Any, Any, None]) -> None:
+@pytest.fixture
+def collected() -> Iterator[None]:
     """What an attempt left open is told by the garbage collector: here, and not in whichever test it comes by next."""
-    await main
+    yield
     gc.collect()
 
 
@@ -87,23 +85,21 @@ def tls_config(directory: Path) -> str:
     return f'tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key" }}'
 
 
+@pytest.mark.usefixtures("collected")
 async def test_f23_server_certificate_and_ca_file_are_replaced(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        for name in ("old", "new"):
-            make_certificates(tmp_path / name)
-        trusted, port = tmp_path / "trusted.pem", free_port()
-        trusted.write_bytes((tmp_path / "old/ca.pem").read_bytes())
-        settings = load_settings({"NATS_URL": f"tls://127.0.0.1:{port}", "NOETL_TLS_CA": str(trusted)})
-        async with NatsServer(port=port, config=tls_config(tmp_path / "old")):
-            connection = await connect(settings, "worker")
-        async with NatsServer(port=port, config=tls_config(tmp_path / "new")):
-            await until(lambda: "CERTIFICATE" in str(connection.last_error), "the new certificate refused")
-            trusted.write_bytes((tmp_path / "new/ca.pem").read_bytes())
-            back_s = await reconnected(connection, time.monotonic())
-            await connection.close()
-        measured("F23", "certificate and CA file replaced: connected after", back_s, "s", at_most=3)
-
-    await run_and_collect(go())
+    for name in ("old", "new"):
+        make_certificates(tmp_path / name)
+    trusted, port = tmp_path / "trusted.pem", free_port()
+    trusted.write_bytes((tmp_path / "old/ca.pem").read_bytes())
+    settings = load_settings({"NATS_URL": f"tls://127.0.0.1:{port}", "NOETL_TLS_CA": str(trusted)})
+    async with NatsServer(port=port, config=tls_config(tmp_path / "old")):
+        connection = await connect(settings, "worker")
+    async with NatsServer(port=port, config=tls_config(tmp_path / "new")):
+        await until(lambda: "CERTIFICATE" in str(connection.last_error), "the new certificate refused")
+        trusted.write_bytes((tmp_path / "new/ca.pem").read_bytes())
+        back_s = await reconnected(connection, time.monotonic())
+        await connection.close()
+    measured("F23", "certificate and CA file replaced: connected after", back_s, "s", at_most=3)
 
 
 # ── credentials ──
@@ -151,23 +147,21 @@ def make_login(creds: Path) -> str:
     )
 
 
+@pytest.mark.usefixtures("collected")
 async def test_f23_creds_file_is_replaced(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        creds, later, port = tmp_path / "worker.creds", tmp_path / "later.creds", free_port()
-        old, new = make_login(creds), make_login(later)
-        settings = load_settings({"NATS_URL": f"nats://127.0.0.1:{port}", "NATS_CREDS": str(creds)})
-        async with NatsServer(port=port, config=old):
-            connection = await connect(settings, "worker")
-        async with NatsServer(port=port, config=new):
-            with capture_logs() as logs:
+    creds, later, port = tmp_path / "worker.creds", tmp_path / "later.creds", free_port()
+    old, new = make_login(creds), make_login(later)
+    settings = load_settings({"NATS_URL": f"nats://127.0.0.1:{port}", "NATS_CREDS": str(creds)})
+    async with NatsServer(port=port, config=old):
+        connection = await connect(settings, "worker")
+    async with NatsServer(port=port, config=new):
+        with capture_logs() as logs:
 
-                def refusals() -> int:
-                    return sum("Authorization" in line.get("error", "") for line in logs)
+            def refusals() -> int:
+                return sum("Authorization" in line.get("error", "") for line in logs)
 
-                await until(lambda: refusals() >= 3, "the old creds refused again and again, and not given up")
-            later.replace(creds)
-            back_s = await reconnected(connection, time.monotonic())
-            await connection.close()
-        measured("F23", "creds file replaced: connected after", back_s, "s", at_most=3)
-
-    await run_and_collect(go())
+            await until(lambda: refusals() >= 3, "the old creds refused again and again, and not given up")
+        later.replace(creds)
+        back_s = await reconnected(connection, time.monotonic())
+        await connection.close()
+    measured("F23", "creds file replaced: connected after", back_s, "s", at_most=3)

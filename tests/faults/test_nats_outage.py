@@ -81,8 +81,7 @@ async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_lo
             delivered = home.claim_times[before]
             await home.more_grants(250)
         await home.wait_ended(issued)
-        await home.assert_books(issued)
-        await home.stop_all()
+        await home.close_books(issued)
         lost = len(issued) - len(home.ends(issued, *TERMINAL))
     measured("F6", f"{number.name}: connected again after", connected - up, "s", at_most=2)
     measured("F6", f"{number.name}: first delivery after that", delivered - connected, "s", at_most=1)
@@ -119,14 +118,12 @@ async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> N
         proxy.heal()
         healed = time.monotonic()
         await until(lambda: bool(main_connection(worker, "nats_reconnected")), "connected again")
-        [fresh] = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(fresh.event_id)
+        fresh = await home.one_more()
         back_s = time.monotonic() - healed
         await home.wait_terminal(lost.event_id)
         lost_s = time.monotonic() - healed
         await until(probe.is_ready, "ready again")
-        await home.assert_books([lost, fresh])
-        await home.stop_all()
+        await home.close_books([lost, fresh])
     measured("F7", f"found after (ping {ping_s:g} s)", found_s, "s", at_most=2 * ping_s + 0.2)
     measured("F7", f"not ready after (ping {ping_s:g} s)", not_ready_s, "s", at_most=2 * ping_s + 0.5)
     measured("F7", f"works again after (ping {ping_s:g} s)", back_s, "s", at_most=2)
@@ -150,8 +147,7 @@ async def test_f11_lost_ack_is_repaired_without_a_second_run(tmp_path: Path, mea
     async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
         variables = {"NOETL_WORKER_ACK_WAIT_S": "1"}
         await home.start_process("cut", NATS_URL=f"nats://127.0.0.1:{proxy.port}", **variables)
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-        await until(lambda: gate.runs == 1, "the run")
+        [one] = await home.running(gate)
         whole = await home.start_process("whole", **variables)
         proxy.drop(Way.UP)
         gate.open()
@@ -159,10 +155,8 @@ async def test_f11_lost_ack_is_repaired_without_a_second_run(tmp_path: Path, mea
         await home.wait_settled()  # the other worker was delivered it, asked, and acked
         assert b"+ACK" in proxy.dropped[Way.UP]
         proxy.heal()
-        [again] = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(again.event_id)
-        await home.assert_books([one, again])
-        await home.stop_all()
+        again = await home.one_more()
+        await home.close_books([one, again])
         settled = whole.logged("stopped")[0]["settled"]
         assert settled.get("ack:already_finished") == 1
     measured("F11", "runs of the tool", gate.runs, "", exactly=1)
@@ -173,8 +167,7 @@ async def test_f11_lost_ack_is_repaired_by_the_worker_that_ran_it(tmp_path: Path
     async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
         address = {"NATS_URL": f"nats://127.0.0.1:{proxy.port}", "NOETL_WORKER_ACK_WAIT_S": "1"}
         worker = await home.start_process(**address)
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-        await until(lambda: gate.runs == 1, "the run")
+        [one] = await home.running(gate)
         proxy.drop(Way.UP)
         gate.open()
         await home.wait_terminal(one.event_id)
@@ -183,8 +176,7 @@ async def test_f11_lost_ack_is_repaired_by_the_worker_that_ran_it(tmp_path: Path
         healed = time.monotonic()
         await home.wait_settled()
         settled_s = time.monotonic() - healed
-        await home.assert_books([one])
-        await home.stop_all()
+        await home.close_books([one])
         assert worker.logged("stopped")[0]["settled"].get("ack:already_finished_here", 0) >= 1
         assert home.asked[one.event_id] == 1
     measured("F11", "same worker: runs of the tool", gate.runs, "", exactly=1)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response as PlaneResponse
 
 from faults.conftest import Measured
-from faults.scene import Scene, inside, scene
+from faults.scene import QUICK, Scene, scene
 from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import until
@@ -25,9 +25,6 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.dev.routes.answers import HttpAnswer
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
-
-QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
-"""The loser of a claim asks again after a second at most, not after up to 30."""
 
 
 async def two_workers(home: Scene, **variables: str) -> None:
@@ -132,8 +129,7 @@ async def test_f27_refused_claim_is_returned_sooner_than_a_granted_one_is_done_w
             if p99_ms[-1] <= 1.5 or not HOLDS_TIMES:
                 break
         await home.wait_ended(everything)
-        await home.assert_books(everything)
-        await home.stop_all()
+        await home.close_books(everything)
     word = dialect.value
     measured("F27", f"{word}: a refused claim to its NAK, a granted one to its ACK", min(ratios), "x", at_most=1)
     measured("F27", f"{word}: from a 409 to its NAK, p99 of {PAIRS}", min(p99_ms), "ms", at_most=2)

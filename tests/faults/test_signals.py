@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults.conftest import Measured
-from faults.scene import Scene, children_of, inside, is_there, scene
+from faults.scene import QUICK, Scene, children_of, is_there, scene
 from integration.house import TERMINAL
 from integration.processes import SHORT_LEASES, Gate, WorkerProcess, until
 from noetl_worker.dev.forms.wire_form import Issued
@@ -18,8 +18,6 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}
-QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
-"""Refused claims are returned for a second at most, not for up to 30 s."""
 LONG_DRAIN = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1000"}
 
 
@@ -108,8 +106,7 @@ async def test_f02_command_longer_than_the_drain_comes_back_and_completes_elsewh
         gate.open()
         await home.wait_terminal(one.event_id)
         assert home.terminal_events(one.event_id) == ["command.completed"]
-        await home.assert_books([one])
-        await home.stop_all()
+        await home.close_books([one])
     measured("F2", f"{dialect.value}: exit 4 after", took_s, "s", at_most=1 + 3)
     measured("F2", f"{dialect.value}: runs at a peer after", again_s, "s", at_most=4)
 
@@ -187,8 +184,7 @@ async def test_f04_command_of_a_killed_worker_runs_again_in_its_successor_of_the
         assert home.terminal_events(one.event_id) == []
         gate.open()  # for the tool of the killed worker too: nobody listens to it any more
         await home.wait_terminal(one.event_id)
-        await home.assert_books([one])
-        await home.stop_all()
+        await home.close_books([one])
     measured("F4", "runs again after (ack_wait 2 s)", again_s, "s", at_most=3)
 
 
@@ -209,8 +205,7 @@ async def test_f05_command_of_a_killed_worker_is_taken_up_by_another_once_the_pl
         assert all(record["delay_s"] > 0 for record in refused)
         gate.open()
         await home.wait_terminal(one.event_id)
-        await home.assert_books([one])
-        await home.stop_all()
+        await home.close_books([one])
     measured("F5", "python: runs at a peer after (lease 3 s)", again_s, "s", at_most=3 + 3)
 
 
@@ -228,5 +223,4 @@ async def test_f05_command_that_is_another_workers_for_ever_is_never_acked(tmp_p
         gate.open()
         await home.start_process("second", WORKER_ID="pod-0", **variables)
         await home.wait_terminal(one.event_id)
-        await home.assert_books([one])
-        await home.stop_all()
+        await home.close_books([one])

@@ -86,6 +86,13 @@ def slope_mb_per_h(samples: list[tuple[float, float]]) -> float:
     return statistics.linear_regression(times, sizes).slope * 3600
 
 
+def grown_mb(samples: list[tuple[float, float]]) -> float:
+    """From the first quarter to the last, by their medians."""
+    sizes = [size for _, size in samples]
+    quarter = max(1, len(sizes) // 4)
+    return statistics.median(sizes[-quarter:]) - statistics.median(sizes[:quarter])
+
+
 async def steady(directory: Path, measured: Measured, *, span_s: float) -> None:
     """A steady load for `span_s`, after as many commands as its pools and its memory need to fill: all slots at once,
     which a steady load takes only when the machine is busy for a moment (an hour grew by 1 MB in one step for it)."""
@@ -109,21 +116,13 @@ async def steady(directory: Path, measured: Measured, *, span_s: float) -> None:
         await home.stop_all()
     word = f"{PER_S}/s for {span_s:g} s"
     assert len(issued) > 0.975 * PER_S * span_s
-    sizes = [size for _, size in samples]
-    quarter = len(sizes) // 4
-    grown_mb = statistics.median(sizes[-quarter:]) - statistics.median(sizes[:quarter])
     # A minute cannot tell a slope of 1 MB/h (0.02 MB) from the allocator's steps; an hour can.
-    measured("F24", f"{word}: grown by", grown_mb, "MB", at_most=0.5)
+    measured("F24", f"{word}: grown by", grown_mb(samples), "MB", at_most=0.5)
     measured("F24", f"{word}: memory slope", slope_mb_per_h(samples), "MB/h", at_most=1 if span_s >= 3600 else None)
     measured("F24", f"{word}: more descriptors (files)", after.files - before.files, "", at_most=0)
     measured("F24", f"{word}: more tasks", (after.tasks or 0) - (before.tasks or 0), "", at_most=0)
-    measured(
-        "F24",
-        f"{word}: median backlog, last quarter",
-        statistics.median(backlog[-len(backlog) // 4 :]),
-        "",
-        at_most=200,
-    )
+    last = statistics.median(backlog[-len(backlog) // 4 :])
+    measured("F24", f"{word}: median backlog, last quarter", last, "", at_most=200)
 
 
 @pytest.mark.steady

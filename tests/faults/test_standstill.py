@@ -10,7 +10,7 @@ import pytest
 
 from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
-from faults.scene import Scene, inside, scene
+from faults.scene import QUICK, Scene, scene
 from integration.processes import SHORT_LEASES, Gate, Probe, until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import free_port
@@ -18,15 +18,13 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3", "NOETL_WORKER_ACK_WAIT_S": "1"}
-QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
 
 
 async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> Issued:
     """A command whose tool has started in a worker that is paused; its peer is there, `home.processes` are both."""
     bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"} if port else {}
     paused = await home.start_process("paused", WORKER_ID="pod-0", **BEATS, **QUICK, **bind)
-    [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-    await until(lambda: gate.runs == 1, "the run")
+    [one] = await home.running(gate)
     await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
     await home.start_process("peer", WORKER_ID="pod-1", **BEATS, **QUICK)
     paused.signal(signal.SIGSTOP)
@@ -100,8 +98,7 @@ async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_w
             return (await probe.get("/livez")).status_code == 200
 
         await until(alive, "alive again")
-        await home.assert_books([one])
-        await home.stop_all()
+        await home.close_books([one])
         deliveries = home.asked[one.event_id]
     word = f"blocked for {span_s:g} s"
     measured("F13", f"{word}: liveness 503 after (reported from {notice_s:g} s)", reported_s, "s", at_most=notice_s + 1)

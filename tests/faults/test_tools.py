@@ -190,7 +190,6 @@ async def test_f21_process_without_memory_is_reported_as_such_and_the_worker_goe
             if "memory" not in told(home, one).lower():
                 silent.append(name)
         after, _ = await run_one(home, RawCommand("noop"))
-        await home.assert_books([*issued, after])
-        await home.stop_all()
+        await home.close_books([*issued, after])
     assert silent == []
     measured("F21", f"{dialect.value}: ends whose event does not name memory", len(silent), "", exactly=0)

@@ -28,13 +28,10 @@ SHORT_DELAYS = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1"
 
 
 async def publish_all(home: Scene, bodies: list[bytes]) -> None:
-    client = await nats.connect(home.nats.url)
-    try:
+    async with await nats.connect(home.nats.url) as client:
         for body in bodies:
             await client.publish("noetl.commands", body)
         await client.flush()
-    finally:
-        await client.close()
 
 
 def notification(home: Scene, event_id: int, command_id: Any, execution_id: int) -> bytes:

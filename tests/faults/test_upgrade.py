@@ -13,6 +13,7 @@ import pytest
 from faults.scene import Scene, scene
 from integration.house import TERMINAL
 from integration.processes import INSIDE, SHORT_LEASES, Gate, WorkerProcess, until
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
@@ -34,10 +35,9 @@ async def started(home: Scene, name: str, *, before: bool = False, **given: str)
     return await home.start_process(name, **variables)
 
 
-async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -> list[Any]:
+async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -> list[Issued]:
     """Commands that this worker runs while the plane is down, and is killed with their outcomes on disk."""
-    issued: list[Any] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * EACH)
-    await until(lambda: gate.runs == EACH, "all run")
+    issued = await home.running(gate, EACH)
     async with home.plane.outage():
         gate.open()
         await until(lambda: home.outbox_rows() == EACH, "all refused, and on disk")
@@ -54,10 +54,7 @@ async def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Di
             await started(home, "this", WORKER_ID="pod-1", **slots),
         ]
         gate = Gate(tmp_path, "both")
-        issued: list[Any] = await home.plane.create_commands(
-            [RawCommand("shell", {"command": gate.command()})] * (2 * EACH)
-        )
-        await until(lambda: gate.runs == 2 * EACH, "the slots of both are full")
+        issued = await home.running(gate, 2 * EACH)  # the slots of both are full
         gate.open()
         issued += await home.plane.create_commands([home.effect()] * 50)
         await home.wait_ended(issued)
@@ -123,5 +120,4 @@ async def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialec
         await home.wait_ended(issued)
         assert [gate.runs, next_gate.runs] == [EACH, EACH], "reported from the outbox, and not run again"
         await until(lambda: not home.outbox_rows(), "all rows are reported")
-        await home.assert_books(issued)
-        await home.stop_all()
+        await home.close_books(issued)
