@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,23 @@ def printed_under(user: str, program: str, *arguments: str, given: Any = None) -
 
 def run_one(user: str, level: str, kind: str, config: dict[str, Any], **limits: int) -> dict[str, Any]:
     return run_as(user, level, [(kind, config)], **limits)[0]
+
+
+def placed(value: Any, **names: object) -> Any:
+    """A config, with the names filled in wherever they stand."""
+    if isinstance(value, dict):
+        return {name: placed(one, **names) for name, one in value.items()}
+    return value.format(**names) if isinstance(value, str) else value
+
+
+def peak_of(call: Callable[[], Any]) -> int:
+    """Bytes of Python's objects, at most, while it is called."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def alive(pid: int) -> bool:

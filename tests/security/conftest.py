@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import loops
+from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
 from noetl_worker.tools.artifact import file_roots
+from noetl_worker.tools.http import egress
+from tools.http_server import ToolServer, as_json
 
 from .commands import end_workers
 
@@ -25,6 +29,30 @@ def no_worker_stays() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def files_of_no_worker() -> None:
-    """A worker that a test before ran in this process has hidden its own files, and what is above them, from DuckDB."""
+def rules_of_no_worker() -> Iterator[None]:
+    """A worker hides its own files, and what is above them, from DuckDB in its process, and denies addresses there.
+
+    One that a test has run in this process leaves neither to the next.
+    """
     file_roots.keep_own(())
+    egress.deny(items_of(DEFAULT_DENIED))
+    yield
+    file_roots.keep_own(())
+    egress.deny(items_of(DEFAULT_DENIED))
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+@pytest.fixture
+def identity(server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ToolServer:
+    """A machine of Google's: its metadata service gives a token to whoever asks."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
+    path = "/computeMetadata/v1/instance/service-accounts/default/token"
+    server.routes[path] = lambda seen: as_json({"access_token": "mine"})
+    return server

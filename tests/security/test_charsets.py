@@ -7,20 +7,19 @@ import encodings.aliases
 import gzip
 import hashlib
 import zlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from loops import Threads
-from noetl_worker.testing import tool_context
+from noetl_worker.testing import arun_tool
 from noetl_worker.tools.artifact.artifact import ArtifactTool
 from noetl_worker.tools.http import answer as http_answer
 from noetl_worker.tools.http.charsets import codec_of, decoded
 from noetl_worker.tools.http.http import HttpTool
 from noetl_worker.tools.mcp.mcp import McpTool
-from noetl_worker.tools.registry import Registry
 
 LARGE = 2 << 20
 
@@ -34,11 +33,8 @@ def answering(body: bytes, **headers: str) -> httpx.MockTransport:
     return httpx.MockTransport(lambda request: httpx.Response(200, headers=named, content=pieces()))
 
 
-async def run(kind: str, tool: Any, **config: Any) -> Any:
-    registry = Registry([tool], plugins=False)
-    result = await registry.run_tool(kind, config, tool_context(registry=registry))
-    await registry.aclose()
-    return result.data
+async def run(tool: Any, **config: Any) -> Any:
+    return (await arun_tool(tool, config)).data
 
 
 @pytest.mark.parametrize(
@@ -47,7 +43,7 @@ async def run(kind: str, tool: Any, **config: Any) -> Any:
 async def test_charset_off_the_list_is_utf8_with_a_note(charset: str) -> None:
     body = b'"\\u00e9-\xc3\xa9-+AGE-"\xff'
     transport = answering(body, content_type=f"text/plain; charset={charset}")
-    data = await run("http", HttpTool(transport), url="http://a.test/", response_type="text")
+    data = await run(HttpTool(transport), url="http://a.test/", response_type="text")
     assert data["body"] == '"\\u00e9-é-+AGE-"\ufffd'
     assert data["notes"][0] == f"body: the charset {charset!r} is not one that is read here, read as UTF-8"
 
@@ -59,7 +55,7 @@ async def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:
     assert [codec_of(name) for name in names] == [None] * 50
     for name in names:
         transport = answering(b"a", content_type=f"text/plain; charset={name}")
-        await run("http", HttpTool(transport), url="http://a.test/", response_type="text")
+        await run(HttpTool(transport), url="http://a.test/", response_type="text")
     assert len(encodings._cache) == before  # type: ignore[attr-defined]
 
 
@@ -98,7 +94,7 @@ async def test_large_answer_is_decoded_off_the_loop(size: int, off_loop: int) ->
     """An answer whose size alone blocks the loop."""
     threads = Threads()
     transport = answering(b"a" * size, content_type="text/plain; charset=windows-1252")
-    data = await run("http", HttpTool(transport), url="http://a.test/")
+    data = await run(HttpTool(transport), url="http://a.test/")
     assert len(data["body"]) == size
     assert threads.given == off_loop
 
@@ -122,7 +118,7 @@ async def test_large_mcp_answer_is_parsed_off_the_loop(as_stream: bool, size: in
         return httpx.Response(200, headers={"content-type": "application/json"}, content=text)
 
     tool = McpTool(httpx.MockTransport(answer))
-    await run("mcp", tool, endpoint="http://a.test/mcp", method="tools/list")
+    await run(tool, endpoint="http://a.test/mcp", method="tools/list")
     assert threads.given == off_loop  # what initialize answers is small
 
 
@@ -134,7 +130,7 @@ async def test_large_mcp_answer_is_parsed_off_the_loop(as_stream: bool, size: in
 async def test_artifact_that_is_large_or_unpacks_to_much_is_read_off_the_loop(body: bytes, off_loop: int) -> None:
     """An artifact that unpacks to many times its size."""
     threads = Threads()
-    data = await run("artifact", ArtifactTool(answering(body)), uri="http://a.test/x")
+    data = await run(ArtifactTool(answering(body)), uri="http://a.test/x")
     assert data["sha256"] == hashlib.sha256(body).hexdigest()
     assert threads.given == off_loop
 
@@ -150,24 +146,20 @@ async def test_packed_answer_is_unpacked_in_steps_between_which_others_run(packe
     """A compressed answer that takes long to unpack."""
     coding, contents = packed
 
-    async def turns_during(work: Awaitable[Any]) -> tuple[Any, int]:
-        turns = 0
+    turns = 0
 
-        async def other() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
 
-        task = asyncio.ensure_future(other())
-        found = await work
-        task.cancel()
-        return found, turns
+    async def at_once() -> AsyncIterator[bytes]:
+        yield contents
 
-    async def at_once(whole: bytes) -> AsyncIterator[bytes]:
-        yield whole
-
-    response = httpx.Response(200, headers={"content-encoding": coding}, content=at_once(contents))
-    content, turns = await turns_during(http_answer.read(response, 64 << 20))
+    response = httpx.Response(200, headers={"content-encoding": coding}, content=at_once())
+    task = asyncio.ensure_future(other())
+    content = await http_answer.read(response, 64 << 20)
+    task.cancel()
     assert content.size == 32 << 20
     assert turns >= 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import SettingsError, ToolError
-from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
+from noetl_worker.settings.networks import Networks
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.kinds.built_in import BUILT_IN
-from tools.http_server import Answer, ToolServer, as_json
+from tools.http_server import Answer, ToolServer
 
+from .commands import placed
 from .test_files import needs_duckdb
 
 PEM = Path(__file__).parents[1] / "tools" / "loopback.pem"
@@ -31,19 +32,6 @@ def needs_its_package(kind: str, config: Mapping[str, Any]) -> None:
     needs_duckdb(kind)
     if "s3://" in str(config):
         pytest.importorskip("botocore", reason="the aws extra is not in this install")
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def kept_rules() -> Iterator[None]:
-    egress.deny(items_of(DEFAULT_DENIED))
-    yield
-    egress.deny(items_of(DEFAULT_DENIED))
 
 
 @pytest.fixture
@@ -82,13 +70,10 @@ def test_metadata_and_link_local_addresses_are_denied_by_default(address: str) -
 
 def test_addresses_that_nothing_denies_are_free() -> None:
     default = Networks.of(load_settings({}).egress_deny)
-    assert [default.item_with(one) for one in ("127.0.0.1", "::1", "10.0.0.1", "1.1.1.1", "2606:4700::1111")] == [
-        None
-    ] * 5
-    assert (
-        Networks.of(load_settings({"NOETL_WORKER_EGRESS_DENY": "none"}).egress_deny).item_with("169.254.169.254")
-        is None
-    )
+    free = ("127.0.0.1", "::1", "10.0.0.1", "1.1.1.1", "2606:4700::1111")
+    assert [default.item_with(one) for one in free] == [None] * 5
+    nothing_denied = Networks.of(load_settings({"NOETL_WORKER_EGRESS_DENY": "none"}).egress_deny)
+    assert nothing_denied.item_with("169.254.169.254") is None
     own = Networks.of(load_settings({"NOETL_WORKER_EGRESS_DENY": "private, 1.1.1.1,2606:4700::/32"}).egress_deny)
     assert [own.item_with(one) for one in ("10.1.2.3", "1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1111", "1.1.1.2")] == [
         "private", "1.1.1.1", "1.1.1.1", "2606:4700::/32", None,
@@ -147,10 +132,8 @@ NO_URL = {
 IDS = [f"{index}-{kind}" for index, (kind, _) in enumerate(CALLS)]
 
 
-def placed(value: Any, url: str) -> Any:
-    if isinstance(value, dict):
-        return {name: placed(one, url) for name, one in value.items()}
-    return value.format(url=url, db=f"{tempfile.gettempdir()}/nowhere/a.db") if isinstance(value, str) else value
+def at(config: dict[str, Any], url: str) -> Any:
+    return placed(config, url=url, db=f"{tempfile.gettempdir()}/nowhere/a.db")
 
 
 def test_each_kind_is_tested_here_or_opens_no_connection_by_url() -> None:
@@ -171,7 +154,7 @@ def test_no_tool_connects_to_the_metadata_service(
     with pytest.raises(
         ToolError, match=r"the worker does not connect to .*NOETL_WORKER_EGRESS_DENY has link-local"
     ) as caught:
-        run_tool(kind, placed(config, f"http://{host}/latest/x.py"))
+        run_tool(kind, at(config, f"http://{host}/latest/x.py"))
     assert (caught.value.kind, caught.value.code, caught.value.retryable) == ("configuration", "egress", False)
 
 
@@ -190,7 +173,7 @@ def test_redirect_to_a_denied_address_is_not_followed(server: ToolServer, number
             302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"}
         )
     said = "does not connect to 127.0.0.2: its NOETL_WORKER_EGRESS_DENY has 127.0.0.2"
-    outcome = told_by(kind, placed(config, server.url("/away")))
+    outcome = told_by(kind, at(config, server.url("/away")))
     assert (said in outcome) == (number in FOLLOWS), outcome
     assert [seen.path for seen in server.requests if "latest" in seen.path] == []
 
@@ -210,7 +193,7 @@ def test_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_used
     needs_its_package(kind, config)
     asked = resolve({"rebinding.test": ["127.0.0.1"], "elsewhere.test": ["127.0.0.1"]})
     server.routes[f"/echo{JOBS}"] = lambda seen: Answer(404, b"")
-    told_by(kind, placed(config, server.url("/echo", host="rebinding.test")))
+    told_by(kind, at(config, server.url("/echo", host="rebinding.test")))
     assert asked.count("rebinding.test") == 1
     assert server.requests[0].headers["host"] in (f"rebinding.test:{server.port}", "elsewhere.test")
 
@@ -256,15 +239,20 @@ def test_name_that_cannot_be_resolved_is_a_connection_error(resolve: Resolve) ->
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 
-def test_own_proxy_of_the_worker_is_not_checked_but_an_address_behind_it_is(
-    server: ToolServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def proxied(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> ToolServer:
+    """The proxy of the worker."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, server.url(""))
+    return server
+
+
+def test_own_proxy_of_the_worker_is_not_checked(proxied: ToolServer) -> None:
     egress.deny(["loopback", "link-local"])
-    monkeypatch.setenv("HTTP_PROXY", server.url(""))
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
     run_tool("http", {"url": "http://elsewhere.test/echo"})
-    assert len(server.requests) == 1
+    assert len(proxied.requests) == 1
 
 
 SPELLINGS = ["169.254.169.254", "2852039166", "0xa9fea9fe", "0XA9FEA9FE", "0xa9.254.169.254", "025177524776",
@@ -274,14 +262,8 @@ SPELLINGS = ["169.254.169.254", "2852039166", "0xa9fea9fe", "0XA9FEA9FE", "0xa9.
 
 @pytest.mark.parametrize("kind", ["http", pytest.param("rhai", marks=pytest.mark.rust)])
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_no_spelling_of_a_denied_address_is_asked_of_a_proxy(
-    server: ToolServer, monkeypatch: pytest.MonkeyPatch, kind: str, host: str
-) -> None:
+def test_no_spelling_of_a_denied_address_is_asked_of_a_proxy(proxied: ToolServer, kind: str, host: str) -> None:
     """The address as a number, in hex, octal or shortened, by proxy."""
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, server.url(""))
     url = f"http://{host}/latest"
     if kind == "http":
         with pytest.raises(ToolError, match=r"(does not connect to .*EGRESS_DENY has link-local|Invalid IPv4 address)"):
@@ -289,34 +271,22 @@ def test_no_spelling_of_a_denied_address_is_asked_of_a_proxy(
     else:
         said = said_by_rhai(CALL.replace("{url}", url))
         assert said.endswith(("its NOETL_WORKER_EGRESS_DENY has link-local", "invalid authority"))
-    assert server.requests == []
+    assert proxied.requests == []
 
 
-def test_spelling_of_an_allowed_address_is_asked_of_a_proxy(
-    server: ToolServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", server.url(""))
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
+def test_spelling_of_an_allowed_address_is_asked_of_a_proxy(proxied: ToolServer) -> None:
     run_tool("http", {"url": "http://3221225985/echo"})
-    assert len(server.requests) == 1
+    assert len(proxied.requests) == 1
 
 
-async def test_worker_still_asks_the_metadata_service_for_its_own_identity(
-    server: ToolServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_worker_still_asks_the_metadata_service_for_its_own_identity(identity: ToolServer) -> None:
     egress.deny(["loopback"])
-    path = "/computeMetadata/v1/instance/service-accounts/default/token"
-    server.routes[path] = lambda seen: as_json({"access_token": "own", "expires_in": 60})
-    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    monkeypatch.setenv("HOME", "/nowhere")
     clients = Clients()
     token = await Tokens(clients).google({})
     await clients.aclose()
-    assert token == "own"
+    assert token == "mine"
     with pytest.raises(ToolError, match="does not connect to 127"):
-        await arun_tool("http", {"url": server.url("/echo")})
+        await arun_tool("http", {"url": identity.url("/echo")})
 
 
 # ── rhai, whose requests are Rust's ─────────────────────────────────────────────────────────────
@@ -356,9 +326,7 @@ def test_redirect_of_a_rhai_script_to_a_denied_address_is_not_followed(server: T
 def test_rhai_checks_what_a_name_resolves_to(server: ToolServer) -> None:
     """The same by a name."""
     egress.deny(["loopback"])
-    assert "does not connect to localhost (" in said_by_rhai(
-        CALL.replace("{url}", server.url("/echo", host="localhost"))
-    )
+    call = CALL.replace("{url}", server.url("/echo", host="localhost"))
+    assert "does not connect to localhost (" in said_by_rhai(call)
     egress.deny([])
-    free = CALL.replace("{url}", server.url("/echo", host="localhost"))
-    assert run_tool("rhai", {"code": free}).data["status"] == 200
+    assert run_tool("rhai", {"code": call}).data["status"] == 200

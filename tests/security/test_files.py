@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.artifact.files import path_of
 from noetl_worker.tools.duckdb.limits import keep_to_roots
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
 from tools.fake_snowflake import FakeSnowflake
+
+from .commands import placed
 
 OURS = "{temporary}/noetl-worker-outbox-0/x.sqlite3"
 
@@ -48,22 +50,19 @@ async def confined(sql: str, **config: Any) -> Any:
     """As `query`, in a worker with NOETL_WORKER_ISOLATION=basic."""
     pytest.importorskip("duckdb")
     registry = Registry(plugins=False, confinement=Confinement("basic"))
-    try:
-        result = await registry.run_tool("duckdb", {"query": sql, **config}, tool_context(registry=registry))
-    finally:
-        await registry.aclose()
-    return result.data
+    return (await arun_tool("duckdb", {"query": sql, **config}, registry=registry)).data
 
 
 async def read_by_each_kind(file: str) -> list[str]:
     """What each kind says about the file."""
     said = []
-    for kind, config in (
+    configs: list[tuple[str, dict[str, Any]]] = [
         ("artifact", {"uri": file}),
         ("http", {"url": "http://h/", "method": "POST", "files": {"f": file}}),
         ("http", {"url": "https://h/", "client_cert": file}),
         ("http", {"url": "https://h/", "ca_file": file}),
-    ):
+    ]
+    for kind, config in configs:
         with pytest.raises(ConfigurationError) as caught:
             await arun_tool(kind, config)
         said.append(str(caught.value))
@@ -286,12 +285,6 @@ each_place = pytest.mark.parametrize(
 )
 
 
-def placed(value: Any, **names: object) -> Any:
-    if isinstance(value, dict):
-        return {name: placed(one, **names) for name, one in value.items()}
-    return value.format(**names) if isinstance(value, str) else value
-
-
 def needs_duckdb(kind: str) -> None:
     """A transfer says first that the library is missing."""
     if kind == "transfer":
@@ -339,10 +332,8 @@ def test_transfer_reads_nothing_outside_of_the_roots(inside: Path, path: str) ->
 def test_transfer_reads_no_file_of_the_kernel() -> None:
     """The same without roots."""
     needs_duckdb("transfer")
-    for source in (
-        {"type": "file", "path": "/proc/self/environ", "format": "csv"},
-        {"type": "duckdb", "query": "SELECT * FROM read_text('/proc/self/environ')"},
-    ):
+    sql = "SELECT * FROM read_text('/proc/self/environ')"
+    for source in ({"type": "file", "path": "/proc/self/environ", "format": "csv"}, {"type": "duckdb", "query": sql}):
         with pytest.raises(ConfigurationError, match="not a file for playbooks"):
             run_tool("transfer", placed({**MOVED, "source": source}, root="/tmp"))
 

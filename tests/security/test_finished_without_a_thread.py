@@ -23,10 +23,9 @@ from noetl_worker.errors import TransportError
 from noetl_worker.models import CaseDecision, Command, Dialect, FitRules, ToolResult
 from noetl_worker.report import results
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.testing import tool_context
+from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.process.scratch import Scratch
-from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.on_loop import OnLoopTransport
 
 PAD = "a" * (2 << 20)
@@ -60,19 +59,16 @@ def configs(url):
     }
 
 async def of_kind(kind):
-    server, registry = Server(), Registry(plugins=False)
+    server = Server()
     listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     try:
-        result = await registry.run_tool(
-            kind, configs(f"http://127.0.0.1:{port}/")[kind], tool_context(registry=registry)
-        )
+        result = await arun_tool(kind, configs(f"http://127.0.0.1:{port}/")[kind])
         said = result.status.value
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     finally:
         listening.close()
-        await registry.aclose()
     return {"said": said, "requests": server.requests}
 
 async def of_report(dialect):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +14,11 @@ from noetl_worker.testing import run_tool
 from tools.http_server import ToolServer, as_json
 
 
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
+def placed(value: Any, url: str) -> Any:
+    """A config, with the address for `{url}`; templates stay as they are."""
+    if isinstance(value, dict):
+        return {name: placed(one, url) for name, one in value.items()}
+    return url if value == "{url}" else value
 
 
 # ── two ways of saying where a body ends ────────────────────────────────────────────────────────
@@ -28,10 +28,10 @@ def server() -> Iterator[ToolServer]:
 def test_transfer_encoding_beside_a_length_is_refused(server: ToolServer, spelling: str) -> None:
     """Transfer-Encoding beside Content-Length."""
     config = {"url": server.url("/echo"), "method": "POST", "body": "0\r\n\r\nGET /inner HTTP/1.1\r\n\r\n"}
-    with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
-        run_tool("http", {**config, "headers": {spelling: "chunked"}})
-    with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
-        run_tool("http", {**config, "auth": {"type": "headers", "headers": {spelling: "chunked"}}})
+    headers = {"headers": {spelling: "chunked"}}
+    for given in (headers, {"auth": {"type": "headers", **headers}}):
+        with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
+            run_tool("http", {**config, **given})
     assert server.requests == []
 
 
@@ -46,9 +46,8 @@ def test_transfer_encoding_is_refused_by_the_other_kinds_too(
     server: ToolServer, kind: str, config: dict[str, Any]
 ) -> None:
     """The same in other kinds."""
-    placed = {name: server.url("/echo") if value == "{url}" else value for name, value in config.items()}
     with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
-        run_tool(kind, placed)
+        run_tool(kind, placed(config, server.url("/echo")))
     assert server.requests == []
 
 
@@ -228,17 +227,6 @@ def test_secret_with_named_hosts_is_not_handed_to_tasks_either(named: pytest.Mon
 # ── the worker's own identity at Google ─────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def identity(server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ToolServer:
-    """A machine of Google's: its metadata service gives a token to whoever asks."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
-    path = "/computeMetadata/v1/instance/service-accounts/default/token"
-    server.routes[path] = lambda seen: as_json({"access_token": "mine"})
-    return server
-
-
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
@@ -260,14 +248,8 @@ def test_own_google_identity_of_the_worker_leaves_for_no_other_host(
     identity: ToolServer, kind: str, config: dict[str, Any]
 ) -> None:
     """A token of the worker's service account for a playbook's server."""
-
-    def placed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: placed(one) for name, one in value.items()}
-        return identity.url("/echo") if value == "{url}" else value
-
     with pytest.raises(CredentialError, match=r"own Google identity may not be sent to .*NOETL_WORKER_GOOGLE_HOSTS"):
-        run_tool(kind, placed(config), credentials={"own": OWN})
+        run_tool(kind, placed(config, identity.url("/echo")), credentials={"own": OWN})
     assert identity.requests == []
 
 

@@ -14,6 +14,8 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.duckdb.session import Opening, library, opened
 
+from .commands import placed
+
 pytest.importorskip("duckdb")
 
 NAMES = [
@@ -31,6 +33,9 @@ NAMES = [
     "x.duckdb",
     "./a/../x.duckdb",
 ]
+
+
+TARGET = {"type": "duckdb", "database": "{there}/target.duckdb", "table": "t"}
 
 
 @pytest.fixture
@@ -136,12 +141,3 @@ def test_file_of_another_execution_is_refused_under_each_name(there: Path, monke
         theirs = placed(name.replace("x.duckdb", "noetldb/duckdb_7.duckdb"), there=there)
         with pytest.raises(ConfigurationError, match="belongs to execution 7, not to 8"):
             run_tool("duckdb", {"query": "FROM t", "database": theirs}, execution_id=8)
-
-
-TARGET = {"type": "duckdb", "database": "{there}/target.duckdb", "table": "t"}
-
-
-def placed(value: Any, *, there: Path) -> Any:
-    if isinstance(value, dict):
-        return {key: placed(one, there=there) for key, one in value.items()}
-    return value.format(there=there) if isinstance(value, str) else value

@@ -16,8 +16,7 @@ from noetl_worker.command import tool_rules
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.settings.settings import Settings, load_settings
-from noetl_worker.testing import tool_context
-from noetl_worker.tools.artifact import file_roots
+from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process import landlock
 from tools.databases import duckdb_extensions
 
@@ -59,21 +58,16 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(tool_rules, "_IDENTITIES", (str(place / "worker" / "service-token"),))
     variables = {variable: str(place / "worker" / name) for variable, name in FILES.items()}
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", variables.pop("GOOGLE_APPLICATION_CREDENTIALS"))
-    yield load_settings({"NOETL_SECRET_A_HOSTS": "h", **variables}, dotenv=place / "worker" / ".env")
-    file_roots.keep_own(())
+    return load_settings({"NOETL_SECRET_A_HOSTS": "h", **variables}, dotenv=place / "worker" / ".env")
 
 
 async def data_of(settings: Settings, kind: str, config: dict[str, Any]) -> Any:
     """Of a command of a worker with these settings."""
-    registry = tool_rules.registry_of(settings)
-    try:
-        return (await registry.run_tool(kind, config, tool_context(registry=registry))).data
-    finally:
-        await registry.aclose()
+    return (await arun_tool(kind, config, registry=tool_rules.registry_of(settings))).data
 
 
 async def query(settings: Settings, sql: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-import tracemalloc
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -15,6 +14,8 @@ from noetl_worker.engine.pure import condition
 from noetl_worker.engine.pure.regex_automaton import STEPS, Automaton
 from noetl_worker.engine.pure.regex_dialect import compile_pattern
 from noetl_worker.errors import ConditionError
+
+from .commands import peak_of
 
 NESTED = ["(a+)+$", "(a|a)*$", "(a|aa)+$", "(a*)*b", "(.*a){12}$", "(a?){25}a{25}c", r"(\w+\s?)+$"]
 
@@ -54,15 +55,6 @@ def test_steps_grow_with_the_text_where_every_character_leads_to_a_new_state() -
     letters = "".join(random.Random(7).choices("ab", k=4_000))
     once, twice = (steps_of("[ab]*a[ab]{20}c", letters[:length]) for length in (2_000, 4_000))
     assert once < twice < 2.2 * once
-
-
-def peak_of(call: Callable[[], Any]) -> int:
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_states_of_a_search_are_forgotten_when_there_are_too_many() -> None:

@@ -19,7 +19,7 @@ from noetl_worker.observability.probes import Health
 from noetl_worker.plane.plane_watch import HeartbeatWatch
 from noetl_worker.plane.registration import Registration
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process import confinement
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.machine import memory_bytes
@@ -136,10 +136,7 @@ async def limit_of_duckdb(*before: str, **config: str) -> object:
     """The limit that a query sees, after other statements."""
     pytest.importorskip("duckdb")
     registry = Registry(plugins=False, confinement=SHARE)
-    query = {"query": [*before, LIMIT], **config}
-    result = await registry.run_tool("duckdb", query, tool_context(registry=registry))
-    await registry.aclose()
-    assert isinstance(result.data, dict)
+    result: Any = await arun_tool("duckdb", {"query": [*before, LIMIT], **config}, registry=registry)
     return result.data["rows"][0]["m"]
 
 
@@ -179,13 +176,11 @@ async def test_step_does_not_take_more_memory_than_its_share(monkeypatch: pytest
 async def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> None:
     """A transfer has two DuckDBs."""
     pytest.importorskip("duckdb")
-    registry = Registry(plugins=False, confinement=SHARE)
     config = {
         "source": {"type": "duckdb", "query": f"SET memory_limit = '9GiB'; {LIMIT}"},
         "target": {"type": "duckdb", "database": str(tmp_path / "t.db"), "table": "t"},
     }
-    await registry.run_tool("transfer", config, tool_context(registry=registry))
-    await registry.aclose()
+    await arun_tool("transfer", config, registry=Registry(plugins=False, confinement=SHARE))
     read = {"query": "select m from t", "database": str(tmp_path / "t.db")}
     assert (await arun_tool("duckdb", read)).data["rows"] == [{"m": "50.0 MiB"}]
 

@@ -23,6 +23,8 @@ from patience import PATIENCE_S
 from tools.databases import duckdb_extensions
 from tools.fake_snowflake import FakeSnowflake, OperationalError
 
+from .commands import placed
+
 NOWHERE = "127.0.0.1:9"
 CLUSTER = {"url": f"http://{NOWHERE}", "token": "t"}
 FILE = "file://{directory}/file.json"
@@ -62,12 +64,6 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "container": ("container", {"image": "busybox", "auth": CLUSTER}),
     "script": ("script", {"script": "print(1)", "job": {"image": "python"}, "auth": CLUSTER}),
 }
-
-
-def placed(value: Any, **names: object) -> Any:
-    if isinstance(value, dict):
-        return {name: placed(one, **names) for name, one in value.items()}
-    return value.format(**names) if isinstance(value, str) else value
 
 
 @contextmanager

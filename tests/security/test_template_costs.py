@@ -8,7 +8,6 @@ import gc
 import re
 import sys
 import time
-import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from noetl_worker.templates import limits, template
 from noetl_worker.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
 from noetl_worker.templates.sandbox import LENIENT
 
+from .commands import peak_of
 from .template_calls import COMPARISONS, ONCE, calls, values
 
 ROUNDS, PARTS = 1_000_000, 10
@@ -205,12 +205,7 @@ def status_bytes(name: str) -> int:
 
 def memory_of(expression: str) -> int:
     """Bytes at the peak of a rendering."""
-    tracemalloc.start()
-    try:
-        outcome(expression)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return peak_of(lambda: outcome(expression))
 
 
 def test_everything_that_is_offered_has_a_cost_and_nothing_else_is_offered() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,19 +12,11 @@ import pytest
 from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.errors import ConfigurationError, SettingsError, ToolError
 from noetl_worker.models import ToolResult
-from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import MemoryControlPlane, run_tool
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.http import egress
 from noetl_worker.tools.registry import Registry
 from plug_ins import install
-
-
-@pytest.fixture(autouse=True)
-def kept_rules() -> Iterator[None]:
-    yield
-    egress.deny(items_of(DEFAULT_DENIED))
 
 
 def registry(**variables: str) -> Registry:
