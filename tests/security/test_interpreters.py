@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -210,29 +209,24 @@ time.sleep(600)
 @pytest.mark.parametrize("user", USERS)
 async def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(author: Author, user: str) -> None:
     """It reads `/proc/PPID/mem` and outlives its worker."""
-    with TemporaryFile() as log:
-        async with house(worker=False) as home:
-            worker = await worker_of(home, user, "basic", log, NOETL_WORKER_PYTHONS=str(author.environment))
+    async with house(worker=False) as home:
+
+        async def ended(config: dict[str, Any]) -> list[str]:
+            [issued] = await home.plane.create_commands([RawCommand("python", config)])
+            await home.wait_terminal(issued.event_id)
+            return home.terminal_events(issued.event_id)
+
+        async with worker_of(home, user, "basic", NOETL_WORKER_PYTHONS=str(author.environment)) as (worker, _):
             author.worker.write_text(str(worker.pid))
-
-            async def ended(config: dict[str, Any]) -> list[str]:
-                [issued] = await home.plane.create_commands([RawCommand("python", config)])
-                await home.wait_terminal(issued.event_id)
-                return home.terminal_events(issued.event_id)
-
-            try:
-                refused, *_, named = author.steps()
-                assert await ended(refused) == ["command.failed"]
-                assert not author.seen.exists()
-                assert await ended(named) == ["command.completed"]
-                saw = author.saw()
-                assert set(saw["reads"].values()) == {"PermissionError"}
-                assert not alive(saw["left"])
-                left = author.directory / "left"
-                code = f"PLACE = {str(left)!r}\n{LEAVES}"
-                await home.plane.create_commands([RawCommand("python", {**named, "code": code})])
-                await until(left.exists, "it runs")
-            finally:
-                worker.kill()
-                worker.wait()
-            assert all([await asyncio.to_thread(ends, int(pid)) for pid in left.read_text().split()])
+            refused, *_, named = author.steps()
+            assert await ended(refused) == ["command.failed"]
+            assert not author.seen.exists()
+            assert await ended(named) == ["command.completed"]
+            saw = author.saw()
+            assert set(saw["reads"].values()) == {"PermissionError"}
+            assert not alive(saw["left"])
+            left = author.directory / "left"
+            code = f"PLACE = {str(left)!r}\n{LEAVES}"
+            await home.plane.create_commands([RawCommand("python", {**named, "code": code})])
+            await until(left.exists, "it runs")
+        assert all([await asyncio.to_thread(ends, int(pid)) for pid in left.read_text().split()])

@@ -7,7 +7,6 @@ import platform
 import resource
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import SimpleNamespace
 
 import pytest
@@ -61,20 +60,14 @@ PRLIMIT64, PTRACE, SEIZE = 340, 26, 0x4206
 @pytest.mark.parametrize("user", USERS)
 async def test_command_cannot_lower_the_limits_of_its_worker(user: str) -> None:
     """`prlimit` on the worker: `--nofile=20`, `--as=1000000`."""
-    with TemporaryFile() as log:
-        async with house(worker=False) as home:
-            worker = await worker_of(home, user, "basic", log)
-            try:
-                before = Path(f"/proc/{worker.pid}/limits").read_text()
-                code = f"{LOWERS}\nresult = [lowered({worker.pid}, limit) for limit in {LIMITS}]"
-                for attack in (RawCommand("python", {"code": code}), RawCommand("shell", {"command": "echo well"})):
-                    [issued] = await home.plane.create_commands([attack])
-                    await home.wait_terminal(issued.event_id)
-                    assert home.terminal_events(issued.event_id) == ["command.completed"]
-                assert Path(f"/proc/{worker.pid}/limits").read_text() == before
-            finally:
-                worker.kill()
-                worker.wait()
+    async with house(worker=False) as home, worker_of(home, user, "basic") as (worker, _):
+        before = Path(f"/proc/{worker.pid}/limits").read_text()
+        code = f"{LOWERS}\nresult = [lowered({worker.pid}, limit) for limit in {LIMITS}]"
+        for attack in (RawCommand("python", {"code": code}), RawCommand("shell", {"command": "echo well"})):
+            [issued] = await home.plane.create_commands([attack])
+            await home.wait_terminal(issued.event_id)
+            assert home.terminal_events(issued.event_id) == ["command.completed"]
+        assert Path(f"/proc/{worker.pid}/limits").read_text() == before
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -71,10 +72,11 @@ result = {attack.__name__: tried(attack) for attack in (environ, memory, traced,
 """
 
 
+@asynccontextmanager
 async def worker_of(
-    home: House, user: str, level: str, log: Any, *arguments: str, **more: str
-) -> subprocess.Popen[bytes]:
-    """`noetl-worker run` under this user, once it pulls."""
+    home: House, user: str, level: str, *arguments: str, **more: str
+) -> AsyncIterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """`noetl-worker run` under this user, once it pulls, and what it has logged; killed at the end."""
     variables = {
         "NATS_URL": home.nats.url,
         "NOETL_SERVER_URL": home.plane.url,
@@ -87,48 +89,40 @@ async def worker_of(
     }
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
     argv = under(user, [interpreter_of(user) or sys.executable, *(arguments or ("-m", "noetl_worker", "run"))])
-    process = subprocess.Popen(  # noqa: ASYNC220 - it is waited for in a thread
-        argv, env={**environment, **variables}, cwd="/", stdout=log, stderr=log
-    )
+    with TemporaryFile() as log:
+        process = subprocess.Popen(  # noqa: ASYNC220 - it is waited for in a thread
+            argv, env={**environment, **variables}, cwd="/", stdout=log, stderr=log
+        )
 
-    def text() -> str:
-        log.seek(0)
-        return str(log.read().decode())
+        def logged() -> str:
+            return os.pread(log.fileno(), 1 << 20, 0).decode()
 
-    def pulls() -> bool:
-        assert process.poll() is None, text()
-        return '"event": "pulling"' in text() or '"event":"pulling"' in text()
+        def pulls() -> bool:
+            assert process.poll() is None, logged()
+            return '"event": "pulling"' in logged() or '"event":"pulling"' in logged()
 
-    await until(pulls, "the worker pulls")
-    return process
+        try:
+            await until(pulls, "the worker pulls")
+            yield process, logged
+        finally:
+            process.kill()
+            process.wait()
 
 
 @functools.cache
 def attacked(user: str, level: str) -> dict[str, Any]:
     """What a command under the worker's user gets, what the worker's block has, how it ended, what it logged."""
 
-    async def scenario(log: Any) -> dict[str, Any]:
-        async with house(worker=False) as home:
-            worker = await worker_of(home, user, level, log)
-            try:
-                code = f"pid = {worker.pid}\n{READS_THE_WORKER}"
-                outcome = await asyncio.to_thread(run_as, user, level, [("python", {"code": code})])
-                block = Path(f"/proc/{worker.pid}/environ").read_bytes() if user != "own" else b""
-                worker.send_signal(signal.SIGTERM)
-                code_of_end = await asyncio.to_thread(worker.wait, 20)
-            finally:
-                worker.kill()
-                worker.wait()
-            log.seek(0)
-            return {
-                **outcome[0]["data"],
-                "block": block,
-                "exit_code": code_of_end,
-                "log": log.read().decode(),
-            }
+    async def scenario() -> dict[str, Any]:
+        async with house(worker=False) as home, worker_of(home, user, level) as (worker, logged):
+            code = f"pid = {worker.pid}\n{READS_THE_WORKER}"
+            [outcome] = await asyncio.to_thread(run_as, user, level, [("python", {"code": code})])
+            block = Path(f"/proc/{worker.pid}/environ").read_bytes() if user != "own" else b""
+            worker.send_signal(signal.SIGTERM)
+            exit_code = await asyncio.to_thread(worker.wait, 20)
+            return {**outcome["data"], "block": block, "exit_code": exit_code, "log": logged()}
 
-    with TemporaryFile() as log:
-        return event_loop.run(scenario(log))
+    return event_loop.run(scenario())
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -223,18 +217,15 @@ def test_worker_that_started_itself_again_drains_and_reports_its_level(user: str
 def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], user: str) -> None:
     """(no attack) `python -m`, and the console script's way."""
 
-    async def scenario(log: Any) -> tuple[int, str]:
-        async with house(worker=False) as home:
-            words = (*start, "run", "--worker-id", "started-again")
-            worker = await worker_of(home, user, "basic", log, *words)
+    async def scenario() -> tuple[int, str]:
+        words = (*start, "run", "--worker-id", "started-again")
+        async with house(worker=False) as home, worker_of(home, user, "basic", *words) as (worker, logged):
             block = Path(f"/proc/{worker.pid}/environ").read_text() if user != "own" else ""  # it may be root alone
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait, 20) == 0
-            log.seek(0)
-            return block.count(SECRET), log.read().decode()
+            return block.count(SECRET), logged()
 
-    with TemporaryFile() as log:
-        secrets, text = event_loop.run(scenario(log))
+    secrets, text = event_loop.run(scenario())
     assert secrets == 0
     assert "started-again" in text
 
@@ -319,26 +310,21 @@ while goes_on:
 @pytest.mark.parametrize("user", USERS)
 async def test_memory_of_the_processes_above_commands_is_hidden_when_they_start(user: str) -> None:
     """The same while they start, by whoever looks at each new one."""
-    with TemporaryDirectory() as directory, TemporaryFile() as log:
+    with TemporaryDirectory() as directory:
         here, gate = Path(directory), Gate(Path(directory))
         here.chmod(0o777)
         (here / "gate").chmod(0o666)
-        async with house(worker=False) as home:
-            worker = await worker_of(home, user, "basic", log)
-            try:
-                code = OPENS_WHAT_STARTS.format(above=ABOVE, here=directory)
-                [attack] = await home.plane.create_commands([RawCommand("python", {"code": code})])
-                await until((here / "begun").exists, "the attack has begun")
-                waits = f"import os\nos.system({gate.command()!r})"
-                await home.plane.create_commands([RawCommand("python", {"code": waits})] * 8)
-                await until(lambda: gate.runs == 8, "eight commands have started")
-                (here / "begun").unlink()
-                await home.wait_terminal(attack.event_id)
-                gate.open()
-                assert json.loads((here / "opened").read_text()) == [True, []]
-            finally:
-                worker.kill()
-                worker.wait()
+        async with house(worker=False) as home, worker_of(home, user, "basic"):
+            code = OPENS_WHAT_STARTS.format(above=ABOVE, here=directory)
+            [attack] = await home.plane.create_commands([RawCommand("python", {"code": code})])
+            await until((here / "begun").exists, "the attack has begun")
+            waits = f"import os\nos.system({gate.command()!r})"
+            await home.plane.create_commands([RawCommand("python", {"code": waits})] * 8)
+            await until(lambda: gate.runs == 8, "eight commands have started")
+            (here / "begun").unlink()
+            await home.wait_terminal(attack.event_id)
+            gate.open()
+            assert json.loads((here / "opened").read_text()) == [True, []]
 
 
 READS_WHAT_STARTS = """
@@ -390,14 +376,16 @@ while goes_on:
 @pytest.mark.parametrize("user", USERS)
 async def test_variables_of_a_worker_are_hidden_when_its_supervisor_starts_it(user: str) -> None:
     """`kill -9` of a worker of `--processes`, to read the next one's environment and files while it starts."""
-    with TemporaryDirectory() as directory, TemporaryFile() as log:
+    with TemporaryDirectory() as directory:
         here = Path(directory)
         here.chmod(0o777)
-        async with house(worker=False) as home:
-            supervisor = await worker_of(home, user, "basic", log, NOETL_WORKER_PROCESSES="2")
+        async with (
+            house(worker=False) as home,
+            worker_of(home, user, "basic", NOETL_WORKER_PROCESSES="2") as (supervisor, logged),
+        ):
 
             def pulling() -> int:
-                return os.pread(log.fileno(), 1 << 20, 0).count(b'"pulling"')
+                return logged().count('"pulling"')
 
             try:
                 await until(lambda: pulling() == 2, "both pull")
