@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -26,22 +26,20 @@ MOST = 48 * MEBIBYTE
 FLOOD = 96 * MEBIBYTE
 """Where the servers here end."""
 INFO = {"server_id": "x", "version": "2.10.0", "max_payload": 100_000_000_000, "headers": True}
-Speak = Callable[[asyncio.StreamWriter, bytes], Awaitable[None]]
+ZEROS = bytes(MEBIBYTE)
 
 
 class Server:
-    """Speaks as much of NATS as a client needs to ask once; then `speak(writer, sid)`."""
+    """Speaks as much of NATS as a client needs to ask once; then it sends the pieces of `answer(inbox and sid)`."""
 
-    def __init__(self, speak: Speak) -> None:
+    def __init__(self, answer: Callable[[bytes], Iterator[bytes]]) -> None:
         self.sent = 0
-        self.has_ended = asyncio.Event()
-        self._speak = speak
         self.url = ""
-
-    async def send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        writer.write(data)
-        await writer.drain()
-        self.sent += len(data)
+        self.has_ended = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        """Whether anything is sent after the first piece."""
+        self.goes_on.set()
+        self._answer = answer
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -54,7 +52,11 @@ class Server:
                     sid = line.split()[-1]
                 elif line.startswith((b"PUB ", b"HPUB ")):
                     inbox = line.split()[2]
-                    await self._speak(writer, inbox + b" " + sid)
+                    for piece in self._answer(inbox + b" " + sid):
+                        writer.write(piece)
+                        await writer.drain()
+                        self.sent += len(piece)
+                        await self.goes_on.wait()
                     return
         except OSError:
             pass
@@ -64,41 +66,23 @@ class Server:
 
 
 @asynccontextmanager
-async def hostile(speak: Callable[[Server], Speak]) -> AsyncIterator[Server]:
-    server = Server(lambda writer, to: speak(server)(writer, to))
+async def hostile(answer: Callable[[bytes], Iterator[bytes]]) -> AsyncIterator[Server]:
+    server = Server(answer)
     async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
         server.url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         yield server
 
 
-def flood(head: Callable[[bytes], bytes], piece: Callable[[bytes], bytes]) -> Callable[[Server], Speak]:
-    def of(server: Server) -> Speak:
-        async def speak(writer: asyncio.StreamWriter, to: bytes) -> None:
-            await server.send(writer, head(to))
-            while server.sent < FLOOD:
-                await server.send(writer, piece(to))
-
-        return speak
-
-    return of
+def without_end(head: bytes, piece: bytes = ZEROS, size: int = FLOOD) -> Iterator[bytes]:
+    return itertools.chain([head], itertools.repeat(piece, size // len(piece)))
 
 
-def nothing(to: bytes) -> bytes:
-    return b""
-
-
-def zeros(to: bytes) -> bytes:
-    return bytes(MEBIBYTE)
-
-
-FLOODS = {
-    "message of 100 GB": flood(lambda to: b"MSG " + to + b" 100000000000\r\n", zeros),
-    "line without end": flood(lambda to: b"MSG ", lambda to: b"x" * MEBIBYTE),
-    "messages without end": flood(nothing, lambda to: b"MSG " + to + b" 1048576\r\n" + bytes(MEBIBYTE) + b"\r\n"),
-    "messages for nobody": flood(nothing, lambda to: b"MSG x 999 1048576\r\n" + bytes(MEBIBYTE) + b"\r\n"),
-    "headers without end": flood(
-        lambda to: b"HMSG " + to + b" 30000000 30000000\r\n", lambda to: b"a: b\r\n" * 170_000
-    ),
+FLOODS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
+    "message of 100 GB": lambda to: without_end(b"MSG " + to + b" 100000000000\r\n"),
+    "line without end": lambda to: without_end(b"MSG ", b"x" * MEBIBYTE),
+    "messages without end": lambda to: without_end(b"", b"MSG " + to + b" 1048576\r\n" + ZEROS + b"\r\n"),
+    "messages for nobody": lambda to: without_end(b"", b"MSG x 999 1048576\r\n" + ZEROS + b"\r\n"),
+    "headers without end": lambda to: without_end(b"HMSG " + to + b" 30000000 30000000\r\n", b"a: b\r\n" * 170_000),
 }
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "request": ("nats", {"operation": "request", "subject": "s", "timeout_ms": 500}),
@@ -130,23 +114,13 @@ async def test_command_says_that_its_nats_server_sent_too_much() -> None:
 
 async def test_nats_server_is_not_read_on_when_its_command_has_ended() -> None:
     """The rest arrives after the command timed out."""
-    has_timed_out = asyncio.Event()
-
-    def late(server: Server) -> Speak:
-        async def speak(writer: asyncio.StreamWriter, to: bytes) -> None:
-            await server.send(writer, b"MSG " + to + b" 30000000\r\n")
-            await has_timed_out.wait()
-            while server.sent < FLOOD:
-                await server.send(writer, bytes(MEBIBYTE))
-
-        return speak
-
-    async with hostile(late) as server:
+    async with hostile(lambda to: without_end(b"MSG " + to + b" 30000000\r\n")) as server:
+        server.goes_on.clear()
         registry = Registry(plugins=False)
         config = {"operation": "request", "subject": "s", "url": server.url, "timeout": 0.2, "timeout_ms": 5000}
         result = await registry.run_tool("nats", config, tool_context(registry=registry))
         assert result.status is ToolStatus.TIMEOUT
-        has_timed_out.set()
+        server.goes_on.set()
         await server.has_ended.wait()
         await registry.aclose()
     assert server.sent <= 16 * MEBIBYTE
@@ -177,15 +151,11 @@ ROWS = framed(b"T", struct.pack("!H", 1) + TEXT_COLUMN)
 ONE_ROW = ROWS + value(1) + b"1" + DONE
 
 
-def without_end(head: bytes) -> Iterator[bytes]:
-    return itertools.chain([head], itertools.repeat(bytes(MEBIBYTE), 2 * FLOOD // MEBIBYTE))
-
-
 def large_rows() -> Iterator[bytes]:
     yield ROWS
     for _ in range(2 * FLOOD // MEBIBYTE // 16):
         yield value(16 * MEBIBYTE)
-        yield from itertools.repeat(bytes(MEBIBYTE), 16)
+        yield from itertools.repeat(ZEROS, 16)
 
 
 class Postgres:
@@ -242,9 +212,9 @@ class Postgres:
 async def test_postgres_server_is_read_within_a_budget(params: list[int], name: str) -> None:
     """Postgres values of 1 GB, rows of 16 MB, endless notices."""
     floods = {
-        "value": lambda: without_end(ROWS + value(1 << 30)),
+        "value": lambda: without_end(ROWS + value(1 << 30), size=2 * FLOOD),
         "rows": large_rows,
-        "notice": lambda: without_end(framed(b"N", b"", 1 << 30)),
+        "notice": lambda: without_end(framed(b"N", b"", 1 << 30), size=2 * FLOOD),
     }
     server = Postgres(lambda query: floods[name]() if b"huge" in query else None)
     with pytest.raises(ToolError, match="the server sends more than 64 MiB at once") as caught:
@@ -256,7 +226,7 @@ async def test_postgres_server_is_read_within_a_budget(params: list[int], name: 
 
 async def test_postgres_server_is_read_within_a_budget_while_it_is_connected_to() -> None:
     """An endless greeting."""
-    server = Postgres(lambda query: None, lambda: without_end(HELLO + framed(b"N", b"", 1 << 30)))
+    server = Postgres(lambda query: None, lambda: without_end(HELLO + framed(b"N", b"", 1 << 30), size=2 * FLOOD))
     with pytest.raises(ToolError, match="the server sends more than 64 MiB at once"):
         await server.run("select 1")
     await server.has_ended.wait()
@@ -265,7 +235,12 @@ async def test_postgres_server_is_read_within_a_budget_while_it_is_connected_to(
 
 async def test_postgres_connection_that_is_flooded_between_two_commands_is_closed() -> None:
     """A flood at a connection's reset, before the next command."""
-    server = Postgres(lambda query: without_end(ROWS + value(1 << 30)) if b"CLOSE ALL" in query else iter([ONE_ROW]))
+
+    def answer(query: bytes) -> Iterator[bytes]:
+        is_reset = b"CLOSE ALL" in query
+        return without_end(ROWS + value(1 << 30), size=2 * FLOOD) if is_reset else iter([ONE_ROW])
+
+    server = Postgres(answer)
     registry = Registry(plugins=False)
     async with server.address() as address:
         for _ in range(2):
