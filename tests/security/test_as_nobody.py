@@ -81,19 +81,11 @@ def report() -> Iterator[Path]:
     home = tempfile.mkdtemp(prefix="tests-as-nobody-")
     os.chown(home, NOBODY, NOBODY)
     written = Path(home, "report.xml")
-    pytest_here = [
-        interpreter_of("nobody") or "",
-        "-m",
-        "pytest",
-        "-q",
-        "-n4",
-        "--dist=loadfile",
-        f"--rootdir={PROJECT}",
-        f"--junitxml={written}",
-    ]
+    options = ["-q", "-n4", "--dist=loadfile", f"--rootdir={PROJECT}", f"--junitxml={written}"]
+    options += ["-c", str(PROJECT / "pyproject.toml")]
     try:
         done = subprocess.run(
-            under("nobody", [*pytest_here, "-c", str(PROJECT / "pyproject.toml"), *files]),
+            under("nobody", [interpreter_of("nobody") or "", "-m", "pytest", *options, *files]),
             env={
                 **{name: os.environ[name] for name in ("PATH", "NOETL_WORKER_ENGINE") if name in os.environ},
                 "PYTHONPATH": LIBRARIES,

@@ -33,6 +33,7 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.shell import ShellTool
 from patience import PATIENCE_S
+from tools.http_server import ToolServer
 from unit.planes import ScriptedTransport
 from unit.test_handover import Beats, Delivery, delivery, execution, script_for
 
@@ -133,30 +134,20 @@ async def test_command_that_is_refused_a_process_or_a_thread_is_returned_and_run
     if kind == "duckdb":
         pytest.importorskip(kind)
     effects = tmp_path / "effects"
-    effects.touch()
-    config = {
-        "shell": {"command": f"printf x >> {effects}"},
-        "python": {"code": f"open({str(effects)!r}, 'a').write('x')"},
-        "duckdb": {"query": f"COPY (SELECT 'x') TO '{effects}' (HEADER false)"},
-    }[kind]
+    by_sql = RawCommand("duckdb", {"query": f"COPY (SELECT 'x') TO '{effects}' (HEADER false)"})
+    command = {**writing(effects), "duckdb": by_sql}[kind]
     short = partial(without, what=resource.RLIMIT_NPROC, least=0)
-    await returned_once([RawCommand(kind, config)], [RawCommand("noop", {})], short, dialect, tmp_path)
+    await returned_once([command], [RawCommand("noop", {})], short, dialect, tmp_path)
     assert effects.read_text().strip() == "x"
 
 
-async def test_http_request_that_cannot_connect_is_returned_before_it_was_sent(tmp_path: Path) -> None:
+async def test_http_request_that_cannot_connect_is_returned_before_it_was_sent(
+    server: ToolServer, tmp_path: Path
+) -> None:
     """No descriptor for an HTTP connection."""
-    async with house(worker=False) as home, worker_process(home, tmp_path, **SOON) as worker:
-        get = {"url": f"{home.plane.url}/api/health"}
-        [warm] = await home.plane.create_commands([RawCommand("http", {"url": "http://127.0.0.1:9/"})])
-        await home.wait_terminal(warm.event_id)
-        again = without_descriptors(worker)
-        [issued] = await home.plane.create_commands([RawCommand("http", get)])
-        assert (await worker.wait_logged("resource_shortage"))["returned"] is True
-        again()
-        await home.wait_terminal(issued.event_id)
-        assert home.terminal_events(issued.event_id) == ["command.completed"]
-        assert await worker.stop() == 0
+    get, warm = RawCommand("http", {"url": server.url("/echo")}), RawCommand("http", {"url": "http://127.0.0.1:9/"})
+    await returned_once([get], [warm], without_descriptors, Dialect.PYTHON, tmp_path)
+    assert [seen.path for seen in server.requests] == ["/echo"]
 
 
 async def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) -> None:

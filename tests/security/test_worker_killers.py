@@ -132,19 +132,17 @@ async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_be
 @asynccontextmanager
 async def overheard(url: str) -> AsyncIterator[list[Msg]]:
     """Everything that is said to the bucket."""
-    client, said = await nats.connect(url), []
-    await ensure_bucket(client)  # with a listener, its absence would not be noticed
+    said: list[Msg] = []
 
     async def hear(message: Msg) -> None:
         said.append(message)
 
-    for subject in (f"$KV.{BUCKET}.>", f"$JS.API.*.*.KV_{BUCKET}", f"$JS.API.*.*.*.KV_{BUCKET}"):
-        await client.subscribe(subject, cb=hear)
-    await client.flush()
-    try:
+    async with await nats.connect(url) as client:
+        await ensure_bucket(client)  # with a listener, its absence would not be noticed
+        for subject in (f"$KV.{BUCKET}.>", f"$JS.API.*.*.KV_{BUCKET}", f"$JS.API.*.*.*.KV_{BUCKET}"):
+            await client.subscribe(subject, cb=hear)
+        await client.flush()
         yield said
-    finally:
-        await client.close()
 
 
 def notes_in(said: list[Msg]) -> list[list[dict[str, str]]]:
@@ -195,11 +193,10 @@ async def test_note_is_taken_away_at_the_end_of_its_command(command: RawCommand)
         await delivered_twice(home, command)
         [[note]] = notes_in(said)
         assert set(note) == {"worker", "at"}
-        client = await nats.connect(home.nats.url)
-        bucket = await client.jetstream().key_value(BUCKET)
-        with pytest.raises(nats.js.errors.NoKeysError):
-            await bucket.keys()
-        await client.close()
+        async with await nats.connect(home.nats.url) as client:
+            bucket = await client.jetstream().key_value(BUCKET)
+            with pytest.raises(nats.js.errors.NoKeysError):
+                await bucket.keys()
 
 
 async def test_worker_without_permission_warns_once_with_the_line_to_add_and_runs_the_command() -> None:
@@ -226,9 +223,8 @@ async def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> No
     """The plane publishes such a command again, as a new message."""
     async with house(worker=False) as home, overheard(home.nats.url) as said:
         [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
-        client = await nats.connect(home.nats.url)
-        await client.jsm().purge_stream("NOETL_COMMANDS")
-        await client.close()
+        async with await nats.connect(home.nats.url) as client:
+            await client.jsm().purge_stream("NOETL_COMMANDS")
         row = home.plane.log.command(issued.event_id)
         assert row is not None
         home.plane.dispatcher.requeue(row, as_text=True)
