@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -20,15 +19,12 @@ import pytest
 from structlog.testing import capture_logs
 
 import noetl_worker
-from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outbox.rows import read_row
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.recovery.adoption import Adoption
 from patience import PATIENCE_S
-from unit.planes import URL, ScriptedTransport, answer, batch_status, emitter, settings
+from unit.outboxes import OPEN, box, event_set, left_behind, taken
+from unit.planes import answer, batch_status
+from unit.test_adoption import adopt
 
 NOBODY, STRANGER = 65534, 65533
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
@@ -70,29 +66,18 @@ is_root = os.geteuid() == 0 and shutil.which("setpriv") is not None
 needs_users = pytest.mark.skipif(not is_root, reason="two users are needed: run as root, with setpriv")
 
 
-def event_set() -> EventSet:
-    report = Report(status="success", context=None)
-    return EventSet(7, 1, "c-7", "start", "w", URL, Dialect.PYTHON, report, idempotency_key="key-7")
-
-
-def box(directory: Path) -> Outbox:
-    return Outbox("on_failure", directory, max_rows=100, max_bytes=1_000_000)
-
-
-def left_behind(directory: Path, one: EventSet | None = None) -> Path:
-    """A row of a dead process; the file that it is in."""
-    dead, before = box(directory), set(directory.glob("*.sqlite3"))
-    assert dead.keep(one or event_set())
-    (path,) = set(directory.glob("*.sqlite3")) - before
-    dead.close()
-    return path
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 def loaded(directory: Path) -> list[EventSet]:
     """What a worker that starts reads of the directory."""
     ours = box(directory)
     try:
-        return [found for row in ours.adopt() if (found := ours.load(row.key)) is not None]
+        return taken(ours)
     finally:
         ours.close()
 
@@ -183,6 +168,7 @@ def test_link_of_another_user_to_a_directory_of_the_workers_is_not_followed(work
     """A link in the outbox's place to a worker's directory."""
     own, link = shared / "own", shared / "outbox"
     left_behind(own)
+    assert list(own.glob("*.sqlite3"))
     for path in (own, *own.iterdir()):
         os.chown(path, worker, worker)
     link.symlink_to(own)
@@ -232,7 +218,6 @@ def test_files_are_for_their_user_alone_whatever_the_umask(tmp_path: Path) -> No
     assert set(modes) >= {".lock", ".sqlite3", ".sqlite3-wal"}
     assert set(modes.values()) == {0o600}
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
-    ours.close()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o602])
@@ -264,7 +249,9 @@ def changed(path: Path, statement: str, *values: object) -> None:
     ],
 )
 def test_row_that_is_damaged_is_not_sent_and_left_beside(statement: str, value: object, tmp_path: Path) -> None:
-    changed(left_behind(tmp_path), statement, value)
+    left_behind(tmp_path)
+    [path] = tmp_path.glob("*.sqlite3")
+    changed(path, statement, value)
     assert loaded(tmp_path) == []
     assert len(list(tmp_path.glob("*.unreadable"))) == 1
 
@@ -285,13 +272,7 @@ async def told(directory: Path, state: object) -> list[str]:
     rescue = event_set()
     rescue.rescue("41")
     left_behind(directory, rescue)
-    transport, ours = ScriptedTransport(script), emitter(directory)
-    adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, InFlight())
-    adoption.look()
-    while not ours.outbox.is_empty:
-        await asyncio.sleep(0)
-    await adoption.stop()
-    ours.outbox.close()
+    transport, _ = await adopt(directory, script)
     return [path for _, path, _, _ in transport.sent]
 
 
