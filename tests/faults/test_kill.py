@@ -134,11 +134,10 @@ async def kill_test(
             assert await worker.stop() == 0
 
 
-@pytest.mark.parametrize(("dialect", "extra"), [(Dialect.PYTHON, SHORT_DELAYS), (Dialect.RUST, SHORT_DELAYS)])
 async def test_nothing_is_lost_nor_reported_twice_while_workers_are_killed_and_nats_restarts(
-    dialect: Dialect, extra: dict[str, str], tmp_path: Path, measured: Measured
+    dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    await kill_test(tmp_path, dialect, 1_000, measured, restart_every_s=5, **extra)
+    await kill_test(tmp_path, dialect, 1_000, measured, restart_every_s=5, **SHORT_DELAYS)
 
 
 @pytest.mark.soak

@@ -85,19 +85,15 @@ async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_w
         [one] = await home.plane.create_commands([RawCommand("block", {"seconds": span_s})])
         await until((directory / "blocked").exists, "the loop is blocked")
         began = time.monotonic()
-        assert (await probe.get("/livez")).status_code == 200
 
-        async def reported() -> bool:
-            return (await probe.get("/livez")).status_code == 503
+        async def answers(status: int) -> bool:
+            return (await probe.get("/livez")).status_code == status
 
-        await until(reported, "liveness 503")
+        assert await answers(200)
+        await until(lambda: answers(503), "liveness 503")
         reported_s = time.monotonic() - began
         await home.wait_terminal(one.event_id)
-
-        async def alive() -> bool:
-            return (await probe.get("/livez")).status_code == 200
-
-        await until(alive, "alive again")
+        await until(lambda: answers(200), "alive again")
         await home.close_books([one])
         deliveries = home.asked[one.event_id]
     word = f"blocked for {span_s:g} s"
