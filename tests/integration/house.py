@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import httpx
+import nats
+from nats.aio.client import Client
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
 from noetl_worker.dev.event_log import LoggedEvent
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
@@ -28,6 +36,13 @@ TERMINAL = ("command.completed", "command.failed")
 CLAIM = "POST /api/commands/{event_id}/claim"
 
 
+def without_nats(version: str) -> Callable[[Request], Response | None]:
+    """A fault: the health of a Rust plane that sends no commands over NATS (protocol/pools.md#subjects); the rest is
+    recorded of 3.54.0."""
+    health = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": version}
+    return lambda request: JSONResponse(health) if request.url.path == "/api/health" else None
+
+
 def noops(count: int) -> list[RawCommand]:
     return [RawCommand("noop") for _ in range(count)]
 
@@ -41,16 +56,19 @@ class House:
     """Shared by the workers of this house, as by those of a machine; what a killed one leaves there stays here."""
     _running: dict[int, asyncio.Task[int]] = field(default_factory=dict)
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Variables of whoever asks this house."""
+        return {"NATS_URL": self.nats.url, "NOETL_SERVER_URL": self.plane.url}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of a worker in front of this house."""
+        own = {"NOETL_WORKER_OUTBOX_DIR": self.outbox.name, "NOETL_WORKER_DRAIN_TIMEOUT_S": "5"}
+        return {**self.addresses, **own, "WORKER_METRICS_BIND": ""}
+
     async def start_worker(self, tracer_provider: TracerProvider | None = None, **variables: str) -> Worker:
-        environment = {
-            "NATS_URL": self.nats.url,
-            "NOETL_SERVER_URL": self.plane.url,
-            "WORKER_METRICS_BIND": "",
-            "NOETL_WORKER_DRAIN_TIMEOUT_S": "5",
-            "NOETL_WORKER_OUTBOX_DIR": self.outbox.name,
-            **variables,
-        }
-        settings, traces = load_settings(environment), None
+        settings, traces = load_settings({**self.variables, **variables}), None
         identity = Identity(settings)
         if tracer_provider is not None:
             from noetl_worker.command.trace import DeliveryTraces
@@ -92,44 +110,61 @@ class House:
                 await self.stop_worker(worker)
         self.outbox.cleanup()
 
-    async def publish(self, data: bytes, subject: str = "noetl.commands") -> None:
-        """Put raw bytes into the command stream."""
-        import nats
-
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A connection of the test's own."""
         client = await nats.connect(self.nats.url)
         try:
-            await client.jetstream().publish(subject, data)
+            yield client
         finally:
             await client.close()
+
+    async def publish(
+        self, data: bytes, subject: str = "noetl.commands", headers: dict[str, str] | None = None
+    ) -> None:
+        """Put raw bytes into the command stream."""
+        async with self.client() as client:
+            await client.jetstream().publish(subject, data, headers=headers)
+
+    def notification(self, issued: Issued, **more: object) -> dict[str, Any]:
+        """The body of one for this command, for whoever publishes it himself."""
+        ids = {"execution_id": issued.execution_id, "event_id": issued.event_id, "command_id": issued.command_id}
+        return {**ids, "step": issued.node, "server_url": self.plane.url, **more}
 
     async def dead_letters(self) -> list[dict[str, Any]]:
-        import json
+        async with self.client() as client:
+            try:
+                state = (await client.jsm().stream_info("NOETL_DEAD_LETTERS")).state
+            except nats.js.errors.NotFoundError:
+                return []
+            numbers = range(max(state.first_seq, 1), state.last_seq + 1)  # both 0 in a new stream
+            kept = [await client.jsm().get_msg("NOETL_DEAD_LETTERS", number) for number in numbers]
+            return [json.loads(message.data or b"{}") for message in kept]
 
-        import nats
+    async def wait_dead_letters(self, count: int) -> list[dict[str, Any]]:
+        async def are_kept() -> bool:
+            return len(await self.dead_letters()) == count
 
-        client = await nats.connect(self.nats.url)
-        try:
-            info = await client.jsm().stream_info("NOETL_DEAD_LETTERS")
-            found = []
-            for sequence in range(max(info.state.first_seq, 1), info.state.last_seq + 1):  # both 0 in a new stream
-                message = await client.jsm().get_msg("NOETL_DEAD_LETTERS", sequence)
-                found.append(json.loads(message.data or b"{}"))
-            return found
-        except nats.js.errors.NotFoundError:
-            return []
-        finally:
-            await client.close()
+        await until(are_kept, f"{count} dead letters")
+        return await self.dead_letters()
 
     async def unsettled(self) -> int:
         """Messages of the durable that are waiting or not acknowledged."""
-        import nats
-
-        client = await nats.connect(self.nats.url)
-        try:
+        async with self.client() as client:
             info = await client.jsm().consumer_info("NOETL_COMMANDS", "noetl_worker")
             return int(info.num_pending or 0) + int(info.num_ack_pending or 0)
-        finally:
-            await client.close()
+
+    async def ran(self, *commands: RawCommand) -> list[Issued]:
+        """These commands, when each has a terminal event and JetStream has nothing waiting or unacknowledged."""
+        issued = await self.plane.create_commands(commands)
+        await self.wait_terminal(*(one.event_id for one in issued))
+        await self.wait_settled()
+        return issued
+
+    async def stored_variables(self, execution_id: int) -> Any:
+        """As the plane answers who asks for them."""
+        async with httpx.AsyncClient(verify=False) as client:
+            return (await client.get(f"{self.plane.url}/api/vars/{execution_id}")).json()
 
     def terminal_events(self, event_id: int) -> list[str]:
         return [event.event_type for event in self.plane.events_of_command(event_id, *TERMINAL)]
@@ -165,10 +200,10 @@ async def house(
 ) -> AsyncIterator[House]:
     """Everything up; a worker too unless `worker` is False. `variables` are the worker's environment."""
     async with (
-        NatsServer() as nats,
-        DevControlPlane(PlaneSettings(dialect=dialect, **(plane or {})), nats_url=nats.url) as control_plane,
+        NatsServer() as server,
+        DevControlPlane(PlaneSettings(dialect=dialect, **(plane or {})), nats_url=server.url) as control_plane,
     ):
-        whole = House(nats, control_plane)
+        whole = House(server, control_plane)
         try:
             if worker:
                 await whole.start_worker(**variables)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ INSIDE = str(Path(__file__).parents[1] / "faults" / "inside")
 """sitecustomize.py: what a test changes inside of a worker process."""
 SOURCE = str(Path(noetl_worker.__file__).resolve().parent.parent)
 OURS = ("NATS_", "NOETL_", "WORKER_", "LOG_LEVEL", "PORT")
+PROBES = {"WORKER_METRICS_BIND": "127.0.0.1:0"}
+"""On a port that the system chooses."""
 SHORT_LEASES: dict[str, Any] = {
     "claim_lease_s": 1.0,
     "claims_cache_ttl_s": 0.3,
@@ -116,6 +118,10 @@ class WorkerProcess:
         await until(there, f"log event {event!r}")
         return self.logged(event)[0]
 
+    async def probe(self) -> Probe:
+        """Of one that has a WORKER_METRICS_BIND."""
+        return Probe(int((await self.wait_logged("probes_listening"))["port"]))
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
@@ -150,16 +156,7 @@ async def starting_process(
     From its first pull on no step of its loop should take over 200 ms of its thread's CPU (tests/long_steps.py).
     """
     steps = directory / f"{name}.steps"
-    given = {
-        **guarded(steps),
-        "NATS_URL": home.nats.url,
-        "NOETL_SERVER_URL": home.plane.url,
-        "WORKER_METRICS_BIND": "",
-        "NOETL_WORKER_DRAIN_TIMEOUT_S": "5",
-        "NOETL_WORKER_OUTBOX_DIR": home.outbox.name,
-        **variables,
-    }
-    worker = WorkerProcess(directory, name, given, ["run"])
+    worker = WorkerProcess(directory, name, {**guarded(steps), **home.variables, **variables}, ["run"])
     try:
         yield worker
         long_steps.found_in_a_worker(steps.read_text(encoding="utf-8") if steps.exists() else "")
@@ -260,21 +257,25 @@ class Ended:
         return [line for line in self.err.splitlines() if line.strip()]
 
 
+def program(words: Sequence[str], variables: Mapping[str, str], directory: Path | None = None) -> Ended:
+    """Run it to its end with this environment, and nothing on its standard input."""
+    done = subprocess.run(
+        words,
+        env=variables,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
 def command_line(directory: Path, *arguments: str, **variables: str) -> Ended:
     """Run `python -m noetl_worker ARGUMENTS` to its end."""
-    out, err = directory / "out.txt", directory / "err.txt"
-    with out.open("wb") as out_file, err.open("wb") as err_file:
-        done = subprocess.run(
-            [sys.executable, "-m", "noetl_worker", *arguments],
-            env=environment(**{"COLUMNS": "100", **variables}),
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=out_file,
-            stderr=err_file,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-    return Ended(done.returncode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+    words = [sys.executable, "-m", "noetl_worker", *arguments]
+    return program(words, environment(**{"COLUMNS": "100", **variables}), directory)
 
 
 def given(**variables: str) -> dict[str, str | None]:

@@ -16,7 +16,6 @@ from integration.house import house, noops
 from integration.processes import one_line, refused_start, worker_process
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import RawCommand
-from patience import until
 
 # ── settings and NATS at the start ──
 
@@ -65,7 +64,7 @@ PAGE = "<!DOCTYPE html>\n<html>\n<head><title>Welcome</title></head>\n" + "<p>no
 async def test_control_plane_that_answers_html_ends_the_start_and_names_the_setting(tmp_path: Path) -> None:
     async with house(worker=False) as home:
         home.plane.fault = lambda _: HTMLResponse(PAGE)
-        worker = await refused_start(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
+        worker = await refused_start(tmp_path, **home.addresses)
         assert worker.process.returncode == 3
         line = one_line(worker)
         assert "NOETL_SERVER_URL" in line
@@ -78,8 +77,7 @@ async def test_control_plane_that_answers_html_ends_the_start_and_names_the_sett
 async def test_claim_of_10_mb_runs(tmp_path: Path) -> None:
     async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
         big = RawCommand("python", {"code": "result = {'size': len(text)}"}, input={"text": "x" * 10_000_000})
-        issued = await home.plane.create_commands([big, *noops(3)])
-        await home.wait_terminal(*(one.event_id for one in issued))
+        issued = await home.ran(big, *noops(3))
         assert home.terminal_events(issued[0].event_id) == ["command.completed"]
         [done] = home.plane.events_of_command(issued[0].event_id, "call.done")
         assert "10000000" in str(done.result)
@@ -119,21 +117,14 @@ async def test_claim_answers_that_make_no_sense_become_dead_letters_and_the_work
         home.plane.fault = fault
         for one in issued:
             await home.plane.publish_again(one.event_id)
-
-        async def are_kept() -> bool:
-            return len(await home.dead_letters()) == len(BAD_CLAIMS)
-
-        await until(are_kept, "a dead letter of each")
+        dead_letters = await home.wait_dead_letters(len(BAD_CLAIMS))
         await home.wait_settled()
         home.plane.fault = None
         names = dict(zip(answers, BAD_CLAIMS, strict=True))
-        kept = {
-            names[str(json.loads(dead_letter["notification"])["event_id"])] for dead_letter in await home.dead_letters()
-        }
+        kept = {names[str(json.loads(one["notification"])["event_id"])] for one in dead_letters}
         assert set(BAD_CLAIMS) - kept == set()
-        assert all(dead_letter["reason"] for dead_letter in await home.dead_letters())
-        [good] = await home.plane.create_commands(noops(1))
-        await home.wait_terminal(good.event_id)
+        assert all(one["reason"] for one in dead_letters)
+        await home.ran(*noops(1))
         assert await worker.stop() == 0
 
 
@@ -142,7 +133,5 @@ async def test_action_of_a_wrong_type_is_told_as_failed() -> None:
         home.plane.fault = lambda request: (
             JSONResponse({**BODY, "action": 7}) if request.url.path.endswith("/claim") else None
         )
-        [one] = await home.plane.create_commands(noops(1))
-        await home.wait_terminal(one.event_id)
-        await home.wait_settled()
+        [one] = await home.ran(*noops(1))
         assert home.terminal_events(one.event_id) == ["command.failed"]

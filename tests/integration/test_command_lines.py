@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from integration.house import House, house, noops
+from integration.house import house, noops
 from integration.processes import WorkerProcess, starting_process, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -20,13 +20,6 @@ from noetl_worker.models import Dialect
 IDS = ("execution_id", "command_id", "event_id", "step", "kind")
 SPENT = ("queued_s", "claim_s", "prepare_s", "tool_s")
 FAILS = RawCommand("shell", {"command": "exit 3"})
-
-
-async def ended(home: House, *commands: RawCommand) -> list[Any]:
-    issued = await home.plane.create_commands(list(commands))
-    await home.wait_terminal(*(one.event_id for one in issued))
-    await home.wait_settled()
-    return list(issued)
 
 
 def lines_of(worker: WorkerProcess) -> Counter[tuple[str, str]]:
@@ -40,7 +33,7 @@ async def test_finished_command_has_one_line_with_its_ids_as_text_its_waits_and_
     dialect: Dialect, tmp_path: Path
 ) -> None:
     async with house(dialect, worker=False) as home, worker_process(home, tmp_path, WORKER_ID="w") as worker:
-        fine, failed = await ended(home, RawCommand("shell", {"command": "sleep 0.2"}), FAILS)
+        fine, failed = await home.ran(RawCommand("shell", {"command": "sleep 0.2"}), FAILS)
         assert lines_of(worker) == {("outcome", "info"): 1, ("command_failed", "warning"): 1}
         for event, issued in (("outcome", fine), ("command_failed", failed)):
             [line] = worker.logged(event)
@@ -69,7 +62,7 @@ async def test_setting_says_which_commands_have_a_line(
         house(Dialect.RUST, worker=False) as home,
         worker_process(home, tmp_path, NOETL_WORKER_LOG_COMMANDS=which) as worker,
     ):
-        await ended(home, *noops(3), FAILS)
+        await home.ran(*noops(3), FAILS)
         assert lines_of(worker) == expected
 
 
@@ -84,7 +77,7 @@ async def test_command_whose_line_cannot_be_written_is_acknowledged_all_the_same
     async with house(Dialect.RUST) as home:
         processors[:] = [no_space_left]
         try:
-            await ended(home, *noops(3))
+            await home.ran(*noops(3))
         finally:
             processors[:] = kept
         assert home.workers[0].settled == {"ack:reported": 3}
@@ -93,12 +86,12 @@ async def test_command_whose_line_cannot_be_written_is_acknowledged_all_the_same
 async def test_signal_changes_the_level_of_a_worker_that_runs_to_debug_and_back(tmp_path: Path) -> None:
     variables = {"NOETL_WORKER_LOG_COMMANDS": "none", "LOG_LEVEL": "warning"}
     async with house(Dialect.RUST, worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
-        await ended(home, *noops(1))
+        await home.ran(*noops(1))
         assert worker.logged("outcome") == []
         for changes in (1, 2):
             worker.signal(signal.SIGUSR1)
             await until(lambda changes=changes: len(worker.logged("log_level_changed")) == changes, "it has changed")
-            await ended(home, *noops(2), FAILS)
+            await home.ran(*noops(2), FAILS)
             assert lines_of(worker) == {("outcome", "debug"): 3, ("command_failed", "debug"): 1}, "and no more later"
         assert [line["now"] for line in worker.logged("log_level_changed")] == ["debug", "warning"]
         assert await worker.stop() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,14 @@ from starlette.responses import JSONResponse, Response
 
 from integration.desk import DURABLE
 from integration.findings import by_check, settings
-from integration.house import house
+from integration.house import house, without_nats
 from integration.wire import serving
 from noetl_worker.doctor import Finding, State, clock, plane
 from noetl_worker.jetstream.api import moment
 
 
 async def test_plane_that_has_left_nats_is_wrong_with_the_versions_that_are_served(tmp_path: Path) -> None:
-    later = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.77.3"}
-    found = (await plane_findings(tmp_path, lambda request: JSONResponse(later)))["control plane version"]
+    found = (await plane_findings(tmp_path, without_nats("3.77.3")))["control plane version"]
     assert found.state is State.WRONG
     assert found.found.startswith("rust 3.77.3")
     assert "Rust control planes up to 3.60.1, and every Python one" in found.wanted
@@ -34,21 +34,20 @@ async def test_plane_that_is_none_is_wrong(tmp_path: Path) -> None:
     assert "neither the Python nor the Rust control plane" in found["control plane"].found
 
 
-async def test_plane_that_refuses_our_token_is_wrong(tmp_path: Path) -> None:
-    def answer(request: Request) -> Response | None:
-        return JSONResponse({}, 401) if request.url.path == "/api/worker/pools" else None
+def of_pools(answer: Response) -> Callable[[Request], Response | None]:
+    """A plane that answers so when it is asked for its workers."""
+    return lambda request: answer if request.url.path == "/api/worker/pools" else None
 
-    found = (await plane_findings(tmp_path, answer))["control plane lets us in"]
+
+async def test_plane_that_refuses_our_token_is_wrong(tmp_path: Path) -> None:
+    found = (await plane_findings(tmp_path, of_pools(JSONResponse({}, 401))))["control plane lets us in"]
     assert found.state is State.WRONG
     assert "NOETL_INTERNAL_API_TOKEN" in found.fix
 
 
 async def test_another_program_on_our_durable_is_wrong(tmp_path: Path) -> None:
     row = {"name": "worker-94abb616", "status": "ready", "labels": {"nats_consumer": DURABLE}, "runtime": "python"}
-
-    def answer(request: Request) -> Response | None:
-        return JSONResponse({"items": [row], "count": 1}) if request.url.path == "/api/worker/pools" else None
-
+    answer = of_pools(JSONResponse({"items": [row], "count": 1}))
     found = (await plane_findings(tmp_path, answer))["registered workers"]
     assert found.state is State.WRONG
     assert "worker-94abb616" in found.found
@@ -76,8 +75,7 @@ def test_clock_is_judged_by_what_is_surely_off() -> None:
 
 
 async def plane_findings(directory: Path, fault: Any) -> dict[str, Finding]:
-    found: list[Finding] = []
     async with house(worker=False) as home:
         home.plane.fault = fault
-        found.extend(await plane.examine(settings(directory, NOETL_SERVER_URL=home.plane.url)))
+        found = await plane.examine(settings(directory, NOETL_SERVER_URL=home.plane.url))
     return by_check(found)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,8 +12,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from integration.house import house
-from integration.processes import Probe, WorkerProcess, until, worker_process
+from integration.house import house, noops
+from integration.processes import PROBES, WorkerProcess, program, until, worker_process
 from integration.scraped_names import expressions, unknown_in
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -24,7 +24,7 @@ ROOT = Path(__file__, "../../..").resolve()
 ALERTS = ROOT / "deploy/helm/noetl-worker/files/alerts.yaml"
 DASHBOARD = ROOT / "deploy/helm/noetl-worker/files/dashboard.json"
 RUNBOOK = ROOT / "docs/runbook.md"
-VARIABLES = {"WORKER_METRICS_BIND": "127.0.0.1:0", "WORKER_NATS_LAG_POLL_INTERVAL": "1", "WORKER_MAX_CONCURRENT": "4"}
+VARIABLES = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1", "WORKER_MAX_CONCURRENT": "4"}
 
 
 def series(text: str) -> Series:
@@ -42,7 +42,7 @@ def value(found: Series, name: str, **labels: str) -> float:
 
 
 async def scrape(worker: WorkerProcess) -> Series:
-    return series(await Probe(int(worker.logged("probes_listening")[0]["port"])).metrics())
+    return series(await (await worker.probe()).metrics())
 
 
 TROUBLE_COMMANDS = [
@@ -78,9 +78,7 @@ async def worked(dialect: Dialect, directory: Path) -> Scrapes:
         await until(is_measured, "the first measures")
         await until(lambda: bool(worker.logged("registered")), "registered")
         at_start = await scrape(worker)
-        issued = await home.plane.create_commands([RawCommand("noop") for _ in range(20)])
-        await home.wait_terminal(*(one.event_id for one in issued))
-        await home.wait_settled()
+        await home.ran(*noops(20))
         after_noops = await scrape(worker)
         issued = await home.plane.create_commands(TROUBLE_COMMANDS)
         await home.publish(b"no notification of miller")
@@ -260,5 +258,5 @@ def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -
     file = tmp_path / "cases.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": cases}))
     for arguments in (["check", "rules", str(ALERTS)], ["test", "rules", str(file)]):
-        ended = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+        ended = program(["promtool", *arguments], os.environ)
+        assert ended.code == 0, ended.out + ended.err

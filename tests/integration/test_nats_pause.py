@@ -11,7 +11,7 @@ import pytest
 from integration.desk import DURABLE, STREAM, desk
 from integration.house import house, noops
 from integration.older_server import older_server
-from integration.processes import Probe, command_line, typed, until, worker_process
+from integration.processes import command_line, typed, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.models import Dialect
 
@@ -22,8 +22,8 @@ async def test_pause_holds_commands_back_until_it_is_resumed_and_is_seen_everywh
         house(Dialect.PYTHON, worker=False) as home,
         worker_process(home, tmp_path, **variables) as worker,
     ):
-        given = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url, **variables}
-        probe = Probe(int(worker.logged("probes_listening")[0]["port"]))
+        given = {**home.addresses, **variables}
+        probe = await worker.probe()
         paused = await asyncio.to_thread(typed, "nats", "pause", "--for", "20m", **given)
         assert (paused.code, paused.err) == (0, "")
         assert f"durable {DURABLE} on stream {STREAM} delivers nothing for 20m" in paused.out

@@ -11,23 +11,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration.house import CLAIM, house, noops
-from integration.processes import ON_DISK, Probe, starting_process, until, worker_process
-from noetl_worker.dev.nats_server import free_port
+from integration.processes import ON_DISK, PROBES, starting_process, until, worker_process
 
 BEAT = "POST /api/worker/pool/heartbeat"
 
 
 async def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None:
     async with house(worker=False) as home:
-        port = free_port()
         [one] = await home.plane.create_commands(noops(1))
         await home.plane.stop()
-        bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
-        async with starting_process(home, tmp_path, **bind) as worker:
+        async with starting_process(home, tmp_path, **PROBES) as worker:
             warning = await worker.wait_logged("control_plane_unreachable")
             assert warning["level"] == "warning"
             await until(lambda: any("NOETL_SERVER_URL" in str(record) for record in unreachable(worker)), "advice")
-            probe = Probe(port)
+            probe = await worker.probe()
             assert (await probe.get("/livez")).status_code == 200
             assert await probe.why_not_ready() is not None
             await home.plane.start()
@@ -38,10 +35,9 @@ async def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: P
 
 
 async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_path: Path) -> None:
-    port = free_port()
-    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_HEARTBEAT_INTERVAL": "0.2"}
-    async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-        probe = Probe(port)
+    beats = {"WORKER_HEARTBEAT_INTERVAL": "0.2"}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **PROBES, **beats) as worker:
+        probe = await worker.probe()
         await until(probe.is_ready, "ready")
         await home.plane.stop()
         down = await worker.wait_logged("plane_down")
@@ -57,13 +53,12 @@ async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_p
 
 
 async def test_outage_of_nats_has_one_line_when_it_begins_and_one_when_it_is_over(tmp_path: Path) -> None:
-    port = free_port()
-    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    variables = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
     async with (
         house(worker=False, plane=ON_DISK) as home,
         worker_process(home, tmp_path, LOG_LEVEL="debug", **variables) as worker,
     ):
-        probe = Probe(port)
+        probe = await worker.probe()
         await until(probe.is_ready, "ready")
         await home.nats.stop()
         await until(lambda: len(worker.logged("nats_error")) >= 8, "tries to connect")
@@ -71,8 +66,7 @@ async def test_outage_of_nats_has_one_line_when_it_begins_and_one_when_it_is_ove
         assert (await probe.get("/livez")).status_code == 200  # a restart would not help
         await home.nats.start()
         await until(probe.is_ready, "ready again")
-        [one] = await home.plane.create_commands(noops(1))
-        await home.wait_terminal(one.event_id)
+        await home.ran(*noops(1))
         records = map(json.loads, filter(lambda line: line.startswith("{"), worker.text.splitlines()))
         events = [record["event"] for record in records if record["level"] != "debug"]
         began, over = events.index("nats_disconnected"), events.index("nats_reconnected")
@@ -109,10 +103,9 @@ async def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: P
 
 
 async def test_refused_credentials_stop_the_pull_and_let_in_again_it_goes_on(tmp_path: Path) -> None:
-    port = free_port()
-    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    variables = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
     async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-        probe = Probe(port)
+        probe = await worker.probe()
         await until(probe.is_ready, "ready")
         home.plane.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
         [refused] = await home.plane.create_commands(noops(1))

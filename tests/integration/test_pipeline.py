@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import loops
-from integration.house import CLAIM, House, house
+from integration.house import CLAIM, house, noops
 from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -24,30 +24,24 @@ def case(*conditions: Any, then: Any) -> dict[str, Any]:
 
 def mixed(number: int) -> RawCommand:
     """One of ten kinds of command by turns: successes, failures, every case action, oversized, unknown kind."""
-    noop = {"result": {"n": number}}
+
+    def noop(*cases: Any) -> RawCommand:
+        return RawCommand("noop", {"result": {"n": number}}, cases=list(cases))
+
     n_is = {"left": "result.n", "op": "eq", "right": number}
-    turn = number % 10
-    if turn == 0:
-        return RawCommand("shell", {"command": f"echo {number}"})
-    if turn == 1:
-        return RawCommand("shell", {"command": "echo out; echo err >&2; exit 3"})
-    if turn == 2:
-        return RawCommand("python", {"code": BIG if number % 50 == 2 else "result = {'n': n + 1}"}, input={"n": number})
-    if turn == 3:
-        return RawCommand("noop", noop, cases=[case(n_is, then={"exit": {"status": "done", "data": {"k": 1}}})])
-    if turn == 4:
-        return RawCommand("noop", noop, cases=[case(n_is, then={"set_var": {"name": f"v{number}", "value": number}})])
-    if turn == 5:
-        return RawCommand("noop", noop, cases=[case(n_is, then={"fail": {"message": "not wanted"}})])
-    if turn == 6:
-        return RawCommand("noop", noop, cases=[case(then={"goto": {"step": "s2"}}), case(then="continue")])
-    if turn == 7:
-        return RawCommand("teleport", {})
-    if turn == 8:
-        return RawCommand(
-            "noop", noop, cases=[case({"left": "result.n", "op": "matches", "right": "("}, then="continue")]
-        )
-    return RawCommand("noop", noop)
+    commands = [
+        RawCommand("shell", {"command": f"echo {number}"}),
+        RawCommand("shell", {"command": "echo out; echo err >&2; exit 3"}),
+        RawCommand("python", {"code": BIG if number % 50 == 2 else "result = {'n': n + 1}"}, input={"n": number}),
+        noop(case(n_is, then={"exit": {"status": "done", "data": {"k": 1}}})),
+        noop(case(n_is, then={"set_var": {"name": f"v{number}", "value": number}})),
+        noop(case(n_is, then={"fail": {"message": "not wanted"}})),
+        noop(case(then={"goto": {"step": "s2"}}), case(then="continue")),
+        RawCommand("teleport", {}),
+        noop(case({"left": "result.n", "op": "matches", "right": "("}, then="continue")),
+        noop(),
+    ]
+    return commands[number % 10]
 
 
 FAILS = {Dialect.PYTHON: {1, 5, 7, 8}, Dialect.RUST: {5, 7, 8}}
@@ -57,27 +51,18 @@ FAILS = {Dialect.PYTHON: {1, 5, 7, 8}, Dialect.RUST: {5, 7, 8}}
 
 async def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialect) -> None:
     async with house(dialect, WORKER_MAX_CONCURRENT="32") as home:
-        issued = await home.plane.create_commands([mixed(n) for n in range(500)])
-        await home.wait_terminal(*(one.event_id for one in issued))
-        await home.wait_settled()
+        issued = await home.ran(*(mixed(n) for n in range(500)))
         for number, one in enumerate(issued):
             await asyncio.sleep(0)  # each looks through thousands of events
             events = home.terminal_events(one.event_id)
             fails = number % 10 in FAILS[dialect]
             assert events == ["command.failed" if fails else "command.completed"], (number, events)
         assert await home.dead_letters() == []
-        assert len(await variables(home, issued[0].execution_id)) == 50
+        stored = await home.stored_variables(issued[0].execution_id)
+        assert len(stored["variables"] if isinstance(stored, dict) else stored) == 50
         worker = home.workers[0]
         assert sum(worker.settled.values()) == 500
         assert worker.settled == {"ack:reported": 500}
-
-
-async def variables(home: House, execution_id: int) -> Any:
-    import httpx
-
-    async with httpx.AsyncClient(verify=False) as client:
-        answer = (await client.get(f"{home.plane.url}/api/vars/{execution_id}")).json()
-    return answer["variables"] if isinstance(answer, dict) else answer
 
 
 @pytest.mark.parametrize("anyio_backend", loops.BOTH)
@@ -86,7 +71,7 @@ async def test_fast_command_costs_at_most_three_requests(dialect: Dialect, most:
     # A hold that no noop outlives: this counts requests, not the speed of the machine.
     async with house(dialect, NOETL_WORKER_STARTED_HOLD_MS="5000") as home:
         before = Counter(home.plane.requests)
-        issued = await home.plane.create_commands([RawCommand("noop") for _ in range(200)])
+        issued = await home.plane.create_commands(noops(200))
         await home.wait_terminal(*(one.event_id for one in issued))
         counted = home.plane.requests - before
         spent = sum(count for route, count in counted.items() if "/commands/" in route or "/events" in route)
@@ -106,9 +91,7 @@ async def test_slow_command_reports_its_start_while_it_runs() -> None:
 
 async def test_long_command_is_kept_ours_over_many_ack_waits() -> None:
     async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 4"})])
-        await home.wait_terminal(one.event_id)
-        await home.wait_settled()
+        await home.ran(RawCommand("shell", {"command": "sleep 4"}))
         assert home.plane.requests[CLAIM] == 1
 
 
@@ -140,14 +123,7 @@ async def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_e
     monkeypatch.setattr(acknowledge, "MAX_SERVER_ERROR_AGE_S", 0.0)  # it is old enough, after its sixth delivery
     async with house(Dialect.RUST, NATS_FILTER_SUBJECT="noetl.commands.gpu.>") as home:
         [foreign] = await home.plane.create_commands([RawCommand("noop")])  # to noetl.commands.shared.<execution>
-        body = {
-            "execution_id": foreign.execution_id,
-            "event_id": foreign.event_id,
-            "command_id": home.plane.command(foreign.event_id).command_ref,
-            "step": "start",
-            "server_url": home.plane.url,
-            "execution_pool": "shared",
-        }
+        body = home.notification(foreign, execution_pool="shared")
         await home.publish(json.dumps(body).encode(), "noetl.commands.gpu.7")
         await home.wait_settled()
         assert home.plane.requests[CLAIM] == 0
@@ -173,18 +149,13 @@ async def test_command_published_twice_runs_once(as_text: bool) -> None:
 async def test_finished_command_that_comes_again_to_a_new_worker_is_acked_without_running() -> None:
     async with house(worker=False) as home:
         first = await home.start_worker()
-        [one] = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(one.event_id)
+        [one] = await home.ran(RawCommand("noop"))
         await home.stop_worker(first)
         second = await home.start_worker()
         await home.plane.publish_again(one.event_id)
         await home.wait_settled()
         assert second.settled == {"ack:already_finished": 1}
         assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
-
-
-def rows(home: House, issued: Any) -> list[Any]:
-    return [home.plane.command(one.event_id) for one in issued]
 
 
 async def test_interrupted_command_is_told_as_failed_where_nobody_could_take_it_up_again() -> None:

@@ -5,31 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
-from integration.house import House, house
+from integration.house import house, without_nats
 from integration.processes import one_line, refused_start, until
 from noetl_worker.models import Dialect
 from noetl_worker.plane import plane_watch
-
-LATER = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.60.2"}
-"""The recorded answer of 3.54.0 with what protocol/pools.md#subjects says of 3.60.2."""
-
-
-def become_later(home: House) -> None:
-    def health(request: Request) -> Response | None:
-        return JSONResponse(LATER) if request.url.path == "/api/health" else None
-
-    home.plane.fault = health
 
 
 @pytest.mark.parametrize("setting", ["auto", "rust"])
 async def test_start_is_refused_with_the_versions_that_are_served(setting: str, tmp_path: Path) -> None:
     async with house(Dialect.RUST, worker=False) as home:
-        become_later(home)
-        addresses = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-        worker = await refused_start(tmp_path, **addresses, NOETL_CONTROL_PLANE=setting, WORKER_ID="w")
+        home.plane.fault = without_nats("3.60.2")
+        worker = await refused_start(tmp_path, **home.addresses, NOETL_CONTROL_PLANE=setting, WORKER_ID="w")
         assert worker.process.returncode == 3
         line = one_line(worker)
         assert "Rust control plane 3.60.2, which no longer sends commands over NATS" in line
@@ -43,7 +30,7 @@ async def test_plane_that_is_replaced_by_a_later_one_makes_the_worker_not_ready(
     async with house(Dialect.RUST, WORKER_ID="w", WORKER_NATS_LAG_POLL_INTERVAL="1") as home:
         health = home.workers[0].health
         assert health.ready
-        become_later(home)
+        home.plane.fault = without_nats("3.60.2")
         await until(lambda: not health.ready, "not ready")
         assert "no longer sends commands over NATS" in health.reason
         home.plane.fault = None  # the release is rolled back

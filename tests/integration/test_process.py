@@ -15,9 +15,9 @@ from closed_port import closed_port
 from holds import HOLDS_TIMES
 from integration.house import house
 from integration.processes import (
+    PROBES,
     SEVEN_METRICS,
     SOURCE,
-    Probe,
     WorkerProcess,
     one_line,
     refused_start,
@@ -25,6 +25,7 @@ from integration.processes import (
     until,
     worker_process,
 )
+from integration.test_metrics import Series, series, value
 from integration.test_pipeline import mixed
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -86,12 +87,9 @@ async def test_mixed_commands_end_on_the_standard_loop_too(tmp_path: Path) -> No
     (tmp_path / "uvloop.py").write_text("raise ImportError")
     path = os.pathsep.join((str(tmp_path), SOURCE))
     async with house(worker=False) as home, worker_process(home, tmp_path, PYTHONPATH=path) as worker:
-        issued = await home.plane.create_commands([mixed(number) for number in range(30)])
-        await home.wait_terminal(*(one.event_id for one in issued))
-        await home.wait_settled()
+        issued = await home.ran(*(mixed(number) for number in range(30)))
         assert await worker.stop() == 0
-        for one in issued:
-            assert len(home.terminal_events(one.event_id)) == 1
+        assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
 
 
 async def test_variable_that_is_no_setting_is_named_once_at_the_start(tmp_path: Path) -> None:
@@ -131,48 +129,34 @@ async def test_signal_while_it_waits_for_the_control_plane_ends_it(tmp_path: Pat
 # ── probes and metrics ──
 
 
-def samples(text: str) -> dict[str, float]:
-    """Sample (name with labels) -> value of an exposition."""
-    found = {}
-    for line in text.splitlines():
-        if line and not line.startswith("#"):
-            name, _, value = line.rpartition(" ")
-            found[name] = float(value)
-    return found
-
-
-def is_zero_and_there(metric: str, found: dict[str, float]) -> bool:
+def is_zero_and_there(metric: str, found: Series) -> bool:
     """Some sample of this metric is there, and none of its counts is above zero."""
-    ours = {name: value for name, value in found.items() if name.startswith(metric) and "_created" not in name}
-    return bool(ours) and not any(ours.values())
+    ours = [number for (name, _), number in found.items() if name.startswith(metric)]
+    return bool(ours) and not any(ours)
 
 
 async def test_probes_and_the_seven_upstream_metrics_from_the_start(tmp_path: Path) -> None:
-    bind = {"WORKER_METRICS_BIND": "127.0.0.1:0"}
-    async with house(worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
-        probe = Probe(int(worker.logged("probes_listening")[0]["port"]))
+    async with house(worker=False) as home, worker_process(home, tmp_path, **PROBES) as worker:
+        probe = await worker.probe()
         await until(probe.is_ready, "ready")
         for path in ("/healthz", "/livez", "/readyz", "/metrics"):
             assert (await probe.get(path)).status_code == 200, path
         assert (await probe.get("/nowhere")).status_code == 404
-        found = samples(await probe.metrics())
+        found = series(await probe.metrics())
         assert [metric for metric in SEVEN_METRICS if not is_zero_and_there(metric, found)] == []
-        assert found["noetl_worker_ready"] == 1
+        assert value(found, "noetl_worker_ready") == 1
 
-        issued = await home.plane.create_commands([mixed(number) for number in range(20)])
-        await home.wait_terminal(*(one.event_id for one in issued))
-        await home.wait_settled()
-        found = samples(await probe.metrics())
-        assert found['noetl_worker_pulls_total{outcome="claimed"}'] == 20
-        assert found["noetl_worker_pull_duration_seconds_count"] == 20
-        assert found['noetl_worker_dispatch_duration_seconds_count{tool_kind="shell"}'] == 4
-        assert not any("execution_id" in name for name in found)
+        await home.ran(*(mixed(number) for number in range(20)))
+        found = series(await probe.metrics())
+        assert value(found, "noetl_worker_pulls_total", outcome="claimed") == 20
+        assert value(found, "noetl_worker_pull_duration_seconds_count") == 20
+        assert value(found, "noetl_worker_dispatch_duration_seconds_count", tool_kind="shell") == 4
+        assert "execution_id" not in str(found)
 
 
 async def test_probe_port_that_is_taken_stops_the_start_and_names_the_setting(tmp_path: Path) -> None:
     variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}"}
     async with house(worker=False) as home, worker_process(home, tmp_path, **variables):
-        addresses = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-        second = await refused_start(tmp_path, **addresses, **variables)
+        second = await refused_start(tmp_path, **home.addresses, **variables)
         assert second.process.returncode == 2
         assert "WORKER_METRICS_BIND" in one_line(second)

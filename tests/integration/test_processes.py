@@ -7,18 +7,17 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
-from integration.house import house
+from integration.house import House, house, without_nats
 from integration.processes import Gate, Probe, WorkerProcess, starting_process, until
+from integration.test_metrics import series, value
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
@@ -27,6 +26,8 @@ from noetl_worker.observability.sums import summed
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.supervisor.probes import pages_of_all
 from noetl_worker.supervisor.supervisor import Supervisor, start_delay_s
+
+ONE_SLOT = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1000"}
 
 
 def children(pid: int) -> list[int]:
@@ -41,23 +42,23 @@ async def pulling(worker: WorkerProcess, count: int) -> None:
     await until(lambda: len(worker.logged("pulling")) >= count, f"{count} times pulling")
 
 
-def value(text: str, name: str) -> float:
-    [line] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
-    return float(line.split()[1])
+@asynccontextmanager
+async def two_workers(home: House, directory: Path, **variables: str) -> AsyncIterator[WorkerProcess]:
+    """The process of a supervisor whose two workers are pulling."""
+    async with starting_process(home, directory, NOETL_WORKER_PROCESSES="2", **variables) as supervisor:
+        await pulling(supervisor, 2)
+        yield supervisor
 
 
 async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_and_drain_together(
     tmp_path: Path,
 ) -> None:
     port, gate = free_port(), Gate(tmp_path)
-    variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+    bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
     async with (
         house(Dialect.RUST, worker=False) as home,
-        starting_process(
-            home, tmp_path, WORKER_ID="w", WORKER_MAX_CONCURRENT="1", NOETL_WORKER_DRAIN_TIMEOUT_S="1000", **variables
-        ) as worker,
+        two_workers(home, tmp_path, WORKER_ID="w", **ONE_SLOT, **bind) as worker,
     ):
-        await pulling(worker, 2)
         assert {line["worker_id"] for line in worker.logged("pulling")} == {"w-1", "w-2"}
         assert len({line["worker"] for line in worker.logged("pulling")}) == 2, "whose line it is"
         probe = Probe(port)
@@ -66,10 +67,10 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
         await until(lambda: gate.runs == 2, "each worker has one")
 
         async def both_are_counted() -> bool:  # gauges are read twice a second
-            return value(await probe.metrics(), "noetl_worker_concurrent_dispatches") == 2
+            return value(series(await probe.metrics()), "noetl_worker_concurrent_dispatches") == 2
 
         await until(both_are_counted, "both commands are counted")
-        metrics = await probe.metrics()
+        metrics = series(await probe.metrics())
         assert value(metrics, "noetl_worker_slots") == 2
         assert value(metrics, "noetl_worker_ready") == 1
         assert value(metrics, "noetl_worker_processes") == 2
@@ -89,29 +90,24 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
 
 async def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path: Path) -> None:
     port = free_port()
-    variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
-    async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
-        await pulling(worker, 2)
+    bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+    async with house(worker=False) as home, two_workers(home, tmp_path, **bind) as worker:
         first, second = children(worker.process.pid)
         os.kill(first, signal.SIGKILL)
         await until(lambda: bool(worker.logged("process_died")), "the death is told")
         [died] = worker.logged("process_died")
         assert died["exit_code"] == -signal.SIGKILL
         assert "out of memory" in died["advice"]
-        [one] = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(one.event_id)
+        await home.ran(RawCommand("noop"))
         await pulling(worker, 3)
         await until(Probe(port).is_ready, "both are ready")
         assert second in children(worker.process.pid)
-        assert value(await Probe(port).metrics(), "noetl_worker_process_restarts_total") == 1
-        worker.signal()
-        assert await worker.exit_code() == 0
+        assert value(series(await Probe(port).metrics()), "noetl_worker_process_restarts_total") == 1
+        assert await worker.stop() == 0
 
 
 async def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    two = {"NOETL_WORKER_PROCESSES": "2"}
-    async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
-        await pulling(worker, 2)
+    async with house(worker=False) as home, two_workers(home, tmp_path) as worker:
         workers = children(worker.process.pid)
         worker.process.kill()
         await until(lambda: all(map(is_gone, workers)), "no worker is left")
@@ -123,17 +119,9 @@ async def test_workers_read_the_secrets_of_files_and_flags_as_their_supervisor_d
     secret.write_text("s3cret\n")
     login.write_text("of-no-account\n")
     async with house(worker=False) as home:
-        variables = {
-            "NATS_URL": home.nats.url,
-            "NOETL_SERVER_URL": home.plane.url,
-            "NOETL_WORKER_OUTBOX_DIR": home.outbox.name,
-            "WORKER_METRICS_BIND": "",
-            "NOETL_SECRET_ABC_FILE": str(secret),
-            "NATS_USER": "worker",
-            "NATS_PASSWORD": "replaced by the flag",
-        }
+        given = {"NOETL_SECRET_ABC_FILE": str(secret), "NATS_USER": "worker", "NATS_PASSWORD": "replaced by the flag"}
         words = ["run", "--processes", "2", "--nats-password-file", str(login)]
-        worker = WorkerProcess(tmp_path, "worker", variables, words)
+        worker = WorkerProcess(tmp_path, "worker", {**home.variables, **given}, words)
         try:
             await worker.wait_logged("pulling")
             await pulling(worker, 2)
@@ -143,22 +131,16 @@ async def test_workers_read_the_secrets_of_files_and_flags_as_their_supervisor_d
 
 
 async def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_path: Path) -> None:
-    later = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.60.2"}
-
-    def health(request: Request) -> Response | None:
-        return JSONResponse(later) if request.url.path == "/api/health" else None
-
     async with house(Dialect.RUST, worker=False) as home:
-        home.plane.fault = health
+        home.plane.fault = without_nats("3.60.2")
         async with starting_process(home, tmp_path, WORKER_ID="w", NOETL_WORKER_PROCESSES="2") as worker:
             assert await worker.exit_code() == 3
         assert worker.logged("process_died") == []
 
 
 async def test_each_process_keeps_its_outcomes_in_a_file_of_its_own(tmp_path: Path) -> None:
-    gate, two = Gate(tmp_path), {"NOETL_WORKER_PROCESSES": "2", "WORKER_MAX_CONCURRENT": "1"}
-    async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
-        await pulling(worker, 2)
+    gate = Gate(tmp_path)
+    async with house(worker=False) as home, two_workers(home, tmp_path, WORKER_MAX_CONCURRENT="1") as worker:
         issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
         await until(lambda: gate.runs == 2, "each worker has one")
         async with home.plane.outage():
@@ -166,8 +148,7 @@ async def test_each_process_keeps_its_outcomes_in_a_file_of_its_own(tmp_path: Pa
             await until(lambda: home.outbox_rows() == 2, "both are refused, and on disk")
             assert len(list(Path(home.outbox.name).glob("outbox-*.sqlite3"))) == 2
         await home.wait_terminal(*(one.event_id for one in issued))
-        worker.signal()
-        assert await worker.exit_code() == 0
+        assert await worker.stop() == 0
 
 
 @pytest.mark.parametrize(("signals", "code"), [(2, 4), (3, 130)])
@@ -176,13 +157,7 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
 ) -> None:
     """The tools ignore SIGTERM: they are still there when the third one comes."""
     gate = Gate(tmp_path)
-    variables = {
-        "NOETL_WORKER_PROCESSES": "2",
-        "WORKER_MAX_CONCURRENT": "1",
-        "NOETL_WORKER_DRAIN_TIMEOUT_S": "1000",
-    }
-    async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
-        await pulling(worker, 2)
+    async with house(worker=False) as home, two_workers(home, tmp_path, **ONE_SLOT) as worker:
         stubborn = RawCommand("shell", {"command": gate.command(before="trap '' TERM;")})
         issued = await home.plane.create_commands([stubborn] * 2)
         try:
@@ -296,27 +271,47 @@ for answer in (b"", b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}", b""
 """Gives no answer to the first probe, as a worker that starts; answers the second one, and none from then on."""
 
 
-async def test_worker_that_no_longer_answers_fails_the_probe_of_all_and_one_that_starts_does_not() -> None:
-    given = {"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1", "NOETL_WORKER_ISOLATION": "off"}
-    supervisor = Supervisor(load_settings(given), {}, worker=[sys.executable, "-c", PROBED], delay_s=lambda _: 0.0)
-    [worker], livez = supervisor.workers, pages_of_all(supervisor)["/livez"]
+class Probed:
+    """A supervisor of one worker that runs this program."""
 
-    async def lives(starts: int) -> None:
+    def __init__(self, program: str) -> None:
+        given = {"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1", "NOETL_WORKER_ISOLATION": "off"}
+        words = [sys.executable, "-c", program]
+        self.supervisor = Supervisor(load_settings(given), {}, worker=words, delay_s=lambda _: 0.0)
+        self.pages = pages_of_all(self.supervisor)
+
+    async def lives(self, starts: int) -> None:
+        [worker] = self.supervisor.workers
         await until(lambda: worker.starts == starts and worker.running is not None, f"it is started {starts} times")
 
-    running = asyncio.create_task(supervisor.run())
+    async def lives_again(self) -> None:
+        """The first one is killed, and another one started."""
+        [worker] = self.supervisor.workers
+        assert worker.running is not None
+        worker.running.kill()
+        await self.lives(2)
+
+
+@asynccontextmanager
+async def probed(program: str) -> AsyncIterator[Probed]:
+    there = Probed(program)
+    running = asyncio.create_task(there.supervisor.run())
     try:
-        await lives(1)
+        await there.lives(1)
+        yield there
+    finally:
+        there.supervisor.request_stop()
+        await running
+
+
+async def test_worker_that_no_longer_answers_fails_the_probe_of_all_and_one_that_starts_does_not() -> None:
+    async with probed(PROBED) as there:
+        livez = there.pages["/livez"]
         assert [(await livez())[0] for _ in range(2)] == [200, 200]
         hung = {"status": "failing", "processes": {"1": "it runs, and no longer answers"}}
         assert await livez() == (503, hung)
-        assert worker.running is not None
-        worker.running.kill()
-        await lives(2)
+        await there.lives_again()
         assert (await livez())[0] == 200, "another one, which has not answered yet"
-    finally:
-        supervisor.request_stop()
-        await running
 
 
 COUNTED = """
@@ -335,31 +330,18 @@ probes.accept()
 
 async def test_counters_of_all_never_fall_when_a_worker_dies_or_misses_a_scrape() -> None:
     """What has fallen began anew for Prometheus: increase() would count all of it again."""
-    given = {"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1", "NOETL_WORKER_ISOLATION": "off"}
-    supervisor = Supervisor(load_settings(given), {}, worker=[sys.executable, "-c", COUNTED], delay_s=lambda _: 0.0)
-    [worker], metrics = supervisor.workers, pages_of_all(supervisor)["/metrics"]
 
     async def scraped() -> list[str]:
-        _, text = await metrics()
+        _, text = await there.pages["/metrics"]()
         assert isinstance(text, bytes)
         return [line for line in text.decode().splitlines() if line.startswith(("done", "running"))]
 
-    async def lives(starts: int) -> None:
-        await until(lambda: worker.starts == starts and worker.running is not None, f"it is started {starts} times")
-
-    running = asyncio.create_task(supervisor.run())
-    try:
-        await lives(1)
+    async with probed(COUNTED) as there:
         first = [await scraped() for _ in range(3)]
         assert first == [["done_total 5.0", "running 1.0"], ["done_total 5.0"], ["done_total 6.0", "running 2.0"]]
-        assert worker.running is not None
-        worker.running.kill()
-        await lives(2)
+        await there.lives_again()
         assert await scraped() == ["done_total 11.0", "running 1.0"]
         assert await scraped() == ["done_total 11.0"]
-    finally:
-        supervisor.request_stop()
-        await running
     assert await scraped() == ["done_total 11.0"], "none runs"
 
 

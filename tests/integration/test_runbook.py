@@ -10,7 +10,6 @@ import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse
@@ -44,15 +43,11 @@ def printed(alert: str, **variables: str) -> str:
     return " ".join(" ".join(one.out + one.err for one in ended).split())
 
 
-def at(home: Any, **variables: str) -> dict[str, str]:
-    return {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url, **variables}
-
-
 async def test_plane_that_is_down_or_has_an_old_outcome_is_found() -> None:
     async with house(Dialect.PYTHON, worker=False) as home:
         nowhere = f"http://127.0.0.1:{closed_port()}"
         for alert in ("NoetlWorkerPlaneDown", "NoetlWorkerOutboxOld"):
-            assert nowhere in printed(alert, **at(home, NOETL_SERVER_URL=nowhere))
+            assert nowhere in printed(alert, NATS_URL=home.nats.url, NOETL_SERVER_URL=nowhere)
 
 
 async def test_nats_that_is_down_is_found() -> None:
@@ -63,7 +58,7 @@ async def test_nats_that_is_down_is_found() -> None:
 async def test_credentials_that_the_plane_refuses_are_found() -> None:
     async with house(Dialect.PYTHON, worker=False) as home:
         home.plane.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
-        found = await asyncio.to_thread(printed, "NoetlWorkerAuthRefused", **at(home))
+        found = await asyncio.to_thread(printed, "NoetlWorkerAuthRefused", **home.addresses)
         assert "NOETL_INTERNAL_API_TOKEN" in found
 
 
@@ -71,7 +66,7 @@ async def test_worker_that_is_not_ready_or_full_is_found(tmp_path: Path) -> None
     bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}", "WORKER_MAX_CONCURRENT": "1"}
     bind["NOETL_WORKER_DRAIN_TIMEOUT_S"] = "600"
     async with house(Dialect.PYTHON, worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
-        gate, given = Gate(tmp_path, "runs"), at(home, NOETL_WORKER_OUTBOX_DIR=home.outbox.name, **bind)
+        gate, given = Gate(tmp_path, "runs"), {**home.variables, **bind}
         await home.plane.create_commands([RawCommand("shell", {"command": gate.command()}), *noops(1)])
         await until(lambda: gate.runs == 1, "its only slot is taken")
 
@@ -138,9 +133,7 @@ async def test_kind_that_fails_is_found_with_the_error_of_each_command(tmp_path:
     nowhere = f"127.0.0.1:{closed_port()}"
     async with house(Dialect.PYTHON, worker=False) as home, worker_process(home, tmp_path) as worker:
         fails = RawCommand("http", {"url": f"http://{nowhere}/"})
-        issued = await home.plane.create_commands([*[fails] * 2, *noops(20)])
-        await home.wait_terminal(*(one.event_id for one in issued))
-        await home.wait_settled()
+        await home.ran(*[fails] * 2, *noops(20))
         found = [json.loads(line) for line in logged(section("NoetlWorkerKindFails"), worker.log_path).splitlines()]
         assert [(line["event"], line["kind"], nowhere in line["error"]) for line in found] == [
             ("command_failed", "http", True)
@@ -155,7 +148,7 @@ async def test_loop_that_stands_still_is_found_with_what_blocks_it(tmp_path: Pat
     ):
         await home.plane.create_commands([RawCommand("block", {"seconds": 600})])
         await until((tmp_path / "blocked").exists, "the loop is blocked")
-        given = at(home, NOETL_WORKER_OUTBOX_DIR=home.outbox.name, **bind)
+        given = {**home.variables, **bind}
 
         async def is_shown() -> bool:
             found = await asyncio.to_thread(printed, "NoetlWorkerLoopLag", **given)

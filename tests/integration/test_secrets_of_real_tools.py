@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from integration.house import House, house
@@ -61,9 +60,8 @@ def commands(server: ToolServer) -> list[RawCommand]:
 async def everything(home: House, execution_id: int) -> str:
     """What the plane has of an execution: its events, its variables, its stored results."""
     told = [event for event in home.plane.events(execution_id) if event.event_type != "command.issued"]
-    async with httpx.AsyncClient(verify=False) as client:
-        variables = (await client.get(f"{home.plane.url}/api/vars/{execution_id}")).text
-    return json.dumps([dataclasses.asdict(event) for event in told], default=str) + variables
+    variables = await home.stored_variables(execution_id)
+    return json.dumps([[dataclasses.asdict(event) for event in told], variables], default=str)
 
 
 async def test_no_tool_tells_the_plane_a_secret(dialect: Dialect, server: ToolServer, capfd: Any) -> None:
@@ -72,8 +70,7 @@ async def test_no_tool_tells_the_plane_a_secret(dialect: Dialect, server: ToolSe
         home.plane.credentials.write({"name": "svc", "type": "bearer", "data": {"token": TOKEN}})
         home.plane.keychain.write(9, "svc", {"token_data": {"token": TOKEN}})
         home.plane.keychain.write(9, "db", {"token_data": {"password": PASSWORD, "user": "me"}})
-        issued = await home.plane.create_commands(commands(server))
-        await home.wait_terminal(*(one.event_id for one in issued))
+        issued = await home.ran(*commands(server))
         told = await everything(home, issued[0].execution_id)
         for secret in (PASSWORD, TOKEN):
             at = told.find(secret)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from integration.house import House, house
-from noetl_worker.dev.plane import RawCommand
+from integration.house import House, house, noops
 from noetl_worker.models import Dialect
 from noetl_worker.models.notification import Envelope
 from noetl_worker.phases import Progress
@@ -59,9 +58,7 @@ async def work(home: House, workers: list[Spans], commands: int) -> int:
     """The execution that these workers have run the commands of."""
     for spans in workers:
         await home.start_worker(tracer_provider=spans.provider, WORKER_MAX_CONCURRENT="1")
-    issued = await home.plane.create_commands([RawCommand("noop")] * commands)
-    await home.wait_terminal(*(one.event_id for one in issued))
-    await home.wait_settled()
+    issued = await home.ran(*noops(commands))
     await home.close()
     (execution,) = {one.execution_id for one in issued}
     return execution
