@@ -6,20 +6,16 @@ from pathlib import Path
 
 import httpx
 
-from integration.house import House, house
-from integration.processes import until
+from integration.house import House, house, noops
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
+from patience import PATIENCE_S, until
 
 
 async def cancel(home: House, execution_id: int) -> None:
     async with httpx.AsyncClient(verify=False) as client:
         answer = await client.post(f"{home.plane.url}/api/executions/{execution_id}/cancel", json={"reason": "a test"})
     assert answer.status_code == 200, answer.text
-
-
-def is_there(path: Path) -> bool:
-    return path.exists()
 
 
 async def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancelled(
@@ -29,7 +25,7 @@ async def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancell
     async with house(dialect, WORKER_ID="w") as home:
         config = {"command": f"touch {started}; sleep 1000; touch {ended}"}
         [issued] = await home.plane.create_commands([RawCommand("shell", config)])
-        await until(lambda: is_there(started), "the tool runs")
+        await until(started.exists, "the tool runs")
         await cancel(home, issued.execution_id)
         await home.wait_terminal(issued.event_id)
         assert home.terminal_events(issued.event_id) == ["command.failed"]
@@ -49,9 +45,7 @@ async def test_kind_with_a_limit_never_runs_more_and_others_pass(tmp_path: Path)
     limits = {"WORKER_MAX_CONCURRENT": "4", "NOETL_WORKER_KIND_LIMITS": "shell=2"}
     async with house(Dialect.PYTHON, **limits) as home:
         limited = [RawCommand("shell", {"command": script}) for _ in range(8)]
-        issued = await home.plane.create_commands([*limited, *(RawCommand("noop", {}) for _ in range(8))])
-        await home.wait_terminal(*(one.event_id for one in issued))
-        await home.wait_settled()
+        await home.ran(*limited, *noops(8))
     counts = [int(line) for line in counted.read_text().split()]
     assert len(counts) == 8
     assert max(counts) == 2
@@ -72,22 +66,10 @@ async def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(
     """Parent, child and grandchild wait for one another; each but the last would need all that there is of its kind."""
     waits = "{{kind: playbook, path: tests/{child}, return_result: true, poll_interval: 0.05, timeout: 1000}}"
     async with house(Dialect.PYTHON, WORKER_MAX_CONCURRENT="2", NOETL_WORKER_KIND_LIMITS="playbook=1") as home:
-        async with httpx.AsyncClient(base_url=home.plane.url, verify=False) as client:
-            last = chained("last", "{kind: noop}")
-            middle, first = (
-                chained(name, waits.format(child=child)) for name, child in (("middle", "last"), ("first", "middle"))
-            )
-            for content in (last, middle, first):
-                answer = await client.post("/api/catalog/register", json={"content": content})
-                assert answer.status_code == 200, answer.text
-            started = (await client.post("/api/execute", json={"path": "tests/first"})).json()
-            route = f"/api/executions/{started['execution_id']}/status"
-
-            async def completed() -> bool:
-                return bool((await client.get(route)).json().get("completed"))
-
-            await until(completed, "the end of all three", every_s=0.1)
-            told = (await client.get(route)).json()
-            assert not told.get("failed"), told
-            await home.wait_settled()
+        home.plane.register_playbook(chained("last", "{kind: noop}"))
+        for name, child in (("middle", "last"), ("first", "middle")):
+            home.plane.register_playbook(chained(name, waits.format(child=child)))
+        execution_id = await home.plane.execute("tests/first")
+        assert await home.plane.wait_ended(execution_id, timeout_s=PATIENCE_S) == "COMPLETED"
+        await home.wait_settled()
         assert home.workers[0].slots.used == 0
