@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,10 +15,17 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.jetstream.api import ask
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
-from noetl_worker.settings.settings import load_settings
+from noetl_worker.settings.settings import Settings, load_settings
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
+SUBJECTS = ["noetl.commands", "noetl.commands.>"]
 DEAD_LETTERS = "noetl.dead_letters"
+
+
+def durable_config(**fields: Any) -> dict[str, Any]:
+    """The durable of a worker with these fields changed; None leaves one out."""
+    config = {"durable_name": DURABLE, "name": DURABLE, "ack_policy": "explicit", "filter_subjects": SUBJECTS, **fields}
+    return {name: value for name, value in config.items() if value is not None}
 
 
 class Desk:
@@ -27,6 +35,9 @@ class Desk:
         self.server, self.connection = server, connection
         self.store = DeadLetterStore(connection, DEAD_LETTERS)
 
+    def url_of(self, user: str, password: str = "p") -> str:
+        return f"nats://{user}:{password}@{self.server.host}:{self.server.port}"
+
     async def type(self, *arguments: str, **variables: str) -> Ended:
         given = {"NATS_URL": self.server.url, **variables}
         return await asyncio.to_thread(typed, *arguments, **given)
@@ -35,19 +46,10 @@ class Desk:
         return await ask(self.connection.client, subject, body)
 
     async def make_stream(self, **fields: Any) -> None:
-        config = {"name": STREAM, "subjects": ["noetl.commands", "noetl.commands.>"], **fields}
-        await self.ask(f"STREAM.CREATE.{STREAM}", config)
+        await self.ask(f"STREAM.CREATE.{STREAM}", {"name": STREAM, "subjects": SUBJECTS, **fields})
 
     async def make_durable(self, **fields: Any) -> None:
-        config = {
-            "durable_name": DURABLE,
-            "name": DURABLE,
-            "ack_policy": "explicit",
-            "filter_subjects": ["noetl.commands", "noetl.commands.>"],
-            **fields,
-        }
-        config = {name: value for name, value in config.items() if value is not None}
-        body = {"stream_name": STREAM, "config": config, "action": "create"}
+        body = {"stream_name": STREAM, "config": durable_config(**fields), "action": "create"}
         await self.ask(f"CONSUMER.CREATE.{STREAM}.{DURABLE}", body)
 
     async def durable(self) -> dict[str, Any]:
@@ -65,10 +67,26 @@ class Desk:
 
 
 @asynccontextmanager
+async def connected(given: Settings) -> AsyncIterator[Connection]:
+    connection = await connect(given, "test", attempts=5)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
 async def desk(config: str = "") -> AsyncIterator[Desk]:
-    async with NatsServer(config=config) as server:
-        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
-        try:
-            yield Desk(server, connection)
-        finally:
-            await connection.close()
+    async with NatsServer(config=config) as server, connected(load_settings({"NATS_URL": server.url})) as connection:
+        yield Desk(server, connection)
+
+
+def account_of(*users: str) -> str:
+    """The configuration of an account with JetStream; who gives no login may do everything."""
+    everybody = ", ".join(("{user: admin, password: p}", *users))
+    return f"accounts {{ A {{ jetstream: enabled, users: [{everybody}] }} }}\nno_auth_user: admin"
+
+
+def who_may_not(verb: str, *subjects: str, name: str = "u") -> str:
+    """One of the users of an account, whose password is p."""
+    return f"{{user: {name}, password: p, permissions: {{{verb}: {{deny: {json.dumps(subjects)}}}}}}}"

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from closed_port import closed_port
 from noetl_worker.doctor import Finding, State
 from noetl_worker.settings.settings import Settings, load_settings
+
+
+def nowhere() -> dict[str, str]:
+    """Addresses at which nobody listens."""
+    return {"NATS_URL": f"nats://127.0.0.1:{closed_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}"}
 
 
 def settings(directory: Path, **variables: str) -> Settings:

@@ -16,18 +16,23 @@ from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.settings.settings import load_settings
 
 
-async def make_dead_letters(there: Desk, name: str = DEAD_LETTER_STREAM, *more: str, **fields: Any) -> None:
-    await there.ask(f"STREAM.CREATE.{name}", {"name": name, "subjects": [DEAD_LETTERS, *more], **fields})
-
-
-async def config_of(there: Desk, name: str = DEAD_LETTER_STREAM) -> dict[str, Any]:
-    return dict((await there.ask(f"STREAM.INFO.{name}"))["config"])
+async def make_dead_letters(there: Desk, **fields: Any) -> None:
+    config = {"name": DEAD_LETTER_STREAM, "subjects": [DEAD_LETTERS], **fields}
+    await there.ask(f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
 
 
 async def fill(there: Desk) -> None:
     """More dead letters than 4 KiB hold."""
     for number in range(20):
         await there.keep(b"dead letter %d" % number)
+
+
+async def told_at_a_start(there: Desk) -> list[Any]:
+    """What the log says of the stream of dead letters."""
+    with capture_logs() as logs:
+        durable = await ensure_durable(there.connection.client, load_settings({}))
+    assert durable.stream == STREAM
+    return [line for line in logs if line["event"].startswith("dead_letter_stream_")]
 
 
 def of_dead_letters(out: str) -> list[dict[str, Any]]:
@@ -38,10 +43,9 @@ async def test_stream_that_forgets_dead_letters_is_told_at_the_start_and_left_to
     async with desk() as there:
         await make_dead_letters(there, discard="old", max_bytes=4096, max_age=7 * 86_400 * 10**9)
         await there.keep(b"first")
-        with capture_logs() as logs:
-            await ensure_durable(there.connection.client, load_settings({}))
-        [told] = [line for line in logs if line["event"] == "dead_letter_stream_differs"]
-        assert (told["name"], told["server"], told["change"]) == (DEAD_LETTER_STREAM, "discard old", "by hand")
+        [told] = await told_at_a_start(there)
+        assert (told["event"], told["name"]) == ("dead_letter_stream_differs", DEAD_LETTER_STREAM)
+        assert (told["server"], told["change"]) == ("discard old", "by hand")
         assert "forgets dead letters" in told["matters"]
         assert "noetl-worker nats ensure --apply" in told["advice"]
 
@@ -53,15 +57,13 @@ async def test_stream_that_forgets_dead_letters_is_told_at_the_start_and_left_to
             "discard old"
         ]
 
-        config = await config_of(there)
+        config = (await there.ask(f"STREAM.INFO.{DEAD_LETTER_STREAM}"))["config"]
         assert config["discard"] == "old"
         await there.ask(f"STREAM.UPDATE.{DEAD_LETTER_STREAM}", {**config, "discard": "new"})
         with pytest.raises(JetStreamError, match="not stored"):
             await fill(there)
         assert (await there.connection.client.jsm().get_msg(DEAD_LETTER_STREAM, 1)).data is not None
-        with capture_logs() as logs:
-            await ensure_durable(there.connection.client, load_settings({}))
-        assert [line for line in logs if line["event"] == "dead_letter_stream_differs"] == []
+        assert await told_at_a_start(there) == []
 
 
 async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_difference() -> None:
@@ -86,11 +88,8 @@ no_auth_user: w
 async def test_login_that_may_not_look_at_the_dead_letters_starts_all_the_same() -> None:
     async with desk(MAY_NOT_LOOK) as there:
         await make_dead_letters(there, discard="old")
-        with capture_logs() as logs:
-            durable = await ensure_durable(there.connection.client, load_settings({}))
-        assert durable.stream == STREAM
-        [told] = [line for line in logs if line["event"] == "dead_letter_stream_unknown"]
-        assert told["subject"] == DEAD_LETTERS
+        [told] = await told_at_a_start(there)
+        assert (told["event"], told["subject"]) == ("dead_letter_stream_unknown", DEAD_LETTERS)
 
 
 async def test_login_that_may_not_look_at_the_dead_letters_makes_pauses_and_resumes_the_durable() -> None:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from closed_port import closed_port
-from integration.findings import by_check, not_fine, settings
+from integration.findings import by_check, not_fine, nowhere, settings
 from integration.house import house
 from integration.processes import command_line, typed, until
 from noetl_worker import engine
@@ -30,9 +30,8 @@ from unit.outboxes import unsearchable
 
 async def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Dialect, tmp_path: Path) -> None:
     async with house(dialect, WORKER_ID="w") as home:
-        urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
         await until(lambda: b'"ready"' in home.plane.registry.pools().body, "the registration")
-        findings = await examine(settings(tmp_path, **urls))
+        findings = await examine(settings(tmp_path, **home.addresses))
         assert not_fine(findings) == ({} if engine.ENGINE == "rust" else {"engine": State.WARNING})
         found = by_check(findings)
         assert found["control plane version"].found.startswith(dialect.value)
@@ -42,11 +41,8 @@ async def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Diale
 
 
 def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
-    nowhere = {
-        "NATS_URL": f"nats://u:s3cr3t@127.0.0.1:{closed_port()}",
-        "NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}",
-    }
-    ended = command_line(tmp_path, "doctor", "--json", **nowhere)
+    away = {**nowhere(), "NATS_URL": f"nats://u:s3cr3t@127.0.0.1:{closed_port()}"}
+    ended = command_line(tmp_path, "doctor", "--json", **away)
     assert (ended.code, ended.err) == (5, "")
     told = json.loads(ended.out)
     assert told["ok"] is False
@@ -54,7 +50,7 @@ def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
     assert set(wrong) == {"NATS", "control plane"}
     assert "NATS_URL" in wrong["NATS"]["fix"]
     assert "s3cr3t" not in ended.out
-    shown = typed("doctor", "--brief", **nowhere)
+    shown = typed("doctor", "--brief", **away)
     assert shown.code == 5
     assert "WRONG  control plane: start it, or set NOETL_SERVER_URL" in shown.out
     assert " descriptors " not in shown.out
@@ -63,8 +59,7 @@ def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("columns", "most"), [("", 120), ("90", 90)])
 def test_table_in_a_pipe_fits_a_terminal(columns: str, most: int) -> None:
     """The chart's notes say `kubectl exec`, whose output is no terminal and is read on one."""
-    nowhere = {"NATS_URL": f"nats://127.0.0.1:{closed_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}"}
-    ended = typed("doctor", COLUMNS=columns, **nowhere)
+    ended = typed("doctor", COLUMNS=columns, **nowhere())
     table = ended.out.partition("WRONG  NATS: ")[0]
     assert "outbox directory" in table
     assert max(map(len, table.splitlines())) <= most

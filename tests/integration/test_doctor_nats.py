@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.responses import Response
 
-from integration.desk import DURABLE, STREAM
+from integration.desk import DEAD_LETTERS, DURABLE, STREAM, Desk, account_of, connected, desk, who_may_not
 from integration.findings import by_check, not_fine, settings
 from integration.house import house
 from integration.processes import until
@@ -21,34 +22,21 @@ from noetl_worker.doctor import State, nats
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.api import ask
 from noetl_worker.jetstream.client import Client
-from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.models import Dialect
-from noetl_worker.settings.settings import load_settings
+from noetl_worker.settings.settings import Settings, load_settings
 
 
-async def made(
-    server: NatsServer, stream: Mapping[str, Any] | None = None, durable: Mapping[str, Any] | None = None
-) -> None:
-    """The stream and the durable, with these fields changed."""
-    connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
-    try:
-        config = {"name": STREAM, "subjects": ["noetl.commands", "noetl.commands.>"], **(stream or {})}
-        await ask(connection.client, f"STREAM.CREATE.{STREAM}", config)
-        given = {
-            "durable_name": DURABLE,
-            "ack_policy": "explicit",
-            "filter_subjects": ["noetl.commands", "noetl.commands.>"],
-            "ack_wait": 30 * 10**9,
-            "max_ack_pending": 1000,
-            **(durable or {}),
-        }
-        name = given["durable_name"]
-        body = {"stream_name": STREAM, "config": {**given, "name": name}, "action": "create"}
-        await ask(connection.client, f"CONSUMER.CREATE.{STREAM}.{name}", body)
-    finally:
-        await connection.close()
+@asynccontextmanager
+async def set_up(
+    tmp_path: Path, config: str = "", stream: Mapping[str, Any] | None = None, durable: Mapping[str, Any] | None = None
+) -> AsyncIterator[tuple[Desk, Settings]]:
+    """The stream and the durable as the settings want them, but for these fields; and the settings."""
+    async with desk(config) as there:
+        await there.make_stream(**(stream or {}))
+        await there.make_durable(**{"ack_wait": 30 * 10**9, "max_ack_pending": 1000, **(durable or {})})
+        yield there, settings(tmp_path, NATS_URL=there.server.url)
 
 
 DENIED = {
@@ -74,17 +62,10 @@ DENIED = {
 
 async def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(tmp_path: Path) -> None:
     cases = [(verb, check, subject) for verb, checks in DENIED.items() for check, subject in checks.items()]
-    users = [
-        f'{{user: u{number}, password: p, permissions: {{{verb}: {{deny: ["{subject}"]}}}}}}'
-        for number, (verb, _, subject) in enumerate(cases)
-    ]
-    admin = "{user: admin, password: p}"
-    config = f"accounts {{ A {{ jetstream: enabled, users: [{', '.join([admin, *users])}] }} }}\nno_auth_user: admin"
-    async with NatsServer(config=config) as server:
-        await made(server)
+    users = [who_may_not(verb, subject, name=f"u{number}") for number, (verb, _, subject) in enumerate(cases)]
+    async with set_up(tmp_path, account_of(*users)) as (there, _):
         for number, (verb, check, subject) in enumerate(cases):
-            url = f"nats://u{number}:p@{server.host}:{server.port}"
-            findings = await nats.examine(settings(tmp_path, NATS_URL=url))
+            findings = await nats.examine(settings(tmp_path, NATS_URL=there.url_of(f"u{number}")))
             found = by_check(findings)[check]
             is_warning = "make" in check or BUCKET in subject or "NOETL_DEAD_LETTERS" in subject
             expected = State.WARNING if is_warning else State.WRONG
@@ -98,33 +79,21 @@ async def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(
 @pytest.mark.parametrize("what", ["stream", "durable"])
 async def test_login_that_may_not_make_what_is_missing_is_wrong_and_does_not_start(what: str, tmp_path: Path) -> None:
     denied = DENIED["publish"][f"may make the {what}"]
-    user = f'{{user: u, password: p, permissions: {{publish: {{deny: ["{denied}"]}}}}}}'
-    config = f"accounts {{ A {{ jetstream: enabled, users: [{user}] }} }}"
-    async with NatsServer(config=config) as server:
-        ours = settings(tmp_path, NATS_URL=f"nats://u:p@{server.host}:{server.port}")
+    async with desk(account_of(who_may_not("publish", denied))) as there:
+        ours = settings(tmp_path, NATS_URL=there.url_of("u"))
         found = not_fine(await nats.examine(ours))
         assert found[f"may make the {what}"] is State.WRONG
         assert [check for check, state in found.items() if state is State.WRONG] == [f"may make the {what}"]
-        connection = await connect(ours, "test", attempts=5)
-        try:
+        async with connected(ours) as connection:
             with pytest.raises(JetStreamError, match=f'publish to "{re.escape(denied.lower())}"'):
                 await ensure_durable(connection.client, ours)
-        finally:
-            await connection.close()
 
 
 async def test_stream_of_dead_letters_that_may_not_be_looked_at_hides_nothing_else(tmp_path: Path) -> None:
-    denied = '"$JS.API.STREAM.INFO.KEPT", "$JS.API.STREAM.MSG.GET.KEPT"'
-    user = f"{{user: u, password: p, permissions: {{publish: {{deny: [{denied}]}}}}}}"
-    admin = "{user: admin, password: p}"
-    config = f"accounts {{ A {{ jetstream: enabled, users: [{admin}, {user}] }} }}\nno_auth_user: admin"
-    async with NatsServer(config=config) as server:
-        await made(server)
-        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
-        await ask(connection.client, "STREAM.CREATE.KEPT", {"name": "KEPT", "subjects": ["noetl.dead_letters"]})
-        await connection.close()
-        ours = settings(tmp_path, NATS_URL=f"nats://u:p@{server.host}:{server.port}")
-        found = by_check(await nats.examine(ours))
+    user = who_may_not("publish", "$JS.API.STREAM.INFO.KEPT", "$JS.API.STREAM.MSG.GET.KEPT")
+    async with set_up(tmp_path, account_of(user)) as (there, _):
+        await there.ask("STREAM.CREATE.KEPT", {"name": "KEPT", "subjects": [DEAD_LETTERS]})
+        found = by_check(await nats.examine(settings(tmp_path, NATS_URL=there.url_of("u"))))
         assert [check for check, one in found.items() if one.state is State.WRONG] == []
         assert found["dead letters"].state is State.UNKNOWN
         assert 'allow: [..., "$JS.API.STREAM.INFO.KEPT"]' in found["may look at the stream of dead letters"].fix
@@ -132,17 +101,12 @@ async def test_stream_of_dead_letters_that_may_not_be_looked_at_hides_nothing_el
 
 
 async def test_trying_the_permissions_leaves_no_note_and_makes_no_bucket(tmp_path: Path) -> None:
-    async with NatsServer() as server:
-        await made(server)
-        await nats.examine(settings(tmp_path, NATS_URL=server.url))
-        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
-        try:
-            assert await ensure_bucket(connection.client)
-            await nats.examine(settings(tmp_path, NATS_URL=server.url))
-            notes = await ask(connection.client, f"STREAM.INFO.KV_{BUCKET}")
-            assert notes["state"]["last_seq"] == 0
-        finally:
-            await connection.close()
+    async with set_up(tmp_path) as (there, ours):
+        await nats.examine(ours)
+        assert await ensure_bucket(there.connection.client)
+        await nats.examine(ours)
+        notes = await there.ask(f"STREAM.INFO.KV_{BUCKET}")
+        assert notes["state"]["last_seq"] == 0
 
 
 async def test_login_that_is_refused_is_told_as_such(tmp_path: Path) -> None:
@@ -167,12 +131,9 @@ async def test_stream_and_durable_are_compared_field_by_field(tmp_path: Path) ->
         assert missing["stream"].state is State.WARNING
         assert missing["durable"].state is State.WARNING
         assert missing["clock against NATS"].state is State.UNKNOWN
-        await made(
-            server,
-            stream={"max_age": 60 * 10**9},
-            durable={"filter_subjects": None, "filter_subject": "noetl.commands", "ack_wait": 10**9},
-        )
-        findings = await nats.examine(settings(tmp_path, NATS_URL=server.url))
+    changed = {"filter_subjects": None, "filter_subject": "noetl.commands", "ack_wait": 10**9}
+    async with set_up(tmp_path, stream={"max_age": 60 * 10**9}, durable=changed) as (_, ours):
+        findings = await nats.examine(ours)
         assert not_fine(findings) == {
             "stream: other fields": State.WARNING,
             "durable: filters": State.WRONG,
@@ -184,14 +145,13 @@ async def test_stream_and_durable_are_compared_field_by_field(tmp_path: Path) ->
 
 
 async def test_another_durable_for_the_same_commands_is_named(tmp_path: Path) -> None:
-    async with NatsServer() as server:
-        await made(server)
-        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+    async with set_up(tmp_path) as (there, _):
         apart = load_settings({"NATS_CONSUMER": "apart", "NATS_FILTER_SUBJECT": "noetl.commands.gpu.>"})
-        await ensure_durable(connection.client, load_settings({"NATS_CONSUMER": "worker-pool"}))
-        await ensure_durable(connection.client, apart)
-        await connection.close()
-        ours = settings(tmp_path, NATS_URL=server.url, NATS_FILTER_SUBJECT="noetl.commands.cpu.>", NATS_CONSUMER="cpu")
+        await ensure_durable(there.connection.client, load_settings({"NATS_CONSUMER": "worker-pool"}))
+        await ensure_durable(there.connection.client, apart)
+        ours = settings(
+            tmp_path, NATS_URL=there.server.url, NATS_FILTER_SUBJECT="noetl.commands.cpu.>", NATS_CONSUMER="cpu"
+        )
         found = by_check(await nats.examine(ours))["stream: other durables"]
         assert found.state is State.WARNING
         assert "worker-pool" in found.found
@@ -203,9 +163,8 @@ async def test_another_durable_for_the_same_commands_is_named(tmp_path: Path) ->
 )
 async def test_durable_of_another_pool_is_not_to_be_changed(theirs: list[str], is_ours: bool, tmp_path: Path) -> None:
     """One that lacks a filter of ours is ours still, and is mended in place."""
-    async with NatsServer() as server:
-        await made(server, durable={"filter_subjects": theirs})
-        found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["durable: filters"]
+    async with set_up(tmp_path, durable={"filter_subjects": theirs}) as (_, ours):
+        found = by_check(await nats.examine(ours))["durable: filters"]
         assert found.state is State.WRONG
         assert (found.fix == "noetl-worker nats ensure --apply") is is_ours
         assert ("NATS_FILTER_SUBJECT" in found.fix and "NATS_CONSUMER" in found.fix) is not is_ours
@@ -213,25 +172,21 @@ async def test_durable_of_another_pool_is_not_to_be_changed(theirs: list[str], i
 
 
 async def test_pull_request_of_nobody_who_is_registered_is_told(tmp_path: Path) -> None:
-    async with house(Dialect.RUST, worker=False) as home:
-        ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
-        connection = await connect(ours, "test", attempts=5)
-        try:
-            await ensure_durable(connection.client, ours)
-            await asked(connection.client)
-            found = by_check(await nats.examine(ours))["durable: pulled by"]
-            assert found.state is State.WARNING
-            assert "pull requests waiting: 1, " in found.found
-            assert "has 0 workers" in found.found
-            home.plane.fault = lambda request: Response(status_code=500)
-            assert by_check(await nats.examine(ours))["durable: pulled by"].state is State.FINE
-            home.plane.fault = None
-            await home.start_worker(WORKER_MAX_CONCURRENT="1")
-            await until(lambda: beside(connection.client, 1), "the worker pulls too")
-            found = by_check(await nats.examine(ours))["durable: pulled by"]
-            assert (found.state, "has 1 workers" in found.found) == (State.WARNING, True)
-        finally:
-            await connection.close()
+    async with house(Dialect.RUST, worker=False) as home, connected(load_settings(home.addresses)) as connection:
+        ours = settings(tmp_path, **home.addresses)
+        await ensure_durable(connection.client, ours)
+        await asked(connection.client)
+        found = by_check(await nats.examine(ours))["durable: pulled by"]
+        assert found.state is State.WARNING
+        assert "pull requests waiting: 1, " in found.found
+        assert "has 0 workers" in found.found
+        home.plane.fault = lambda request: Response(status_code=500)
+        assert by_check(await nats.examine(ours))["durable: pulled by"].state is State.FINE
+        home.plane.fault = None
+        await home.start_worker(WORKER_MAX_CONCURRENT="1")
+        await until(lambda: beside(connection.client, 1), "the worker pulls too")
+        found = by_check(await nats.examine(ours))["durable: pulled by"]
+        assert (found.state, "has 1 workers" in found.found) == (State.WARNING, True)
 
 
 async def asked(client: Client) -> None:
@@ -251,52 +206,31 @@ async def beside(client: Client, others: int) -> bool:
     ("off_s", "state", "said"), [(0, State.FINE, ""), (20, State.WARNING, "ahead"), (-300, State.WRONG, "behind")]
 )
 async def test_clock_of_nats_is_compared(off_s: float, state: State, said: str, tmp_path: Path) -> None:
-    async with NatsServer() as server:
-        await made(server)
-        ours = settings(tmp_path, NATS_URL=server.url)
+    async with set_up(tmp_path) as (_, ours):
         found = by_check(await nats.examine(ours, lambda: time.time() + off_s))["clock against NATS"]
         assert found.state is state
         assert said in found.found
 
 
 async def test_stream_that_is_named_and_is_none_where_another_has_the_subject_is_wrong(tmp_path: Path) -> None:
-    async with NatsServer() as server:
-        await made(server)
-        ours = settings(tmp_path, NATS_URL=server.url, NATS_STREAM="OTHER")
+    async with set_up(tmp_path) as (there, _):
+        ours = settings(tmp_path, NATS_URL=there.server.url, NATS_STREAM="OTHER")
         found = by_check(await nats.examine(ours))["stream"]
         assert found.state is State.WRONG
         assert STREAM in found.found
         assert f"NATS_STREAM={STREAM}" in found.fix
-        connection = await connect(ours, "test", attempts=5)
-        try:
-            with pytest.raises(JetStreamError, match=f"(?s)OTHER.*NATS_STREAM={STREAM}"):  # what `run` ends with
-                await ensure_durable(connection.client, ours)
-        finally:
-            await connection.close()
+        with pytest.raises(JetStreamError, match=f"(?s)OTHER.*NATS_STREAM={STREAM}"):  # what `run` ends with
+            await ensure_durable(there.connection.client, ours)
 
 
-async def test_login_that_may_not_ask_jetstream_learns_it_from_the_refusal_and_not_from_a_timeout() -> None:
-    denied = "$JS.API.STREAM.NAMES"
-    user = f'{{user: u, password: p, permissions: {{publish: {{deny: ["{denied}"]}}}}}}'
-    config = f"accounts {{ A {{ jetstream: enabled, users: [{user}] }} }}"
-    async with NatsServer(config=config) as server:
-        connection = await connect(load_settings({"NATS_URL": f"nats://u:p@{server.host}:{server.port}"}), "test")
-        try:
-            for _ in range(2):
-                with pytest.raises(JetStreamError, match="since NATS refuses it"):
-                    await ask(connection.client, "STREAM.NAMES", timeout_s=1e6)
-        finally:
-            await connection.close()
-
-
-async def test_login_that_may_receive_no_answer_learns_it_from_the_refusal_and_not_from_a_timeout() -> None:
-    user = '{user: u, password: p, permissions: {subscribe: {deny: ["_INBOX.>"]}}}'
-    config = f"accounts {{ A {{ jetstream: enabled, users: [{user}] }} }}"
-    async with NatsServer(config=config) as server:
-        connection = await connect(load_settings({"NATS_URL": f"nats://u:p@{server.host}:{server.port}"}), "test")
-        try:
-            for _ in range(2):
-                with pytest.raises(JetStreamError, match="since NATS refuses it"):
-                    await ask(connection.client, "STREAM.NAMES", timeout_s=1e6)
-        finally:
-            await connection.close()
+@pytest.mark.parametrize(("verb", "denied"), [("publish", "$JS.API.STREAM.NAMES"), ("subscribe", "_INBOX.>")])
+async def test_login_that_may_not_ask_jetstream_or_hear_it_learns_it_from_the_refusal_and_not_from_a_timeout(
+    verb: str, denied: str
+) -> None:
+    async with (
+        desk(account_of(who_may_not(verb, denied))) as there,
+        connected(load_settings({"NATS_URL": there.url_of("u")})) as connection,
+    ):
+        for _ in range(2):
+            with pytest.raises(JetStreamError, match="since NATS refuses it"):
+                await ask(connection.client, "STREAM.NAMES", timeout_s=1e6)

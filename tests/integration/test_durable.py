@@ -6,11 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from structlog.testing import capture_logs
 
-from integration.desk import DURABLE, STREAM, desk
+from integration.desk import DURABLE, STREAM, desk, durable_config
 from integration.house import house
 from integration.processes import one_line, refused_start, until, worker_process
 from noetl_worker.dev.nats_server import NatsServer
@@ -29,27 +28,15 @@ from patience import PATIENCE_S
 
 async def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_path: Path) -> None:
     async with house(worker=False) as home:
-        client = await nats.connect(home.nats.url)
-        config = {
-            "durable_name": DURABLE,
-            "ack_policy": "explicit",
-            "ack_wait": 7 * 10**9,
-            "max_deliver": 9,
-            "filter_subjects": ["noetl.commands", "noetl.commands.>"],
-        }
-        await ask(
-            client,
-            f"CONSUMER.CREATE.{STREAM}.{DURABLE}",
-            {"stream_name": STREAM, "config": {**config, "name": DURABLE}},
-        )
-        await client.close()
+        async with home.client() as client:
+            config = durable_config(ack_wait=7 * 10**9, max_deliver=9)
+            await ask(client, f"CONSUMER.CREATE.{STREAM}.{DURABLE}", {"stream_name": STREAM, "config": config})
         async with worker_process(home, tmp_path) as worker:
             warned = {line["field"]: line for line in worker.logged("durable_differs")}
             assert set(warned) == {"ack_wait", "max_deliver"}
             assert (warned["ack_wait"]["server"], warned["ack_wait"]["settings"]) == ("7 s", "30 s")
             assert all("noetl-worker nats ensure --apply" in line["advice"] for line in warned.values())
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(one.event_id)
+            await home.ran(RawCommand("noop"))
 
 
 async def test_server_that_is_restarted_during_a_start_is_asked_again() -> None:
@@ -113,16 +100,13 @@ async def test_refused_start_names_the_command_that_mends_it(tmp_path: Path) -> 
 async def test_stream_as_the_python_plane_makes_it_is_no_difference_there(dialect: Dialect) -> None:
     """The Rust plane makes none, and publishes below the bare subject."""
     async with house(dialect, worker=False) as home:
-        client = await nats.connect(home.nats.url)
-        try:
+        async with home.client() as client:
             config = (await ask(client, f"STREAM.INFO.{STREAM}"))["config"]
             await ask(client, f"STREAM.UPDATE.{STREAM}", {**config, "subjects": ["noetl.commands"]})
-            with capture_logs() as logs:
-                await home.start_worker()
-            told = [line["field"] for line in logs if line["event"] == "stream_differs"]
-            assert told == ([] if dialect is Dialect.PYTHON else ["subjects"])
-        finally:
-            await client.close()
+        with capture_logs() as logs:
+            await home.start_worker()
+        told = [line["field"] for line in logs if line["event"] == "stream_differs"]
+        assert told == ([] if dialect is Dialect.PYTHON else ["subjects"])
 
 
 async def test_durable_changed_or_deleted_while_it_is_used_is_said_once() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from integration.desk import connected
 from integration.findings import by_check, settings
 from integration.house import CLAIM, House, house, noops
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.diagnosis import Diagnosis
 from noetl_worker.doctor import State, nats
-from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
@@ -27,14 +27,7 @@ async def publish_to_system(home: House, *commands: RawCommand, subject: str = "
     """Commands that any worker could claim; the last one's claim key."""
     issued = await home.plane.create_commands(commands, publish=False)
     for one in issued:
-        body = {
-            "execution_id": one.execution_id,
-            "event_id": one.event_id,
-            "command_id": one.command_id,
-            "step": one.node,
-            "server_url": home.plane.url,
-            "execution_pool": "system",
-        }
+        body = home.notification(one, execution_pool="system")
         await home.publish(json.dumps(body).encode(), f"noetl.commands.{subject}.{one.execution_id}")
     return issued[-1].event_id
 
@@ -59,9 +52,7 @@ async def test_commands_of_the_pool_system_take_no_place_of_max_ack_pending() ->
     async with house(Dialect.RUST, **limits) as home:
         for _ in range(3):
             await publish_to_system(home, DRIVE, DRIVE)
-            issued = await home.plane.create_commands(noops(2))
-            await home.wait_terminal(*(one.event_id for one in issued))
-        await home.wait_settled()
+            await home.ran(*noops(2))
         assert home.workers[0].settled == {"ack:system_pool": 6, "ack:reported": 6}
 
 
@@ -74,15 +65,14 @@ async def test_worker_that_names_the_pool_system_runs_its_commands() -> None:
 
 async def test_doctor_says_whether_anybody_is_there_for_the_pool_system(tmp_path: Path) -> None:
     async with house(Dialect.RUST) as home:
-        variables = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-        ours = settings(tmp_path, **variables)
+        ours = settings(tmp_path, **home.addresses)
         assert by_check(await nats.examine(ours))[CHECK].state is State.FINE
         await publish_to_system(home, DRIVE)
         found = by_check(await nats.examine(ours))[CHECK]
         assert found.state is State.WARNING
         assert "__orchestrate__" in found.found
         assert "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false" in found.fix
-        named = settings(tmp_path, NOETL_WORKER_POOL_SEGMENTS="shared,system", **variables)
+        named = settings(tmp_path, NOETL_WORKER_POOL_SEGMENTS="shared,system", **home.addresses)
         found = by_check(await nats.examine(named))[CHECK]
         assert (found.state, "out of the settings" in found.fix) == (State.WARNING, True)
         await publish_to_system(home, RawCommand("noop", step="cleanup"))
@@ -94,13 +84,10 @@ async def test_doctor_says_whether_anybody_is_there_for_the_pool_system(tmp_path
 async def test_durable_of_the_pool_system_serves_it_and_races_with_nobody(tmp_path: Path) -> None:
     async with house(Dialect.RUST) as home:
         await publish_to_system(home, DRIVE)
-        ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
+        ours = settings(tmp_path, **home.addresses)
         apart = load_settings({"NATS_CONSUMER": "drives", "NATS_FILTER_SUBJECT": "noetl.commands.system.>"})
-        connection = await connect(ours, "test", attempts=5)
-        try:
+        async with connected(ours) as connection:
             await ensure_durable(connection.client, apart)
-        finally:
-            await connection.close()
         found = by_check(await nats.examine(ours))
         assert (found[CHECK].state, "durable drives" in found[CHECK].found) == (State.FINE, True)
         assert found[OTHERS].state is State.FINE
@@ -110,7 +97,7 @@ async def test_why_says_that_the_command_was_passed_over(tmp_path: Path) -> None
     async with house(Dialect.RUST) as home:
         row = home.plane.command(await publish_to_system(home, DRIVE))
         await home.wait_settled()
-        ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url, WORKER_METRICS_BIND="")
+        ours = settings(tmp_path, **home.addresses, WORKER_METRICS_BIND="")
         story = await Diagnosis(ours, str(row.command_ref), execution_id=row.execution_id, most=10).ask()
         said = [fact.text for fact in story.facts if fact.source == "NATS"]
         assert any("passed over" in text and "do not name system" in text for text in said)

@@ -9,32 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from closed_port import closed_port
-from integration.desk import desk
+from integration.desk import Desk, connected, desk
+from integration.findings import nowhere
 from integration.house import House, house
 from integration.processes import command_line, typed
-from noetl_worker.delivery.dead_letter import pack
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.diagnosis import Diagnosis, Story
-from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
-from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.testing import HttpStub
 
-DEAD_LETTERS = "noetl.dead_letters"
+LOAD = b'{"execution_id": 1, "event_id": 3, "command_id": "1:load:3", "step": "load", "server_url": "http://s"}'
+FAILS = RawCommand("python", {"code": "raise ValueError('not today')"})
+IDS = {"command_id": "42:load:7", "execution_id": "42", "event_id": "7", "step": "load"}
+RUNNING = {**IDS, "phase": "running", "seconds": 3.5, "deliveries": 2}
 
 
 def settings(home: House, **variables: str) -> Settings:
-    given = {
-        "NATS_URL": home.nats.url,
-        "NOETL_SERVER_URL": home.plane.url,
-        "NOETL_WORKER_OUTBOX_DIR": home.outbox.name,
-        "WORKER_METRICS_BIND": "",
-    }
-    return load_settings({**given, **variables}, dotenv=Path(os.devnull))
+    return load_settings({**home.variables, **variables}, dotenv=Path(os.devnull))
 
 
 async def asked(home: House, command_id: object, **options: Any) -> Story:
@@ -48,11 +43,7 @@ def texts(story: Story, source: str) -> str:
 
 async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dialect) -> None:
     async with house(dialect, WORKER_ID="w-1") as home:
-        good, bad = await home.plane.create_commands(
-            [RawCommand("noop"), RawCommand("python", {"code": "raise ValueError('not today')"})]
-        )
-        await home.wait_terminal(good.event_id, bad.event_id)
-        await home.wait_settled()
+        good, bad = await home.ran(RawCommand("noop"), FAILS)
         story = await asked(home, good.command_id)
         assert story.conclusion.startswith("it completed, by w-1")
         assert "command.claimed" in texts(story, "plane")
@@ -67,10 +58,7 @@ async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dial
 
 async def test_execution_is_told_by_how_its_commands_ended(dialect: Dialect) -> None:
     async with house(dialect, WORKER_ID="w-1") as home:
-        good, bad = await home.plane.create_commands(
-            [RawCommand("noop"), RawCommand("python", {"code": "raise ValueError('not today')"})]
-        )
-        await home.wait_terminal(good.event_id, bad.event_id)
+        good, bad = await home.ran(RawCommand("noop"), FAILS)
         story = await asked(home, good.execution_id)
         assert story.conclusion.startswith(f"execution {good.execution_id} of raw is ")
         assert f"(command {good.command_id}, event " in texts(story, "plane")
@@ -82,9 +70,8 @@ async def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:
     async with house(worker=False) as home:
         [one] = await home.plane.create_commands([RawCommand("noop")])
         assert "there is no durable noetl_worker" in (await asked(home, one.command_id)).conclusion
-        connection = await connect(settings(home), "test", attempts=5)
-        await ensure_durable(connection.client, settings(home))
-        await connection.close()
+        async with connected(settings(home)) as connection:
+            await ensure_durable(connection.client, settings(home))
         assert "waits in the stream" in (await asked(home, one.command_id)).conclusion
         other = await asked(home, one.command_id, most=1)
         assert other.is_known
@@ -96,29 +83,11 @@ async def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:
 
 async def test_dead_letter_is_told_with_its_number_and_reason() -> None:
     async with house(worker=False) as home:
-        connection = await connect(settings(home), "test", attempts=5)
-        body = {
-            "execution_id": 1,
-            "event_id": 3,
-            "command_id": "1:load:3",
-            "step": "load",
-            "server_url": "http://s",
-        }
-        kept = pack(
-            json.dumps(body).encode(),
-            None,
-            kind="unknown_command",
-            reason="unknown command: 404",
-            worker_id="w-2",
-            subject="noetl.commands",
-            stream_sequence=1,
-            num_delivered=6,
-        )
-        await DeadLetterStore(connection, DEAD_LETTERS).publish(DEAD_LETTERS, kept, "one")
-        await connection.close()
+        async with connected(settings(home)) as connection:
+            await Desk(home.nats, connection).keep(LOAD)
         story = await asked(home, "1:load:3")
         assert story.conclusion.startswith("it was kept as dead letter 1: noetl-worker dead-letters show 1")
-        assert "unknown command: 404 (6 deliveries, kept by w-2)" in texts(story, "NATS")
+        assert "unknown command: 404 (6 deliveries, kept by w-1)" in texts(story, "NATS")
         assert any("execution 1" in text for text in story.unknown)  # the plane does not know it
 
 
@@ -129,8 +98,7 @@ async def test_message_is_found_also_where_the_dead_letters_may_not_be_read() ->
         await there.make_stream()
         await there.make_durable()
         await there.keep()
-        body = {"execution_id": 1, "event_id": 3, "command_id": "1:load:3", "step": "load", "server_url": "http://s"}
-        await there.connection.client.jetstream().publish("noetl.commands", json.dumps(body).encode())
+        await there.connection.client.jetstream().publish("noetl.commands", LOAD)
         nowhere = f"http://127.0.0.1:{closed_port()}"
         asked = await there.type("why", "1:load:3", "--json", NOETL_SERVER_URL=nowhere)
         story = json.loads(asked.out)
@@ -152,8 +120,7 @@ async def test_outcome_in_the_outbox_is_told_with_who_sends_it() -> None:
 
 
 async def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_it_was_delivered() -> None:
-    one = {"command_id": "42:load:7", "execution_id": "42", "event_id": "7", "step": "load", "phase": "running"}
-    look = {"worker": {"worker_id": "w-9"}, "commands": [{**one, "seconds": 3.5, "deliveries": 2}]}
+    look = {"worker": {"worker_id": "w-9"}, "commands": [RUNNING]}
     with HttpStub() as stub:
         stub.answer("GET /debug/inflight", json=look)
         async with house(worker=False) as home:
@@ -169,9 +136,8 @@ async def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_i
 
 
 async def test_worker_of_a_supervisor_tells_what_it_does_with_it() -> None:
-    one = {"command_id": "42:load:7", "execution_id": "42", "event_id": "7", "step": "load", "phase": "running"}
     idle = {"worker": {"worker_id": "w-9-1"}, "commands": []}
-    busy = {"worker": {"worker_id": "w-9-2"}, "commands": [{**one, "seconds": 3.5, "deliveries": 2}]}
+    busy = {"worker": {"worker_id": "w-9-2"}, "commands": [RUNNING]}
     with HttpStub() as stub:
         stub.answer("GET /debug/inflight", json={"processes": [idle, busy]})
         async with house(worker=False) as home:
@@ -182,8 +148,7 @@ async def test_worker_of_a_supervisor_tells_what_it_does_with_it() -> None:
 
 async def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -> None:
     async with house(WORKER_ID="w-1") as home:
-        [one] = await home.plane.create_commands([RawCommand("noop")])
-        await home.wait_terminal(one.event_id)
+        [one] = await home.ran(RawCommand("noop"))
         nowhere = f"nats://127.0.0.1:{closed_port()}"
         without = await asked(home, one.command_id, NATS_URL=nowhere)
         assert not without.is_known
@@ -208,8 +173,7 @@ async def test_login_of_a_plane_that_does_not_answer_is_not_shown() -> None:
 
 async def test_command_line_ends_with_5_where_nothing_is_known() -> None:
     async with house(worker=False) as home:
-        urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-        ended = await asyncio.to_thread(typed, "why", "1:none:2", "--json", **urls)
+        ended = await asyncio.to_thread(typed, "why", "1:none:2", "--json", **home.addresses)
         assert (ended.code, ended.err) == (5, "")
         assert json.loads(ended.out)["is_known"] is False
 
@@ -221,8 +185,7 @@ def test_id_that_is_empty_is_refused(tmp_path: Path) -> None:
 
 
 def test_table_without_a_fact_has_no_head() -> None:
-    urls = {"NATS_URL": f"nats://127.0.0.1:{closed_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{closed_port()}"}
-    ended = typed("why", "1:none:2", **urls)
+    ended = typed("why", "1:none:2", **nowhere())
     assert ended.code == 5
     assert not any(line.startswith("knows") for line in ended.out.splitlines())
     assert "not known: " in ended.out
