@@ -7,7 +7,8 @@ import gc
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ import virtual_time
 from closed_port import closed_port
 from faults.proxy import Proxy
 from faults.test_names_and_keys import make_login
+from integration.desk import connected
+from integration.wire import serving
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.client import Client
@@ -29,69 +32,78 @@ from patience import PATIENCE_S, until
 INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n'
 
 
-def settings(url: str) -> Settings:
-    return load_settings({"NATS_URL": url}, dotenv=Path(os.devnull))
+def settings(url: str, **variables: str) -> Settings:
+    return load_settings({"NATS_URL": url, **variables}, dotenv=Path(os.devnull))
+
+
+Hear = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def speaking(hear: Hear, greetings: Iterator[bytes] | None = None) -> AsyncIterator[str]:
+    """The address of a server that answers each PING; `hear` is given every line, and ends the connection by raising
+    ConnectionResetError."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(INFO if greetings is None else next(greetings))
+        while line := await reader.readline():
+            await hear(line, writer)
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+
+    async with serving(serve) as url:
+        yield url.replace("http://", "nats://")
 
 
 async def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
     """nats-py's own PING overtakes it: the answer says nothing of a publish, and a drain ends before its UNSUB."""
     read: list[bytes] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(INFO)
-        while line := await reader.readline():
-            read.append(line.split()[0] if line.strip() else b"")  # the body of a PUB is empty
-            if line == b"PING\r\n":
-                writer.write(b"PONG\r\n")
-        writer.close()
+    async def hear(line: bytes, _: asyncio.StreamWriter) -> None:
+        read.extend(line.split()[:1])  # the body of a PUB is empty
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
-        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        connection = await connect(settings(url), "test")
+    async with speaking(hear) as url, connected(settings(url)) as connection:
         del read[:]
         await connection.client.publish("a", b"")
         await connection.client.flush()
         subscription = await connection.client.subscribe("b")
         await subscription.drain()
-        assert [word for word in read if word] == [b"PUB", b"PING", b"SUB", b"UNSUB", b"PING"]
-        await connection.close()
+        assert read == [b"PUB", b"PING", b"SUB", b"UNSUB", b"PING"]
 
 
 async def test_flush_ends_with_its_connection() -> None:
     """In nats-py it waits for a PONG that never comes: after an outage the pull loop stood for up to 10 s more."""
-    async with NatsServer() as server, Proxy(server.port) as proxy:
-        connection = await connect(settings(f"nats://127.0.0.1:{proxy.port}"), "worker")
-        try:
-            proxy.hold()
-            flushing = asyncio.ensure_future(connection.client.flush(timeout=int(PATIENCE_S)))
-            await asyncio.sleep(0)
-            proxy.reset()
-            with pytest.raises(NatsError, match="the connection ended"):
-                await flushing
-            with pytest.raises(NatsError, match="there is no connection"):
-                await connection.client.flush()
-            proxy.heal()
-            await until(lambda: connection.is_connected, "connected again")
-            await connection.client.flush(timeout=int(PATIENCE_S))
-        finally:
-            await connection.close()
+    async with (
+        NatsServer() as server,
+        Proxy(server.port) as proxy,
+        connected(settings(f"nats://127.0.0.1:{proxy.port}")) as connection,
+    ):
+        proxy.hold()
+        flushing = asyncio.ensure_future(connection.client.flush(timeout=int(PATIENCE_S)))
+        await asyncio.sleep(0)
+        proxy.reset()
+        with pytest.raises(NatsError, match="the connection ended"):
+            await flushing
+        with pytest.raises(NatsError, match="there is no connection"):
+            await connection.client.flush()
+        proxy.heal()
+        await until(lambda: connection.is_connected, "connected again")
+        await connection.client.flush(timeout=int(PATIENCE_S))
 
 
 async def test_flush_ends_with_a_connection_that_is_not_made_again() -> None:
     """As a `nats` step has it."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(INFO)
-        await reader.readuntil(b"PING\r\n")
-        writer.write(b"PONG\r\n")
-        await reader.readuntil(b"PING\r\n")
-        writer.close()
+    pings: list[bytes] = []
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+    async def hear(line: bytes, _: asyncio.StreamWriter) -> None:
+        pings.extend([line] if line == b"PING\r\n" else [])
+        if len(pings) == 2:
+            raise ConnectionResetError
+
+    async with speaking(hear) as url:
         client = Client()
-        await client.connect(
-            f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}", allow_reconnect=False, connect_timeout=30
-        )
+        await client.connect(url, allow_reconnect=False, connect_timeout=30)
         with pytest.raises(NatsError, match="the connection ended"):
             await client.flush(timeout=int(PATIENCE_S))
         assert client.is_closed
@@ -101,32 +113,22 @@ async def test_connection_goes_on_reading_after_a_flush_that_was_given_up() -> N
     """nats-py's own stops without a word when the answer comes late."""
     is_given_up = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(INFO)
-        while line := await reader.readline():
-            if line == b"PING\r\n":
-                writer.write(b"PONG\r\n")
-            elif line.split()[:2] == [b"PUB", b"late"]:
-                await is_given_up.wait()
-            elif line.split()[:2] == [b"PUB", b"soon"]:
-                writer.write(b"MSG a 1 2\r\nhi\r\n")
-        writer.close()
+    async def hear(line: bytes, writer: asyncio.StreamWriter) -> None:
+        if line.split()[:2] == [b"PUB", b"late"]:
+            await is_given_up.wait()
+        elif line.split()[:2] == [b"PUB", b"soon"]:
+            writer.write(b"MSG a 1 2\r\nhi\r\n")
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
-        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        connection = await connect(settings(url), "test")
+    async with speaking(hear) as url, connected(settings(url)) as connection:
         client, got = connection.client, asyncio.Queue[bytes]()
-        try:
-            await client.receive("a", lambda message: got.put_nowait(message.data))
-            await client.publish("late", b"")
-            with pytest.raises(FlushTimeoutError):
-                await client.flush(timeout=0.05)  # type: ignore[arg-type]
-            is_given_up.set()
-            await client.flush(timeout=PATIENCE_S)
-            await client.publish("soon", b"")
-            assert await got.get() == b"hi"
-        finally:
-            await connection.close()
+        await client.receive("a", lambda message: got.put_nowait(message.data))
+        await client.publish("late", b"")
+        with pytest.raises(FlushTimeoutError):
+            await client.flush(timeout=0.05)  # type: ignore[arg-type]
+        is_given_up.set()
+        await client.flush(timeout=PATIENCE_S)
+        await client.publish("soon", b"")
+        assert await got.get() == b"hi"
 
 
 async def test_write_to_a_connection_that_broke_unnoticed_is_an_oserror_and_the_connection_comes_back(
@@ -141,8 +143,7 @@ async def test_write_to_a_connection_that_broke_unnoticed_is_an_oserror_and_the_
         return reader, writer
 
     monkeypatch.setattr(asyncio, "open_connection", kept)
-    async with NatsServer() as server:
-        connection = await connect(settings(server.url), "test")
+    async with NatsServer() as server, connected(settings(server.url)) as connection:
         is_back = asyncio.Event()
         connection.on_reconnected.append(is_back.set)
         await connection.client.flush()  # nothing else is being sent when it breaks
@@ -152,7 +153,6 @@ async def test_write_to_a_connection_that_broke_unnoticed_is_an_oserror_and_the_
                 await connection.client.publish("a", b"")
             await asyncio.sleep(0)
         await connection.client.flush(timeout=PATIENCE_S)
-        await connection.close()
 
 
 @pytest.mark.parametrize("greeting", [b"INFO []\r\n", b"INFO " + b"x" * 200_000 + b"\r\n"], ids=["list", "long"])
@@ -160,32 +160,23 @@ async def test_reconnect_goes_on_after_a_server_that_greets_with_something_else(
     """What nats-py does not expect ended its reconnecting for good; so did a key file that was being written anew."""
     greetings = iter([INFO, greeting, INFO])
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said = next(greetings)
-        writer.write(said)
-        while line := await reader.readline():
-            if line == b"PING\r\n":
-                writer.write(b"PONG\r\n")
-            elif line.startswith(b"PUB end"):
-                break
-        writer.close()
+    async def hear(line: bytes, _: asyncio.StreamWriter) -> None:
+        if line.startswith(b"PUB end"):
+            raise ConnectionResetError
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
-        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        connection = await connect(settings(url), "test")
+    async with speaking(hear, greetings) as url, connected(settings(url)) as connection:
         is_back = asyncio.Event()
         connection.on_reconnected.append(is_back.set)
         await connection.client.publish("end", b"")
         await is_back.wait()
         assert (next(greetings, None), connection.is_connected) == (None, True)
-        await connection.close()
 
 
 async def test_request_is_answered_again_after_a_reconnect_with_other_permissions(tmp_path: Path) -> None:
     """What this login might not subscribe to once, it was thought never to get an answer on."""
     allowed = 'authorization { users: [{user: a, password: b, permissions: {publish: ">", subscribe: %s}}] }'
     port = free_port()
-    given = load_settings({"NATS_URL": f"nats://a:b@127.0.0.1:{port}"}, dotenv=Path(os.devnull))
+    given = settings(f"nats://a:b@127.0.0.1:{port}")
     async with NatsServer(port=port, config=allowed % '{allow: ">", deny: "_INBOX.>"}'):
         connection = await connect(given, "test")
         is_back = asyncio.Event()
@@ -203,16 +194,14 @@ async def test_credentials_without_a_jwt_are_refused_and_say_so(tmp_path: Path) 
     config = make_login(creds := tmp_path / "w.creds")
     creds.write_text(creds.read_text().partition("\n\n")[2])
     async with NatsServer(config=config) as server:
-        given = load_settings({"NATS_URL": server.url, "NATS_CREDS": str(creds)}, dotenv=Path(os.devnull))
         with pytest.raises(JetStreamError, match="no NATS USER JWT"):
-            await connect(given, "test", attempts=1)
+            await connect(settings(server.url, NATS_CREDS=str(creds)), "test", attempts=1)
 
 
 @pytest.mark.parametrize("end", ["drain", "unsubscribe"])
 async def test_receiver_gets_what_is_published_until_its_subscription_ends_and_is_kept_no_longer(end: str) -> None:
     """Each pause of the pull loop ends one subscription, and begins another."""
-    async with NatsServer() as server:
-        connection = await connect(settings(server.url), "test")
+    async with NatsServer() as server, connected(settings(server.url)) as connection:
         client, got = connection.client, asyncio.Queue[bytes]()
         for number in (b"1", b"2"):
             subscription = await client.receive("a", lambda message: got.put_nowait(message.data))
@@ -222,19 +211,16 @@ async def test_receiver_gets_what_is_published_until_its_subscription_ends_and_i
         await client.publish("a", b"3")
         await client.flush()
         assert (got.empty(), client.receivers) == (True, {})
-        await connection.close()
 
 
 async def test_connection_that_could_not_be_reopened_is_closed_still_and_is_reopened_later() -> None:
     """The keepalive looks at `is_closed`: one refused attempt was its last one, and deliveries went to others."""
-    async with NatsServer() as server:
-        connection = await connect(settings(server.url), "test")
+    async with NatsServer() as server, connected(settings(server.url)) as connection:
         await connection.client.close()
         await connection.reopen(settings(f"nats://127.0.0.1:{closed_port()}"))
         assert connection.client.is_closed
         await connection.reopen(settings(server.url))
         assert connection.is_connected
-        await connection.close()
 
 
 async def test_server_that_goes_away_while_the_connection_is_closed_does_not_spoil_the_end() -> None:
@@ -282,14 +268,10 @@ async def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_th
 CERTIFICATES = Path(__file__).with_name("certificates")
 
 
-def nats_settings(url: str, **variables: str) -> Settings:
-    return load_settings({"NATS_URL": url, **variables}, dotenv=Path(os.devnull))
-
-
 async def lets_in(url: str, **variables: str) -> bool:
     """Whether the server takes this login. Raises JetStreamError where it cannot be reached."""
     try:
-        connection = await connect(nats_settings(url, **variables), "test", attempts=1)
+        connection = await connect(settings(url, **variables), "test", attempts=1)
     except JetStreamError as error:
         if "refuses the login" in str(error):
             return False
@@ -333,27 +315,18 @@ async def test_jwt_logs_in_with_the_seed_that_it_is_for(tmp_path: Path) -> None:
 
 
 async def test_nats_has_an_authority_and_a_certificate_of_its_own_beside_the_plane_s() -> None:
-    tls = (
-        f'tls {{ cert_file: "{CERTIFICATES}/valid.pem", key_file: "{CERTIFICATES}/valid.pem", '
-        f'ca_file: "{CERTIFICATES}/ca.pem", verify: true }}'
-    )
-    ours = {name: str(CERTIFICATES / "valid.pem") for name in ("CERT", "KEY")} | {"CA": str(CERTIFICATES / "ca.pem")}
-    foreign = dict.fromkeys(("CERT", "KEY"), str(CERTIFICATES / "foreign.pem"))
-    plane_s = {
-        "NOETL_TLS_CA": str(CERTIFICATES / "foreign_ca.pem"),
-        "NOETL_TLS_CLIENT_CERT": foreign["CERT"],
-        "NOETL_TLS_CLIENT_KEY": foreign["KEY"],
-    }
+    valid, foreign, authority = (str(CERTIFICATES / f"{name}.pem") for name in ("valid", "foreign", "ca"))
+    tls = f'tls {{ cert_file: "{valid}", key_file: "{valid}", ca_file: "{authority}", verify: true }}'
+
+    def of_plane(certificate: str, authority: str) -> dict[str, str]:
+        pair = dict.fromkeys(("NOETL_TLS_CLIENT_CERT", "NOETL_TLS_CLIENT_KEY"), certificate)
+        return {"NOETL_TLS_CA": authority, **pair}
+
+    plane_s = of_plane(foreign, str(CERTIFICATES / "foreign_ca.pem"))
     async with NatsServer(config=tls) as server:
         url = server.url.replace("nats://", "tls://")
-        assert await lets_in(url, **plane_s, **{f"NATS_{name}": path for name, path in ours.items()})
-        # Without any of its own, NATS has the plane's.
-        both = {
-            "NOETL_TLS_CA": ours["CA"],
-            "NOETL_TLS_CLIENT_CERT": ours["CERT"],
-            "NOETL_TLS_CLIENT_KEY": ours["KEY"],
-        }
-        assert await lets_in(url, **both)
+        assert await lets_in(url, **plane_s, NATS_CA=authority, NATS_CERT=valid, NATS_KEY=valid)
+        assert await lets_in(url, **of_plane(valid, authority)), "without any of its own, NATS has the plane's"
         with pytest.raises(JetStreamError, match="CERTIFICATE_VERIFY_FAILED"):
             await lets_in(url, **plane_s)
     gc.collect()

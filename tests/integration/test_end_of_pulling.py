@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import nats
+from nats.aio.client import Client
 
 from integration.test_connection import settings
 from noetl_worker.dev.nats_server import CommandStream, NatsServer
@@ -16,18 +17,15 @@ from noetl_worker.jetstream.puller import Puller
 from noetl_worker.settings.settings import Settings
 
 
+async def has_one(client: Client, durable: Durable, count: str) -> None:
+    while getattr(await client.jetstream().consumer_info(durable.stream, durable.name), count) != 1:
+        await asyncio.sleep(0.01)
+
+
 async def publish_and_see_it_delivered(given: Settings, durable: Durable) -> None:
     client = await nats.connect(given.nats_servers[0])
     await client.jetstream().publish(given.nats_subject, b"{}")
-    while (await client.jetstream().consumer_info(durable.stream, durable.name)).num_ack_pending != 1:
-        await asyncio.sleep(0.01)
-    await client.close()
-
-
-async def pull_is_open(given: Settings, durable: Durable) -> None:
-    client = await nats.connect(given.nats_servers[0])
-    while (await client.jetstream().consumer_info(durable.stream, durable.name)).num_waiting != 1:
-        await asyncio.sleep(0.01)
+    await has_one(client, durable, "num_ack_pending")
     await client.close()
 
 
@@ -48,7 +46,7 @@ async def test_message_that_is_on_its_way_when_pulling_ends_is_still_delivered()
             ensure=lambda: ensure_durable(connection.client, given),
         )
         pulling = asyncio.ensure_future(puller.run())
-        await pull_is_open(given, durable)
+        await has_one(connection.client, durable, "num_waiting")
         # Our loop stands still meanwhile: the message is in our socket, and nobody has read it.
         elsewhere = threading.Thread(target=lambda: asyncio.run(publish_and_see_it_delivered(given, durable)))
         elsewhere.start()
