@@ -60,17 +60,18 @@ class Line:
         return command == ["noetl-worker"] or command[:2] == ["noetl-worker", "run"]
 
 
-def pages() -> list[str]:
-    """Every page with a command, as paths from the root."""
+def pages() -> dict[str, list[Line]]:
+    """Every page with a command, as a path from the root, and its commands."""
     found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-    return [path.relative_to(ROOT).as_posix() for path in found if commands_of(path.read_text(encoding="utf-8"))]
+    commands = {path.relative_to(ROOT).as_posix(): commands_of(path.read_text(encoding="utf-8")) for path in found}
+    return {page: lines for page, lines in commands.items() if lines}
 
 
 def first_of_each() -> set[tuple[str, int]]:
     """(page, number) of the first line with each command, as `doctor` and `nats ensure`."""
     found: dict[tuple[str, ...], tuple[str, int]] = {}
-    for page in pages():
-        for line in commands_of((ROOT / page).read_text(encoding="utf-8")):
+    for page, lines in pages().items():
+        for line in lines:
             words = line.words if line.why_not is None else None
             if words:
                 name = tuple(words[: 2 if words[0] in _GROUPS else 1])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 from integration.page_commands import commands_of
-from patience import PATIENCE_S
+from integration.processes import program
 
 _KUBECTL = """#!/bin/sh
 # As kubectl does: of pods chosen by a label the last ten lines, unless --tail says otherwise.
@@ -28,13 +27,6 @@ def logged(section: str, log: Path) -> str:
     kubectl.chmod(0o755)
     [command] = [line.text for line in commands_of(section) if line.text.startswith("kubectl ")]
     path = os.pathsep.join((str(programs), os.environ["PATH"]))
-    asked = subprocess.run(
-        ["bash", "-c", command],
-        env={"PATH": path, "LOG_OF_THE_POD": str(log)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert asked.stderr == ""
-    return asked.stdout
+    asked = program(["bash", "-c", command], {"PATH": path, "LOG_OF_THE_POD": str(log)})
+    assert asked.err == ""
+    return asked.out

@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,10 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from integration.processes import Ended, command_line, entered, environment, typed, until
+from integration.processes import Ended, WorkerProcess, command_line, entered, environment, program, typed, until
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
-from patience import PATIENCE_S
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ELSEWHERE = {
@@ -185,7 +181,6 @@ def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
     secrets = {"NATS_URL": "nats://u:s3cr3t@nats:4222", "NATS_PASSWORD": "pa55", "NOETL_INTERNAL_API_TOKEN": "1nternal"}
     ended = command_line(tmp_path, "config", **secrets)
     assert ended.code == 0
-    assert "from-dotenv" in ended.out
     rows = [line.split("\t") for line in ended.out.splitlines()]
     assert [row[0] for row in rows] == [line.variable for line in SETTINGS], "a line each, whole, for a pipe"
     shown = {variable: (value, source) for variable, value, _, source in rows}
@@ -322,38 +317,13 @@ def test_json_tells_a_failure_too(tmp_path: Path) -> None:
 # ── dev --keep ──
 
 
-@contextmanager
-def kept(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`dev --keep` of the smallest playbook, with its output in out.txt and err.txt."""
-    with (directory / "out.txt").open("wb") as out, (directory / "err.txt").open("wb") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "noetl_worker", "dev", playbook(directory, ECHO), "--keep", "--json"],
-            env=environment(COLUMNS="200"),
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def said(directory: Path, event: str) -> dict[str, Any] | None:
-    """The first JSON line with this event."""
-    lines = (directory / "out.txt").read_text().splitlines()
-    found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-    return next((one for one in found if one["event"] == event), None)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_keep_serves_execute_until_a_signal_and_leaves_no_process(number: int, code: int, tmp_path: Path) -> None:
-    with kept(tmp_path) as process:
-        await until(lambda: said(tmp_path, "summary") is not None, "the first run")
-        begin = said(tmp_path, "begin")
-        assert begin is not None
+    words = ["dev", playbook(tmp_path, ECHO), "--keep", "--json"]
+    kept = WorkerProcess(tmp_path, "dev", {"COLUMNS": "200"}, words)
+    try:
+        await kept.wait_logged("summary")
+        [begin] = kept.logged("begin")
         url = begin["control_plane"]
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             answer = await client.post(f"{url}/api/execute", json={"path": "tests/p", "payload": {"who": "Bob"}})
@@ -364,10 +334,12 @@ async def test_keep_serves_execute_until_a_signal_and_leaves_no_process(number: 
                 return bool(status.get("completed"))
 
             await until(is_over, "the execution asked for")
-        process.send_signal(number)
-        assert await asyncio.to_thread(process.wait, PATIENCE_S) == code
+        kept.signal(number)
+        assert await kept.exit_code() == code
         port = int(begin["nats"].rpartition(":")[2])
         await until(lambda: is_closed(port), "the end of nats-server")
+    finally:
+        await asyncio.to_thread(kept.end)
 
 
 async def is_closed(port: int) -> bool:
@@ -377,6 +349,12 @@ async def is_closed(port: int) -> bool:
         return True
     writer.close()
     return False
+
+
+def started_after(code: str, *arguments: str) -> Ended:
+    """The command line in an interpreter that has run this before."""
+    whole = f"{code}\nfrom noetl_worker.__main__ import main\nmain()"
+    return program([sys.executable, "-c", whole, *arguments], environment())
 
 
 @pytest.mark.parametrize(
@@ -392,11 +370,9 @@ async def is_closed(port: int) -> bool:
 def test_what_only_the_extra_installs_is_named_with_how_to_install_it(
     who: str, missing: str, arguments: list[str]
 ) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; from noetl_worker.__main__ import main; main()"
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    said = complaint(Ended(done.returncode, done.stdout, done.stderr))
-    assert done.returncode == 2
+    ended = started_after(f"import sys; sys.modules[{missing!r}] = None", *arguments)
+    said = complaint(ended)
+    assert ended.code == 2
     assert said.startswith(f"{who}: {missing}")
     assert said.endswith('is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")')
 
@@ -409,9 +385,5 @@ class Stop:
         if name == "typer":
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Stop())
-from noetl_worker.__main__ import main
-main()
 """
-    command = [sys.executable, "-c", code, "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert started_after(code, "--version") == Ended(130, "", "")

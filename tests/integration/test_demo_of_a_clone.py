@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from integration.page_commands import ROOT, commands_of, fresh_clone
-from integration.processes import environment
-from patience import PATIENCE_S
+from integration.processes import environment, program
 
 pytestmark = pytest.mark.pages
 
@@ -38,16 +36,7 @@ def test_demo_of_the_first_page_completes_in_a_clone(tmp_path: Path) -> None:
     clone(tmp_path / "a clone")
     variables = {name: value for name, value in environment().items() if name not in OF_MAKE}
     variables |= {"PYTHONPATH": str(tmp_path / "a clone/python"), "NOETL_WORKER_ENGINE": "python"}
-    done = subprocess.run(
-        ["bash", "-c", demo],
-        cwd=tmp_path / "a clone",
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "pip install" not in done.stdout
-    assert "COMPLETED" in done.stdout
+    done = program(["bash", "-c", demo], variables, tmp_path / "a clone")
+    assert done.code == 0, done.out + done.err
+    assert "pip install" not in done.out
+    assert "COMPLETED" in done.out

@@ -12,6 +12,7 @@ from pathlib import Path
 import nats
 import pytest
 
+from integration.processes import program
 from patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,17 +79,11 @@ asyncio.run(main())
 """
 
 
-def run(program: str, library: Path) -> str:
+def run(code: str, library: Path) -> str:
     """What a program prints that imports nats from this folder."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(library)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
-    return done.stdout.strip()
+    ended = program([sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(library)})
+    assert ended.code == 0, ended.err
+    return ended.out.strip()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from integration.page_commands import (
     pages,
     shows,
 )
-from integration.processes import Ended, environment, typed, until, worker_process
+from integration.processes import environment, program, typed, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop
@@ -44,9 +44,7 @@ from patience import PATIENCE_S
 pytest.importorskip("yaml", reason="noetl-worker dev reads YAML")
 FILES = {"step.yaml": "{code: 'result = 1'}"}
 """Files that pages name and that are the reader's own."""
-PAGES = [
-    page for page in pages() if any(line.why_not is None for line in commands_of((ROOT / page).read_text("utf-8")))
-]
+PAGES = [page for page, lines in pages().items() if any(line.why_not is None for line in lines)]
 FIRST = first_of_each()
 SHIM = '#!/bin/sh\necho $$ > "$PAGE_PID"\nexec "{python}" -m noetl_worker "$@"\n'
 
@@ -82,23 +80,13 @@ class Desk:
             self.variables |= dict(word.split("=", 1) for word in shlex.split(text)[1:])
             return
         words = Line(text, line.number, line.output).words
-        ended = self.bash(text) if words is None or (page, line.number) in FIRST else typed(*words, **self.variables)
+        if words is None or (page, line.number) in FIRST:
+            ended = program(["bash", "-c", text], environment(**self.variables), self.directory)
+        else:
+            ended = typed(*words, **self.variables)
         said = f"line {line.number}: {text}\n{ended.out}\n{ended.err}"
         assert ended.code == 0, f"exit code {ended.code} of {said}"
         assert line.output is None or shows(line.output, ended.out), f"another output than the page's, {said}"
-
-    def bash(self, text: str) -> Ended:
-        done = subprocess.run(
-            ["bash", "-c", text],
-            env=environment(**self.variables),
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
 
     async def run_worker(self, line: Line) -> None:
         """Start it, wait until it pulls, stop it: it drains and ends with 0."""
@@ -125,11 +113,10 @@ class Desk:
 
 async def busy(home: House) -> dict[str, str]:
     """A command that has run, and two dead letters; the ids of pages, and what they stand for."""
-    [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "echo hello"})])
-    await home.wait_terminal(issued.event_id)
+    [issued] = await home.ran(RawCommand("shell", {"command": "echo hello"}))
     for number in range(2):
         await home.publish(b"no notification %d" % number)
-    await until(lambda: _has_dead_letters(home), "two dead letters")
+    await home.wait_dead_letters(2)
     return {
         "767533785830130589": str(issued.event_id),
         "767533785830130588": str(issued.command_id),
@@ -138,10 +125,6 @@ async def busy(home: House) -> dict[str, str]:
         " 12 13 ": " 1 2 ",
         " 12 ": " 1 ",
     }
-
-
-async def _has_dead_letters(home: House) -> bool:
-    return len(await home.dead_letters()) == 2
 
 
 def is_lacking(line: Line) -> bool:
@@ -216,5 +199,5 @@ def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, monkeypatch: 
 
 
 def test_commands_that_are_not_run_are_on_a_page() -> None:
-    everything = [line.text for page in pages() for line in commands_of((ROOT / page).read_text(encoding="utf-8"))]
+    everything = [line.text for lines in pages().values() for line in lines]
     assert [start for start in NOT_RUN if not any(text.startswith(start) for text in everything)] == []
