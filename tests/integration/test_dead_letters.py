@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from typer.testing import CliRunner
 
 from integration.desk import DEAD_LETTERS, STREAM, desk
 from integration.house import House, house
-from integration.processes import Ended, typed, until
-from noetl_worker.cli import app_for
+from integration.processes import Ended, typed
 from noetl_worker.delivery.dead_letter import pack, requeue
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import dead_letter_counts
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM, DeadLetterStore
 from noetl_worker.observability import metrics
+
+POISON = {"kind": "not_a_notification", "reason": "not a notification: json_syntax"}
+NO_CHOICE = [(), ("1", "--all"), ("1", "--reason", "x")]
 
 
 async def refused_command(home: House) -> tuple[Any, dict[str, Any]]:
@@ -32,15 +33,10 @@ async def refused_command(home: House) -> tuple[Any, dict[str, Any]]:
 
     home.plane.fault = refuse
     [issued] = await home.plane.create_commands([RawCommand("noop")])
-    await until(lambda: _has_dead_letters(home), "the dead letter")
+    [dead_letter] = await home.wait_dead_letters(1)
     await home.wait_settled()
     home.plane.fault = None
-    [dead_letter] = await home.dead_letters()
     return issued, dead_letter
-
-
-async def _has_dead_letters(home: House) -> bool:
-    return bool(await home.dead_letters())
 
 
 async def test_dead_letter_is_listed_shown_and_put_back_to_work() -> None:
@@ -128,7 +124,7 @@ async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason
     async with desk() as there:
         await there.make_stream()
         await there.keep(b"first")
-        await there.keep(b"poison", kind="not_a_notification", reason="not a notification: json_syntax")
+        await there.keep(b"poison", **POISON)
         await there.keep(b"second")
         await there.keep(b"x" * 600_000)
         ended = await there.type("dead-letters", "requeue", "--all", "--reason", "unknown_command")
@@ -145,7 +141,7 @@ async def test_reason_that_no_dead_letter_has_is_an_error_that_lists_those_that_
     async with desk() as there:
         await there.make_stream()
         await there.keep(b"first")
-        await there.keep(b"poison", kind="not_a_notification", reason="not a notification: json_syntax")
+        await there.keep(b"poison", **POISON)
         for command in (("requeue", "--all"), ("delete",)):
             ended = await there.type("dead-letters", *command, "--reason", "nonsense")
             assert (ended.code, ended.out) == (2, "")
@@ -159,7 +155,7 @@ async def test_reason_that_no_dead_letter_has_is_an_error_that_lists_those_that_
 async def test_dead_letters_are_deleted_by_id_reason_and_age_and_a_dry_run_deletes_none() -> None:
     async with desk() as there:
         await there.keep(b"first")
-        await there.keep(b"poison", kind="not_a_notification", reason="not a notification: json_syntax")
+        await there.keep(b"poison", **POISON)
         await there.keep(b"second")
         tried = await there.type("dead-letters", "delete", "--reason", "unknown_command", "--dry-run")
         assert (tried.code, tried.out.splitlines()[-1]) == (0, "2 would be deleted")
@@ -184,12 +180,6 @@ async def test_empty_reason_is_refused_and_chooses_none(command: tuple[str, ...]
             assert (ended.code, ended.out) == (2, "")
             assert "it is empty" in ended.err
         assert await there.messages(DEAD_LETTER_STREAM) == 1
-
-
-@pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--reason", "x"), ("--older-than", "soon")])
-async def test_delete_wants_ids_or_a_choice(arguments: tuple[str, ...]) -> None:
-    async with desk() as there:
-        assert (await there.type("dead-letters", "delete", *arguments)).code == 2
 
 
 async def test_dead_letters_are_counted_by_reason_and_each_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,8 +256,16 @@ async def test_dead_letters_that_are_not_there_are_told_from_a_stream_that_is_no
         assert "no dead letter 7 in NOETL_DEAD_LETTERS" in unknown.err
 
 
-@pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--reason", "x"), ("one",), ("0",)])
-def test_requeue_that_says_too_little_or_too_much_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    ended = CliRunner().invoke(app_for(["dead-letters"]), ["dead-letters", "requeue", *arguments])
-    assert ended.exit_code == 2
-    assert "Usage" in ended.stderr
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        *(("requeue", arguments) for arguments in [*NO_CHOICE, ("one",), ("0",)]),
+        *(("delete", arguments) for arguments in [*NO_CHOICE, ("--older-than", "soon")]),
+    ],
+)
+def test_requeue_and_delete_that_are_told_too_little_or_too_much_are_usage_errors(
+    command: str, arguments: tuple[str, ...]
+) -> None:
+    ended = typed("dead-letters", command, *arguments)
+    assert ended.code == 2
+    assert "Usage" in ended.err

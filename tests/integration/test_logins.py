@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -34,52 +34,40 @@ QUOTED = "s3cr3t%2Fpa%3Ass%40w%C3%B6rd"
 
 
 @asynccontextmanager
-async def gated_house(config: str, login: str) -> AsyncIterator[tuple[House, str]]:
-    """A house whose NATS asks for a login, the plane's being `login`; and its host:port."""
+async def gated_house(config: str, login: str, look: Callable[[Request], None]) -> AsyncIterator[tuple[House, str]]:
+    """A house whose NATS asks for a login, the plane's being `login`; and its host:port. `look` sees every request."""
     async with NatsServer(config=config) as server:
         address = f"{server.host}:{server.port}"
         async with DevControlPlane(PlaneSettings(), nats_url=f"nats://{login}@{address}") as plane:
-            home = House(server, plane)
+            home, plane.fault = House(server, plane), look
             yield home, address
             await home.close()
 
 
-WITH_ACCOUNTS = {
-    "user-info of the URL": {"NATS_URL": "nats://noetl:" + QUOTED + "@{address}"},
-    "variables before the URL": {
-        "NATS_URL": "nats://somebody:else@{address}",
-        "NATS_USER": "noetl",
-        "NATS_PASSWORD": PASSWORD,
-    },
+OF_ACCOUNTS, OF_A_TOKEN = (ACCOUNTS, "plane:plane"), (f'authorization {{ token: "{TOKEN}" }}', TOKEN)
+LOGINS: dict[str, tuple[tuple[str, str], str, dict[str, str]]] = {
+    "user and password in the URL": (OF_ACCOUNTS, f"noetl:{QUOTED}@", {}),
+    "variables before the URL": (OF_ACCOUNTS, "somebody:else@", {"NATS_USER": "noetl", "NATS_PASSWORD": PASSWORD}),
+    "NATS_TOKEN": (OF_A_TOKEN, "", {"NATS_TOKEN": TOKEN}),
+    "token in the URL": (OF_A_TOKEN, f"{TOKEN}@", {}),
 }
+"""What the server asks for and the plane gives; what the worker has in its URL, and in variables."""
 
 
-@pytest.mark.parametrize("how", WITH_ACCOUNTS)
-async def test_user_and_password_are_taken_and_never_shown(how: str, tmp_path: Path) -> None:
-    async with gated_house(ACCOUNTS, "plane:plane") as (home, address):
-        variables = {name: value.format(address=address) for name, value in WITH_ACCOUNTS[how].items()}
-        await runs_and_keeps_secrets(home, tmp_path, **variables)
-
-
-@pytest.mark.parametrize("url", ["nats://{address}", f"nats://{TOKEN}@{{address}}"], ids=["NATS_TOKEN", "URL"])
-async def test_token_is_taken_and_never_shown(url: str, tmp_path: Path) -> None:
-    async with gated_house(f'authorization {{ token: "{TOKEN}" }}', TOKEN) as (home, address):
-        variables = {"NATS_URL": url.format(address=address)}
-        if TOKEN not in url:
-            variables["NATS_TOKEN"] = TOKEN
-        await runs_and_keeps_secrets(home, tmp_path, **variables)
-
-
-async def runs_and_keeps_secrets(home: House, directory: Path, **variables: str) -> None:
+@pytest.mark.parametrize("how", LOGINS)
+async def test_login_is_taken_and_never_shown(how: str, tmp_path: Path) -> None:
     """The worker works; no secret is in its log at its most talkative, nor in the plane's registry."""
+    (config, login), in_url, variables = LOGINS[how]
     tokens: set[str | None] = set()
 
     def look(request: Request) -> None:
         tokens.add(request.headers.get("authorization"))
 
-    home.plane.fault = look
     everything = {"NOETL_INTERNAL_API_TOKEN": INTERNAL, "LOG_LEVEL": "debug", **variables}
-    async with worker_process(home, directory, **everything) as worker:
+    async with (
+        gated_house(config, login, look) as (home, address),
+        worker_process(home, tmp_path, NATS_URL=f"nats://{in_url}{address}", **everything) as worker,
+    ):
         await worker.wait_logged("registered")
         issued = await home.plane.create_commands(noops(3))
         await home.wait_terminal(*(one.event_id for one in issued))
