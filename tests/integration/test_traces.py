@@ -8,12 +8,13 @@ import gc
 import gzip
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import nats
 import pytest
 import structlog
 from starlette.requests import Request
@@ -53,28 +54,18 @@ class Traced:
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self.spans))
 
-    async def start(self, **variables: str) -> None:
-        await self.home.start_worker(tracer_provider=self.provider, **variables)
-
     async def one(self, command: RawCommand, *, header: str | None = None, body: str | None = None) -> None:
         """Run one command, whose notification has this `traceparent`."""
         (issued,) = await self.home.plane.create_commands([command], publish=False)
-        notification = {
-            "execution_id": issued.execution_id,
-            "event_id": issued.event_id,
-            "command_id": issued.command_id,
-            "step": issued.node,
-            "server_url": self.home.plane.url,
-            **({"trace": {"traceparent": body}} if body else {}),
-        }
-        client = await nats.connect(self.home.nats.url)
+        notification = self.home.notification(issued, **({"trace": {"traceparent": body}} if body else {}))
         headers = {"traceparent": header} if header else None
-        await client.jetstream().publish("noetl.commands", json.dumps(notification).encode(), headers=headers)
-        await client.close()
+        await self.home.publish(json.dumps(notification).encode(), headers=headers)
         await self.home.wait_terminal(issued.event_id)
         await self.home.wait_settled()
 
-    def named(self) -> dict[str, ReadableSpan]:
+    async def named(self) -> dict[str, ReadableSpan]:
+        """The spans by their names, once the worker has ended."""
+        await self.home.close()
         return {span.name: span for span in self.spans.get_finished_spans()}
 
 
@@ -92,6 +83,14 @@ def span_id(span: ReadableSpan) -> str:
 def header_of(span: ReadableSpan) -> str:
     """Of what is below it, without the flags."""
     return f"00-{ids(span)[0]}-{span_id(span)}-"
+
+
+@asynccontextmanager
+async def traced_house(dialect: Dialect = Dialect.PYTHON, sampler: Sampler | None = None) -> AsyncIterator[Traced]:
+    async with house(dialect, worker=False) as home:
+        traced = Traced(home, sampler)
+        await home.start_worker(tracer_provider=traced.provider)
+        yield traced
 
 
 class Results:
@@ -122,12 +121,10 @@ class PlaneRequests:
 
 @pytest.mark.parametrize("carried", ["header", "body"])
 async def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, carried: str) -> None:
-    async with house(dialect, worker=False) as home:
-        traced, requests = Traced(home), PlaneRequests(home)
-        await traced.start()
+    async with traced_house(dialect) as traced:
+        requests = PlaneRequests(traced.home)
         await traced.one(RawCommand("noop", {"task": "n"}), **{carried: PARENT})  # type: ignore[arg-type]
-        await home.close()
-        spans = traced.named()
+        spans = await traced.named()
         assert requests.spans("claim") == {f"{header_of(spans['claim'])}01"}
         assert requests.spans("events") == {f"{header_of(spans['events'])}01"}
         assert set(spans) == {"process noetl.commands", "claim", "tool noop", "cases", "events", "ack"}
@@ -182,16 +179,13 @@ async def test_trace_goes_on_into_tools() -> None:
     code = "import os\nresult = os.environ.get('TRACEPARENT')"
     with HttpStub() as stub:
         stub.answer("GET /", json={})
-        async with house(Dialect.PYTHON, worker=False) as home:
-            traced = Traced(home)
-            await traced.start()
-            results = Results(home)
+        async with traced_house() as traced:
+            results = Results(traced.home)
             await traced.one(RawCommand("http", {"url": stub.url + "/"}))
             await traced.one(RawCommand("python", {"code": code}))
             await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}))
-            await home.close()
+            spans = await traced.named()
             (request,) = stub.requests
-            spans = traced.named()
     tools = {name: span for name, span in spans.items() if name.startswith("tool")}
     assert request.headers["traceparent"].startswith(header_of(tools["tool http"]))
     for kind in ("python", "shell"):
@@ -201,18 +195,13 @@ async def test_trace_goes_on_into_tools() -> None:
 async def test_command_that_is_traced_is_seen_in_flight_with_its_ids() -> None:
     """A trace stands in the place of the progress that `top` and `why` read."""
     seen: list[dict[str, Any]] = []
-    async with house(Dialect.PYTHON, worker=False) as home:
-        traced = Traced(home)
-        await traced.start()
-        view = home.workers[0].health.in_flight
-        home.plane.log.listen(lambda event: seen.extend(view()["commands"]))
+    async with traced_house() as traced:
+        view = traced.home.workers[0].health.in_flight
+        traced.home.plane.log.listen(lambda event: seen.extend(view()["commands"]))
         await traced.one(RawCommand("noop"))
-        await home.close()
-    phases = {one["phase"]: one for one in seen}
-    assert phases["reporting"]["kind"] == "noop"
-    assert phases["reporting"]["step"] == "start"
-    assert phases["reporting"]["deliveries"] == 1
-    assert int(phases["reporting"]["command_id"])
+    reporting = {one["phase"]: one for one in seen}["reporting"]
+    assert (reporting["kind"], reporting["step"], reporting["deliveries"]) == ("noop", "start", 1)
+    assert int(reporting["command_id"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +226,9 @@ class Leaves:
 async def test_what_a_command_leaves_running_is_in_no_trace_once_it_has_ended() -> None:
     """A task that it began (the timer of a pool) has its context for as long as it lives."""
     left: list[contextvars.Context] = []
-    async with house(Dialect.PYTHON, worker=False) as home:
-        traced = Traced(home)
-        await traced.start()
-        home.workers[0].registry.register(Leaves(left))
+    async with traced_house() as traced:
+        traced.home.workers[0].registry.register(Leaves(left))
         await traced.one(RawCommand("leaves", {}))
-        await home.close()
     (context,) = left
     assert context[CURRENT] is not None
     assert context.run(trace_headers) == {}
@@ -250,13 +236,10 @@ async def test_what_a_command_leaves_running_is_in_no_trace_once_it_has_ended() 
 
 
 async def test_failed_tool_is_an_error_of_its_span_with_its_kind_alone() -> None:
-    async with house(Dialect.PYTHON, worker=False) as home:
-        traced = Traced(home)
-        await traced.start()
+    async with traced_house() as traced:
         await traced.one(RawCommand("shell", {"command": "echo secret-text >&2; exit 3"}))
-        await home.close()
-        for name in ("tool shell", "process noetl.commands"):
-            span = traced.named()[name]
+        spans = await traced.named()
+        for span in (spans["tool shell"], spans["process noetl.commands"]):
             assert span.status.status_code is StatusCode.ERROR
             assert dict(span.attributes or {})["error.type"] == span.status.description
             assert "secret-text" not in span.to_json()
@@ -277,22 +260,17 @@ class CountedSampler(Sampler):
 
 
 async def test_command_that_is_sampled_out_has_one_span_and_none_below_it() -> None:
-    async with house(Dialect.PYTHON, worker=False) as home:
-        traced = Traced(home, sampler := CountedSampler())
-        await traced.start()
+    sampler = CountedSampler()
+    async with traced_house(sampler=sampler) as traced:
         await traced.one(RawCommand("noop"), header=PARENT)
-        await home.close()
-        assert sampler.asked == ["process noetl.commands"]
+    assert sampler.asked == ["process noetl.commands"]
 
 
 async def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on() -> None:
-    async with house(Dialect.PYTHON, worker=False) as home:
-        traced = Traced(home, ParentBased(ALWAYS_OFF))
-        await traced.start()
-        results = Results(home)
+    async with traced_house(sampler=ParentBased(ALWAYS_OFF)) as traced:
+        results = Results(traced.home)
         await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}), header=PARENT[:-1] + "0")
-        await home.close()
-        assert traced.named() == {}
+        assert await traced.named() == {}
         assert f"00-{TRACE_ID}-" in results.text
 
 
@@ -341,8 +319,7 @@ async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp
         collector.answer("POST /v1/traces")
         otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
         async with house(worker=False) as home, worker_process(home, tmp_path, **otel) as worker:
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "exit 3"})])
-            await home.wait_terminal(one.event_id)
+            await home.ran(RawCommand("shell", {"command": "exit 3"}))
             assert await worker.stop() == 0
         [export] = collector.requests
     assert (export.method, export.path) == ("POST", "/v1/traces")
