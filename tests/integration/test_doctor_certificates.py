@@ -17,32 +17,20 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.doctor import State, nats, tls
 from patience import PATIENCE_S
 
-EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-
-
-def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
+NEW_KEY = "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ca.pem, other.pem (a foreign CA) and, signed by the first, good, expired, soon and elsewhere, with one key."""
     at = tmp_path_factory.mktemp("certificates")
+
+    def openssl(line: str) -> None:
+        subprocess.run(["openssl", *line.split()], cwd=at, check=True, capture_output=True, timeout=PATIENCE_S)
+
     for name in ("ca", "other"):
-        openssl(
-            "req",
-            "-x509",
-            *EC,
-            "-days",
-            "99",
-            "-subj",
-            f"/CN={name}",
-            "-keyout",
-            f"{at}/{name}.key",
-            "-out",
-            f"{at}/{name}.pem",
-        )
-    openssl("req", *EC, "-subj", "/CN=server", "-keyout", f"{at}/key.pem", "-out", f"{at}/request.csr")
+        openssl(f"{NEW_KEY} -x509 -days 99 -subj /CN={name} -keyout {name}.key -out {name}.pem")
+    openssl(f"{NEW_KEY} -subj /CN=server -keyout key.pem -out request.csr")
     for name, days, address in (
         ("good", "90", "127.0.0.1"),
         ("expired", "-1", "127.0.0.1"),
@@ -50,18 +38,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("elsewhere", "90", "10.0.0.1"),
     ):
         (at / "san").write_text(f"subjectAltName=IP:{address}")
-        signed = (
-            "-CA",
-            f"{at}/ca.pem",
-            "-CAkey",
-            f"{at}/ca.key",
-            "-CAcreateserial",
-            "-days",
-            days,
-            "-extfile",
-            f"{at}/san",
-        )
-        openssl("x509", "-req", "-in", f"{at}/request.csr", *signed, "-out", f"{at}/{name}.pem")
+        signed = f"-CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile san"
+        openssl(f"x509 -req -in request.csr {signed} -out {name}.pem")
     return at
 
 
