@@ -114,25 +114,17 @@ async def received(plan: Plan, config: LeakConfig, context: ToolContext) -> str:
 
 
 def command_of(plan: Plan) -> RawCommand:
-    config: dict[str, Any] = {}
-    given: dict[str, Any] = {}
-    variables: dict[str, Any] = {}
-    source, secret = plan.source, plan.secret
-    if source.startswith("credential:"):
-        config["auth"] = "leaky"
-    elif source == "inline":
-        config["password"] = secret
-    elif source == "reference":
-        config["note"] = {"$noetl_ref": {"kind": "keychain", "name": "leaky", "field": "value"}}
-    elif source == "template":
-        config["note"] = "{{ keychain.leaky.value }}"
-    elif source in ("header", "bearer"):
-        name, value = ("X-Api-Key", secret) if source == "header" else ("Authorization", f"Bearer {secret}")
-        config["headers"] = {name: value}
-    elif source == "workload":
-        variables["workload"] = {"db_password": secret}
-    elif source == "input":
-        given["client_secret"] = secret
+    source, secret = plan.source.partition(":")[0], plan.secret
+    config: dict[str, Any] = {
+        "credential": {"auth": "leaky"},
+        "inline": {"password": secret},
+        "reference": {"note": {"$noetl_ref": {"kind": "keychain", "name": "leaky", "field": "value"}}},
+        "template": {"note": "{{ keychain.leaky.value }}"},
+        "header": {"headers": {"X-Api-Key": secret}},
+        "bearer": {"headers": {"Authorization": f"Bearer {secret}"}},
+    }.get(source, {})
+    given = {"client_secret": secret} if source == "input" else {}
+    variables = {"workload": {"db_password": secret}} if source == "workload" else {}
     if "unknown_field" in plan.places:
         config[f"x{secret}"] = 1
     return RawCommand("leak", config, given, cases_of(plan), variables, meta={"catalog_id": str(CATALOG), "attempt": 1})

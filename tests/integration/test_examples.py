@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,17 +69,23 @@ def database() -> Iterator[dict[str, Any]]:
         yield {"host": "127.0.0.1", "port": server.port, "user": "example", "password": PASSWORD, "database": "example"}
 
 
-async def with_buckets(work: Callable[[str], Any]) -> Any:
-    """Run `work` with the URL of a NATS server that has what the example says it needs."""
+@pytest.fixture
+async def buckets(anyio_backend: Any) -> AsyncIterator[str]:
+    """The URL of a NATS server that has what the example says it needs."""
     async with NatsServer() as server:
         client = await nats.connect(server.url)
         await client.jetstream().create_key_value(bucket="demo")
         await client.jetstream().add_stream(name="DEMO", subjects=["demo.>"])
         await client.jetstream().add_consumer("DEMO", durable_name="demo")
-        try:
-            return await work(server.url)
-        finally:
-            await client.close()
+        await client.close()
+        yield server.url
+
+
+def credential_in(directory: Path, name: str, kind: str, data: Mapping[str, Any]) -> str:
+    """NAME=FILE, as --credential takes it."""
+    file = directory / f"{name}.json"
+    file.write_text(json.dumps({"type": kind, "data": data}))
+    return f"{name}={file}"
 
 
 # ── a run ──
@@ -124,10 +130,9 @@ async def played(
     return Played(code, text, [json.loads(line) for line in text.splitlines()])
 
 
-async def play(name: str, dialect: Dialect, **given: Any) -> Played:
-    done = await played(name, dialect, **given)
+async def play(name: str, dialect: Dialect, **options: Any) -> Played:
+    done = await played(name, dialect, **options)
     assert done.code == 0, done.text
-    assert isinstance(done, Played)
     return done
 
 
@@ -201,10 +206,9 @@ async def test_duckdb(dialect: Dialect) -> None:
 
 
 async def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, tmp_path: Path) -> None:
-    file = tmp_path / "token.json"
-    file.write_text(json.dumps({"type": "bearer", "data": {"token": TOKEN}}))
     Shop.asked.clear()
-    done = await play("http", dialect, workload={"base": shop}, credentials=(f"shop={file}",))
+    credential = credential_in(tmp_path, "shop", "bearer", {"token": TOKEN})
+    done = await play("http", dialect, workload={"base": shop}, credentials=(credential,))
     assert done.result["data"] == {"order": 17, "of": "figs"}
     assert Shop.asked == [
         ("GET", "/demo/items?sort=price", None),
@@ -216,26 +220,22 @@ async def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, t
 
 async def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
-    file = tmp_path / "pg.json"
-    file.write_text(json.dumps({"type": "postgres", "data": database}))
-    done = await play("postgres", dialect, credentials=(f"pg={file}",))
+    done = await play("postgres", dialect, credentials=(credential_in(tmp_path, "pg", "postgres", database),))
     assert [row["item"] for row in done.of("start")["rows"]] == ["apples", "pears", "it's a plum"]
     assert done.of("total")["rows"] == [{"orders": 2, "total": "7.75"}]
     assert done.result["stdout"] == "worth 7.75\n"
     assert PASSWORD not in done.text
 
 
-async def test_nats(dialect: Dialect) -> None:
-    done = await with_buckets(lambda url: played("nats", dialect, {"url": url, "bucket": "demo", "stream": "DEMO"}))
-    assert done.code == 0, done.text
+async def test_nats(dialect: Dialect, buckets: str) -> None:
+    done = await play("nats", dialect, workload={"url": buckets, "bucket": "demo", "stream": "DEMO"})
     assert done.steps == ["start", "put", "get", "publish", "done"]
     assert done.result["stored"] == {"item": "apples", "count": 2}
     assert done.of("publish")["stream"] == "DEMO"
 
 
-async def test_subscription(dialect: Dialect) -> None:
-    done = await with_buckets(lambda url: played("subscription", dialect, {"url": url}))
-    assert done.code == 0, done.text
+async def test_subscription(dialect: Dialect, buckets: str) -> None:
+    done = await play("subscription", dialect, workload={"url": buckets})
     assert done.of("work") == {"orders": [17]}
     assert (done.result["status"], done.result["requested"], done.result["disposed"]) == ("success", 1, 1)
 
@@ -292,12 +292,10 @@ async def test_transfer(dialect: Dialect) -> None:
 
 @pytest.fixture
 def kubernetes(tmp_path: Path) -> Iterator[str]:
-    """NAME=FILE of a credential for a stand-in of a cluster."""
+    """A credential for a stand-in of a cluster."""
     Jobs.made = []
-    file = tmp_path / "k8s.json"
     with served(Jobs) as url:
-        file.write_text(json.dumps({"type": "kubernetes", "data": {"url": url}}))
-        yield f"k8s={file}"
+        yield credential_in(tmp_path, "k8s", "kubernetes", {"url": url})
 
 
 async def test_container(dialect: Dialect, kubernetes: str) -> None:
@@ -317,10 +315,8 @@ async def test_snowflake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.M
     pytest.importorskip("duckdb", reason="the stand-in for Snowflake's connector is made of it")
     account = FakeSnowflake()
     account.install(monkeypatch)
-    file = tmp_path / "snowflake.json"
     data = {"account": "org-acc", "user": "u", "password": PASSWORD}
-    file.write_text(json.dumps({"type": "snowflake", "data": data}))
-    done = await play("snowflake", dialect, credentials=(f"snowflake={file}",))
+    done = await play("snowflake", dialect, credentials=(credential_in(tmp_path, "snowflake", "snowflake", data),))
     assert done.result["stdout"] == "1 dear fruit\n"
     assert len(account.connected) == 1
     assert PASSWORD not in done.text
