@@ -23,7 +23,7 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left_behind, taken
-from unit.planes import answer, batch_status
+from unit.planes import answer, batch_status, emitter
 from unit.test_adoption import adopt
 
 NOBODY, STRANGER = 65534, 65533
@@ -272,7 +272,7 @@ async def told(directory: Path, state: object) -> list[str]:
     rescue = event_set()
     rescue.rescue("41")
     left_behind(directory, rescue)
-    transport, _ = await adopt(directory, script)
+    transport, _ = await adopt(emitter(directory), script)
     return [path for _, path, _, _ in transport.sent]
 
 
