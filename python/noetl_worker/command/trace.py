@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
     Span,
     SpanContext,
     SpanKind,
@@ -272,8 +273,9 @@ def _written(at: SpanContext) -> dict[str, str]:
     if not at.is_valid:
         return {}
     headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
-    if at.trace_state:
-        headers["tracestate"] = at.trace_state.to_header()
+    state = at.trace_state
+    if state is not DEFAULT_TRACE_STATE and state:  # that of nearly all is empty, and is not asked each time
+        headers["tracestate"] = state.to_header()
     return headers
 
 
