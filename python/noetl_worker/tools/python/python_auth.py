@@ -15,7 +15,7 @@ from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.credential import DATABASE_FIELDS, first_given
+from noetl_worker.tools.credential import first_given
 
 _ONE_OBJECT: Final = frozenset({"source", "key", "credential", "type", "service", "inject", "fields"})
 _AWS: Final = {
@@ -33,7 +33,13 @@ _AZURE: Final = {
     "AZURE_CLIENT_ID": ("client_id",),
     "AZURE_CLIENT_SECRET": ("client_secret",),
 }
-_POSTGRES: Final = {f"PG{part.upper()}": names for part, names in DATABASE_FIELDS.items()}
+_POSTGRES: Final = {
+    "PGHOST": ("host", "db_host"),
+    "PGPORT": ("port", "db_port"),
+    "PGUSER": ("user", "db_user", "username"),
+    "PGPASSWORD": ("password", "db_password"),
+    "PGDATABASE": ("database", "db_name", "dbname"),
+}
 _TABLES: Final = (
     (("hmac", "s3", "aws"), _AWS),
     (("azure",), _AZURE),
