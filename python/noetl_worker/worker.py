@@ -21,6 +21,7 @@ import structlog
 from noetl_worker import __version__, backoff, engine
 from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.tool_rules import log_what_is_not_confined, registry_of
+from noetl_worker.command.traced_transport import TracedTransport
 from noetl_worker.deliveries import Deliveries
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.delivery.execution_share import ExecutionShare
@@ -42,7 +43,6 @@ from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.observability.logging import toggle_debug
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
-from noetl_worker.observability.tracing import TracedTransport
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane

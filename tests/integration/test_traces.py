@@ -21,11 +21,12 @@ from starlette.requests import Request
 
 from integration.house import House, house
 from integration.processes import worker_process
+from noetl_worker.command.traced_transport import TracedTransport
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.observability.tracing import CURRENT, TracedTransport, add_trace_ids, provider_of, trace_headers
+from noetl_worker.observability.tracing import CURRENT, add_trace_ids, provider_of, trace_headers
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub

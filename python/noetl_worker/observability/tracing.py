@@ -7,7 +7,7 @@ here: requests to the control plane, tools, log lines. Without tracing none of t
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -18,8 +18,6 @@ from noetl_worker.errors import SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-
-    from noetl_worker.transport.transport import Body, Response, Transport
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _END_S: Final = 3.0
@@ -55,21 +53,6 @@ def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) ->
     if current is not None and (ids := current.ids) is not None:
         line["trace_id"], line["span_id"] = ids
     return line
-
-
-class TracedTransport:
-    """A transport whose requests carry the trace of the command that they are for."""
-
-    def __init__(self, below: Transport) -> None:
-        self._below = below
-
-    def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
-    ) -> Coroutine[Any, Any, Response]:
-        return self._below.send(method, url, {**headers, **trace_headers()}, body, timeout_s)
-
-    async def close(self) -> None:
-        await self._below.close()
 
 
 def provider_of(environment: Mapping[str, str], *, worker_id: str) -> TracerProvider | None:
