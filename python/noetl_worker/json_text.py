@@ -9,10 +9,10 @@ compares them.
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, Final
 
 from noetl_worker.errors import DocumentError
+from noetl_worker.models.exact_decoder import exact_decoder, read_float, refuse_constant
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.plain_values import TEXTS, key_text, plain
 
@@ -129,23 +129,10 @@ def _read_int(text: str) -> int | float:
         value = int(text)
         if _MIN_INT64 <= value <= _MAX_UINT64:
             return value
-    return _read_float(text)
+    return read_float(text)
 
 
-def _read_float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError("a number is infinite when read as a double")
-    return value
-
-
-def _refuse_constant(text: str) -> JsonValue:
-    raise ValueError(f"{text} is not JSON")
-
-
-_decoder: Final = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant)
-exact_decoder: Final = json.JSONDecoder(parse_float=_read_float, parse_constant=_refuse_constant)
-"""Gives whole numbers with every digit; raises ValueError for what is no JSON, and for an infinite number."""
+_decoder: Final = json.JSONDecoder(parse_int=_read_int, parse_float=read_float, parse_constant=refuse_constant)
 
 
 def dumps(value: JsonValue) -> bytes:

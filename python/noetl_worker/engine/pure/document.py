@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, cast
 
 from noetl_worker.engine.protocol import MAX_DEPTH, MAX_INTEGER_DIGITS
 from noetl_worker.errors import DocumentError
-from noetl_worker.json_text import exact_decoder
+from noetl_worker.models.exact_decoder import exact_decoder
 from noetl_worker.models.wire import JsonValue
 
 _CAN_BE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")

@@ -1,0 +1,34 @@
+"""The standard library's JSON decoder, strict where it is lax: for the engine's documents and for `json_text`."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final
+
+from noetl_worker.models.wire import JsonValue
+
+
+def read_float(text: str) -> float:
+    """Return a JSON number as a double.
+
+    Raises:
+        ValueError: the double is infinite.
+    """
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is infinite when read as a double")
+    return value
+
+
+def refuse_constant(text: str) -> JsonValue:
+    """Refuse NaN and Infinity, which the standard library reads and JSON does not have.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{text} is not JSON")
+
+
+exact_decoder: Final = json.JSONDecoder(parse_float=read_float, parse_constant=refuse_constant)
+"""Decoder that keeps every digit of a whole number."""
