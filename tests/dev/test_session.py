@@ -16,6 +16,7 @@ from dev.shown_session import interrupted_session, session
 from noetl_worker.cli.dev import reporting
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
+from noetl_worker.outbox.dev_token import token_file
 from patience import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -132,7 +133,7 @@ async def test_table_on_a_terminal_counts_loop_items() -> None:
 
 
 async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None:
-    def broken(nats_url: str, server_url: str, dialect: Dialect) -> Any:
+    def broken(nats_url: str, server_url: str, dialect: Dialect, token: str) -> Any:
         raise RuntimeError("no worker today")
 
     path = written(tmp_path, one_step("{kind: noop}"))
@@ -166,6 +167,7 @@ async def test_kept_session_shows_the_end_of_each_further_run(tmp_path: Path) ->
     async with interrupted_session(path, shown, keep=True), httpx.AsyncClient(trust_env=False, verify=False) as client:
         await until(lambda: "Ctrl-C" in shown.getvalue(), "the end of the run")
         url = shown.getvalue().partition("control plane ")[2].partition(",")[0]
+        client.headers["Authorization"] = f"Bearer {token_file(url).read_text()}"
         for name, word in (("bad", "FAILED in "), ("p", "COMPLETED in ")):
             answer = await client.post(f"{url}/api/execute", json={"path": name})
             begin = f"{name}: execution {answer.json()['execution_id']} (control_plane {url})\n"
@@ -181,7 +183,7 @@ async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.Captu
     page = tmp_path / "run.html"
     shown = io.StringIO()
     path = written(tmp_path, one_step("{kind: shell, command: 'echo up; sleep 60'}"))
-    async with interrupted_session(path, shown, on_end=reporting(page, Dialect.PYTHON)):
+    async with interrupted_session(path, shown, on_end=reporting(page)):
         await until(lambda: "start | up" in shown.getvalue(), "output")
     assert "echo up; sleep 60" in page.read_text()
     assert f"{page}: p RUNNING, 1 command, " in capfd.readouterr().err
@@ -197,7 +199,7 @@ async def test_secret_in_a_file_is_read_anew_by_each_run_and_by_its_page(
     for content in ("s3cret-one", "s3cret-two"):
         secret.write_text(content)
         page.unlink(missing_ok=True)
-        code, _ = await run_file(path, on_end=reporting(page, Dialect.PYTHON))
+        code, _ = await run_file(path, on_end=reporting(page))
         assert code == 0
         assert page.exists()
     assert "NOETL_SECRET_ABC" not in os.environ

@@ -325,7 +325,8 @@ async def test_keep_serves_execute_until_a_signal_and_leaves_no_process(number: 
         await kept.wait_logged("summary")
         [begin] = kept.logged("begin")
         url = begin["control_plane"]
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        token = {"Authorization": f"Bearer {Path(begin['NOETL_INTERNAL_API_TOKEN_FILE']).read_text()}"}
+        async with httpx.AsyncClient(trust_env=False, verify=False, headers=token) as client:
             answer = await client.post(f"{url}/api/execute", json={"path": "tests/p", "payload": {"who": "Bob"}})
             execution_id = answer.json()["execution_id"]
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from closed_port import closed_port
 from integration.processes import Ended, typed
 from noetl_worker.cli.dev import worker_beside
+from noetl_worker.dev import DevControlPlane
 from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from run_page.told_plane import data_of
@@ -43,9 +44,9 @@ async def reported(folder: Path, dialect: Dialect, *arguments: str) -> tuple[End
     """What `report` says of a run of the playbook, and the execution."""
     found: list[Any] = []
 
-    async def ask(server_url: str, execution_id: int) -> None:
+    async def ask(plane: DevControlPlane, execution_id: int) -> None:
         given = [argument.format(id=execution_id) for argument in arguments]
-        found.extend([await asyncio.to_thread(typed, "report", *given, "--server", server_url), execution_id])
+        found.extend([await asyncio.to_thread(typed, "report", *given, "--server", plane.url), execution_id])
 
     file = folder / "p.yaml"
     file.write_text(PLAYBOOK, encoding="utf-8")

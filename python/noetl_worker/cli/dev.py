@@ -23,6 +23,7 @@ from noetl_worker.settings.settings import SettingsReading, is_for_process, read
 from noetl_worker.tools.contract import Tool
 
 if TYPE_CHECKING:
+    from noetl_worker.dev.plane import DevControlPlane
     from noetl_worker.worker import Worker
 
 USUAL_DIALECT: Final = Dialect.PYTHON
@@ -123,7 +124,7 @@ def dev(
                 console=(output := StandardOutput()).console(),
                 credentials=credential or (),
                 is_quiet=quiet,
-                on_end=reporting(report, dialect) if report is not None else None,
+                on_end=reporting(report) if report is not None else None,
                 step=partial(step_with, step, dialect, file=with_, run=run, overrides=overrides) if step else None,
             )
             return output.exit_code(code)
@@ -199,18 +200,19 @@ async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Sig
         raise
 
 
-def reporting(file: Path, dialect: Dialect) -> Callable[[str, int], Awaitable[None]]:
+def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
     """What writes the page of a run. Raises PlaybookError: the file has no place."""
     if file.is_dir():
         raise PlaybookError(f"--report {file} is a folder: name a file in it")
     if not file.parent.is_dir():
         raise PlaybookError(f"--report {file}: there is no folder {file.parent}")
 
-    async def write(server_url: str, execution_id: int) -> None:
+    async def write(plane: DevControlPlane, execution_id: int) -> None:
         from noetl_worker.cli.runs.report import write_report
 
         try:
-            await write_report(settings_beside("", server_url, dialect, {}).settings, execution_id, file)
+            reading = settings_beside(plane.nats_url or "", plane.url, plane.dialect, plane.settings.token, machine={})
+            await write_report(reading.settings, execution_id, file)
         except OSError as error:
             raise PlaybookError(f"--report {file}: {error.strerror}") from error
 
@@ -232,11 +234,12 @@ def parse_override(text: str) -> tuple[str, JsonValue]:
 
 
 def settings_beside(
-    nats_url: str, server_url: str, dialect: Dialect, machine: Mapping[str, str] | None = None
+    nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, machine: Mapping[str, str] | None = None
 ) -> SettingsReading:
     """Settings of a worker on a laptop, at the session's own NATS and control plane.
 
     Args:
+        token: what the control plane asks for, if anything.
         machine: this machine's variables; default `os.environ`. What runs no tool needs none.
     """
     of_machine = os.environ if machine is None else machine
@@ -245,6 +248,7 @@ def settings_beside(
             "NATS_URL": nats_url,
             "NOETL_SERVER_URL": server_url,
             "NOETL_CONTROL_PLANE": dialect.value,
+            "NOETL_INTERNAL_API_TOKEN": token,
             "WORKER_METRICS_BIND": "",
             "WORKER_ID": "dev",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
@@ -258,17 +262,18 @@ def settings_beside(
 
 @asynccontextmanager
 async def worker_beside(
-    nats_url: str, server_url: str, dialect: Dialect, *, tools: Sequence[Tool[Any]] = ()
+    nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, tools: Sequence[Tool[Any]] = ()
 ) -> AsyncIterator[None]:
     """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end.
 
     Args:
+        token: what the control plane asks for, if anything.
         tools: kinds that it has besides.
     """
     from noetl_worker.command.tool_rules import registry_of
     from noetl_worker.worker import Worker
 
-    reading = settings_beside(nats_url, server_url, dialect)
+    reading = settings_beside(nats_url, server_url, dialect, token)
     with _in_environment(reading.for_environment()):
         registry = registry_of(reading.settings)
         for tool in tools:

@@ -12,7 +12,7 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_FAILED, EXIT_UNKNOWN, require_posix, text_of
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:
     from noetl_worker.local_run import LocalRun
@@ -70,18 +70,17 @@ def _number(name: str) -> int | None:
 
 
 async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -> int:
-    from noetl_worker.cli.local.kept_plane import kept_plane
+    from noetl_worker.cli.local.kept_plane import kept_plane, settings_to_ask
 
     async with kept_plane(name) as kept:
         event_id = _number(name)
         if kept is not None:
-            flags = {**flags, **kept.flags}
             command = kept.command or kept.newest_command
             event_id = command.event_id if command is not None else None
         if event_id is None:
             allowed = "the event_id of a command.issued; of a run of `dev` any id of it, or `last` where one is kept"
             raise SettingsError("ID", name, allowed)
-        settings = load_settings(flags=flags)
+        settings = settings_to_ask(flags, kept)
         return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_kept=kept is not None)
 
 

@@ -12,7 +12,6 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_UNKNOWN
 from noetl_worker.errors import SettingsError
 from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import load_settings
 
 if TYPE_CHECKING:
     from noetl_worker.diagnosis import Story
@@ -58,11 +57,11 @@ def why(
 
 
 async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: int) -> Story:
-    from noetl_worker.cli.local.kept_plane import kept_plane
+    from noetl_worker.cli.local.kept_plane import kept_plane, settings_to_ask
     from noetl_worker.diagnosis import Diagnosis
 
     async with kept_plane(name) as kept:
-        settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
+        settings = settings_to_ask(flags, kept)
         if kept and kept.command is not None:
             execution = kept.command.execution_id
         diagnosis = Diagnosis(settings, kept.name if kept else name, execution_id=execution, most=messages)

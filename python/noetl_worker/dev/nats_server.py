@@ -32,7 +32,7 @@ STOP_TIMEOUT_S: Final = 5.0
 MAX_AGE_S: Final = 3600.0
 """The Python plane's stream forgets messages after an hour (protocol/notification.md#stream)."""
 
-
+_USER: Final = "dev"
 _PORTS: Final = range(10_000, 32_000)
 """Below those that systems give to connections: one of these may be taken by the next one before a server has it."""
 
@@ -69,16 +69,29 @@ class NatsServer:
     server back (same port, same store): what a restart looks like to clients.
     """
 
-    def __init__(self, *, port: int | None = None, config: str = "") -> None:
-        """`config` is added to the server's configuration file (accounts, limits)."""
+    def __init__(self, *, port: int | None = None, config: str = "", has_login: bool = False) -> None:
+        """Choose the port.
+
+        Args:
+            config: added to the server's configuration file (accounts, limits).
+            has_login: clients need a random password, which `url` has; otherwise every user of this machine gets in.
+        """
         self.host: Final = "127.0.0.1"
         self.port: Final = port or free_port()
-        self._config: Final = config
+        self._password: Final = secrets.token_hex(24) if has_login else ""
+        login = f'authorization {{ user: {_USER}, password: "{self._password}" }}\n' if has_login else ""
+        self._config: Final = login + config
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
+        """The address with the login, if there is one."""
+        return f"nats://{_USER}:{self._password}@{self.host}:{self.port}" if self._password else self.address
+
+    @property
+    def address(self) -> str:
+        """The address without the login, to be shown."""
         return f"nats://{self.host}:{self.port}"
 
     @property

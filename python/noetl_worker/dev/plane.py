@@ -41,6 +41,7 @@ from noetl_worker.dev.routes.routes import Fault, build_app
 from noetl_worker.dev.routes.variables import Variables
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.outbox.dev_token import token_file
 from noetl_worker.process import event_loop
 
 WAIT_S: Final = 120.0
@@ -66,7 +67,8 @@ class DevControlPlane:
 
     `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends. It runs in the caller's
     event loop; state outlives `stop()` and `start()`, which keep the port. Not made for production: one process,
-    nothing is authenticated, secrets are kept in clear. Requests to another name, or of a page, are refused.
+    secrets are kept in clear, and whoever has the token may do everything (without `PlaneSettings.token`, everybody).
+    Requests to another name, or of a page, are refused.
     """
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
@@ -132,8 +134,8 @@ class DevControlPlane:
             )
             await stream.open()
             self.dispatcher.publisher = stream
-        app = OwnRequests(self.app, OwnAddresses.on_loopback(self._port, public_url))
-        self._server = DevServer(app)
+        addresses = OwnAddresses.on_loopback(self._port, public_url)
+        self._server = DevServer(OwnRequests(self.app, addresses, self.settings.token, token_file(self.url)))
         self._tasks = [
             asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
             asyncio.create_task(self.reaper.run(), name="dev-plane-reaper"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final, TypeAlias
 
 import yaml
@@ -33,14 +35,15 @@ from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.json_text import loads
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.outbox.dev_token import token_file, token_in_file
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
 
-WorkerFactory: TypeAlias = Callable[[str, str, Dialect], AbstractAsyncContextManager[Any]]
-"""(nats_url, server_url, dialect) -> a worker that runs while the block is open."""
-OnEnd: TypeAlias = Callable[[str, int], Awaitable[None]]
-"""(server_url, execution_id)"""
+WorkerFactory: TypeAlias = Callable[[str, str, Dialect, str], AbstractAsyncContextManager[Any]]
+"""(nats_url, server_url, dialect, token) -> a worker that runs while the block is open."""
+OnEnd: TypeAlias = Callable[[DevControlPlane, int], Awaitable[None]]
+"""(plane, execution_id)"""
 
 
 _GIVEN: Final = ("server_url", "nats_url")
@@ -64,7 +67,8 @@ async def run_playbook(
     """Run one playbook file with nothing else running, and show it.
 
     Playbooks beside the file are registered too, so that a `playbook` tool finds its child by `metadata.path`. The
-    workload has `server_url` and `nats_url`, of the development plane and its NATS, unless the playbook sets them.
+    workload has `server_url` and `nats_url`, of the development plane and its NATS, unless the playbook sets them. Both
+    belong to this user: the plane asks for a token, which is in a file, and NATS for the login that `nats_url` has.
 
     Args:
         overrides: by dotted name, `workload.` optional: {"workload.base": "http://...", "retries": 3}.
@@ -73,7 +77,7 @@ async def run_playbook(
         as_json: JSON lines instead of the view; is_quiet: without what the steps print.
         console: where to show it; default: standard output.
         step: which one of the playbook is run, alone; None: all of it.
-        on_end: called with the plane's URL and the execution once it is over or interrupted; the plane is still up.
+        on_end: called with the plane and the execution once it is over or interrupted; the plane is still up.
 
     Returns:
         0 only if the execution ended COMPLETED, else 1.
@@ -88,26 +92,48 @@ async def run_playbook(
     alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
     console = console or Console()
     async with (
-        NatsServer() as nats,
-        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
+        NatsServer(has_login=True) as nats,
+        DevControlPlane(PlaneSettings(dialect=dialect, token=secrets.token_urlsafe()), nats_url=nats.url) as plane,
         live_page(plane) if keep else nullcontext("") as page,
     ):
         document["workload"] = {"server_url": plane.url, "nats_url": nats.url, **document["workload"]}
         for credential in known:
             plane.credentials.write(credential.body())
-        places = {}
-        for neighbour, content in await asyncio.to_thread(neighbours, file):
-            places[plane.register_playbook(content).path] = places_in(content, str(neighbour))
+        places = await _registered_neighbours(plane, file)
         own_path = plane.register_playbook(yaml.safe_dump(document, sort_keys=False)).path
         places[own_path] = places_in(text, str(path))
-        with _kept(plane, known), view_for(console, as_json=as_json) as view:
+        with _joinable(plane), _kept(plane, known), view_for(console, as_json=as_json) as view:
             shown = _Shown(plane, view, places, keep=keep)
             with nullcontext() if is_quiet else watched(shown.take):
-                async with worker_factory(nats.url, plane.url, dialect):
-                    execution = await _run(plane, own_path, alone, shown, _begin(plane, nats.url, known, page), on_end)
+                async with worker_factory(nats.url, plane.url, dialect, plane.settings.token):
+                    first_line = _begin(plane, nats.address, known, page, as_json=as_json)
+                    execution = await _run(plane, own_path, alone, shown, first_line, on_end)
                     if keep:
-                        await _stay(shown, None if as_json else console, page, plane.url, nats.url)
+                        await _stay(shown, None if as_json else console, page, plane, nats.address)
     return 0 if execution.status == "COMPLETED" else 1
+
+
+async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str, FilePlaces]:
+    """Register the playbooks beside the file. Return the places in each, by its path."""
+    found = await asyncio.to_thread(neighbours, file)
+    return {plane.register_playbook(content).path: places_in(content, str(one)) for one, content in found}
+
+
+@contextmanager
+def _joinable(plane: DevControlPlane) -> Iterator[None]:
+    """Keep the token in its file meanwhile; without one this run goes on, and nothing else can join it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(token_in_file(plane.url, plane.settings.token))
+        except OSError as error:
+            sys.stderr.write(f"noetl-worker dev: no other process can join this run: {error}\n")
+        yield
+
+
+def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
+    """Return the settings of a worker that joins."""
+    file, nats_url = token_file(plane.url), plane.nats_url or ""
+    return {"NOETL_INTERNAL_API_TOKEN_FILE": str(file), "NATS_URL": nats_url, "NOETL_SERVER_URL": plane.url}
 
 
 @contextmanager
@@ -130,17 +156,23 @@ def _warn(execution: Execution, reason: str) -> None:
     sys.stderr.write(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}\n")
 
 
-async def _stay(shown: _Shown, console: Console | None, page: str, url: str, nats_url: str) -> None:
+async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:
     """Until cancelled, telling how other runs end. No console: the `begin` line has had the addresses."""
     if console is not None:
-        line = f"page {page}, control plane {url}, NATS {nats_url}; Ctrl-C ends it"
-        console.print(line, highlight=False, soft_wrap=True)
+        exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]
+        last = f"page {page}, control plane {plane.url}, NATS {nats}; Ctrl-C ends it"
+        for line in ("A worker joins with these settings:", *exports, last):
+            console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
     await shown.others()
 
 
-def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredential], page: str) -> dict[str, str]:
-    """What the first line says; of credentials the names alone."""
-    fields = {"control_plane": plane.url, "nats": nats_url} | ({"page": page} if page else {})
+def _begin(
+    plane: DevControlPlane, nats: str, known: Sequence[LocalCredential], page: str, *, as_json: bool
+) -> dict[str, str]:
+    """Return what the first line says: of credentials the names alone, and how to join where it is JSON of `--keep`."""
+    fields = {"control_plane": plane.url, "nats": nats} | ({"page": page} if page else {})
+    if page and as_json:
+        fields |= _settings_to_join(plane)
     return fields | ({"credentials": ", ".join(credential.name for credential in known)} if known else {})
 
 
@@ -163,7 +195,7 @@ async def _run(
     finally:
         shown.end(execution, is_interrupted=is_interrupted)
         if on_end is not None:
-            await on_end(plane.url, execution.execution_id)
+            await on_end(plane, execution.execution_id)
     return execution
 
 

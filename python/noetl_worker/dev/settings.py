@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from noetl_worker.models.wire import Dialect
@@ -19,6 +19,8 @@ class PlaneSettings:
     """What notifications carry as `server_url`; None: the plane's own URL. A test's proxy goes here, and
     into the worker's NOETL_SERVER_URL: a server that its settings do not name is not asked. Of other hosts than this
     one and those of loopback nothing is answered."""
+    token: str = field(default="", repr=False)
+    """Bearer token that every route asks for, except the probes and /demo/. Empty: nobody is asked for one."""
 
     claim_lease_s: float = 120.0
     claims_cache_ttl_s: float = 30.0

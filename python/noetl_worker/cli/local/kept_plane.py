@@ -12,7 +12,9 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags
 from noetl_worker.errors import NoetlWorkerError, TransportError
 from noetl_worker.json_text import loads
+from noetl_worker.outbox.dev_token import find_token_file
 from noetl_worker.outbox.directory import state_directory
+from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from noetl_worker.dev.event_log import CommandRow
@@ -51,7 +53,12 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
 
     async with plane_of(rows) as plane:
         # Not asked which plane it is: without NATS, which it has none of, it calls itself unhealthy.
-        flags: SettingFlags = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
+        flags: SettingFlags = {
+            "NOETL_SERVER_URL": plane.url,
+            "NOETL_CONTROL_PLANE": plane.dialect.value,
+            "NOETL_INTERNAL_API_TOKEN": plane.settings.token,
+            "NOETL_INTERNAL_API_TOKEN_FILE": None,  # one that was given is for another plane
+        }
         ref = next((loads(row.contents)["plain"].get("command_ref") for row in rows if row.id == name), None)
         command = plane.log.command_by_ref(str(ref))
         issued = plane.log.commands_of(int(name)) if name.isdecimal() else []
@@ -59,6 +66,22 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         root = next(loads(row.contents)["plain"] for row in rows if row.kind == "executions")
         is_interrupted = root["status"] == "RUNNING" and not root["stands_still"]
         yield KeptPlane(flags, command.command_ref if command else name, command, newest, is_interrupted)
+
+
+def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
+    """Read the settings of a command that asks the kept run, else the control plane that they name.
+
+    A `dev` of this user that runs there is asked with its token, unless another one is set.
+    """
+    settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
+    if settings.internal_api_token:
+        return settings
+    try:
+        file = find_token_file(settings.server_url)
+    except OSError as error:
+        typer.echo(f"noetl-worker: the token of dev cannot be read: {error}", err=True)
+        return settings
+    return load_settings(flags={**flags, "NOETL_INTERNAL_API_TOKEN_FILE": str(file)}) if file else settings
 
 
 def _found(name: str) -> tuple[str, Sequence[KeptRow]]:

@@ -12,7 +12,7 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, EXIT_UNKNOWN, text_of
 from noetl_worker.errors import ServerRefused, SettingsError
 from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.settings.settings import Settings
 
 _SERVER: Final = "NOETL_SERVER_URL"
 _STDOUT: Final = Path("-")
@@ -60,13 +60,13 @@ def report(
 
 
 async def _report(flags: SettingFlags, name: str, output: Path | None) -> None:
-    from noetl_worker.cli.local.kept_plane import kept_plane
+    from noetl_worker.cli.local.kept_plane import kept_plane, settings_to_ask
 
     async with kept_plane(name) if flags[_SERVER] is None else nullcontext() as kept:
         name = kept.name if kept else name
         if not name.isdecimal() or (kept and kept.command):
             raise SettingsError("ID", name, "the id of an execution, or `last` where a run of `dev` is kept")
-        settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
+        settings = settings_to_ask(flags, kept)
         file, is_interrupted = output or Path(f"run-{name}.html"), kept is not None and kept.is_interrupted
         await write_report(settings, int(name), file, is_interrupted=is_interrupted)
 

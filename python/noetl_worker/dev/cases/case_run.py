@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ async def run_cases(
         tell: called at the end of each case.
         limit_s: for one case; what takes longer is cancelled, and has failed.
     """
-    async with NatsServer() as nats, DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane:
+    settings = PlaneSettings(dialect=dialect, token=secrets.token_urlsafe())
+    async with NatsServer(has_login=True) as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
         for credential in credentials_beside(file.playbook):
             plane.credentials.write(credential.body())
         for _, content in neighbours(file.playbook):
@@ -65,7 +67,7 @@ async def run_cases(
         seen = _Seen(plane)
         # Around the worker: what is watched is so for the tasks that begin here.
         with watched(lambda line: seen.printed(line)):
-            async with worker_factory(nats.url, plane.url, dialect):
+            async with worker_factory(nats.url, plane.url, dialect, settings.token):
                 for case in file.cases:
                     began, seen = time.monotonic(), _Seen(plane)
                     found = await _run(plane, case, seen, limit_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -74,14 +75,14 @@ def rows_of(
 
 @asynccontextmanager
 async def plane_of(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
-    """A plane on a port of its own, without NATS, that knows this run and nothing else.
+    """A plane on a port of its own, without NATS, that knows this run and nothing else; it asks for its token.
 
     Raises:
         PlaybookError: what is kept of it is no run.
     """
     read: list[tuple[str, dict[str, Any]]] = [(row.kind, loads(row.contents)) for row in rows]
     dialect = Dialect(next(value["plain"].pop("dialect") for kind, value in read if kind == _EXECUTIONS))
-    async with DevControlPlane(PlaneSettings(dialect=dialect)) as plane:
+    async with DevControlPlane(PlaneSettings(dialect=dialect, token=secrets.token_urlsafe())) as plane:
         for kind, value in read:
             plain, nested = value["plain"], {name: dumps(item) for name, item in value["json"].items()}
             if kind == _EXECUTIONS:

@@ -56,7 +56,12 @@ async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
     """Serve the runs of `plane` while the block is open; gives the address."""
     listener = socket.create_server(("127.0.0.1", 0))
     host, token = f"127.0.0.1:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
-    variables = {"NOETL_SERVER_URL": plane.url, "NOETL_CONTROL_PLANE": plane.dialect.value}
+    variables = {
+        "NOETL_SERVER_URL": plane.url,
+        "NOETL_CONTROL_PLANE": plane.dialect.value,
+        "NOETL_INTERNAL_API_TOKEN": plane.settings.token,
+        "NATS_URL": plane.nats_url or "",
+    }
     settings = load_settings(variables, dotenv=Path(os.devnull))
     client = ControlPlaneClient(open_transport(settings, max_connections=4), settings)
     app = _Doorkeeper(_Pages(plane, client).app, host, token)
@@ -110,7 +115,7 @@ class _Pages:
 
     async def _page(self, request: Request) -> Response:
         run = await read_run_of(await self._client.plane(""), self._known(request).execution_id)
-        return HTMLResponse(await asyncio.to_thread(page_of, run, runs=self._runs()))
+        return HTMLResponse(await asyncio.to_thread(page_of, run, self._client.own_secrets, runs=self._runs()))
 
     async def _events(self, request: Request) -> Response:
         return StreamingResponse(self._changes(self._known(request).execution_id), media_type="text/event-stream")
@@ -126,7 +131,7 @@ class _Pages:
                 happened.clear()
                 started = asyncio.get_running_loop().time()
                 run = await read_run_of(await self._client.plane(""), execution_id)
-                data = await asyncio.to_thread(data_of, run, runs=self._runs())
+                data = await asyncio.to_thread(data_of, run, self._client.own_secrets, runs=self._runs())
                 yield b"data: " + json_text.dumps(data) + b"\n\n"
                 await asyncio.sleep(_REST_S + _SHARE * (asyncio.get_running_loop().time() - started))
         finally:

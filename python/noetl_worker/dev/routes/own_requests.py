@@ -1,17 +1,24 @@
-"""Which requests a server of `dev` answers: those to an address of its own, and from no page of another server.
+"""Which requests a server of `dev` answers: to an address of its own, from no page of another server, with its token.
 
-It listens on 127.0.0.1 and asks nobody who they are. But a browser here sends it what any page wants, with that page's
-server in `Origin`, or to a name whose owner lets it lead to 127.0.0.1.
+It listens on 127.0.0.1, where every user of this machine reaches it: the token tells who started it from the others. A
+browser here sends what any page wants, with that page's server in `Origin`, or to a name whose owner lets it lead to
+127.0.0.1; no page can add the header with the token.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+_PROBES: Final = ("/health", "/api/health")
+_DEMO: Final = "/demo/"
+"""Examples call these routes; nothing of a run is behind them."""
 
 
 class OwnAddresses:
@@ -39,15 +46,30 @@ class OwnAddresses:
 class OwnRequests:
     """An application that sees no other request."""
 
-    def __init__(self, app: ASGIApp, addresses: OwnAddresses) -> None:
+    def __init__(self, app: ASGIApp, addresses: OwnAddresses, token: str, token_file: Path) -> None:
+        """`token` "": none is asked for. `token_file`: where its user finds it."""
         self._app, self._addresses = app, addresses
+        self._authorization: Final = f"Bearer {token}".encode() if token else b""
         said = f"refused: only requests to {', '.join(addresses.urls)} are answered, and of no other server's page"
         self._refusal: Final = PlainTextResponse(said, 403)
+        said = f"refused: send the header `Authorization: Bearer TOKEN`; `dev` has its token in {token_file}"
+        self._login: Final = PlainTextResponse(said, 401, {"www-authenticate": "Bearer"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            app = self._app if self._addresses.has_sent(scope) else self._refusal
-            await app(scope, receive, send)
+            await self._app_for(scope)(scope, receive, send)
+
+    def _app_for(self, scope: Scope) -> ASGIApp:
+        if not self._addresses.has_sent(scope):
+            return self._refusal
+        return self._app if self._is_open(scope["path"]) or self._has_token(scope) else self._login
+
+    def _is_open(self, path: str) -> bool:
+        return not self._authorization or path in _PROBES or path.startswith(_DEMO)
+
+    def _has_token(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(given, self._authorization)
 
 
 def _without_usual_port(address: str) -> str:
