@@ -25,6 +25,7 @@ from noetl_worker.cli.dev import reporting
 from noetl_worker.cli.local.kept_plane import kept_plane
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
 from noetl_worker.dev.routes.route_table import route_table
+from noetl_worker.errors import JetStreamError
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
 
@@ -327,3 +328,16 @@ async def test_plane_and_nats_of_a_test_stay_open() -> None:
         assert nats.url == nats.address
         assert len(await plane.create_commands([RawCommand()])) == 1
         assert (await client.get(f"{plane.url}/api/worker/pools")).status_code == 200
+
+
+async def test_server_of_another_user_is_not_taken_for_our_nats() -> None:
+    """Another user listens at the port of the NATS of `dev` before it does, to see its messages."""
+
+    def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"X","server_name":"X","version":"2.11.0","max_payload":1048576}\r\n')
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as stranger:
+        port = stranger.sockets[0].getsockname()[1]
+        with pytest.raises(JetStreamError, match="address already in use"):
+            await NatsServer(port=port, has_login=True).__aenter__()

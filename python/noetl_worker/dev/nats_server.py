@@ -79,8 +79,9 @@ class NatsServer:
         self.host: Final = "127.0.0.1"
         self.port: Final = port or free_port()
         self._password: Final = secrets.token_hex(24) if has_login else ""
-        login = f'authorization {{ user: {_USER}, password: "{self._password}" }}\n' if has_login else ""
-        self._config: Final = login + config
+        self._name: Final = secrets.token_hex(8) if has_login else ""
+        own = f'server_name: "{self._name}"\nauthorization {{ user: {_USER}, password: "{self._password}" }}\n'
+        self._config: Final = (own if has_login else "") + config
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -127,21 +128,22 @@ class NatsServer:
             raise
 
     async def _wait_ready(self) -> None:
-        """Try to connect until the greeting arrives: the listener is up only when JetStream is."""
+        """Try to connect until our own greeting arrives: the listener is up only when JetStream is.
+
+        A server of another user at this port greets with another name; ours ends then, as the port is taken.
+        """
         assert self._process is not None
         while True:
             if self._process.returncode is not None:
                 log = await asyncio.to_thread(self._tail)
                 raise JetStreamError(f"nats-server ended with {self._process.returncode} at its start: {log}")
-            try:
+            with suppress(OSError):
                 reader, writer = await asyncio.open_connection(self.host, self.port)
-            except OSError:
-                await asyncio.sleep(0.005)  # a refused connection answers at once; this keeps the CPU for the server
-                continue
-            greeting = await reader.readline()
-            writer.close()
-            if greeting.startswith(b"INFO"):
-                return
+                greeting = await reader.readline()
+                writer.close()
+                if greeting.startswith(b"INFO") and self._name.encode() in greeting:
+                    return
+            await asyncio.sleep(0.005)  # a refused connection answers at once; this keeps the CPU for the server
 
     def _tail(self) -> str:
         try:
