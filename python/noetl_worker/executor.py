@@ -27,6 +27,7 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.observability import metrics
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.process.threads import OWNER
 from noetl_worker.settlement import Outcome
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Executor:
         if share is not None and (delay_s := share.delay_s(notification.execution_id, delivery)) is not None:
             return acknowledge.over_share(delay_s)
         in_flight.enter(notification.command_id, delivery.stream_sequence)
+        OWNER.set(notification.execution_id)
         try:
             work = self._claim_and_run(notification, delivery, progress)
             return await (work if share is None else share.counted(notification.execution_id, work))

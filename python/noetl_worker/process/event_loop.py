@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+from noetl_worker.process.threads import WORK, WORK_THREADS, Threads
+
 T = TypeVar("T")
 _AGAIN_S: Final = 2.0
 """Longer than what is cancelled needs to put things away."""
@@ -23,13 +25,18 @@ def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end."""
+    """Run `main` to its end; one owner has at most a quarter of the loop's threads."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(main)
-    result: T = uvloop.run(main)
+        return asyncio.run(_with_threads(main))
+    result: T = uvloop.run(_with_threads(main))
     return result
+
+
+async def _with_threads(main: Coroutine[Any, Any, T]) -> T:
+    asyncio.get_running_loop().set_default_executor(Threads(WORK, WORK_THREADS))
+    return await main
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:

@@ -1,15 +1,138 @@
-"""Work in a thread, also where the machine has none left to give."""
+"""Work in a thread, also where the machine has none left to give, and no pool of threads that one execution fills."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from threading import Lock
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+OWNER: Final[contextvars.ContextVar[Hashable]] = contextvars.ContextVar("noetl_worker_threads_owner", default=None)
+"""The execution that work is done for; None is the worker itself, which may have every thread."""
+_PART: Final = 4
+"""One owner has at most one of so many threads."""
+OWN_NAMES: Final = "own_names"
+"""The pool for look-ups of the names that planes and NATS have in the settings."""
+TOOL_NAMES: Final = "tool_names"
+"""The pool for look-ups of tools."""
+WORK: Final = "work"
+"""The pool that `asyncio.to_thread` takes: files, unpacking, conversion, redaction."""
+WORK_THREADS: Final = 16
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    owner: Hashable
+    run: Callable[[], object]
+    future: Future[Any] = field(default_factory=Future)
+    since_s: float = field(default_factory=lambda: time.monotonic())
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool of threads that share one kind of work. One owner has at most a quarter of them.
+
+    A call counts until it has ended, whether somebody still waits for it or not: most cannot be stopped.
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__(most, thread_name_prefix=f"noetl-{name}")
+        self._most, self._share = most, max(1, most // _PART)
+        self._lock = Lock()
+        self._running: set[_Call] = set()
+        self._waiting: list[_Call] = []
+        self._ended_s = time.monotonic()
+        POOLS[name] = self
+
+    def submit(self, call: Callable[..., T], /, *args: Any, **named: Any) -> Future[T]:
+        """See `ThreadPoolExecutor.submit`; the owner is that of the context."""
+        return self.submit_for(OWNER.get(), partial(call, *args, **named))
+
+    def submit_for(self, owner: Hashable, run: Callable[[], T]) -> Future[T]:
+        """Run it when it is the owner's turn.
+
+        Raises:
+            RuntimeError: no thread is to be had, and the call never runs.
+        """
+        call = _Call(owner, run)
+        with self._lock:
+            self._waiting.append(call)
+        try:
+            self._start()
+        except RuntimeError:
+            if call.future.cancel():
+                self._release(call)
+                raise
+        return call.future
+
+    def _start(self) -> None:
+        while (call := self._next()) is not None:
+            super().submit(self._work, call)
+
+    def _next(self) -> _Call | None:
+        """Return the call that has waited longest and whose owner has a thread left; a thread is taken for it."""
+        with self._lock:
+            self._waiting = [call for call in self._waiting if not call.future.cancelled()]
+            call = next(filter(self._has_share, self._waiting), None) if len(self._running) < self._most else None
+            if call is not None:
+                self._waiting.remove(call)
+                self._running.add(call)
+            return call
+
+    def _has_share(self, call: _Call) -> bool:
+        return call.owner is None or sum(one.owner == call.owner for one in self._running) < self._share
+
+    def _work(self, call: _Call) -> None:
+        try:
+            if call.future.set_running_or_notify_cancel():
+                _finish(call.future, call.run)
+        finally:
+            self._release(call)
+            with suppress(RuntimeError):  # no other thread to be had: this one takes what is queued next
+                self._start()
+
+    def _release(self, call: _Call) -> None:
+        with self._lock:
+            self._running.discard(call)
+            self._ended_s = time.monotonic()
+
+    def waiting_s(self) -> float:
+        """Return how long the call has waited that has waited longest, for a thread or for its owner's share."""
+        with self._lock:
+            return self._since(call.since_s for call in self._waiting if not call.future.cancelled())
+
+    def stands_s(self) -> float:
+        """Return for how long no call has ended although one waits for nothing but a thread."""
+        with self._lock:
+            if len(self._running) < self._most:
+                return 0.0
+            waiting = filter(self._has_share, self._waiting)
+            return self._since(max(call.since_s, self._ended_s) for call in waiting if not call.future.cancelled())
+
+    @staticmethod
+    def _since(times_s: Iterable[float]) -> float:
+        now = time.monotonic()
+        return now - min(times_s, default=now)
+
+
+POOLS: Final[dict[str, Threads]] = {}
+"""The pools of this process by name, for its metrics and probes; of several with one name the last."""
+
+
+def _finish(future: Future[T], call: Callable[[], T]) -> None:
+    try:
+        result = call()
+    except BaseException as error:  # whatever it is, it is for whoever waits
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[], T]) -> Future[T]:
@@ -22,14 +145,8 @@ def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[],
     future: Future[T] = Future()
 
     def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = call()
-        except BaseException as error:  # whatever it is, it is for whoever waits
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+        if future.set_running_or_notify_cancel():
+            _finish(future, call)
 
     try:
         submit(run)
