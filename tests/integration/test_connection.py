@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -153,6 +154,29 @@ async def test_write_to_a_connection_that_broke_unnoticed_is_an_oserror_and_the_
                 await connection.client.publish("a", b"")
             await asyncio.sleep(0)
         await connection.client.flush(timeout=PATIENCE_S)
+
+
+async def test_reconnect_looks_the_name_of_the_server_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that is believed may be that of a server which is gone."""
+    asked: list[str] = []
+    of_the_system = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **options: Any) -> Any:
+        asked.append(host)
+        return of_the_system("127.0.0.1", *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with (
+        NatsServer() as server,
+        Proxy(server.port) as proxy,
+        connected(settings(f"nats://moved.test:{proxy.port}")) as connection,
+    ):
+        is_back = asyncio.Event()
+        connection.on_reconnected.append(is_back.set)
+        assert asked == ["moved.test"]
+        proxy.reset()
+        await is_back.wait()
+        assert asked == ["moved.test"] * 2
 
 
 @pytest.mark.parametrize("greeting", [b"INFO []\r\n", b"INFO " + b"x" * 200_000 + b"\r\n"], ids=["list", "long"])

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from noetl_worker.errors import TransportError
 from noetl_worker.models import CaseDecision, Command, Dialect, FitRules, ToolResult
+from noetl_worker.process import lookups
 from noetl_worker.report import results
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool
@@ -83,6 +84,7 @@ async def of_scratch():
     return {"said": "there" if Path(place).exists() else "gone"}
 
 async def of_transport():
+    lookups.OWN = lookups.OwnLookups("own_names", 8)  # without a thread, and without an address
     transport = OnLoopTransport(load_settings({}))
     try:
         await transport.send("GET", "http://localhost:9/", {}, None, 5.0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import UserString
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 from nats.aio.client import DEFAULT_FLUSH_TIMEOUT
 from nats.aio.client import Client as LibraryClient
 from nats.aio.msg import Msg
@@ -17,6 +20,8 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
+
+from noetl_worker.process.lookups import OWN, Lookups
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 """What a server can be set to; not what it says of itself."""
@@ -79,8 +84,9 @@ class Client(LibraryClient):
     tests/integration/test_connection.py reads the order off the wire.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Lookups = OWN) -> None:
         super().__init__()
+        self.names: Final = names
         self.receivers: Final[dict[int, Callable[[Msg], None]]] = {}
         """By the number of their subscription."""
         self.left: float = math.inf
@@ -94,9 +100,24 @@ class Client(LibraryClient):
 
     async def _connect_to_server(self, s: Any) -> None:
         self._is_mute = None  # permissions may be others
-        await super()._connect_to_server(s)
+        if s.uri.scheme in ("ws", "wss"):  # its address is its Host header, too
+            await super()._connect_to_server(s)
+        else:
+            await self._connect_to_one_of(s)
         if type(self._transport) is TcpTransport:
             self._transport.__class__ = _Transport  # the library asks for no class of ours
+
+    async def _connect_to_one_of(self, s: Any) -> None:
+        """Connect to the first address of a server; the library has the event loop look its name up."""
+        port = s.uri.port
+
+        async def connect(address: str) -> None:
+            netloc = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            await connect_to_server(replace(s, uri=s.uri._replace(netloc=netloc)))
+
+        connect_to_server, s.last_attempt = super()._connect_to_server, time.monotonic()
+        with anyio.fail_after(self.options["connect_timeout"]):
+            await self.names.connected(s.uri.hostname, port, connect)
 
     async def _process_connect_init(self) -> None:
         """Any failure of it is one of a try to connect: others end the library's reconnecting for good, without a word.
@@ -200,6 +221,8 @@ class Client(LibraryClient):
 
     async def _attempt_reconnect(self) -> None:
         self._end_flushes()
+        for server in self._server_pool:
+            self.names.forget(str(server.uri.hostname))
         await super()._attempt_reconnect()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 
 from noetl_worker.errors import MaybeProcessed, NotSent
-from noetl_worker.process import event_loop
+from noetl_worker.process import event_loop, lookups
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.tls import TlsFiles
 from noetl_worker.transport.transport import (
@@ -318,16 +318,20 @@ class _Origin:
         connection: _Connection | None = None
         try:
             with anyio.fail_after(deadline - self.loop.time()):
-                context: ssl.SSLContext | None = self._tls.context() if self._is_tls else None
-                _, connection = await self.loop.create_connection(
-                    lambda: _Connection(self), self._host, self._port, ssl=context
-                )
+                connection = await lookups.OWN.connected(self._host, self._port, self._connected)
             self._open.add(connection)
             return connection
         finally:
             self._opening -= 1
             if connection is None:
                 event_loop.give(self._waiting, None)
+
+    async def _connected(self, address: str) -> _Connection:
+        context: ssl.SSLContext | None = self._tls.context() if self._is_tls else None
+        _, connection = await self.loop.create_connection(
+            lambda: _Connection(self), address, self._port, ssl=context, server_hostname=self._host if context else None
+        )
+        return connection
 
     async def _turn(self, deadline: float) -> _Connection:
         place: asyncio.Future[_Connection | None] = self.loop.create_future()

@@ -150,7 +150,7 @@ class Stepwise:
 
     `async with Stepwise(opening) as steps: await steps.do(lambda connection: ...)`. A cancelled step is interrupted,
     and has ended before the cancellation goes on. The thread is not one of the event loop's default ones: a long query
-    would hold up name lookups.
+    would hold up other work.
     """
 
     def __init__(self, opening: Opening) -> None:

@@ -8,7 +8,6 @@ and a redirect's is checked like any other.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Final
@@ -17,6 +16,8 @@ import anyio
 import httpcore
 import httpx
 
+from noetl_worker.process import lookups
+from noetl_worker.process.lookups import Lookups
 from noetl_worker.tools.http.egress import EgressDenied, check
 from noetl_worker.tools.http.stream import TcpStream
 from noetl_worker.tools.process.shortage import is_shortage
@@ -63,7 +64,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
         try:
             with anyio.fail_after(timeout):
-                addresses = await (_resolved if self._is_own else _allowed)(host, port)
+                addresses = await (_resolved(lookups.OWN, host, port) if self._is_own else _allowed(host, port))
                 return await _first(partial(_connected, port), addresses)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"no connection to {host} after {timeout:g} seconds") from error
@@ -82,7 +83,7 @@ async def _allowed(host: str, port: int) -> list[str]:
         check(host, host)
         return [host]
     except ValueError:
-        addresses = await _resolved(host, port)
+        addresses = await _resolved(lookups.TOOLS, host, port)
     denied: EgressDenied | None = None
     allowed: list[str] = []
     for address in addresses:
@@ -96,14 +97,13 @@ async def _allowed(host: str, port: int) -> list[str]:
     return allowed
 
 
-async def _resolved(host: str, port: int) -> list[str]:
+async def _resolved(by: Lookups, host: str, port: int) -> list[str]:
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return await by.addresses(host, port)
     except (OSError, UnicodeError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_shortage(error):
             raise
         raise httpcore.ConnectError(str(error)) from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 async def _first(connected: Callable[[str], Coroutine[Any, Any, TcpStream]], addresses: list[str]) -> TcpStream:

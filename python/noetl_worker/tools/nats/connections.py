@@ -19,6 +19,7 @@ import anyio
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, ToolError
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.lookups import TOOLS
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
@@ -214,7 +215,7 @@ class Connections:
                 entry.refusals.append(str(error))
 
         login = _login_options(address)
-        client = Client()
+        client = Client(TOOLS)
         client.left = _IDLE_BYTES
         try:
             # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the new connection

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.process.lookups import TOOLS
 from noetl_worker.tools.postgres import types as postgres_types
 from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.postgres.errors import connection_failure
@@ -20,6 +21,8 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_des
 _MOST_BYTES: Final = 64 * 1024 * 1024
 """Of one exchange: a text, a statement with parameters, a chunk of a transfer."""
 _LOOK_S: Final = 0.02
+_ANY_PORT: Final = 5432
+"""Addresses do not depend on it."""
 _LINGER_S: Final = 5.0
 _BYTES_RECEIVED: Final = slice(128, 136)
 """Where it is in Linux's `struct tcp_info`."""
@@ -37,7 +40,9 @@ async def connect(conninfo: str) -> Any:
     with before_any_effect("no room for a connection"):
         psycopg = library()
         try:
-            connection = await _bounded_class().connect(conninfo, autocommit=True, prepare_threshold=None)
+            connection = await _bounded_class().connect(
+                await _with_addresses(conninfo), autocommit=True, prepare_threshold=None
+            )
         except psycopg.Error as error:
             message = str(error)
             if (_NO_SOCKET in message and is_shortage_text(message)) or is_out_of_descriptors():
@@ -45,6 +50,40 @@ async def connect(conninfo: str) -> Any:
             raise connection_failure(error) from error
     postgres_types.register(psycopg, connection)
     return connection
+
+
+async def _with_addresses(conninfo: str) -> str:
+    """Return the text with the addresses of its hosts; the library has the event loop look them up.
+
+    Raises:
+        psycopg.OperationalError: none of them has one, in the words of psycopg.
+    """
+    psycopg = library()
+    parts = psycopg.conninfo.conninfo_to_dict(conninfo)
+    hosts, ports = parts.get("host", "").split(","), str(parts.get("port") or "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if parts.get("hostaddr") or not any(map(_is_name, hosts)) or len(ports) != len(hosts):
+        return conninfo
+    found: list[tuple[str, str, str]] = []
+    failure: Exception | None = None
+    for host, port in zip(hosts, ports, strict=True):
+        try:
+            addresses = await TOOLS.addresses(host, _ANY_PORT) if _is_name(host) else [""]
+        except (OSError, UnicodeError) as error:
+            failure = failure or psycopg.OperationalError(f"failed to resolve host {host!r}: {error}")
+        else:
+            found += [(host, address, port) for address in addresses]
+    if not found and failure is not None:
+        raise failure
+    parts["host"], parts["hostaddr"], listed = (",".join(one) for one in zip(*found, strict=True))
+    if any(ports):
+        parts["port"] = listed
+    return str(psycopg.conninfo.make_conninfo(**parts))
+
+
+def _is_name(host: str) -> bool:
+    return bool(host) and not host.startswith(("/", "@")) and host[1:2] != ":"
 
 
 def _too_much() -> ToolError:
