@@ -23,6 +23,7 @@ from noetl_worker.models.claim import (
 )
 from noetl_worker.observability.series import REGISTRY, Counter, Gauge, Histogram
 from noetl_worker.observability.tool_times import ToolTimes
+from noetl_worker.process.threads import OWN_NAMES, TOOL_NAMES, WORK
 from noetl_worker.settlement import OutcomeKind, Settlement, assert_never
 
 ProcessCollector(registry=REGISTRY)
@@ -157,12 +158,20 @@ LOOP_DELAY: Final = Histogram(
     "How much later than asked for the main event loop turned, measured twice a second",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+POOL_WAITING: Final = Gauge(
+    "noetl_worker_pool_waiting_seconds",
+    "How long the call has waited that has waited longest for a thread: look-ups of names for planes and NATS, "
+    "look-ups for tools, all other work",
+    ["pool"],
+)
 LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "How long the main event loop did not run")
 BUILD_INFO: Final = Gauge("noetl_worker_build_info", "Always 1; what is running", ["version", "engine"])
 
 ENDED: Final = {kind: OUTCOMES.labels(kind.value) for kind in OutcomeKind}
 SETTLED: Final = {settlement: SETTLEMENTS.labels(settlement.value) for settlement in Settlement}
 
+for _pool in (OWN_NAMES, TOOL_NAMES, WORK):
+    POOL_WAITING.labels(_pool)
 for _kind in OutcomeKind:
     if _kind.settlement is Settlement.TERM:
         DEAD_LETTERS.labels(_kind.value)

@@ -14,9 +14,13 @@ from typing import Any, Final
 
 from noetl_worker.observability import metrics
 from noetl_worker.observability.probe_server import Page
+from noetl_worker.process.threads import POOLS, WORK
 
 BLOCKED_AFTER_S: Final = 5.0
 """A loop that has not turned for this long is reported as blocked."""
+STANDS_AFTER_S: Final = 10.0
+"""A pool of threads that something waits for this long is reported. Only the pool for our own work fails the probe: a
+resolver that does not answer holds the others, and a new process would have the same resolver."""
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Health:
     """What the worker is doing; None before it pulls."""
     plane_down: str | None = None
     """What the heartbeats say against the control plane; written in the keepalive thread."""
+    stands_after_s: float = STANDS_AFTER_S
 
     def set_ready(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
@@ -52,13 +57,22 @@ class Health:
             return f"the event loop has been blocked for {lag_s:.1f} s"
         if self.puller_progress is not None and time.monotonic() - self.puller_progress() > 60:
             return "the pull loop has not turned for 60 s"
+        work = POOLS.get(WORK)
+        if work is not None and (stands_s := work.stands_s()) > self.stands_after_s:
+            return f"no thread has ended its work for {stands_s:.1f} s, and more waits"
         return None
 
 
 def pages_of(health: Health) -> dict[str, Page]:
     async def livez() -> tuple[int, Mapping[str, Any]]:
         trouble = health.trouble()
-        body = {"status": "ok" if trouble is None else "failing", "reason": trouble, "loop_lag_s": health.loop_lag_s()}
+        waiting = {name: round(s, 1) for name, pool in POOLS.items() if (s := pool.waiting_s()) > health.stands_after_s}
+        body = {
+            "status": "ok" if trouble is None else "failing",
+            "reason": trouble,
+            "loop_lag_s": health.loop_lag_s(),
+            "pools_waiting_s": waiting,
+        }
         return 200 if trouble is None else 503, body
 
     def readiness() -> tuple[bool, str]:
@@ -72,6 +86,8 @@ def pages_of(health: Health) -> dict[str, Page]:
     async def metrics_text() -> tuple[int, bytes]:
         metrics.READY.set(1 if readiness()[0] else 0)
         metrics.LOOP_LAG.set(health.loop_lag_s())
+        for name, pool in POOLS.items():
+            metrics.POOL_WAITING.labels(name).set(pool.waiting_s())
         return 200, metrics.exposition()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:

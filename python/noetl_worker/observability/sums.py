@@ -26,6 +26,7 @@ _HIGHEST: Final = frozenset(
         "noetl_worker_nats_consumer_pause_seconds",
         "noetl_worker_nats_consumer_pending",
         "noetl_worker_outbox_oldest_seconds",
+        "noetl_worker_pool_waiting_seconds",
         "process_start_time_seconds",
         "noetl_worker_plane_down",
     }
