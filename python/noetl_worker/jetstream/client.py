@@ -100,22 +100,22 @@ class Client(LibraryClient):
 
     async def _connect_to_server(self, s: Any) -> None:
         self._is_mute = None  # permissions may be others
-        if s.uri.scheme in ("ws", "wss"):  # its address is its Host header, too
-            await super()._connect_to_server(s)
-        else:
-            await self._connect_to_one_of(s)
+        await self._connect_to_one_of(s)
         if type(self._transport) is TcpTransport:
             self._transport.__class__ = _Transport  # the library asks for no class of ours
 
     async def _connect_to_one_of(self, s: Any) -> None:
-        """Connect to the first address of a server; the library has the event loop look its name up."""
-        port = s.uri.port
+        """Connect to the first address of a server that answers: the library has the event loop look its name up.
+
+        A WebSocket is connected to by name, for its TLS and Host header have that; it must have an address by then.
+        """
+        port, is_web = s.uri.port, s.uri.scheme in ("ws", "wss")
+        connect_to_server, s.last_attempt = super()._connect_to_server, time.monotonic()
 
         async def connect(address: str) -> None:
             netloc = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-            await connect_to_server(replace(s, uri=s.uri._replace(netloc=netloc)))
+            await connect_to_server(s if is_web else replace(s, uri=s.uri._replace(netloc=netloc)))
 
-        connect_to_server, s.last_attempt = super()._connect_to_server, time.monotonic()
         with anyio.fail_after(self.options["connect_timeout"]):
             await self.names.connected(s.uri.hostname, port, connect)
 
