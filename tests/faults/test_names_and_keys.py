@@ -29,8 +29,7 @@ EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 async def test_f23_names_that_do_not_resolve_for_a_while(tmp_path: Path, measured: Measured) -> None:
     broken = tmp_path / "no-names"
-    # uvloop resolves names in C, where the test cannot reach: the standard loop.
-    changes = inside(DNS=str(broken), TASKS=str(tmp_path / "worker.tasks"), LOOP="asyncio")
+    changes = inside(DNS=str(broken), TASKS=str(tmp_path / "worker.tasks"))
     variables = {"NOETL_WORKER_ACK_WAIT_S": "1", **changes}
     async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
         worker = await home.start_process(NATS_URL=f"nats://localhost:{proxy.port}", LOG_LEVEL="debug", **variables)

@@ -24,9 +24,8 @@ Known: TypeAlias = SecretTexts | Sequence[str]
 _KNOWN: Final[ContextVar[Callable[[], Known] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
 
-def remember(known: Callable[[], Known]) -> None:
-    """From here on, in this task and those it starts, `known_here` gives what this function gives at that time."""
-    _KNOWN.set(known)
+remember: Final = _KNOWN.set
+"""Takes a function: in this task and those that it starts, `known_here` gives what the function gives at that time."""
 
 
 def known_here() -> SecretTexts:
