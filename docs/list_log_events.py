@@ -47,6 +47,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     "child_status": "nothing; it is asked again",
     "child_value_not_shown": "look at what the child playbook returns",
     "claim_unknown": "nothing; it is asked again. If it lasts, look at the control plane",
+    "claims_not_counted": "`error` says what the control plane answered; the command runs, and only its message's own "
+    "deliveries count as starts",
     "command_failed": "look at `error`: the playbook, its data, or a service that it uses",
     "command_raised": "report it with `exception`: no tool foresaw it",
     "dead_letter": "`noetl-worker dead-letters show ID`, then `requeue` or `delete`",

@@ -126,6 +126,10 @@ async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_be
     await killed_until_told(dialect, tmp_path, RawCommand("stops", {}), Probe(unused_port()), str(tmp_path))
 
 
+async def all_possible(noted: int) -> int:
+    return noted
+
+
 # ── what is said to the bucket ──
 
 
@@ -245,9 +249,9 @@ async def test_command_that_waits_for_another_lets_that_one_have_its_last_start(
         for one in (parent, child):
             await connection.client.jetstream().publish(f"$KV.{BUCKET}.{one.execution_id}.{one.event_id}", last)
         notes, slots = StartNotes(connection, "w"), Slots(2)
-        async with notes.of(parent, slots) as start:
+        async with notes.of(parent, slots, all_possible) as start:
             with start.waiting("playbook"):
                 with anyio.fail_after(10):
-                    async with notes.of(child, slots) as childs:
+                    async with notes.of(child, slots, all_possible) as childs:
                         assert not childs.is_lost
         await connection.close()

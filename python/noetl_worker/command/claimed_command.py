@@ -17,7 +17,7 @@ from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import InProgress
-from noetl_worker.errors import ClaimLost, Interrupted, ResourceShortage, ServerRefused, ToolError
+from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ResourceShortage, ServerRefused, ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.start_notes import Start, StartNotes
 from noetl_worker.models.claim import Claimed
@@ -115,11 +115,32 @@ class ClaimedCommand:
         )
         self.progress.is_issuing = self._events.is_issuing
 
+    @property
+    def _is_copy(self) -> bool:
+        """Whether the Python plane published it again: copies have the command's id as text
+        (protocol/notification.md#message)."""
+        return self.plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
+
     def _is_again(self) -> bool:
-        """Whether it may have been started before: delivered again, or published again by the Python plane, whose
-        copies have the command's id as text (protocol/notification.md#message)."""
-        is_copy = self.plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
-        return is_copy or self.delivery.num_delivered > 1
+        """Whether it may have been started before."""
+        return self._is_copy or self.delivery.num_delivered > 1
+
+    async def _possible_starts(self, noted: int) -> int:
+        """Return how many of the noted starts there can have been.
+
+        A message has its first delivery noted only if it is a copy. Starts by other messages are among the claims that
+        the plane has recorded; this one is the last of them.
+        """
+        earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
+        if earlier >= noted or not self._is_copy:
+            return max(0, min(earlier, noted))
+        command = self._events.command
+        try:
+            claims = await self.plane.claims_of(command.execution_id, command.command_id, noted + 1)
+        except ControlPlaneError as error:
+            log.warning("claims_not_counted", **command.who(), error=str(error))
+            return earlier
+        return min(noted, max(earlier, claims - 1))
 
     async def run(self) -> Outcome:
         """Run the tool, match the cases, report the outcome; give the command back if the worker stops before that."""
@@ -144,7 +165,7 @@ class ClaimedCommand:
             self._events.abandon()
 
     async def _noted(self, starts: StartNotes) -> Report | Outcome:
-        async with starts.of(self._events.command, self.services.slots) as start:
+        async with starts.of(self._events.command, self.services.slots, self._possible_starts) as start:
             return await self._perform(start)
 
     async def _perform(self, start: Start | None = None) -> Report | Outcome:

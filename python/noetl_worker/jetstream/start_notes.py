@@ -8,6 +8,8 @@ can write it down afterwards; from the second delivery on, as a command that is 
 The notes are of a command, not of a message: the Python plane publishes a command of a dead worker again, as other
 messages, of which each begins with its first delivery
 (`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
+
+Whoever may write to the bucket can forge notes, so no more of them count than starts there can have been.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -25,12 +27,13 @@ import nats.js.errors
 import structlog
 
 from noetl_worker import json_text
-from noetl_worker.errors import JetStreamError, ToolError
+from noetl_worker.errors import DocumentError, JetStreamError, ToolError
 from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.comparison import KEPT, NANOSECONDS
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.models.command import Command
+from noetl_worker.observability import metrics
 from noetl_worker.slots import Slots
 
 BUCKET: Final = "NOETL_COMMAND_STARTS"
@@ -54,8 +57,16 @@ _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
 """After a note that could not be made: each one takes `_TRY_S` to fail where the login has no permission."""
 _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
+_FULL: Final = 10077
+"""JetStream's err_code for a message that a limit of its stream refuses."""
+_NOTE_CHARS: Final = 200
+"""Longest text of a note: a worker's name, or a time."""
 _Notes = list[dict[str, str]]
 """One for each start: which worker, when."""
+_WHO_WRITES: Final = (
+    f"somebody else than a worker writes to {_SUBJECTS}: let the workers' login alone publish there, and empty the "
+    f"bucket with `nats stream purge {_STREAM}`"
+)
 log = structlog.get_logger("noetl_worker.jetstream")
 
 
@@ -117,27 +128,34 @@ class StartNotes:
         self._alone = asyncio.Lock()
         self._pause_until = 0.0
         self._is_warned = False
+        self._is_full = False
 
     @asynccontextmanager
-    async def of(self, command: Command, slots: Slots) -> AsyncIterator[Start]:
+    async def of(
+        self, command: Command, slots: Slots, possible: Callable[[int], Awaitable[int]]
+    ) -> AsyncIterator[Start]:
         """Around all that is done for a command.
+
+        `possible` returns how many of so many noted starts there can have been; no more of them count.
 
         Before its last start it waits until no other such command runs here: those that ran beside the one that
         ended the worker have as many notes as it has, and must not be taken for it.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
-        start = Start(notes or [], slots)
+        counted = notes[: await possible(len(notes))] if notes else []
+        start = Start(counted, slots)
         if notes is None or start.is_lost:  # without notes the command runs all the same
             yield start
             return
-        if len(notes) == MOST_STARTS - 1:
+        if len(counted) == MOST_STARTS - 1:
             with slots.waiting():
                 await self._alone.acquire()
                 start.alone.callback(self._alone.release)
         with start.alone:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            await self._tried(self._write(key, [*notes, {"worker": self._worker, "at": now}]))
+            note = {"worker": self._worker, "at": now}
+            await self._tried(self._write(key, [*notes, note][-MOST_STARTS:]))
             try:
                 yield start
             finally:
@@ -167,21 +185,48 @@ class StartNotes:
         asked = {"last_by_subj": f"$KV.{BUCKET}.{key}"}
         answer = await ask_if_there(self._connection.client, f"STREAM.MSG.GET.{_STREAM}", asked, timeout_s=_TRY_S)
         data = base64.b64decode(answer["message"].get("data") or "") if answer is not None else b""
-        found = json_text.loads(data) if data else []  # without data: taken away
-        if not isinstance(found, list) or not all(isinstance(note, Mapping) for note in found):
-            raise JetStreamError(f"the bucket {BUCKET} has something else than notes under {key}")
-        return [{name: str(note.get(name, "?")) for name in ("worker", "at")} for note in found]
+        try:
+            return _parse_notes(data)
+        except (DocumentError, ValueError) as error:
+            log.warning("start_notes_unreadable", bucket=BUCKET, key=key, error=str(error), advice=_WHO_WRITES)
+            return []
 
     async def _write(self, key: str, notes: _Notes) -> None:
         """Returns when the server has it: the command may end this process in its first millisecond."""
         jetstream, data = self._connection.client.jetstream(), json_text.dumps(notes)
         try:
-            await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
-        except nats.js.errors.NoStreamResponseError:
-            await ensure_bucket(self._connection.client)
-            await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
+            try:
+                await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
+            except nats.js.errors.NoStreamResponseError:
+                await ensure_bucket(self._connection.client)
+                await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
+        except nats.js.errors.APIError as refused:
+            if refused.err_code != _FULL:
+                raise
+            self._set_full(True)
+        else:
+            self._set_full(False)
+
+    def _set_full(self, is_full: bool) -> None:
+        metrics.START_NOTES_FULL.set(is_full)
+        if is_full and not self._is_full:
+            log.warning("start_bucket_full", bucket=BUCKET, advice=_WHO_WRITES)
+        self._is_full = is_full
 
     async def _remove(self, key: str) -> None:
         """Not confirmed: a note that stays counts only if the command is started again, and its age is bounded."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
+
+
+def _parse_notes(data: bytes) -> _Notes:
+    """Return the notes of a message; one without data was purged. Raise ValueError for anything else."""
+    found = json_text.loads(data) if data else []
+    if not isinstance(found, list) or len(found) > MOST_STARTS:
+        raise ValueError(f"not a list of at most {MOST_STARTS} notes")
+    for note in found:
+        if not isinstance(note, dict) or note.keys() != {"worker", "at"}:
+            raise ValueError("a note has other keys than worker and at")
+        if not all(isinstance(text, str) and len(text) <= _NOTE_CHARS and text.isprintable() for text in note.values()):
+            raise ValueError(f"a note has something else than texts of at most {_NOTE_CHARS} printable characters")
+    return found

@@ -108,6 +108,10 @@ BATCHES_NOT_RESCUED: Final = Counter(
     "noetl_worker_batches_not_rescued",
     "Reported batches that the plane has not processed and that are not sent again: an error line names each command",
 )
+START_NOTES_FULL: Final = Gauge(
+    "noetl_worker_start_notes_full",
+    "1 while the bucket of starts has no room: a command that ends each worker it runs in is not found",
+)
 SERVERS_NOT_NAMED: Final = Counter(
     "noetl_worker_servers_not_named", "Notifications of servers that the settings do not name"
 )

@@ -22,7 +22,7 @@ from noetl_worker.errors import (
     ServerRefused,
     TransportError,
 )
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, fields_of
 from noetl_worker.observability import metrics
 from noetl_worker.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
 from noetl_worker.plane.dialects import RULES
@@ -52,6 +52,9 @@ _KEPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
 """Up to here one copy is cheaper than a body in parts."""
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
+_CLAIM_PAGE: Final = 200
+_CLAIM_PAGES: Final = 10
+"""Claims that are looked through for those of one command: 2,000, the newest."""
 
 
 class ControlPlaneClient:
@@ -267,6 +270,19 @@ class Plane:
     async def events_of(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
         """A page of its events, the newest first: `event_type`, `page`, `page_size`. Python plane only."""
         return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
+
+    async def claims_of(self, execution_id: int, command_id: CommandId, most: int) -> int:
+        """Return how often a command was claimed, `most` at most, by the newest claims of its execution. Python plane
+        only."""
+        count, page = 0, 0
+        while count < most and page < _CLAIM_PAGES:
+            page += 1
+            answer = await self.events_of(execution_id, event_type="command.claimed", page=page, page_size=_CLAIM_PAGE)
+            events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
+            count += sum(str(context_of(event).get("command_id")) == str(command_id) for event in events)
+            if fields_of(answer.get("pagination")).get("has_next") is not True:
+                break
+        return min(count, most)
 
     # ── variables (protocol/executions.md#variables) ──
 
