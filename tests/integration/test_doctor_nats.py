@@ -135,12 +135,14 @@ async def test_stream_and_durable_are_compared_field_by_field(tmp_path: Path) ->
     async with set_up(tmp_path, stream={"max_age": 60 * 10**9}, durable=changed) as (_, ours):
         findings = await nats.examine(ours)
         assert not_fine(findings) == {
+            "NATS: without a login": State.WARNING,
             "stream: other fields": State.WARNING,
             "durable: filters": State.WRONG,
             "durable: ack_wait": State.WARNING,
         }
         fixes = {one.check: one.fix for one in findings if one.state is not State.FINE}
         assert fixes.pop("stream: other fields") == "noetl-worker nats ensure shows what it takes"
+        assert "#permissions-in-nats" in fixes.pop("NATS: without a login")
         assert set(fixes.values()) == {"noetl-worker nats ensure --apply"}
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.doctor import clock, permissions, plane, system_pool
+from noetl_worker.doctor import clock, login, permissions, plane, system_pool
 from noetl_worker.doctor.finding import Finding, State, fine, unknown, warning, wrong
 from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.jetstream import pause
@@ -61,6 +61,7 @@ async def _behind(connection: Connection, settings: Settings, now: Callable[[], 
         kept_in = await stream_of(client, settings.dead_letter_subject) or ""
     streams = stream or DEFAULT_STREAM, kept_in or DEAD_LETTER_STREAM
     allowed += await permissions.tried(connection, settings, *streams)
+    allowed += await login.examine(connection, settings)
     if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
     found = await find(client, settings)
