@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 import structlog
 
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError, WorkerBroken
+from noetl_worker.observability.terminal import say
 from noetl_worker.observability.tracing import end_of_traces, provider_of
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import announced
@@ -82,7 +83,7 @@ def _warn_of_unknown_settings() -> None:
 
 
 def _print_error(text: str) -> None:
-    sys.stderr.write(f"noetl-worker: {text}\n")
+    say(f"noetl-worker: {text}", err=True)
 
 
 def _leave(code: int) -> NoReturn:

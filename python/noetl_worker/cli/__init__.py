@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from noetl_worker import __version__
 from noetl_worker.cli.system import EXIT_NOT_REACHED, EXIT_SETTINGS, text_of
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
+from noetl_worker.observability.terminal import say
 
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),
@@ -40,7 +41,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from noetl_worker.engine import ENGINE
 
-        typer.echo(f"noetl-worker {__version__} (engine: {ENGINE}, Python {sys.version.split()[0]})")
+        say(f"noetl-worker {__version__} (engine: {ENGINE}, Python {sys.version.split()[0]})")
         raise typer.Exit
 
 
@@ -63,10 +64,10 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ControlPlaneError as error:
-            typer.echo(f"noetl-worker {ctx.invoked_subcommand or 'run'}: {text_of(error)}", err=True)
+            say(f"noetl-worker {ctx.invoked_subcommand or 'run'}: {text_of(error)}", err=True)
             raise typer.Exit(EXIT_NOT_REACHED) from None
         except NoetlWorkerError as error:
-            typer.echo(f"noetl-worker: {error}", err=True)
+            say(f"noetl-worker: {error}", err=True)
             raise typer.Exit(EXIT_NOT_REACHED if isinstance(error, JetStreamError) else EXIT_SETTINGS) from None
 
 
@@ -106,10 +107,10 @@ def main() -> None:
     except _USAGE as error:
         where = error.ctx.command_path if error.ctx is not None else PROGRAM
         message = " ".join(error.format_message().replace("Value error, ", "").split())
-        typer.echo(f"{where}: {message}", err=True)
+        say(f"{where}: {message}", err=True)
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(1)
     except (SettingsError, EngineUnavailable) as error:  # the engine is chosen when it is imported, by any command
-        typer.echo(f"noetl-worker: {error}", err=True)
+        say(f"noetl-worker: {error}", err=True)
         sys.exit(EXIT_SETTINGS)

@@ -13,6 +13,7 @@ import typer
 from noetl_worker.cli.system import with_extra_local
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect
+from noetl_worker.observability.terminal import say
 
 if TYPE_CHECKING:
     from noetl_worker.lint.findings import Mistake
@@ -89,10 +90,10 @@ def check(
 
 def _show(text: str, found: list[Mistake], files: int) -> None:
     if text:
-        typer.echo(text)
+        say(text)
     errors = sum(mistake.severity == "error" for mistake in found)
     warnings = len(found) - errors
-    typer.echo(f"{_count(files, 'playbook')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}", err=True)
+    say(f"{_count(files, 'playbook')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}", err=True)
 
 
 def _found(
@@ -120,7 +121,7 @@ def _found(
 def _write_baseline(file: Path, found: list[Mistake]) -> None:
     from noetl_worker.lint.baseline import write_baseline
 
-    typer.echo(f"{_count(write_baseline(file, found), 'finding')} written to {file}", err=True)
+    say(f"{_count(write_baseline(file, found), 'finding')} written to {file}", err=True)
 
 
 def _write_page(file: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from noetl_worker.cli.system import EXIT_SETTINGS
+from noetl_worker.observability.terminal import say
 
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
@@ -36,9 +37,9 @@ def completion(
     name = shell.value if shell is not None else PurePath(os.environ.get("SHELL", "")).name
     if name not in {shell.value for shell in Shell}:
         known = ", ".join(shell.value for shell in Shell)
-        typer.echo(f"noetl-worker completion: name the shell ({known}); $SHELL says {name!r}", err=True)
+        say(f"noetl-worker completion: name the shell ({known}); $SHELL says {name!r}", err=True)
         raise typer.Exit(EXIT_SETTINGS)
-    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=_VARIABLE, shell=name))
+    say(get_completion_script(prog_name=PROGRAM, complete_var=_VARIABLE, shell=name))
 
 
 def kinds(incomplete: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.observability.terminal import say
 from noetl_worker.settings.line import SettingLine
 from noetl_worker.settings.settings import SETTINGS, Secret, SettingsReading, read_settings
 from noetl_worker.settings.sources import advice_on, unknown_names
@@ -35,17 +36,17 @@ def config(
     Takes every flag of `run` (noetl-worker run --help lists them).
     """
     if markdown:
-        typer.echo(settings_markdown(), nl=False)
+        say(settings_markdown(), nl=False)
         return
     rows = list(_rows(read_settings(flags=flags)))
     if unknown := unknown_names(SETTINGS, os.environ, Path(".env")):
-        typer.echo(f"noetl-worker: {advice_on(unknown)}", err=True)
+        say(f"noetl-worker: {advice_on(unknown)}", err=True)
     if not sys.stdout.isatty():
-        typer.echo("".join("\t".join(row) + "\n" for row in rows), nl=False)
+        say("".join("\t".join(row) + "\n" for row in rows), nl=False)
         return
     widths = [max(len(row[at]) for row in (_HEAD, *rows)) for at in range(len(_HEAD) - 1)]
     for *cells, source in (_HEAD, *rows):
-        typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), source]))
+        say("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), source]))
 
 
 def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:

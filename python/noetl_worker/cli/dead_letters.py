@@ -12,6 +12,7 @@ from noetl_worker.cli.nats import with_nats
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
 from noetl_worker.errors import DocumentError, JetStreamError
+from noetl_worker.observability.terminal import say
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
@@ -155,12 +156,11 @@ def delete(
 
     async def remove(store: DeadLetterStore, kept: StoredMessage) -> bool:
         from noetl_worker.cli.views.dead_letter import ShownDeadLetter
-        from noetl_worker.cli.views.terminal import harmless
 
         if not dry_run:
             await store.remove(kept.sequence)
         shown = ShownDeadLetter.of(kept)
-        typer.echo(f"{kept.sequence} {done}: {harmless(shown.reason)}")
+        say(f"{kept.sequence} {done}: {shown.reason}")
         return True
 
     async def work(store: DeadLetterStore, stream: str) -> int:
@@ -204,7 +204,7 @@ async def _for_each(
             f"--reason takes a part of the text, or one of {', '.join(REASONS)}"
         )
         return EXIT_SETTINGS
-    typer.echo(f"{done} {done_word}, {left} not" if left else f"{done} {done_word}")
+    say(f"{done} {done_word}, {left} not" if left else f"{done} {done_word}")
     return EXIT_NOT_DONE if left else 0
 
 
@@ -228,7 +228,7 @@ async def _requeue_one(store: DeadLetterStore, kept: StoredMessage) -> bool:
     except (DocumentError, JetStreamError) as error:
         _complain(f"{kept.sequence} not requeued: {redact_text(str(error))}")
         return False
-    typer.echo(f"{kept.sequence} requeued: {subject}, sequence {sequence} of {stream}")
+    say(f"{kept.sequence} requeued: {subject}, sequence {sequence} of {stream}")
     return True
 
 
@@ -260,7 +260,7 @@ def _with_dead_letters(
 
 
 def _complain(text: str) -> None:
-    typer.echo(f"noetl-worker: {text}", err=True)
+    say(f"noetl-worker: {text}", err=True)
 
 
 def _no_dead_letter(number: int, stream: str) -> str:

@@ -18,6 +18,7 @@ from noetl_worker.cli.local.closed_output import StandardOutput
 from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 from noetl_worker.tools.contract import Tool
@@ -134,7 +135,7 @@ def dev(
         session = _again_and_again(once, playbook, others, signals) if watch else once()
         code = event_loop.run(until_signal(session, signals))
     except NoetlWorkerError as error:
-        typer.echo(f"noetl-worker dev: {error}", err=True)
+        say(f"noetl-worker dev: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_SIGTERM) from None
@@ -147,7 +148,7 @@ def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool) -> bool:
 
     found = look_at(playbook, plane=dialect.value)
     for line in found:
-        typer.echo(f"{'error' if strict else 'warning'}: {line}", err=True)
+        say(f"{'error' if strict else 'warning'}: {line}", err=True)
     return bool(found) and strict
 
 
@@ -162,12 +163,12 @@ async def _again_and_again(
         try:
             await once()
         except NoetlWorkerError as error:
-            typer.echo(f"noetl-worker dev: {error}", err=True)
+            say(f"noetl-worker dev: {error}", err=True)
         if signals:
             raise asyncio.CancelledError
-        typer.echo(f"watching {', '.join(sorted(map(str, before)))}; Ctrl-C ends it", err=True)
+        say(f"watching {', '.join(sorted(map(str, before)))}; Ctrl-C ends it", err=True)
         changed = await until_changed(before, playbook)
-        typer.echo(f"\nchanged: {', '.join(map(str, changed))}", err=True)
+        say(f"\nchanged: {', '.join(map(str, changed))}", err=True)
 
 
 async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
@@ -10,6 +9,7 @@ import typer
 
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.observability.terminal import say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import load_settings
 
@@ -42,7 +42,7 @@ def doctor(
     is_wrong = any(finding.state is State.WRONG for finding in findings)
     if as_json:
         shown: dict[str, Any] = {"ok": not is_wrong, "version": __version__}
-        typer.echo(json.dumps({**shown, "checks": [asdict(finding) for finding in findings]}, ensure_ascii=False))
+        say_json({**shown, "checks": [asdict(finding) for finding in findings]})
     else:
         from noetl_worker.cli.views.findings import print_findings
 

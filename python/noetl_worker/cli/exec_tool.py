@@ -18,6 +18,7 @@ from noetl_worker.cli.system import EXIT_FAILED, require_posix, with_extra_local
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -116,7 +117,7 @@ async def _run(
     print_result(done, output, as_json=as_json)
     for name in plane.unknown:
         given = f"--credential {shlex.quote(name)}=FILE"
-        typer.echo(f"noetl-worker exec: no credential {name!r}: give it with {given}", err=True)
+        say(f"noetl-worker exec: no credential {name!r}: give it with {given}", err=True)
     return EXIT_FAILED if done.failed else 0
 
 

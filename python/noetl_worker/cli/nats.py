@@ -10,6 +10,7 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
+from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -78,7 +79,7 @@ def pause(
     JetStream, or it cannot.
     """
     if not (for_s := seconds_of(for_)):
-        typer.echo(f"noetl-worker: --for {for_}: a number with s, m, h or d, for example 20m", err=True)
+        say(f"noetl-worker: --for {for_}: a number with s, m, h or d, for example 20m", err=True)
         raise typer.Exit(EXIT_SETTINGS)
     _change_pause(flags, for_s, as_json=as_json)
 
@@ -109,17 +110,17 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
         try:
             now = await (ask_for_it(connection.client, found, for_s) if for_s else resume(connection.client, found))
         except PauseTooLong as error:
-            typer.echo(f"noetl-worker: {error}", err=True)
+            say(f"noetl-worker: {error}", err=True)
             return EXIT_SETTINGS
         name = f"durable {found.durable} on stream {found.stream}"
         if as_json:
             shape = {"stream": found.stream, "durable": found.durable, "paused_s": now.left_s, "until": now.until}
-            typer.echo(json.dumps(shape))
+            say(json.dumps(shape))
         elif now.left_s:
-            typer.echo(f"{name} delivers nothing for {shown(now.left_s)}, until {now.until}; what runs goes on.")
-            typer.echo("Before that: noetl-worker nats resume")
+            say(f"{name} delivers nothing for {shown(now.left_s)}, until {now.until}; what runs goes on.")
+            say("Before that: noetl-worker nats resume")
         else:
-            typer.echo(f"{name} delivers.")
+            say(f"{name} delivers.")
         return 0
 
     with_nats(work, flags, "noetl-worker nats pause")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_FAILED, EXIT_UNKNOWN, require_posix, text_of
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
+from noetl_worker.observability.terminal import say, say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
 
@@ -57,7 +57,7 @@ def replay(
         if not error.is_not_found:
             raise
         unknown = f"the control plane knows no command of the event {name}: is it the id of its command.issued?"
-        typer.echo(f"noetl-worker replay: {unknown} ({text_of(error)})", err=True)
+        say(f"noetl-worker replay: {unknown} ({text_of(error)})", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from None
     raise typer.Exit(code)
 
@@ -109,7 +109,7 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
             return await _show_config(local_run, body, envelope)
         if is_kept:
             _say_what_is_lost(body, envelope)
-        typer.echo(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
+        say(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
         done = await done_here(local_run, body, envelope, "noetl-worker replay")
         print_requests(done, as_json=as_json)
         return EXIT_FAILED if done.failed else 0
@@ -117,7 +117,6 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
 
 def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
     """Of a kept run secrets are taken out, and the tool would work with the text that stands there instead."""
-    from noetl_worker.cli.views.terminal import harmless
     from noetl_worker.engine.pure.redact import MARK
 
     def places(value: Any, place: str) -> Iterator[str]:
@@ -134,16 +133,14 @@ def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
         named = step if item is None else f"'{step}[{item}]'"
         what = f"its {lost} has {MARK} in place of a secret, which is not kept"
         how = f"use dev FILE --step {named} --run {envelope.execution_id}"
-        typer.echo(harmless(f"noetl-worker replay: {what}: {how}"), err=True)
+        say(f"noetl-worker replay: {what}: {how}", err=True)
 
 
 async def _show_config(local_run: LocalRun, body: Any, envelope: Envelope) -> int:
-    from noetl_worker.cli.views.terminal import harmless
-
     try:
         config = await local_run.rendered(body, envelope, await local_run.client.plane(""))
     except ToolError as error:
-        typer.echo(f"noetl-worker replay: {error}", err=True)
+        say(f"noetl-worker replay: {error}", err=True)
         return EXIT_FAILED
-    typer.echo(harmless(json.dumps(config, indent=2, ensure_ascii=False)))
+    say_json(config, indent=2)
     return 0

@@ -11,6 +11,7 @@ from typing import Final
 import typer
 
 from noetl_worker.errors import ControlPlaneError, PlaybookError
+from noetl_worker.observability.terminal import say
 
 EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2
@@ -27,7 +28,7 @@ def require_posix() -> None:
     if not _IS_POSIX:
         from noetl_worker.worker_process import EXIT_CANNOT_START
 
-        typer.echo(
+        say(
             "noetl-worker: commands need the processes of a POSIX system: run it on Linux or macOS, "
             "on Windows in the Windows Subsystem for Linux",
             err=True,

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from noetl_worker.cli.completion import kinds
 from noetl_worker.errors import ConfigurationError
+from noetl_worker.observability.terminal import say
 
 if TYPE_CHECKING:
     from noetl_worker.tools.contract import Tool
@@ -41,7 +42,7 @@ def tools(
     if schema and playbook:
         from noetl_worker.tools.docs.playbook_schema import playbook_schema
 
-        typer.echo(json.dumps(playbook_schema(chosen, strict=strict), indent=2, default=str))
+        say(json.dumps(playbook_schema(chosen, strict=strict), indent=2, default=str))
     elif schema:
         _print_schemas(chosen, strict=strict, by_kind=kind is None)
     elif kind:
@@ -71,7 +72,7 @@ def _print_schemas(chosen: list[Tool[Any]], *, strict: bool, by_kind: bool) -> N
     from noetl_worker.tools.docs.schema import json_schema
 
     schemas = {tool.kind: json_schema(tool, strict=strict) for tool in chosen}
-    typer.echo(json.dumps(schemas if by_kind else schemas[chosen[0].kind], indent=2, default=str))
+    say(json.dumps(schemas if by_kind else schemas[chosen[0].kind], indent=2, default=str))
 
 
 def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
@@ -88,9 +89,9 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
     _show(table)
     refused = sorted(set(registry.kinds()) - {tool.kind for tool in chosen})
     if refused:
-        typer.echo(f"noetl-worker: not run here (NOETL_WORKER_KINDS, _DENY): {', '.join(refused)}", err=True)
+        say(f"noetl-worker: not run here (NOETL_WORKER_KINDS, _DENY): {', '.join(refused)}", err=True)
     for broken in registry.broken:
-        typer.echo(f"noetl-worker: {broken}", err=True)
+        say(f"noetl-worker: {broken}", err=True)
 
 
 def _print_kind(tool: Tool[Any]) -> None:
@@ -99,12 +100,12 @@ def _print_kind(tool: Tool[Any]) -> None:
     from noetl_worker.tools.kinds.requirements import missing
 
     for what in missing(tool):
-        typer.echo(f"To be installed: {what}\n")
+        say(f"To be installed: {what}\n")
     page = reference_pages([tool])[f"{tool.kind}.md"]
-    typer.echo("\n\n".join(page.split("\n\n")[1:-1]))
+    say("\n\n".join(page.split("\n\n")[1:-1]))
 
 
 def _show(table: Table) -> None:
-    from noetl_worker.cli.views.terminal import operator_console
+    from noetl_worker.observability.terminal import operator_console
 
     operator_console().print(table, crop=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_NOT_REACHED
 from noetl_worker.errors import SettingsError
+from noetl_worker.observability.terminal import safe_console, say_json
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.probe_addresses import addresses_here, looks_at
 from noetl_worker.process import event_loop
@@ -83,13 +83,13 @@ async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any
 
 
 async def _once(look_at_all: _Look, *, as_json: bool) -> int:
-    from noetl_worker.cli.views.terminal import operator_console
     from noetl_worker.cli.views.top import view_of
+    from noetl_worker.observability.terminal import operator_console
 
     looks = await look_at_all()
     if as_json:
         for look in looks:
-            typer.echo(json.dumps(look, ensure_ascii=False))
+            say_json(look)
     else:
         console = operator_console()
         for look in looks:
@@ -98,12 +98,12 @@ async def _once(look_at_all: _Look, *, as_json: bool) -> int:
 
 
 async def _live(look_at_all: _Look, every_s: float) -> int:
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
 
     from noetl_worker.cli.views.top import view_of
 
-    console = Console()
+    console = safe_console()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             looks = await look_at_all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_UNKNOWN
 from noetl_worker.errors import SettingsError
+from noetl_worker.observability.terminal import say_json
 from noetl_worker.process import event_loop
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def why(
     configure_logging("error", "auto")
     story = event_loop.run(_ask(flags, command_id.strip(), execution, messages))
     if as_json:
-        typer.echo(json.dumps(asdict(story), ensure_ascii=False))
+        say_json(asdict(story))
     else:
         _print(story)
     raise typer.Exit(0 if story.is_known else EXIT_UNKNOWN)
@@ -75,7 +75,7 @@ def _print(story: Story) -> None:
     from rich.table import Column
     from rich.text import Text
 
-    from noetl_worker.cli.views.terminal import harmless, operator_console, plain_table
+    from noetl_worker.observability.terminal import harmless, operator_console, plain_table
 
     console = operator_console()
     console.print(Text(harmless(story.conclusion), style="bold"), soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import Final
 
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.observability.terminal import harmless
 
 EXCERPT: Final = 96
 
@@ -54,4 +55,4 @@ def duration(seconds: float | None) -> str:
 
 
 def printable(line: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in line)
+    return harmless(line).replace("\n", r"\x0a")

@@ -24,6 +24,7 @@ from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.json_text import dumps
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.observability.terminal import harmless_json
 from noetl_worker.tools.process.live_output import PrintedLine
 
 _STYLES: Final = {"waiting": "dim", "running": "yellow", "done": "green", "failed": "bold red"}
@@ -324,7 +325,7 @@ class JsonView(View):
         )
 
     def _write(self, line: Mapping[str, JsonValue]) -> None:
-        self._stream.write(dumps(line).decode() + "\n")
+        self._stream.write(harmless_json(dumps(line).decode()) + "\n")
         self._stream.flush()
 
 

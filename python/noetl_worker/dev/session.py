@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -35,6 +34,7 @@ from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.json_text import loads
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.observability.terminal import safe_console, say
 from noetl_worker.outbox.dev_token import token_file, token_in_file
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
@@ -90,7 +90,7 @@ async def run_playbook(
     text, document = await asyncio.to_thread(load_document, file, overrides)
     known = await asyncio.to_thread(local_credentials, file, credentials)
     alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
-    console = console or Console()
+    console = console or safe_console()
     async with (
         NatsServer(has_login=True) as nats,
         DevControlPlane(PlaneSettings(dialect=dialect, token=secrets.token_urlsafe()), nats_url=nats.url) as plane,
@@ -153,7 +153,7 @@ def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[
 
 
 def _warn(execution: Execution, reason: str) -> None:
-    sys.stderr.write(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}\n")
+    say(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}", err=True)
 
 
 async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:

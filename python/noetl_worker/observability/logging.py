@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from noetl_worker.models.fit import SecretTexts
+from noetl_worker.observability.terminal import harmless
 from noetl_worker.observability.tracing import add_trace_ids
 from noetl_worker.secrets import redaction
 
@@ -89,7 +90,7 @@ class _SafeFormatter(logging.Formatter):
     """For what libraries log through the standard library: the finished text, its trace included."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redaction.redact_text(super().format(record), redaction.known_here())
+        return harmless(redaction.redact_text(super().format(record), redaction.known_here()))
 
 
 def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -> None:
@@ -123,6 +124,7 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             redact_line,
+            *([_harmless_line] if as_console else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -135,6 +137,11 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_SafeFormatter(logging.BASIC_FORMAT))
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+
+
+def _harmless_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Make the texts of a line harmless to a terminal. JSON has its control characters escaped."""
+    return {name: harmless(value) if isinstance(value, str) else value for name, value in event_dict.items()}
 
 
 def add_to_each_line(**fields: str) -> None:

@@ -14,6 +14,7 @@ from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_signal, work
 from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import Dialect
+from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 
 if TYPE_CHECKING:
@@ -51,16 +52,16 @@ def cases(
         code = _ended(_run(files, ends, dialect, timeout))
         failed = sum(bool(end.lines) for end in ends)
         if code:
-            typer.echo(_interrupted_line(files, len(ends)))
-        typer.echo(f"{counted(len(ends), 'case')}: {len(ends) - failed} passed, {failed} failed")
+            say(_interrupted_line(files, len(ends)))
+        say(f"{counted(len(ends), 'case')}: {len(ends) - failed} passed, {failed} failed")
         if junit is not None:
             write_junit(ends, junit)
     except NoetlWorkerError as error:
         for line in str(error).splitlines():
-            typer.echo(f"noetl-worker test: {line}", err=True)
+            say(f"noetl-worker test: {line}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except OSError as error:
-        typer.echo(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
+        say(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     raise typer.Exit(code or (EXIT_FAILED if failed else 0))
 
@@ -97,9 +98,9 @@ async def _run(files: list[CaseFile], ends: list[CaseEnd], dialect: Dialect, lim
         ends.append(end)
         word = "FAIL" if end.lines else "ok  "
         took = f"({end.seconds * 1000:.0f} ms)"
-        typer.echo(printable(f"{word} {end.file.file}:{end.case.line}: {end.case.name} {took}"))
+        say(printable(f"{word} {end.file.file}:{end.case.line}: {end.case.name} {took}"))
         for line in end.lines:
-            typer.echo(f"       {printable(line)}")
+            say(f"       {printable(line)}")
 
     for file in files:
         await run_cases(file, tell, dialect=dialect, worker_factory=worker, limit_s=limit_s)

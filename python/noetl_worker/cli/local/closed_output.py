@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
+from noetl_worker.observability.terminal import safe_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,9 +21,7 @@ class StandardOutput:
         self._is_closed = False
 
     def console(self) -> Console:
-        from rich.console import Console
-
-        return Console(file=cast(TextIO, self))
+        return safe_console(file=cast(TextIO, self))
 
     def write(self, text: str) -> int:
         self._do(self._stream.write, text)

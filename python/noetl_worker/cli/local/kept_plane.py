@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-import typer
-
 from noetl_worker.cli.setting_flags import SettingFlags
 from noetl_worker.errors import NoetlWorkerError, TransportError
 from noetl_worker.json_text import loads
+from noetl_worker.observability.terminal import say
 from noetl_worker.outbox.dev_token import find_token_file
 from noetl_worker.outbox.directory import state_directory
 from noetl_worker.settings.settings import Settings, load_settings
@@ -95,5 +94,5 @@ def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
         name = str(next(iter(kept.newest(1)), name)) if name == LAST else name
         return name, kept.find(name)
     except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
-        typer.echo(f"noetl-worker: the kept runs of dev cannot be asked: {error}", err=True)
+        say(f"noetl-worker: the kept runs of dev cannot be asked: {error}", err=True)
         return name, ()

@@ -11,6 +11,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, EXIT_UNKNOWN, text_of
 from noetl_worker.errors import ServerRefused, SettingsError
+from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
 
@@ -49,13 +50,13 @@ def report(
         configure_logging("error", "auto")
         event_loop.run(_report({**flags, _SERVER: server_url}, execution_id.strip(), output))
     except OSError as error:
-        typer.echo(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
+        say(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
         if not error.is_not_found:
             raise
         unknown = f"the control plane knows no execution {execution_id} ({text_of(error)})"
-        typer.echo(f"noetl-worker report: {unknown}", err=True)
+        say(f"noetl-worker report: {unknown}", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from None
 
 
@@ -89,8 +90,8 @@ async def write_report(settings: Settings, execution_id: int, file: Path, *, is_
         run.status = "INTERRUPTED"
     page = page_of(run, settings.secrets())
     if file == _STDOUT:
-        typer.echo(page, nl=False)
+        say(page, nl=False)
         return
     file.write_text(page, encoding="utf-8")
     count, size = len(run.commands), f"{len(page.encode()) / 1000:,.0f} kB"
-    typer.echo(f"{file}: {run.path} {run.status}, {count} command{'' if count == 1 else 's'}, {size}", err=True)
+    say(f"{file}: {run.path} {run.status}, {count} command{'' if count == 1 else 's'}, {size}", err=True)

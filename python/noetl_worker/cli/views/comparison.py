@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.cli.views.terminal import operator_console, plain_table
 from noetl_worker.jetstream.comparison import (
     Change,
     ComparedField,
@@ -22,6 +20,7 @@ from noetl_worker.jetstream.comparison import (
 )
 from noetl_worker.jetstream.consumer import ENSURE, Found
 from noetl_worker.jetstream.pause import shown
+from noetl_worker.observability.terminal import operator_console, plain_table, say_json
 from noetl_worker.settings.settings import Settings
 
 
@@ -89,7 +88,7 @@ class ComparisonView:
     def print(self, *, as_json: bool) -> None:
         console = operator_console()
         if as_json:
-            console.file.write(json.dumps(self.as_json(), ensure_ascii=False) + "\n")
+            say_json(self.as_json())
             return
         for line in self.done:
             console.print(f"done: {line}", markup=False, style="green")

@@ -12,11 +12,11 @@ from rich.table import Column
 from rich.text import Text
 
 from noetl_worker import json_text
-from noetl_worker.cli.views.terminal import harmless, operator_console, plain_table
 from noetl_worker.delivery.dead_letter import DeadLetter
 from noetl_worker.errors import DocumentError
 from noetl_worker.jetstream.api import moment
 from noetl_worker.jetstream.message_search import StoredMessage
+from noetl_worker.observability.terminal import harmless, operator_console, plain_table, say_json
 from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
 from noetl_worker.settlement import OutcomeKind, Settlement
 
@@ -82,7 +82,7 @@ def print_entries(entries: Sequence[ShownDeadLetter], total: int, stream: str, *
     console = operator_console()
     if as_json:
         for entry in entries:
-            console.file.write(json.dumps(entry.as_json(), ensure_ascii=False) + "\n")
+            say_json(entry.as_json())
         return
     if entries:
         table = plain_table(
@@ -136,7 +136,7 @@ def print_entry(entry: ShownDeadLetter, *, as_json: bool) -> None:
     """All that is known of one dead letter, a line for each field and the message last; or one JSON object."""
     console, shown = operator_console(), {**entry.as_json(), **_inside(entry)}
     if as_json:
-        console.file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+        say_json(shown)
         return
     message = next(shown.pop(name) for name in _MESSAGE if name in shown)
     width = max(map(len, shown))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import typer
 
 from noetl_worker.cli.system import EXIT_INTERRUPTED
-from noetl_worker.cli.views.terminal import harmless
 from noetl_worker.local_run import LocalOutcome, LocalRun
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.observability.terminal import say, say_json
 from noetl_worker.phases import Progress
 from noetl_worker.tools.process.live_output import PrintedLine
 
@@ -27,7 +26,7 @@ async def done_here(
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
     done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
     if progress.is_stopping:
-        typer.echo(f"{program}: interrupted", err=True)
+        say(f"{program}: interrupted", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     return done
 
@@ -39,23 +38,23 @@ def print_result(done: LocalOutcome, output: Sequence[PrintedLine] = (), *, as_j
     """
     call = done.call
     if call is None:
-        typer.echo(f"nothing would be reported: {done.outcome.text or done.outcome.kind.value}", err=True)
+        say(f"nothing would be reported: {done.outcome.text or done.outcome.kind.value}", err=True)
         return
     payload: dict[str, Any] = dict(call["payload"])
     if as_json:
         told = {"output": [{"stream": line.stream, "text": line.text} for line in output]} if output else {}
         line = {"event": call["name"], "failed": done.failed, "seconds": round(done.seconds, 3), "payload": payload}
-        typer.echo(json.dumps({**line, **told}, ensure_ascii=False))
+        say_json({**line, **told})
         return
-    typer.echo(f"{call['name']} after {done.seconds:.3f} s", err=True)
+    say(f"{call['name']} after {done.seconds:.3f} s", err=True)
     said = {name: payload[name] for name in ("error", "error_kind") if name in payload}
     shown = payload.get("response", payload.get("result")) or said or None  # the Rust plane is told the text alone
-    typer.echo(harmless(json.dumps(shown, indent=2, ensure_ascii=False)))
+    say_json(shown, indent=2)
 
 
 def print_line(line: PrintedLine) -> None:
     """What the tool prints, when it prints it."""
-    typer.echo(f"{line.stream} | {harmless(line.text)}", err=True)
+    say(f"{line.stream} | {line.text}", err=True)
 
 
 def print_requests(done: LocalOutcome, *, as_json: bool) -> None:
@@ -63,7 +62,8 @@ def print_requests(done: LocalOutcome, *, as_json: bool) -> None:
     for withheld in done.withheld:
         request = {"method": withheld.method, "path": withheld.path, "body": withheld.body}
         if as_json:
-            typer.echo(json.dumps(request, ensure_ascii=False))
+            say_json(request)
         else:
-            typer.echo(f"not sent: {withheld.method} {withheld.path}")
-            typer.echo(harmless(json.dumps(withheld.body, indent=2, ensure_ascii=False)) + "\n")
+            say(f"not sent: {withheld.method} {withheld.path}")
+            say_json(withheld.body, indent=2)
+            say()

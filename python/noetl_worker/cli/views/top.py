@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column
 from rich.text import Text
 
-from noetl_worker.cli.views.terminal import harmless, plain_table
+from noetl_worker.observability.terminal import harmless, plain_table
 
 
 def view_of(look: Mapping[str, Any], *, height: int | None) -> RenderableType:

@@ -1,0 +1,70 @@
+"""Text at a terminal: what strangers wrote gets there without control characters, which could set the clipboard (OSC
+52), a title, or lines that nobody printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+    from rich.table import Column, Table
+
+PLAIN_WIDTH: Final = 120
+"""Where there is no terminal to keep to. What `kubectl exec` without -t prints is read on one all the same."""
+
+
+def harmless(text: str) -> str:
+    """Return the text with its control characters written out; ends of lines and tabs stay."""
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)
+
+
+def harmless_json(text: str) -> str:
+    """Return JSON of the same value without control characters; a writer of JSON escapes only those of ASCII."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
+def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Write a text to standard output, or to standard error."""
+    import typer
+
+    typer.echo(harmless(text), err=err, nl=nl)
+
+
+def say_json(value: Any, *, indent: int | None = None) -> None:
+    """Write a value to standard output as JSON; without `indent` in one line."""
+    say(harmless_json(json.dumps(value, indent=indent, ensure_ascii=False)))
+
+
+def safe_console(**given: Any) -> Console:
+    """Return a console of rich whose texts are harmless; `given` are the arguments of `Console`."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for one in super().render(renderable, options):
+                yield one if one.control else Segment(harmless(one.text), one.style)
+
+    return SafeConsole(**given)
+
+
+def operator_console() -> Console:
+    """Standard output; without colours where it is no terminal, and as wide as COLUMNS says."""
+    console = safe_console(highlight=False)
+    has_width = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
+    return console if has_width else safe_console(highlight=False, width=PLAIN_WIDTH)
+
+
+def plain_table(*columns: Column | str, **options: Any) -> Table:
+    """Without lines: what is copied out of it is what stands in it."""
+    from rich.table import Table
+
+    return Table(*columns, header_style="bold", box=None, pad_edge=False, **options)
