@@ -94,6 +94,10 @@ HTTP: list[tuple[dict[str, Any], str]] = [
     ({**URL, "body_b64": "%"}, "'body_b64' is not base64: Only base64 data is allowed"),
     ({**URL, "data": {"query": "a=1"}}, "'data.query' must be an object, not str"),
     ({**URL, "files": {"f": [{"name": "x"}]}}, "files: 'f' needs one of 'path', 'content', 'content_b64'"),
+    (
+        {**URL, "files": {"f": {"content": "x", "content_type": "text/csv\r\nX-Evil: 1"}}},
+        "files: 'f': content_type 'text/csv\\r\\nX-Evil: 1' must be printable ASCII, as text/csv",
+    ),
     ({**URL, "files": {"f": {"content_b64": "%"}}}, "'files.f.content_b64' is not base64: Only base64 data is allowed"),
     ({**URL, "auth": {"type": "kerberos"}}, f"auth type 'kerberos' is not supported; supported: {AUTH_TYPES}"),
     ({**URL, "auth": {"name": "x"}}, f"auth type None is not supported; supported: {AUTH_TYPES}"),

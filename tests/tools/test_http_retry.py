@@ -200,6 +200,9 @@ def test_retry_after_is_waited_for(server: ToolServer) -> None:
         ("soon", None),
         ("-5", None),
         ("²", None),
+        ("9" * 400, 1e9),
+        ("Fri, 31 Dec 99999999999 23:59:59 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 +99999999999999", None),
     ],
 )
 def test_retry_after_as_a_number_and_as_a_date(value: str, seconds: float | None) -> None:
@@ -219,6 +222,11 @@ def test_no_wait_beyond_the_time_that_is_left(server: ToolServer) -> None:
     result = get(server, path, {"max_attempts": 2, **QUICK}, timeout_s=2000.0)
     assert result.kind == "rate_limit"
     assert result.data["headers"]["retry-after"] == "6000"
+
+
+def test_date_that_no_clock_has_loses_no_retry(server: ToolServer) -> None:
+    path = "/flaky?fail=1&status=429&retry_after=Fri,%2031%20Dec%2099999999999%2023:59:59%20GMT"
+    assert get(server, path, {"max_attempts": 2, **QUICK}).succeeded
 
 
 def test_timeout_covers_all_tries(server: ToolServer) -> None:

@@ -135,6 +135,6 @@ async def _clock(client: ControlPlaneClient, url: str) -> Finding:
     after = time.time()
     try:
         server_time = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return unknown(check, "its answers have no Date", clock.WANTED)
     return clock.skew(check, server_time + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)

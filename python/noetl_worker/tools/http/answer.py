@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 _LONGEST_SECRET: Final = 16_384
+_LONGEST_WAIT_S: Final = 1e9
+"""Longer than any command has; a timer takes no infinity."""
 _BOM: Final = b"\xef\xbb\xbf"
 _LARGE: Final = 1 << 18
 """Decoding and parsing so much takes about a millisecond; more is done in a thread, where there is one."""
@@ -286,8 +288,8 @@ def retry_after_s(data: Any) -> float | None:
     if not isinstance(value, str):
         return None
     if value.strip().isdecimal():  # not `²`, which is a digit and no number
-        return float(value)
+        return min(float(value), _LONGEST_WAIT_S)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a year or a zone that no clock has
         return None

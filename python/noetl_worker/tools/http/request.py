@@ -216,7 +216,11 @@ def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
     else:
         content = _as_text(part["content"]).encode()
     kind = part.get("content_type")
-    return (file_name, content) if kind is None else (file_name, content, str(kind))
+    if kind is None:
+        return file_name, content
+    if not str(kind).isprintable() or not str(kind).isascii():  # a header of its part, which is written as it is
+        raise ConfigurationError(f"http: files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv")
+    return file_name, content, str(kind)
 
 
 def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
