@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ STEP_FIELDS: Final = frozenset(
 _UNWRITTEN_OF_POLICY: Final = {
     "mode": "exclusive", "on_unmatched": "continue", "before": None, "after": None, "finally_": None,
 }  # fmt: skip
+_MOST_BYTES: Final = 64 * 1024 * 1024
 END: Final = "end"
 """An arc may lead to `end` without such a step: the planes add one."""
 
@@ -128,9 +130,13 @@ def text_of(file: Path) -> str:
     """Bytes that are no UTF-8 stay in it as what they are: `parse_yaml` says where they are.
 
     Raises:
-        PlaybookError: the file cannot be read.
+        PlaybookError: the file cannot be read, or is no regular one: a pipe may have no end, as /dev/zero has none.
     """
     try:
+        if not stat.S_ISREG((found := file.stat()).st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise PlaybookError(f"{file}: it is no regular file; `check -` reads standard input")
+        if found.st_size > _MOST_BYTES:
+            raise PlaybookError(f"{file}: it has {found.st_size:,} bytes; a playbook has {_MOST_BYTES:,} at most")
         return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error

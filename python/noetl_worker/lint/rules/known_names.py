@@ -99,7 +99,7 @@ def _python_keys(code: str) -> frozenset[str] | None:
     """Of code that does nothing with `result` but to give it objects whose keys are written out."""
     try:
         tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: of Python's parser, too deeply nested
         return None
     if any(
         isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Return, ast.Global)) for node in ast.walk(tree)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from jinja2 import TemplateAssertionError, meta, nodes
@@ -61,16 +62,23 @@ def add_of_word(inspection: Inspected, reading: Reading, word: Word, code: str, 
 
 
 def read_template(path: Path, text: str) -> Reading:
-    reading = Reading(path, text)
+    return replace(_reading_of(text), path=path)
+
+
+@lru_cache(4096)  # the same condition is often on many arcs
+def _reading_of(text: str) -> Reading:
+    reading = Reading((), text)
     try:
-        tree = LENIENT.parse(text)
+        _read_into(reading)
     except JinjaError as error:
         reading.error = ReadingError(getattr(error, "lineno", None) or 1, (error.message or str(error)).rstrip("."))
-        return reading
     except RecursionError:
-        reading.error = ReadingError(1, "too deeply nested")
-        return reading
-    reading.tree = tree
+        return Reading((), text, error=ReadingError(1, "too deeply nested"))
+    return reading
+
+
+def _read_into(reading: Reading) -> None:
+    reading.tree = tree = LENIENT.parse(reading.text)
     with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
         reading.free = frozenset(meta.find_undeclared_variables(tree))
     reading.filters = [Word(one.name, one.lineno) for one in tree.find_all(nodes.Filter) if one.name != COUNTED]
@@ -81,7 +89,6 @@ def read_template(path: Path, text: str) -> Reading:
         elif isinstance(call.node, nodes.Name):
             reading.functions.append(Word(call.node.name, call.lineno))
     reading.chains = list(_chains(tree, may_be_missing=False))
-    return reading
 
 
 def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
