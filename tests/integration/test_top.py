@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import signal
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ async def asked(health: Health, host: str, token: str = "", **headers: str) -> t
         ("10.0.0.7", "right", {"authorization": "Bearer wrong"}, 403),
         ("10.0.0.7", "right", {"authorization": "Bearer right"}, 200),
         ("127.0.0.1", "right", {}, 200),
+        ("127.0.0.1", "", {"Host": "127.0.0.1:9090"}, 200),
+        ("::1", "", {"Host": "[::1]:9090"}, 200),
+        ("127.0.0.1", "", {"Host": "localhost"}, 200),
+        ("127.0.0.1", "", {"Host": f"{socket.gethostname()}:9090"}, 200),
+        ("127.0.0.1", "", {"Host": "rebound.example:9090"}, 403),
+        ("127.0.0.1", "", {"Host": "127.0.0.1.example"}, 403),
+        ("127.0.0.1", "", {"Host": ""}, 403),
+        ("127.0.0.1", "right", {"Host": "top.example", "authorization": "Bearer right"}, 200),
     ],
 )
 async def test_inflight_is_for_this_machine_and_for_who_has_the_token(

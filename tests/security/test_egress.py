@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import SettingsError, ToolError
+from noetl_worker.observability.probe_server import ProbeServer
+from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.settings.networks import Networks
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, run_tool
@@ -330,3 +332,23 @@ def test_rhai_checks_what_a_name_resolves_to(server: ToolServer) -> None:
     assert "does not connect to localhost (" in said_by_rhai(call)
     egress.deny([])
     assert run_tool("rhai", {"code": call}).data["status"] == 200
+
+
+# ── the worker's own ports ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"])
+async def test_request_to_the_workers_own_probes_is_refused(host: str) -> None:
+    """A playbook reads /debug/inflight, which is for this machine: what other commands run."""
+    server = ProbeServer(pages_of(Health(in_flight=lambda: {"commands": ["another"]})))
+    await server.open("127.0.0.1:0")
+    try:
+        with pytest.raises(ToolError, match=f"port {server.port} is the worker's own"):
+            await arun_tool("http", {"url": f"http://{host}:{server.port}/debug/inflight"})
+    finally:
+        await server.close()
+
+
+def test_other_ports_of_this_machine_are_reached(server: ToolServer) -> None:
+    """(no attack)"""
+    assert run_tool("http", {"url": server.url("/echo")}).error is None

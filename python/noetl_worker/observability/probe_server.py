@@ -18,6 +18,7 @@ import structlog
 from noetl_worker import json_text
 from noetl_worker.errors import SettingsError
 from noetl_worker.process.handed_down import listening_socket
+from noetl_worker.settings.networks import OWN_PORTS
 
 MAX_CONNECTIONS: Final = 64
 """Above it the oldest one makes room: a probe that asks at once is always heard."""
@@ -63,11 +64,13 @@ class ProbeServer:
             lambda: _ProbeConnection(self), sock=listening, backlog=MAX_CONNECTIONS
         )
         self.port = listening.getsockname()[1]
+        OWN_PORTS.update((self.port, int(port)))  # the second one is the supervisor's, where it handed the socket down
         log.info("probes_listening", host=host, port=self.port)
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+            OWN_PORTS.discard(self.port)
             for transport in list(self.connections):
                 transport.abort()
             await self._server.wait_closed()
@@ -85,8 +88,10 @@ class ProbeServer:
             status, body = 404, {"error": f"there are {', '.join(self._pages)}"}
         elif method not in ("GET", "HEAD"):
             status, body = 405, {"error": "GET or HEAD"}
-        elif path.startswith("/debug/") and not self._is_admitted(peer, headers.get("authorization", "")):
-            advice = "from this machine only, or with NOETL_WORKER_DEBUG_TOKEN as a bearer token"
+        elif path.startswith("/debug/") and not self._is_admitted(peer, headers):
+            advice = (
+                "from this machine only, by its address or name, or with NOETL_WORKER_DEBUG_TOKEN as a bearer token"
+            )
             status, body = 403, {"error": advice}
         else:
             status, body = await self._pages[path]()
@@ -98,16 +103,34 @@ class ProbeServer:
         )
         return answer.encode() + (b"" if method == "HEAD" else content)
 
-    def _is_admitted(self, peer: str, authorization: str) -> bool:
-        """By the peer's address, never by a header that says where a request came from."""
-        given = authorization.removeprefix("Bearer ")
+    def _is_admitted(self, peer: str, headers: Mapping[str, str]) -> bool:
+        """By the peer's address, never by a header that says where a request came from.
+
+        A name that is not the machine's own is that of a page in a browser on it, whose name leads here (rebinding).
+        """
+        given = headers.get("authorization", "").removeprefix("Bearer ")
         if self._debug_token and hmac.compare_digest(given.encode(), self._debug_token.encode()):
             return True
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
+        address = _address(peer)
+        if address is None or not _is_own_name(headers.get("host", "localhost")):
             return False
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # by itself only from Python 3.12.2 on
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _is_own_name(host: str) -> bool:
+    """Return whether a Host header has an IP address, localhost or the machine's name, with any port."""
+    name = host.lower()
+    if not name.endswith("]"):
+        name = name.rpartition(":")[0] or name
+    own = socket.gethostname().lower()
+    return name in ("localhost", own, own.partition(".")[0]) or _address(name.strip("[]")) is not None
 
 
 def _listening_at(host: str, port: int) -> socket.socket:

@@ -18,6 +18,8 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1", "::"),
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
 }
+OWN_PORTS: Final[set[int]] = set()
+"""Ports of the probes of this process and its supervisor, at which no tool connects over loopback."""
 _NONE: Final = "none"
 _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 """Whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""

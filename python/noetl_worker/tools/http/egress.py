@@ -7,26 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
+from noetl_worker.settings.networks import DEFAULT_DENIED, OWN_PORTS, Networks, items_of
 
 if TYPE_CHECKING:
     import httpx
 
+_LOOPBACK: Final = Networks.of(("loopback",))
 _denied = Networks.of(items_of(DEFAULT_DENIED))
 
 
 class EgressDenied(ConfigurationError):
     """The address of a connection is one that the worker does not connect to."""
 
-    def __init__(self, host: str, address: str, item: str) -> None:
+    def __init__(self, host: str, address: str, reason: str) -> None:
         where = host if host == address else f"{host} ({address})"
-        super().__init__(
-            f"the worker does not connect to {where}: its NOETL_WORKER_EGRESS_DENY has {item}", code="egress"
-        )
+        super().__init__(f"the worker does not connect to {where}: {reason}", code="egress")
 
 
 def deny(items: Iterable[str]) -> None:
@@ -57,8 +56,10 @@ def refusal(host: str, address: str) -> str | None:
     return None
 
 
-def check(host: str, address: str) -> None:
+def check(host: str, address: str, port: int | None = None) -> None:
     """Raises EgressDenied; ValueError for a text that is no address."""
     item = _denied.item_with(address)
     if item is not None:
-        raise EgressDenied(host, address, item)
+        raise EgressDenied(host, address, f"its NOETL_WORKER_EGRESS_DENY has {item}")
+    if port in OWN_PORTS and _LOOPBACK.item_with(address) is not None:  # there it answers whoever is on its machine
+        raise EgressDenied(host, address, f"port {port} is the worker's own")

@@ -80,7 +80,7 @@ async def _connected(port: int, address: str) -> TcpStream:
 async def _allowed(host: str, port: int) -> list[str]:
     """The addresses of `host` that may be connected to, the most wanted first. EgressDenied when none of them may."""
     try:
-        check(host, host)
+        check(host, host, port)
         return [host]
     except ValueError:
         addresses = await _resolved(lookups.TOOLS, host, port)
@@ -88,7 +88,7 @@ async def _allowed(host: str, port: int) -> list[str]:
     allowed: list[str] = []
     for address in addresses:
         try:
-            check(host, address)
+            check(host, address, port)
             allowed.append(address)
         except EgressDenied as error:
             denied = denied or error
