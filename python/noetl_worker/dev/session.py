@@ -126,7 +126,7 @@ def _joinable(plane: DevControlPlane) -> Iterator[None]:
         try:
             stack.enter_context(token_in_file(plane.url, plane.settings.token))
         except OSError as error:
-            sys.stderr.write(f"noetl-worker dev: no other process can join this run: {error}\n")
+            say(f"noetl-worker dev: no other process can join this run: {error}", err=True)
         yield
 
 

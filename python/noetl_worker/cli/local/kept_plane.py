@@ -78,7 +78,7 @@ def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
     try:
         file = find_token_file(settings.server_url)
     except OSError as error:
-        typer.echo(f"noetl-worker: the token of dev cannot be read: {error}", err=True)
+        say(f"noetl-worker: the token of dev cannot be read: {error}", err=True)
         return settings
     return load_settings(flags={**flags, "NOETL_INTERNAL_API_TOKEN_FILE": str(file)}) if file else settings
 
