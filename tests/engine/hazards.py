@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fuzz import plain_search
 from noetl_worker.errors import EngineError
 from noetl_worker.models import FitRules
+from noetl_worker.secrets.known import KnownSecrets
 
 WORDS: dict[str, list[str]] = json.loads(Path(__file__).with_name("hazards.json").read_text(encoding="utf-8"))
 NUMBERS, TEXTS, KEYS = WORDS["numbers"], WORDS["texts"], WORDS["keys"]
@@ -32,6 +35,8 @@ class Call:
         if self.name == "match":
             cases, variables, data, rendered = self.arguments
             return _match(engine, cases, variables, data, rendered)
+        if self.name == "known_secrets":
+            return engine.redact_text(*self.arguments)
         return getattr(engine, self.name)(*self.arguments)
 
 
@@ -59,8 +64,13 @@ def outcome(call: Call, engine: Any) -> tuple[str, ...]:
 
 
 def differ(call: Call, pure: Any, rust: Any) -> bool:
-    """Whether the engines disagree; what the pure one says it does not support is no disagreement."""
+    """Whether the engines disagree, or know other secrets than the definition does.
+
+    What the pure one says it does not support is no disagreement.
+    """
     one = outcome(call, pure)
+    if call.name == "known_secrets" and one != ("value", repr(plain_search.replaced(*call.arguments))):
+        return True
     return "regex_unsupported" not in one and one != outcome(call, rust)
 
 
@@ -328,5 +338,28 @@ def marks(draw: random.Random) -> Call:
     return Call("find_marks", (text.encode()[draw.randrange(3) :],))
 
 
+def known_secrets(draw: random.Random) -> Call:
+    return Call("known_secrets", plain_search.draw_arguments(draw))
+
+
+def broken_lines(draw: random.Random) -> Call:
+    """Secrets that a program wrote in base64 or hex, in lines, whole and nearly."""
+    known = KnownSecrets()
+    for _ in range(draw.choice([1, 3, 30])):
+        known.add("".join(draw.choices("abcXYZ0189+/-", k=draw.randrange(12, 60))))
+    texts, output = known.texts(), ""
+    for _ in range(draw.randrange(5)):
+        form = "".join(draw.choice(texts.anywhere or ("none",)) for _ in range(draw.randrange(4)))
+        width, end = draw.choice([2, 16, 40, 60, 76]), draw.choice(["\n", "\n", "\r\n"])
+        before = draw.choice(["", "key: ", "00000000: ", "0000000 ", " ", "  "])
+        parts = [form[at : at + width] for at in range(0, len(form), width)]
+        output += end.join(f"{before}{' '.join(re.findall('..?', part)) if width == 16 else part}" for part in parts)
+        output += draw.choice(["\n", "\n\n", "\nend\n", " x\n", ""])
+    if draw.random() < 0.5:
+        return Call("redact_text", (output, texts.anywhere, texts.words))
+    rules = FitRules(secrets=texts.anywhere, secret_words=texts.words)
+    return Call("fit_result", (json.dumps({"a": [output], output[:9]: 1}).encode(), rules))
+
+
 _MAKERS: list[Callable[[random.Random], Call]] = [notification, match, match, evaluate, decide]
-_MAKERS += [matches, finds, fit, redact, marks]
+_MAKERS += [matches, finds, fit, redact, known_secrets, broken_lines, marks]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from noetl_worker import json_text
+from noetl_worker import engine, json_text
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.models.command import Command
 from noetl_worker.models.fit import FitRules, SecretTexts
@@ -55,7 +55,7 @@ class ToolPlane:
         return found
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
-        safe = await asyncio.to_thread(redaction.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
+        safe = await asyncio.to_thread(engine.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
         return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
 
     async def resolve_result(self, ref: str) -> JsonValue:

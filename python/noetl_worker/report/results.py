@@ -205,8 +205,7 @@ async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
     packed = json_text.dumps(body)
     try:
         if len(packed) > _THREAD_BYTES:
-            return await finished_off_loop(partial(redaction.fit_result, packed, rules))
-        fit = redaction.fit_result if rules.secrets else engine.fit_result
-        return fit(packed, rules)
+            return await finished_off_loop(partial(engine.fit_result, packed, rules))
+        return engine.fit_result(packed, rules)
     except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
-        return redaction.fit_result(json_text.dumps(json_text.plain(body)), rules)
+        return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from noetl_worker import engine, json_text
 from noetl_worker.engine.pure.redact import MARK, MIN_SECRET_CHARS, Redactor
-from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
-from noetl_worker.models.wire import JsonValue
-from noetl_worker.secrets.wrapped import lines_in_document, lines_in_value
+from noetl_worker.engine.pure.secrets import Secrets
+from noetl_worker.engine.pure.wrapped import with_lines
+from noetl_worker.models.fit import SecretTexts
+from noetl_worker.models.wire import JsonValue, texts_in
 
 _LONGEST_SECRET: Final = 8_192
 """A key file of 4 kB, in hex. A longer secret that begins in an excerpt is known by its lines only."""
@@ -38,11 +38,8 @@ def _texts(known: Known) -> SecretTexts:
     return known if isinstance(known, SecretTexts) else SecretTexts(tuple(known))
 
 
-def _with_lines(known: Known, value: JsonValue) -> SecretTexts:
-    texts = _texts(known)
-    if texts.anywhere and (lines := tuple(dict.fromkeys(lines_in_value(value, texts.anywhere)))):
-        return replace(texts, anywhere=texts.anywhere + lines)
-    return texts
+def _secrets(anywhere: Sequence[str], words: Sequence[str], value: JsonValue) -> Secrets:
+    return with_lines(Secrets(anywhere, words), texts_in(value))
 
 
 def redact_text(text: str, known: Known = ()) -> str:
@@ -51,14 +48,8 @@ def redact_text(text: str, known: Known = ()) -> str:
     Replaces known secrets of at least four characters, what has the shape of a credential (Bearer and Basic headers,
     JWT, PEM, `sk-`, `ghp_`, `AIza`, `ya29.`, `xox*-`, the password of a URL), and the value of `password=...`.
     """
-    texts = _with_lines(known, text)
+    texts = _texts(known)
     return engine.redact_text(text, texts.anywhere, texts.in_messages)
-
-
-def fit_result(data: bytes, rules: FitRules) -> FittedResult:
-    """`engine.fit_result`, which is also given the lines of this document over which a secret is spread."""
-    lines = lines_in_document(data, rules.secrets) if rules.secrets else ()
-    return engine.fit_result(data, replace(rules, secrets=(*rules.secrets, *more)) if (more := {*lines}) else rules)
 
 
 def redact_value(value: JsonValue, known: Known = ()) -> JsonValue:
@@ -66,15 +57,16 @@ def redact_value(value: JsonValue, known: Known = ()) -> JsonValue:
 
     Tuples and other non-JSON objects pass through as they are; encode first if they may hold secrets.
     """
-    texts = _with_lines(known, value)
-    return Redactor(texts.anywhere, texts.words).value(value)
+    texts = _texts(known)
+    return Redactor(_secrets(texts.anywhere, texts.words, value)).value(value)
 
 
 def redact_fields(fields: Mapping[str, Any], known: Known = ()) -> dict[str, JsonValue]:
     """Redact the fields of a log line: as `redact_value`, their texts as free text. Any object becomes plain JSON."""
     plain = json_text.plain(dict(fields))
-    texts = _with_lines(known, plain)
-    redacted: dict[str, JsonValue] = Redactor(texts.anywhere, texts.in_messages, free_text=True).value(plain)
+    texts = _texts(known)
+    secrets = _secrets(texts.anywhere, texts.in_messages, plain)
+    redacted: dict[str, JsonValue] = Redactor(secrets, free_text=True).value(plain)
     return redacted
 
 
@@ -131,5 +123,5 @@ def without_known(value: JsonValue, known: Known) -> JsonValue:
 
     For values that a playbook passes on, where `auth: my_alias` is a name and no secret.
     """
-    texts = _with_lines(known, value)
-    return Redactor(texts.anywhere, texts.words, known_only=True).value(value)
+    texts = _texts(known)
+    return Redactor(_secrets(texts.anywhere, texts.words, value), known_only=True).value(value)

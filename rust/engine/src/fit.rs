@@ -11,6 +11,7 @@ use crate::redact::{
     holds_text, is_kept, is_reference, kept_keys, may_hold_credential, named_by, redact, Named, MARK,
 };
 use crate::secrets::Secrets;
+use crate::wrapped::lines_in_document;
 
 /// Longest text of a preview, in bytes of UTF-8.
 pub const TEXT_BYTES: usize = 512;
@@ -54,7 +55,11 @@ pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
     let document = Document::parse(data)?;
     // One look at the whole text instead of one at every value. Escapes can hide a trigger or a secret from it: texts
     // that have such are checked one by one.
-    let prepared = Secrets::prepare(&rules.secrets, &rules.secret_words);
+    let mut prepared = Secrets::prepare(&rules.secrets, &rules.secret_words, &[]);
+    let lines = prepared.as_ref().map_or(vec![], |secrets| lines_in_document(&document, secrets));
+    if !lines.is_empty() {
+        prepared = Secrets::prepare(&rules.secrets, &rules.secret_words, &lines);
+    }
     let mut redacting = Redacting {
         is_plain: !may_hold_credential(document.source())
             && prepared.as_ref().is_none_or(|secrets| !secrets.is_in(document.source())),

@@ -15,6 +15,7 @@ pub mod fit;
 pub mod marks;
 pub mod redact;
 pub mod secrets;
+pub mod wrapped;
 
 mod reader;
 

@@ -10,6 +10,7 @@ use regex::Regex;
 
 use crate::document::{Kind, Value};
 use crate::secrets::Secrets;
+use crate::wrapped::lines_in_text;
 
 /// What replaces a secret.
 pub const MARK: &str = "[REDACTED]";
@@ -433,7 +434,11 @@ fn is_prose(word: &str) -> bool {
 /// Redact free text: known secrets, credentials by their shape, and the value of `password=...` and its like.
 pub fn redact_text(text: &str, secrets: &[String], words: &[String]) -> String {
     let mut count = 0;
-    let prepared = Secrets::prepare(secrets, words);
+    let mut prepared = Secrets::prepare(secrets, words, &[]);
+    let lines = prepared.as_ref().map_or(vec![], |secrets| lines_in_text(text, secrets));
+    if !lines.is_empty() {
+        prepared = Secrets::prepare(secrets, words, &lines);
+    }
     let mut text = prepared.as_ref().map_or(Cow::Borrowed(text), |secrets| secrets.replace(text, &mut count));
     for rule in [credentials, assignments, addresses] {
         text = then(text, rule, &mut count);

@@ -13,10 +13,16 @@ use crate::redact::MARK;
 
 /// A shorter known secret is not searched for.
 pub const MIN_SECRET_CHARS: usize = 4;
+/// A longer secret is found by so many of its first characters, and goes as far as the text goes along with it.
+const LONGEST_HEAD: usize = 1_024;
+/// No link.
+const NONE: u32 = u32::MAX;
 /// One vector search each is the fastest up to here; above, one pass over the text for all of them.
 const MAX_FINDERS: usize = 16;
 /// Bytes of the shortest secret: what one is looked up by.
 const HEAD: usize = 4;
+/// Most bytes between two looks at a text.
+const STRIDE: usize = 8;
 /// What a letter or digit directly before a word may be the end of, without being a part of that word.
 const ESCAPE: &str = r"(?-u)(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\z";
 const LONGEST_ESCAPE: usize = 14;
@@ -27,60 +33,127 @@ const LONGEST_REFERENCE: usize = 1024;
 
 /// Known secrets of one call, ready to be searched for. Nothing of them is kept after it.
 ///
-/// No automaton: this is built for every call, and with 35 texts building one took 340 us, with 14,000 of
-/// them 40 ms. This takes 5 us and 2 ms, a pass over two kilobytes of text included.
+/// A text costs time that depends on it alone, whatever it and the secrets look like. The secrets are in order, each
+/// with the longest other one that it begins with: at a place, the last secret that is not behind the text in that
+/// order is the longest one there, or begins with it. No automaton: building one took ten times as long as this.
 #[derive(Debug)]
 pub struct Secrets<'s> {
-    /// Each with whether it is taken out as a whole word only.
-    values: Vec<(&'s str, bool)>,
+    entries: Vec<Entry<'s>>,
+    /// First bytes of each entry.
+    heads: Vec<u32>,
+    /// Those longer than `LONGEST_HEAD`, in order.
+    long: Vec<&'s str>,
     numbers: HashSet<&'s str>,
     finders: Vec<Finder<'s>>,
-    /// First bytes of each secret and its place in `values`, in order; the longest of equal heads first.
-    heads: Vec<(u32, u32)>,
-    /// A bit for every head there is: few texts get past it without reason.
+    /// Bytes between two looks at a text.
+    stride: usize,
+    /// A bit for each piece of `HEAD` bytes in the first `stride` ones of an entry: one is met at some look.
+    pieces: Filter,
+    /// The same of the heads alone: few texts get past it without reason.
     filter: Filter,
     are_plain: OnceCell<bool>,
 }
 
+/// One secret, or the head of long ones. The links are places in `Secrets::entries`; `NONE`: there is none.
+#[derive(Debug)]
+struct Entry<'s> {
+    text: &'s str,
+    /// A secret as it is.
+    is_whole: bool,
+    /// The head of long ones.
+    is_head: bool,
+    /// It goes wherever it stands; others as whole words only.
+    is_anywhere: bool,
+    depth: u32,
+    /// The longest other secret that this one begins with.
+    shorter: u32,
+    /// One farther down the same way, so that any of it is found in a few steps.
+    jump: u32,
+    /// The longest of them that goes wherever this one stands.
+    within: u32,
+    /// The longest of them that goes wherever it stands.
+    anywhere: u32,
+}
+
+impl<'s> Entry<'s> {
+    fn new(secret: &'s str, is_anywhere: bool) -> Self {
+        let head = secret.char_indices().nth(LONGEST_HEAD).map_or(secret, |(end, _)| &secret[..end]);
+        let is_whole = head.len() == secret.len();
+        // No text has a word of that length by chance.
+        let (is_head, is_anywhere) = (!is_whole, is_anywhere || !is_whole);
+        let (depth, shorter, jump, within, anywhere) = (0, NONE, NONE, NONE, NONE);
+        Self { text: head, is_whole, is_head, is_anywhere, depth, shorter, jump, within, anywhere }
+    }
+}
+
 impl<'s> Secrets<'s> {
-    /// Prepare a set: texts that are taken out wherever they are, and `words`, which are taken out where they are whole
-    /// words. None when no secret is long enough.
-    pub fn prepare(secrets: &'s [String], words: &'s [String]) -> Option<Self> {
+    /// Prepare a set: texts that are taken out wherever they are, `lines` of wrapped ones as well, and `words`, which
+    /// are taken out where they are whole words. None when no secret is long enough.
+    pub fn prepare(secrets: &'s [String], words: &'s [String], lines: &'s [String]) -> Option<Self> {
         // A piece of the mark cannot be told from the mark.
         let is_long = |secret: &str| secret.chars().nth(MIN_SECRET_CHARS - 1).is_some() && !MARK.contains(secret);
-        let anywhere = secrets.iter().map(|secret| (secret.as_str(), false));
-        let whole = words.iter().map(|secret| (secret.as_str(), true));
-        let mut values: Vec<(&str, bool)> = anywhere.chain(whole).filter(|(secret, _)| is_long(secret)).collect();
-        if values.is_empty() {
+        let anywhere = secrets.iter().chain(lines).map(|secret| (secret.as_str(), true));
+        let values = anywhere.chain(words.iter().map(|secret| (secret.as_str(), false)));
+        let (mut entries, mut long, mut numbers) = (vec![], vec![], HashSet::new());
+        for (secret, is_anywhere) in values.filter(|(secret, _)| is_long(secret)) {
+            let entry = Entry::new(secret, is_anywhere);
+            if entry.is_head {
+                long.push(secret);
+            }
+            if secret.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+                numbers.insert(secret);
+            }
+            entries.push(entry);
+        }
+        if entries.is_empty() {
             return None;
         }
-        let finders = if values.len() <= MAX_FINDERS {
-            values.iter().map(|(one, _)| Finder::new(*one)).collect()
+        entries.sort_unstable_by_key(|entry| (head(entry.text.as_bytes()), entry.text));
+        entries.dedup_by(|same, kept| {
+            let is_same = same.text == kept.text;
+            kept.is_anywhere |= is_same && same.is_anywhere;
+            kept.is_whole |= is_same && same.is_whole;
+            kept.is_head |= is_same && same.is_head;
+            is_same
+        });
+        long.sort_unstable();
+        for number in 0..entries.len() {
+            link(&mut entries, number);
+        }
+        let finders = if entries.len() <= MAX_FINDERS {
+            entries.iter().map(|entry| Finder::new(entry.text)).collect()
         } else {
             vec![]
         };
-        values.sort_unstable_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
-        let mut heads: Vec<(u32, u32)> =
-            (0..).zip(&values).map(|(at, (secret, _))| (head(secret.as_bytes()), at)).collect();
-        heads.sort_unstable();
+        let heads: Vec<u32> = entries.iter().map(|entry| head(entry.text.as_bytes())).collect();
         let filter = Filter::of(&heads);
-        let is_number = |secret: &&str| secret.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-        let numbers = values.iter().map(|(secret, _)| *secret).filter(is_number).collect();
-        Some(Self { values, numbers, finders, heads, filter, are_plain: OnceCell::new() })
+        let shortest = entries.iter().map(|entry| entry.text.len()).min().unwrap_or(HEAD);
+        let stride = STRIDE.min(shortest - HEAD + 1);
+        let mut all = heads.clone();
+        for at in 1..stride {
+            all.extend(entries.iter().map(|entry| head(&entry.text.as_bytes()[at..])));
+        }
+        let (pieces, are_plain) = (Filter::of(&all), OnceCell::new());
+        Some(Self { entries, heads, long, numbers, finders, stride, pieces, filter, are_plain })
+    }
+
+    /// Whether one of them goes wherever it stands.
+    pub fn are_anywhere(&self) -> bool {
+        self.entries.iter().any(|entry| entry.is_anywhere)
     }
 
     /// Whether a secret is somewhere in a text, be it inside of a word: a quick look before `replace`.
     pub fn is_in(&self, text: &str) -> bool {
         if self.finders.is_empty() {
-            return self.first(text, 0, |_, _, _| true).is_some();
+            return self.place(text, 0).is_some();
         }
         self.finders.iter().any(|finder| finder.find(text.as_bytes()).is_some())
     }
 
     /// Whether a text is one of the secrets, and nothing else.
     pub fn include(&self, text: &str) -> bool {
-        let bytes = text.as_bytes();
-        self.starting_at(head(bytes), bytes).any(|(secret, _)| secret == text)
+        let found = self.entries.binary_search_by_key(&text, |entry| entry.text);
+        found.is_ok_and(|number| self.entries[number].is_whole) || self.long.binary_search(&text).is_ok()
     }
 
     /// Whether a secret may be a number: few are, and documents are full of numbers.
@@ -93,7 +166,7 @@ impl<'s> Secrets<'s> {
     pub fn are_never_escaped(&self) -> bool {
         *self.are_plain.get_or_init(|| {
             let is_escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
-            !self.values.iter().any(|(secret, _)| secret.bytes().any(is_escaped))
+            !self.entries.iter().any(|entry| entry.text.bytes().any(is_escaped))
         })
     }
 
@@ -104,8 +177,7 @@ impl<'s> Secrets<'s> {
 
     /// Whether a key has to go, as a whole: it is a secret, or has one in it that no innocent text has.
     pub fn is_in_key(&self, key: &str) -> bool {
-        let is_strong = |at: usize, _: &str, is_word: bool| !is_word && !is_in_reference(key, at);
-        self.is_in(key) && (self.include(key) || self.first(key, 0, is_strong).is_some())
+        self.is_in(key) && (self.include(key) || self.anywhere_in(key).any(|(at, _)| !is_in_reference(key, at)))
     }
 
     /// Replace every secret, from left to right, at one place the longest, and count them.
@@ -113,16 +185,17 @@ impl<'s> Secrets<'s> {
         if !self.is_in(text) {
             return Cow::Borrowed(text);
         }
-        let goes = |at: usize, secret: &str, is_word: bool| {
-            (!is_word || is_whole_word(text, at, secret)) && !is_in_reference(text, at)
-        };
         let mut out = String::new();
-        let mut start = 0;
-        while let Some((at, secret)) = self.first(text, start, goes) {
-            out.push_str(&text[start..at]);
-            out.push_str(MARK);
-            start = at + secret.len();
-            *count += 1;
+        let (mut start, mut from) = (0, 0);
+        while let Some((at, number)) = self.place(text, from) {
+            let size = if is_in_reference(text, at) { 0 } else { self.size_to_replace(text, at, number) };
+            from = at + size.max(1);
+            if size > 0 {
+                out.push_str(&text[start..at]);
+                out.push_str(MARK);
+                start = from;
+                *count += 1;
+            }
         }
         if start == 0 {
             return Cow::Borrowed(text);
@@ -131,41 +204,128 @@ impl<'s> Secrets<'s> {
         Cow::Owned(out)
     }
 
-    fn first(
-        &self,
-        text: &str,
-        from: usize,
-        is_wanted: impl Fn(usize, &str, bool) -> bool,
-    ) -> Option<(usize, &'s str)> {
-        let bytes = &text.as_bytes()[from..];
-        bytes.windows(HEAD).enumerate().find_map(|(at, window)| {
-            let head = head(window);
-            if !self.filter.may_hold(head) {
-                return None;
+    /// The beginning and the end of each secret that goes wherever it is, the longest of one place.
+    pub fn anywhere_in<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let mut from = 0;
+        std::iter::from_fn(move || loop {
+            let (at, number) = self.place(text, from)?;
+            let size = self.size_anywhere(text, at, number);
+            from = at + 1;
+            if size > 0 {
+                if text[at..at + size].chars().nth(LONGEST_HEAD).is_some() {
+                    from = at + size;
+                }
+                return Some((at, at + size));
             }
-            let mut secrets = self.starting_at(head, &bytes[at..]);
-            secrets
-                .find(|(secret, is_word)| is_wanted(from + at, secret, *is_word))
-                .map(|(secret, _)| (from + at, secret))
         })
     }
 
-    /// The secrets that some bytes begin with, the longest first; `head` is that of the bytes.
-    fn starting_at<'b>(&'b self, head: u32, bytes: &'b [u8]) -> impl Iterator<Item = (&'s str, bool)> + 'b {
-        let first = self.heads.partition_point(|(known, _)| *known < head);
-        let same = self.heads[first..].iter().take_while(move |(known, _)| *known == head);
-        let secrets = same.map(|(_, place)| self.values[*place as usize]);
-        secrets.filter(move |(secret, _)| bytes.starts_with(secret.as_bytes()))
+    /// The next place where a secret begins, and the number of the longest one there.
+    fn place(&self, text: &str, from: usize) -> Option<(usize, usize)> {
+        let bytes = text.as_bytes();
+        let mut looked = from.div_ceil(self.stride) * self.stride;
+        while let Some(piece) = bytes.get(looked..looked + HEAD) {
+            if self.pieces.may_hold(head(piece)) {
+                for at in from.max((looked + 1).saturating_sub(self.stride))..=looked {
+                    let head = head(&bytes[at..]);
+                    let found = self.filter.may_hold(head).then(|| self.longest(head, &bytes[at..])).flatten();
+                    if let Some(number) = found {
+                        return Some((at, number));
+                    }
+                }
+            }
+            looked += self.stride;
+        }
+        None
+    }
+
+    /// The longest secret that some bytes begin with; `head` is that of the bytes.
+    fn longest(&self, head: u32, bytes: &[u8]) -> Option<usize> {
+        let first = self.heads.partition_point(|known| *known < head);
+        let end = first + self.heads[first..].partition_point(|known| *known == head);
+        let before = self.entries[first..end].partition_point(|entry| entry.text.as_bytes() <= bytes);
+        let mut number = (first + before).checked_sub(1).filter(|_| before > 0)?;
+        let is_there = |number: usize| bytes.starts_with(self.entries[number].text.as_bytes());
+        while !is_there(number) {
+            let entry = &self.entries[number];
+            let jump = place_of(entry.jump).filter(|far| !is_there(*far));
+            number = jump.or_else(|| place_of(entry.shorter))?;
+        }
+        Some(number)
+    }
+
+    /// Bytes of the longest secret at a place that goes wherever it is; 0: none does.
+    fn size_anywhere(&self, text: &str, at: usize, number: usize) -> usize {
+        let entry = &self.entries[number];
+        self.size(text, at, if entry.is_anywhere { Some(number) } else { place_of(entry.anywhere) })
+    }
+
+    /// Bytes of the longest secret at a place that goes there; 0: none does.
+    fn size_to_replace(&self, text: &str, at: usize, number: usize) -> usize {
+        let entry = &self.entries[number];
+        let number = if entry.is_anywhere {
+            Some(number)
+        } else if goes_on(text, at) && !follows_escape(text.as_bytes(), at) {
+            place_of(entry.anywhere)
+        } else if goes_on(text, at + entry.text.len()) {
+            place_of(entry.within)
+        } else {
+            Some(number)
+        };
+        self.size(text, at, number)
+    }
+
+    fn size(&self, text: &str, at: usize, number: Option<usize>) -> usize {
+        let Some(entry) = number.map(|number| &self.entries[number]) else { return 0 };
+        if !entry.is_head {
+            return entry.text.len();
+        }
+        let rest = &text.as_bytes()[at..];
+        let near = self.long.partition_point(|long| long.as_bytes() < rest);
+        let both = self.long[near.saturating_sub(1)..].iter().take(2);
+        let mut longest = both.map(|long| common_size(long.as_bytes(), rest)).max().unwrap_or(0);
+        while !text.is_char_boundary(at + longest) {
+            longest -= 1;
+        }
+        longest.max(entry.text.len())
     }
 }
 
-/// Whether what stands at a place is no part of a longer word. A side where the secret has a sign has no word.
-fn is_whole_word(text: &str, at: usize, secret: &str) -> bool {
-    let end = at + secret.len();
+/// Set the links of an entry; those before it have theirs.
+fn link(entries: &mut [Entry<'_>], number: usize) {
+    let (before, after) = entries.split_at_mut(number);
+    let entry = &mut after[0];
+    let mut shorter = number.checked_sub(1);
+    while let Some(place) = shorter.filter(|place| !entry.text.starts_with(before[*place].text)) {
+        shorter = place_of(before[place].shorter);
+    }
+    let Some(place) = shorter else { return };
+    let (near, link) = (&before[place], place as u32);
+    let depth_of = |link: u32| place_of(link).map_or(-1, |place| i64::from(before[place].depth));
+    let farther = place_of(near.jump).map_or(NONE, |far| before[far].jump);
+    let is_even =
+        near.jump != NONE && i64::from(near.depth) - depth_of(near.jump) == depth_of(near.jump) - depth_of(farther);
+    entry.depth = near.depth + 1;
+    entry.shorter = link;
+    entry.jump = if is_even { farther } else { link };
+    entry.anywhere = if near.is_anywhere { link } else { near.anywhere };
+    let goes = near.is_anywhere || !goes_on(entry.text, near.text.len());
+    entry.within = if goes { link } else { near.within };
+}
+
+fn place_of(link: u32) -> Option<usize> {
+    (link != NONE).then_some(link as usize)
+}
+
+/// How far two texts are equal.
+fn common_size(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(left, right)| left == right).count()
+}
+
+/// Whether a place is inside of a word. Beside a sign there is none.
+fn goes_on(text: &str, at: usize) -> bool {
     let is_word = |letter: Option<char>| letter.is_some_and(is_letter);
-    let goes_on = is_word(secret.chars().next_back()) && is_word(text[end..].chars().next());
-    let has_begun = is_word(secret.chars().next()) && is_word(text[..at].chars().next_back());
-    !goes_on && (!has_begun || follows_escape(text.as_bytes(), at))
+    is_word(text[..at].chars().next_back()) && is_word(text[at..].chars().next())
 }
 
 /// What words are made of. By ranges, so that it does not depend on a version of Unicode; in scripts without blanks
@@ -190,7 +350,7 @@ fn is_in_reference(text: &str, at: usize) -> bool {
 }
 
 fn head(bytes: &[u8]) -> u32 {
-    bytes.iter().take(HEAD).fold(0, |head, byte| head << 8 | u32::from(*byte))
+    bytes.first_chunk().map_or(0, |first: &[u8; HEAD]| u32::from_be_bytes(*first))
 }
 
 #[derive(Debug)]
@@ -200,10 +360,10 @@ struct Filter {
 }
 
 impl Filter {
-    fn of(heads: &[(u32, u32)]) -> Self {
+    fn of(heads: &[u32]) -> Self {
         let size = (heads.len() * 16).next_power_of_two().clamp(1 << 12, 1 << 24);
         let mut filter = Self { bits: vec![0; size / 64], shift: 32 - size.ilog2() };
-        for (head, _) in heads {
+        for head in heads {
             let (word, bit) = filter.place(*head);
             filter.bits[word] |= bit;
         }

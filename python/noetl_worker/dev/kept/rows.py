@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from noetl_worker import engine
 from noetl_worker.dev.database import insert_into
 from noetl_worker.dev.kept.runs import KeptRow
 from noetl_worker.dev.orchestration.execution import Execution
@@ -18,7 +19,6 @@ from noetl_worker.json_text import dumps, embed, loads
 from noetl_worker.models.fit import FitRules
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.secrets.redaction import fit_result
 
 _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
@@ -57,7 +57,7 @@ def rows_of(
         """What is bytes is JSON; it is found as such by its place."""
         value = {key: embed(item) for key, item in columns.items() if isinstance(item, bytes)}
         plain = {key: item for key, item in columns.items() if key not in value}
-        return KeptRow(kind, str(name), fit_result(dumps({"plain": plain, "json": value}), rules).body)
+        return KeptRow(kind, str(name), engine.fit_result(dumps({"plain": plain, "json": value}), rules).body)
 
     for catalog_id, entry in playbooks.items():
         if entry is not None:

@@ -11,6 +11,8 @@ from typing import Final
 
 from noetl_worker.engine.pure.document import encode, parse
 from noetl_worker.engine.pure.redact import Redactor
+from noetl_worker.engine.pure.secrets import Secrets
+from noetl_worker.engine.pure.wrapped import broken_texts, with_lines
 from noetl_worker.models.fit import FitRules, FittedResult
 from noetl_worker.models.wire import JsonValue
 
@@ -24,8 +26,12 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
     Raises:
         DocumentError: the bytes are not JSON.
     """
-    redacting = Redactor(rules.secrets, rules.secret_words)
-    value = redacting.value(parse(data))
+    document = parse(data)
+    secrets = Secrets(rules.secrets, rules.secret_words)
+    if b"\\n" in data:
+        secrets = with_lines(secrets, broken_texts(document))
+    redacting = Redactor(secrets)
+    value = redacting.value(document)
     made = encode(value)
     body = data if made == data else made  # megabytes in which nothing was replaced are not held twice
     summary = preview(value, rules) if len(body) > rules.max_bytes else None

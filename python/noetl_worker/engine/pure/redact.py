@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Final
 
 from noetl_worker.engine.pure.secrets import MARK, MIN_SECRET_CHARS, Secrets, without_surrogates
+from noetl_worker.engine.pure.wrapped import with_lines
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.models.wire import JsonValue, texts_in
 
@@ -168,19 +169,18 @@ class Redactor:
 
     def __init__(
         self,
-        secrets: Sequence[str],
-        words: Sequence[str] = (),
+        secrets: Secrets,
         *,
         free_text: bool = False,
         known_only: bool = False,
     ) -> None:
-        """See `Secrets` for `secrets` and `words`.
+        """Begin a document.
 
         `free_text`: the value of `password=...` and its like is replaced too; results are data and keep it.
         `known_only`: neither names nor shapes are judged.
         """
         self.count = 0
-        self._secrets = Secrets(secrets, words)
+        self._secrets = secrets
         self._is_free_text = free_text
         self._is_in_reference = False
         self._knows_only = known_only
@@ -300,4 +300,5 @@ def _is_kept(key: str, source: dict[str, JsonValue]) -> bool:
 
 def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:
     """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
-    return Redactor(secrets, words, free_text=True).text(without_surrogates(text))
+    text = without_surrogates(text)
+    return Redactor(with_lines(Secrets(secrets, words), [text]), free_text=True).text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -11,9 +12,15 @@ MARK: Final = "[REDACTED]"
 MIN_SECRET_CHARS: Final = 4
 """A shorter known secret is not searched for: replacing every "1" would destroy the result, not protect it."""
 
-_MANY: Final = 200
-"""From here on a text is gone through once, for all secrets: one search each costs more (60 ns a secret, at least)."""
-
+LONGEST_HEAD: Final = 1_024
+"""A longer secret is found by so many of its first characters, and goes as far as the text goes along with it."""
+_FEW: Final = 16
+"""Up to here one search for each secret is the fastest."""
+_WORTH_AN_INDEX: Final = 100
+"""Searches for each secret that cost as much as an index of them does; a search of a longer text counts for several."""
+_CHARS_OF_A_SEARCH: Final = 512
+_STRIDE: Final = 8
+"""Most characters between two looks at a text; a secret is indexed at as many places."""
 
 _ESCAPE: Final = re.compile(
     r"(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\Z", re.ASCII
@@ -34,21 +41,32 @@ class Secrets:
     and nothing is taken out of the middle of one: see `is_in_key`. Nor out of a reference (`noetl://...`).
     """
 
-    __slots__ = ("_all", "_heads", "_numbers", "_values", "_words")
+    __slots__ = ("_all", "_anywhere", "_heads", "_index", "_numbers", "_searches")
 
     def __init__(self, secrets: Sequence[str], words: Sequence[str] = ()) -> None:
-        anywhere = _long_enough(secrets)
-        self._words = _long_enough(words) - anywhere
-        self._all = anywhere | self._words
-        self._values = sorted(self._all, key=len, reverse=True)
-        self._numbers = frozenset(secret for secret in self._values if secret[0] in "-0123456789")
-        self._heads: dict[str, list[str]] = {}
+        self._anywhere = _long_enough(secrets)
+        self._all = self._anywhere | _long_enough(words)
+        self._heads = {secret[:LONGEST_HEAD] for secret in self._all}
+        self._numbers = frozenset(secret for secret in self._all if secret[0] in "-0123456789")
+        self._searches = 0
+        self._index: _Index | None = None
+
+    @property
+    def are_anywhere(self) -> bool:
+        """Whether one of them goes wherever it stands."""
+        return bool(self._anywhere)
+
+    def and_anywhere(self, more: set[str]) -> Secrets:
+        """Return these and more that go wherever they stand."""
+        return Secrets((*self._anywhere, *more), tuple(self._all))
 
     def are_in(self, text: str) -> bool:
         """Whether a secret is somewhere in a text, be it inside of a word: a quick look before `replace`."""
-        if self._go_once_through(text):
-            return any(True for _ in self._candidates(text))
-        return any(secret in text for secret in self._values)
+        if len(self._heads) > _FEW:
+            self._searches += 1 + len(text) // _CHARS_OF_A_SEARCH
+            if self._index is not None or self._searches > _WORTH_AN_INDEX:
+                return next(self._indexed().places(text), None) is not None
+        return any(head in text for head in self._heads)
 
     def include(self, text: str) -> bool:
         """Whether a text is one of the secrets, and nothing else."""
@@ -62,51 +80,155 @@ class Secrets:
         """Whether a key has to go, as a whole: it is a secret, or has one in it that no innocent text has."""
         if key in self._all:
             return True
-        return self.are_in(key) and any(secret not in self._words for _, secret in self._places(key))
+        return self.are_in(key) and any(not _is_in_reference(key, at) for at, _ in self.anywhere_in(key))
 
     def replace(self, text: str) -> tuple[str, int]:
         """Replace from left to right; at one place the longest secret wins. Returns (text, how many)."""
         pieces: list[str] = []
         start = 0
-        for at, secret in self._places(text):
-            if at < start:
+        index = self._indexed()
+        for at, number in index.places(text):
+            if at < start or _is_in_reference(text, at):
                 continue
-            pieces.append(text[start:at])
-            start = at + len(secret)
+            size = index.size_to_replace(text, at, number)
+            if size:
+                pieces.append(text[start:at])
+                start = at + size
         pieces.append(text[start:])
         return MARK.join(pieces), len(pieces) - 1
 
-    def _places(self, text: str) -> list[tuple[int, str]]:
-        """Where secrets are taken out, from left to right, the longest first; those that overlap included."""
-        if self._go_once_through(text):
-            found = [(at, secret) for at, secret in self._candidates(text) if self._goes(text, at, secret)]
-        else:
-            found = [place for secret in self._values for place in self._each(text, secret)]
-        return sorted(found, key=lambda place: (place[0], -len(place[1])))
+    def anywhere_in(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield the beginning and the end of each secret that goes wherever it is, the longest of one place."""
+        if not self.are_in(text):
+            return
+        index, after_long = self._indexed(), 0
+        for at, number in index.places(text):
+            if at >= after_long and (size := index.size_anywhere(text, at, number)):
+                after_long = at + size if size > LONGEST_HEAD else 0
+                yield at, at + size
 
-    def _each(self, text: str, secret: str) -> Iterator[tuple[int, str]]:
-        at = text.find(secret)
-        while at >= 0:
-            if self._goes(text, at, secret):
-                yield at, secret
-            at = text.find(secret, at + 1)
+    def _indexed(self) -> _Index:
+        if self._index is None:
+            self._index = _Index(self._all, self._anywhere)
+        return self._index
 
-    def _goes(self, text: str, at: int, secret: str) -> bool:
-        is_place = secret not in self._words or _is_whole_word(text, at, secret)
-        return is_place and not _is_in_reference(text, at)
 
-    def _go_once_through(self, text: str) -> bool:
-        return len(self._values) > _MANY or len(text) < len(self._values)
+class _Index:
+    """Finds the secrets of a text in time that depends on the text alone, whatever it and the secrets look like.
 
-    def _candidates(self, text: str) -> Iterator[tuple[int, str]]:
+    The secrets are in order, each with the longest other one that it begins with. At a place, the last secret that is
+    not behind the text in that order is the longest one there, or begins with it.
+    """
+
+    __slots__ = (
+        *(
+            "_anywhere",
+            "_depths",
+            "_firsts",
+            "_heads",
+            "_is_anywhere",
+            "_jumps",
+            "_long",
+            "_pieces",
+            "_shorter",
+            "_stride",
+        ),
+        "_within",
+    )
+
+    def __init__(self, secrets: frozenset[str], anywhere: frozenset[str]) -> None:
+        self._long = sorted(secret for secret in secrets if len(secret) > LONGEST_HEAD)
+        long_heads = {secret[:LONGEST_HEAD] for secret in self._long}
+        self._heads = sorted(long_heads.union(secret for secret in secrets if len(secret) <= LONGEST_HEAD))
+        # No text has a word of that length by chance.
+        self._is_anywhere = [head in anywhere or head in long_heads for head in self._heads]
+        none = [-1] * len(self._heads)
+        self._shorter = none[:]
+        """The longest other secret that one begins with; -1: none. The lists below are such links too."""
+        self._jumps = none[:]
+        """One farther down the same way, so that any of it is found in a few steps."""
+        self._depths = [0] * len(none)
+        self._within = none[:]
+        """The longest that goes wherever the longer one stands."""
+        self._anywhere = none[:]
+        self._link()
+        self._stride = min(_STRIDE, min(map(len, self._heads), default=_STRIDE) - MIN_SECRET_CHARS + 1)
+        self._firsts = {head[:MIN_SECRET_CHARS] for head in self._heads}
+        self._pieces = {
+            head[at : at + MIN_SECRET_CHARS] for at in range(1, self._stride) for head in self._heads
+        } | self._firsts
+
+    def _link(self) -> None:
+        heads, links = self._heads, self._shorter
+        for number, head in enumerate(heads):
+            shorter = number - 1
+            while shorter >= 0 and not head.startswith(heads[shorter]):
+                shorter = links[shorter]
+            if shorter >= 0:
+                links[number] = shorter
+                self._link_to(number, shorter)
+
+    def _link_to(self, number: int, shorter: int) -> None:
+        depths, far = self._depths, self._jumps[shorter]
+        farther = self._jumps[far] if far >= 0 else -1
+        is_even = far >= 0 and depths[shorter] - depths[far] == depths[far] - (depths[farther] if farther >= 0 else -1)
+        depths[number], self._jumps[number] = depths[shorter] + 1, farther if is_even else shorter
+        self._anywhere[number] = shorter if self._is_anywhere[shorter] else self._anywhere[shorter]
+        is_wanted = self._is_anywhere[shorter] or not _goes_on(self._heads[number], len(self._heads[shorter]))
+        self._within[number] = shorter if is_wanted else self._within[shorter]
+
+    def places(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield each place where a secret begins, and the number of the longest one there."""
+        stride, pieces, firsts = self._stride, self._pieces, self._firsts
+        for looked in range(0, len(text) - MIN_SECRET_CHARS + 1, stride):
+            if text[looked : looked + MIN_SECRET_CHARS] not in pieces:
+                continue
+            for at in range(max(0, looked - stride + 1), looked + 1):
+                if text[at : at + MIN_SECRET_CHARS] in firsts:
+                    number = self._longest(text[at : at + LONGEST_HEAD])
+                    if number >= 0:
+                        yield at, number
+
+    def _longest(self, text: str) -> int:
         heads = self._heads
-        if not heads:
-            for secret in self._values:
-                heads.setdefault(secret[:MIN_SECRET_CHARS], []).append(secret)
-        for at in range(len(text) - MIN_SECRET_CHARS + 1):
-            for secret in heads.get(text[at : at + MIN_SECRET_CHARS], ()):
-                if text.startswith(secret, at):
-                    yield at, secret
+        number = bisect_right(heads, text) - 1
+        while number >= 0 and not text.startswith(heads[number]):
+            jump = self._jumps[number]
+            number = jump if jump >= 0 and not text.startswith(heads[jump]) else self._shorter[number]
+        return number
+
+    def size_anywhere(self, text: str, at: int, number: int) -> int:
+        """Characters of the longest secret at a place that goes wherever it is; 0: none does."""
+        return self._size(text, at, number if self._is_anywhere[number] else self._anywhere[number])
+
+    def size_to_replace(self, text: str, at: int, number: int) -> int:
+        """Characters of the longest secret at a place that goes there; 0: none does."""
+        if not self._is_anywhere[number]:
+            if _goes_on(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
+                number = self._anywhere[number]
+            elif _goes_on(text, at + len(self._heads[number])):
+                number = self._within[number]
+        return self._size(text, at, number)
+
+    def _size(self, text: str, at: int, number: int) -> int:
+        size = len(self._heads[number]) if number >= 0 else 0
+        if size < LONGEST_HEAD or not self._long:
+            return size
+        rest = text[at : at + max(map(len, self._long))]
+        near = bisect_left(self._long, rest)
+        return max(size, *(_common_size(rest, long) for long in self._long[max(0, near - 1) : near + 1]))
+
+
+def _common_size(one: str, other: str) -> int:
+    """How far two texts are equal."""
+    size, step = 0, min(len(one), len(other))
+    while step:
+        if one[size : size + step] == other[size : size + step]:
+            size += step
+            step = min(step, len(one) - size, len(other) - size)
+        else:
+            step //= 2
+    return size
 
 
 def _long_enough(secrets: Sequence[str]) -> frozenset[str]:
@@ -116,13 +238,9 @@ def _long_enough(secrets: Sequence[str]) -> frozenset[str]:
     )
 
 
-def _is_whole_word(text: str, at: int, secret: str) -> bool:
-    """Whether what stands at a place is no part of a longer word. A side where the secret has a sign has no word."""
-    end = at + len(secret)
-    if end < len(text) and _is_letter(secret[-1]) and _is_letter(text[end]):
-        return False
-    has_begun = at > 0 and _is_letter(secret[0]) and _is_letter(text[at - 1])
-    return not has_begun or _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is not None
+def _goes_on(text: str, at: int) -> bool:
+    """Whether a place is inside of a word. Beside a sign there is none."""
+    return 0 < at < len(text) and _is_letter(text[at - 1]) and _is_letter(text[at])
 
 
 def _is_letter(sign: str) -> bool:

@@ -1,0 +1,109 @@
+"""Encoded secrets that a program broke into lines: `base64`, `xxd`, `xxd -p`, `od -tx1`, `hexdump -C`.
+
+The lines that hold one together are secrets too. Not covered, since there is no end to them: words of several bytes
+(`od -x`), `od -c`, base64 in lines under 40 characters. Twin: rust/engine/src/wrapped.rs.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from noetl_worker.engine.pure.secrets import Secrets
+from noetl_worker.models.wire import JsonValue
+
+_DUMPED: Final = re.compile(
+    r"[0-9a-fA-F]{6,16}: ((?:[0-9a-fA-F]{2,8} )+) .*"  # xxd
+    r"|(?:[0-9a-fA-F]{6,16})?((?: {1,2}[0-9a-fA-F]{2})+) *(?:[|>].*)?"  # od, hexdump
+)
+_WORD: Final = re.compile(r"[A-Za-z0-9+/=_-]+")
+_BLANKS: Final = " \t\r\v\f"
+_FIRST_BLANK: Final = re.compile(r"[ \t\r\v\f]")
+_MAY_BE_BROKEN: Final = re.compile(
+    r"\n(?:(?<=[\w+/-]{40}\n)|(?<=[\w+/-]{40}\r\n)|(?=(?:[0-9a-fA-F]{6,16}:?)? {1,2}[0-9a-fA-F]{2,8} ))", re.ASCII
+)
+_MAY_BE_ONE_LINE: Final = re.compile(r"(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ")
+"""A dump of up to 16 bytes, or the first line of a longer one."""
+
+
+class _Piece(NamedTuple):
+    """What a line has of an encoded text, and where in the whole text the line is that is taken out for it."""
+
+    digits: str
+    start: int
+    end: int
+    is_dump: bool = False
+
+
+def with_lines(secrets: Secrets, texts: Iterable[str]) -> Secrets:
+    """Return the secrets, and the lines of these texts over which one of them is spread."""
+    if not secrets.are_anywhere:
+        return secrets
+    lines = {line for text in texts for line in _lines_in(text, secrets)}
+    return secrets.and_anywhere(lines) if lines else secrets
+
+
+def broken_texts(root: JsonValue) -> Iterator[str]:
+    """Yield the texts of a document, keys too, that look as if a program broke them into lines."""
+    waiting = [root]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is str:
+            if _MAY_BE_ONE_LINE.match(value) or ("\n" in value and _MAY_BE_BROKEN.search(value)):
+                yield value
+        elif type(value) is dict:
+            waiting += value
+            waiting += value.values()
+        elif type(value) is list:
+            waiting += value
+
+
+def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
+    """Yield the lines of a text over which a secret is spread, or that are a dump of it; such that meet as one."""
+    if "\n" not in text and _DUMPED.fullmatch(text) is None:
+        return
+    pieces = _pieces(text)
+    joined = "".join(piece.digits for piece in pieces)
+    ends = list(accumulate(len(piece.digits) for piece in pieces))
+    start = end = 0
+    for first_digit, last_digit in secrets.anywhere_in(joined):
+        first, last = bisect_right(ends, first_digit), bisect_left(ends, last_digit)
+        if first == last and not pieces[first].is_dump:
+            continue  # it stands there as it is
+        if pieces[first].start >= end:
+            if end:
+                yield text[start:end]
+            start = pieces[first].start
+        end = max(end, pieces[last].end)
+    if end:
+        yield text[start:end]
+
+
+def _pieces(text: str) -> list[_Piece]:
+    """Return what each line has of an encoded text.
+
+    Of a line with other words the last one may begin what goes on in the next, and the first one end it.
+    """
+    pieces: list[_Piece] = []
+    start = 0
+    for line in text.split("\n"):
+        end, bare = start + len(line), line.rstrip("\r")
+        if _WORD.fullmatch(bare):
+            pieces.append(_Piece(bare, start, end))
+        elif (dumped := _DUMPED.fullmatch(bare)) is not None:
+            pieces.append(_Piece(dumped[dumped.lastindex or 1].replace(" ", ""), start, end, is_dump=True))
+        else:
+            words = bare.strip(_BLANKS)
+            first = _FIRST_BLANK.split(words, 1)[0]
+            last = words[max(words.rfind(blank) for blank in _BLANKS) + 1 :]
+            first_end, last_start = line.index(first) + len(first), line.rindex(last)
+            pieces += (
+                _Piece(first, start, start + first_end),
+                _Piece("\0", end, end),
+                _Piece(last, start + last_start, end),
+            )
+        start = end + 1
+    return pieces
