@@ -51,12 +51,14 @@ def begin(command: Command) -> None:
 
 def say(stream: str, text: str) -> None:
     """Tell the watcher, where there is one, a line of the command that runs here."""
+    if _WATCHER.get() is not None:
+        _say_redacted(stream, redact_text(text, known_here()))
+
+
+def _say_redacted(stream: str, text: str) -> None:
     watcher, command = _WATCHER.get(), _COMMAND.get()
     if watcher is not None and command is not None:
-        known = known_here()
-        watcher(
-            PrintedLine(command.execution_id, str(command.command_id), command.step, stream, redact_text(text, known))
-        )
+        watcher(PrintedLine(command.execution_id, str(command.command_id), command.step, stream, text))
 
 
 def lines_of(stream: str, limit: int) -> LiveLines | None:
@@ -91,7 +93,7 @@ class LiveLines:
         if lines:
             text = b"".join(_shortened(line) + b"\n" for line in lines).decode("utf-8", "replace")
             for line in redact_text(without_own_frames(text), known_here()).split("\n")[:-1]:
-                say(self._stream, line.removesuffix("\r"))
+                _say_redacted(self._stream, line.removesuffix("\r"))
 
 
 def _shortened(line: bytes) -> bytes:
