@@ -24,7 +24,7 @@ from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import COMMAND_TRIES, is_passing, until_it_passes
 from noetl_worker.secrets.credential_cache import Fetched, Key
-from noetl_worker.secrets.known import KnownSecrets
+from noetl_worker.secrets.known import MOST_OF_A_COMMAND, KnownSecrets
 from noetl_worker.templates.sandbox import SecretEntry
 from noetl_worker.templates.template import has_template
 
@@ -44,7 +44,7 @@ class CommandCredentials:
         self._plane = plane
         self._cache = plane.client.credential_cache
         self._used: set[Key] = set()
-        self.known = KnownSecrets(plane.client.own_secrets)
+        self.known = KnownSecrets(plane.client.own_secrets, most=MOST_OF_A_COMMAND)
 
     def keep(self, text: str) -> bool:
         """Remember a secret that a tool got by itself. False: it is too weak to be taken out of results."""

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from noetl_worker.engine.pure.redact import DESCRIBING_WORDS, MARK, MIN_SECRET_CHARS, Named, holds_text, named_by
 from noetl_worker.engine.short_keys import ByShortKey
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.fit import SecretTexts
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.secrets.auth_alias import alias_of
@@ -49,6 +50,15 @@ _MIN_FLOAT_CHARS: Final = 6
 """Shorter numbers with a point (0.25, 1.5) are in every result, and no secrets."""
 
 
+MOST_OF_A_COMMAND: Final = 1_000
+"""Different secrets of one command. Its forms, up to 80 for each, are looked for in all that leaves."""
+_TOO_MANY: Final = (
+    "this command has more than {:,} different secrets (its credentials, and what stands under names like `password` "
+    "or `token`), and the worker looks for no more: name fields otherwise that hold no secret, keep the secrets where "
+    "the tool itself reads them (a file, a database), or give each command a part of them"
+)
+
+
 class _Meaning(NamedTuple):
     """Of a name in a config."""
 
@@ -62,13 +72,16 @@ class _Meaning(NamedTuple):
 class KnownSecrets:
     """A growing set of texts that must not leave the worker.
 
-    There is no limit to it: a command whose workload has ten thousand passwords runs, and none of them is forgotten.
-    What they cost is bounded by the command's own size. Measured: the forms of one take 5 to 30 us, once; then each
-    text or result that is looked through takes 1 ms for each thousand secrets (7 ms on the Python engine).
+    Measured: the forms of one take 5 to 30 us, once; then each text or result that is looked through takes 2 ms for
+    each thousand secrets (5 ms on the Python engine, 40 ms for a large one), and its own time by its size alone.
     """
 
-    def __init__(self, own: Sequence[str] = ()) -> None:
-        """`own`: the worker's secrets, the same for every command of the process."""
+    def __init__(self, own: Sequence[str] = (), *, most: int | None = None) -> None:
+        """Begin with the secrets of the worker, the same for every command of the process, which do not count.
+
+        `most`: with one more, whoever adds it is told so by a ConfigurationError. None: for what is only shown.
+        """
+        self._most, self._count = most, 0
         self._seen: dict[str, Strength] = {}
         self._new: list[str] = []
         self._texts = _texts_of_worker(tuple(own))
@@ -100,7 +113,11 @@ class KnownSecrets:
 
     def _add_part(self, text: str) -> bool:
         if text not in self._seen:
-            self._seen[text] = strength_of(text)
+            strength = strength_of(text)
+            self._count += strength is not Strength.COMMON
+            if self._most is not None and self._count > self._most:
+                raise ConfigurationError(_TOO_MANY.format(self._most))
+            self._seen[text] = strength
             self._new.append(text)
         return self._seen[text] in (Strength.WORDY, Strength.STRONG)
 
