@@ -7,6 +7,7 @@ ceilings     instructions per call, exact under valgrind; only against figures o
 binding      instructions through Python against the same call from Rust: what the conversions add.
 worker       what one no-op command makes a real worker do (counted), and its CPU in terms of a yardstick's.
 isolation    CPU of warm shell and python commands with isolation, in terms of those without it, in turns.
+redaction    CPU of a text with 1,000 known secrets, in terms of that with ten, on both engines, in turns.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import bench_redaction
 import workload
 
 # pytest brings tomli to the interpreters that have no tomllib.
@@ -244,6 +246,15 @@ def check_isolation(found: Mapping[str, float], gates: Mapping[str, Any], result
         results.judge(f"{kind} isolation", f"{found[kind]:.2f}x", f"<= {limit}x", holds=found[kind] <= limit)
 
 
+# ── redaction ───────────────────────────────────────────────────────────────────────────────────
+
+
+def check_redaction(found: Mapping[str, float], engine: str, gates: Mapping[str, Any], results: GateResults) -> None:
+    limit = gates["redaction"]["many_to_few"]
+    for name, ratio in found.items():
+        results.judge(f"redaction {engine} {name}", f"{ratio:.2f}x", f"<= {limit}x", holds=ratio <= limit)
+
+
 # ── commands ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -269,6 +280,8 @@ def run_all(report: Path, results: GateResults) -> None:
     check_counts(gates, results, counts_alone=False)
     if sys.platform == "linux":
         check_isolation(isolation_ratios(), gates, results)
+    for name in bench_redaction.engines():
+        check_redaction(bench_redaction.ratios(workload.engine(name)), name, gates, results)
     measure(report)
     check_ratios(report, gates, results)
 
