@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -91,6 +93,27 @@ async def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
     _, [dispatch] = await runs(fine, config=config)
     assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.credentials.known.texts().all)
     assert not {"svc", "text/plain", "bearer"} & set(dispatch.credentials.known.texts().all)
+
+
+class CountedThreads(ThreadPoolExecutor):
+    calls = 0
+
+    def submit(self, *given: Any, **more: Any) -> Any:
+        self.calls += 1
+        return super().submit(*given, **more)
+
+
+@pytest.mark.parametrize(("size", "calls"), [(1_000, 0), (300_000, 1)])
+async def test_large_variable_is_redacted_beside_the_loop(size: int, calls: int) -> None:
+    async def hands_over(context: ToolContext) -> ToolResult:
+        await context.worker.control_plane.set_vars({"a": ["x" * size + "s3cr3t-value"]})
+        return ToolResult.success()
+
+    threads = CountedThreads()
+    asyncio.get_running_loop().set_default_executor(threads)
+    transport, _ = await runs(hands_over)
+    assert threads.calls == calls
+    assert transport.sent[-1][2]["variables"] == {"a": ["x" * size + "[REDACTED]"]}
 
 
 async def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:

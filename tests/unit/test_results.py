@@ -245,3 +245,13 @@ async def test_what_a_task_of_a_list_raised_fails_the_command_on_both_planes(
     assert report.error == error
     assert report.error_kind == ("sql" if how == "raised" else None)
     assert (await report_of(FAILURES[how], dialect, CaseDecision(0, Continue()))).error is None, "a case has handled it"
+
+
+@pytest.mark.parametrize("size", [10_000, 300_000])
+def test_long_error_text_keeps_its_ends_without_their_secrets(size: int) -> None:
+    rules = FitRules(secrets=("s3cr3t-value",))
+    text = results.fit_text("s3cr3t-value begin " + "x" * size + " end s3cr3t-value", rules)
+    assert text.startswith("[REDACTED] begin xxx")
+    assert text.endswith("xxx end [REDACTED]")
+    assert " characters left out ...\n" in text
+    assert len(text) < 8_100

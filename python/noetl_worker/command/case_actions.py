@@ -67,7 +67,8 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     action = decision.action
     if not isinstance(action, SetVar):
         return
-    kept = redaction.without_known({action.name: action.value}, redaction.known_here())  # the plane stores it in clear
+    given = {action.name: action.value}  # the plane stores it in clear
+    kept = await redaction.passed_on(given, redaction.known_here())
     if has_null(packed := json_text.dumps(kept)):
         refusal = NullCharacters.of(packed).refusal("the variable")
         raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")

@@ -39,7 +39,7 @@ class ToolPlane:
         self.execution_detail: Final = plane.execution_detail
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        return await self._plane.execute_playbook(self._safe(body))
+        return await self._plane.execute_playbook(await self._safe(body))
 
     async def playbook(self) -> Mapping[str, JsonValue]:
         catalog_id = self._command.catalog_id
@@ -69,11 +69,11 @@ class ToolPlane:
         return await self._plane.get_var(self._command.execution_id, name)
 
     async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
-        await self._plane.set_vars(self._command.execution_id, self._safe(variables), self._command.step)
+        await self._plane.set_vars(self._command.execution_id, await self._safe(variables), self._command.step)
 
-    def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    async def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         given = json_text.plain(body)
-        safe: Mapping[str, JsonValue] = redaction.without_known(given, self._known())
+        safe: Mapping[str, JsonValue] = await redaction.passed_on(given, self._known())
         if safe != given:
             advice = "pass the credential's alias on, not its value"
             differing = sorted(name for name in safe if name not in given or given[name] != safe[name])

@@ -28,8 +28,6 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 
 T = TypeVar("T")
-_THREAD_BYTES: Final = 256 * 1024
-"""Above this a result is fitted beside the loop: the pure engine takes 0.3 s a megabyte."""
 _MAX_GROWTH: Final = 6
 """Of a byte of JSON where a plane counts it escaped: `\\u007f`."""
 _MAX_ERROR_CHARS: Final = 8_000
@@ -184,16 +182,25 @@ async def _nulls(packed: bytes) -> NullCharacters:
 
 
 async def _beside_if_large(size: int, call: Callable[[], T]) -> T:
-    return await finished_off_loop(call) if size > _THREAD_BYTES else call()
+    return await finished_off_loop(call) if size > redaction.LARGE else call()
 
 
 def fit_text(text: str, rules: FitRules) -> str:
-    """An error text that may leave the process: redacted, with its middle cut when it is very long."""
-    clean = _clean(text, rules)
-    if len(clean) <= _MAX_ERROR_CHARS:
-        return clean
-    half = _MAX_ERROR_CHARS // 2
-    return f"{clean[:half]}\n... {len(clean) - _MAX_ERROR_CHARS} characters left out ...\n{clean[-half:]}"
+    """An error text that may leave the process: redacted, with its middle cut when it is very long.
+
+    Of megabytes only what is kept is looked through: this is done on the loop.
+    """
+    half, left_out = _MAX_ERROR_CHARS // 2, len(text) - _MAX_ERROR_CHARS
+    if len(text) > redaction.LARGE:
+        first = text[: 2 * _MAX_ERROR_CHARS].encode("utf-8", "surrogatepass")
+        begin = _clean(redaction.without_half_at_end(first).decode("utf-8", "surrogatepass"), rules)
+        end = _end_of(text, rules)
+    else:
+        begin = end = _clean(text, rules)
+        left_out = len(end) - _MAX_ERROR_CHARS
+        if left_out <= 0:
+            return end
+    return f"{begin[:half]}\n... {left_out} characters left out ...\n{end[-half:]}"
 
 
 def _clean(text: str, rules: FitRules) -> str:
@@ -204,7 +211,7 @@ def _clean(text: str, rules: FitRules) -> str:
 async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
     packed = json_text.dumps(body)
     try:
-        if len(packed) > _THREAD_BYTES:
+        if len(packed) > redaction.LARGE:
             return await finished_off_loop(partial(engine.fit_result, packed, rules))
         return engine.fit_result(packed, rules)
     except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
