@@ -21,7 +21,7 @@ FEW: Final = 10
 MANY: Final = 1_000
 _BYTES: Final = 4_000_000
 """Of a text: what is made once for the secrets is made for all of them."""
-_ROUNDS: Final = 5
+_ROUNDS: Final = 3
 
 
 def known(number: int) -> SecretTexts:

@@ -109,3 +109,12 @@ def test_isolation_that_costs_more_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
     gates, results = check_gates.load_gates(), check_gates.GateResults()
     check_gates.check_isolation(check_gates.isolation_ratios(commands=100, rounds=3), gates, results)
     assert len(results.failures) == len(gates["isolation"])
+
+
+def test_redaction_gate_holds_at_its_limit_and_fails_above() -> None:
+    gates = check_gates.load_gates()
+    limit = gates["redaction"]["many_to_few"]
+    for more, failures in ((0.0, 0), (0.01, 1)):
+        results = check_gates.GateResults()
+        check_gates.check_redaction({"base64 text": limit + more, "log text": 1.0}, "rust", gates, results)
+        assert len(results.failures) == failures
