@@ -21,6 +21,8 @@ _WORTH_AN_INDEX: Final = 100
 _CHARS_OF_A_SEARCH: Final = 512
 _STRIDE: Final = 8
 """Most characters between two looks at a text; a secret is indexed at as many places."""
+_WIDEST: Final = 8
+"""Most characters of a look."""
 
 _ESCAPE: Final = re.compile(
     r"(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\Z", re.ASCII
@@ -121,19 +123,8 @@ class _Index:
     """
 
     __slots__ = (
-        *(
-            "_anywhere",
-            "_depths",
-            "_firsts",
-            "_heads",
-            "_is_anywhere",
-            "_jumps",
-            "_long",
-            "_pieces",
-            "_shorter",
-            "_stride",
-        ),
-        "_within",
+        *("_anywhere", "_depths", "_firsts", "_heads", "_is_anywhere", "_jumps", "_long", "_pieces", "_shorter"),
+        *("_stride", "_width", "_within"),
     )
 
     def __init__(self, secrets: frozenset[str], anywhere: frozenset[str]) -> None:
@@ -152,11 +143,11 @@ class _Index:
         """The longest that goes wherever the longer one stands."""
         self._anywhere = none[:]
         self._link()
-        self._stride = min(_STRIDE, min(map(len, self._heads), default=_STRIDE) - MIN_SECRET_CHARS + 1)
+        shortest = min(map(len, self._heads), default=_STRIDE)
+        self._width = width = max(MIN_SECRET_CHARS, min(_WIDEST, shortest // 2))
+        self._stride = min(_STRIDE, shortest - width + 1)
         self._firsts = {head[:MIN_SECRET_CHARS] for head in self._heads}
-        self._pieces = {
-            head[at : at + MIN_SECRET_CHARS] for at in range(1, self._stride) for head in self._heads
-        } | self._firsts
+        self._pieces = {head[at : at + width] for at in range(self._stride) for head in self._heads}
 
     def _link(self) -> None:
         heads, links = self._heads, self._shorter
@@ -179,9 +170,9 @@ class _Index:
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield each place where a secret begins, and the number of the longest one there."""
-        stride, pieces, firsts = self._stride, self._pieces, self._firsts
-        for looked in range(0, len(text) - MIN_SECRET_CHARS + 1, stride):
-            if text[looked : looked + MIN_SECRET_CHARS] not in pieces:
+        stride, width, pieces, firsts = self._stride, self._width, self._pieces, self._firsts
+        for looked in range(0, len(text) - width + 1, stride):
+            if text[looked : looked + width] not in pieces:
                 continue
             for at in range(max(0, looked - stride + 1), looked + 1):
                 if text[at : at + MIN_SECRET_CHARS] in firsts:
