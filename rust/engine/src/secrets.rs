@@ -23,6 +23,8 @@ const MAX_FINDERS: usize = 16;
 const HEAD: usize = 4;
 /// Most bytes between two looks at a text.
 const STRIDE: usize = 8;
+/// Most bytes of a look.
+const WIDEST: usize = 8;
 /// What a letter or digit directly before a word may be the end of, without being a part of that word.
 const ESCAPE: &str = r"(?-u)(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\z";
 const LONGEST_ESCAPE: usize = 14;
@@ -47,7 +49,9 @@ pub struct Secrets<'s> {
     finders: Vec<Finder<'s>>,
     /// Bytes between two looks at a text.
     stride: usize,
-    /// A bit for each piece of `HEAD` bytes in the first `stride` ones of an entry: one is met at some look.
+    /// Bytes of a look.
+    width: usize,
+    /// A bit for each piece of so many bytes at the first `stride` places of an entry: one is met at some look.
     pieces: Filter,
     /// The same of the heads alone: few texts get past it without reason.
     filter: Filter,
@@ -128,13 +132,12 @@ impl<'s> Secrets<'s> {
         let heads: Vec<u32> = entries.iter().map(|entry| head(entry.text.as_bytes())).collect();
         let filter = Filter::of(&heads);
         let shortest = entries.iter().map(|entry| entry.text.len()).min().unwrap_or(HEAD);
-        let stride = STRIDE.min(shortest - HEAD + 1);
-        let mut all = heads.clone();
-        for at in 1..stride {
-            all.extend(entries.iter().map(|entry| head(&entry.text.as_bytes()[at..])));
-        }
+        let width = (shortest / 2).clamp(HEAD, WIDEST);
+        let stride = STRIDE.min(shortest - width + 1);
+        let pieces_at = |at| entries.iter().map(move |entry| piece_key(&entry.text.as_bytes()[at..at + width]));
+        let all: Vec<u32> = (0..stride).flat_map(pieces_at).collect();
         let (pieces, are_plain) = (Filter::of(&all), OnceCell::new());
-        Some(Self { entries, heads, long, numbers, finders, stride, pieces, filter, are_plain })
+        Some(Self { entries, heads, long, numbers, finders, stride, width, pieces, filter, are_plain })
     }
 
     /// Whether one of them goes wherever it stands.
@@ -224,8 +227,8 @@ impl<'s> Secrets<'s> {
     fn place(&self, text: &str, from: usize) -> Option<(usize, usize)> {
         let bytes = text.as_bytes();
         let mut looked = from.div_ceil(self.stride) * self.stride;
-        while let Some(piece) = bytes.get(looked..looked + HEAD) {
-            if self.pieces.may_hold(head(piece)) {
+        while let Some(piece) = bytes.get(looked..looked + self.width) {
+            if self.pieces.may_hold(piece_key(piece)) {
                 for at in from.max((looked + 1).saturating_sub(self.stride))..=looked {
                     let head = head(&bytes[at..]);
                     let found = self.filter.may_hold(head).then(|| self.longest(head, &bytes[at..])).flatten();
@@ -353,6 +356,11 @@ fn head(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |first: &[u8; HEAD]| u32::from_be_bytes(*first))
 }
 
+/// What a piece of four to eight bytes is known by.
+fn piece_key(piece: &[u8]) -> u32 {
+    head(piece).wrapping_mul(0x85eb_ca6b) ^ head(&piece[piece.len() - HEAD..])
+}
+
 #[derive(Debug)]
 struct Filter {
     bits: Vec<u64>,
@@ -361,7 +369,7 @@ struct Filter {
 
 impl Filter {
     fn of(heads: &[u32]) -> Self {
-        let size = (heads.len() * 16).next_power_of_two().clamp(1 << 12, 1 << 24);
+        let size = (heads.len() * 32).next_power_of_two().clamp(1 << 12, 1 << 24);
         let mut filter = Self { bits: vec![0; size / 64], shift: 32 - size.ilog2() };
         for head in heads {
             let (word, bit) = filter.place(*head);
