@@ -120,4 +120,4 @@ def test_machine_whose_calls_are_not_known_is_named(monkeypatch: pytest.MonkeyPa
     """(no attack) Where it cannot be held, the line `isolation_incomplete` says so at the start."""
     assert confinement.missing() == []
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="m68k"))
-    assert confinement.missing() == ["limits of other processes", "no tracing of processes"]
+    assert confinement.missing() == ["limits of other processes", "no tracing of processes", "denied system calls"]

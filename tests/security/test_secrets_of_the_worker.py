@@ -328,7 +328,7 @@ async def test_memory_of_the_processes_above_commands_is_hidden_when_they_start(
 
 
 READS_WHAT_STARTS = """
-import json, os, pathlib, signal
+import json, os, pathlib
 {above}
 here, worker, read, seen = pathlib.Path({here!r}), above(above(os.getppid())), [], set()
 
@@ -349,10 +349,9 @@ def content(path):
     finally:
         os.close(file)
 
-(here / "begun").touch()
-for pid in others():
-    seen.add(pid)
-    os.kill(pid, signal.SIGKILL)
+seen.update(others())
+(here / "others").write_text(" ".join(map(str, seen)))
+(here / "others").rename(here / "begun")
 goes_on = True
 while goes_on:
     goes_on = (here / "begun").exists()  # once more after it is gone: the next one has started by then
@@ -375,7 +374,7 @@ while goes_on:
 
 @pytest.mark.parametrize("user", USERS)
 async def test_variables_of_a_worker_are_hidden_when_its_supervisor_starts_it(user: str) -> None:
-    """`kill -9` of a worker of `--processes`, to read the next one's environment and files while it starts."""
+    """The environment and files of a worker of `--processes` while it starts in the place of one that was killed."""
     with TemporaryDirectory() as directory:
         here = Path(directory)
         here.chmod(0o777)
@@ -392,6 +391,8 @@ async def test_variables_of_a_worker_are_hidden_when_its_supervisor_starts_it(us
                 given = {"here": directory, "secret": SECRET.encode(), "has_domains": confinement.has_domains()}
                 code = READS_WHAT_STARTS.format(above=ABOVE, **given)
                 [attack] = await home.plane.create_commands([RawCommand("python", {"code": code})])
+                await until((here / "begun").exists, "the attack has begun")
+                os.kill(int((here / "begun").read_text()), signal.SIGKILL)
                 await until(lambda: pulling() == 3, "a third has started")
                 (here / "begun").unlink()
                 await home.wait_terminal(attack.event_id)

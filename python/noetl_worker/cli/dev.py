@@ -36,6 +36,7 @@ _RULES: Final = (
     "NOETL_WORKER_ALLOW_OVERRIDE",
     "NOETL_WORKER_EGRESS_DENY",
     "NOETL_WORKER_ISOLATION",
+    "NOETL_WORKER_ALLOW_NAMESPACES",
     "NOETL_WORKER_UNDEFINED",
 )
 """What its worker takes from the environment as `run` does: they are this machine's."""

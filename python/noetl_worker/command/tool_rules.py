@@ -76,7 +76,7 @@ def log_what_is_not_confined(settings: Settings) -> None:
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
-    elif (files := file_roots.within_reach()) and _duckdb_kinds(settings):
+    if landlock.is_there() and (files := file_roots.within_reach()) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
     if reason := _no_group():
         log.info("process_limit_missing", reason=reason)
@@ -98,6 +98,7 @@ def _confinement(settings: Settings) -> Confinement:
         file_bytes=_MOST_FILE_BYTES,
         descriptors=_MOST_DESCRIPTORS,
         memory_bytes=memory_bytes() if memory_mb is None else memory_mb << 20,
+        allows_namespaces=settings.allow_namespaces,
         processes=0 if settings.isolation == "off" or _no_group() else _MOST_PROCESSES,
         duckdb_bytes=0 if settings.isolation == "off" else _duckdb_share(settings),
     )

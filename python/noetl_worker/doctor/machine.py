@@ -51,7 +51,7 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
         return warning("isolation", found, wanted, "NOETL_WORKER_ISOLATION=basic")
     if lacking:
         found = f"{settings.isolation}, without: {', '.join(lacking)}"
-        fix = "run it on Linux 5.19 or later, with Landlock and a /proc of its own (docs/security.md)"
+        fix = "run it on Linux 6.12 or later, with Landlock and a /proc of its own (docs/security.md)"
         return warning("isolation", found, wanted, fix)
     return fine("isolation", settings.isolation, wanted)
 

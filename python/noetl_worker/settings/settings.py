@@ -201,6 +201,13 @@ class Settings(ToolSettings):
         values.choice("basic", "off"),
         help="how the processes of commands are kept from the worker's secrets (docs/security.md); `dev`: off",
     )
+    allow_namespaces: bool = setting(
+        "NOETL_WORKER_ALLOW_NAMESPACES",
+        "false",
+        values.boolean,
+        help="whether commands may make user namespaces, for rootless containers and the sandbox of a browser in a "
+        "step; within one a command has every right",
+    )
     environment_kept: tuple[str, ...] = setting(
         "NOETL_WORKER_ENVIRONMENT_KEPT",
         parse=values.subjects,

@@ -122,6 +122,10 @@ def choice(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def boolean(text: str) -> bool:
+    return choice("true", "false")(text) == "true"
+
+
 def without_login(address: str) -> str:
     """What may be shown of it: up to the last `@` all may be a password that is not percent-encoded."""
     *schemes, rest = address.split("://", 1)

@@ -13,7 +13,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -28,28 +28,55 @@ DROPPED = (19, 21, 38, 39)
 """CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF: each reads the memory of other processes, root's way around."""
 SECCOMP = {"x86_64": 317, "aarch64": 277}
 """By machine: the number of seccomp(2)."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Numbers of system calls, in programs of one kind."""
+
+    kind: int
+    """AUDIT_ARCH_*: programs of 64 bits, or of 32 bits on the same machine."""
+    prlimit: int
+    clone: int
+    unshare: int
+    setns: int
+    refused: tuple[int, ...]
+    """ptrace, process_vm_readv, process_vm_writev, pidfd_getfd (three again for x32); add_key, request_key, keyctl,
+    userfaultfd, and the three of io_uring."""
+
+
 CALLS = {
     "x86_64": (
-        (0xC000003E, 302, (101, 310, 311, 438, 521, 539, 540)),
-        (0x40000003, 340, (26, 347, 348, 438)),
+        Calls(
+            *(0xC000003E, 302, 56, 272, 308),
+            refused=(101, 310, 311, 438, 521, 539, 540, 248, 249, 250, 323, 425, 426, 427),
+        ),
+        Calls(0x40000003, 340, 120, 310, 346, refused=(26, 347, 348, 438, 286, 287, 288, 374, 425, 426, 427)),
     ),
     "aarch64": (
-        (0xC00000B7, 261, (117, 270, 271, 438)),
-        (0x40000028, 369, (26, 376, 377, 438)),
+        Calls(0xC00000B7, 261, 220, 97, 268, refused=(117, 270, 271, 438, 217, 218, 219, 282, 425, 426, 427)),
+        Calls(0x40000028, 369, 120, 337, 375, refused=(26, 376, 377, 438, 309, 310, 311, 388, 425, 426, 427)),
     ),
 }
-"""By machine, of each kind of program (64 bits, 32 bits): the number of prlimit64(2), and those of ptrace(2),
-process_vm_readv(2), process_vm_writev(2) and pidfd_getfd(2). Three numbers are x32's own."""
+CLONE3 = 435
+"""On each machine. Its flags are in memory, which a filter cannot read: C libraries go on with clone where it is not
+there (ENOSYS)."""
+CLONE_NEWUSER = 0x1000_0000
 X32_BIT = 0x4000_0000
 """In the numbers of x32 programs, which are of the kind of 64 bits."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
 """The flag: a filter is no reason to run slower (kernels before 5.16)."""
+LOAD, IS_EQUAL, HAS_BIT, CLEAR, END = 0x20, 0x15, 0x45, 0x54, 0x06
+"""Operations of a filter."""
+NUMBER, KIND, FIRST, THIRD = 0, 4, 16, 32
+"""Places in `struct seccomp_data`: the call, the kind of program, two arguments."""
+ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
 """Landlock's calls, on each machine."""
 SCOPES_SINCE = 6
 """Landlock's version (Linux 6.12) that has domains without a rule for files: one of those would refuse mounts, which
 sandboxes of commands make."""
-SCOPE_ABSTRACT_SOCKETS = 1
+SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 OOM_FIRST = b"1000"
 CHILDREN = "/proc/self/task/{}/children"
 
@@ -68,6 +95,7 @@ class Confinement:
     memory_bytes: int = 0
     processes: int = 0
     """Of all commands of the worker together, threads counted, where a cgroup can be made for them."""
+    allows_namespaces: bool = False
     duckdb_bytes: int = 0
     """No process: what a `duckdb` command may use of the worker's own memory."""
 
@@ -94,7 +122,7 @@ def missing(children: str = CHILDREN) -> list[str]:
     if libc is None:
         lacking += ["memory hidden from other processes", "dropped capabilities"]
     if libc is None or not _can_filter_calls():
-        lacking += ["limits of other processes", "no tracing of processes"]
+        lacking += ["limits of other processes", "no tracing of processes", "denied system calls"]
     return lacking
 
 
@@ -104,7 +132,7 @@ def landlock_version() -> int:
 
 
 def has_domains() -> bool:
-    """Whether commands reach into nothing of processes outside, also of those that have not hidden their memory yet."""
+    """Whether commands reach and signal no process outside, not even one that has not hidden its memory yet."""
     return landlock_version() >= SCOPES_SINCE
 
 
@@ -123,7 +151,7 @@ def enter(confinement: Confinement) -> None:
         _drop_capabilities()
         hide_memory()
         if _can_filter_calls():
-            _filter_calls()
+            _filter_calls(confinement.allows_namespaces)
     _limit(confinement)
 
 
@@ -145,27 +173,48 @@ def _machine() -> str:
     return os.uname().machine if sys.maxsize > 1 << 32 else ""
 
 
-def _filter_calls() -> None:
-    """No call reaches into another process.
+def _filter_calls(allows_namespaces: bool) -> None:
+    steps = []
+    for calls in CALLS[_machine()]:
+        of_kind = filter_steps(calls, allows_namespaces)
+        steps += [(LOAD, 0, 0, KIND), (IS_EQUAL, 0, len(of_kind), calls.kind), *of_kind]
+    steps.append((END, 0, 0, ALLOWED))
+    text = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    _checked(-_set_filter(struct.pack("@HP", len(steps), ctypes.addressof(text))), "seccomp")
+
+
+def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, int, int]]:
+    """Return the part of the filter for programs of one kind: no call reaches into another process or the kernel.
 
     ptrace(2) would outlive the moment in which a new program has not yet hidden its memory, and follow its forks.
     prlimit(2) takes from any process of the user, the worker too, what it cannot take back: here it changes those of
-    the calling process (0) alone, and reads any.
+    the calling process (0) alone, and reads any. A user namespace gives its process every right within it.
     """
-    load, is_equal, clear, end = 0x20, 0x15, 0x54, 0x06
-    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
-    number, kind, process, limits = 0, 4, 16, 32  # in `struct seccomp_data`
-    steps = []
-    for of_kind, prlimit, refused in CALLS[_machine()]:
-        of_one = [(load, 0, 0, number), (clear, 0, 0, ~X32_BIT & 0xFFFFFFFF)]
-        of_one += [(is_equal, len(refused) - index + 7, 0, call) for index, call in enumerate(refused)]
-        of_one += [(is_equal, 0, 6, prlimit), (load, 0, 0, process), (is_equal, 4, 0, 0)]
-        of_one += [(load, 0, 0, limits), (is_equal, 0, 3, 0), (load, 0, 0, limits + 4), (is_equal, 0, 1, 0)]
-        of_one += [(end, 0, 0, allow), (end, 0, 0, refuse)]
-        steps += [(load, 0, 0, kind), (is_equal, 0, len(of_one), of_kind), *of_one]
-    steps.append((end, 0, 0, allow))
-    text = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-    _checked(-_set_filter(struct.pack("@HP", len(steps), ctypes.addressof(text))), "seccomp")
+    tested = [(call, "refused") for call in calls.refused]
+    if not allows_namespaces:
+        tested += [(calls.setns, "refused"), (CLONE3, "unknown"), (calls.clone, "flags"), (calls.unshare, "flags")]
+    lines = (  # label, operation, value, and the labels to go on with: where it holds, where it does not
+        ("", LOAD, NUMBER, "", ""),
+        ("", CLEAR, ~X32_BIT & 0xFFFFFFFF, "", ""),
+        *(("", IS_EQUAL, call, label, "") for call, label in tested),
+        ("", IS_EQUAL, calls.prlimit, "limits", "allowed"),
+        ("flags", LOAD, FIRST, "", ""),
+        ("", HAS_BIT, CLONE_NEWUSER, "refused", "allowed"),
+        ("limits", LOAD, FIRST, "", ""),
+        ("", IS_EQUAL, 0, "allowed", ""),
+        ("", LOAD, THIRD, "", ""),
+        ("", IS_EQUAL, 0, "", "refused"),
+        ("", LOAD, THIRD + 4, "", ""),
+        ("", IS_EQUAL, 0, "allowed", "refused"),
+        ("allowed", END, ALLOWED, "", ""),
+        ("refused", END, ERROR | errno.EPERM, "", ""),
+        ("unknown", END, ERROR | errno.ENOSYS, "", ""),
+    )
+    places = {label: place for place, (label, *_) in enumerate(lines) if label}
+    return [
+        (operation, *(places[label] - place - 1 if label else 0 for label in labels), value)
+        for place, (_, operation, value, *labels) in enumerate(lines)
+    ]
 
 
 def go_on_at_the_parents_end() -> None:
@@ -178,19 +227,55 @@ def begin_supervisor() -> None:
     go_on_at_the_parents_end()
     if libc is not None:
         _keep_descendants()
-    if has_domains():
-        _begin_domain()
 
 
-def _begin_domain() -> None:
-    """A domain of Landlock for one command: from it no process outside can be traced, nor its memory, variables and
-    descriptors be opened in /proc, hidden or not. A domain has to limit something: here, abstract sockets."""
-    assert libc is not None
-    rules = struct.pack("=QQQ", 0, 0, SCOPE_ABSTRACT_SOCKETS)
-    ruleset = libc.syscall(CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
-    _checked(min(ruleset, 0), "landlock_create_ruleset")
-    _checked(libc.syscall(RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
-    os.close(ruleset)
+class Domain:
+    """The rules of Landlock for the commands of one supervisor, which stays outside of them.
+
+    Each command is a domain of its own: from inside no process outside can be signalled or traced, nor its memory,
+    variables and descriptors be opened in /proc, hidden or not.
+    """
+
+    def __init__(self, is_wanted: bool = True) -> None:
+        self.rules = -1
+        """A descriptor; -1: nothing is restricted, as on a kernel without domains."""
+        if is_wanted and libc is not None and has_domains():
+            rules = struct.pack("=QQQ", 0, 0, SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS)
+            self.rules = libc.syscall(CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
+            _checked(min(self.rules, 0), "landlock_create_ruleset")
+
+    def enter(self) -> None:
+        """Begin a domain with this thread and all that it starts."""
+        if self.rules >= 0:
+            assert libc is not None
+            _checked(libc.syscall(RESTRICT_SELF, self.rules, 0), "landlock_restrict_self")
+
+    def spawn(self, start: Callable[[], int]) -> int:
+        """Start a process in a domain; return its id, which `start` returns.
+
+        A domain is of a thread, and for good. A thread that enters it and ends takes a seventh of the CPU of a fork. A
+        process so quick that it signals this thread ends its own supervisor, and with that itself.
+        """
+        if self.rules < 0:
+            return start()
+        assert libc is not None
+        started: list[int | Exception] = []
+
+        def work(_: object) -> None:
+            try:
+                self.enter()
+                started.append(start())
+            except Exception as error:
+                started.append(error)
+
+        thread, routine = ctypes.c_void_p(), ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)
+        if number := libc.pthread_create(ctypes.byref(thread), None, routine, None):
+            raise OSError(number, os.strerror(number))
+        libc.pthread_join(thread, None)
+        [found] = started
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
 class OomScore:

@@ -19,6 +19,7 @@ from noetl_worker.tools.process.confinement import (
     CREATE_RULESET,
     PR_SET_NO_NEW_PRIVS,
     RESTRICT_SELF,
+    SCOPES_SINCE,
     landlock_version,
     libc,
     prctl,
@@ -51,8 +52,9 @@ def is_there() -> bool:
 
 
 def missing() -> list[str]:
-    """What a system without it cannot do, to be logged once at the start."""
-    return [] if is_there() else ["/proc, /sys and the worker's own files hidden from DuckDB"]
+    """What a system without it, or with an older one, cannot do, to be logged once at the start."""
+    lacking = [] if is_there() else ["/proc, /sys and the worker's own files hidden from DuckDB"]
+    return lacking if landlock_version() >= SCOPES_SINCE else [*lacking, "signals kept inside a command"]
 
 
 def restrict_thread(hidden: tuple[str, ...] = ()) -> None:

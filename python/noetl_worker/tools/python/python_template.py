@@ -15,7 +15,7 @@ loaded, and a fork is as fast as this process is small. The worker's side is `py
 When the worker goes away, the control socket ends: everything is killed and this process ends. With a confinement
 (`confinement.py`) each command has a supervisor: a fork of the template that runs one command at a time. Whatever the
 command starts stays below it, whichever session it goes to, and has ended before the `X`; what a killed one leaves, the
-template ends.
+template ends. The command cannot signal it: its domain begins below the supervisor.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ class Template:
         """Closed by number in a fork, where their objects are kept."""
         if score is not None and score.file >= 0:
             self.own.append(score.file)
+        self.domain = CONFINEMENT["Domain"](self.is_supervisor)
+        if self.domain.rules >= 0:
+            self.own.append(self.domain.rules)
         os.set_blocking(self.wake, False)
         os.set_blocking(self.wake_write, False)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
@@ -151,7 +154,7 @@ class Template:
         try:
             EXCHANGE["begin"](channel, 0)  # what is to be killed is ours to kill
             request = EXCHANGE["receive"](channel)
-            pid = PROGRAM["spawn"](request, channel, out, err)
+            pid = self.domain.spawn(lambda: PROGRAM["spawn"](request, channel, out, err))
         except (EOFError, ConnectionError):  # called off
             self.answer(b"X", number, -signal.SIGKILL)
         except (OSError, ValueError) as error:
@@ -170,6 +173,7 @@ class Template:
             return -1
         if pid == 0:
             signal.set_wakeup_fd(-1)
+            self.domain.enter()
             for descriptor in self.own:
                 os.close(descriptor)
         return pid
