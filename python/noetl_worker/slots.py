@@ -1,7 +1,7 @@
 """How many commands run at the same time: slots, what a kind may take of them, how fast they are filled.
 
 Whoever waits holds no slot: a parent that waits for its child, a set that waits for its plane, a claimed command
-whose kind is full. What is pulled is bounded by `window`; what runs by `free` and the kinds.
+whose kind is full or that is to run alone. What is pulled is bounded by `window`; what runs by `free` and the kinds.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 WAITING_PER_SLOT: Final = 10
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A command that waits for its kind, or runs within its limit."""
+    """A command that waits for its kind, or to be alone, or that runs after that."""
 
-    kind: str
-    admitted: asyncio.Future[None]
+    kind: str = ""
+    admitted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    task: asyncio.Task[Any] | None = field(default_factory=lambda: asyncio.current_task())
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -44,6 +45,8 @@ class Slots:
     parked_elsewhere: int = field(default=0, init=False)
     _running: Counter[str] = field(default_factory=Counter, init=False)
     _queue: list[_Waiter] = field(default_factory=list, init=False)
+    _alone: list[_Waiter] = field(default_factory=list, init=False)
+    """Commands that are to run alone: the first one runs so, or is the next."""
     _bucket: _Rate | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -54,13 +57,18 @@ class Slots:
     def parked_for_kind(self) -> int:
         return len(self._queue)
 
+    @property
+    def is_for_one(self) -> bool:
+        """Whether a command runs alone, or waits until it does."""
+        return bool(self._alone)
+
     def free(self) -> int:
         """Below zero while a command that waited goes on beside the one that took its slot."""
-        return self.size - self.used
+        return 0 if self._alone else self.size - self.used
 
     def window(self) -> int:
-        """How many more may be pulled: none while too many wait for a kind."""
-        if len(self._queue) >= self.size:
+        """How many more may be pulled: none while too many wait for a kind, or one is to run alone."""
+        if self._alone or len(self._queue) >= self.size:
             return 0
         room = min(self.size, max(1, self.ceiling())) - self.used
         if room > 0 and self._bucket is not None:
@@ -74,6 +82,8 @@ class Slots:
 
     def release(self, slots: int = 1) -> None:
         self.used -= slots
+        if self._alone:
+            self._admit_alone()
         if self._queue:
             self._admit()
         self.on_free()
@@ -91,6 +101,11 @@ class Slots:
         if self.parked_elsewhere >= self.size * WAITING_PER_SLOT:
             yield
             return
+        with self._outside(kind):
+            yield
+
+    @contextmanager
+    def _outside(self, kind: str | None = None) -> Iterator[None]:
         self.parked_elsewhere += 1
         if kind is not None:
             self._running[kind] -= 1
@@ -103,6 +118,32 @@ class Slots:
             if kind is not None:
                 self._running[kind] += 1
 
+    async def enter_alone(self) -> None:
+        """Wait, outside of the slot, until no other command holds one. None is let in from now until `leave_alone`.
+
+        Whoever waits for something else goes on beside it all the same: what it waits for may be this command.
+        """
+        place = _Waiter()
+        self._alone.append(place)
+        try:
+            with self._outside():
+                await place.admitted
+        except BaseException:
+            self._leave_alone(place)
+            raise
+
+    def leave_alone(self) -> None:
+        self._leave_alone(self._alone[0])
+
+    def _leave_alone(self, place: _Waiter) -> None:
+        self._alone.remove(place)
+        self.release(0)  # its slot stays taken; others may run
+
+    def _admit_alone(self) -> None:
+        first = self._alone[0].admitted
+        if self.used <= 0 and not first.done():
+            first.set_result(None)
+
     def is_limited(self, kind: str) -> bool:
         """Whether a command of this kind may have to wait for others of it."""
         return kind in self.limits
@@ -113,7 +154,7 @@ class Slots:
         if not self.is_limited(kind):
             yield
             return
-        place = _Waiter(kind, asyncio.get_running_loop().create_future())
+        place = _Waiter(kind)
         self.used -= 1
         self._queue.append(place)
         self._admit()
@@ -130,10 +171,12 @@ class Slots:
             self._leave(place)
 
     def _admit(self) -> None:
-        """Admit, in their order, those whose kind has room, while there are slots."""
+        """Admit, in their order, those whose kind has room, while there are slots; beside one that is alone, none."""
         for place in list(self._queue):
             if self.used >= self.size:
                 return
+            if self._alone and place.task is not self._alone[0].task:
+                continue
             if self._running[place.kind] >= self.limits[place.kind] or place.admitted.cancelled():
                 continue
             self._queue.remove(place)

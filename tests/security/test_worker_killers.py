@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from faults.scene import inside
 from integration.house import House, house
-from integration.processes import SHORT_LEASES, Probe, WorkerProcess, starting_process, until
+from integration.processes import SHORT_LEASES, Gate, Probe, WorkerProcess, starting_process, until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
@@ -28,6 +28,7 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.start_notes import BUCKET, MOST_STARTS, StartNotes, ensure_bucket
 from noetl_worker.models import Dialect
+from noetl_worker.observability.series import REGISTRY
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.slots import Slots
 from plug_ins import install
@@ -128,6 +129,56 @@ async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_be
 
 async def all_possible(noted: int) -> int:
     return noted
+
+
+VICTIM = """
+echo x >> {0}/starts
+if [ $(ls {0} | grep -c death) -lt {1} ]; then read line < {0}/gate; else sleep 1; fi
+echo x >> {0}/ends
+"""
+"""It runs until its worker is killed, but for the last start that it may have."""
+KILLER = """
+[ -e {0}/death-{1} ] && exit
+tries=0
+until [ $(cat {0}/starts | wc -l) -gt {1} ] || [ $tries -gt 40 ]; do sleep 0.1; tries=$((tries + 1)); done
+touch {0}/death-{1}
+read _ _ _ worker _ < /proc/$PPID/stat
+kill -9 $worker
+"""
+
+
+async def test_neighbour_of_commands_that_kill_worker_after_worker_is_not_failed(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    """Command after command ends the worker, each once: the one beside them would have had its last start."""
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "starts").touch()
+    victim = RawCommand("shell", {"command": VICTIM.format(tmp_path, MOST_STARTS)})
+    variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_ISOLATION": "off"}
+    short = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1 noetl_worker.jetstream.start_notes:_TRY_S=20"
+    variables |= inside(SET=short)
+    async with house(dialect, plane=SHORT_LEASES, worker=False) as home:
+        issued = await home.plane.create_commands([victim])
+        for number in range(2 * MOST_STARTS + 2):
+            async with starting_process(home, tmp_path, f"worker-{number}", **variables) as worker:
+                await worker.wait_logged("pulling")
+                if number <= MOST_STARTS:
+                    killer = RawCommand("shell", {"command": KILLER.format(tmp_path, number)})
+                    issued += await home.plane.create_commands([killer])
+                told = asyncio.ensure_future(home.wait_terminal(*(one.event_id for one in issued)))
+                ended = asyncio.ensure_future(worker.exit_code())
+                await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if told.done() and number >= MOST_STARTS:
+                    ended.cancel()
+                    await home.wait_settled()
+                    assert await worker.stop() == 0
+                    break
+                told.cancel()
+                assert ended.result() == -9
+        assert len(list(tmp_path.glob("death-*"))) == 1 + MOST_STARTS
+        ends = [home.terminal_events(one.event_id) for one in issued]
+        assert ends == [["command.completed"]] * len(issued)
+    assert set((tmp_path / "ends").read_text().split()) == {"x"}
 
 
 # ── what is said to the bucket ──
@@ -237,6 +288,35 @@ async def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> No
         await home.wait_terminal(issued.event_id)
         await home.wait_settled()
         assert len(notes_in(said)) == 1
+
+
+async def test_nothing_is_pulled_while_a_command_is_on_its_last_start(dialect: Dialect, tmp_path: Path) -> None:
+    """(no attack) What comes meanwhile is for other workers, or runs here afterwards; a gauge says so."""
+    last = json.dumps([{"worker": "w", "at": "then"}] * (MOST_STARTS - 1)).encode()
+    gate = Gate(tmp_path)
+
+    def gauge() -> float | None:
+        return REGISTRY.get_sample_value("noetl_worker_last_start")
+
+    async with house(dialect, worker=False) as home, home.client() as client:
+        [alone] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+        await ensure_bucket(client)
+        await client.jetstream().publish(f"$KV.{BUCKET}.{alone.execution_id}.{alone.event_id}", last)
+        home.plane.claims.hold(alone.event_id)
+        worker = await home.start_worker()
+        await until(lambda: worker.settled.total() > 0, "its first claim is refused")
+        home.plane.claims.release(alone.event_id)
+        await until(lambda: gate.runs == 1, "it is on its last start")
+        [beside] = await home.plane.create_commands([RawCommand("noop", {})])
+        await until(lambda: gauge() == 1, "the gauge says so")
+        assert (worker.slots.window(), worker.slots.free()) == (0, 0)
+        gate.open()
+        await home.wait_terminal(alone.event_id, beside.event_id)
+        await home.wait_settled()
+        ended = home.plane.events_of_command(alone.event_id, "command.completed")[0]
+        started = home.plane.events_of_command(beside.event_id, "command.claimed")[0]
+        assert started.event_id > ended.event_id
+        await until(lambda: gauge() == 0, "the worker pulls again")
 
 
 async def test_command_that_waits_for_another_lets_that_one_have_its_last_start() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,21 +19,25 @@ class Commands:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._go: dict[str, asyncio.Event] = {}
 
-    async def start(self, *names: str, kind: str = "noop") -> None:
+    async def start(self, *names: str, kind: str = "noop", alone: bool = False) -> None:
         for name in names:
             self.slots.take()
             self._go[name] = asyncio.Event()
-            self._tasks[name] = asyncio.ensure_future(self._run(name, kind))
+            self._tasks[name] = asyncio.ensure_future(self._run(name, kind, alone))
             await settle()
 
-    async def _run(self, name: str, kind: str) -> None:
+    async def _run(self, name: str, kind: str, alone: bool) -> None:
         try:
-            async with self.slots.kind(kind):
-                self.running.append(name)
-                try:
-                    await self._go[name].wait()
-                finally:
-                    self.running.remove(name)
+            with ExitStack() as left:
+                if alone:
+                    await self.slots.enter_alone()
+                    left.callback(self.slots.leave_alone)
+                async with self.slots.kind(kind):
+                    self.running.append(name)
+                    try:
+                        await self._go[name].wait()
+                    finally:
+                        self.running.remove(name)
         finally:
             self.slots.release()
 
@@ -135,6 +140,54 @@ async def test_command_that_waits_leaves_its_place_in_its_kind_to_another() -> N
     assert commands.running == ["late"]
     await commands.end("late")
     assert (commands.slots.used, commands.slots.window()) == (0, 3)
+
+
+async def test_command_that_is_alone_begins_when_the_others_have_ended_and_lets_nobody_in() -> None:
+    commands = Commands(Slots(4, limits={"postgres": 1}))
+    slots = commands.slots
+    await commands.start("beside", "waits", kind="postgres")
+    await commands.start("alone", kind="postgres", alone=True)
+    assert (commands.running, slots.window(), slots.free(), slots.is_for_one) == (["beside"], 0, 0, True)
+    await commands.end("beside")
+    assert (commands.running, slots.window(), slots.free()) == (["alone"], 0, 0)
+    await commands.end("alone")
+    assert (commands.running, slots.is_for_one) == (["waits"], False)
+    await commands.end("waits")
+    assert (slots.used, slots.parked_elsewhere, slots.window()) == (0, 0, 4)
+
+
+async def test_commands_that_are_alone_run_one_after_another() -> None:
+    commands = Commands(Slots(4))
+    await commands.start("first", "second", "third", alone=True)
+    assert commands.running == ["first"]
+    await commands.cancel("second")
+    await commands.end("first")
+    assert (commands.running, commands.slots.window()) == (["third"], 0)
+    await commands.end("third")
+    assert (commands.slots.used, commands.slots.parked_elsewhere, commands.slots.window()) == (0, 0, 4)
+
+
+@pytest.mark.parametrize("victim", ["beside", "alone"])
+async def test_cancelled_command_keeps_nobody_from_the_slots(victim: str) -> None:
+    commands = Commands(Slots(4))
+    await commands.start("beside")
+    await commands.start("alone", alone=True)
+    await commands.cancel(victim)
+    [left] = {"beside", "alone"} - {victim}
+    assert commands.running == [left]
+    await commands.end(left)
+    assert (commands.slots.used, commands.slots.parked_elsewhere, commands.slots.window()) == (0, 0, 4)
+
+
+async def test_command_that_waits_for_one_that_is_to_be_alone_does_not_hold_it_up() -> None:
+    commands = Commands(Slots(1))
+    await commands.start("parent")
+    with commands.slots.waiting():
+        await commands.start("child", alone=True)
+        assert commands.running == ["parent", "child"]
+        await commands.end("child")
+    await commands.end("parent")
+    assert (commands.slots.used, commands.slots.window()) == (0, 1)
 
 
 def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() -> None:

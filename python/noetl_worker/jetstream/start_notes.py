@@ -93,7 +93,7 @@ class Start:
         self._notes = notes
         self._slots = slots
         self.alone: Final = ExitStack()
-        """Closed, it lets others on their last start run."""
+        """Closed, it lets others run beside a command on its last start."""
 
     @property
     def is_lost(self) -> bool:
@@ -110,7 +110,7 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """`Slots.waiting`, for others: one of them may be on its last start, too."""
+        """Wait as `Slots.waiting`; others run from here on: it may wait for one of them."""
         self.alone.close()
         return self._slots.waiting(kind)
 
@@ -125,7 +125,6 @@ class StartNotes:
     def __init__(self, connection: Connection, worker: str) -> None:
         self._connection = connection
         self._worker = worker
-        self._alone = asyncio.Lock()
         self._pause_until = 0.0
         self._is_warned = False
         self._is_full = False
@@ -138,8 +137,8 @@ class StartNotes:
 
         `possible` returns how many of so many noted starts there can have been; no more of them count.
 
-        Before its last start it waits until no other such command runs here: those that ran beside the one that
-        ended the worker have as many notes as it has, and must not be taken for it.
+        Its last start is noted once nobody else runs here: what ends this worker then is this command, and a neighbour
+        of one that ends workers is not taken for it.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
@@ -149,9 +148,8 @@ class StartNotes:
             yield start
             return
         if len(counted) == MOST_STARTS - 1:
-            with slots.waiting():
-                await self._alone.acquire()
-                start.alone.callback(self._alone.release)
+            await slots.enter_alone()
+            start.alone.callback(slots.leave_alone)
         with start.alone:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             note = {"worker": self._worker, "at": now}

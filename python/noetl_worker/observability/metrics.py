@@ -47,6 +47,10 @@ PARKED: Final = Gauge(
     "Commands that hold no slot: no room for their kind, or they wait elsewhere (child playbook, control plane)",
     ["waits"],
 )
+LAST_START: Final = Gauge(
+    "noetl_worker_last_start",
+    "1 while a command on its last start runs alone, or waits until it does: nothing is pulled",
+)
 GATE_LIMIT: Final = Gauge(
     "noetl_worker_gate_limit",
     "Requests that a control plane that the settings name, or its result store, gets at the same time",
