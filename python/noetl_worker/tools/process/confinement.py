@@ -212,8 +212,8 @@ def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, 
     )
     places = {label: place for place, (label, *_) in enumerate(lines) if label}
     return [
-        (operation, *(places[label] - place - 1 if label else 0 for label in labels), value)
-        for place, (_, operation, value, *labels) in enumerate(lines)
+        (operation, places.get(true, place + 1) - place - 1, places.get(false, place + 1) - place - 1, value)
+        for place, (_, operation, value, true, false) in enumerate(lines)
     ]
 
 
