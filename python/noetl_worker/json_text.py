@@ -9,12 +9,17 @@ compares them.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.exact_decoder import exact_decoder, read_float, refuse_constant
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.json_pieces import loads_in_pieces
 from noetl_worker.process.plain_values import TEXTS, key_text, plain
+from noetl_worker.process.room import MOST_OF_ONE, room
+from noetl_worker.process.threads import LARGE, off_loop, take_turns
 
 orjson: Any
 try:
@@ -22,7 +27,7 @@ try:
 except ImportError:  # no wheel for this platform: slower, same answers
     orjson = None
 
-__all__ = ["dumps", "embed", "escaped_size", "fits", "loads", "loads_exact", "plain"]
+__all__ = ["dumps", "embed", "escaped_size", "fits", "loads", "loads_exact", "loads_in_room", "memory_of", "plain"]
 
 _MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
@@ -35,13 +40,17 @@ _EMBEDDED_DEPTH: Final = 8
 """What is embedded is embedded by us, in an event: not deeper than this. Deeper it is parsed, which takes longer."""
 _ESCAPE_CHARS: Final = 6
 """Of a UTF-16 unit: `\\u` and four digits."""
-_MAX_MEMORY: Final = 512 << 20
-"""Bytes of the values that one text may make: no more than these of `[],[],...` are read, a third of a worker's GB."""
-_MEMORY_OF: Final = {b"[": 100, b"{": 100, b":": 100, b",": 32, b'"': 28}
-"""What each of these bytes stands for in CPython, about; the texts themselves are counted by their length."""
-_SURELY_FITS: Final = _MAX_MEMORY // 44
-"""Bytes that cannot be over it, and are not looked at: `[],` grows the most, 44 times."""
-_LOOKED_AT: Final = 1 << 20
+_MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
+"""What each of these bytes stands for in CPython, about; the texts themselves are counted by their length. Lists and
+objects count twice: the collector looks at each of them, and holds everything up meanwhile."""
+_AT_ONCE: Final = 16 << 20
+"""Bytes of a text, or of the values that it makes, that are read in one go: it takes 20 ms. More gives other threads
+their turns."""
+_MOST_GROWTH: Final = 95
+"""Of a byte and what it makes: `[],` is the most."""
+_SHORT: Final = _AT_ONCE // _MOST_GROWTH
+"""Bytes of a text that is not looked at: whatever it makes."""
+_LOOKED_AT: Final = 1 << 18
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _OPTIONS: Final = (
     0
@@ -62,9 +71,9 @@ def loads(data: bytes | str) -> JsonValue:
         DocumentError: never a library's error. Codes: `json_syntax`, with the position; `json_size`: its values would
             take over 512 MiB of memory.
     """
-    if data[_SURELY_FITS:]:  # not by `len`: that is a call more for each text of each command
-        _check_size(data)
     try:
+        if data[_SHORT : _SHORT + 1]:  # not by `len`: that is a call more for each text of each command
+            return _large(data, _loads)
         return orjson.loads(data) if orjson is not None else _loads_exactly(data)
     except (ValueError, RecursionError) as error:
         raise DocumentError("json_syntax", f"not JSON: {error}") from error
@@ -81,36 +90,91 @@ def loads_exact(data: bytes | str) -> JsonValue:
     Raises:
         DocumentError: as `loads`.
     """
-    raw = data.encode() if isinstance(data, str) else data
-    if orjson is not None and _LONG_NUMBER not in raw.translate(_DIGITS_AS_ZEROS):
-        return loads(raw)
-    if len(raw) > _SURELY_FITS:
-        _check_size(raw)
     try:
-        return _loads_exactly(raw, exact_decoder)
+        return _large(data, _loads_with_digits) if data[_SHORT : _SHORT + 1] else _loads_with_digits(data)
     except (ValueError, RecursionError) as error:
         raise DocumentError("json_syntax", f"not JSON: {error}") from error
 
 
-def _check_size(data: bytes | str) -> None:
-    """Raises DocumentError before anything is made of it."""
+async def loads_in_room(data: bytes, owner: object, read: Callable[[bytes], JsonValue] = loads_exact) -> JsonValue:
+    """Parse what a server sent: where it is large off the loop, and once the worker has room for its values.
+
+    Args:
+        data: bytes in UTF-8.
+        owner: whom the values are charged to, see `Room.take`.
+        read: `loads` or `loads_exact`.
+
+    Raises:
+        DocumentError: as `loads`.
+        ToolError: kind `resource`, from `Room.take`.
+    """
+    size = len(data)
+    if size <= LARGE:
+        return read(data)
+    memory = await off_loop(size if size > _SHORT else 0, partial(memory_of, data))
+    await room.take(memory - size, owner)
+    return await off_loop(size, partial(read, data))
+
+
+def memory_of(data: bytes | str) -> int:
+    """Bytes of the values that a JSON text makes, about, its own beside them.
+
+    Args:
+        data: bytes in UTF-8, or text.
+
+    Raises:
+        DocumentError: `json_size`, before anything is made: it is over 512 MiB.
+    """
     raw = data.encode() if isinstance(data, str) else data
-    if len(raw) + _memory_of(raw) > _MAX_MEMORY and (size := len(raw) + _memory_of_values(raw)) > _MAX_MEMORY:
-        reason = f"{len(raw):,} bytes of JSON that would take {size >> 20:,} MiB of memory, over {_MAX_MEMORY >> 20}"
+    size = len(raw)
+    if size * _MOST_GROWTH <= _AT_ONCE:
+        return size * _MOST_GROWTH
+    size += sum(map(_memory_of_signs, _parts(raw)))
+    if size > _AT_ONCE:  # or it is text that looks like values
+        size = len(raw) + _memory_of_values(raw)
+    if size > MOST_OF_ONE:
+        reason = f"{len(raw):,} bytes of JSON that would take {size >> 20:,} MiB of memory, over {MOST_OF_ONE >> 20}"
         raise DocumentError("json_size", f"{reason}: pass on fewer values, or a file")
+    return size
 
 
-def _memory_of(data: bytes) -> int:
+def _large(data: bytes | str, read: Callable[[bytes], JsonValue]) -> JsonValue:
+    raw = data.encode() if isinstance(data, str) else data
+    return read(raw) if memory_of(raw) <= _AT_ONCE else loads_in_pieces(raw, read)
+
+
+def _loads(data: bytes) -> JsonValue:
+    value: JsonValue = orjson.loads(data) if orjson is not None else _loads_exactly(data)
+    return value
+
+
+def _loads_with_digits(data: bytes | str) -> JsonValue:
+    raw = data.encode() if isinstance(data, str) else data
+    is_long = orjson is None or _LONG_NUMBER in raw.translate(_DIGITS_AS_ZEROS)
+    return _loads_exactly(raw, exact_decoder) if is_long else _loads(raw)
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    """The text in pieces, no escape in two of them."""
+    start = 0
+    while piece := data[start : start + _LOOKED_AT]:
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            piece = data[start : start + _LOOKED_AT + 1]
+        yield piece
+        start += len(piece)
+        take_turns()
+
+
+def _memory_of_signs(data: bytes) -> int:
     return sum(size * data.count(sign) for sign, size in _MEMORY_OF.items())
 
 
 def _memory_of_values(raw: bytes) -> int:
-    """The same without what stands in texts, a part at a time."""
-    data = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    """The same without what stands in texts."""
     size, is_text = 0, 0
-    for start in range(0, len(data), _LOOKED_AT):
-        parts = data[start : start + _LOOKED_AT].split(b'"')
-        size += _memory_of(b"".join(parts[is_text::2])) + _MEMORY_OF[b'"'] * (len(parts) - 1)
+    for piece in _parts(raw):
+        parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        size += _memory_of_signs(b"".join(parts[is_text::2])) + _MEMORY_OF[b'"'] * (len(parts) - 1)
         is_text ^= 1 - len(parts) % 2
     return size
 

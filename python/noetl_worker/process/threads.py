@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,9 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+LARGE: Final = 1 << 16
+"""Bytes that are converted on the loop at most: it takes less than a millisecond."""
+_is_given_up: Final[contextvars.ContextVar[threading.Event | None]] = contextvars.ContextVar("given_up", default=None)
 
 OWNER: Final[contextvars.ContextVar[Hashable]] = contextvars.ContextVar("noetl_worker_threads_owner", default=None)
 """The execution that work is done for; None is the worker itself, which may have every thread."""
@@ -168,3 +172,32 @@ async def finished_off_loop(call: Callable[[], T]) -> T:
     except RuntimeError:
         return call()
     return await asyncio.wrap_future(done)
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """Return what `work` gives, done in a thread when the `size` bytes it works on would hold up the loop.
+
+    `take_turns` in it ends it when nobody waits for it any more.
+    """
+    if size <= LARGE:
+        return work()
+    given_up = threading.Event()
+    token = _is_given_up.set(given_up)
+    try:
+        return await finished_off_loop(work)
+    finally:
+        given_up.set()
+        _is_given_up.reset(token)
+
+
+def take_turns() -> None:
+    """Let other threads run, between two pieces of long work.
+
+    Raises:
+        TimeoutError: the command that the work is for has ended.
+    """
+    given_up = _is_given_up.get()
+    if given_up is not None:
+        time.sleep(0)
+        if given_up.is_set():
+            raise TimeoutError("the command that this is for has ended")

@@ -19,6 +19,7 @@ from noetl_worker.errors import ConfigurationError, ControlPlaneError, DocumentE
 from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
 from noetl_worker.tools.artifact.files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
 from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
@@ -26,7 +27,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import off_loop, read
+from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination

@@ -9,39 +9,42 @@ from __future__ import annotations
 import asyncio
 import base64
 import email.utils
+import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final
 
 import httpx
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.json_text import loads, loads_exact
+from noetl_worker.json_text import loads, loads_exact, loads_in_room
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.process.room import room
+from noetl_worker.process.threads import LARGE, off_loop
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http.charsets import codec_of, decoded
 from noetl_worker.tools.http.client import without_user
 
-T = TypeVar("T")
-
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 _LONGEST_SECRET: Final = 16_384
 _LONGEST_WAIT_S: Final = 1e9
 """Longer than any command has; a timer takes no infinity."""
 _BOM: Final = b"\xef\xbb\xbf"
-_LARGE: Final = 1 << 18
-"""Decoding and parsing so much takes about a millisecond; more is done in a thread, where there is one."""
+_LONGEST_HEADER: Final = 1024
+"""Characters of a header that is read as more than text."""
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^;\s]*))", re.IGNORECASE)
+_CHARGED_AT_ONCE: Final = 1 << 20
 _UNPACKED_AT_ONCE: Final = 1 << 20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Content:
     """A body: at most `limit` bytes of it; `is_cut` when there was more.
 
@@ -52,6 +55,9 @@ class Content:
     size: int = 0
     is_cut: bool = False
     pieces: list[bytes] = field(default_factory=list)
+    owner: Any = None
+    """Whom the body is charged to in the worker's room; None: this object."""
+    charged: int = 0
 
     def add(self, piece: bytes) -> None:
         room = self.limit - self.size
@@ -60,6 +66,17 @@ class Content:
             piece = piece[:room]
         self.pieces.append(piece)
         self.size += len(piece)
+
+    async def take_room(self) -> None:
+        """Charge what came; small bodies are free."""
+        while self.size > max(self.charged, LARGE):
+            await room.take(_CHARGED_AT_ONCE, self.owner or self)
+            self.charged += _CHARGED_AT_ONCE
+
+    def leave_room(self) -> None:
+        """Give back what was charged for the body: it has been made something else."""
+        room.give_back(self.charged, self.owner or self)
+        self.charged = 0
 
     def end_without_half(self) -> None:
         """Take a piece of a known secret off the end that a cut has made."""
@@ -80,13 +97,18 @@ class Content:
         return b"".join(pieces)
 
 
-async def read(response: httpx.Response, limit: int) -> Content:
+async def read(response: httpx.Response, limit: int, owner: object = None) -> Content:
     """The body, unpacked when it is gzip or deflate, until its end or `limit` bytes; then the answer is closed.
+
+    Args:
+        response: its body not read yet.
+        limit: bytes.
+        owner: whom it is charged to in the worker's room, until `leave_room`; None: the Content, while that lasts.
 
     Raises:
         httpx.DecodingError: the body is not what its Content-Encoding says.
     """
-    content = Content(limit)
+    content = Content(limit, owner=owner)
     coding = response.headers.get("content-encoding", "").strip().lower()
     unpack = _Unpacking(content) if coding in _CODINGS else None
     if response.is_stream_consumed:  # a transport that gives complete answers, unpacked already
@@ -100,6 +122,8 @@ async def read(response: httpx.Response, limit: int) -> Content:
                 content.add(chunk)
             else:
                 await unpack.add(chunk)
+            if content.size > LARGE:
+                await content.take_room()
             if content.is_cut or (unpack is not None and unpack.is_over):
                 break
         if unpack is not None and unpack.is_open and not content.is_cut:
@@ -149,19 +173,16 @@ class _Unpacking:
                 chunk = self._stream.unused_data
                 more = bool(chunk)
             self.is_open = not self._stream.eof
+            await self._content.take_room()
             await asyncio.sleep(0)  # a small chunk may unpack to much: others have their turn
 
 
-async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """What `work` gives; in a thread when the `size` bytes it works on would hold up the loop."""
-    return work() if size <= _LARGE else await finished_off_loop(work)
-
-
-def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
+async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
     """Data with the fields of both workers; `in_plane_form` leaves one of them. Empties `content`."""
     notes: list[str] = []
     headers = dict(response.headers.items())  # each look at them there would go through all of them
-    payload = _payload(response, headers, content, response_type, notes)
+    payload = await _payload(headers, content, response_type, notes)
+    content.leave_room()
     data: dict[str, Any] = {
         "status_code": response.status_code,
         "headers": headers,
@@ -192,31 +213,45 @@ def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
     return result
 
 
-def _payload(
-    response: httpx.Response, headers: Mapping[str, str], content: Content, response_type: str, notes: list[str]
-) -> JsonValue:
-    size = content.size
+async def _payload(headers: Mapping[str, str], content: Content, response_type: str, notes: list[str]) -> JsonValue:
+    size, owner = content.size, content.owner or content
     if content.is_cut:
         notes.append(f"body: cut after {size} bytes; max_response_bytes sets the limit")
         content.end_without_half()
     if response_type == "binary":
-        return _binary(content.pieces, size)
-    charset = _charset(response, headers, notes)
-    content_bytes = content.take(_cut_mark(headers, size) if content.is_cut else b"")
-    if response_type == "json" and not content.is_cut and content_bytes.strip():
+        await _charge(2 * size, owner)
+        return await off_loop(size, partial(_binary, content.pieces, size))
+    charset = _charset(headers, notes)
+    body = content.take(_cut_mark(headers, size) if content.is_cut else b"")
+    is_json = response_type == "json" and not content.is_cut and not body.isspace()
+    if is_json and body:
         try:
-            return loads_exact(_json_bytes(content_bytes, charset))
-        except (DocumentError, UnicodeDecodeError):  # not JSON: given as text
-            pass
+            text = await off_loop(size, partial(_json_bytes, body, charset))
+            return await loads_in_room(text, owner, loads_exact)
+        except (DocumentError, UnicodeDecodeError) as error:  # not JSON, or too much for a worker: given as text
+            if isinstance(error, DocumentError) and error.code == "json_size":
+                notes.append(f"body: {error}; given as text")
+    await _charge(size, owner)
+    return await off_loop(size, partial(_text, headers, body, charset, notes, is_json=is_json, is_cut=content.is_cut))
+
+
+async def _charge(size: int, owner: object) -> None:
+    if size > LARGE:
+        await room.take(size, owner)
+
+
+def _text(
+    headers: Mapping[str, str], body: bytes, charset: str, notes: list[str], *, is_json: bool, is_cut: bool
+) -> JsonValue:
     try:
-        return decoded(content_bytes, charset)
+        return decoded(body, charset)
     except UnicodeDecodeError as error:
-        if response_type == "json" and not content.is_cut and _is_binary(headers):
+        if is_json and _is_binary(headers):
             notes.append("body: neither JSON nor text, given as base64")
-            return _binary([content_bytes], size)
-        if not content.is_cut:  # the cut itself may split a character
+            return _binary([body], len(body))
+        if not is_cut:  # the cut itself may split a character
             notes.append(f"body: not {charset} at byte {error.start}, unreadable bytes replaced")
-        return decoded(content_bytes, charset, "replace")
+        return decoded(body, charset, "replace")
 
 
 def object_in(body: bytes) -> dict[str, Any] | None:
@@ -271,10 +306,11 @@ def _is_binary(headers: Mapping[str, str]) -> bool:
     return not (kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "x-www-form-urlencoded")))
 
 
-def _charset(response: httpx.Response, headers: Mapping[str, str], notes: list[str]) -> str:
-    if "charset" not in headers.get("content-type", "").lower():
+def _charset(headers: Mapping[str, str], notes: list[str]) -> str:
+    """The codec of a declared charset, looked for in the first kB of the header."""
+    found = _CHARSET.search(headers.get("content-type", "")[:_LONGEST_HEADER])
+    if found is None or not (declared := found[1] or found[2] or found[3]):
         return "utf-8"
-    declared = response.charset_encoding or "utf-8"  # by email's parser, which is slow
     codec = codec_of(declared)
     if codec is None:
         notes.append(f"body: the charset {excerpt(declared, 40)!r} is not one that is read here, read as UTF-8")
@@ -285,7 +321,7 @@ def retry_after_s(data: Any) -> float | None:
     """Seconds of the answer's Retry-After header, a number or a date; None without one that can be read."""
     headers = data.get("headers") if isinstance(data, Mapping) else None
     value = headers.get("retry-after") if isinstance(headers, Mapping) else None
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _LONGEST_HEADER:
         return None
     if value.strip().isdecimal():  # not `²`, which is a digit and no number
         return min(float(value), _LONGEST_WAIT_S)

@@ -19,10 +19,11 @@ from noetl_worker.errors import ConfigurationError, CredentialError, ResourceSho
 from noetl_worker.json_text import dumps
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.process.room import room
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http import retry as http_retry
-from noetl_worker.tools.http.answer import answer_result, off_loop, part_at, read, retry_after_s
+from noetl_worker.tools.http.answer import answer_result, part_at, read, retry_after_s
 from noetl_worker.tools.http.auth import Authorization, Authorizer
 from noetl_worker.tools.http.client import Clients, is_secret, send, shown, without_user
 from noetl_worker.tools.http.request import build
@@ -81,8 +82,10 @@ class HttpCall:
 
     async def _tried(self, config: HttpConfig, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
         """The result of the last try, and what rules see of it. Raises the last try's ToolError."""
-        tries = 0
+        tries, stop = 0, self._context.stop
+        share = room.share(stop)
         while True:
+            room.give_back(room.share(stop) - share, stop)  # what the last try has brought is dropped
             tries += 1
             error: ToolError | None = None
             try:
@@ -234,7 +237,8 @@ class HttpCall:
                         secret_headers=(*authorization.headers, *self._token_headers),
                     )
                     self._has_connected = True
-                    content = await read(response, max(1, config.max_response_bytes - self._received))
+                    limit = max(1, config.max_response_bytes - self._received)
+                    content = await read(response, limit, self._context.stop)
                 except httpx.TimeoutException as error:
                     self._has_connected = True
                     return _silent(error, config), None
@@ -247,7 +251,7 @@ class HttpCall:
         if self._plan.pages is not None:
             self._received += content.size
         elapsed_s = time.monotonic() - started
-        result = await off_loop(content.size, lambda: answer_result(response, content, config.response_type, elapsed_s))
+        result = await answer_result(response, content, config.response_type, elapsed_s)
         return _without(result, authorization.params), authorization.fetched
 
     async def _authorization(self, config: HttpConfig) -> Authorization:

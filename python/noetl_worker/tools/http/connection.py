@@ -15,6 +15,11 @@ KEPT_S: Final = 5.0
 """An idle connection is closed after so long, or not used again."""
 _LONGEST_HEAD: Final = 100 << 10
 _READ_AT_ONCE: Final = 1 << 16
+_MOST_BESIDE: Final = 1 << 17
+"""Bytes of an answer that are not its content: heads, trailers, and what the frames of its chunks have above a byte for
+each byte of content."""
+_EVENTS_AT_ONCE: Final = 256
+"""Chunks in a row that are read without a turn for others."""
 
 
 class HttpConnection:
@@ -29,10 +34,12 @@ class HttpConnection:
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
         self._timeouts: Mapping[str, float | None] = {}
         self._idle_since_s = 0.0
+        self._beside = 0
+        self._events = 0
 
     async def ask(self, request: httpx.Request) -> h11.Response | h11.InformationalResponse:
         """The head of the answer. An informational one (101) switches to a protocol that is not read here."""
-        self._timeouts = request.extensions.get("timeout", {})
+        self._timeouts, self._beside = request.extensions.get("timeout", {}), 0
         try:
             with suppress(httpcore.WriteError):  # a server may answer before it has read all
                 await self._write(request)
@@ -66,14 +73,25 @@ class HttpConnection:
         except BaseException as error:
             await self.aclose()
             raise_as_httpx(error)
-        return bytes(event.data) if isinstance(event, h11.Data) else None
+        if not isinstance(event, h11.Data):
+            return None
+        self._events += 1
+        if self._events > _EVENTS_AT_ONCE:
+            self._events = 0
+            await asyncio.sleep(0)
+        self._beside = max(0, self._beside - 2 * len(event.data))
+        return bytes(event.data)
 
     async def _next_event(self) -> object:
         state = self._state
         while (event := state.next_event()) is h11.NEED_DATA:
+            if self._beside > _MOST_BESIDE:
+                raise h11.RemoteProtocolError(f"what the answer has beside its content is over {_MOST_BESIDE} bytes")
+            self._events = 0
             data = await self.stream.read(_READ_AT_ONCE, self._timeouts.get("read"))
             if not data and state.their_state is h11.SEND_RESPONSE:
                 raise h11.RemoteProtocolError("Server disconnected without sending a response.")
+            self._beside += len(data)
             state.receive_data(data)
         return event
 

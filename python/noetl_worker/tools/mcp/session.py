@@ -11,9 +11,10 @@ import httpx
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import off_loop, read
+from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.client import send, shown
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024

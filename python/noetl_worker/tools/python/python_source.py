@@ -14,12 +14,13 @@ import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.process.threads import off_loop
 from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.artifact.s3_object import signed
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.error_kinds import http_failure
-from noetl_worker.tools.http.answer import off_loop, read
+from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import Authorization, OverHttp, check_auth
 from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination

@@ -1,0 +1,156 @@
+"""JSON read a piece at a time: a parser holds the interpreter's lock to its end, for 12 MB of `[],` 4 s.
+
+Only boundaries are found here. The values are made by the reader that is given, of at most 64 kB at a time, so that
+they are the same whichever way a text is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from noetl_worker.process.threads import take_turns
+
+__all__ = ["loads_in_pieces"]
+
+_WINDOW: Final = 1 << 16
+"""Bytes that are read at a time."""
+_MOST_NESTED: Final = 32
+"""Depth of values that are longer than a window."""
+_SPACE: Final = re.compile(rb"[ \t\n\r]*")
+_WORD: Final = re.compile(rb"[^ \t\n\r,\]}]*")
+_TEXT: Final = re.compile(rb'(?:[^"\\]+|\\u[dD][89abAB]..\\u....|\\u(?![dD][89abAB])....|\\[^u])*', re.DOTALL)
+"""Complete characters and escapes: the two halves of a surrogate pair are one."""
+_STEPS: Final = {0x5B: -1, 0x7B: -1, 0x5D: 1, 0x7D: 1}
+"""From the end to the beginning: brackets and braces."""
+_skip: Final = json.JSONDecoder(parse_int=float).scan_once  # type: ignore[attr-defined]
+"""Finds the end of a value. In text of Latin-1, where each byte is a character."""
+
+
+def loads_in_pieces(data: bytes, read: Callable[[bytes], Any]) -> Any:
+    """Parse one JSON text, with turns for other threads in between.
+
+    Args:
+        data: JSON in UTF-8.
+        read: parses a part of it, raises ValueError.
+
+    Raises:
+        ValueError: it is no JSON, or large values are nested too deeply.
+        TimeoutError: from `take_turns`.
+    """
+    reader = _PieceReader(data, read)
+    value, end = reader.value(reader.after_space(0), 0)
+    if reader.after_space(end) != len(data):
+        raise ValueError(f"something follows the value, at byte {end}")
+    return value
+
+
+def _last_comma(window: bytes) -> int:
+    """Where the last member ends that is complete in a window, which begins with a member; 0: none is."""
+    parts = window.replace(b"\\\\", b"__").replace(b'\\"', b"__").split(b'"')
+    at = len(window)
+    if len(parts) % 2 == 0:  # it ends within a text
+        at -= len(parts.pop()) + 1
+    code = b"".join(parts[::2])
+    depth = code.count(b"[") + code.count(b"{") - code.count(b"]") - code.count(b"}")
+    for number in range(len(parts) - 1, -1, -1):
+        if number % 2:
+            at -= len(parts[number]) + 2
+            continue
+        for sign in reversed(parts[number]):
+            at -= 1
+            if sign == 0x2C and depth == 0:
+                return at
+            depth += _STEPS.get(sign, 0)
+    return 0
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, start: int, most: int = sys.maxsize) -> int:
+    found = pattern.match(data, start, most)
+    assert found is not None  # each of them matches nothing too
+    return found.end()
+
+
+class _PieceReader:
+    def __init__(self, data: bytes, read: Callable[[bytes], Any]) -> None:
+        self._data, self._read = data, read
+
+    def after_space(self, at: int) -> int:
+        return _end(_SPACE, self._data, at)
+
+    def value(self, at: int, depth: int) -> tuple[Any, int]:
+        """The value that begins here, and its end."""
+        sign = self._data[at : at + 1]
+        if sign in (b"[", b"{"):
+            if depth == _MOST_NESTED:
+                raise ValueError(f"large values are nested more than {_MOST_NESTED} times, at byte {at}")
+            return self._container(at, depth)
+        if sign == b'"':
+            return self._text(at)
+        end = _end(_WORD, self._data, at, at + _WINDOW)
+        return self._read(self._data[at:end]), end
+
+    def _container(self, at: int, depth: int) -> tuple[Any, int]:
+        is_object = self._data[at] == 0x7B
+        opening, closing = (b"{", b"}") if is_object else (b"[", b"]")
+        made: Any = {} if is_object else []
+        add = made.update if is_object else made.extend
+        at = first = at + 1
+        while True:
+            take_turns()
+            window = self._data[at : at + _WINDOW]
+            if comma := _last_comma(window):
+                with suppress(ValueError):  # the end of the container is before this comma
+                    if members := self._read(b"%b%b%b" % (opening, window[:comma], closing)):
+                        add(members)
+                        at += comma + 1
+                        continue
+            with suppress(StopIteration, ValueError, RecursionError):
+                end = _skip((opening + window).decode("latin-1"), 0)[1] - 1
+                members = self._read(opening + window[:end])
+                if members or at == first:  # behind a comma there are some
+                    add(members)
+                    return made, at + end
+            member, at = self._member(at, depth + 1, is_object=is_object)
+            add(member)
+            at = self.after_space(at)
+            sign = self._data[at : at + 1]
+            at += 1
+            if sign == closing:
+                return made, at
+            if sign != b",":
+                raise ValueError(f"no comma and no end, at byte {at - 1}")
+
+    def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
+        """A member, as it is added to its container, and its end."""
+        at = self.after_space(at)
+        if not is_object:
+            value, end = self.value(at, depth)
+            return (value,), end
+        if self._data[at : at + 1] != b'"':
+            raise ValueError(f"no name of a member, at byte {at}")
+        name, at = self._text(at)
+        at = self.after_space(at)
+        if self._data[at : at + 1] != b":":
+            raise ValueError(f"no colon behind a name, at byte {at}")
+        value, end = self.value(self.after_space(at + 1), depth)
+        return {name: value}, end
+
+    def _text(self, at: int) -> tuple[str, int]:
+        parts: list[str] = []
+        at += 1
+        while True:
+            end = _end(_TEXT, self._data, at, at + _WINDOW)
+            while end > at and self._data[end : end + 1] >= b"\x80" and self._data[end] & 0xC0 == 0x80:
+                end -= 1  # not within a character
+            parts.append(self._read(b'"%b"' % self._data[at:end]))
+            if self._data[end : end + 1] == b'"':
+                return "".join(parts), end + 1
+            if end == at:
+                raise ValueError(f"no end of a text, at byte {at}")
+            at = end
+            take_turns()

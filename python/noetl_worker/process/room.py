@@ -1,0 +1,94 @@
+"""Memory of this process for what servers send, charged before anything is built of it and shared by all commands.
+
+Whoever finds no room waits, and its server with it: within the deadline of its command. The one that came first never
+waits, so two that have half of what they need do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Final
+
+from noetl_worker.errors import ToolError
+
+__all__ = ["MOST_OF_ONE", "room"]
+
+MOST_OF_ONE: Final = 512 << 20
+"""Bytes of one document and its values. With the shares of the others it stays below the 1 GiB of the image."""
+_MOST: Final = 256 << 20
+"""Bytes of all owners together, above which only the first one goes on."""
+_FREE: Final = 1 << 20
+"""Bytes that any owner may have without waiting: an ordinary answer never waits for a large one."""
+
+
+class Room:
+    """The shares of the owners. Taken on an event loop, given back by any thread."""
+
+    def __init__(self) -> None:
+        self._shares: dict[weakref.ref[object], int] = {}
+        """The owner that has had one for longest first."""
+        self._waiting: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
+
+    @property
+    def taken(self) -> int:
+        return sum(self._shares.copy().values())
+
+    async def take(self, size: int, owner: object) -> None:
+        """Charge `size` bytes to `owner`, until that is gone or `give_back` is called; wait where there is no room.
+
+        Args:
+            size: bytes, known or estimated.
+            owner: the `stop` of a tool's context, which lasts as long as its result; or whatever else can be weakly
+                referred to, and is kept for as long as the bytes are.
+
+        Raises:
+            ToolError: kind `resource`, `owner` would have over 512 MiB.
+        """
+        key = weakref.ref(owner, self._gone)
+        if (wanted := self._shares.get(key, 0) + size) > MOST_OF_ONE:
+            took = f"what servers sent takes {wanted >> 20:,} MiB of memory, over {MOST_OF_ONE >> 20} for one command"
+            raise ToolError(f"{took}: ask for less, or in several steps", kind="resource")
+        while not self._has_room(key, size):
+            loop = asyncio.get_running_loop()
+            changed = loop.create_future()
+            self._waiting[changed] = loop
+            try:
+                await changed
+            finally:
+                self._waiting.pop(changed, None)
+        self._shares[key] = self._shares.get(key, 0) + size
+
+    def give_back(self, size: int, owner: object) -> None:
+        """Take `size` bytes off the share of `owner`."""
+        key = weakref.ref(owner)
+        if size and (share := self._shares.get(key, 0)):
+            self._shares[key] = share - size
+            if share <= size:
+                del self._shares[key]
+            self._tell()
+
+    def share(self, owner: object) -> int:
+        return self._shares.get(weakref.ref(owner), 0)
+
+    def _has_room(self, key: weakref.ref[object], size: int) -> bool:
+        wanted = self._shares.get(key, 0) + size
+        return wanted <= _FREE or next(iter(self._shares.copy()), key) == key or self.taken + size <= _MOST
+
+    def _gone(self, key: weakref.ref[object]) -> None:
+        if self._shares.pop(key, None) is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        for changed, loop in self._waiting.copy().items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_wake, changed)
+
+
+def _wake(changed: asyncio.Future[None]) -> None:
+    if not changed.done():
+        changed.set_result(None)
+
+
+room: Final = Room()
+"""The one of this process."""
