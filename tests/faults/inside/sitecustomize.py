@@ -5,6 +5,7 @@ FAULTS_BREAK  "module:Class.method": a bug; it raises whenever it is called
 FAULTS_CLOCK  a file with seconds: the wall clock is wrong by that much, from now on and whenever it changes
 FAULTS_TASKS  a file: SIGUSR2 writes how many asyncio tasks are not done
 FAULTS_STEPS  a file: every step of the loop over 200 ms of CPU is written to it (tests/loop_guard.py)
+FAULTS_BEAT   a file: a line for each time that the worker's loop did not turn for 20 ms: when, and for how long
 FAULTS_DNS    a file: while it is there, no name can be resolved
 FAULTS_LOOP   asyncio: the worker finds no uvloop
 """
@@ -84,6 +85,33 @@ def _guard_loop(file: Path) -> None:
     guard.watch_process(file, but="Stopping.unless_stopped")  # its start: modules are loaded, and nothing is in flight
 
 
+def _beat(file: Path) -> None:
+    import asyncio
+    import time
+
+    from noetl_worker import worker
+
+    run = worker.Worker.run
+
+    async def beat() -> None:
+        with file.open("w", encoding="ascii", buffering=1) as lines:
+            while True:
+                began = time.monotonic()
+                await asyncio.sleep(0.01)
+                ended = time.monotonic()
+                if ended - began > 0.03:
+                    lines.write(f"{ended} {ended - began - 0.01}\n")
+
+    async def with_beat(self: worker.Worker) -> int:
+        beating = asyncio.ensure_future(beat())
+        try:
+            return await run(self)
+        finally:
+            beating.cancel()
+
+    worker.Worker.run = with_beat  # type: ignore[method-assign]
+
+
 def _break_names(file: Path) -> None:
     import socket
 
@@ -112,6 +140,8 @@ def _change(environment: Mapping[str, str]) -> None:
         _count_tasks(Path(environment["FAULTS_TASKS"]))
     if "FAULTS_STEPS" in environment:
         _guard_loop(Path(environment["FAULTS_STEPS"]))
+    if "FAULTS_BEAT" in environment:
+        _beat(Path(environment["FAULTS_BEAT"]))
     if "FAULTS_SET" in environment:
         _set_constants(environment["FAULTS_SET"])
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from encodings.aliases import aliases
 from typing import Final
 
+from noetl_worker.process.threads import take_turns
+
 _PIECE: Final = 1 << 18
-_STATELESS: Final = frozenset({"utf-8", "ascii", "latin-1"})
-"""Fast whatever the bytes are. The others call back for each byte that they cannot read."""
 _READ: Final = """
 utf-8 utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be ascii latin-1 iso8859-2 iso8859-3 iso8859-4 iso8859-5
 iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-13 iso8859-14 iso8859-15 iso8859-16 cp437 cp850 cp852 cp866
@@ -42,7 +42,7 @@ def decoded(data: bytes, codec: str, errors: str = "strict") -> str:
     Raises:
         UnicodeDecodeError: where it is not in this encoding, with `start` in all of it.
     """
-    if codec in _STATELESS or len(data) <= _PIECE:
+    if len(data) <= _PIECE:
         return data.decode(codec, errors)
     return "".join(_pieces(data, codec, errors))
 
@@ -50,6 +50,7 @@ def decoded(data: bytes, codec: str, errors: str = "strict") -> str:
 def _pieces(data: bytes, codec: str, errors: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(codec)(errors)
     for start in range(0, len(data), _PIECE):
+        take_turns()
         end = min(start + _PIECE, len(data))
         try:
             yield decoder.decode(data[start:end], final=end == len(data))

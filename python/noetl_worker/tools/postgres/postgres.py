@@ -18,7 +18,7 @@ from noetl_worker.tools.postgres.address import check_connection, conninfo, libr
 from noetl_worker.tools.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres.params import adapted, unused_values
 from noetl_worker.tools.postgres.pool import ConnectionPools
-from noetl_worker.tools.postgres.rows import UNCOUNTED, run_text
+from noetl_worker.tools.postgres.rows import read_result, run_text
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.python.python_source import Sources
 from noetl_worker.tools.sql import split as sql_split
@@ -55,8 +55,8 @@ class PostgresConfig:
       command.
     * Whatever gives rows gives rows (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN); only NULL is null. numeric is exact
       text, date and time ISO 8601, interval an ISO 8601 duration, bytea base64, json and jsonb themselves, an array
-      a list; NaN and infinities "NaN", "Infinity", "-Infinity"; ranges, inet, enum, composite, hstore and every other
-      type the server's text.
+      a list (up to 256 kB); NaN and infinities "NaN", "Infinity", "-Infinity"; ranges, inet, enum, composite, hstore
+      and every other type the server's text.
     * A timeout ends the statement on the server too, and so does a cancelled execution.
     """
 
@@ -149,7 +149,7 @@ class PostgresTool:
         began = time.monotonic()
         async with self.pools.connection(address, session_settings(config.schema, context.timeout_s)) as connection:
             try:
-                await _execute(psycopg, connection, text, config, batch)
+                await _execute(psycopg, connection, text, config, batch, context.stop)
             except psycopg.Error as error:
                 if is_statement_timeout(error):
                     return ToolResult.timed_out(round(time.monotonic() - began, 3))
@@ -202,9 +202,11 @@ def session_settings(schema: str | None, timeout_s: float | None) -> str:
     return "".join(settings)
 
 
-async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresConfig, batch: sql.Batch) -> None:
+async def _execute(
+    psycopg: Any, connection: Any, text: str, config: PostgresConfig, batch: sql.Batch, owner: object
+) -> None:
     if not config.params:
-        await run_text(connection, text, batch)
+        await run_text(connection, text, batch, owner)
         return
     # With parameters the server takes one statement at a time; the transaction is what one text would have been.
     *leading, last = sql_split.statements(text) or [text]
@@ -213,13 +215,13 @@ async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresCon
 
     async def run_last() -> None:
         params = await adapted(connection, last, config.params, is_numbered=is_numbered)
-        await _with_params(cursor, batch, last, params)
+        await _with_params(cursor, batch, last, params, owner)
 
     if not leading:
         await run_last()
     else:
         async with connection.transaction():
-            await run_text(connection, ";\n".join(leading), batch)
+            await run_text(connection, ";\n".join(leading), batch, owner)
             await run_last()
             has_own = any(one["statement"] in _BEGINS for one in batch.statements)
             if has_own and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
@@ -255,13 +257,11 @@ def _is_numbered(text: str, params: Any) -> bool:
     return True
 
 
-async def _with_params(cursor: Any, batch: sql.Batch, text: str, params: Any) -> None:
+async def _with_params(cursor: Any, batch: sql.Batch, text: str, params: Any, owner: object) -> None:
     async with cursor:
         await cursor.execute(text, params)
         command = str(cursor.statusmessage)
         if cursor.description is None:
             batch.changed(command, cursor.rowcount if cursor.rowcount >= 0 else None)
             return
-        rows = await cursor.fetchmany(batch.max_rows + 1)
-        affected = None if command.startswith(UNCOUNTED) else cursor.rowcount
-        batch.returned(command, [column.name for column in cursor.description], rows, affected=affected)
+        await read_result(cursor.connection, cursor.pgresult, batch, command, cursor.rowcount, owner)

@@ -1,0 +1,99 @@
+"""A server, or what a statement makes of itself, chooses the bytes that a worker reads: others go on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.dev.plane import RawCommand
+from tools.databases import Postgres, postgres_server
+
+from .neighbours import answering, neighbourhood
+
+DENSE = b"[" + b"[]," * 20_000_000 + b"[]]"
+JUST_READ = b"[" + b"[]," * 1_800_000 + b"[]]"
+TINY_CHUNKS = b"1\r\n \r\n" * (1 << 16)
+
+
+def answer(body: bytes, *headers: bytes) -> bytes:
+    lines = (b"HTTP/1.1 200 OK", b"Content-Length: %d" % len(body), *headers)
+    return b"\r\n".join((*lines, b"", b"")) + body
+
+
+def http(url: str, **config: Any) -> RawCommand:
+    return RawCommand("http", {"url": url, "timeout": 20, **config})
+
+
+def ever(connection: Any) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(1 << 12):
+        connection.sendall(TINY_CHUNKS)
+
+
+LARGEST = {"max_response_bytes": 256 << 20}
+HTTP: dict[str, tuple[Any, int, dict[str, Any], int]] = {
+    "Content-Type of 95,000 semicolons": (
+        answer(b"{}", b"Content-Type: a/b" + b";" * 95_000 + b"charset=x"),
+        1,
+        {},
+        200,
+    ),
+    "chunks of one byte": (ever, 8, {}, 200),
+    "8 of 60 MB of `[],`": (answer(DENSE), 8, LARGEST, 700),
+    "8 of 5 MB of `[],`": (answer(JUST_READ), 8, {}, 700),
+    "8 of 60 MB of text": (answer(b"\xc3\xa9" * 30_000_000), 8, LARGEST, 700),
+    "60 MB of escapes": (answer(b'["' + b"\\n" * 30_000_000 + b'"]'), 1, LARGEST, 500),
+    "name and value pairs": (answer(b"{" + b",".join(b'"%d":1' % n for n in range(600_000)) + b"}"), 4, LARGEST, 700),
+    "20,000 headers of one name": (answer(b"{}", *[b"a: b"] * 20_000), 1, {}, 200),
+}
+
+
+@pytest.mark.parametrize("name", HTTP)
+async def test_answer_of_a_server_holds_up_no_command_of_others(name: str, tmp_path: Path) -> None:
+    """Answers that take the loop or a gigabyte of memory to read."""
+    given, times, config, memory_mb = HTTP[name]
+    send = given if callable(given) else lambda connection: connection.sendall(given)
+    with answering(send) as url, answering(lambda connection: connection.sendall(answer(b"{}"))) as harmless:
+        async with neighbourhood(tmp_path, http(harmless)) as street:
+            toll = await street.beside([http(url, **config) for _ in range(times)], name)
+    toll.require(memory_mb=memory_mb)
+    if name == "chunks of one byte":
+        assert all("beside its content" in (error or "") for error in toll.errors)
+
+
+QUERIES: dict[str, tuple[str, int]] = {
+    "record of quotes": ("""select row(repeat('"', 4000000))""", 300),
+    "record of commas": ("select row(repeat(',', 30000000))", 500),
+    "jsonb of 11.7 MB of `[],`": ("select ('[' || repeat('[],', 3900000) || '[]]')::jsonb", 500),
+    "json that just fits": ("select ('[' || repeat('[],', 900000) || '[]]')::json", 700),
+    "arrays": ("select array_fill(1, array[40000]) from generate_series(1, 100)", 700),
+    "array of 8 MB": ("select array_fill(1, array[4000000])", 300),
+    "many nulls": ("select " + ",".join(["null"] * 1000) + " from generate_series(1, 3000)", 700),
+}
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    with postgres_server() as running:
+        yield running
+
+
+@pytest.mark.parametrize("params", [[], [1]], ids=["text", "parameters"])
+@pytest.mark.parametrize("name", QUERIES)
+async def test_values_of_postgres_hold_up_no_command_of_others(
+    name: str, params: list[int], database: Postgres, tmp_path: Path
+) -> None:
+    """Values that take the loop or gigabytes to take apart."""
+    query, memory_mb = QUERIES[name]
+    config = {"query": f"{query}, $1::int" if params else query, "params": params, "timeout": 60}
+    if params and " from " in query:
+        config["query"] = query.replace(" from ", ", $1::int from ", 1)
+    first, attack = (
+        RawCommand("postgres", {**one, "connection_string": database.uri}) for one in ({"query": "select 1"}, config)
+    )
+    async with neighbourhood(tmp_path, first) as street:
+        toll = await street.beside([attack], f"{name}{' with parameters' if params else ''}")
+    toll.require(memory_mb=memory_mb)
