@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration.house import house, noops
 from noetl_worker.dev.plane import RawCommand
+from noetl_worker.process.room import room
 from tools.databases import Postgres, postgres_server
 
 from .neighbours import answering, neighbourhood
@@ -97,3 +100,17 @@ async def test_values_of_postgres_hold_up_no_command_of_others(
     async with neighbourhood(tmp_path, first) as street:
         toll = await street.beside([attack], f"{name}{' with parameters' if params else ''}")
     toll.require(memory_mb=memory_mb)
+
+
+async def test_room_of_a_command_is_given_back_with_it_and_waits_for_no_collector() -> None:
+    """(no attack) What a large answer was charged."""
+    with answering(lambda connection: connection.sendall(answer(b"[" + b"[]," * 100_000 + b"1]"))) as url:
+        async with house() as home:
+            await home.ran(http(url))
+            gc.collect()
+            gc.disable()
+            try:
+                await home.ran(http(url), *noops(2))
+                assert room.taken == 0
+            finally:
+                gc.enable()
