@@ -4,22 +4,28 @@ server sends is bounded."""
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections import UserString
 from collections.abc import Callable
 from dataclasses import replace
+from email.parser import BytesParser
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import anyio
+import nats.js.client
+import nats.js.manager
+import nats.js.object_store
+import nats.protocol.parser
 from nats.aio.client import DEFAULT_FLUSH_TIMEOUT
 from nats.aio.client import Client as LibraryClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.errors import Error, ProtocolError
-from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
+from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
 
 from noetl_worker.process.lookups import OWN, Lookups
 
@@ -27,12 +33,51 @@ _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 """What a server can be set to; not what it says of itself."""
 _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
+_MOST_VALUES: Final = 250_000
+"""Signs of values in one JSON text: a page of the subjects of a stream has 100,000. It is parsed on the loop."""
 _NO_SEED: Final = "NATS_SEED, or what the file of NATS_NKEY has, is no NKEY seed: it begins with SU"
 _NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a .creds file, and whole?"
 
 
 class UnusableKey(Error):
     """What the login has for a key is none: to connect again makes nothing of it."""
+
+
+class UnreadableAnswer(Error):
+    """What the server sent has another form, or is more than is read."""
+
+
+class _Json:
+    """The `json` of the library's modules, which parse a server's answers on the loop, whatever they are."""
+
+    dumps: ClassVar = staticmethod(json.dumps)
+
+    @staticmethod
+    def loads(data: bytes | str) -> dict[str, Any]:
+        """Return the object in `data`. Raises UnreadableAnswer: it is none, or has too many values."""
+        raw = data.encode() if isinstance(data, str) else data or b""
+        if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+            raise UnreadableAnswer(f"the server answers with JSON of more than {_MOST_VALUES:,} values")
+        try:
+            found = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableAnswer(f"the server answers with what is no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise UnreadableAnswer("the server answers with JSON that is no object")
+        return found
+
+
+for _module in (nats.js.client, nats.js.manager, nats.js.object_store, nats.protocol.parser):
+    vars(_module)["json"] = _Json
+
+
+class _HeaderParser(BytesParser):
+    """Reads the headers of a stored message; the library's is for mail, and takes the square of a Content-Type."""
+
+    def parsebytes(self, text: bytes | bytearray, headersonly: bool = False) -> Any:
+        if len(text) > _LONGEST_HEADERS:
+            raise UnreadableAnswer(f"a message has headers of more than {_LONGEST_HEADERS >> 20} MiB")
+        return LibraryClient._parse_header_lines(bytes(text))
 
 
 class _Parser(Parser):
@@ -42,7 +87,10 @@ class _Parser(Parser):
 
     async def parse(self, data: bytes = b"") -> None:
         self.nc.left -= len(data)
-        await super().parse(data)
+        if self.state == AWAITING_CONTROL_LINE and b"\n" not in data:
+            self.buf.extend(data)  # no line ends here, and the library would look for one from the beginning
+        else:
+            await self._parse(data)
         if self.state == AWAITING_MSG_PAYLOAD:
             most = min(_LARGEST_MESSAGE, self.nc.left + len(self.buf))
             is_too_much = self.needed > most or self.header_needed > _LONGEST_HEADERS
@@ -52,6 +100,14 @@ class _Parser(Parser):
             self.nc.has_had_too_much = True
             self.reset()
             raise ProtocolError("the server sends more than is read")  # the connection ends with it
+
+    async def _parse(self, data: bytes) -> None:
+        try:
+            await super().parse(data)
+        except (ProtocolError, OSError):
+            raise
+        except Exception as error:  # else the library ends its reading, and the connection seems to be there
+            raise ProtocolError(f"the server sends what cannot be read: {error}") from error
 
 
 class _Transport(TcpTransport):
@@ -165,9 +221,22 @@ class Client(LibraryClient):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if sid in self.receivers:
             read = await self._process_headers(headers) if headers else None
-            self.receivers[sid](Msg(self, subject.decode(), reply.decode(), data, read))
+            self.receivers[sid](Msg(self, subject.decode(errors="replace"), reply.decode(errors="replace"), data, read))
         else:
+            subject, reply = (name.decode(errors="replace").encode() for name in (subject, reply))
             await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """None where they cannot be read: whoever may publish could end the connection by them."""
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+
+    def jetstream(self, **options: Any) -> Any:
+        context = super().jetstream(**options)
+        context._hdr_parser = _HeaderParser()
+        return context
 
     async def request(
         self,

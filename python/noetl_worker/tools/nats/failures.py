@@ -23,6 +23,9 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
                 text = f"{operation} failed: the server sent more than {COMMAND_BYTES >> 20} MiB for one command"
                 raise ToolError(text, kind="resource") from error
             raise failure_of(operation, error, connections.refusal(address)) from error
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library takes a form for granted
+            text = f"{operation} failed: the server's answer has another form: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="parse") from error
 
 
 def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolError:
@@ -33,12 +36,13 @@ def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolErr
     """
     import nats.errors
     from nats.js import errors as js_errors
+    from noetl_worker.jetstream.client import UnreadableAnswer
 
     if refusal is not None and (isinstance(error, nats.errors.TimeoutError) or refusal in str(error)):
         return not_permitted(operation, refusal)
     kinds: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
         ("not_found", (js_errors.NotFoundError, js_errors.NoStreamResponseError)),
-        ("parse", (js_errors.DigestMismatchError,)),
+        ("parse", (js_errors.DigestMismatchError, UnreadableAnswer)),
         ("timeout", (nats.errors.TimeoutError,)),
         ("server_error", (js_errors.ServiceUnavailableError, js_errors.ServerError)),
         ("connection", (nats.errors.ConnectionClosedError, nats.errors.StaleConnectionError, OSError)),
@@ -48,7 +52,7 @@ def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolErr
     return ToolError(
         f"{operation} failed: {_text_of(error)}",
         kind=kind,
-        retryable=kind not in ("not_found", "client_error"),
+        retryable=kind not in ("not_found", "parse", "client_error"),
         code="wrong_last_sequence" if is_conflict else type(error).__name__,
     )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_text, as_value
+from noetl_worker.tools.http.answer import off_loop
+from noetl_worker.tools.nats.messages import value_of
 from noetl_worker.tools.nats.operation import Operation
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
         entry = await bucket.get(config.key, revision=config.revision)
     except KeyNotFoundError:  # an ordinary answer, as upstream has it: the playbook tests the status
         return {"status": "not_found", **place, "value": None, "revision": None}
-    return {**place, "value": as_value(entry.value), "revision": entry.revision}
+    return {**place, "value": await value_of(entry.value), "revision": entry.revision}
 
 
 async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
@@ -78,8 +80,8 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 async def _history(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     async with _watching(bucket.watch(config.key, include_history=True)) as watcher:
-        entries: list[JsonValue] = [_entry(one) async for one in _present(client, config, str(config.key), watcher)]
-    return {"bucket": config.bucket, "key": config.key, "entries": entries, "count": len(entries)}
+        found = [one async for one in _present(client, config, str(config.key), watcher)]
+    return {"bucket": config.bucket, "key": config.key, "entries": await _entries(found), "count": len(found)}
 
 
 async def _present(client: Any, config: NatsConfig, keys: str, watcher: Any) -> AsyncGenerator[Any, None]:
@@ -112,14 +114,14 @@ async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
     bucket = await client.jetstream().key_value(config.bucket)
     keys = config.key or config.pattern or ">"
-    entries: list[JsonValue] = []
+    found: list[Any] = []
     size = 0
 
     loop = asyncio.get_running_loop()
     is_current, has_begun, timed_out = True, False, False
     async with _watching(bucket.watch(keys)) as watcher:
         deadline = loop.time() + config.timeout_ms / 1000
-        while len(entries) < config.batch and size <= MAX_RESULT_BYTES:
+        while len(found) < config.batch and size <= MAX_RESULT_BYTES:
             try:
                 entry = await watcher.updates(timeout=max(0.0, deadline - loop.time()))
             except nats.errors.TimeoutError:
@@ -130,8 +132,9 @@ async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
                 continue
             if not (is_current and config.updates_only):
                 size += len(entry.value or b"")
-                entries.append(_entry(entry))
+                found.append(entry)
             has_begun, is_current = True, is_current and entry.delta != 0
+    entries = await _entries(found)
     return {"bucket": config.bucket, "key": keys, "entries": entries, "count": len(entries), "timed_out": timed_out}
 
 
@@ -151,6 +154,10 @@ async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
         yield watcher
     finally:
         await watcher.stop()
+
+
+async def _entries(found: Sequence[Any]) -> list[JsonValue]:
+    return await off_loop(sum(len(one.value or b"") for one in found), lambda: [_entry(one) for one in found])
 
 
 def _entry(entry: Any) -> dict[str, JsonValue]:
@@ -186,9 +193,18 @@ async def _object_get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     if info.is_link():  # its size says nothing of what it leads to
         raise ToolError(f"object {config.object_name!r} is a link; name the object it leads to", kind="client_error")
     _bounded(f"object {config.object_name!r}", info.size or 0)
-    got = await store.get(config.object_name)
-    text = as_text(f"object {config.object_name!r}", got.data or b"", config.encoding)
+    store.ObjectResult = _Content
+    content = bytes((await store.get(config.object_name)).data)
+    text = await off_loop(len(content), lambda: as_text(f"object {config.object_name!r}", content, config.encoding))
     return {"bucket": config.bucket, "name": info.name, "data": text, "size": info.size}
+
+
+class _Content:
+    """What nats-py adds the chunks of an object to. Its own copies all that it has with each chunk."""
+
+    def __init__(self, info: Any) -> None:
+        self.info = info
+        self.data = bytearray()
 
 
 async def _object_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:

@@ -15,7 +15,7 @@ from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import spoken
-from noetl_worker.tools.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
+from noetl_worker.tools.nats.messages import ACK, acknowledge, all_described, check_names, confirmed_acks, pull
 from noetl_worker.tools.nats.nats import MAX_BATCH, MAX_WAIT_MS
 
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
@@ -159,7 +159,10 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
     )
     is_acked = _ACK_MODES[config.ack]
     is_deferred = not is_acked and config.ack != "none"
-    messages = [_message(message, with_ack_id=is_deferred) for message in pulled]
+    described = await all_described(pulled, with_ack_id=False)
+    messages = [
+        _message(message, about, with_ack_id=is_deferred) for message, about in zip(pulled, described, strict=True)
+    ]
     acked = is_acked and await confirmed_acks(client, pulled) == len(pulled)
     return {
         "count": len(messages),
@@ -174,8 +177,8 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
     }
 
 
-def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
-    meta, about = message.metadata, described(message, with_ack_id=False)
+def _message(message: Any, about: dict[str, JsonValue], *, with_ack_id: bool) -> dict[str, JsonValue]:
+    meta = message.metadata
     data, headers = about.pop("data"), about.pop("headers")
     about.update(stream=meta.stream, consumer=meta.consumer, timestamp=meta.timestamp.isoformat())
     fields: dict[str, JsonValue] = {
