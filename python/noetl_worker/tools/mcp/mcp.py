@@ -19,7 +19,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import read
+from noetl_worker.tools.http.answer import off_loop, read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
@@ -174,7 +174,7 @@ class McpTool(OverHttp):
                 return _rpc_failure(error, about)
             finally:
                 await _closed(session, context)
-        return _result(result, {**about, "initialize": greeting})
+        return await off_loop(session.size, lambda: _result(result, {**about, "initialize": greeting}))
 
     async def _health(self, endpoint: httpx.URL, headers: Mapping[str, str], about: dict[str, JsonValue]) -> ToolResult:
         path = endpoint.path.rstrip("/")

@@ -45,6 +45,8 @@ class McpSession:
         self._next_id = first_id
         self.session_id: str | None = None
         """What the server wants to see again; None: it keeps no session."""
+        self.size = 0
+        """Bytes of all answers until now; MAX_ANSWER_BYTES are read."""
 
     async def initialize(self, params: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         """The server's answer: protocolVersion, capabilities, serverInfo.
@@ -113,16 +115,41 @@ class McpSession:
         if response.is_success and request_id is None:
             return {}
         if response.is_success and is_stream:
-            async for message in _messages(response, place):
+            async for message in self._messages(response, place):
                 if message.get("id") == request_id and "method" not in message:
                     return message
                 await self._refuse(message)
             raise ToolError(f"the MCP server at {place} ended its stream without the answer", kind="connection")
-        content = await read(response, MAX_ANSWER_BYTES)
+        content = await read(response, MAX_ANSWER_BYTES - self.size)
         if content.is_cut:
             raise _too_long(place)
-        size, body = content.size, content.take()
-        return await off_loop(size, lambda: _plain_answer(response, body, request_id, place))
+        self.size += content.size
+        body = content.take()
+        return await off_loop(len(body), lambda: _plain_answer(response, body, request_id, place))
+
+    async def _messages(self, response: httpx.Response, place: str) -> AsyncIterator[Mapping[str, Any]]:
+        """The JSON objects of an event stream: the `data:` lines of each event, joined."""
+        event = bytearray()
+        async for line in _lines(self._charged(response.aiter_bytes(), place)):
+            if line.startswith(b"data:"):
+                event += line[5:].removeprefix(b" ") + b"\n"
+            elif not line and event:
+                yield await self._message(event, place)
+        if event:  # a server that closes without the last blank line
+            yield await self._message(event, place)
+
+    async def _charged(self, chunks: AsyncIterator[bytes], place: str) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self.size += len(chunk)
+            if self.size > MAX_ANSWER_BYTES:
+                raise _too_long(place)
+            yield chunk
+
+    async def _message(self, event: bytearray, place: str) -> Mapping[str, Any]:
+        """The object of an event, which is emptied."""
+        text = bytes(event)
+        event.clear()
+        return await off_loop(len(text), partial(_message, text, place))
 
     async def _refuse(self, message: Mapping[str, Any]) -> None:
         """Answer what the server asks of us, except ping: we offer no model. Notifications ask nothing."""
@@ -154,24 +181,16 @@ def _plain_answer(response: httpx.Response, body: bytes, request_id: int | None,
     raise http_failure(text, response.status_code)
 
 
-async def _messages(response: httpx.Response, place: str) -> AsyncIterator[Mapping[str, Any]]:
-    """The JSON objects of an event stream: the `data:` lines of each event, joined."""
-    buffer, size, lines = b"", 0, []
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise _too_long(place)
-        *complete, buffer = (buffer + chunk).split(b"\n")
-        for line in (line.removesuffix(b"\r") for line in complete):
-            if line.startswith(b"data:"):
-                lines.append(line[5:].removeprefix(b" "))
-            elif not line and lines:
-                text = b"\n".join(lines)
-                yield await off_loop(len(text), partial(_message, text, place))
-                lines = []
-    lines += [buffer[5:].strip()] if buffer.startswith(b"data:") else []
-    if lines:  # a server that closes without the last blank line
-        yield _message(b"\n".join(lines), place)
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    begun = bytearray()
+    async for chunk in chunks:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            begun += end
+            yield bytes(begun.removesuffix(b"\r"))
+            begun.clear()
+        begun += rest
+    yield bytes(begun)
 
 
 def _message(text: bytes, place: str) -> Mapping[str, Any]:

@@ -1,0 +1,81 @@
+"""An MCP server sends its event stream in the form that is slowest to read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from holds import HOLDS_TIMES
+from loops import Threads
+from noetl_worker.errors import ToolError
+from noetl_worker.testing import arun_tool
+from noetl_worker.tools.mcp.mcp import McpTool
+
+from .commands import peak_of
+
+ANSWER = b'{"jsonrpc":"2.0","id":2,"result":{"tools":[],"pad":"%b"}}'
+
+
+async def listed(body: bytes, piece: int = 65_536, kind: str = "text/event-stream") -> tuple[Any, int]:
+    """The data of tools/list, and how often it was asked for."""
+    asked = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), piece):
+            if start % 65_536 < piece:
+                await asyncio.sleep(0)  # as a connection does that is read so much at a time
+            yield body[start : start + piece]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        if b'"initialize"' in request.content:
+            return httpx.Response(200, json={"jsonrpc": "2.0", "id": 1, "result": {}})
+        if b"notifications/" in request.content:
+            return httpx.Response(202)
+        asked += 1
+        return httpx.Response(200, headers={"content-type": kind}, content=pieces())
+
+    tool = McpTool(httpx.MockTransport(answer))
+    config = {"endpoint": "http://a.test/mcp", "method": "tools/list"}
+    try:
+        return (await arun_tool(tool, config)).data, asked
+    except ToolError as error:
+        return error, asked
+
+
+async def test_line_in_chunks_of_one_byte_is_read_in_one_pass() -> None:
+    """400 kB of one line, a byte at a time: each byte copied all before it, a minute of the loop."""
+    before_s = time.thread_time()
+    data, _ = await listed(b"data: " + ANSWER % (b"a" * 400_000) + b"\n\n", piece=1)
+    assert len(data["result"]["pad"]) == 400_000
+    if HOLDS_TIMES:
+        assert time.thread_time() - before_s < 5
+
+
+async def test_pages_of_a_list_have_one_bound_together() -> None:
+    """A list of tools of 50 pages with 16 MB each."""
+    page = b'{"jsonrpc":"2.0","id":%d,"result":{"tools":["' + b"a" * 4_000_000 + b'"],"nextCursor":"more"}}'
+    error, asked = await listed(b"[" + b",".join(page % number for number in (2, 3)) + b"]", kind="application/json")
+    assert isinstance(error, ToolError)
+    assert (error.kind, asked) == ("resource", 3)
+    assert "with more than 16777216 bytes" in str(error)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\n", b""], ids=["blank line", "line", "nothing"])
+async def test_large_event_is_parsed_off_the_loop_whatever_ends_it(end: bytes) -> None:
+    """A large event without the blank line at its end."""
+    threads = Threads()
+    data, _ = await listed(b"data: " + ANSWER % (b"a" * (2 << 20)) + end)
+    assert len(data["result"]["pad"]) == 2 << 20
+    assert threads.given == 2  # parsed, and made the result
+
+
+def test_many_short_lines_take_no_more_memory_than_their_bytes() -> None:
+    """4 MB of empty `data:` lines in one event."""
+    lines = b"data:\n" * 700_000
+    assert peak_of(lambda: asyncio.run(listed(lines))) < 3 * len(lines)
