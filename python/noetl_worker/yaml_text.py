@@ -15,6 +15,13 @@ _TAG: Final = "tag:yaml.org,2002:"
 _NO_JSON: Final = ("binary", "set", "timestamp")
 _MOST_BY_ALIASES: Final = 200_000
 """Aliases of aliases make more of a few lines."""
+_MOST_CHARACTERS: Final = 4 << 20
+"""A plain word takes 64 bytes a character while its type is looked for."""
+_MOST_NODES: Final = 100_000
+_MOST_NESTED: Final = 100
+"""Depth of a document of many nodes: libyaml looks at each level for each of them."""
+_LONGEST_NUMBER: Final = 1_000
+"""Signs of a whole number. `1:1:1` is one to the base of 60, which takes the square of its length."""
 _LONGEST_WORD: Final = 40
 _WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
@@ -41,6 +48,32 @@ def _refuse(loader: Any, node: yaml.Node) -> NoReturn:
 
 for _name in _NO_JSON:
     JsonLoader.add_constructor(f"{_TAG}{_name}", _refuse)
+
+
+def _read_number(loader: Any, node: yaml.ScalarNode) -> int | float:
+    if len(node.value) > _LONGEST_NUMBER:
+        raise ConstructorError(None, None, f"a number of more than {_LONGEST_NUMBER:,} signs", node.start_mark)
+    return loader.construct_yaml_int(node) if node.tag.endswith("int") else loader.construct_yaml_float(node)
+
+
+for _name in ("int", "float"):
+    JsonLoader.add_constructor(f"{_TAG}{_name}", _read_number)
+
+
+def _check_nodes(text: str) -> None:
+    """Raise ConstructorError before a node is made: they take 700 bytes each, and libyaml makes all in one step."""
+    if len(text) > _MOST_CHARACTERS:
+        raise ConstructorError(None, None, f"a document of more than {_MOST_CHARACTERS:,} characters")
+    if sum(map(text.count, "[{,:-?")) <= _MOST_NODES // 2:  # each makes two at most
+        return
+    nodes = depth = 0
+    event: Any
+    for event in yaml.parse(text, JsonLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        nodes += isinstance(event, yaml.NodeEvent)
+        if nodes > _MOST_NODES or depth > _MOST_NESTED:
+            limit = f"more than {_MOST_NODES:,} values, or nested more than {_MOST_NESTED} times"
+            raise ConstructorError(None, None, f"a document of {limit}", event.start_mark)
 
 
 def _check_aliases(root: yaml.Node) -> None:
@@ -140,6 +173,7 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
         DocumentError: code `yaml`, with the parser's reason and position in one line.
     """
     try:
+        _check_nodes(text)
         return yaml.load(text, JsonLoader)
     except UnicodeEncodeError as error:  # bytes of another encoding, or half of a surrogate pair
         line, column = place_of(error)

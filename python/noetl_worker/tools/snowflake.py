@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
-from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.errors import ConfigurationError, DocumentError, ResourceShortage, ToolError
+from noetl_worker.json_text import memory_of
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, given_values, written_data
 from noetl_worker.tools.deadline import in_time
@@ -64,9 +67,13 @@ _NAMES: Final[Mapping[int, str]] = {
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
 """After these alone no transaction can be open that would lose anything."""
-_WORD: Final = re.compile(r"[A-Za-z_]+")
 _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
+_ROWS_AT_ONCE: Final = 1_000
+_VALUE_BYTES: Final = 64
+"""Approximate size of a value in a row, its text aside."""
+_MOST_BYTES: Final = 256 << 20
+"""Memory of the rows of one `fetch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +155,16 @@ class SnowflakeTool:
         text = sql.script_of(config.query, config.query_b64)
         batch = sql.Batch(config.as_objects, config.max_rows)
         async with session(settings) as opened:
-            statements = opened.statements(text)
+            statements = await off_loop(len(text), partial(opened.statements, text))
             for number, statement in enumerate(statements, start=1):
                 params = config.params if number == len(statements) else None
                 cursor, described = await opened.query(statement, params or None)
                 names = [column.name for column in described]
                 shown = sql.preview(statement)
                 if names and not _counts(statement, names):
-                    batch.returned(shown, names, await opened.fetch(cursor, config.max_rows + 1))
+                    rows = await opened.fetch(cursor, config.max_rows + 1)
+                    values = len(rows) * len(names)
+                    await off_loop(values * _VALUE_BYTES, partial(batch.returned, shown, names, rows))
                 else:
                     batch.changed(shown, cursor.rowcount)
             if not all(_first_word(statement) in _READING for statement in statements):
@@ -177,7 +186,7 @@ def _counts(statement: str, names: Sequence[str]) -> bool:
 
 
 def _first_word(statement: str) -> str:
-    return next(iter(_WORD.findall(sql_split.bare(statement))), "").upper()
+    return sql_split.first_word(statement)
 
 
 def _without_files(statement: str) -> str:
@@ -331,15 +340,12 @@ class SnowflakeSession:
         await self._statement(statement, lambda: self._connection.cursor().executemany(statement, rows))
 
     async def fetch(self, cursor: Any, size: int) -> list[list[Any]]:
-        """The next rows; VARIANT, OBJECT and ARRAY are read as JSON, but for texts that are none."""
-        rows = await self._do(lambda: cursor.fetchmany(size))
-        json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
-        read = [list(row) for row in rows]
-        for row in read:
-            for number in json_columns:
-                with suppress(ValueError):  # in an ARRAY NULL is `undefined`
-                    row[number] = json.loads(row[number]) if isinstance(row[number], str) else row[number]
-        return read
+        """The next rows; VARIANT, OBJECT and ARRAY are read as JSON, but for texts that are none.
+
+        Raises:
+            ToolError: kind `resource`, the rows take more than 256 MiB.
+        """
+        return await self._do(partial(_rows_of, cursor, size))
 
     async def close(self) -> None:
         """End the session; a statement that still runs ends with it."""
@@ -371,6 +377,35 @@ class SnowflakeSession:
 
     async def _do(self, call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(started(self._thread, call))
+
+
+def _memory_of(text: str) -> int:
+    try:
+        return memory_of(text)
+    except DocumentError:  # more than any document may take
+        return _MOST_BYTES + 1
+
+
+def _rows_of(cursor: Any, size: int) -> list[list[Any]]:
+    """Return at most `size` rows, within a bound of memory."""
+    json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
+    rows: list[list[Any]] = []
+    left = _MOST_BYTES
+    while len(rows) < size and (fetched := cursor.fetchmany(min(_ROWS_AT_ONCE, size - len(rows)))):
+        for row in map(list, fetched):
+            left -= sum(len(value) if isinstance(value, (str, bytes, bytearray)) else 0 for value in row)
+            left -= len(row) * _VALUE_BYTES
+            for number in json_columns:
+                if isinstance(row[number], str):
+                    left -= _memory_of(row[number])
+            if left < 0:
+                text = f"the rows take more than {_MOST_BYTES >> 20} MiB: select less, or give a smaller 'max_rows'"
+                raise ToolError(text, kind="resource")
+            for number in json_columns:
+                with suppress(ValueError, RecursionError):  # in an ARRAY NULL is `undefined`
+                    row[number] = json.loads(row[number]) if isinstance(row[number], str) else row[number]
+            rows.append(row)
+    return rows
 
 
 def _failure(connector: Any, error: Any, statement: str) -> ToolError:

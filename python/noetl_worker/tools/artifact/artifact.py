@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads_exact
+from noetl_worker.json_text import dumps, loads_in_room
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
 from noetl_worker.tools.artifact.files import absolute, path_of, read_file, write_file
-from noetl_worker.tools.artifact.payload import as_bytes, as_text, as_value
+from noetl_worker.tools.artifact.payload import as_bytes, as_text, values_of
 from noetl_worker.tools.artifact.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
@@ -180,7 +180,8 @@ class ArtifactTool(OverHttp):
         else:
             content = await self._exchange("GET", config, context, None)
         largest = config.max_bytes if content.startswith(_GZIP_MAGIC) else len(content)
-        return await off_loop(largest, lambda: _gotten(config, content))
+        unpacked, described = await off_loop(largest, lambda: _checked(config, content))
+        return {"data": await _decoded(config, unpacked, context.stop), **described}
 
     # ── put ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,13 +239,14 @@ class ArtifactTool(OverHttp):
         return answer.take()
 
 
-def _gotten(config: ArtifactConfig, content: bytes) -> dict[str, JsonValue]:
+def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, JsonValue]]:
+    """The content without gzip, and what is said of it as it is stored. Raises ToolError for another digest."""
     is_packed = content.startswith(_GZIP_MAGIC)
     described = _described(config.uri, content, is_packed=is_packed)
     digest = described["sha256"]
     if config.sha256 is not None and config.sha256.strip().lower() != digest:
         raise ToolError(f"the content of {_place(config.uri)} has SHA-256 {digest}, not {config.sha256}", kind="parse")
-    return {"data": _decoded(config, _unpacked(config, content) if is_packed else content), **described}
+    return _unpacked(config, content) if is_packed else content, described
 
 
 async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
@@ -252,8 +254,12 @@ async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, Jso
     data = await resolve(reference, context)
     text = dumps(data)
     _bounded(config, len(text))
-    check_digest(reference, data, config.sha256)  # up to five more texts: not of more than max_bytes
-    return {"data": data, **_described(reference, text)}
+
+    def described() -> dict[str, JsonValue]:
+        check_digest(reference, data, config.sha256)  # up to five more texts: not of more than max_bytes
+        return _described(reference, text)
+
+    return {"data": data, **await off_loop(len(text), described)}
 
 
 async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
@@ -296,15 +302,15 @@ def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
     return content
 
 
-def _decoded(config: ArtifactConfig, content: bytes) -> JsonValue:
+async def _decoded(config: ArtifactConfig, content: bytes, owner: object) -> JsonValue:
     if config.encoding == "auto":
-        return as_value(content)
+        return (await values_of([content], owner))[0]
     if config.encoding == "json":
         try:
-            return loads_exact(content)
+            return await loads_in_room(content, owner)
         except DocumentError as error:
             raise ToolError(f"{_place(config.uri)} is not JSON: {error}", kind="parse") from error
-    return as_text(_place(config.uri), content, config.encoding)
+    return await off_loop(len(content), lambda: as_text(_place(config.uri), content, config.encoding))
 
 
 def _place(uri: str | None) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads_exact
+from noetl_worker.json_text import dumps, loads_exact, memory_of
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.room import room
+from noetl_worker.process.threads import LARGE, off_loop
 
 MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
 """What one call may bring into the worker's memory."""
@@ -41,6 +43,27 @@ def as_value(data: bytes | None) -> JsonValue:
         return content.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(content).decode(), "size": len(content)}
+
+
+async def values_of(payloads: Sequence[bytes | None], owner: object) -> list[JsonValue]:
+    """Return `as_value` of each, off the loop and charged where they are large together.
+
+    Raises:
+        ToolError: kind `resource`, from `Room.take`.
+    """
+    size = sum(len(payload or b"") for payload in payloads)
+    if size > LARGE:
+        await room.take(await off_loop(size, lambda: sum(map(_weight, payloads))), owner)
+    return await off_loop(size, lambda: list(map(as_value, payloads)))
+
+
+def _weight(payload: bytes | None) -> int:
+    """Return the memory of its value, about: of text that is no JSON its size."""
+    content = payload or b""
+    try:
+        return memory_of(content) if content.lstrip()[:1] in (b"[", b"{") else len(content)
+    except DocumentError:  # too large for JSON, so it is given as text
+        return len(content)
 
 
 def as_text(what: str, data: bytes, encoding: str) -> str:

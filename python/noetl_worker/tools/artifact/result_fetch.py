@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import plane_failure
@@ -83,7 +85,8 @@ async def resolve(reference: str, context: ToolContext, sha256: str | None = Non
         text = f"the control plane does not give {reference}: {error}"
         text = f"no result at {reference}: it was never stored, or it has expired" if is_gone else text
         raise plane_failure(text, error) from error
-    check_digest(reference, data, sha256)
+    if sha256 is not None:
+        await finished_off_loop(partial(check_digest, reference, data, sha256))
     return data
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +18,14 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, written_data
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import without_half_at_end
 from noetl_worker.tools.http.answer import object_in, read
 from noetl_worker.tools.http.client import ClientOptions, Clients
+from noetl_worker.tools.kubernetes.container_job import objects_in
 from noetl_worker.tools.process.shortage import before_any_effect, raise_shortage
 from noetl_worker.transport.url_path import url_path
 
@@ -134,7 +137,7 @@ class Cluster:
     async def pods(self, name: str) -> list[Mapping[str, Any]]:
         """The pods of a Job."""
         answer = await self._object("GET", self._pods + url_path(labelSelector=f"job-name={name}"))
-        return list(answer.get("items") or [])
+        return objects_in(answer.get("items"))
 
     async def log(self, pod: str, container: str, max_bytes: int) -> str:
         """The container's output, its first `max_bytes`."""
@@ -165,7 +168,8 @@ class Cluster:
         return None if problem is None else str(problem)
 
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, Any]:
-        answer = object_in(await self._send(method, path, body, _MAX_ANSWER))
+        got = await self._send(method, path, body, _MAX_ANSWER)
+        answer = await off_loop(len(got), partial(object_in, got))
         if answer is None:
             raise ToolError(f"the Kubernetes API answers {method} {path} with no JSON object", kind="parse")
         return answer
@@ -190,7 +194,8 @@ class Cluster:
         if not response.is_success:
             status = response.status_code
             message = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}"
-            if reason := (object_in(got) or {}).get("message"):  # of a Kubernetes Status object
+            status_object = await off_loop(len(got), partial(object_in, got)) or {}
+            if reason := status_object.get("message"):
                 message += f" ({reason})"
             raise http_failure(message, status)
         return got

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.process import process
 
@@ -253,6 +253,11 @@ def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 # ── what the cluster says ───────────────────────────────────────────────────────────────────────
 
 
+def objects_in(value: JsonValue) -> list[Mapping[str, Any]]:
+    """Return the objects of a list; none of what is no list."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
 class JobEnd(NamedTuple):
     """How a Job ended."""
 
@@ -264,7 +269,7 @@ class JobEnd(NamedTuple):
 
 def finished(job: Mapping[str, Any]) -> JobEnd | None:
     """The end of an ended Job; None while it runs."""
-    for condition in (job.get("status") or {}).get("conditions") or []:
+    for condition in objects_in(fields_of(job.get("status")).get("conditions")):
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
             state = "succeeded" if condition["type"] == "Complete" else "failed"
             return JobEnd(state, condition.get("reason"), condition.get("message"))
@@ -292,17 +297,16 @@ def pod_state(pods: Sequence[Mapping[str, Any]]) -> PodState:
     """What the newest of a Job's pods says."""
     if not pods:
         return PodState()
-    pod = max(pods, key=lambda candidate: str(candidate.get("metadata", {}).get("creationTimestamp", "")))
-    status: Mapping[str, Any] = pod.get("status") or {}
-    ours = [item for item in status.get("containerStatuses") or [] if item.get("name") == CONTAINER_NAME]
-    state: Mapping[str, Any] = ours[0].get("state") or {} if ours else {}
-    ended: Mapping[str, Any] = state.get("terminated") or {}
-    waiting: Mapping[str, Any] = state.get("waiting") or {}
-    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or []
+    pod = max(pods, key=lambda candidate: str(fields_of(candidate.get("metadata")).get("creationTimestamp", "")))
+    status = fields_of(pod.get("status"))
+    ours = [item for item in objects_in(status.get("containerStatuses")) if item.get("name") == CONTAINER_NAME]
+    state = fields_of(ours[0].get("state")) if ours else {}
+    ended, waiting = fields_of(state.get("terminated")), fields_of(state.get("waiting"))
+    conditions = objects_in(status.get("conditions"))
     unscheduled = next((condition for condition in conditions if condition.get("reason") == "Unschedulable"), {})
     reported = ended or waiting or unscheduled
     return PodState(
-        name=pod.get("metadata", {}).get("name"),
+        name=fields_of(pod.get("metadata")).get("name"),
         exit_code=ended.get("exitCode"),
         reason=reported.get("reason") or status.get("reason"),
         message=reported.get("message") or status.get("message"),

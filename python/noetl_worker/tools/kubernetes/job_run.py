@@ -10,7 +10,7 @@ import anyio
 
 from noetl_worker import backoff
 from noetl_worker.errors import ToolError
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kubernetes.cluster import GONE, Cluster
 from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, JobEnd, PodState, finished, owned_by, pod_state
@@ -79,7 +79,7 @@ class JobRun:
                     raise
                 self._context.logger.warning(f"{self._kind}_status", job=self.name, problem=str(error))
             else:
-                self.status = job.get("status") or {}
+                self.status = fields_of(job.get("status"))
                 if (ended := finished(job)) is not None:
                     return ended
                 if self.pod.never_starts:

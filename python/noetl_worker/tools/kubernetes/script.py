@@ -135,6 +135,10 @@ def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
     return {"uri": script.get("uri"), "source": source}
 
 
+def _count(value: JsonValue) -> int:
+    return value if isinstance(value, int) else 0
+
+
 def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:
     """What the docstring of ScriptConfig promises, without what is not known."""
     fields: dict[str, JsonValue] = {
@@ -142,8 +146,8 @@ def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started:
         "job_name": run.name,
         "namespace": job.namespace,
         "execution_time": round(time.monotonic() - started, 3),
-        "succeeded": int(run.status.get("succeeded") or 0),
-        "failed": int(run.status.get("failed") or 0),
+        "succeeded": _count(run.status.get("succeeded")),
+        "failed": _count(run.status.get("failed")),
     }
     known = {"pod_name": run.pod.name, "exit_code": run.pod.exit_code, "output": output}
     return {**fields, **{name: value for name, value in known.items() if value is not None}}

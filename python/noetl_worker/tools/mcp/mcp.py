@@ -15,11 +15,12 @@ from noetl_worker.errors import ConfigurationError, DocumentError, ResourceShort
 from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.http.answer import off_loop, read
+from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
@@ -159,7 +160,7 @@ class McpTool(OverHttp):
         if config.method == "tools/call":
             about = {**about, "tool": config.tool, "arguments": config.given_arguments()}
         async with self._clients.lease(to=str(endpoint)) as client:
-            session = McpSession(client, endpoint, headers, config.request_id)
+            session = McpSession(client, endpoint, headers, config.request_id, context.stop)
             try:
                 with before_any_effect("no room for a connection to the MCP server"):
                     greeting = await session.initialize(

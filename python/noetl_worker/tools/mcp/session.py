@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from functools import partial
 from typing import Any, Final
 
 import httpx
 
 from noetl_worker.errors import DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads_exact
+from noetl_worker.json_text import dumps, loads_in_room
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.process.threads import off_loop
+from noetl_worker.process.room import room
+from noetl_worker.process.threads import LARGE
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import read
@@ -36,9 +36,10 @@ class McpSession:
     """`initialize`, then `request` as often as wanted, then `close`."""
 
     def __init__(
-        self, client: httpx.AsyncClient, endpoint: httpx.URL, headers: Mapping[str, str], first_id: int
+        self, client: httpx.AsyncClient, endpoint: httpx.URL, headers: Mapping[str, str], first_id: int, owner: object
     ) -> None:
         self._client = client
+        self._owner = owner
         self._endpoint = endpoint
         self._headers = dict(headers)
         self._secret_headers = tuple(headers)
@@ -120,17 +121,24 @@ class McpSession:
                     return message
                 await self._refuse(message)
             raise ToolError(f"the MCP server at {place} ended its stream without the answer", kind="connection")
-        content = await read(response, MAX_ANSWER_BYTES - self.size)
+        body = await self._body(response, place)
+        try:
+            document = await loads_in_room(body, self._owner)
+        except DocumentError:
+            document = None
+        return _plain_answer(response, document, body, request_id, place)
+
+    async def _body(self, response: httpx.Response, place: str) -> bytes:
+        content = await read(response, MAX_ANSWER_BYTES - self.size, self._owner)
         if content.is_cut:
             raise _too_long(place)
         self.size += content.size
-        body = content.take()
-        return await off_loop(len(body), lambda: _plain_answer(response, body, request_id, place))
+        return content.take()
 
     async def _messages(self, response: httpx.Response, place: str) -> AsyncIterator[Mapping[str, Any]]:
         """The JSON objects of an event stream: the `data:` lines of each event, joined."""
         event = bytearray()
-        async for line in _lines(self._charged(response.aiter_bytes(), place)):
+        async for line in _lines(self._chunks(response, place)):
             if line.startswith(b"data:"):
                 event += line[5:].removeprefix(b" ") + b"\n"
             elif not line and event:
@@ -138,9 +146,14 @@ class McpSession:
         if event:  # a server that closes without the last blank line
             yield await self._message(event, place)
 
-    async def _charged(self, chunks: AsyncIterator[bytes], place: str) -> AsyncIterator[bytes]:
-        async for chunk in chunks:
+    async def _chunks(self, response: httpx.Response, place: str) -> AsyncIterator[bytes]:
+        if response.headers.get("content-encoding"):  # httpx unpacks a chunk to any size
+            yield await self._body(response, place)
+            return
+        async for chunk in response.aiter_bytes():
             self.size += len(chunk)
+            if self.size > LARGE:
+                await room.take(len(chunk), self._owner)
             if self.size > MAX_ANSWER_BYTES:
                 raise _too_long(place)
             yield chunk
@@ -149,7 +162,14 @@ class McpSession:
         """The object of an event, which is emptied."""
         text = bytes(event)
         event.clear()
-        return await off_loop(len(text), partial(_message, text, place))
+        if not text.strip():  # an event without content keeps the stream alive
+            return {}
+        try:
+            value = await loads_in_room(text, self._owner)
+        except DocumentError as error:
+            problem = f"the MCP server at {place} sends an event that is not JSON: {error}"
+            raise ToolError(problem, kind="parse") from error
+        return value if isinstance(value, Mapping) else {}
 
     async def _refuse(self, message: Mapping[str, Any]) -> None:
         """Answer what the server asks of us, except ping: we offer no model. Notifications ask nothing."""
@@ -160,12 +180,10 @@ class McpSession:
         await self._post({"jsonrpc": "2.0", "id": message["id"], **reply}, None)
 
 
-def _plain_answer(response: httpx.Response, body: bytes, request_id: int | None, place: str) -> Mapping[str, Any]:
+def _plain_answer(
+    response: httpx.Response, document: JsonValue, body: bytes, request_id: int | None, place: str
+) -> Mapping[str, Any]:
     """The answer in a JSON body; a batch has it among others. An HTTP failure with a JSON-RPC error is that error."""
-    try:
-        document = loads_exact(body)
-    except DocumentError:
-        document = None
     messages = [
         message for message in (document if isinstance(document, list) else [document]) if isinstance(message, Mapping)
     ]
@@ -191,16 +209,6 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             begun.clear()
         begun += rest
     yield bytes(begun)
-
-
-def _message(text: bytes, place: str) -> Mapping[str, Any]:
-    if not text.strip():  # an event without content keeps the stream alive
-        return {}
-    try:
-        value = loads_exact(text)
-    except DocumentError as error:
-        raise ToolError(f"the MCP server at {place} sends an event that is not JSON: {error}", kind="parse") from error
-    return value if isinstance(value, Mapping) else {}
 
 
 def _too_long(place: str) -> ToolError:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_text, as_value
-from noetl_worker.tools.http.answer import off_loop
-from noetl_worker.tools.nats.messages import value_of
+from noetl_worker.process.threads import off_loop
+from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_text
 from noetl_worker.tools.nats.operation import Operation
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
         entry = await bucket.get(config.key, revision=config.revision)
     except KeyNotFoundError:  # an ordinary answer, as upstream has it: the playbook tests the status
         return {"status": "not_found", **place, "value": None, "revision": None}
-    return {**place, "value": await value_of(entry.value), "revision": entry.revision}
+    return {**place, "value": entry.value or b"", "revision": entry.revision}
 
 
 async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
@@ -81,7 +80,7 @@ async def _history(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     async with _watching(bucket.watch(config.key, include_history=True)) as watcher:
         found = [one async for one in _present(client, config, str(config.key), watcher)]
-    return {"bucket": config.bucket, "key": config.key, "entries": await _entries(found), "count": len(found)}
+    return {"bucket": config.bucket, "key": config.key, "entries": list(map(_entry, found)), "count": len(found)}
 
 
 async def _present(client: Any, config: NatsConfig, keys: str, watcher: Any) -> AsyncGenerator[Any, None]:
@@ -134,7 +133,7 @@ async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
                 size += len(entry.value or b"")
                 found.append(entry)
             has_begun, is_current = True, is_current and entry.delta != 0
-    entries = await _entries(found)
+    entries = list(map(_entry, found))
     return {"bucket": config.bucket, "key": keys, "entries": entries, "count": len(entries), "timed_out": timed_out}
 
 
@@ -156,15 +155,11 @@ async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
         await watcher.stop()
 
 
-async def _entries(found: Sequence[Any]) -> list[JsonValue]:
-    return await off_loop(sum(len(one.value or b"") for one in found), lambda: [_entry(one) for one in found])
-
-
 def _entry(entry: Any) -> dict[str, JsonValue]:
     is_gone = entry.operation is not None
     return {
         "key": entry.key,
-        "value": None if is_gone else as_value(entry.value),
+        "value": None if is_gone else entry.value or b"",
         "revision": entry.revision,
         "operation": _OPERATIONS.get(entry.operation, entry.operation),
         "created": entry.created.isoformat() if entry.created is not None else None,

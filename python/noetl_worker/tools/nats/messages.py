@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_headers, as_value
+from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_headers
 from noetl_worker.tools.ending import ended
-from noetl_worker.tools.http.answer import off_loop
 from noetl_worker.tools.nats.operation import Operation
 
 if TYPE_CHECKING:
@@ -69,8 +67,7 @@ async def _request(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     except nats.errors.NoRespondersError as error:
         text = f"request failed: nobody answers requests on {config.subject!r}"
         raise ToolError(text, kind="connection", retryable=True, code="no_responders") from error
-    data = await value_of(answer.data)
-    return {"subject": config.subject, "data": data, "headers": dict(answer.headers or {})}
+    return {"subject": config.subject, "data": answer.data, "headers": dict(answer.headers or {})}
 
 
 async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
@@ -78,7 +75,7 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
-    messages = await all_described(pulled, with_ack_id=not config.ack)
+    messages = [described(message, with_ack_id=not config.ack) for message in pulled]
     acked = config.ack and await confirmed_acks(client, pulled) == len(pulled)
     return {
         "stream": config.stream,
@@ -89,17 +86,6 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     }
 
 
-async def value_of(data: bytes | None) -> JsonValue:
-    """Return `as_value(data)`, off the loop where it is large."""
-    return await off_loop(len(data or b""), partial(as_value, data))
-
-
-async def all_described(messages: Sequence[Any], *, with_ack_id: bool) -> list[dict[str, JsonValue]]:
-    """Return what `described` makes of each, off the loop where they are large together."""
-    size = sum(len(message.data) for message in messages)
-    return await off_loop(size, lambda: [described(message, with_ack_id=with_ack_id) for message in messages])
-
-
 def described(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
     meta = message.metadata
     fields: dict[str, JsonValue] = {
@@ -108,7 +94,7 @@ def described(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
         "consumer_seq": meta.sequence.consumer,
         "delivered": meta.num_delivered,
         "pending": meta.num_pending,
-        "data": as_value(message.data),
+        "data": message.data,
         "headers": dict(message.headers or {}),
     }
     return {**fields, "ack_id": message.reply} if with_ack_id else fields
@@ -129,7 +115,7 @@ async def _get_message(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
         "stream": config.stream,
         "subject": found.subject,
         "seq": found.seq,
-        "data": await value_of(found.data),
+        "data": found.data or b"",
         "headers": dict(found.headers or {}),
     }
 

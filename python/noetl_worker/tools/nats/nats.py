@@ -17,7 +17,7 @@ from noetl_worker.tools.nats.connections import Address, Connections, address_of
 from noetl_worker.tools.nats.failures import not_permitted, spoken
 from noetl_worker.tools.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.nats.messages import MESSAGES, check_names
-from noetl_worker.tools.nats.operation import Operation
+from noetl_worker.tools.nats.operation import Operation, with_values
 
 MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
@@ -212,7 +212,7 @@ class NatsTool:
         if "headers" in operation.optional:
             config = replace(config, headers=context.worker.with_trace(config.headers))
         async with spoken(self._connections, address, config.operation) as client:
-            found: Mapping[str, JsonValue] = await operation.call(client, config)
+            found = await with_values(await operation.call(client, config), context.stop)
         if config.operation == "publish" and (refusal := self._connections.refusal(address, config.subject)):
             raise not_permitted("publish", refusal)  # it came before the flush's answer; there is no other sign of it
         return {"status": "success", **found}

@@ -15,8 +15,9 @@ from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import spoken
-from noetl_worker.tools.nats.messages import ACK, acknowledge, all_described, check_names, confirmed_acks, pull
+from noetl_worker.tools.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
 from noetl_worker.tools.nats.nats import MAX_BATCH, MAX_WAIT_MS
+from noetl_worker.tools.nats.operation import with_values
 
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
 _ACK_MODES: Final = {"on_success": True, "auto": True, "true": True} | dict.fromkeys(
@@ -138,17 +139,17 @@ class SubscriptionTool:
 
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
         address = await address_of("subscription", config, context)
-        return await in_time(self._call(address, config), context.timeout_s)
+        return await in_time(self._call(address, config, context.stop), context.timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._connections.aclose()
 
-    async def _call(self, address: Address, config: SubscriptionConfig) -> dict[str, JsonValue]:
+    async def _call(self, address: Address, config: SubscriptionConfig, owner: object) -> dict[str, JsonValue]:
         started = time.monotonic()
         operate = _poll if config.operation == "poll" else _settle
         async with spoken(self._connections, address, config.operation) as client:
-            data = await operate(client, config)
+            data = await with_values(await operate(client, config), owner)
         data["metrics"] = {**data.get("metrics", {}), "duration_ms": round((time.monotonic() - started) * 1000)}
         return {"status": "success", "source": "nats", "operation": config.operation, **data}
 
@@ -159,10 +160,7 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
     )
     is_acked = _ACK_MODES[config.ack]
     is_deferred = not is_acked and config.ack != "none"
-    described = await all_described(pulled, with_ack_id=False)
-    messages = [
-        _message(message, about, with_ack_id=is_deferred) for message, about in zip(pulled, described, strict=True)
-    ]
+    messages = [_message(message, with_ack_id=is_deferred) for message in pulled]
     acked = is_acked and await confirmed_acks(client, pulled) == len(pulled)
     return {
         "count": len(messages),
@@ -177,8 +175,8 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
     }
 
 
-def _message(message: Any, about: dict[str, JsonValue], *, with_ack_id: bool) -> dict[str, JsonValue]:
-    meta = message.metadata
+def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
+    meta, about = message.metadata, described(message, with_ack_id=False)
     data, headers = about.pop("data"), about.pop("headers")
     about.update(stream=meta.stream, consumer=meta.consumer, timestamp=meta.timestamp.isoformat())
     fields: dict[str, JsonValue] = {

@@ -7,6 +7,7 @@ and nested block comments, of Postgres.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -23,6 +24,7 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_WORD: Final = re.compile(r"[A-Za-z_]+")
 _COMMENT_MARK: Final = re.compile(r"/\*|\*/")
 
 
@@ -56,6 +58,16 @@ def bare(text: str) -> str:
         parts += [text[position:start], ";" if mark == "end" else " "]
         position = after
     return "".join([*parts, text[position:]])
+
+
+def first_word(text: str) -> str:
+    """Return the first word of SQL in `text`, in capitals; empty where there is none."""
+    position = 0
+    for _, start, after in itertools.chain(_marks(text), [("end", len(text), len(text))]):
+        if word := _WORD.search(text, position, start):
+            return word.group().upper()
+        position = after
+    return ""
 
 
 def _marks(text: str) -> Iterator[tuple[str, int, int]]:

@@ -89,14 +89,15 @@ class Batch:
 
 def _unique(names: Sequence[str]) -> list[str]:
     """`a, a` -> `a, a_2`: as object keys, equal names would lose a column."""
-    found: list[str] = []
+    found: dict[str, None] = {}
+    last: dict[str, int] = {}
     for name in names:
-        candidate, number = name, 1
+        candidate, number = name, last.get(name, 1)
         while candidate in found:
             number += 1
             candidate = f"{name}_{number}"
-        found.append(candidate)
-    return found
+        found[candidate], last[name] = None, number
+    return list(found)
 
 
 def check_above_zero(**given: int | None) -> None:

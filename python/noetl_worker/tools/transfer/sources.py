@@ -7,11 +7,13 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models.tool_result import ToolStatus
 from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.process.threads import off_loop
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb.duckdb import statement_failure as duckdb_failure
@@ -31,6 +33,9 @@ from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, SENT_BY_HTTP, Tra
 from noetl_worker.tools.transfer.plan import JsonText, PostgresSession, json_inside
 
 Row = Sequence[Any]
+_MOST_COLUMNS: Final = 2_000
+"""A table of Postgres has at most 1,600."""
+_MOST_VALUES: Final = 10_000_000
 
 _DUCKDB_TYPES: Final[Mapping[str, str]] = {
     "bool": "BOOLEAN",
@@ -236,7 +241,7 @@ async def _http(
         found = part_at(payload, source.data_path)
     except LookupError as missing:
         raise ToolError(f"source: Path segment {str(missing)!r} not found in JSON", kind="schema") from None
-    columns, rows = _table(found)
+    columns, rows = await off_loop(len(found) if isinstance(found, list) else 0, partial(_table, found))
     chunks = (rows[start : start + chunk_size] for start in range(0, len(rows), chunk_size))
 
     async def fetch() -> Sequence[Row]:
@@ -260,6 +265,10 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
         text = f"source: Cannot determine columns from HTTP data: a row is {type(wrong).__name__}"
         raise ToolError(text, kind="schema")
     columns = list(dict.fromkeys(str(name) for row in objects if isinstance(row, Mapping) for name in row))
+    if len(columns) > _MOST_COLUMNS or len(objects) * len(columns) > _MOST_VALUES:
+        text = f"source: HTTP data with {len(objects):,} rows and {len(columns):,} names of columns is too much: "
+        text += f"at most {_MOST_COLUMNS:,} columns, and {_MOST_VALUES:,} values with those that are missing"
+        raise ToolError(text, kind="resource")
     if objects and not columns:
         raise ToolError("source: Cannot determine columns from HTTP data: its rows have no fields", kind="schema")
     return columns, [[row.get(name) for name in columns] for row in objects if isinstance(row, Mapping)]
