@@ -21,7 +21,7 @@ SUITE := not soak and not steady and not gates and not as_nobody and not pages
 HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz fuzz-readers simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -183,6 +183,10 @@ supply-chain: $(STAMP) $(SUPPLY_VENV)/.stamp ## licences, advisories, workflows,
 
 fuzz: $(STAMP) ## a minute: the Rust engine guided by coverage, then random calls on both engines
 	PYTHON=$(BIN)/python tests/fuzz/run_short.sh
+
+READER_INPUTS ?= 10000
+fuzz-readers: $(STAMP) ## hostile bytes for every reader of a server or author: loop and memory watched (half an hour)
+	$(BIN)/python tests/fuzz/readers.py --inputs $(READER_INPUTS)
 
 SEEDS ?= 200
 FROM ?= 0
