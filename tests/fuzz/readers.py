@@ -46,7 +46,8 @@ from security.test_memory_by_a_server import hostile  # noqa: E402
 
 MOST_LAG_S: Final = 0.5
 """CPU time of the process between two turns of the loop: whatever took it, nothing else went on."""
-MOST_MEMORY: Final = 32 << 20
+MOST_MEMORY: Final = 128 << 20
+"""Some copies of the 16 MiB that a packed input may unpack to."""
 MOST_GROWTH: Final = 64
 """Bytes of memory for each byte of an input, beside MOST_MEMORY: dense JSON takes 44."""
 ADDRESS: Final = "http://a.test/"
