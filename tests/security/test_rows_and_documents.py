@@ -12,7 +12,7 @@ import pytest
 from loops import Threads
 from noetl_worker import yaml_text
 from noetl_worker.errors import DocumentError, ToolError
-from noetl_worker.models import ToolResult
+from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import MemoryControlPlane, arun_tool, tool_context
 from noetl_worker.tools.http.client import ClientOptions, Clients
 from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterAddress
@@ -23,6 +23,7 @@ from noetl_worker.tools.sql.sql import Batch
 from noetl_worker.tools.transfer.ends import TransferSource
 from noetl_worker.tools.transfer.sources import READERS
 from tools.fake_snowflake import FakeSnowflake
+from unit.planes import answer, plane
 
 from .commands import peak_of
 
@@ -30,11 +31,11 @@ from .commands import peak_of
 
 
 async def columns_of(data: Any) -> list[str]:
-    async def answer(*_: Any) -> ToolResult:
+    async def fetched(*_: Any) -> ToolResult:
         return ToolResult.success({"data": data})
 
     source = TransferSource(type="http", url="http://a.test/")
-    async with READERS["http"](source, 1000, tool_context(run_tool=answer), UNCONFINED) as reader:
+    async with READERS["http"](source, 1000, tool_context(run_tool=fetched), UNCONFINED) as reader:
         return reader.columns
 
 
@@ -119,12 +120,21 @@ async def test_answer_of_a_cluster_in_another_form_says_nothing(odd: Any) -> Non
 
 async def test_digest_of_a_large_stored_result_is_made_off_the_loop() -> None:
     """Five JSON texts of a stored result, to compare its digest."""
-    plane = MemoryControlPlane()
-    plane.results["noetl://memory/s/r"] = json.dumps(["a" * 200_000]).encode()
+    store = MemoryControlPlane()
+    store.results["noetl://memory/s/r"] = json.dumps(["a" * 200_000]).encode()
     threads = Threads()
     config = {"uri": "noetl://memory/s/r", "sha256": "0" * 64}
     with pytest.raises(ToolError, match="is not the one with SHA-256"):
-        await arun_tool("artifact", config, control_plane=plane)
+        await arun_tool("artifact", config, control_plane=store)
+    assert threads.given == 1
+
+
+async def test_large_stored_result_is_parsed_off_the_loop() -> None:
+    """12 MB of `[],` that one step has stored and the next one refers to: 2 s of the loop."""
+    threads = Threads()
+    at, _ = plane(lambda method, path, body: answer(200, ["a" * 200_000]), Dialect.PYTHON)
+    found, _ = await at.stored_result("noetl://execution/7/result/s/1")
+    assert found == ["a" * 200_000]
     assert threads.given == 1
 
 

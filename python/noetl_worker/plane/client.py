@@ -32,7 +32,7 @@ from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.python.store import FIRST_ROUTE, has_expired, is_no_route, note_on, restored
 from noetl_worker.plane.rules import stored_name
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
-from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.process.threads import finished_off_loop, off_loop
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credential_cache import CredentialCache
 from noetl_worker.settings.settings import Settings
@@ -327,9 +327,10 @@ class Plane:
         answer = await self._result_call("GET", path)
         if has_expired(answer):
             answer = await self._result_call("GET", path)
-        found = _expect_json(f"resolving {ref}{note_on(answer, said)}", answer)
+        what = f"resolving {ref}{note_on(answer, said)}"
+        found = await off_loop(len(answer.body), partial(_expect_json, what, answer))
         whole = await restored(answer.body)
-        return found if whole is answer.body else json_text.loads(whole), whole
+        return found if whole is answer.body else await off_loop(len(whole), partial(json_text.loads, whole)), whole
 
     async def _result_call(
         self,
