@@ -53,7 +53,9 @@ for _name in _NO_JSON:
 def _read_number(loader: Any, node: yaml.ScalarNode) -> int | float:
     if len(node.value) > _LONGEST_NUMBER:
         raise ConstructorError(None, None, f"a number of more than {_LONGEST_NUMBER:,} signs", node.start_mark)
-    return loader.construct_yaml_int(node) if node.tag.endswith("int") else loader.construct_yaml_float(node)
+    read = loader.construct_yaml_int if node.tag.endswith("int") else loader.construct_yaml_float
+    number: int | float = read(node)
+    return number
 
 
 for _name in ("int", "float"):
