@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,8 +17,6 @@ from loops import Threads
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.mcp.mcp import McpTool
-
-from .commands import peak_of
 
 ANSWER = b'{"jsonrpc":"2.0","id":2,"result":{"tools":[],"pad":"%b"}}'
 
@@ -87,7 +86,12 @@ async def test_packed_stream_is_unpacked_within_the_bound() -> None:
     assert data["result"]["tools"] == []
 
 
-def test_many_short_lines_take_no_more_memory_than_their_bytes() -> None:
+async def test_many_short_lines_take_no_more_memory_than_their_bytes() -> None:
     """4 MB of empty `data:` lines in one event."""
     lines = b"data:\n" * 700_000
-    assert peak_of(lambda: asyncio.run(listed(lines))) < 3 * len(lines)
+    tracemalloc.start()
+    try:
+        await listed(lines)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(lines)
+    finally:
+        tracemalloc.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -167,4 +166,4 @@ def test_yaml_that_would_take_long_or_much_memory_is_refused(text: str, problem:
 def test_yaml_of_much_text_and_few_values_is_read() -> None:
     """(no attack) Signs of YAML within a text are no values."""
     text = "a: |\n" + "  [1, 2]: {3: 4}\n" * 50_000
-    assert len(asyncio.run(asyncio.to_thread(yaml_text.loads, text))["a"]) == 15 * 50_000
+    assert len(yaml_text.loads(text)["a"]) == 15 * 50_000
