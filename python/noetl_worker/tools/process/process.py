@@ -262,6 +262,12 @@ class Capture:
                 self._live.end()
             self.ended.set_result(None)
 
+    def clear(self) -> None:
+        """Forget what was read."""
+        self._head.clear()
+        self._tail.clear()
+        self._tail_size = self.left_out = 0
+
     def data(self) -> bytes:
         """All of it, where nothing is left out."""
         return bytes(self._head) + b"".join(self._tail)

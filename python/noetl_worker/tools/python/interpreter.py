@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -55,17 +56,30 @@ def once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
 
 
 class TemplateProcess:
-    """The template, once it is started as a program of its own."""
+    """The template, once it is started as a program of its own.
 
-    def __init__(self, confinement: Confinement) -> None:
+    Args:
+        serving: module whose `run_command` runs the commands instead; empty: they are Python code.
+    """
+
+    def __init__(self, confinement: Confinement, serving: str = "") -> None:
         self._confinement = confinement
+        self._serving = [serving, json.dumps([path for path in sys.path if path])] if serving else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, control: int) -> None:
         """Raises ToolError: it cannot be started."""
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *_OPTIONS, _SCRIPT, "serve", str(control), self._confinement.as_text()],
+                [
+                    sys.executable,
+                    *_OPTIONS,
+                    _SCRIPT,
+                    "serve",
+                    str(control),
+                    self._confinement.as_text(),
+                    *self._serving,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=process.base_environment(),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
@@ -33,12 +33,66 @@ class PythonAnswer(process.Capture):
         super().__init__(fd, MAX_ANSWER_BYTES)
         self.process: int | None = None
         """Of the command; None: it has not begun."""
+        self.on_line: Callable[[], None] | None = None
+        """Called for each answer of a conversation, which ends with its line."""
 
     def _keep(self, chunk: bytes) -> None:
         if self.process is None:
             (self.process,) = PROCESS_ID.unpack_from(chunk)
             chunk = chunk[PROCESS_ID.size :]
         super()._keep(chunk)
+        if self.on_line is not None and chunk.endswith(b"\n"):
+            self.on_line()
+
+
+class Conversation:
+    """Several requests to one command and their answers, one at a time: `PythonRunner.run` begins it."""
+
+    def __init__(self) -> None:
+        self._asked: asyncio.Future[Mapping[str, JsonValue] | None] = asyncio.get_running_loop().create_future()
+        self._request: Request | None = None
+        self._answer: PythonAnswer | None = None
+
+    def begin(self, request: Request, answer: PythonAnswer) -> None:
+        """The first request is on its way; nobody else has begun this conversation, or it never came to its command."""
+        self._request, self._answer = request, answer
+        answer.on_line = self._told
+        answer.watch()
+
+    def ask(self, request: Mapping[str, JsonValue]) -> None:
+        """Send the next request, once the one before is answered."""
+        assert self._request is not None
+        self._asked = asyncio.get_running_loop().create_future()
+        self._request.add(frame_of(request))
+
+    async def answered(self, run: asyncio.Future[process.Finished]) -> Mapping[str, JsonValue] | None:
+        """The answer to the request that was sent last; None: the command has ended without one.
+
+        Raises:
+            AnswerTooLong: it is over MAX_ANSWER_BYTES.
+            ToolError: as `run`, the command of this conversation.
+        """
+        either: set[asyncio.Future[Any]] = {run, self._asked}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._asked.done():
+            return self._asked.result()
+        run.result()
+        return None
+
+    def end(self) -> None:
+        """Say that no request follows."""
+        if self._request is not None:
+            self._request.finish()
+
+    def _told(self) -> None:
+        assert self._answer is not None
+        if self._asked.done():  # it says more than it was asked
+            return
+        try:
+            self._asked.set_result(parsed(self._answer))
+        except AnswerTooLong as error:
+            self._asked.set_exception(error)
+        self._answer.clear()
 
 
 class Request:
@@ -61,6 +115,16 @@ class Request:
             self._loop.add_writer(self._channel.fileno(), self.send)
         elif not self._rest:
             self._wait_no_more()
+
+    def add(self, frame: bytes) -> None:
+        """One more, behind what has not gone yet."""
+        self._rest = memoryview(bytes(self._rest) + frame)
+        self.send()
+
+    def finish(self) -> None:
+        """Nothing more is sent; answers still come."""
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
         """Nothing goes into the socket any more, from neither side: a command that has not begun never will."""

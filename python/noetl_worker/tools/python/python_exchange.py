@@ -45,7 +45,11 @@ def receive_exactly(channel: int, size: int) -> bytes:
 
 
 def send(channel: int, answer: dict[str, Any]) -> None:
-    data = encode(answer).encode()
+    send_text(channel, encode(answer))
+
+
+def send_text(channel: int, text: str) -> None:
+    data = text.encode()
     sent = os.write(channel, data)
     while sent < len(data):
         sent += os.write(channel, memoryview(data)[sent:])

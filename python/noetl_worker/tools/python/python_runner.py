@@ -31,7 +31,7 @@ from noetl_worker.tools.process.live_output import lines_of
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text
 from noetl_worker.tools.python.interpreter import TemplateProcess, once
-from noetl_worker.tools.python.python_answer import PythonAnswer, Request, frame_of, parsed
+from noetl_worker.tools.python.python_answer import Conversation, PythonAnswer, Request, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, NOT_STARTED, REQUEST
 
 _log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class PythonRunner:
     """A warm interpreter; `aclose` ends it and whatever still runs in it.
 
     Args:
+        serving: module that the template has loaded and whose `run_command` runs the commands; empty: Python code.
         memory_events: where the kernel counts what it has killed.
         answer_s: a template process that has not answered for so long is replaced.
         start_s: the same for its first answer.
@@ -57,6 +58,7 @@ class PythonRunner:
         self,
         *,
         confinement: Confinement = UNCONFINED,
+        serving: str = "",
         memory_events: str | os.PathLike[str] = process.MEMORY_EVENTS,
         answer_s: float = _ANSWER_S,
         start_s: float = _START_S,
@@ -64,6 +66,7 @@ class PythonRunner:
         self._limits_s = (answer_s, start_s)
         self._memory_events = memory_events
         self._confinement = confinement
+        self._serving = serving
         self.scratch: Final = Scratch(confinement)
         self._template: _Template | None = None
         self._supervisors: list[_Template] = []
@@ -77,6 +80,7 @@ class PythonRunner:
         interpreter: str = sys.executable,
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
+        conversation: Conversation | None = None,
     ) -> process.Finished:
         """Run one command's code to its end.
 
@@ -84,6 +88,7 @@ class PythonRunner:
             request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_command`).
             interpreter: a CPython 3.9 or newer; another than the worker's own is started for this command alone.
             timeout_s: seconds, then SIGTERM and 2 s later SIGKILL to the child's process group.
+            conversation: takes what the command answers, and may ask for more; `Finished.answer` is None then.
 
         Raises:
             ToolError: kind `process`; the interpreter cannot be started, or its template process died meanwhile.
@@ -93,7 +98,9 @@ class PythonRunner:
         op, frame = b"F", frame_of(request)
         if interpreter != sys.executable:
             op, frame = b"E", frame_of(once(interpreter, self._confinement)) + frame
-        return await self._finished(f"the interpreter {interpreter!r}", op, frame, timeout_s, max_output_bytes)
+        return await self._finished(
+            f"the interpreter {interpreter!r}", op, frame, timeout_s, max_output_bytes, conversation
+        )
 
     async def run_program(
         self,
@@ -126,18 +133,26 @@ class PythonRunner:
         await self.scratch.aclose()
 
     async def _finished(
-        self, what: str, op: bytes, frame: bytes, timeout_s: float | None, limit: int
+        self,
+        what: str,
+        op: bytes,
+        frame: bytes,
+        timeout_s: float | None,
+        limit: int,
+        conversation: Conversation | None = None,
     ) -> process.Finished:
         """`what`: is said where it cannot be started."""
         kills = process.oom_kills(self._memory_events)
-        run = await self._run(op, frame, timeout_s, limit)
+        run = await self._run(op, frame, timeout_s, limit, conversation)
         if run.exit_code == NOT_STARTED:
             reason = f"cannot start {what}: {(run.answer or {}).get('error')}"
             raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
         has_met_oom = kills is not None and process.oom_kills(self._memory_events) != kills
         return replace(run, has_met_oom=True) if has_met_oom else run
 
-    async def _run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> process.Finished:
+    async def _run(
+        self, op: bytes, frame: bytes, timeout_s: float | None, limit: int, conversation: Conversation | None
+    ) -> process.Finished:
         started = time.monotonic()
         for _ in range(_TEMPLATES_A_COMMAND):
             with before_any_effect("no room for a template process"):
@@ -145,7 +160,7 @@ class PythonRunner:
             self._busy.add(template)
             try:
                 with suppress(_NotStarted):
-                    return await template.run(op, frame, timeout_s, limit, started)
+                    return await template.run(op, frame, timeout_s, limit, started, conversation)
             finally:
                 self._busy.discard(template)
                 self._put_back(template)
@@ -153,7 +168,7 @@ class PythonRunner:
 
     def _living_template(self) -> _Template:
         if self._template is None or self._template.is_dead:
-            self._template = _Template(TemplateProcess(self._confinement), *self._limits_s)
+            self._template = _Template(TemplateProcess(self._confinement, self._serving), *self._limits_s)
         return self._template
 
     def _supervisor(self) -> _Template:
@@ -273,7 +288,13 @@ class _Template:
         return number
 
     async def run(
-        self, op: bytes, frame: bytes, timeout_s: float | None, limit: int, started: float
+        self,
+        op: bytes,
+        frame: bytes,
+        timeout_s: float | None,
+        limit: int,
+        started: float,
+        conversation: Conversation | None,
     ) -> process.Finished:
         """`started`: when the command came, which may have waited for another template before this one."""
         with before_any_effect("no room for the command"):
@@ -284,6 +305,8 @@ class _Template:
             process.Capture(err_read, limit, lines_of("stderr", limit)),
         )
         child = self._children[number] = _Child(self, number, request, answer)
+        if conversation is not None:
+            conversation.begin(request, answer)
         request.send()  # before who reads it is woken: else it sleeps once more, and is woken twice
         self.send(REQUEST.pack(op, number, 0), [theirs.detach(), out_write, err_write])
         self._expect_answer()

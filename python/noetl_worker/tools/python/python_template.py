@@ -21,6 +21,8 @@ template ends. The command cannot signal it: its domain begins below the supervi
 from __future__ import annotations
 
 import gc
+import importlib
+import json
 import os
 import select
 import signal
@@ -272,7 +274,8 @@ def command() -> dict[str, Any]:
 
 
 def main() -> None:
-    """`serve FD CONFINEMENT`: the template. `once FD LEVEL`: one command, which a template has started and confined."""
+    """`serve FD CONFINEMENT`: the template; with `MODULE SYS_PATH`, one of the worker's own modules runs the commands.
+    `once FD LEVEL`: one command, which a template has started and confined."""
     mode, descriptors = sys.argv[1], [int(sys.argv[2])]
     if mode == "once":
         if sys.argv[3] != "off":
@@ -288,7 +291,12 @@ def main() -> None:
     CONFINEMENT["go_on_at_the_parents_end"]()
     of_command = command()
     of_command["set_streams"]()  # here, not in each child
-    of_command["rehearse"]()
+    if len(sys.argv) > 4:
+        sys.path[:] = json.loads(sys.argv[5])
+        run_command = importlib.import_module(sys.argv[4]).run_command
+    else:
+        of_command["rehearse"]()
+        run_command = of_command["run_command"]
     while len(descriptors) == 1:
         control = socket.socket(fileno=descriptors[0])
         descriptors = Template(control, score, is_confined=confinement.is_on).serve()
@@ -298,7 +306,7 @@ def main() -> None:
             CONFINEMENT["begin_supervisor"]()
     for hooks in AT_FORK:
         os.register_at_fork(**hooks)
-    of_command["run_command"](of_command["become_child"](descriptors))
+    run_command(of_command["become_child"](descriptors))
 
 
 if __name__ == "__main__":
