@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
-from noetl_worker.tools.duckdb.session import Opening, library, opened
+from noetl_worker.tools.duckdb.opening import Opening
+from noetl_worker.tools.duckdb.session import Duckdb
+from noetl_worker.tools.process.confinement import UNCONFINED
 
 from .commands import placed
 
@@ -83,18 +84,16 @@ async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path
     assert [one.data["rows"] for one in await asyncio.gather(*others)] == [[{"i": 1}]] * len(NAMES)
 
 
-@pytest.mark.parametrize("is_read", [False, True])
-def test_what_takes_no_turn_shares_no_database_either(is_read: bool, there: Path) -> None:
-    """A transfer opens a file that a command has open."""
-    file, duckdb, given_up = f"{there}/x.duckdb", library(), threading.Event()
-    given_up.set()
-    b = opened(duckdb, Opening("b", database=file), threading.Event())
-    try:
-        with pytest.raises(ToolError, match="already attached") as caught:
-            opened(duckdb, Opening("a", database=file, read_only=is_read), given_up).close()
+async def test_what_takes_no_turn_shares_no_database_either(there: Path) -> None:
+    """Another process of the worker has the file open."""
+    duckdb, file = Duckdb(UNCONFINED), f"{there}/x.duckdb"
+    async with duckdb.opened(Opening("b", database=file)) as b:
+        await b.execute("s", "CREATE SECRET s (TYPE http, BEARER_TOKEN 'of B')")
+        with pytest.raises(ToolError, match="lock") as caught:
+            async with duckdb.opened(Opening("a", database=file)):
+                raise AssertionError("it has no lock")
         assert caught.value.kind == "db_lock"
-    finally:
-        b.close()
+    await duckdb.aclose()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ async def test_own_files_are_no_artifact_upload_or_certificate(settings: Setting
 @pytest.mark.parametrize("name", OWN)
 async def test_sql_that_names_an_own_file_is_refused(settings: Settings, place: Path, name: str) -> None:
     """The same in SQL, as it is written."""
-    with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+    with pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
         await query(settings, f"SELECT * FROM read_blob('{place}/worker/{name}')")
 
 
@@ -108,16 +109,14 @@ async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
         "SET VARIABLE n = '{place}/wor' || 'ker/creds'; SELECT * FROM read_text(getvariable('n'))",
         "CREATE MACRO own() AS TABLE SELECT * FROM read_text(concat('{place}/wor', 'ker/creds')); FROM own()",
         "SELECT * FROM query('SELECT * FROM read_text(''{place}/wor'' || ''ker/creds'')')",
-        "SELECT * FROM read_blob('/pr' || 'oc/self/fd/{opened}')",
-        "SELECT * FROM read_blob('/de' || 'v/fd/{opened}')",
         "COPY (SELECT 1 AS x) TO '/dev/full'",
     ],
 )
 async def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path, sql: str) -> None:
     """Through a link, a file that the worker has open, or the disk as it is."""
     file = place / "worker" / "outbox" / "outbox-1.sqlite3"
-    with file.open("rb") as opened, pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
-        await query(settings, sql.format(place=place, opened=opened.fileno()))
+    with file.open("rb"), pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
+        await query(settings, sql.format(place=place))
 
 
 @needs_landlock
@@ -150,27 +149,27 @@ async def test_other_kinds_that_have_a_duckdb_reach_none_either(
 
 
 @needs_landlock
-async def test_link_to_a_descriptor_is_refused_as_it_is_written(settings: Settings) -> None:
-    """A link to the descriptor of a file without a name."""
+@pytest.mark.parametrize("where", ["/proc/self/fd", "/dev/fd"])
+async def test_descriptor_of_the_worker_is_none_of_its_sql(settings: Settings, where: str) -> None:
+    """A link to the descriptor of a file without a name, or of an own file."""
     file = os.memfd_create("credential", 0)
     try:
-        for name in (f"/proc/self/fd/{file}", f"/dev/fd/{file}"):
-            with pytest.raises(ConfigurationError, match="not a file for playbooks"):
-                await query(settings, f"SELECT * FROM read_blob('{name}')")
+        os.write(file, b"of the worker")
+        with suppress(ToolError):  # it may have a descriptor of that number itself
+            assert "of the worker" not in repr(await query(settings, f"SELECT * FROM read_blob('{where}/{file}')"))
     finally:
         os.close(file)
 
 
 @needs_landlock
 async def test_files_beside_the_own_ones_are_read_and_written_as_before(settings: Settings, place: Path) -> None:
-    """(no attack) What is made later directly above an own file is out of reach, and the page says so."""
+    """(no attack) Also what is made later directly above an own file: each command looks anew at what there is."""
     assert await query(settings, f"SELECT * FROM '{place}/data/*.csv'") == [{"x": 1}]
     await query(settings, f"COPY (SELECT 2 AS x) TO '{place}/data/new.csv'")
     assert await query(settings, f"SELECT * FROM '{place}/data/new.csv'") == [{"x": 2}]
     assert await query(settings, f"SELECT * FROM read_text('{place}/worker/public')") != []
     (place / "later.csv").write_text("x\n3\n")
-    with pytest.raises(ToolError, match="Permission denied"):
-        await query(settings, f"SELECT * FROM '{place}/later.csv'")
+    assert await query(settings, f"SELECT * FROM '{place}/later.csv'") == [{"x": 3}]
 
 
 @pytest.mark.parametrize(("version", "is_enough"), [(0, False), (1, False), (2, True), (5, True), (6, True), (7, True)])

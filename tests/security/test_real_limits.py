@@ -58,7 +58,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "nats": ("nats", {"url": f"nats://{BY_NAME}", "operation": "publish", "subject": "s", "data": "x"}),
     "secrets": ("secrets", {"secret_name": "script", "provider": "file"}),
 }
-BY_FORK = ("shell", "python", "rhai")
+BY_FORK = ("shell", "python", "rhai", "duckdb", "transfer")
 """These start a process; the others a thread."""
 LIBRARY = {"duckdb": "duckdb", "transfer": "duckdb", "postgres": "psycopg", "rhai": "noetl_worker._core"}
 

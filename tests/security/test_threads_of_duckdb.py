@@ -1,11 +1,9 @@
-"""SQL keeps DuckDB's threads for ever."""
+"""SQL keeps DuckDB's processes for ever."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +15,30 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.registry import Registry
 
-THREADS = 32
-"""As many as DuckDB had in one worker, and was then out of."""
+COMMANDS = 8
 
 
 async def test_sql_that_waits_for_a_pipe_does_not_hold_up_other_commands(tmp_path: Path) -> None:
     """SQL opens a named pipe that nobody writes to."""
     pytest.importorskip("duckdb")
-    pipe, registry = tmp_path / "pipe", Registry(plugins=False)
-    os.mkfifo(pipe)
+    registry = Registry(plugins=False)
+    pipes = [tmp_path / f"pipe-{number}" for number in range(COMMANDS)]
 
     async def query(sql: str) -> Any:
         return await registry.run_tool("duckdb", {"query": sql}, tool_context(registry=registry))
 
-    waiting = [asyncio.ensure_future(query(f"SELECT * FROM read_text('{pipe}')")) for _ in range(THREADS)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    waiting = [asyncio.ensure_future(query(f"SELECT * FROM read_text('{pipe}')")) for pipe in pipes]
     try:
-        while sum(thread.name.startswith("duckdb_") for thread in threading.enumerate()) < THREADS:
-            await asyncio.sleep(0)
+        writers = [await asyncio.to_thread(os.open, pipe, os.O_WRONLY) for pipe in pipes]  # each has come to its pipe
         result = await query("SELECT 1 AS one")
         assert result.data["rows"] == [{"one": 1}]
+        assert not any(one.done() for one in waiting)
+        for writer in writers:
+            os.close(writer)
+        await asyncio.gather(*waiting)
     finally:
-        while not all(one.done() for one in waiting):
-            with suppress(OSError):  # nobody is at its other end at this moment
-                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-            await asyncio.wait(waiting, timeout=0.05)
         await registry.aclose()
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 
-from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.duckdb import session as duckdb_session
+from noetl_worker.tools.duckdb.opening import Opening
+from noetl_worker.tools.duckdb.session import Duckdb
+from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.registry import Registry
 
 pytest.importorskip("duckdb")
@@ -70,31 +68,15 @@ async def test_reader_calls_a_file_as_its_writer_does(tmp_path: Path, name: str)
     ]
 
 
-def two_readers(file: str) -> Iterator[Any]:
-    opening = duckdb_session.Opening(kind="duckdb", database=file, read_only=True)
-    return (duckdb_session.opened(duckdb_session.library(), opening, threading.Event()) for _ in range(2))
-
-
 async def test_no_process_writes_a_file_while_a_reader_is_left(file: str) -> None:
     write = [sys.executable, "-c", f"import duckdb; duckdb.connect({file!r})"]
-    first, second = two_readers(file)
-    second.close()
-    refused = await asyncio.to_thread(subprocess.run, write, capture_output=True, check=False)
-    assert b"Could not set lock on file" in refused.stderr
-    assert first.connection.execute("select i from t").fetchall() == [(1,)]
-    first.close()
+    reading = Opening(kind="duckdb", database=file, read_only=True)
+    duckdb = Duckdb(UNCONFINED)
+    async with duckdb.opened(reading) as first:
+        async with duckdb.opened(reading):
+            pass
+        refused = await asyncio.to_thread(subprocess.run, write, capture_output=True, check=False)
+        assert b"Could not set lock on file" in refused.stderr
+        assert await first.execute("t", "select i from t") == [[1]]
     assert (await asyncio.to_thread(subprocess.run, write, check=False)).returncode == 0
-
-
-async def test_reader_says_that_the_file_was_written_meanwhile(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = two_readers(file)
-
-    def taken(*_: object) -> None:
-        raise BlockingIOError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "lockf", taken)
-        second.close()
-    with pytest.raises(ToolError, match=r"another process opened .* for writing while it was read") as caught:
-        first.close()
-    assert (caught.value.kind, caught.value.retryable) == ("db_lock", True)
+    await duckdb.aclose()

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolResult
 from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.duckdb.opening import Opening
+from noetl_worker.tools.duckdb.session import Duckdb
 
 from .databases import Postgres, duckdb_extensions
 
-duckdb = pytest.importorskip("duckdb")
+pytest.importorskip("duckdb")
 
 
 @pytest.fixture
@@ -115,22 +118,6 @@ def test_credential_that_is_of_no_catalog_is_refused() -> None:
         run_tool("ducklake", {"query": "select 1", "data_path": "d", "auth": {"type": "s3", "key_id": "k"}})
 
 
-class Connection:
-    """DuckDB's; what it would need an extension for is only written down."""
-
-    def __init__(self, real: Any, told: list[str]) -> None:
-        self._real, self._told = real, told
-
-    def execute(self, sql: Any, *values: Any) -> Any:
-        if isinstance(sql, str) and sql.startswith(("LOAD", "INSTALL", "CREATE", "ATTACH", "USE")):
-            self._told.append(sql)
-            sql, values = "select 1", ()
-        return self._real.execute(sql, *values)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-
 SECRET = 'CREATE OR REPLACE TEMPORARY SECRET "ducklake_catalog" (TYPE postgres, '
 
 
@@ -156,13 +143,19 @@ def test_address_of_a_catalog_stands_in_a_secret(
     given: str, metadata: str, secret: list[str], password: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[str] = set()
-    told: list[str] = []
-    connect = duckdb.connect
-    monkeypatch.setattr("duckdb.connect", lambda *where: Connection(connect(*where), told))
+    openings: list[Opening] = []
+
+    async def run(_: Duckdb, ours: Any, opening: Opening, *__: Any) -> ToolResult:
+        openings.append(opening)
+        return ToolResult.success({})
+
+    monkeypatch.setattr(Duckdb, "run", run)
     config = {"query": "select 1", "data_path": "d", "catalog_connection": given}
     assert run_tool("ducklake", config, secrets=seen).error is None
-    assert [one for one in told if "SECRET" in one.split("(")[0]] == secret
-    [attach] = [one for one in told if one.startswith("ATTACH")]
+    [opening] = openings
+    assert [one.statement() for one in opening.secrets] == secret
+    assert opening.attach is not None
+    attach = opening.attach.text
     assert attach.startswith(f"ATTACH 'ducklake:{metadata.replace('{here}', str(Path.cwd()))}' ")
     assert not any(one in attach for one in password)
     assert seen == password

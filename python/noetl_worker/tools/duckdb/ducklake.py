@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.duckdb.duckdb import run_opened, run_script, statement_failure
 from noetl_worker.tools.duckdb.files import turn
-from noetl_worker.tools.duckdb.paths import MEMORY, canonical, check_sql_files
-from noetl_worker.tools.duckdb.secrets import DuckdbSecret, check_secrets, quoted, secrets_of
-from noetl_worker.tools.duckdb.session import Opening, Stepwise, extension_of
+from noetl_worker.tools.duckdb.opening import Attached, Opening
+from noetl_worker.tools.duckdb.paths import MEMORY, canonical
+from noetl_worker.tools.duckdb.secrets import DuckdbSecret, check_secrets, extension_of, quoted, secrets_of
+from noetl_worker.tools.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
-from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.sql import sql
 
 _CATALOG_SECRET: Final = "ducklake_catalog"
@@ -106,11 +105,10 @@ class DucklakeTool:
     field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS, "catalog": "catalog_connection"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     requires: ClassVar[Mapping[str, str]] = {"duckdb": "noetl-worker[duckdb]"}
-    imports: ClassVar[tuple[str, ...]] = ("duckdb",)
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._confinement = confinement
+        self._duckdb = Duckdb(confinement)
 
     async def run(self, config: DucklakeConfig, context: ToolContext) -> ToolResult:
         secrets = await secrets_of(self.kind, config.auth, context)
@@ -119,27 +117,23 @@ class DucklakeTool:
             secrets = [*secrets, catalog_secret]
         canonical("ducklake: 'data_path'", str(config.data_path), is_directory=True)
         text = sql.script_of(config.query, config.query_b64)
-        attach = _attach(config, metadata, catalog_secret)
         opening = Opening(
             kind=self.kind,
             memory_limit=config.memory_limit,
-            confinement=self._confinement,
             threads=config.threads,
             extensions=("ducklake", *_extension_of(metadata), *config.extensions),
             secrets=tuple(secrets),
-            attach=lambda duckdb, connection: _attached(duckdb, connection, attach, secrets),
+            attach=Attached(_attach(config, metadata, catalog_secret), config.catalog_name, config.use_catalog),
         )
-        check_sql_files(self.kind, text, config.params)
+        self._duckdb.check_files(self.kind, text, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
-
-        def body(steps: Stepwise, connection: Any) -> dict[str, JsonValue]:
-            if config.use_catalog:
-                connection.execute(f'USE "{config.catalog_name}"')
-            data = run_script(steps, connection, batch, text, config.params)
-            return {**data, "catalog": {"name": config.catalog_name, "data_path": config.data_path}}
-
         ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
-        return await run_opened(ours, opening, body, context.timeout_s)
+        late = await self._duckdb.run(ours, opening, batch, text, config.params, context.timeout_s)
+        catalog: dict[str, JsonValue] = {"name": config.catalog_name, "data_path": config.data_path}
+        return late or ToolResult.success({**batch.data(), "catalog": catalog})
+
+    async def aclose(self) -> None:
+        await self._duckdb.aclose()
 
 
 def _catalog(
@@ -211,22 +205,3 @@ def _attach(config: DucklakeConfig, metadata: str, secret: DuckdbSecret | None) 
     if secret is not None:
         options.append(f"META_SECRET {quoted(secret.name)}")
     return f'ATTACH {quoted("ducklake:" + metadata)} AS "{config.catalog_name}" ({", ".join(options)})'
-
-
-def _attached(duckdb: Any, connection: Any, attach: str, secrets: list[DuckdbSecret]) -> None:
-    try:
-        connection.execute(attach)
-    except duckdb.Error as error:
-        message = str(error)
-        for secret in secrets:
-            message = secret.without_values(message)
-        text = f"cannot attach the catalog: {message}"
-        if is_shortage_text(message):  # nothing has run yet, and a catalog that was begun is there for the next attempt
-            raise ResourceShortage(text) from None
-        if "creating a new DuckLake is explicitly disabled" in message:
-            raise ToolError(text, kind="not_found") from None
-        if "lock" in message.lower():
-            raise ToolError(text, kind="db_lock", retryable=True) from None
-        if isinstance(error, duckdb.IOException):
-            raise ToolError(text, kind="connection", retryable=True) from None
-        raise ToolError(text, kind=statement_failure(error, "").kind) from None

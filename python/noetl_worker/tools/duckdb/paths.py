@@ -1,4 +1,4 @@
-"""What SQL names: files that no playbook may read, and functions that could end the worker, are refused as written.
+"""What SQL names, where the kernel does not bound it (Landlock): files that no playbook may read, refused as written.
 
 A file name that SQL puts together of pieces is not seen here: `NOETL_WORKER_FILE_ROOTS` has DuckDB itself refuse it.
 """
@@ -29,7 +29,6 @@ _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
 """Characters of a path; a longer text is none."""
-_LOGS: Final = re.compile(r"\b(enable_logging|logging_storage)\b", re.IGNORECASE)
 
 
 def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
@@ -69,12 +68,8 @@ def check_sql_files(kind: str, text: str, params: Any = ()) -> None:
     """What SQL and its parameters name; with file roots DuckDB itself keeps to them.
 
     Raises:
-        ConfigurationError: a forbidden file, or a log in a file.
+        ConfigurationError: a forbidden file.
     """
-    if (match := _LOGS.search(text)) is not None:
-        raise ConfigurationError(
-            f"{kind}: {match[0]!r} is not for playbooks: DuckDB ends the whole worker when it cannot write such a log"
-        )
     if roots():
         return
     values = params.values() if isinstance(params, dict) else params

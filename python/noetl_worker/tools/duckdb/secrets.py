@@ -36,6 +36,7 @@ class DuckdbSecret:
         return text
 
 
+_EXTENSION: Final = re.compile(r"(?P<name>[a-z0-9_]+)(?: +from +(?P<source>[a-z0-9_]+))?", re.IGNORECASE)
 _HIDDEN: Final = frozenset({"PASSWORD", "SECRET", "SESSION_TOKEN", "BEARER_TOKEN", "TOKEN"})
 _DATABASE: Final = {part.upper(): fields for part, fields in DATABASE_FIELDS.items()}
 _STORE: Final = {
@@ -147,3 +148,15 @@ def _text(value: Any) -> str:
 def quoted(value: str) -> str:
     """A SQL string."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def extension_of(kind: str, wanted: str) -> tuple[str, str]:
+    """(name, ` FROM <repository>` or nothing) of `spatial` or `h3 from community`.
+
+    Raises:
+        ConfigurationError: it is no name.
+    """
+    match = _EXTENSION.fullmatch(wanted.strip())
+    if match is None:
+        raise ConfigurationError(f"{kind}: extension {wanted!r} is no name; write `name` or `name from repository`")
+    return match["name"], f" FROM {match['source']}" if match["source"] else ""

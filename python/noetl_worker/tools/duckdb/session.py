@@ -1,325 +1,246 @@
-"""One opened DuckDB in a thread of its own, from opening to closing; it can be interrupted from outside."""
+"""The worker's side of a DuckDB: a process for each command, asked once or step by step (`child.py`).
+
+Nothing of DuckDB is loaded in the worker, and nothing that the process says is more than JSON.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
-import tempfile
-import threading
-import uuid
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from noetl_worker import backoff
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact import file_roots
-from noetl_worker.tools.duckdb import readers as duckdb_readers
-from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots, shown_limit
-from noetl_worker.tools.duckdb.paths import MEMORY
-from noetl_worker.tools.duckdb.secrets import DuckdbSecret
+from noetl_worker.tools.duckdb import typed_values
+from noetl_worker.tools.duckdb.opening import MEMORY_LIMIT, SETTINGS, Opening, Start, Surroundings
+from noetl_worker.tools.duckdb.paths import check_sql_files
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.kinds import requirements
-from noetl_worker.tools.process import landlock
-from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
-from noetl_worker.tools.process.shortage import (
-    is_out_of_descriptors,
-    is_shortage_text,
-    raise_shortage,
-    started,
+from noetl_worker.tools.process import landlock, process
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.process.own_logins import without_logins
+from noetl_worker.tools.python.python_answer import AnswerTooLong, Conversation
+from noetl_worker.tools.python.python_runner import PythonRunner
+from noetl_worker.tools.sql import sql
+
+_CHILD: Final = "noetl_worker.tools.duckdb.child"
+_VARIABLES: Final = frozenset(
+    {
+        *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+        *("ssl_cert_file", "ssl_cert_dir", "curl_ca_bundle", "aws_region", "aws_default_region"),
+    }
 )
-
-T = TypeVar("T")
-
-MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"
-"""Variable: what one command may use, like 2GB; absent: its share, without isolation 80 % of the machine each."""
-EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
-"""Variable: where extensions are looked for and installed; absent: ~/.duckdb/extensions."""
-EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
-"""Variable: URL or directory that extensions are installed from, for a mirror; absent: extensions.duckdb.org."""
-_INTERRUPT_AGAIN_S: Final = 0.05
-_LOCK_WAIT_S: Final = 30.0
-_LOCK_AGAIN_S: Final = (0.05, 1.0)
-_LOCKED: Final = ("lock", "already attached")
-"""What DuckDB says of a file that another process has open, or another command of this one."""
-_EXTENSION: Final = re.compile(r"(?P<name>[a-z0-9_]+)(?: +from +(?P<source>[a-z0-9_]+))?", re.IGNORECASE)
+"""What DuckDB's extensions read of the worker's environment beside a command's, in small letters: no secret."""
+_OUT_OF_MEMORY: Final = (-signal.SIGKILL, -signal.SIGABRT)
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What is opened, and what is there before the first statement."""
+class Duckdb:
+    """The DuckDB processes of one tool; `aclose` ends their template."""
 
-    kind: str
-    database: str = MEMORY
-    read_only: bool = False
-    memory_limit: str | None = None
-    confinement: Confinement = UNCONFINED
-    """Its `duckdb_bytes` are the command's share of memory: with one it can set no more than this, or than the
-    environment says; 0: no cap. Where it is on, the kernel's files and the worker's own are out of reach, however SQL
-    names them (`process/landlock.py`)."""
-    threads: int | None = None
-    extensions: tuple[str, ...] = ()
-    secrets: tuple[DuckdbSecret, ...] = ()
-    attach: Callable[[Any, Any], None] | None = None
-    """(duckdb, connection): what is attached before SQL is kept to the file roots, which allow no server."""
+    def __init__(self, confinement: Confinement) -> None:
+        self._confinement = confinement
+        self._is_restricted = confinement.is_on and landlock.is_there()
+        # its files and its memory have bounds of their own
+        self._runner = PythonRunner(confinement=replace(confinement, file_bytes=0, memory_bytes=0), serving=_CHILD)
 
+    def check_files(self, kind: str, text: str, params: Any = ()) -> None:
+        """Look at the files that SQL names, where the kernel does not keep it from all that are not for playbooks.
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A connection with everything of `opening` set up. Close this, not the connection."""
+        Raises:
+            ConfigurationError: one of those.
+        """
+        if not self._is_restricted or file_roots.within_reach():
+            check_sql_files(kind, text, params)
 
-    opening: Opening
-    connection: Any
-    memory: MemoryCap | None = None
+    async def run(
+        self,
+        ours: AbstractAsyncContextManager[None],
+        opening: Opening,
+        batch: sql.Batch,
+        text: str,
+        params: Any,
+        timeout_s: float | None,
+    ) -> ToolResult | None:
+        """Run every statement of `text` into `batch`, `params` with the last one, once it is our turn.
 
-    def close(self) -> None:
-        """Raises ToolError for a reader whose file was written meanwhile."""
-        if self.opening.read_only:
-            duckdb_readers.detach(self.connection, self.opening.database)
-        else:
-            self.connection.close()
+        Returns:
+            A timeout, which counts both; None: it is done.
 
+        Raises:
+            ToolError: what failed, and what DuckDB reported.
+        """
+        step: dict[str, JsonValue] = {"op": "run", "text": text, "params": params}
+        step |= {"as_objects": batch.as_objects, "max_rows": batch.max_rows}
 
-def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
-    """Open and set up; waits for a file that another process has locked.
+        async def call() -> None:
+            async with ours, self._start(opening) as start:
+                try:
+                    run = await self._runner.run({**start.request(), **step})
+                except AnswerTooLong as error:
+                    raise ToolError(f"{opening.kind}: the rows are {error}", kind="resource") from error
+                if run.answer is None:
+                    raise _death(opening.kind, run)
+                _fill(batch, _checked(run.answer))
 
-    Raises:
-        ToolError: connection, or db_lock (both retryable).
-        ConfigurationError: a database that cannot be, a setting, an extension or a secret that is refused.
-        ResourceShortage: this machine has no descriptor for it.
-    """
-    if opening.confinement.is_on:
-        _confine_thread(opening.kind)
-    if is_out_of_descriptors():  # not left to DuckDB: 1.5 ends the process where it cannot open what it needs
-        raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
-    if opening.read_only and opening.database == MEMORY:
-        raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
-    # An instance of its own, which has the file attached once it is set up. Opened by its name, a file is one instance
-    # for all of this process, whose secrets (another tenant's) and settings each of them has.
-    connection = duckdb.connect()
-    try:
-        memory = _set_up(duckdb, connection, opening)
-        if opening.database != MEMORY:
-            _attach_patiently(duckdb, connection, opening, stopped)
-        if opening.attach is not None:
-            opening.attach(duckdb, connection)
-        keep_to_roots(duckdb, connection, opening.kind)
-    except BaseException:
-        connection.close()
-        raise
-    return Opened(opening, connection, memory)
-
-
-def _confine_thread(kind: str) -> None:
-    """For good: those that DuckDB starts here are confined with it."""
-    try:
-        landlock.restrict_thread(file_roots.hidden())
-    except OSError as error:
-        raise_shortage(f"{kind}: no room to confine DuckDB", error)
-        text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; NOETL_WORKER_ISOLATION=off runs it so"
-        raise ConfigurationError(text) from error
-
-
-def _attach_patiently(duckdb: Any, connection: Any, opening: Opening, stopped: threading.Event) -> None:
-    bridge = duckdb_readers.bridged(connection)
-    waited_s, tries = 0.0, 1
-    while True:
+        running = asyncio.ensure_future(call())
         try:
-            duckdb_readers.attach(duckdb, connection, opening.database, bridge, read_only=opening.read_only)
-            return
-        except duckdb.Error as error:
-            text = f"Failed to open database {opening.database!r}: {error}"
-            if is_shortage_text(str(error)):
-                raise ResourceShortage(text) from error
-            if opening.read_only and opening.database.startswith("/") and not Path(opening.database).exists():
-                missing = f"{opening.kind}: there is no database file {opening.database!r} to read"
-                raise ConfigurationError(missing) from error
-            if not any(word in str(error).lower() for word in _LOCKED):
-                raise ToolError(text, kind="connection", retryable=True) from error
-            pause_s = backoff.delay_s(tries, *_LOCK_AGAIN_S, jitter=0.0)
-            if waited_s >= _LOCK_WAIT_S or stopped.wait(pause_s):
-                raise ToolError(text, kind="db_lock", retryable=True) from error
-            waited_s, tries = waited_s + pause_s, tries + 1
-
-
-class Stepwise:
-    """A DuckDB that is used step by step from the event loop, each step in one thread of its own.
-
-    `async with Stepwise(opening) as steps: await steps.do(lambda connection: ...)`. A cancelled step is interrupted,
-    and has ended before the cancellation goes on. The thread is not one of the event loop's default ones: a long query
-    would hold up other work.
-    """
-
-    def __init__(self, opening: Opening) -> None:
-        self._opening = opening
-        self._opened: Opened | None = None
-        self._in_use = threading.Lock()  # held to interrupt: a connection that is closed meanwhile raises
-        self._stopped = threading.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="duckdb")
-
-    async def __aenter__(self) -> Stepwise:
-        try:
-            await self._interruptibly(self._open)
-        except BaseException as error:
-            await self.__aexit__(type(error))  # cancelled, and opened all the same
-            raise
-        return self
-
-    async def __aexit__(self, *failure: object) -> None:
-        try:
-            if (ready := self._opened) is not None:
-                self._opened = None  # from here on there is nothing to interrupt: a closed connection raises
-                await ended(asyncio.wrap_future(started(self._thread, ready.close)))
-        except ToolError:
-            if failure[0] is None:  # the failure that is under way says more, and may be a cancellation
-                raise
-        finally:
-            self._thread.shutdown(wait=False)
-
-    async def do(self, step: Callable[[Any], T]) -> T:
-        if self._opened is None:
-            raise RuntimeError("a Stepwise is used inside its `async with`")
-        connection = self._opened.connection
-        return await self._interruptibly(lambda: step(connection))
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stopped.is_set()
-
-    def interrupt(self) -> None:
-        """Interrupt the statement under way; nothing when there is none, before the opening or from the closing on."""
-        self._stopped.set()
-        with self._in_use:
-            if self._opened is not None:
-                self._opened.connection.interrupt()
-
-    def keep_memory(self) -> None:
-        """In the thread, after a statement that may have set another memory limit."""
-        if self._opened is not None and self._opened.memory is not None:
-            self._opened.memory.keep(self._opened.connection)
-
-    def _open(self) -> None:
-        self._opened = opened(library(), self._opening, self._stopped)
-
-    async def _interruptibly(self, call: Callable[[], T]) -> T:
-        submitted = started(self._thread, call)
-        running = asyncio.wrap_future(submitted)
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError:
-            await ended(asyncio.ensure_future(self._interrupt(submitted, running)))
-            raise
+            await asyncio.wait({running}, timeout=timeout_s)
+        finally:  # not asyncio.wait_for: up to Python 3.11 a second cancellation goes on before the process has ended
+            if not running.done():
+                running.cancel()
+                await ended(asyncio.gather(running, return_exceptions=True))
+        if running.cancelled():
+            return ToolResult.timed_out(timeout_s or 0.0)
         return running.result()
 
-    async def _interrupt(self, submitted: Future[Any], running: asyncio.Future[Any]) -> None:
-        """Interrupt until the thread has ended: an interrupt between two statements is lost."""
-        if submitted.cancel():  # it was still waiting for the thread
-            return
-        while not running.done():
-            self.interrupt()
-            await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
-        if not running.cancelled():
-            running.exception()  # an interrupted statement: reported as timeout or cancellation
+    @asynccontextmanager
+    async def opened(self, opening: Opening) -> AsyncIterator[Session]:
+        """A DuckDB that is used step by step.
+
+        Raises:
+            ToolError: it cannot be opened, as `child.py` says.
+        """
+        async with self._start(opening) as start:
+            session = Session(opening.kind, self._runner, start)
+            try:
+                await session.answered()
+                yield session
+            except BaseException:
+                await session.end()
+                raise
+            await session.end()
+
+    async def aclose(self) -> None:
+        await self._runner.aclose()
+
+    def _surroundings(self, directory: str) -> Surroundings:
+        own = {name: value for name, value in os.environ.items() if name.lower() in _VARIABLES}
+        return Surroundings(
+            directory=directory,
+            cwd=str(Path.cwd()),
+            environment={**process.base_environment(), **own, **without_logins()},
+            settings={name: os.environ[name] for name in SETTINGS if os.environ.get(name)},
+            roots=tuple(map(str, file_roots.roots())),
+            is_restricted=self._is_restricted,
+            hidden=file_roots.hidden(),
+            share_bytes=self._confinement.duckdb_bytes,
+        )
+
+    @asynccontextmanager
+    async def _start(self, opening: Opening) -> AsyncIterator[Start]:
+        """With what a killed process leaves behind removed at its end."""
+        requirements.check("duckdb", "duckdb")
+        async with self._runner.scratch.directory() as directory:
+            start = Start(opening, self._surroundings(directory))
+            try:
+                yield start
+            finally:
+                shutil.rmtree(start.spill, ignore_errors=True)
 
 
-# ── setting up ──────────────────────────────────────────────────────────────────────────────────
+class Session:
+    """One DuckDB and what it is asked for, a step at a time."""
 
+    def __init__(self, kind: str, runner: PythonRunner, start: Start) -> None:
+        self._kind = kind
+        self._conversation = Conversation()
+        first = {**start.request(), "op": "open"}
+        self._run = asyncio.ensure_future(runner.run(first, conversation=self._conversation))
+        self._is_asked = True
 
-def _set_up(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap | None:
-    settings: list[tuple[str, Any, str]] = [
-        ("threads", opening.threads, "threads"),
-        ("extension_directory", os.environ.get(EXTENSION_DIRECTORY), EXTENSION_DIRECTORY),
-        ("custom_extension_repository", os.environ.get(EXTENSION_REPOSITORY), EXTENSION_REPOSITORY),
-    ]
-    # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
-    directory = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
-    if opening.database.startswith("/") and not opening.read_only:
-        directory = f"{opening.database}.tmp"  # beside the file, as where it is opened by its name
-    settings.append(("temp_directory", directory, "the directory for temporary files"))
-    # A table that does not exist must not become a Python variable of the worker's, nor its error show our code.
-    connection.execute("SET python_enable_replacements = false")
-    # A persistent secret would be a file in our home directory, which every later execution can use.
-    connection.execute("SET allow_persistent_secrets = false")
-    for name, value, origin in settings:
-        if value:
-            _set(duckdb, connection, opening.kind, name, value, origin)
-    memory = _limit_memory(duckdb, connection, opening)
-    for extension in dict.fromkeys([*opening.extensions, *(secret.extension for secret in opening.secrets)]):
-        load_extension(duckdb, connection, opening.kind, extension)
-    for secret in opening.secrets:
+    async def execute(self, what: str, text: str, params: Sequence[Any] | None = None) -> list[Any]:
+        """Rows of a statement of our own, in values that are JSON. `what`: is named where it fails."""
+        answer = await self._ask({"op": "execute", "what": what, "text": text, "params": params})
+        return _listed(answer, "rows")
+
+    async def select(self, what: str, text: str, *, is_file: bool) -> list[tuple[str, str]]:
+        """Begin a query: names and types of its columns."""
+        answer = await self._ask({"op": "select", "what": what, "text": text, "is_file": is_file})
+        return [(str(column[0]), str(column[1])) for column in _listed(answer, "columns")]
+
+    async def fetch(self, what: str, count: int) -> list[list[Any]]:
+        """Its next rows, at most `count`."""
+        rows: list[list[Any]] = []
+        is_more = True
+        while is_more:
+            answer = await self._ask({"op": "fetch", "what": what, "count": count})
+            rows += [[typed_values.read(value) for value in row] for row in _listed(answer, "rows")]
+            is_more = answer.get("more") is True and len(rows) < count
+        return rows
+
+    async def answered(self) -> Mapping[str, JsonValue]:
+        """What the step under way gives."""
         try:
-            connection.execute(secret.statement())
-        except duckdb.Error as error:
-            message = secret.without_values(str(error))
-            raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {message}") from None
-    return memory
+            answer = await self._conversation.answered(self._run)
+        except AnswerTooLong as error:
+            raise ToolError(f"{self._kind}: rows are {error}; give a smaller 'chunk_size'", kind="resource") from error
+        if answer is None:
+            raise _death(self._kind, self._run.result())
+        self._is_asked = False
+        return _checked(answer)
+
+    async def end(self) -> None:
+        """Its process has ended then: at once where a step was broken off."""
+        if self._is_asked:
+            self._run.cancel()
+        else:
+            self._conversation.end()
+        await ended(asyncio.gather(self._run, return_exceptions=True))
+
+    async def _ask(self, request: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        self._conversation.ask(request)
+        self._is_asked = True
+        return await self.answered()
 
 
-def _set(duckdb: Any, connection: Any, kind: str, name: str, value: Any, origin: str) -> None:
-    try:
-        connection.execute(f"SET {name} = ?", [value])
-    except duckdb.Error as error:
-        raise ConfigurationError(f"{kind}: {origin} = {value!r} is refused: {error}") from error
+# ── answers ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _limit_memory(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap | None:
-    memory = None
-    share = f"{opening.confinement.duckdb_bytes}B" if opening.confinement.duckdb_bytes else None
-    allowed = os.environ.get(MEMORY_LIMIT) or share
-    if allowed:
-        _set(duckdb, connection, opening.kind, "memory_limit", allowed, MEMORY_LIMIT)
-        memory = MemoryCap(opening.kind, allowed, shown_limit(connection)) if share else None
-    if opening.memory_limit:
-        _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
-        if memory is not None:
-            memory.keep(connection)
-    return memory
+def _checked(answer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Raises what the process says has failed."""
+    error = answer.get("error")
+    if not isinstance(error, Mapping):
+        return answer
+    message, code = str(error.get("message")), error.get("code")
+    if error.get("is_shortage") is True:
+        raise ResourceShortage(message)
+    if error.get("kind") == ConfigurationError.default_kind:
+        raise ConfigurationError(message)
+    again = error.get("retryable") is True
+    raise ToolError(message, kind=str(error.get("kind")), retryable=again, code=None if code is None else str(code))
 
 
-def extension_of(kind: str, wanted: str) -> tuple[str, str]:
-    """(name, ` FROM <repository>` or nothing) of `spatial` or `h3 from community`.
-
-    Raises:
-        ConfigurationError: it is no name.
-    """
-    match = _EXTENSION.fullmatch(wanted.strip())
-    if match is None:
-        raise ConfigurationError(f"{kind}: extension {wanted!r} is no name; write `name` or `name from repository`")
-    return match["name"], f" FROM {match['source']}" if match["source"] else ""
+def _death(kind: str, run: process.Finished) -> ToolError:
+    said = f"{kind}: the process of DuckDB {process.exit_text(run.exit_code)}"
+    if run.has_met_oom or run.exit_code in _OUT_OF_MEMORY:
+        return ToolError(f"{said}: it may need more memory than it has here ({MEMORY_LIMIT})", kind="resource")
+    return ToolError(f"{said} before it had an answer", kind="process")
 
 
-def load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
-    """Load an extension, installing it first when it is not there: `spatial`, or `h3 from community`.
-
-    Raises:
-        ConfigurationError: not a name, or it is neither installed nor to be had from here.
-        ResourceShortage: this machine has no descriptor for it.
-    """
-    name, source = extension_of(kind, wanted)
-    try:
-        connection.execute(f"LOAD {name}")
-    except duckdb.Error as unloaded:
-        _check_room(f"{kind}: extension {name!r}", unloaded)
-        try:
-            connection.execute(f"INSTALL {name}{source}; LOAD {name}")
-        except duckdb.Error as error:
-            _check_room(f"{kind}: extension {name!r}", error)
-            message = str(error).split("\n", 1)[0]
-            raise ConfigurationError(
-                f"{kind}: extension {name!r} is not installed and cannot be fetched: {message}; install it for DuckDB "
-                f"{duckdb.__version__} where the worker runs, or name a directory that has it in {EXTENSION_DIRECTORY}"
-            ) from error
+def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
+    """A list of lists in an answer."""
+    found = answer.get(name)
+    if isinstance(found, list) and all(isinstance(row, list) for row in found):
+        return found
+    raise ToolError(f"the process of DuckDB answers without {name!r}", kind="process")
 
 
-def _check_room(what: str, error: Exception) -> None:
-    """Raises ResourceShortage when it failed for want of descriptors or memory, which DuckDB says in words alone."""
-    if is_shortage_text(str(error)):
-        raise ResourceShortage(f"{what}: {error}") from error
-
-
-def library() -> Any:
-    """duckdb. Raises what `requirements.library` raises."""
-    return requirements.library("duckdb", "duckdb")
+def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
+    """Raises ToolError where the answer is none to a script."""
+    statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
+    samples = _listed(answer, "samples")
+    if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):
+        raise ToolError("the process of DuckDB answers without the data of a script", kind="process")
+    for statement in statements:
+        if not isinstance(statement, dict) or not {"statement", "row_count", "affected_rows"} <= statement.keys():
+            raise ToolError("the process of DuckDB answers with a statement of no known form", kind="process")
+    batch.statements, batch.columns, batch.rows = statements, [str(column) for column in columns], rows
+    batch.truncated, batch.samples = answer.get("truncated") is True, samples

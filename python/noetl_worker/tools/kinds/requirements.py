@@ -50,7 +50,17 @@ def library(module: str, extra: str) -> Any:
         raise_shortage(f"no room to load {module}", error)
         if not isinstance(error, ImportError):
             raise
-        raise ConfigurationError(f"{module} is not installed: pip install 'noetl-worker[{extra}]'") from error
+        raise _not_installed(module, extra) from error
+
+
+def check(module: str, extra: str) -> None:
+    """Raise ConfigurationError where a module is not installed that `extra` of this package has; it is not loaded."""
+    if not _is_there(module):
+        raise _not_installed(module, extra)
+
+
+def _not_installed(module: str, extra: str) -> ConfigurationError:
+    return ConfigurationError(f"{module} is not installed: pip install 'noetl-worker[{extra}]'")
 
 
 def _is_there(module: str) -> bool:

@@ -1,6 +1,6 @@
-"""What threads of this process reach of the file system, by Linux's Landlock (kernel 5.19 or later).
+"""What a process reaches of the file system, by Linux's Landlock (kernel 5.19 or later).
 
-A domain is for a thread and for all that it starts, and for good. Landlock has a list of what is allowed and none of
+A domain is for a process and for all that it starts, and for good. Landlock has a list of what is allowed and none of
 what is not: here it is everything beside what is hidden, level by level from the root of the file system down to it.
 What is made later in a directory above something hidden is on no list, and so out of reach as well.
 """
@@ -12,6 +12,7 @@ import functools
 import os
 import stat
 import struct
+import sys
 from contextlib import suppress
 from typing import Final
 
@@ -43,6 +44,11 @@ _READ_ALL_THE_SAME: Final = (
 )
 """How many processors and how much memory there are: C libraries and DuckDB ask for it here."""
 _USED_ALL_THE_SAME: Final = ("/dev/null", "/dev/shm")
+_LIBRARIES: Final = (
+    *("/usr", "/lib", "/lib64", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/localtime", "/etc/passwd"),
+    *("/etc/hosts", "/etc/host.conf", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services"),
+)
+"""What DuckDB and its extensions read with file roots: libraries, time zones, certificates, how a host is found."""
 
 
 @functools.cache
@@ -57,35 +63,43 @@ def missing() -> list[str]:
     return lacking if landlock_version() >= SCOPES_SINCE else [*lacking, "signals kept inside a command"]
 
 
-def restrict_thread(hidden: tuple[str, ...] = ()) -> None:
-    """This thread, and what it starts, reaches nothing of /proc, /sys and /dev any more but a few figures and files.
+def restrict(hidden: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> None:
+    """Keep this process from /proc, /sys and /dev but for a few figures and files. Call it before its other threads.
 
     Nothing where there is no Landlock (`is_there`).
 
     Args:
         hidden: paths without links that it does not reach either, there already or not.
+        only: the directories that it reaches then, beside the system's libraries, which it reads; (): every other.
 
     Raises:
         OSError: it is there and refuses.
     """
     if not is_there():
         return
-    ruleset = _ruleset(hidden)
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
-    _call(RESTRICT_SELF, ruleset, 0)
-
-
-@functools.cache
-def _ruleset(hidden: tuple[str, ...]) -> int:
-    """The descriptor of the rules, for all threads of this process."""
     handled = _ALL_OF_2 | (_TRUNCATE if landlock_version() >= 3 else 0)
     ruleset = _call(CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
-    _allow_beside(ruleset, "/", (*_KERNEL, *hidden), handled)
-    for path in _READ_ALL_THE_SAME:
-        _allow(ruleset, path, handled & (_READ | _READ_DIRECTORY), is_kept=True)
-    for path in _USED_ALL_THE_SAME:
-        _allow(ruleset, path, handled)
-    return ruleset
+    try:
+        for directory in only or ("/",):
+            _allow_but(ruleset, directory.rstrip("/"), (*_KERNEL, *hidden), handled)
+        for path in (*_LIBRARIES, *sys.path, sys.base_prefix) if only else ():
+            _allow(ruleset, path, handled & (_READ | _READ_DIRECTORY))
+        for path in _READ_ALL_THE_SAME:
+            _allow(ruleset, path, handled & (_READ | _READ_DIRECTORY), is_kept=True)
+        for path in _USED_ALL_THE_SAME:
+            _allow(ruleset, path, handled)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        _call(RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow_but(ruleset: int, path: str, hidden: tuple[str, ...], rights: int) -> None:
+    """A directory, or what is in it beside what is hidden there."""
+    if any(f"{one}/".startswith(f"{path}/") for one in hidden):
+        _allow_beside(ruleset, path or "/", hidden, rights)
+    else:
+        _allow(ruleset, path, rights)
 
 
 def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights: int) -> None:

@@ -19,6 +19,11 @@ _FILES: Final = ("PGPASSFILE", "PGSSLCERT", "PGSSLKEY", "HF_TOKEN_PATH")
 """Without the variable it is a file in the home directory."""
 
 
+def without_logins() -> dict[str, str]:
+    """The variables of a process in which such a library finds no file with a login in the worker's home directory."""
+    return dict.fromkeys(_FILES, NO_FILE)
+
+
 def hide_own_logins() -> None:
     """From the libraries of this process. This is for the worker's own process: a library must not."""
     for name in _LOGINS:

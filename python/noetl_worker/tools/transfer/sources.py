@@ -10,25 +10,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.errors import ToolError
 from noetl_worker.models.tool_result import ToolStatus
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.process.threads import off_loop
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.duckdb.duckdb import statement_failure as duckdb_failure
-from noetl_worker.tools.duckdb.paths import MEMORY, canonical, check_sql_files
+from noetl_worker.tools.duckdb.opening import Opening
+from noetl_worker.tools.duckdb.paths import MEMORY, canonical
 from noetl_worker.tools.duckdb.secrets import quoted, secrets_of
-from noetl_worker.tools.duckdb.session import Opening, Stepwise
-from noetl_worker.tools.duckdb.session import library as duckdb_library
-from noetl_worker.tools.duckdb.values import SelectReading, reading, with_json
+from noetl_worker.tools.duckdb.session import Duckdb
+from noetl_worker.tools.duckdb.values import with_json
 from noetl_worker.tools.http.answer import part_at
 from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.postgres.postgres import session_settings
-from noetl_worker.tools.process.confinement import Confinement
-from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, SENT_BY_HTTP, TransferSource
 from noetl_worker.tools.transfer.plan import JsonText, PostgresSession, json_inside
 
@@ -101,9 +98,10 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 @asynccontextmanager
 async def _postgres(
-    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
+    source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
     """A cursor on the server: it sends one chunk at a time."""
+    del duckdb
     psycopg = library()
     query = str(source.query)
     connection = await connect(await conninfo("transfer: source", source, context))
@@ -157,51 +155,26 @@ def _duckdb_type(psycopg: Any, column: Any) -> str:
 
 @asynccontextmanager
 async def _duckdb(
-    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
+    source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    duckdb = duckdb_library()
     query = str(source.query) if source.type == "duckdb" else _of_files(source)
     database = MEMORY
-    check_sql_files("transfer: source", query)
+    duckdb.check_files("transfer: source", query)
     if source.type == "duckdb" and source.database:
         database = canonical("transfer: source: 'database'", source.database)
     opening = Opening(
         kind="transfer: source",
         database=database,
         read_only=database != MEMORY,
-        confinement=confinement,
         secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
     )
-    async with Stepwise(opening) as steps:
-
-        def begin(connection: Any) -> tuple[list[tuple[str, str]], SelectReading | None]:
-            *before, last = connection.extract_statements(query) or [query]
-            for statement in before:
-                connection.execute(statement)
-                steps.keep_memory()
-            special = None if before or last is query else reading(duckdb, connection, last)
-            columns = connection.execute(special.text if special else last).description or ()
-            names = special.names if special else [column[0] for column in columns]
-            return [(name, str(column[1])) for name, column in zip(names, columns, strict=False)], special
-
-        try:
-            described, special = await steps.do(begin)
-        except duckdb.Error as error:
-            if source.type == "file" and is_shortage_text(str(error)):
-                raise ResourceShortage(f"source: no room to open its files: {error}") from error
-            raise duckdb_failure(error, "source") from error
+    async with duckdb.opened(opening) as session:
+        described = await session.select("source", query, is_file=source.type == "file")
         types = [kind for _, kind in described]
         alone = JsonText if source.type == "duckdb" else json.loads
 
-        def read(connection: Any) -> Sequence[Row]:
-            fetched = connection.fetchmany(chunk_size)
-            return with_json(special.rows(fetched) if special else fetched, types, alone, in_list=JsonText)
-
         async def fetch() -> Sequence[Row]:
-            try:
-                return await steps.do(read)
-            except (duckdb.Error, OverflowError) as error:
-                raise duckdb_failure(error, "source") from error
+            return with_json(await session.fetch("source", chunk_size), types, alone, in_list=JsonText)
 
         yield SourceReader([name for name, _ in described], dict(described), fetch)
 
@@ -213,9 +186,9 @@ def _of_files(source: TransferSource) -> str:
 
 @asynccontextmanager
 async def _http(
-    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
+    source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    del confinement
+    del duckdb
     names = (*SENT_BY_HTTP, *sorted(RENDERED_BY_HTTP))
     config = {name: value for name in names if (value := getattr(source, name)) not in (None, {})}
     ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
@@ -276,9 +249,9 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
 
 @asynccontextmanager
 async def _snowflake(
-    source: TransferSource, chunk_size: int, context: ToolContext, confinement: Confinement
+    source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    del confinement
+    del duckdb
     settings = await snowflake.connection_settings("transfer: source", source, context)
     async with snowflake.session(settings) as session:
         cursor, described = await session.query(str(source.query))

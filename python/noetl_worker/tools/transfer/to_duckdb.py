@@ -14,12 +14,11 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.duckdb.duckdb import statement_failure
+from noetl_worker.tools.duckdb.opening import Opening
 from noetl_worker.tools.duckdb.paths import canonical
 from noetl_worker.tools.duckdb.secrets import secrets_of
-from noetl_worker.tools.duckdb.session import Opening, Stepwise, library
+from noetl_worker.tools.duckdb.session import Duckdb, Session
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferPlan,
@@ -48,24 +47,21 @@ _KEY: Final = (
 
 
 @asynccontextmanager
-async def duckdb_writer(
-    plan: TransferPlan, context: ToolContext, confinement: Confinement
-) -> AsyncIterator[DuckdbWriter]:
+async def duckdb_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[DuckdbWriter]:
     """The file opened for this transfer alone; closing it undoes what is not committed."""
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database))
     secrets = tuple(await secrets_of(kind, target.auth, context))
-    opening = Opening(kind, database, confinement=confinement, secrets=secrets)
-    async with Stepwise(opening) as steps:
-        yield DuckdbWriter(plan, steps)
+    async with duckdb.opened(Opening(kind, database, secrets=secrets)) as session:
+        yield DuckdbWriter(plan, session)
 
 
 class DuckdbWriter(Writer):
     """A chunk is one JSON text: DuckDB's parameters row by row are a hundred times slower."""
 
-    def __init__(self, plan: TransferPlan, steps: Stepwise) -> None:
+    def __init__(self, plan: TransferPlan, session: Session) -> None:
         super().__init__(plan)
-        self._steps = steps
+        self._session = session
         self._types: list[str] = []
         self._insert = ""
         self._insert_keys = ""
@@ -155,14 +151,7 @@ class DuckdbWriter(Writer):
         return int(count)
 
     async def _run(self, text: str, params: Sequence[Any] | None = None) -> list[Any]:
-        def step(connection: Any) -> list[Any]:
-            rows: list[Any] = connection.execute(text, params).fetchall()
-            return rows
-
-        try:
-            return await self._steps.do(step)
-        except library().Error as error:
-            raise statement_failure(error, f"table {self._plan.target.table}") from error
+        return await self._session.execute(f"table {self._plan.target.table}", text, params)
 
 
 def _rows_of(columns: Sequence[str]) -> str:

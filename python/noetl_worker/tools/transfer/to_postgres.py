@@ -12,12 +12,12 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.duckdb.session import Duckdb
 from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.postgres.params import of_one_type
 from noetl_worker.tools.postgres.postgres import session_settings
-from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.transfer.plan import (
     JsonText,
     TransferPlan,
@@ -55,9 +55,7 @@ LIMIT 1
 
 
 @asynccontextmanager
-async def postgres_writer(
-    plan: TransferPlan, context: ToolContext, confinement: Confinement
-) -> AsyncIterator[PostgresWriter]:
+async def postgres_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[PostgresWriter]:
     """A connection for this transfer alone; closing it undoes what is not committed."""
     target = plan.target
     connection = await connect(await conninfo("transfer: target", target, context))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.duckdb.session import Duckdb
 from noetl_worker.tools.transfer.plan import (
     TransferPlan,
     Writer,
@@ -25,9 +25,7 @@ _PLACE: Final = '"NOETL_PLACE"'
 
 
 @asynccontextmanager
-async def snowflake_writer(
-    plan: TransferPlan, context: ToolContext, confinement: Confinement
-) -> AsyncIterator[SnowflakeWriter]:
+async def snowflake_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[SnowflakeWriter]:
     """A session for this transfer alone; closing it undoes what is not committed."""
     settings = await snowflake.connection_settings("transfer: target", plan.target, context, context.timeout_s)
     async with snowflake.session({**settings, "autocommit": False}) as session:

@@ -15,6 +15,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.duckdb.files import turn
 from noetl_worker.tools.duckdb.paths import canonical
+from noetl_worker.tools.duckdb.session import Duckdb
 from noetl_worker.tools.fields import has_template, rendered
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.transfer import sources as transfer_sources
@@ -168,7 +169,7 @@ class TransferTool:
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
         # it may have a DuckDB at each end
-        self._confinement = dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2)
+        self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
     def ignored(self, config: TransferConfig) -> list[str]:
         """What the registry reports beside unknown fields: fields of an end of another type."""
@@ -179,18 +180,21 @@ class TransferTool:
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
         return await in_time(self._moved(config, context), context.timeout_s)
 
+    async def aclose(self) -> None:
+        await self._duckdb.aclose()
+
     async def _moved(self, config: TransferConfig, context: ToolContext) -> dict[str, JsonValue]:
         source, target = config.source_now(context), config.ends[1]
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
             inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
-            opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._confinement)
+            opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._duckdb)
             rows = await stack.enter_async_context(opening)
             plan = TransferPlan(config.mode, config.keys(), target, rows.session)
             chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
             try:
-                sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, self._confinement))
+                sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, self._duckdb))
             except ResourceShortage as short:  # the source's query has run, and may have changed something
                 if source.type == "file":
                     raise

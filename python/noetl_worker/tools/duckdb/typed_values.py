@@ -1,0 +1,79 @@
+"""Values of DuckDB's rows as JSON, between the process of a DuckDB and the worker: read again they are what they were.
+
+A list stands for itself; what JSON has no form for is an object of one field, named by its type.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from noetl_worker.errors import ToolError
+
+_AS_IT_IS: Final = frozenset({str, bool, type(None)})
+_MAX_INT64: Final = 2**63 - 1
+_MICROSECOND: Final = datetime.timedelta(microseconds=1)
+_WRITERS: Final[tuple[tuple[type, str, Callable[[Any], Any]], ...]] = (
+    (int, "int", str),
+    (float, "float", str),
+    (decimal.Decimal, "decimal", str),
+    (datetime.datetime, "datetime", lambda value: value.isoformat()),
+    (datetime.date, "date", lambda value: value.isoformat()),
+    (datetime.time, "time", lambda value: value.isoformat()),
+    (datetime.timedelta, "span", lambda value: value // _MICROSECOND),
+    (uuid.UUID, "uuid", str),
+    (bytes, "bytes", lambda value: base64.b64encode(value).decode()),
+    (bytearray, "bytes", lambda value: base64.b64encode(value).decode()),
+    (memoryview, "bytes", lambda value: base64.b64encode(value).decode()),
+    (tuple, "tuple", lambda value: [written(item) for item in value]),
+    (dict, "object", lambda value: [[written(key), written(item)] for key, item in value.items()]),
+)
+"""Type, its name, its form; a datetime before the date that it is too."""
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "int": int,
+    "float": float,
+    "decimal": decimal.Decimal,
+    "datetime": datetime.datetime.fromisoformat,
+    "date": datetime.date.fromisoformat,
+    "time": datetime.time.fromisoformat,
+    "span": lambda value: value * _MICROSECOND,
+    "uuid": uuid.UUID,
+    "bytes": base64.b64decode,
+    "tuple": lambda value: tuple(map(read, value)),
+    "object": lambda value: {read(key): read(item) for key, item in value},
+}
+
+
+def written(value: Any) -> Any:
+    """A value as JSON. Raises TypeError for one of a type that DuckDB has not."""
+    kind = type(value)
+    if kind in _AS_IT_IS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= _MAX_INT64):
+        return value
+    if kind is list:
+        return [written(item) for item in value]
+    for known, name, form in _WRITERS:
+        if isinstance(value, known):
+            return {name: form(value)}
+    raise TypeError(f"a value of DuckDB's is of type {kind.__name__}")
+
+
+def read(value: Any) -> Any:
+    """What `written` was given.
+
+    Raises:
+        ToolError: it is nothing that `written` gives: the process of a DuckDB is not to be believed.
+    """
+    if isinstance(value, list):
+        return [read(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    try:
+        [(name, form)] = value.items()
+        return _READERS[name](form)
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        raise ToolError("the process of DuckDB answers with a value of no known form", kind="process") from error
