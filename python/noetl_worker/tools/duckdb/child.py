@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 from noetl_worker.errors import ResourceShortage, ToolError, describe
 from noetl_worker.tools.duckdb import typed_values
 from noetl_worker.tools.duckdb.connection import opened
-from noetl_worker.tools.duckdb.opening import Start, Surroundings
+from noetl_worker.tools.duckdb.opening import FirstRequest, Surroundings
 from noetl_worker.tools.duckdb.statements import run_script, statement_failure
 from noetl_worker.tools.duckdb.values import SelectReading, reading
 from noetl_worker.tools.kinds import requirements
@@ -61,7 +61,7 @@ def _serve(channel: int) -> None:
                 send_text(channel, _answer_to_one(request) + "\n")
                 return
             try:
-                child = child or Child(Start.of_request(request))
+                child = child or Child(FirstRequest.of_request(request))
                 answer = child.answer(request)
             except BaseException as error:
                 answer = _told(error)
@@ -74,7 +74,7 @@ def _serve(channel: int) -> None:
 def _answer_to_one(request: Mapping[str, Any]) -> str:
     """With the connection closed: another process may have the file once it is answered."""
     try:
-        child = Child(Start.of_request(request))
+        child = Child(FirstRequest.of_request(request))
         try:
             return child.run(request)
         finally:
@@ -95,7 +95,7 @@ def _told(error: BaseException) -> str:
 class Child:
     """The one connection of this process, and what it is asked for."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: FirstRequest) -> None:
         _surround(start)
         self._duckdb = requirements.library("duckdb", "duckdb")
         self._connection = opened(self._duckdb, start)
@@ -157,7 +157,7 @@ class Child:
         return f'{{"rows":[{",".join(texts)}],"more":{encode(bool(self._unsent))}}}'
 
 
-def _surround(start: Start) -> None:
+def _surround(start: FirstRequest) -> None:
     around = start.surroundings
     os.environ.clear()
     os.environ.update(around.environment)
@@ -167,7 +167,7 @@ def _surround(start: Start) -> None:
         _restrict(start, around)
 
 
-def _restrict(start: Start, around: Surroundings) -> None:
+def _restrict(start: FirstRequest, around: Surroundings) -> None:
     try:
         landlock.restrict(tuple(around.hidden), start.reached())
     except OSError as error:

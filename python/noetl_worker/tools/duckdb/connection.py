@@ -15,8 +15,8 @@ from noetl_worker.tools.duckdb.opening import (
     EXTENSION_REPOSITORY,
     MEMORY_LIMIT,
     Attached,
+    FirstRequest,
     Opening,
-    Start,
 )
 from noetl_worker.tools.duckdb.paths import MEMORY
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret, extension_of, quoted
@@ -32,7 +32,7 @@ _BESIDE_BYTES: Final = 512 << 20
 """Memory of the process beside what DuckDB counts: Python, libraries, a result, the stacks of threads."""
 
 
-def opened(duckdb: Any, start: Start) -> Any:
+def opened(duckdb: Any, start: FirstRequest) -> Any:
     """A connection with everything set up; waits for a file that another process has locked.
 
     Raises:
@@ -64,7 +64,7 @@ def opened(duckdb: Any, start: Start) -> Any:
 # ── settings ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _connected(duckdb: Any, start: Start) -> Any:
+def _connected(duckdb: Any, start: FirstRequest) -> Any:
     """An instance in memory, which has a file attached once it is set up: addresses need extensions and secrets."""
     opening, around = start.opening, start.surroundings
     share = f"{around.share_bytes}B" if around.share_bytes else None

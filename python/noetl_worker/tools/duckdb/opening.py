@@ -64,7 +64,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class FirstRequest:
     """The first request to the process of a DuckDB, without what it is to do then."""
 
     opening: Opening
@@ -91,7 +91,7 @@ class Start:
         return (*around.roots, *database, around.directory, extensions)
 
     @classmethod
-    def of_request(cls, request: Mapping[str, Any]) -> Start:
+    def of_request(cls, request: Mapping[str, Any]) -> FirstRequest:
         opening, attach = request["opening"], request["opening"]["attach"]
         secrets = tuple(DuckdbSecret(**secret) for secret in opening["secrets"])
         attached = Attached(**attach) if attach else None

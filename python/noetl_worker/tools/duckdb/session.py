@@ -20,7 +20,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.duckdb import typed_values
-from noetl_worker.tools.duckdb.opening import MEMORY_LIMIT, SETTINGS, Opening, Start, Surroundings
+from noetl_worker.tools.duckdb.opening import MEMORY_LIMIT, SETTINGS, FirstRequest, Opening, Surroundings
 from noetl_worker.tools.duckdb.paths import check_sql_files
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.kinds import requirements
@@ -135,11 +135,11 @@ class Duckdb:
         )
 
     @asynccontextmanager
-    async def _start(self, opening: Opening) -> AsyncIterator[Start]:
+    async def _start(self, opening: Opening) -> AsyncIterator[FirstRequest]:
         """With what a killed process leaves behind removed at its end."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
-            start = Start(opening, self._surroundings(directory))
+            start = FirstRequest(opening, self._surroundings(directory))
             try:
                 yield start
             finally:
@@ -149,7 +149,7 @@ class Duckdb:
 class Session:
     """One DuckDB and what it is asked for, a step at a time."""
 
-    def __init__(self, kind: str, runner: PythonRunner, start: Start) -> None:
+    def __init__(self, kind: str, runner: PythonRunner, start: FirstRequest) -> None:
         self._kind = kind
         self._conversation = Conversation()
         first = {**start.request(), "op": "open"}
