@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -215,6 +217,53 @@ def test_sql_works_within_the_roots(inside: Path) -> None:
     ]
     assert query(f"SELECT * FROM '{inside}/a.csv'")["rows"] == [{"x": 1}]
     assert query("SET TimeZone = 'UTC'; SET threads = 1; SELECT 1 AS x")["rows"] == [{"x": 1}]
+
+
+async def test_confined_sql_works_within_the_roots(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) Tables, files, what is spilled and an extension, in a process that reaches the roots alone."""
+    database = str(inside / "d.db")
+    spilling = "SET memory_limit = '40MB'; CREATE TABLE t AS SELECT range AS i FROM range(3000000) ORDER BY hash(range)"
+    await confined(spilling, database=database)
+    assert (await confined("SELECT count(*) AS n FROM t", database=database, read_only=True))["rows"] == [
+        {"n": 3_000_000}
+    ]
+    assert (await confined(f"SELECT * FROM '{inside}/a.csv'", extensions=["json"]))["rows"] == [{"x": 1}]
+    assert (await confined("SET TimeZone = 'Asia/Kathmandu'; SELECT '2020-01-01'::TIMESTAMPTZ AS t"))["rows"] == [
+        {"t": "2020-01-01T00:00:00+05:45"}
+    ]
+    monkeypatch.setenv("NOETL_DATA_DIR", str(inside.parent / "data"))
+    await confined("CREATE TABLE t AS SELECT 1 AS i")
+    with pytest.raises(ToolError, match="Permission"):
+        await confined(f"SELECT * FROM '{inside.parent}/secret.csv'")
+
+
+@pytest.mark.skipif(not landlock.is_there(), reason="no Landlock of Linux 5.19 or later")
+def test_kernel_keeps_a_process_to_the_roots_and_libraries(inside: Path) -> None:
+    """The same where DuckDB's own limit is got around, as by a library that it loads."""
+    program = """
+import sys
+from pathlib import Path
+from noetl_worker.tools.process import landlock
+landlock.restrict((), (sys.argv[1],))
+import fractions  # is loaded now
+for name in sys.argv[2:]:
+    try:
+        with Path(name).open("ab" if "new" in name else "rb"):
+            print("opened")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+    reached = [inside / "a.csv", inside / "new.csv"]
+    refused = [
+        inside / "link.csv",
+        inside.parent / "secret.csv",
+        inside.parent / "new.csv",
+        "/etc/fstab",
+        "/proc/1/maps",
+    ]
+    arguments = [str(inside), *map(str, (*reached, *refused))]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["opened"] * len(reached) + ["PermissionError"] * len(refused), done.stderr
 
 
 def test_database_of_an_execution_is_reached_wherever_the_operator_has_it(
