@@ -159,9 +159,12 @@ class Child:
 
 def _surround(start: FirstRequest) -> None:
     around = start.surroundings
-    os.environ.clear()
-    os.environ.update(around.environment)
-    time.tzset()
+    wanted = around.environment  # most of it is the template's, and left alone: each change costs
+    for name in [name for name in os.environ if name not in wanted]:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
+    if "TZ" in wanted:
+        time.tzset()
     os.chdir(around.cwd)
     if around.is_restricted:
         _restrict(start, around)
