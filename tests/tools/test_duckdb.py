@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.duckdb import secrets as duckdb_secrets
-from noetl_worker.tools.kinds import requirements
 
 from .databases import Postgres, duckdb_extensions, query
 
@@ -280,6 +280,6 @@ async def test_many_at_once() -> None:
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "_is_there", lambda module: module != "duckdb")
+    monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'noetl-worker\[duckdb\]'"):
         query("select 1")

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult
-from noetl_worker.testing import arun_tool, run_tool
-from noetl_worker.tools.duckdb.opening import Opening
-from noetl_worker.tools.duckdb.session import Duckdb
+from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.duckdb.ducklake import DucklakeConfig, lake_opening
 
 from .databases import Postgres, duckdb_extensions
 
@@ -140,19 +138,11 @@ SECRET = 'CREATE OR REPLACE TEMPORARY SECRET "ducklake_catalog" (TYPE postgres, 
     ],
 )
 def test_address_of_a_catalog_stands_in_a_secret(
-    given: str, metadata: str, secret: list[str], password: set[str], monkeypatch: pytest.MonkeyPatch
+    given: str, metadata: str, secret: list[str], password: set[str]
 ) -> None:
     seen: set[str] = set()
-    openings: list[Opening] = []
-
-    async def run(_: Duckdb, ours: Any, opening: Opening, *__: Any) -> ToolResult:
-        openings.append(opening)
-        return ToolResult.success({})
-
-    monkeypatch.setattr(Duckdb, "run", run)
-    config = {"query": "select 1", "data_path": "d", "catalog_connection": given}
-    assert run_tool("ducklake", config, secrets=seen).error is None
-    [opening] = openings
+    config = DucklakeConfig(query="select 1", data_path="d", catalog_connection=given)
+    opening, _ = lake_opening(config, [], tool_context(secrets=seen))
     assert [one.statement() for one in opening.secrets] == secret
     assert opening.attach is not None
     attach = opening.attach.text

@@ -112,19 +112,8 @@ class DucklakeTool:
 
     async def run(self, config: DucklakeConfig, context: ToolContext) -> ToolResult:
         secrets = await secrets_of(self.kind, config.auth, context)
-        metadata, catalog_secret = _catalog(config, secrets, context)
-        if catalog_secret is not None and catalog_secret not in secrets:
-            secrets = [*secrets, catalog_secret]
-        canonical("ducklake: 'data_path'", str(config.data_path), is_directory=True)
+        opening, metadata = lake_opening(config, secrets, context)
         text = sql.script_of(config.query, config.query_b64)
-        opening = Opening(
-            kind=self.kind,
-            memory_limit=config.memory_limit,
-            threads=config.threads,
-            extensions=("ducklake", *_extension_of(metadata), *config.extensions),
-            secrets=tuple(secrets),
-            attach=Attached(_attach(config, metadata, catalog_secret), config.catalog_name, config.use_catalog),
-        )
         self._duckdb.check_files(self.kind, text, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
         ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
@@ -134,6 +123,27 @@ class DucklakeTool:
 
     async def aclose(self) -> None:
         await self._duckdb.aclose()
+
+
+def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext) -> tuple[Opening, str]:
+    """What is opened for a command, and the path of the catalog as ATTACH takes it.
+
+    Raises:
+        ConfigurationError: a catalog or a directory that cannot be.
+    """
+    metadata, catalog_secret = _catalog(config, secrets, context)
+    if catalog_secret is not None and catalog_secret not in secrets:
+        secrets = [*secrets, catalog_secret]
+    canonical("ducklake: 'data_path'", str(config.data_path), is_directory=True)
+    opening = Opening(
+        kind=DucklakeTool.kind,
+        memory_limit=config.memory_limit,
+        threads=config.threads,
+        extensions=("ducklake", *_extension_of(metadata), *config.extensions),
+        secrets=tuple(secrets),
+        attach=Attached(_attach(config, metadata, catalog_secret), config.catalog_name, config.use_catalog),
+    )
+    return opening, metadata
 
 
 def _catalog(
