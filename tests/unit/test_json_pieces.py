@@ -13,7 +13,6 @@ import pytest
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
-from noetl_worker.process import json_pieces
 from noetl_worker.process.json_pieces import loads_in_pieces
 from noetl_worker.process.threads import off_loop, take_turns
 from patience import PATIENCE_S
@@ -72,12 +71,11 @@ def outcome(read: Callable[[bytes], Any], data: bytes) -> str:
         return "no JSON"
 
 
-def test_pieces_give_the_values_and_the_refusals_of_a_text_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_pieces, "_WINDOW", 64)
+def test_pieces_give_the_values_and_the_refusals_of_a_text_read_at_once() -> None:
     rng = random.Random(43)
     for _ in range(3000):
         data = spelled(rng, made_up(rng, rng.choice((1, 3, 5))))
-        assert outcome(lambda given: loads_in_pieces(given, strict), data) == outcome(strict, data), data
+        assert outcome(lambda given: loads_in_pieces(given, strict, 64), data) == outcome(strict, data), data
 
 
 def test_large_text_of_each_shape_is_read_as_the_standard_library_does() -> None:

@@ -31,18 +31,19 @@ _skip: Final = json.JSONDecoder(parse_int=float).scan_once  # type: ignore[attr-
 """Finds the end of a value. In text of Latin-1, where each byte is a character."""
 
 
-def loads_in_pieces(data: bytes, read: Callable[[bytes], Any]) -> Any:
+def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WINDOW) -> Any:
     """Parse one JSON text, with turns for other threads in between.
 
     Args:
         data: JSON in UTF-8.
         read: parses a part of it, raises ValueError.
+        window: bytes that are read at a time.
 
     Raises:
         ValueError: it is no JSON, or large values are nested too deeply.
         TimeoutError: from `take_turns`.
     """
-    reader = _PieceReader(data, read)
+    reader = _PieceReader(data, read, window)
     value, end = reader.value(reader.after_space(0), 0)
     if reader.after_space(end) != len(data):
         raise ValueError(f"something follows the value, at byte {end}")
@@ -76,8 +77,8 @@ def _end(pattern: re.Pattern[bytes], data: bytes, start: int, most: int = sys.ma
 
 
 class _PieceReader:
-    def __init__(self, data: bytes, read: Callable[[bytes], Any]) -> None:
-        self._data, self._read = data, read
+    def __init__(self, data: bytes, read: Callable[[bytes], Any], window: int) -> None:
+        self._data, self._read, self._window = data, read, window
 
     def after_space(self, at: int) -> int:
         return _end(_SPACE, self._data, at)
@@ -91,7 +92,7 @@ class _PieceReader:
             return self._container(at, depth)
         if sign == b'"':
             return self._text(at)
-        end = _end(_WORD, self._data, at, at + _WINDOW)
+        end = _end(_WORD, self._data, at, at + self._window)
         return self._read(self._data[at:end]), end
 
     def _container(self, at: int, depth: int) -> tuple[Any, int]:
@@ -102,7 +103,7 @@ class _PieceReader:
         at = first = at + 1
         while True:
             take_turns()
-            window = self._data[at : at + _WINDOW]
+            window = self._data[at : at + self._window]
             if comma := _last_comma(window):
                 with suppress(ValueError):  # the end of the container is before this comma
                     if members := self._read(b"%b%b%b" % (opening, window[:comma], closing)):
@@ -144,7 +145,7 @@ class _PieceReader:
         parts: list[str] = []
         at += 1
         while True:
-            end = _end(_TEXT, self._data, at, at + _WINDOW)
+            end = _end(_TEXT, self._data, at, at + self._window)
             while end > at and self._data[end : end + 1] >= b"\x80" and self._data[end] & 0xC0 == 0x80:
                 end -= 1  # not within a character
             parts.append(self._read(b'"%b"' % self._data[at:end]))
