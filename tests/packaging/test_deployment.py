@@ -108,6 +108,7 @@ def test_setting_has_the_text_that_the_values_have(value: Any, wanted: str) -> N
         ({"slots": 0}, "slots"),
         ({"processes": 0}, "processes"),
         ({"settings": {"NOETL_WORKER_PROCESSES": 2}}, "NOETL_WORKER_PROCESSES: .* processes"),
+        ({"settings": {"NOETL_WORKER_KUBERNETES_OWN_SECRETS": "a"}}, "NOETL_WORKER_KUBERNETES_OWN_SECRETS: .* secrets"),
         ({"kind": "DaemonSet"}, "kind"),
         ({"server": {"url": "noetl:8082"}}, "server"),
         ({"nats": {"monitoring": "http://nats:8222"}}, "monitoring"),
@@ -171,6 +172,26 @@ def test_files_that_settings_name_reach_the_pods_and_the_job() -> None:
         assert volume in spec["volumes"]
         assert mount in spec["containers"][0]["volumeMounts"]
         assert variables(spec["containers"][0])["NOETL_TLS_CA"] == settings["NOETL_TLS_CA"]
+
+
+def test_secrets_of_the_pods_are_named_to_the_worker() -> None:
+    """A step of kind container or script that names one of them is refused."""
+    reference = {"secretKeyRef": {"name": "of-env", "key": "k"}}
+    values = {
+        "secrets": [{"name": "nats"}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": reference}],
+        "volumes": [
+            {"name": "a", "secret": {"secretName": "tls"}},
+            {"name": "b", "projected": {"sources": [{"secret": {"name": "part"}}, {"configMap": {"name": "c"}}]}},
+            {"name": "d", "emptyDir": {}},
+        ],
+    }
+    (worker,) = pod(rendered(values))["containers"]
+    own = variables(worker)["NOETL_WORKER_KUBERNETES_OWN_SECRETS"]
+    assert own == "nats,registry,of-env,tls,part"
+    (worker,) = pod(rendered({}))["containers"]
+    assert "NOETL_WORKER_KUBERNETES_OWN_SECRETS" not in variables(worker)
 
 
 def test_dockerfile_is_clean_and_takes_the_extras_there_are() -> None:

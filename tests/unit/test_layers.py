@@ -209,7 +209,7 @@ def test_nats_is_imported_only_where_it_is_spoken() -> None:
 def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
     below = ["tools", "models", "settlement", "errors", "backoff", "json_text", "engine.short_keys", "stopping"]
     below += ["settings.networks", "plane.spellings", "secrets.auth_alias", "process.threads", "process.lookups"]
-    below += ["process.room", "transport.url_path"]
+    below += ["process.room", "settings.patterns", "transport.url_path"]
     calls = {
         "tools.registry",
         "tools.deadline",

@@ -43,6 +43,18 @@ def test_defaults_are_those_of_the_table() -> None:
         ("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon", "seconds, a number"),
         ("NOETL_SECRETS_DIR", "/does/not/exist", "the path of a directory"),
         ("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "-1", "a whole number from 1"),
+        ("NOETL_WORKER_KUBERNETES_ALLOW", "namespaces", "namespaces=jobs,etl-*;service-accounts=runner;secrets=app-*"),
+        (
+            "NOETL_WORKER_KUBERNETES_ALLOW",
+            "namespaces=a;roles=b",
+            "namespaces, service-accounts, secrets with patterns",
+        ),
+        ("NOETL_WORKER_KUBERNETES_ALLOW", "secrets=a;secrets=b", "each part once"),
+        ("NOETL_WORKER_KUBERNETES_ALLOW", ";", "each part once"),
+        ("NOETL_WORKER_CREDENTIALS_ALLOW", "etl/*", "NAME=PATTERN,PATTERN entries"),
+        ("NOETL_WORKER_CREDENTIALS_ALLOW", "etl/*=", "NAME=PATTERN,PATTERN entries"),
+        ("NOETL_WORKER_CREDENTIALS_ALLOW", "=pg;a=b", "NAME=PATTERN,PATTERN entries"),
+        ("NOETL_WORKER_CREDENTIALS_ALLOW", "a=b;;c=d;a=e", "each name once"),
         ("NATS_CREDS", "/does/not/exist", "the path of a file that can be read"),
         ("NOETL_SECRET_A_FILE", "/does/not/exist", "the path of a file that can be read"),
     ],
@@ -54,6 +66,18 @@ def test_value_that_does_not_parse_names_variable_value_and_what_is_allowed(
     for told in (variable, "is not usable", allowed):
         assert told in text
     assert value in text or variable == "NATS_URL"
+
+
+def test_allow_lists_have_their_patterns_by_name() -> None:
+    settings = load_settings(
+        {
+            "NOETL_WORKER_KUBERNETES_ALLOW": " namespaces = jobs, etl-* ; secrets=app-*; ",
+            "NOETL_WORKER_CREDENTIALS_ALLOW": "etl/*=pg-*,s3;web=pg-web",
+        }
+    )
+    assert settings.kubernetes_allow == {"namespaces": ("jobs", "etl-*"), "secrets": ("app-*",)}
+    assert settings.credentials_allow == {"etl/*": ("pg-*", "s3"), "web": ("pg-web",)}
+    assert (load_settings({}).kubernetes_allow, load_settings({}).credentials_allow) == (None, None)
 
 
 def test_empty_metrics_bind_means_off_and_other_empty_values_mean_unset() -> None:

@@ -33,7 +33,18 @@ _PANELS: Final = (
     ("Settings of logs, probes and metrics", ("log_", "metrics", "lag_", "debug", "trace", "otel")),
     (
         "Settings of commands",
-        ("command_", "kind", "result_", "process_", "isolation", "egress", "undefined", "unknown"),
+        (
+            "command_",
+            "kind",
+            "result_",
+            "process_",
+            "isolation",
+            "egress",
+            "kubernetes",
+            "credentials",
+            "undefined",
+            "unknown",
+        ),
     ),
 )
 """Panel of the help -> beginnings of field names; NATS has those of `NatsSettings`, the rest is the worker's."""

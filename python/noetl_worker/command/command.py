@@ -118,7 +118,7 @@ async def hydrate(
     if "node_name" not in variables:
         variables["node_name"] = command.step
     command.config, command.input, command.variables, command.cases = config, given, variables, cases
-    if not command.catalog_id and "catalog_id" in variables:
+    if not command.catalog_id and plane.rules.variables_have_catalog_id and "catalog_id" in variables:
         command.catalog_id = _text_or_none(variables["catalog_id"])
     command.marks, command.redacted = marks, redacted
     return command

@@ -14,6 +14,7 @@ import datetime
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -21,15 +22,17 @@ import structlog
 from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
 from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue, texts_in
-from noetl_worker.plane.client import Plane
+from noetl_worker.plane.client import Plane, if_there
 from noetl_worker.plane.patience import COMMAND_TRIES, is_passing, until_it_passes
 from noetl_worker.secrets.credential_cache import Fetched, Key
 from noetl_worker.secrets.known import MOST_OF_A_COMMAND, KnownSecrets
+from noetl_worker.settings.patterns import matches
 from noetl_worker.templates.sandbox import SecretEntry
 from noetl_worker.templates.template import has_template
 
 T = TypeVar("T")
 _log = structlog.get_logger("noetl_worker.credentials")
+_ALLOW: Final = "NOETL_WORKER_CREDENTIALS_ALLOW"
 _REFERENCE_KEY: Final = "$noetl_ref"
 _SCOPES: Final = ("global", "local", "shared")
 """In the order they are asked: a playbook's entries are global unless it says otherwise (recorded: keychain-set)."""
@@ -58,10 +61,12 @@ class CommandCredentials:
         """The data of a credential alias, with its `type`.
 
         Raises:
-            CredentialError: there is none (final), or the plane cannot be asked (retryable).
+            CredentialError: there is none or the operator does not allow it (final), or the plane cannot be asked
+                (retryable).
         """
         if not alias.strip():
             raise CredentialError("the alias of a credential is empty: `auth` must name one")
+        await self._check_allowed(alias)
         command = self._command
 
         async def fetch() -> Fetched:
@@ -102,6 +107,38 @@ class CommandCredentials:
             "",
             missing=frozenset(entries.keys() - there.keys()),
         )
+
+    async def _check_allowed(self, alias: str) -> None:
+        """Raise CredentialError where the operator allows the command's playbook no such alias."""
+        allowed = self._plane.client.credentials_allow
+        if allowed is None:
+            return
+        path = await self._playbook_path(alias)
+        fitting = [aliases for paths, aliases in allowed.items() if path is not None and matches(path, [paths])]
+        if any(matches(alias, aliases) for aliases in fitting):
+            return
+        whose = f"the playbook {path!r}" if path is not None else "a playbook whose path the control plane does not say"
+        raise CredentialError(
+            f"credential {alias!r} is not allowed for {whose} by {_ALLOW}, which has "
+            f"{', '.join(chain.from_iterable(fitting)) or 'no alias'} for it: name one of these, or have the operator "
+            f"add {path or 'PATH'}={alias}",
+            code="credential_not_allowed",
+        )
+
+    async def _playbook_path(self, alias: str) -> str | None:
+        """The catalog's path of the command's playbook, None where it is unknown."""
+        catalog_id = self._command.catalog_id
+        if catalog_id is None:
+            return None
+
+        async def fetch() -> Fetched:
+            what = f"the path of catalog entry {catalog_id}, which {_ALLOW} needs for credential {alias!r},"
+            entry = await _asked(what, lambda: if_there(self._plane.catalog_entry(catalog_id)), self._command)
+            path = (entry or {}).get("path")
+            return Fetched(path, None) if isinstance(path, str) else Fetched(None, 0)
+
+        found: str | None = await self._cache.get(("playbook_path", self._plane.url, catalog_id), fetch)
+        return found
 
     async def _referred(self, reference: Mapping[str, Any]) -> JsonValue:
         name, field = str(reference.get("name")), reference.get("field")

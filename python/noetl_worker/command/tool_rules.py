@@ -13,6 +13,7 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.tools import fields
 from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.http import egress
+from noetl_worker.tools.kubernetes import allowance
 from noetl_worker.tools.process import confinement, landlock
 from noetl_worker.tools.process.command_group import commands_group
 from noetl_worker.tools.process.confinement import Confinement
@@ -43,6 +44,7 @@ def registry_of(settings: Settings) -> Registry:
         SettingsError: a setting names a kind that is not there.
     """
     egress.deny(settings.egress_deny)
+    allowance.allow(settings.kubernetes_allow, settings.kubernetes_own_secrets)
     file_roots.keep_own(_own_files(settings))
     registry = Registry(
         confinement=_confinement(settings),

@@ -78,6 +78,8 @@ class ControlPlaneClient:
             self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
         self.own_secrets: Final = settings.secrets()
         """What a tool can find in this process's environment, and must not disclose."""
+        self.credentials_allow: Final = settings.credentials_allow
+        """Patterns of credential aliases by pattern of playbook path; None: any playbook has any alias."""
         self.servers: Final = servers or Servers(settings)
         self._planes: dict[str, Plane] = {}
         self.credential_cache: Final = CredentialCache()

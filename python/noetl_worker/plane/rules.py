@@ -149,6 +149,8 @@ class DialectRules(Protocol):
     """Whether the step's input wins over the tool's own, key by key."""
     names: Names
     """What the claim has under the names of earlier steps."""
+    variables_have_catalog_id: bool = False
+    """Whether a claim's variables have the plane's own `catalog_id`, which no workload can replace."""
     ids_are_text: bool = False
     """Whether templates see an execution's id as text."""
 

@@ -17,6 +17,7 @@ from noetl_worker.settings import values
 from noetl_worker.settings.checks import check_families, check_together
 from noetl_worker.settings.line import FILE_SUFFIX, lines_of, setting
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
+from noetl_worker.settings.patterns import Patterns, kubernetes_names, patterns_by_name
 from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
 from noetl_worker.settings.tools import ToolSettings, family_of
 from noetl_worker.settings.values import Secret, TlsPaths
@@ -192,6 +193,25 @@ class Settings(ToolSettings):
         items_of,
         help="where http, mcp, artifact, rhai, script and token addresses may not lead: addresses, networks, "
         "link-local, metadata, loopback, private; none: anywhere",
+    )
+    kubernetes_allow: Patterns | None = setting(
+        "NOETL_WORKER_KUBERNETES_ALLOW",
+        parse=kubernetes_names,
+        help="what steps of kinds container and script may name: "
+        "namespaces=jobs,etl-*;service-accounts=runner;secrets=app-*. A part that is not named allows nothing; empty: "
+        "anything (docs/security.md)",
+    )
+    kubernetes_own_secrets: tuple[str, ...] = setting(
+        "NOETL_WORKER_KUBERNETES_OWN_SECRETS",
+        parse=values.subjects,
+        help="Secrets with this worker's own settings, comma-separated: no step of kinds container and script gets "
+        "them; the chart sets it",
+    )
+    credentials_allow: Patterns | None = setting(
+        "NOETL_WORKER_CREDENTIALS_ALLOW",
+        parse=patterns_by_name,
+        help="credential aliases by playbook path, both with * and ?: etl/*=pg-etl-*,s3;billing/invoices=pg-billing. A "
+        "path that fits no entry has none; empty: any playbook has any alias (docs/security.md)",
     )
 
     # ── what commands may do ──

@@ -52,7 +52,8 @@ seccompProfile: { type: RuntimeDefault }
   "NATS_URL" "nats.url" "NATS_STREAM" "nats.stream" "NATS_CONSUMER" "nats.consumer"
   "NATS_FILTER_SUBJECT" "nats.filterSubject" "NOETL_SERVER_URL" "server.url" "WORKER_MAX_CONCURRENT" "slots"
   "NOETL_WORKER_PROCESSES" "processes"
-  "NOETL_WORKER_DRAIN_TIMEOUT_S" "drainTimeoutSeconds" "NOETL_WORKER_OUTBOX_DIR" "outbox" -}}
+  "NOETL_WORKER_DRAIN_TIMEOUT_S" "drainTimeoutSeconds" "NOETL_WORKER_OUTBOX_DIR" "outbox"
+  "NOETL_WORKER_KUBERNETES_OWN_SECRETS" "secrets" -}}
 {{- range $name, $value := $own }}
 {{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s: the chart has a value for it, %s" $name $value) }}{{ end }}
 {{- end }}
@@ -75,6 +76,7 @@ seccompProfile: { type: RuntimeDefault }
   "NOETL_WORKER_OUTBOX_DIR" "/var/lib/noetl-worker/outbox"
   "WORKER_METRICS_BIND" "0.0.0.0:9090") -}}
 {{- if .Values.nats.filterSubject }}{{- $_ := set $settings "NATS_FILTER_SUBJECT" .Values.nats.filterSubject }}{{- end }}
+{{- with include "noetl-worker.ownSecrets" . }}{{- $_ := set $settings "NOETL_WORKER_KUBERNETES_OWN_SECRETS" . }}{{- end }}
 {{- range $name := keys $settings | sortAlpha }}
 {{- $value := get $settings $name }}
 {{- /* Helm reads each number of a file as a float, and would write a large one as 1e+06. */}}
@@ -84,6 +86,18 @@ seccompProfile: { type: RuntimeDefault }
 {{- with .Values.env }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{- /* The Secrets of the pods: a step of kind container or script could name them, and never gets them. */ -}}
+{{- define "noetl-worker.ownSecrets" -}}
+{{- $names := list }}
+{{- range concat .Values.secrets .Values.imagePullSecrets }}{{ $names = append $names .name }}{{ end }}
+{{- range .Values.env }}{{ $names = append $names (dig "valueFrom" "secretKeyRef" "name" "" .) }}{{ end }}
+{{- range .Values.volumes }}
+{{- $names = append $names (dig "secret" "secretName" "" .) }}
+{{- range dig "projected" "sources" list . }}{{ $names = append $names (dig "secret" "name" "" .) }}{{ end }}
+{{- end }}
+{{- $names | compact | uniq | join "," }}
 {{- end }}
 
 {{- define "noetl-worker.envFrom" -}}

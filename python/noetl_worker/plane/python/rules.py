@@ -102,6 +102,7 @@ class PythonRules(DialectRules):
     copies_have_text_ids = True
     step_input_wins = True  # recorded: step-input
     names = PythonNames()
+    variables_have_catalog_id = True  # over a workload's (source NoETL 4.26.0); the other plane has it in `meta` alone
     ids_are_text = True
     error_fails_command = True
     inlines_unstored_results = True

@@ -12,6 +12,7 @@ from noetl_worker import backoff
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kubernetes import allowance
 from noetl_worker.tools.kubernetes.cluster import GONE, Cluster
 from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, JobEnd, PodState, finished, owned_by, pod_state
 from noetl_worker.tools.process.shortage import before_any_effect
@@ -29,7 +30,12 @@ class JobRun:
         self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
     ) -> Mapping[str, Any]:
         """The Job as the cluster has it, made now or before, then what belongs to it, by resource: its pod waits for
-        that. All or nothing."""
+        that. All or nothing.
+
+        Raises:
+            ConfigurationError: the worker's operator does not allow a name in it.
+        """
+        allowance.check(self._kind, job, beside)
         created: Mapping[str, Any] = {}
         try:
             created = await self._cluster.create(job)

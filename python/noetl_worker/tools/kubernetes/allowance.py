@@ -1,0 +1,71 @@
+"""Which names of a cluster a step may use: those that the worker's operator allows, and never the worker's own Secrets.
+
+Checked on the finished Job, so that no spelling of a config gets past it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.settings.patterns import Patterns, matches
+
+_SETTING = "NOETL_WORKER_KUBERNETES_ALLOW"
+_OWN = "NOETL_WORKER_KUBERNETES_OWN_SECRETS"
+_DEFAULT_ACCOUNT = "default"
+"""What Kubernetes gives a pod that names no service account."""
+_REFERENCES = frozenset({"secretKeyRef", "secretRef"})
+
+_allowed: Patterns | None = None
+_own: frozenset[str] = frozenset()
+
+
+def allow(names: Patterns | None, own_secrets: Iterable[str]) -> None:
+    """Set what this process's Jobs may name (None: anything), and which Secrets none of them gets."""
+    global _allowed, _own
+    _allowed, _own = names, frozenset(own_secrets)
+
+
+def check(kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]) -> None:
+    """Raise ConfigurationError for a Job that uses a name which is not allowed; `beside`: what is made with it."""
+    pod = job["spec"]["template"]["spec"]
+    made = {manifest["metadata"]["name"] for manifest in beside.values()}
+    secrets = sorted(set(_secrets_in(pod)) - made)
+    for name in _own.intersection(secrets):
+        raise ConfigurationError(
+            f"{kind}: the Secret {name!r} is the worker's own ({_OWN}), and no step gets it: make another Secret with "
+            "what the step needs",
+            code="kubernetes_not_allowed",
+        )
+    if _allowed is None:
+        return
+    account = pod.get("serviceAccountName", _DEFAULT_ACCOUNT)
+    for part, word, names in (
+        ("namespaces", "namespace", [job["metadata"]["namespace"]]),
+        ("service-accounts", "service account", [] if account == _DEFAULT_ACCOUNT else [account]),
+        ("secrets", "Secret", secrets),
+    ):
+        patterns = _allowed.get(part, ())
+        for name in names:
+            if not matches(name, patterns):
+                raise ConfigurationError(
+                    f"{kind}: the {word} {name!r} is not allowed by {_SETTING}, whose {part} are "
+                    f"{', '.join(patterns) or 'none'}: name one of these, or have the operator add it",
+                    code="kubernetes_not_allowed",
+                )
+
+
+def _secrets_in(value: JsonValue) -> Iterator[str]:
+    """The names of all Secrets that a pod refers to."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _secrets_in(item)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key == "secretName":
+                yield str(item)
+            elif key in _REFERENCES and isinstance(item, Mapping):
+                yield str(item.get("name"))
+            else:
+                yield from _secrets_in(item)
