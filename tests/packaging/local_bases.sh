@@ -5,11 +5,11 @@
 set -euo pipefail
 python=${BASE_PYTHON:?the base_prefix of a Python 3.13} rust=${BASE_RUST:?a Rust toolchain 1.95}
 dockerfile=$(dirname "$0")/../../deploy/Dockerfile
-argument() { sed -n "s/^ARG $1=//p" "$dockerfile"; }
-"$python/bin/python3" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$(argument PYTHON)')" \
-  || { echo "$python is not Python $(argument PYTHON), which deploy/Dockerfile names" >&2; exit 2; }
-case $("$rust/bin/rustc" --version) in "rustc $(argument RUST)."*) ;; *)
-  echo "$rust is not Rust $(argument RUST), which deploy/Dockerfile names" >&2; exit 2 ;; esac
+base() { sed -n "s/^FROM $1:\([0-9.]*\)-slim-bookworm@.*/\1/p" "$dockerfile"; }
+"$python/bin/python3" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$(base python)')" \
+  || { echo "$python is not Python $(base python), which deploy/Dockerfile names" >&2; exit 2; }
+case $("$rust/bin/rustc" --version) in "rustc $(base rust) "*) ;; *)
+  echo "$rust is not Rust $(base rust), which deploy/Dockerfile names" >&2; exit 2 ;; esac
 
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 if ! podman image exists localhost/bookworm; then
@@ -23,7 +23,7 @@ fi
 
 printf '%s\n' 'lib/python*/site-packages/*' 'lib/python*/test' 'bin/pip*' 'share' > "$work/ignored"
 podman build --network host --pull=never --ignorefile "$work/ignored" -f - \
-  -t "docker.io/library/python:$(argument PYTHON)-slim-bookworm" "$python" <<END
+  -t "docker.io/library/python:$(base python)-slim-bookworm" "$python" <<END
 FROM localhost/bookworm
 COPY . /usr/local/
 RUN ldconfig && ln -sf python3 /usr/local/bin/python && python -m ensurepip && ln -sf pip3 /usr/local/bin/pip
@@ -32,7 +32,7 @@ END
 
 printf '%s\n' share > "$work/ignored"
 podman build --network host --pull=never --ignorefile "$work/ignored" -f - \
-  -t "docker.io/library/rust:$(argument RUST)-slim-bookworm" "$rust" <<END
+  -t "docker.io/library/rust:$(base rust)-slim-bookworm" "$rust" <<END
 FROM localhost/bookworm
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY . /usr/local/

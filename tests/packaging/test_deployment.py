@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -194,11 +194,8 @@ def test_secrets_of_the_pods_are_named_to_the_worker() -> None:
     assert "NOETL_WORKER_KUBERNETES_OWN_SECRETS" not in variables(worker)
 
 
-def test_dockerfile_is_clean_and_takes_the_extras_there_are() -> None:
+def test_dockerfile_is_clean() -> None:
     hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
     assert hadolint is not None
     found = subprocess.run([hadolint, ROOT / "deploy/Dockerfile"], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
-    extras = re.search(r"^ARG EXTRAS=(.*)$", (ROOT / "deploy/Dockerfile").read_text(), re.M)
-    offered = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
-    assert set(cast(Any, extras)[1].split(",")) <= set(re.findall(r"^(\w+) = \[", offered, re.M))

@@ -21,10 +21,11 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
     ("options", "files"),
     [
         (["--builtin-schema", "vendor.github-workflows"], WORKFLOWS),
+        (["--builtin-schema", "vendor.dependabot"], [ROOT / ".github/dependabot.yml"]),
         (["--builtin-schema", "vendor.cloudbuild"], [ROOT / "deploy/cloudbuild.yaml"]),
         (["--check-metaschema"], [ROOT / "deploy/helm/noetl-worker/values.schema.json"]),
     ],
-    ids=["workflows", "Cloud Build", "schema of the chart's values"],
+    ids=["workflows", "Dependabot", "Cloud Build", "schema of the chart's values"],
 )
 def test_files_are_such_as_their_programs_take(options: list[str], files: list[Path]) -> None:
     assert files

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-RELEASED = re.compile(r"[\w.-]+/[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})")
+PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+")
 UNSEEN = re.compile(r"(curl|wget|Invoke-WebRequest|irm|iwr)\b", re.IGNORECASE)
 RIGHTS = {
     ("release", "publish-native"): {"id-token": "write"},
@@ -51,12 +51,25 @@ def made(file: Path) -> set[str]:
 
 
 @each_file
-def test_actions_are_released_versions(file: Path) -> None:
-    used = [step["uses"] for step in steps(file) if "uses" in step]
-    assert used
-    called = [job["uses"] for job in jobs(file).values() if "uses" in job]
-    assert all(one.startswith("./.github/workflows/") for one in called)
-    assert [one for one in used if RELEASED.fullmatch(one) is None] == []
+def test_actions_are_commits_with_their_version_beside_them(file: Path) -> None:
+    """A tag can be moved to another commit; the version is for people, and for what proposes the next one."""
+    used = re.findall(r"\buses: (.+)", file.read_text(encoding="utf-8"))
+    own = [job["uses"] for job in jobs(file).values() if "uses" in job]
+    assert len(used) == len(own) + sum("uses" in step for step in steps(file))
+    assert all(one.startswith("./.github/workflows/") for one in own)
+    assert [one for one in used if one not in own and PINNED.fullmatch(one) is None] == []
+
+
+def test_each_action_is_one_commit_everywhere() -> None:
+    lines = {line for file in FILES for line in re.findall(r"\buses: ([^.].+)", file.read_text(encoding="utf-8"))}
+    assert len(lines) == len({line.partition("@")[0] for line in lines})
+
+
+def test_next_versions_of_all_that_is_pinned_are_proposed_every_week() -> None:
+    proposed = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    places = {(one["package-ecosystem"], one["directory"]) for one in proposed}
+    assert places == {("github-actions", "/"), ("docker", "/deploy"), ("pip", "/deploy"), ("cargo", "/")}
+    assert {one["schedule"]["interval"] for one in proposed} == {"weekly"}
 
 
 @each_file
