@@ -85,7 +85,7 @@ FLOODS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
     "headers without end": lambda to: without_end(b"HMSG " + to + b" 30000000 30000000\r\n", b"a: b\r\n" * 170_000),
 }
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
-    "request": ("nats", {"operation": "request", "subject": "s", "timeout_ms": 500}),
+    "request": ("nats", {"operation": "js_stream_info", "stream": "S", "timeout": 0.5}),
     "pull": ("nats", {"operation": "js_consume", "stream": "S", "consumer": "c", "batch": 1000, "timeout_ms": 2000}),
     "poll": ("subscription", {"source": "nats", "stream": "S", "consumer": "c", "timeout_ms": 2000}),
 }
@@ -117,7 +117,7 @@ async def test_nats_server_is_not_read_on_when_its_command_has_ended() -> None:
     async with hostile(lambda to: without_end(b"MSG " + to + b" 30000000\r\n")) as server:
         server.goes_on.clear()
         registry = Registry(plugins=False)
-        config = {"operation": "request", "subject": "s", "url": server.url, "timeout": 0.2, "timeout_ms": 5000}
+        config = {"operation": "js_stream_info", "stream": "S", "url": server.url, "timeout": 0.2}
         result = await registry.run_tool("nats", config, tool_context(registry=registry))
         assert result.status is ToolStatus.TIMEOUT
         server.goes_on.set()

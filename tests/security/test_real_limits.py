@@ -55,7 +55,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "container": ("container", {"image": "busybox", "auth": CLUSTER}),
     "script": ("script", {"script": "print(1)", "auth": CLUSTER}),
     "postgres": ("postgres", {"host": "localhost", "port": 9, "user": "u", "database": "d", "query": "SELECT 1"}),
-    "nats": ("nats", {"url": f"nats://{BY_NAME}", "operation": "publish", "subject": "s", "data": "x"}),
+    "nats": ("nats", {"url": f"nats://{BY_NAME}", "operation": "js_publish", "subject": "s", "data": "x"}),
     "secrets": ("secrets", {"secret_name": "script", "provider": "file"}),
 }
 BY_FORK = ("shell", "python", "rhai", "duckdb", "transfer")

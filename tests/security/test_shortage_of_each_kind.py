@@ -30,7 +30,7 @@ CLUSTER = {"url": f"http://{NOWHERE}", "token": "t"}
 FILE = "file://{directory}/file.json"
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "postgres": ("postgres", {"host": "127.0.0.1", "port": 9, "user": "u", "database": "d", "query": "SELECT 1"}),
-    "nats": ("nats", {"url": f"nats://{NOWHERE}", "operation": "publish", "subject": "s", "data": "x"}),
+    "nats": ("nats", {"url": f"nats://{NOWHERE}", "operation": "js_publish", "subject": "s", "data": "x"}),
     "subscription": ("subscription", {"source": "nats", "url": f"nats://{NOWHERE}", "stream": "S", "consumer": "c"}),
     "mcp": ("mcp", {"endpoint": f"http://{NOWHERE}/mcp", "method": "tools/list"}),
     "mcp health": ("mcp", {"endpoint": f"http://{NOWHERE}/mcp", "method": "health"}),

@@ -314,11 +314,16 @@ SCRIPT: list[tuple[dict[str, Any], str]] = [
 
 PUT = {"operation": "kv_put", "bucket": "b", "key": "k", "value": "v"}
 NATS: list[tuple[dict[str, Any], str]] = [
-    ({"operation": "kv_gett"}, "unsupported operation 'kv_gett'; did you mean 'kv_get'?"),
-    ({"operation": "drop"}, "unsupported operation 'drop'"),
+    *(
+        (
+            {"operation": operation},
+            f"unknown operation {operation!r}; known: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, "
+            "object_get, object_info, object_list, object_delete, js_publish, js_consume, js_get_msg, js_stream_info",
+        )
+        for operation in ("drop", "kv_create", "kv_update", "kv_history", "kv_watch", "publish", "request")
+    ),
     ({"operation": "kv_get", "key": "k"}, "kv_get requires 'bucket'"),
     ({"operation": "kv_get", "bucket": "b"}, "kv_get requires 'key'"),
-    ({"operation": "kv_update", "bucket": "b", "key": "k", "value": 1}, "kv_update requires 'revision'"),
     ({"operation": "object_get", "bucket": "b"}, "object_get requires 'object' or 'name'"),
     ({"operation": "js_consume", "consumer": "c"}, "js_consume requires 'stream'"),
     (
@@ -333,14 +338,14 @@ NATS: list[tuple[dict[str, Any], str]] = [
         {"operation": "js_stream_info", "stream": "a.b"},
         "stream 'a.b' has a character that no stream may have",
     ),
-    ({"operation": "publish", "subject": "a b"}, "subject 'a b' is none: it is words with dots between them"),
+    ({"operation": "js_publish", "subject": "a b"}, "subject 'a b' is none: it is words with dots between them"),
     (
-        {"operation": "publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
+        {"operation": "js_publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
         "header 'a' has a line break or a colon where none may be",
     ),
     ({**PUT, "value": None}, "kv_put requires 'value'"),
     (PUT, NO_NATS),
-    ({"operation": "publish", "subject": "s"}, NO_NATS),
+    ({"operation": "js_publish", "subject": "s"}, NO_NATS),
     ({**PUT, "auth": {"user": "u"}}, NO_NATS),
     ({**PUT, "url": "{{ missing }}"}, NO_NATS),
     (

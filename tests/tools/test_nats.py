@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
@@ -80,30 +79,19 @@ async def test_bytes_go_in_as_base64_and_come_out_marked(session: Session) -> No
     assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == {"base64": encoded, "size": 2}
 
 
-async def test_create_and_update_refuse_another_revision(session: Session) -> None:
-    bucket = await session.bucket(history=5)
-    assert (await session.call("kv_create", bucket=bucket, key="k", value="a"))["revision"] == 1
-    again = await session.refused("kv_create", bucket=bucket, key="k", value="b")
-    assert (again.kind, again.code, again.retryable) == ("client_error", "wrong_last_sequence", False)
-    assert (await session.call("kv_update", bucket=bucket, key="k", value="c", revision=1))["revision"] == 2
-    stale = await session.refused("kv_update", bucket=bucket, key="k", value="d", revision=1)
-    assert stale.code == "wrong_last_sequence"
-    assert str(stale).startswith("kv_update failed: wrong last sequence")
-    deleted = await session.refused("kv_delete", bucket=bucket, key="k", revision=1)
-    assert str(deleted).startswith("kv_delete failed: wrong last sequence")
-    assert (await session.call("kv_get", bucket=bucket, key="k", revision=1))["value"] == "a"
-    await session.call("kv_delete", bucket=bucket, key="k", revision=2)
-    assert (await session.call("kv_create", bucket=bucket, key="k", value="e"))["revision"] == 4
-
-
 async def test_put_with_a_revision_is_a_compare_and_set(session: Session) -> None:
-    bucket = await session.bucket()
+    bucket = await session.bucket(history=5)
     assert (await session.call("kv_put", bucket=bucket, key="k", value="a", revision=0))["revision"] == 1
     assert (await session.call("kv_put", bucket=bucket, key="k", value="b", revision=1))["revision"] == 2
     for revision in (0, 1):
         stale = await session.refused("kv_put", bucket=bucket, key="k", value="c", revision=revision)
         assert stale.code == "wrong_last_sequence"
     assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == "b"
+    assert (stale.kind, stale.retryable) == ("client_error", False)
+    assert str(stale).startswith("kv_put failed: wrong last sequence")
+    deleted = await session.refused("kv_delete", bucket=bucket, key="k", revision=1)
+    assert str(deleted).startswith("kv_delete failed: wrong last sequence")
+    assert (await session.call("kv_get", bucket=bucket, key="k", revision=1))["value"] == "a"
 
 
 async def test_keys_are_sorted_globbed_and_without_deleted_ones(session: Session) -> None:
@@ -120,22 +108,14 @@ async def test_keys_are_sorted_globbed_and_without_deleted_ones(session: Session
     }  # fmt: skip
 
 
-async def test_history_has_every_revision_and_purge_removes_them(session: Session) -> None:
+async def test_purge_removes_the_revisions(session: Session) -> None:
     bucket = await session.bucket(history=5)
     for value in ("a", "b"):
         await session.call("kv_put", bucket=bucket, key="k", value=value)
-    await session.call("kv_delete", bucket=bucket, key="k")
-    entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
-    assert [(one["value"], one["revision"], one["operation"]) for one in entries] == [
-        ("a", 1, "PUT"), ("b", 2, "PUT"), (None, 3, "DELETE"),
-    ]  # fmt: skip
-    assert entries[0]["created"].startswith("20")
-    assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
     assert await session.call("kv_purge", bucket=bucket, key="k") == {
         "status": "success", "bucket": bucket, "key": "k",
     }  # fmt: skip
-    entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
-    assert [one["operation"] for one in entries] == ["PURGE"]
+    assert (await session.call("kv_get", bucket=bucket, key="k", revision=1))["status"] == "not_found"
 
 
 async def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
@@ -157,33 +137,8 @@ async def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
         await session.call("kv_put", bucket=bucket, key=key, value=1)
     await session.call("kv_delete", bucket=bucket, key="b")
     monkeypatch.setattr(KeyValue.KeyWatcher, "updates", updates)
-    entries = (await session.call("kv_history", bucket=bucket, key="b"))["entries"]
-    assert [one["operation"] for one in entries] == ["PUT", "PUT", "DELETE"]
     assert (await session.call("kv_keys", bucket=bucket))["keys"] == ["a"]
     assert (await session.call("kv_keys", bucket=empty))["keys"] == []
-    assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
-    present = await session.call("kv_watch", bucket=bucket, batch=2)
-    assert [one["key"] for one in present["entries"]] == ["a", "b"]
-    changes = await session.call("kv_watch", bucket=bucket, timeout_ms=200, updates_only=True)
-    assert (changes["count"], changes["timed_out"]) == (0, True)
-
-
-async def test_watch_ends_at_its_count_or_its_time(session: Session) -> None:
-    bucket = await session.bucket()
-    await session.call("kv_put", bucket=bucket, key="a", value=1)
-    present = await session.call("kv_watch", bucket=bucket, batch=1)
-    assert (present["count"], present["timed_out"], present["entries"][0]["value"]) == (1, False, 1)
-    nothing = await session.call("kv_watch", bucket=bucket, timeout_ms=50, updates_only=True)
-    assert (nothing["count"], nothing["timed_out"]) == (0, True)
-    waiting = asyncio.ensure_future(
-        session.call("kv_watch", bucket=bucket, pattern="b.>", batch=1, timeout_ms=5000, updates_only=True)
-    )
-    store = await session.connection.jetstream().key_value(bucket)
-    while not waiting.done():  # the watch starts at a moment of its own
-        await store.put("a", b"2")
-        await store.put("b.1", b"3")
-        await asyncio.wait({waiting}, timeout=0.05)
-    assert [one["key"] for one in waiting.result()["entries"]] == ["b.1"]
 
 
 # ── objects ─────────────────────────────────────────────────────────────────────────────────────

@@ -25,12 +25,19 @@ from .processes import open_descriptors, with_time
 # ── connections and credentials ─────────────────────────────────────────────────────────────────
 
 
-PUBLISH = {"operation": "publish", "subject": "s"}
+GET = {"operation": "kv_get", "bucket": "none", "key": "k"}
 
 
-def publish(*, credentials: Any = None, secrets: set[str] | None = None, **config: Any) -> ToolResult:
+def get(*, credentials: Any = None, secrets: set[str] | None = None, **config: Any) -> ToolResult:
     """By a tool of its own."""
-    return run_tool(NatsTool(), {**PUBLISH, **config}, credentials=credentials, secrets=secrets)
+    return run_tool(NatsTool(), {**GET, **config}, credentials=credentials, secrets=secrets)
+
+
+async def kind_of_failure(registry: Registry, url: str) -> str:
+    """`not_found` when the server was reached: there is no such bucket."""
+    with pytest.raises(ToolError) as caught:
+        await registry.run_tool("nats", {**GET, "url": url}, tool_context())
+    return caught.value.kind
 
 
 async def number_of_next(session: Session) -> int:
@@ -61,21 +68,18 @@ async def test_the_surplus_of_unused_connections_is_closed(nats_server: NatsServ
 
 
 async def test_aclose_closes_the_connections(session: Session) -> None:
-    await session.call("publish", subject="s", data="x")
+    bucket = await session.bucket()
+    await session.call("kv_keys", bucket=bucket)
     async with session.leased() as connection:
         assert not connection.is_closed
     await session.registry.aclose()
     assert connection.is_closed
-    await session.call("publish", subject="s", data="x")  # and a later call makes a new one
+    await session.call("kv_keys", bucket=bucket)  # and a later call makes a new one
 
 
 def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
     connections = Connections()
     registry = Registry([NatsTool(connections)], plugins=False)
-
-    async def publish(url: str) -> Any:
-        config = {**PUBLISH, "data": "x", "url": url}
-        return (await registry.run_tool("nats", config, tool_context())).status
 
     async def leased(url: str) -> Any:
         async with connections.lease(Address((url,))) as connection:
@@ -85,11 +89,11 @@ def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
     server = NatsServer()
     try:
         first.run_until_complete(server.start())
-        assert first.run_until_complete(publish(server.url)) is ToolStatus.SUCCESS
+        assert first.run_until_complete(kind_of_failure(registry, server.url)) == "not_found"
         connection = first.run_until_complete(leased(server.url))
 
         async def second() -> None:
-            assert await publish(server.url) is ToolStatus.SUCCESS
+            assert await kind_of_failure(registry, server.url) == "not_found"
             await registry.aclose()
 
         asyncio.run(second())
@@ -101,21 +105,17 @@ def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
 
 async def test_a_lost_connection_is_made_anew() -> None:
     async with NatsServer() as server:
-        tool = NatsTool()
-        config = {**PUBLISH, "data": "x", "url": server.url}
-        registry = Registry([tool], plugins=False)
-        await registry.run_tool("nats", config, tool_context())
+        registry = Registry([NatsTool()], plugins=False)
+        assert await kind_of_failure(registry, server.url) == "not_found"
         await server.stop()
-        with pytest.raises(ToolError) as caught:
-            await registry.run_tool("nats", config, tool_context())
-        assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+        assert await kind_of_failure(registry, server.url) == "connection"
         await server.start()
-        assert (await registry.run_tool("nats", config, tool_context())).status is ToolStatus.SUCCESS
+        assert await kind_of_failure(registry, server.url) == "not_found"
         await registry.aclose()
 
 
 async def test_wrong_password_is_an_auth_failure_that_does_not_show_it(session: Session) -> None:
-    error = await session.refused("publish", subject="s", auth="nats_wrong")
+    error = await session.refused("kv_keys", bucket="none", auth="nats_wrong")
     assert (error.kind, error.retryable) == ("auth", False)
     assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
 
@@ -143,7 +143,7 @@ async def test_a_reset_during_the_login_is_asked_again_for_its_reason(
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
         url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         with pytest.raises(ToolError) as caught:
-            await arun_tool(NatsTool(), {**PUBLISH, "url": url})
+            await arun_tool(NatsTool(), {**GET, "url": url})
     assert (caught.value.kind, caught.value.retryable) == (kind, retryable)
     assert len(served) == connections
 
@@ -152,7 +152,7 @@ def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(nats_s
     secrets: set[str] = set()
     url = f"nats://all:not-this@127.0.0.1:{nats_server.port}"
     with pytest.raises(ToolError) as caught:
-        publish(url=url, secrets=secrets)
+        get(url=url, secrets=secrets)
     assert "not-this" not in str(caught.value)
     assert secrets == {"not-this"}
 
@@ -166,21 +166,9 @@ async def test_a_missing_permission_is_told_and_not_only_a_timeout(session: Sess
     assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
 
 
-async def test_a_publish_that_is_not_permitted_is_no_success(session: Session) -> None:
-    """The server drops the message and says so beside; each of several commands is told of its own."""
-    subjects = ["closed.A", "open.b", "closed.c"]
-    calls = [session.result("publish", auth="nats_narrow", subject=one, data=1) for one in subjects]
-    refused, sent, also = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(sent, ToolResult)
-    for error, subject in ((refused, "closed.a"), (also, "closed.c")):
-        assert isinstance(error, ToolError)
-        assert (error.kind, error.code, error.retryable) == ("auth", "permissions_violation", False)
-        assert str(error) == f'publish failed: nats: permissions violation for publish to "{subject}"'
-
-
 def test_an_unreachable_server_is_a_connection_failure() -> None:
     with pytest.raises(ToolError) as caught:
-        publish(url="nats://127.0.0.1:1")
+        get(url="nats://127.0.0.1:1")
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
     assert str(caught.value).startswith("cannot connect to nats://127.0.0.1:1: ")
 
@@ -206,14 +194,14 @@ async def test_the_whole_call_ends_with_its_timeout(session: Session) -> None:
 )
 def test_credential_that_lacks_a_part_is_refused(credential: dict[str, Any], message: str) -> None:
     with pytest.raises(CredentialError) as caught:
-        publish(auth="broken", credentials={"broken": credential})
+        get(auth="broken", credentials={"broken": credential})
     assert str(caught.value) == message
 
 
 def test_an_nkey_that_is_none_is_an_auth_failure_without_it(nats_server: NatsServer) -> None:
     pytest.importorskip("nkeys")
     with pytest.raises(ToolError) as caught:
-        publish(auth={"url": nats_server.url, "nkey": "not a seed"})
+        get(auth={"url": nats_server.url, "nkey": "not a seed"})
     assert caught.value.kind == "auth"
     assert "not a seed" not in str(caught.value)
 
@@ -224,15 +212,15 @@ async def test_an_nkey_opens_a_server_that_asks_for_one() -> None:
     public = nkeys.from_seed(bytearray(seed)).public_key.decode()
     async with NatsServer(config=f'authorization {{ users: [ {{ nkey: "{public}" }} ] }}') as server:
         aliases = {"signed": {"url": server.url, "nkey": seed.decode()}}
-        config = {**PUBLISH, "auth": "signed"}
-        result = await arun_tool(NatsTool(), config, credentials=aliases)
-        assert result.status is ToolStatus.SUCCESS
+        with pytest.raises(ToolError) as caught:
+            await arun_tool(NatsTool(), {**GET, "auth": "signed"}, credentials=aliases)
+        assert caught.value.kind == "not_found", "the server was reached"
 
 
 def test_nkeys_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError) as caught:
-        publish(auth={"url": "nats://127.0.0.1:1", "nkey": "SU"})
+        get(auth={"url": "nats://127.0.0.1:1", "nkey": "SU"})
     assert str(caught.value) == (
         "nats: a credential with 'creds' or 'nkey' needs nkeys: pip install 'noetl-worker[nkeys]'"
     )
@@ -259,22 +247,17 @@ async def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypa
 async def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(session: Session) -> None:
     await session.connection.subscribe("open.deaf")
     await session.connection.flush()
-    await session.result("publish", auth="nats_narrow", subject="open.b", data=1)
     narrow = Address((session.server.url,), "narrow", "narrow-word")
     async with session.connections.lease(narrow) as connection:
         for subject in ("shut.a", "shut.b"):
             await connection.publish(subject, b"")
         await connection.flush()
-    assert "shut.a" in str(session.connections.refusal(narrow, "shut.a")), "and the other one is there still"
-    late = await session.refused("request", auth="nats_narrow", subject="open.deaf", timeout_ms=200)
-    assert (late.kind, late.code) == ("timeout", "TimeoutError")
+    late = await session.result("js_publish", auth="nats_narrow", subject="open.deaf", data=1, timeout=0.3)
+    assert late.status is ToolStatus.TIMEOUT
 
 
-@pytest.mark.parametrize(
-    ("operation", "config"), [("kv_keys", {}), ("kv_history", {"key": "a"}), ("kv_watch", {"timeout_ms": 200})]
-)
 async def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
-    session: Session, monkeypatch: pytest.MonkeyPatch, operation: str, config: dict[str, Any]
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is shared: it would take every change of the bucket for as long as it is open."""
     bucket = await session.bucket()
@@ -290,7 +273,7 @@ async def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
         return await consumer_info(subscription)
 
     monkeypatch.setattr(JetStreamContext.PushSubscription, "consumer_info", slowly)
-    call = asyncio.ensure_future(session.call(operation, bucket=bucket, **config))
+    call = asyncio.ensure_future(session.call("kv_keys", bucket=bucket))
     await asked.wait()
     call.cancel()
     asyncio.get_running_loop().call_later(0.05, go_on.set)

@@ -18,42 +18,10 @@ from noetl_worker.tools.nats import messages as nats_messages
 from noetl_worker.tools.nats.messages import Inbox, pull
 from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
-from patience import PATIENCE_S
 
 from .nats_service import Session
 
 # ── messages ────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_publish_reaches_a_subscriber(session: Session) -> None:
-    subscription = await session.connection.subscribe("greet.>")
-    await session.connection.flush()
-    data = await session.call("publish", subject="greet.ada", data={"n": 1}, headers={"X-N": 5, "X-None": None})
-    assert data == {"status": "success", "subject": "greet.ada", "size": 7}
-    message = await subscription.next_msg(timeout=PATIENCE_S)
-    assert (message.data, message.headers) == (b'{"n":1}', {"X-N": "5"})
-
-
-async def test_request_gets_the_answer(session: Session) -> None:
-    async def answer(message: Any) -> None:
-        await message.respond(b'{"got":' + message.data + b"}")
-
-    await session.connection.subscribe("ask", cb=answer)
-    await session.connection.flush()
-    data = await session.call("request", subject="ask", data=[1])
-    assert data == {"status": "success", "subject": "ask", "data": {"got": [1]}, "headers": {}}
-    nobody = await session.refused("request", subject="nobody.there")
-    assert (str(nobody), nobody.kind, nobody.code) == (
-        "request failed: nobody answers requests on 'nobody.there'", "connection", "no_responders",
-    )  # fmt: skip
-
-
-async def test_request_that_is_not_answered_ends_in_time(session: Session) -> None:
-    await session.connection.subscribe("silent")
-    await session.connection.flush()
-    error = await session.refused("request", subject="silent", timeout_ms=50)
-    assert (error.kind, error.retryable) == ("timeout", True)
-    assert str(error) == "request failed: the server did not answer in time"
 
 
 async def test_js_publish_is_acked_and_told_from_a_repetition(session: Session) -> None:
@@ -68,7 +36,7 @@ async def test_js_publish_is_acked_and_told_from_a_repetition(session: Session) 
 
 
 async def test_a_message_larger_than_the_server_takes_is_refused_before(session: Session) -> None:
-    error = await session.refused("publish", subject="s", data="x" * (1024 * 1024 + 1))
+    error = await session.refused("js_publish", subject="s", data="x" * (1024 * 1024 + 1))
     assert str(error) == (
         "nats: the data has 1048577 bytes, the server takes 1048576; "
         "put it into an object store (object_put) and publish its name"

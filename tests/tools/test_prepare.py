@@ -85,7 +85,7 @@ IGNORED: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "nats",
         {**PUT, "url": "nats://h", "ttl": 5, "subject": "s"},
-        ["field 'ttl' is ignored: kv_put does not read it", "field 'subject' is ignored: kv_put does not read it"],
+        ["unknown field 'ttl' is ignored", "field 'subject' is ignored: kv_put does not read it"],
     ),
     (
         "nats",

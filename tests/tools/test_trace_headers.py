@@ -61,9 +61,10 @@ def test_mcp_request_has_it_as_headers() -> None:
 async def test_nats_messages_have_it_as_headers() -> None:
     async with NatsServer() as server:
         client = await connected(server.url)
+        await client.jetstream().add_stream(name="GREET", subjects=["greet"])
         heard = await client.subscribe("greet")
         await client.flush()
-        config = {"operation": "publish", "url": server.url, "subject": "greet", "data": "x"}
+        config = {"operation": "js_publish", "url": server.url, "subject": "greet", "data": "x"}
         for headers in ({"X-N": "5"}, {"traceparent": OWN}):
             await arun_tool("nats", {**config, "headers": headers}, trace_headers=traced)
         first, second = [await heard.next_msg(timeout=PATIENCE_S) for _ in range(2)]

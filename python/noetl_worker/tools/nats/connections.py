@@ -172,17 +172,10 @@ class Connections:
                 entry.client.left = min(entry.client.left, _IDLE_BYTES + entry.users * COMMAND_BYTES)
             await self._close_surplus()
 
-    def refusal(self, address: Address, subject: str | None = None) -> str | None:
-        """What the server reported of a missing permission, taken out: an answer that never came may be due to it.
-
-        The last word, or with `subject` the one on publishing there: others use the connection too.
-        """
-        refusals = self._entries[address].refusals if address in self._entries else []
-        mark = "" if subject is None else f'publish to "{subject}"'.lower()
-        refusal = next((refusal for refusal in reversed(refusals) if mark in refusal.lower()), None)
-        if refusal is not None:
-            refusals.remove(refusal)
-        return refusal
+    def refusal(self, address: Address) -> str | None:
+        """Take out the server's last report of a missing permission: an answer that never came may be due to it."""
+        entry = self._entries.get(address)
+        return entry.refusals.pop() if entry is not None and entry.refusals else None
 
     async def aclose(self) -> None:
         """Close all connections; commands that still use one fail."""

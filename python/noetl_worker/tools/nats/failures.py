@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from json import JSONDecodeError
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
@@ -18,7 +19,7 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
     async with connections.lease(address) as client:
         try:
             yield client
-        except (nats.errors.Error, OSError) as error:
+        except (nats.errors.Error, OSError, JSONDecodeError, UnicodeDecodeError) as error:
             if client.has_had_too_much:
                 text = f"{operation} failed: the server sent more than {COMMAND_BYTES >> 20} MiB for one command"
                 raise ToolError(text, kind="resource") from error
@@ -66,6 +67,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "ObjectNotFoundError": "the object does not exist",
     "NoStreamResponseError": "no stream takes messages on this subject",
     "InvalidKeyError": "the key may have letters, digits and - / _ = . only, with no dot at either end",
+    "JSONDecodeError": "the server's answer is not JSON",
     "TimeoutError": "the server did not answer in time",
 }
 """Where the library's own text is only a class name, or the thing that is wrong and not why."""

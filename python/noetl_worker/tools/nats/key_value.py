@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _MAX_KEYS: Final = 10_000
 _OPENING_S: Final = 2.0
 """How long a cancelled watch may take to be open, so that it can be stopped."""
-_OPERATIONS: Final = {None: "PUT", "DEL": "DELETE", "PURGE": "PURGE"}
 
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
 
@@ -40,9 +39,7 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     value = as_bytes("nats", config.value, config.encoding)
-    if config.operation == "kv_create":
-        revision = await bucket.create(config.key, value, msg_ttl=config.ttl)
-    elif config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
+    if config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
         revision = await bucket.update(config.key, value, last=config.revision)
     else:
         revision = await bucket.put(config.key, value)
@@ -63,7 +60,7 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     keys: set[str] = set()
     async with (
         _watching(bucket.watchall(meta_only=True)) as watcher,
-        aclosing(_present(client, config, ">", watcher)) as present,
+        aclosing(_present(client, config, watcher)) as present,
     ):
         async for entry in present:
             is_there = entry.operation is None
@@ -76,14 +73,7 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {**data, "truncated": True} if len(keys) > _MAX_KEYS else data
 
 
-async def _history(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    bucket = await client.jetstream().key_value(config.bucket)
-    async with _watching(bucket.watch(config.key, include_history=True)) as watcher:
-        found = [one async for one in _present(client, config, str(config.key), watcher)]
-    return {"bucket": config.bucket, "key": config.key, "entries": list(map(_entry, found)), "count": len(found)}
-
-
-async def _present(client: Any, config: NatsConfig, keys: str, watcher: Any) -> AsyncGenerator[Any, None]:
+async def _present(client: Any, config: NatsConfig, watcher: Any) -> AsyncGenerator[Any, None]:
     """The entries that are there when the watch begins, to the last one, which says that none is pending."""
     has_begun = False
     while True:
@@ -91,50 +81,19 @@ async def _present(client: Any, config: NatsConfig, keys: str, watcher: Any) -> 
         if entry is not None:
             has_begun = True
             yield entry
-        elif has_begun or not await _has_messages(client, config, keys):
+        elif has_begun or not await _has_messages(client, config):
             return
         if entry is not None and entry.delta == 0:
             return
 
 
-async def _has_messages(client: Any, config: NatsConfig, keys: str) -> bool:
+async def _has_messages(client: Any, config: NatsConfig) -> bool:
     """Whether there is more than what nats-py's mark for "nothing there" says.
 
     It sets the mark when nothing is pending and nothing has arrived, which is so, too, while all is on its way.
     """
-    filter_ = f"$KV.{config.bucket}.{keys}"
-    info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=filter_)
+    info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=f"$KV.{config.bucket}.>")
     return bool(info.state.subjects)
-
-
-async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    """Values of the keys and their changes, until `batch` are there or `timeout_ms` is over."""
-    import nats.errors
-
-    bucket = await client.jetstream().key_value(config.bucket)
-    keys = config.key or config.pattern or ">"
-    found: list[Any] = []
-    size = 0
-
-    loop = asyncio.get_running_loop()
-    is_current, has_begun, timed_out = True, False, False
-    async with _watching(bucket.watch(keys)) as watcher:
-        deadline = loop.time() + config.timeout_ms / 1000
-        while len(found) < config.batch and size <= MAX_RESULT_BYTES:
-            try:
-                entry = await watcher.updates(timeout=max(0.0, deadline - loop.time()))
-            except nats.errors.TimeoutError:
-                timed_out = True
-                break
-            if entry is None:  # the mark between the present values and their changes
-                is_current = is_current and not has_begun and await _has_messages(client, config, keys)
-                continue
-            if not (is_current and config.updates_only):
-                size += len(entry.value or b"")
-                found.append(entry)
-            has_begun, is_current = True, is_current and entry.delta != 0
-    entries = list(map(_entry, found))
-    return {"bucket": config.bucket, "key": keys, "entries": entries, "count": len(entries), "timed_out": timed_out}
 
 
 @asynccontextmanager
@@ -153,17 +112,6 @@ async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
         yield watcher
     finally:
         await watcher.stop()
-
-
-def _entry(entry: Any) -> dict[str, JsonValue]:
-    is_gone = entry.operation is not None
-    return {
-        "key": entry.key,
-        "value": None if is_gone else entry.value or b"",
-        "revision": entry.revision,
-        "operation": _OPERATIONS.get(entry.operation, entry.operation),
-        "created": entry.created.isoformat() if entry.created is not None else None,
-    }
 
 
 # ── objects ─────────────────────────────────────────────────────────────────────────────────────
@@ -243,13 +191,9 @@ def _bounded(what: str, size: int) -> None:
 KEY_VALUE: Final[Mapping[str, Operation]] = {
     "kv_get": Operation(_get, ("bucket", "key"), ("revision",)),
     "kv_put": Operation(_write, ("bucket", "key", "value"), ("encoding", "revision")),
-    "kv_create": Operation(_write, ("bucket", "key", "value"), ("encoding", "ttl")),
-    "kv_update": Operation(_write, ("bucket", "key", "value", "revision"), ("encoding",)),
     "kv_delete": Operation(_remove, ("bucket", "key"), ("revision",)),
     "kv_purge": Operation(_remove, ("bucket", "key")),
     "kv_keys": Operation(_keys, ("bucket",), ("pattern",)),
-    "kv_history": Operation(_history, ("bucket", "key")),
-    "kv_watch": Operation(_watch, ("bucket",), ("key", "pattern", "updates_only", "batch", "timeout_ms")),
 }
 
 OBJECTS: Final[Mapping[str, Operation]] = {

@@ -38,14 +38,6 @@ def check_names(**names: str | None) -> None:
             raise ValueError(f"{name} {value!r} has a character that no {name} may have")
 
 
-async def _publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    """Core NATS: nobody says whether anyone received it; the server has it when this returns."""
-    content = _content(client, config)
-    await client.publish(config.subject, content, headers=as_headers(config.headers))
-    await client.flush()
-    return {"subject": config.subject, "size": len(content)}
-
-
 async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     headers = dict(config.headers)
     if config.message_id is not None:
@@ -54,20 +46,6 @@ async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
         config.subject, _content(client, config), stream=config.stream, headers=as_headers(headers)
     )
     return {"stream": ack.stream, "seq": ack.seq, "duplicate": bool(ack.duplicate)}
-
-
-async def _request(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    import nats.errors
-
-    timeout_s = config.timeout_ms / 1000
-    try:
-        answer = await client.request(
-            config.subject, _content(client, config), timeout=timeout_s, headers=as_headers(config.headers)
-        )
-    except nats.errors.NoRespondersError as error:
-        text = f"request failed: nobody answers requests on {config.subject!r}"
-        raise ToolError(text, kind="connection", retryable=True, code="no_responders") from error
-    return {"subject": config.subject, "data": answer.data, "headers": dict(answer.headers or {})}
 
 
 async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
@@ -318,8 +296,6 @@ async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dic
 
 
 MESSAGES: Final[Mapping[str, Operation]] = {
-    "publish": Operation(_publish, ("subject",), ("data", "encoding", "headers")),
-    "request": Operation(_request, ("subject",), ("data", "encoding", "headers", "timeout_ms")),
     "js_publish": Operation(_js_publish, ("subject",), ("data", "encoding", "headers", "message_id", "stream")),
     "js_consume": Operation(_consume, ("stream", "consumer"), ("batch", "timeout_ms", "ack")),
     "js_get_msg": Operation(_get_message, ("stream",), ("seq", "subject", "last")),

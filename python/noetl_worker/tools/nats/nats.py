@@ -12,7 +12,6 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.artifact.payload import as_bytes, as_headers
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.nats.failures import not_permitted, spoken
 from noetl_worker.tools.nats.key_value import KEY_VALUE, OBJECTS
@@ -25,26 +24,20 @@ _OPERATIONS: Final[Mapping[str, Operation]] = {**KEY_VALUE, **OBJECTS, **MESSAGE
 _OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
 """`name` too: a plane puts the task's label there."""
 _KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
-_SAME: Final = {
-    "js_request": "request",
-    "core_publish": "publish",
-    "consume": "js_consume",
-    "object_store_get": "object_get",
-}
+_SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 
 
 @dataclass(frozen=True, slots=True)
 class NatsConfig:
-    """One operation on a NATS server: key-value (kv_*), object store (object_*), messages (publish, request, js_*).
+    """One operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
 
     The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands with
     the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
     """
 
     operation: str
-    """What to do: kv_get, kv_put, kv_create, kv_update, kv_delete, kv_purge, kv_keys, kv_history, kv_watch, object_put,
-    object_get, object_info, object_list, object_delete, publish, request, js_publish, js_consume, js_get_msg,
-    js_stream_info."""
+    """What to do: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
+    object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
     url: str | list[str] | None = None
     """Server, or several; wins over the credential's."""
     auth: str | dict[str, Any] | None = None
@@ -58,24 +51,20 @@ class NatsConfig:
     bucket: str | None = None
     """Bucket of a kv_ or object_ operation."""
     key: str | None = None
-    """Key of a kv_ operation; for kv_watch also a subject pattern such as orders.>"""
+    """Key of a kv_ operation."""
     value: Any = None
-    """What kv_put, kv_create and kv_update store: text as it is, anything else as JSON."""
+    """What kv_put stores: text as it is, anything else as JSON."""
     revision: int | None = None
-    """kv_update: the revision to replace (required); kv_put: likewise, 0 for a key that is not there; kv_get: the one
-    to read; kv_delete: only if it is the last one."""
-    ttl: int | None = None
-    """kv_create: seconds after which the key goes by itself, where the bucket allows it."""
+    """kv_put: the revision to replace, 0 for a key that is not there; kv_get: the one to read; kv_delete: only if it is
+    the last one."""
     pattern: str | None = None
-    """kv_keys: only keys that match, * standing for anything; kv_watch: a subject pattern."""
-    updates_only: bool = False
-    """kv_watch: leave out the values that are there already."""
+    """kv_keys: only keys that match, * standing for anything."""
     object: str | None = None
     """Name of the object; use it instead of `name` where a plane takes `name` for the task's label."""
     name: str | None = None
     """Name of the object, when `object` is absent."""
     data: Any = None
-    """Content of object_put, publish, js_publish and request: text as it is, anything else as JSON."""
+    """Content of object_put and js_publish: text as it is, anything else as JSON."""
     encoding: Literal["utf-8", "base64"] = "utf-8"
     """Whether `value` and `data` are given, and an object's content is returned, as text or as base64."""
     description: str | None = None
@@ -85,7 +74,7 @@ class NatsConfig:
     consumer: str | None = None
     """Durable pull consumer of js_consume."""
     subject: str | None = None
-    """Subject of publish, request and js_publish; js_get_msg: the last message on it."""
+    """Subject of js_publish; js_get_msg: the last message on it."""
     headers: dict[str, Any] = field(default_factory=dict)
     """Headers of a message; nulls are left out."""
     message_id: str | None = None
@@ -95,9 +84,9 @@ class NatsConfig:
     last: bool = False
     """js_get_msg: the stream's last message."""
     batch: int = 100
-    """js_consume, kv_watch: at most so many; above 1000 is 1000."""
+    """js_consume: at most so many; above 1000 is 1000."""
     timeout_ms: int = 1000
-    """js_consume, kv_watch, request: how long to wait, in milliseconds; above 5000 is 5000."""
+    """js_consume: how long to wait, in milliseconds; above 5000 is 5000."""
     ack: bool = True
     """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
     timeout: float | None = None
@@ -107,7 +96,7 @@ class NatsConfig:
         operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
         operation = _SAME.get(operation, operation)
         if operation not in _OPERATIONS:
-            raise ValueError(f"unsupported operation {self.operation!r}{nearest(operation, list(_OPERATIONS))}")
+            raise ValueError(f"unknown operation {self.operation!r}; known: {', '.join(_OPERATIONS)}")
         for name in _OPERATIONS[operation].required:
             value = self.object_name if name == "name" else getattr(self, name)
             if value is None or (value == "" and name != "value"):
@@ -117,7 +106,7 @@ class NatsConfig:
             raise ValueError("js_get_msg requires 'seq', 'subject' or 'last: true'")
         if self.batch < 1 or self.timeout_ms < 1:
             raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
-        self._check_names(operation)
+        self._check_names()
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
         object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
@@ -127,10 +116,9 @@ class NatsConfig:
         as_headers(self.headers)
         check_login("nats", self)
 
-    def _check_names(self, operation: str) -> None:
+    def _check_names(self) -> None:
         check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
-        takes_patterns = operation == "kv_watch"
-        if self.key is not None and not takes_patterns and not _KEY.fullmatch(self.key):
+        if self.key is not None and not _KEY.fullmatch(self.key):
             raise ValueError(f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end")
         if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
             raise ValueError(f"subject {self.subject!r} is none: it is words with dots between them")
@@ -154,20 +142,17 @@ def _default(config_field: Field[Any]) -> Any:
 class NatsTool:
     """Data, always with `status: success` (kv_get: or `not_found`):
 
-    kv_get {bucket, key, value, revision}; kv_put, kv_create, kv_update {bucket, key, revision}; kv_delete, kv_purge
-    {bucket, key}; kv_keys {bucket, keys, count}; kv_history {bucket, key, entries: [{key, value, revision, operation,
-    created}], count}; kv_watch the same and `timed_out`. object_put {bucket, name, size, digest}; object_get {bucket,
-    name, data, size}; object_info {bucket, name, size, description, chunks, digest}; object_list {bucket, objects,
-    count}; object_delete {bucket, name}. publish {subject, size}; request {subject, data, headers}; js_publish {stream,
-    seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq, consumer_seq, delivered,
-    pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers}; js_stream_info {stream, config,
-    state}. Values and payloads that are JSON are parsed.
+    kv_get {bucket, key, value, revision}; kv_put {bucket, key, revision}; kv_delete, kv_purge {bucket, key}; kv_keys
+    {bucket, keys, count}. object_put {bucket, name, size, digest}; object_get {bucket, name, data, size}; object_info
+    {bucket, name, size, description, chunks, digest}; object_list {bucket, objects, count}; object_delete {bucket,
+    name}. js_publish {stream, seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq,
+    consumer_seq, delivered, pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers};
+    js_stream_info {stream, config, state}. Values and payloads that are JSON are parsed.
 
-    Errors: not_found (bucket, stream, object, consumer), client_error with code wrong_last_sequence (kv_create of a key
-    that is there, kv_update and kv_put of another revision), auth, connection, timeout.
+    Errors: not_found (bucket, stream, object, consumer), client_error with code wrong_last_sequence (kv_put or
+    kv_delete of another revision), auth, connection, timeout.
 
-    differs-from-upstream: kv_create, kv_update, kv_history, kv_watch, publish and request are ours; connections are
-    kept.
+    differs-from-upstream: connections are kept; kv_get, kv_put and kv_delete take a `revision`.
     """
 
     kind: ClassVar[str] = "nats"
@@ -182,7 +167,6 @@ class NatsTool:
         "object_name": "object",
         "payload": "data",
         "msg_id": "message_id",
-        "last_revision": "revision",
     }
     requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
 
@@ -213,6 +197,4 @@ class NatsTool:
             config = replace(config, headers=context.worker.with_trace(config.headers))
         async with spoken(self._connections, address, config.operation) as client:
             found = await with_values(await operation.call(client, config), context.stop)
-        if config.operation == "publish" and (refusal := self._connections.refusal(address, config.subject)):
-            raise not_permitted("publish", refusal)  # it came before the flush's answer; there is no other sign of it
         return {"status": "success", **found}
