@@ -74,16 +74,9 @@ EVENT_EMIT_FAILED: Final = Counter("noetl_worker_event_emit_failed", "Event sets
 OUTCOMES: Final = Counter("noetl_worker_outcomes", "Notifications by how they ended", ["outcome"])
 SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream", ["settlement"])
 DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"])
-DEAD_LETTERS_NOW: Final = Gauge(
-    "noetl_worker_dead_letters_kept",
-    "Dead letters in the stream of all workers, by reason; looked at once a minute",
-    ["reason"],
+DEAD_LETTERS_KEPT: Final = Gauge(
+    "noetl_worker_dead_letters_kept", "Dead letters in the stream of all workers; looked at once a minute"
 )
-DEAD_LETTERS_OLDEST: Final = Gauge(
-    "noetl_worker_dead_letters_oldest_seconds", "Age of the oldest of them; 0: there is none"
-)
-OTHER_REASON: Final = "other"
-"""Of what is no dead letter of this version."""
 OUTCOMES_DROPPED: Final = Counter(
     "noetl_worker_outcomes_dropped",
     "Late outcomes that were not reported: another worker has the command, or it is over or unknown",
@@ -183,8 +176,6 @@ for _pool in (OWN_NAMES, TOOL_NAMES, WORK):
 for _kind in OutcomeKind:
     if _kind.settlement is Settlement.TERM:
         DEAD_LETTERS.labels(_kind.value)
-        DEAD_LETTERS_NOW.labels(_kind.value)
-DEAD_LETTERS_NOW.labels(OTHER_REASON)
 IN_PROGRESS_FAILURES: Final = KEEPALIVE_FAILURES.labels("in_progress")
 HEARTBEAT_FAILURES: Final = KEEPALIVE_FAILURES.labels("heartbeat")
 PARKED_FOR_KIND: Final = PARKED.labels("kind")

@@ -17,7 +17,6 @@ _HIGHEST: Final = frozenset(
         "noetl_worker_build_info",
         "noetl_worker_credential_ends_timestamp_seconds",
         "noetl_worker_dead_letters_kept",
-        "noetl_worker_dead_letters_oldest_seconds",
         "noetl_worker_gate_down",
         "noetl_worker_loop_lag_seconds",
         "noetl_worker_nats_consumer_ack_pending",
