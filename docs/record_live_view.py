@@ -1,4 +1,4 @@
-"""docs/live-view.svg: the view of `noetl-worker dev examples/demo.yaml` at its end, as a terminal shows it."""
+"""docs/live-view.svg: the lines of `noetl-worker dev examples/demo.yaml` at its end, as a terminal shows it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from rich.console import Console
 
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev import session
-from noetl_worker.dev.live_view import TableView, closing_lines
-from noetl_worker.dev.routes.executions import Execution
+from noetl_worker.dev.live_view import LineView
 from noetl_worker.models import Dialect
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.process import event_loop
@@ -20,22 +19,11 @@ HERE = Path(__file__).parent
 PLAYBOOK = HERE.parent / "examples/demo.yaml"
 
 
-class Recorded(TableView):
-    """The table as it is when the execution has ended."""
-
-    def __init__(self, picture: Console) -> None:
-        super().__init__(Console(file=io.StringIO()))
-        self._picture = picture
-
-    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        self._picture.print(self._table(), "", *closing_lines(execution, self.timeline), sep="\n", highlight=False)
-
-
 def main() -> None:
     configure_logging("error", "console")
-    picture = Console(record=True, force_terminal=True, width=100, file=io.StringIO())
+    picture = Console(record=True, force_terminal=True, width=110, file=io.StringIO())
     picture.print("$ noetl-worker dev examples/demo.yaml\n", highlight=False)
-    session.view_for = lambda console, *, as_json: Recorded(picture)
+    session.view_for = lambda console, *, as_json: LineView(picture)
     run = session.run_playbook(
         PLAYBOOK,
         {},

@@ -125,13 +125,6 @@ async def test_playbook_of_another_encoding_is_named_with_its_line(tmp_path: Pat
     assert str(caught.value) == f"{path}: not YAML at line 5, column 14: not UTF-8"
 
 
-async def test_table_on_a_terminal_counts_loop_items() -> None:
-    code, shown = await run_file(EXAMPLES / "loop.yaml", terminal=True)
-    assert code == 0
-    assert "done 5/5" in shown
-    assert "COMPLETED in" in shown
-
-
 async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None:
     def broken(nats_url: str, server_url: str, dialect: Dialect, token: str) -> Any:
         raise RuntimeError("no worker today")

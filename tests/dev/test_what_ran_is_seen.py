@@ -35,7 +35,7 @@ async def test_output_of_a_step_that_succeeded_is_shown_with_its_step(tmp_path: 
     assert "start (stderr) | err" in lines
 
 
-async def test_output_is_shown_above_the_table_of_a_terminal(tmp_path: Path) -> None:
+async def test_output_is_shown_on_a_terminal(tmp_path: Path) -> None:
     assert "start | out" in await shown_of(tmp_path, PRINTS, terminal=True)
 
 

@@ -28,7 +28,7 @@ from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.dev.failures import About
-from noetl_worker.dev.live_view import JsonView, LineView, TableView, View
+from noetl_worker.dev.live_view import JsonView, LineView, View
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import ToolError
@@ -333,7 +333,6 @@ class Stage:
         self.views: list[View] = [
             LineView(Console(file=self.lines, width=100_000)),
             JsonView(self.lines),
-            TableView(Console(file=self.lines, width=2_000, force_terminal=True)),
         ]
         for view in self.views:
             self.plane.log.listen(lambda event, view=view: view.event(event, About("leak")))  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """What a playbook author sees while it runs: steps, durations, results, errors, and a summary at the end.
 
-Three forms of the same facts: a table that moves (terminal), one line per happening (anything else), JSON lines.
+Two forms of the same facts: one line per happening, or JSON lines.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TextIO
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import LoggedEvent
@@ -27,7 +24,6 @@ from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.observability.terminal import harmless_json
 from noetl_worker.tools.process.live_output import PrintedLine
 
-_STYLES: Final = {"waiting": "dim", "running": "yellow", "done": "green", "failed": "bold red"}
 _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 _MOST_FAILURES: Final = 5
@@ -182,7 +178,7 @@ class View(ABC):
 
 
 class LineView(View):
-    """One line per happening; for logs and pipes."""
+    """One line per happening."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -215,39 +211,6 @@ class LineView(View):
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
-class TableView(LineView):
-    """A table that is redrawn as things happen."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._table, transient=False)
-
-    def __enter__(self) -> View:
-        self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.stop()
-
-    def tell(self, happening: Happening, event: LoggedEvent) -> None:
-        """The table shows it by itself."""
-
-    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        self._live.stop()
-        super().summary(execution, is_interrupted=is_interrupted)
-
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("step", "tool", "state", "time", "result"):
-            table.add_column(name, justify="right" if name == "time" else "left", no_wrap=name != "result")
-        now = time.time()
-        for run in list(self.timeline.runs.values()):
-            count = f" {run.done + run.failed}/{run.issued}" if run.issued > 1 else ""
-            state = Text(run.state + count, style=_STYLES[run.state])
-            table.add_row(Text(run.name), Text(run.kind), state, duration(run.seconds(now)), Text(run.text))
-        return table
 
 
 class JsonView(View):
@@ -330,10 +293,8 @@ class JsonView(View):
 
 
 def view_for(console: Console, *, as_json: bool) -> View:
-    """JSON lines when asked for, the table on a terminal, else plain lines."""
-    if as_json:
-        return JsonView(console.file)  # type: ignore[arg-type]
-    return TableView(console) if console.is_terminal else LineView(console)
+    """Return JSON lines when asked for, else plain lines."""
+    return JsonView(console.file) if as_json else LineView(console)  # type: ignore[arg-type]
 
 
 def lasted(execution: Execution) -> float:
