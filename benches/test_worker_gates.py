@@ -27,7 +27,7 @@ def judged(found: dict[str, float], python: str = PYTHON) -> check_gates.GateRes
 @pytest.mark.gates
 def test_every_gate_of_the_worker_fails_on_a_worse_one() -> None:
     """Its noop starts tasks, and its commands are reported in two requests where one would do."""
-    worse = {"NOETL_WORKER_ALLOW_OVERRIDE": "noop,http", "NOETL_WORKER_STARTED_HOLD_MS": "0"}
+    worse = {"NOETL_WORKER_STARTED_HOLD_MS": "0"}
     more = {"commands": 150, "plug_ins": ("slow_noop", "slow_http"), "variables": worse}
     found = asyncio.run(worker_gates.count(**more)) | asyncio.run(worker_gates.compare(rounds=2, **more))
     failed = {failure.partition(":")[0] for failure in judged(found).failures}

@@ -21,7 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "dashboard": {"enabled": True},
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "egress": [{"ports": [{"port": 4222}]}]},
         "secrets": [{"name": "nats"}, {"name": "plane", "optional": True}],
-        "settings": {"LOG_LEVEL": "debug", "NOETL_WORKER_RATE_LIMIT": 50},
+        "settings": {"LOG_LEVEL": "debug", "NOETL_WORKER_EXECUTION_SHARE": 0.5},
         "nats": {"filterSubject": "noetl.commands.gpu.>"},
         "env": [{"name": "TZ", "value": "UTC"}],
         "keda": {"authenticationRef": "nats-monitoring"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 from noetl_worker.models import ToolResult
 from noetl_worker.tools.contract import ToolContext
@@ -13,8 +14,15 @@ CALLS = 10_000
 
 
 class SlowHttpTool(HttpTool):
-    async def run(self, config: HttpConfig, context: ToolContext) -> ToolResult:
-        os.open(os.devnull, os.O_RDONLY)
-        for number in range(CALLS):
-            abs(number)
-        return await super().run(config, context)
+    kind: ClassVar[str] = "slow_http"
+
+
+async def run(self: HttpTool, config: HttpConfig, context: ToolContext) -> ToolResult:
+    os.open(os.devnull, os.O_RDONLY)
+    for number in range(CALLS):
+        abs(number)
+    return await plain_run(self, config, context)
+
+
+plain_run = HttpTool.run
+HttpTool.run = run  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 from noetl_worker.models import ToolResult
 from noetl_worker.tools.contract import ToolContext
@@ -14,16 +15,24 @@ CALLS = 10_000
 
 
 class SlowNoopTool(NoopTool):
-    async def run(self, config: NoopConfig, context: ToolContext) -> ToolResult:
-        for _ in range(TASKS):
-            await asyncio.create_task(self._wait())
-        for number in range(CALLS):
-            abs(number)
-        return await super().run(config, context)
+    kind: ClassVar[str] = "slow_noop"
 
-    async def _wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(TASKS):
-            waiting = loop.create_future()
-            loop.call_soon(waiting.set_result, None)
-            await waiting
+
+async def run(self: NoopTool, config: NoopConfig, context: ToolContext) -> ToolResult:
+    for _ in range(TASKS):
+        await asyncio.create_task(_wait())
+    for number in range(CALLS):
+        abs(number)
+    return await plain_run(self, config, context)
+
+
+async def _wait() -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(TASKS):
+        waiting = loop.create_future()
+        loop.call_soon(waiting.set_result, None)
+        await waiting
+
+
+plain_run = NoopTool.run
+NoopTool.run = run  # type: ignore[method-assign]

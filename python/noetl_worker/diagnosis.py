@@ -160,7 +160,7 @@ class Diagnosis:
         try:
             found = await find(connection.client, self._settings)
             try:
-                await self._ask_dead_letters(DeadLetterStore(connection, self._settings.dead_letter_subject))
+                await self._ask_dead_letters(DeadLetterStore(connection))
             except JetStreamError as error:  # a login may read the commands alone
                 self._lacks(f"the dead letters: {error}")
             if found.stream_info is not None:

@@ -1,4 +1,4 @@
-"""How many commands run at the same time: slots, what a kind may take of them, how fast they are filled.
+"""How many commands run at the same time: slots, and what a kind may take of them.
 
 Whoever waits holds no slot: a parent that waits for its child, a set that waits for its plane, a claimed command
 whose kind is full or that is to run alone. What is pulled is bounded by `window`; what runs by `free` and the kinds.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -34,24 +33,16 @@ class Slots:
     size: int
     limits: Mapping[str, int] = field(default_factory=dict)
     """Kind -> most commands of it at the same time."""
-    rate: float = 0.0
-    """Most commands that are taken in a second, with a burst of one second; 0 is no limit."""
     ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
     """How many slots the control plane lets us fill (its gate); never below one."""
     on_free: Callable[[], object] = field(default=lambda: None)
     """Called when one is free again."""
-    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # looked up late: a simulation replaces it
     used: int = field(default=0, init=False)
     parked_elsewhere: int = field(default=0, init=False)
     _running: Counter[str] = field(default_factory=Counter, init=False)
     _queue: list[_Waiter] = field(default_factory=list, init=False)
     _alone: list[_Waiter] = field(default_factory=list, init=False)
     """Commands that are to run alone: the first one runs so, or is the next."""
-    _bucket: _Rate | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        if self.rate:
-            self._bucket = _Rate(self.rate, self.clock)
 
     @property
     def parked_for_kind(self) -> int:
@@ -70,15 +61,10 @@ class Slots:
         """How many more may be pulled: none while too many wait for a kind, or one is to run alone."""
         if self._alone or len(self._queue) >= self.size:
             return 0
-        room = min(self.size, max(1, self.ceiling())) - self.used
-        if room > 0 and self._bucket is not None:
-            return min(room, self._bucket.available(self.on_free))
-        return room
+        return min(self.size, max(1, self.ceiling())) - self.used
 
     def take(self) -> None:
         self.used += 1
-        if self._bucket is not None:
-            self._bucket.spend()
 
     def release(self, slots: int = 1) -> None:
         self.used -= slots
@@ -193,31 +179,3 @@ class Slots:
             return
         self._running[place.kind] -= 1
         self.release(0)  # its slot stays taken; another of its kind may run
-
-
-class _Rate:
-    """A bucket of as many commands as a second allows."""
-
-    def __init__(self, per_second: float, clock: Callable[[], float]) -> None:
-        self._per_second = per_second
-        self._burst = max(1.0, per_second)
-        self._clock = clock
-        self._left = self._burst
-        self._counted_at = clock()
-        self._alarm: asyncio.TimerHandle | None = None
-
-    def available(self, wake: Callable[[], object]) -> int:
-        """Whole commands that may be taken now; `wake` is called when there is one again."""
-        now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._counted_at) * self._per_second)
-        self._counted_at = now
-        if self._left < 1 and self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later((1 - self._left) / self._per_second, self._ring, wake)
-        return int(self._left)
-
-    def _ring(self, wake: Callable[[], object]) -> None:
-        self._alarm = None
-        wake()
-
-    def spend(self) -> None:
-        self._left -= 1

@@ -107,7 +107,6 @@ class Worker:
         self.slots = Slots(
             settings.max_concurrent,
             limits=settings.kind_limits,
-            rate=settings.rate_limit,
             ceiling=self._ceiling,
             on_free=self._freed.set,
         )
@@ -214,10 +213,8 @@ class Worker:
         return durable
 
     def _make_puller(self, connection: Connection, durable: Durable, executor: Executor, plane: Plane) -> Puller:
-        store = DeadLetterStore(connection, self.settings.dead_letter_subject)
-        settle = partial(
-            settle_delivery, DeadLetters(store.publish, self.settings.dead_letter_subject, self.identity.unique)
-        )
+        store = DeadLetterStore(connection)
+        settle = partial(settle_delivery, DeadLetters(store.publish, self.identity.unique))
 
         async def ensure() -> Durable:
             return self._warn_of_stream(await ensure_durable(connection.client, self.settings), plane)
@@ -317,7 +314,7 @@ class Worker:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
-        dead_letters = DeadLetterCounts(DeadLetterStore(connection, self.settings.dead_letter_subject))
+        dead_letters = DeadLetterCounts(DeadLetterStore(connection))
         report_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s

@@ -33,7 +33,7 @@ class Desk:
 
     def __init__(self, server: NatsServer, connection: Connection) -> None:
         self.server, self.connection = server, connection
-        self.store = DeadLetterStore(connection, DEAD_LETTERS)
+        self.store = DeadLetterStore(connection)
 
     def url_of(self, user: str, password: str = "p") -> str:
         return f"nats://{user}:{password}@{self.server.host}:{self.server.port}"

@@ -349,7 +349,7 @@ class Stage:
         with logs_in(log_form) as log:
             outcome = await self.execution.run(message)  # type: ignore[arg-type]
             assert outcome is not None
-            await settle_delivery(DeadLetters(self._publish, "noetl.dead", "w"), message, outcome)
+            await settle_delivery(DeadLetters(self._publish, "w"), message, outcome)
             await self.plane.settle()
         execution = self.plane.execution(issued.execution_id)
         for view in self.views:

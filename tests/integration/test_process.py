@@ -93,11 +93,11 @@ async def test_mixed_commands_end_on_the_standard_loop_too(tmp_path: Path) -> No
 
 
 async def test_variable_that_is_no_setting_is_named_once_at_the_start(tmp_path: Path) -> None:
-    variables = {"NOETL_WORKER_RATE_LIMITS": "50", "NOETL_WORKER_PROCESSES": "2"}
+    variables = {"NOETL_WORKER_KIND_LIMIT": "http=2", "NOETL_WORKER_PROCESSES": "2"}
     async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
         [said] = worker.logged("settings_unknown")
-        assert "NOETL_WORKER_RATE_LIMITS" in said["variables"]
-        assert "did you mean NOETL_WORKER_RATE_LIMIT?" in said["advice"]
+        assert "NOETL_WORKER_KIND_LIMIT" in said["variables"]
+        assert "did you mean NOETL_WORKER_KIND_LIMITS?" in said["advice"]
         assert not {"NOETL_WORKER_PROCESSES", "NOETL_WORKER_SUPERVISOR"} & set(said["variables"])
         assert await worker.stop() == 0
 

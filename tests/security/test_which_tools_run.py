@@ -56,19 +56,12 @@ def test_plugin_does_not_become_a_built_in_kind_by_itself(installed: Any, caplog
     with caplog.at_level(logging.WARNING):
         tools = registry()
     assert type(tools.get("http")).__name__ == "HttpTool"
-    assert "NOETL_WORKER_ALLOW_OVERRIDE=http" in caplog.text
+    assert "it would replace the built-in http" in caplog.text
     installed(ByAlias)
     tools = registry()
     assert type(tools.get("shell")).__name__ == "ShellTool"
     assert tools.get("pipeline").kind == "task_sequence"
-    assert "NOETL_WORKER_ALLOW_OVERRIDE=pipeline,shell" in str(tools.broken[0])
-
-
-def test_plugin_that_is_allowed_to_replaces_a_built_in_kind(installed: Any) -> None:
-    installed(Stolen)
-    assert run_tool("http", {"url": "http://a.test"}, registry=registry(ALLOW_OVERRIDE="shell, HTTP")).data == "stolen"
-    installed(ByAlias)
-    assert registry(ALLOW_OVERRIDE="pipeline,shell").get("shell").kind == "harmless"
+    assert "it would replace the built-in pipeline, shell" in str(tools.broken[0])
 
 
 # ── kinds that run here ─────────────────────────────────────────────────────────────────────────
@@ -119,7 +112,7 @@ def test_kind_that_another_kind_runs_is_refused_too(tmp_path: Path) -> None:
         run_tool("workbook", {"name": "x"}, registry=tools, control_plane=plane)
 
 
-@pytest.mark.parametrize("variable", ["KINDS", "KINDS_DENY", "ALLOW_OVERRIDE"])
+@pytest.mark.parametrize("variable", ["KINDS", "KINDS_DENY"])
 def test_kind_that_is_not_there_stops_the_start(variable: str) -> None:
     with pytest.raises(SettingsError, match=rf"NOETL_WORKER_{variable}='shel'.*did you mean 'shell'"):
         registry(**{variable: "shel"})

@@ -50,7 +50,7 @@ async def settle(
             raise JetStreamError("stream is full")
         kept.append(json.loads(data))
 
-    dead_letters = DeadLetters(publish, "noetl.dead_letters", "w-1")
+    dead_letters = DeadLetters(publish, "w-1")
     return await settle_delivery(dead_letters, delivery, outcome), kept
 
 

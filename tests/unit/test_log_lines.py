@@ -168,7 +168,7 @@ async def test_line_of_a_message_that_is_not_run_has_the_ids_of_its_command_and_
     progress.notification = notification()
     for known in (IDS, {**IDS, "kind": "noop"}):
         with structlog.testing.capture_logs() as found:
-            await settle_delivery(DeadLetters(kept, "noetl.dead_letters", "w"), Message(), outcome, progress.who)
+            await settle_delivery(DeadLetters(kept, "w"), Message(), outcome, progress.who)
         [line] = [line for line in found if line["event"] == event]
         assert {name: line.get(name) for name in (*IDS, "kind")} == {"kind": None, **known}
         assert (line["stream_sequence"], line["deliveries"]) == (9, 2)

@@ -19,7 +19,7 @@ from noetl_worker import engine
 from noetl_worker.errors import SettingsError
 from noetl_worker.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, environment_for_workers, load_settings, read_settings
-from noetl_worker.settings.sources import unknown_names
+from noetl_worker.settings.sources import GONE, unknown_names
 from noetl_worker.worker import Worker
 from patience import PATIENCE_S
 from unit.planes import refusal
@@ -281,7 +281,7 @@ def test_worker_refuses_an_engine_that_is_not_the_imported_one() -> None:
 
 
 def test_every_variable_of_ours_that_the_code_names_is_a_setting() -> None:
-    known = {name for line in SETTINGS for name in (*line.names, line.file_variable)} | NO_SETTINGS.keys()
+    known = {name for line in SETTINGS for name in (*line.names, line.file_variable)} | NO_SETTINGS.keys() | GONE.keys()
     package = Path(noetl_worker.__file__).parent
     found = {
         f"{path.relative_to(package)}: {node.value}"
@@ -291,6 +291,22 @@ def test_every_variable_of_ours_that_the_code_names_is_a_setting() -> None:
         if re.fullmatch(r"(?:NOETL|WORKER|NATS)_[A-Z0-9_]*[A-Z0-9]", node.value)
     }
     assert sorted(found) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("NOETL_WORKER_ALLOW_OVERRIDE", "give its tool a kind of its own"),
+        ("NOETL_WORKER_DEAD_LETTER_SUBJECT", "noetl.dead_letters"),
+        ("NOETL_WORKER_RATE_LIMIT", "NOETL_WORKER_KIND_LIMITS"),
+    ],
+)
+def test_setting_that_is_gone_ends_the_start_and_names_what_to_use(name: str, instead: str, tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"{name}=1\n")
+    for variables, file in (({name: "1"}, NOWHERE), ({}, dotenv)):
+        with pytest.raises(SettingsError, match=rf"{name}='1' is not usable: it is no setting any more.*{instead}"):
+            read_settings(variables, dotenv=file)
 
 
 def test_variable_that_is_named_as_ours_and_is_no_setting_is_found(tmp_path: Path) -> None:

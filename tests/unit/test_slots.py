@@ -196,16 +196,3 @@ def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() ->
     slots.take()
     assert slots.window() == 0
     assert slots.free() == 7, "what is already on its way finds room"
-
-
-async def test_rate_bounds_how_many_are_pulled_and_wakes_the_puller_when_there_is_one_more() -> None:
-    now = [100.0]
-    woken = asyncio.Event()
-    slots = Slots(100, rate=20.0, clock=lambda: now[0], on_free=woken.set)
-    assert slots.window() == 20
-    for _ in range(20):
-        slots.take()
-    assert slots.window() == 0
-    await woken.wait()  # the alarm rings after 1/20 s
-    now[0] += 0.25
-    assert slots.window() == 5

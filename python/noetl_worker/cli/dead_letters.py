@@ -13,6 +13,7 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.observability.terminal import say
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
@@ -243,12 +244,12 @@ def _with_dead_letters(
     async def connected(connection: Connection, settings: Settings) -> int:
         from noetl_worker.jetstream import dead_letter_store
 
-        store = dead_letter_store.DeadLetterStore(connection, settings.dead_letter_subject)
+        store = dead_letter_store.DeadLetterStore(connection)
         stream = await store.stream()
         if stream is None:
             _complain(
-                f"there is no dead-letter stream (no stream has the subject {settings.dead_letter_subject}): no dead "
-                "letter was ever kept here, or NOETL_WORKER_DEAD_LETTER_SUBJECT is not the workers'"
+                f"there is no dead-letter stream (no stream has the subject {DEAD_LETTER_SUBJECT}): no dead letter was "
+                "ever kept here"
             )
             return without_stream
         return await work(store, stream)

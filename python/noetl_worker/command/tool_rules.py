@@ -46,14 +46,10 @@ def registry_of(settings: Settings) -> Registry:
     egress.deny(settings.egress_deny)
     allowance.allow(settings.kubernetes_allow, settings.kubernetes_own_secrets)
     file_roots.keep_own(_own_files(settings))
-    registry = Registry(
-        confinement=_confinement(settings),
-        may_override=settings.allow_override,
-    )
+    registry = Registry(confinement=_confinement(settings))
     for variable, names in (
         ("NOETL_WORKER_KINDS", settings.kinds),
         ("NOETL_WORKER_KINDS_DENY", settings.kinds_deny),
-        ("NOETL_WORKER_ALLOW_OVERRIDE", settings.allow_override),
     ):
         for name in names:
             if not registry.knows(name):

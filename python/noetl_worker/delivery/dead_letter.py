@@ -23,6 +23,7 @@ from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.message_search import StoredMessage
 from noetl_worker.observability import metrics
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settlement import SETTLED, Outcome, OutcomeKind, Settlement
 
 log = structlog.get_logger("noetl_worker.dead_letter")
@@ -50,7 +51,6 @@ class DeadLetters:
 
     publish: Callable[[str, bytes, str], Awaitable[None]]
     """Takes (subject, dead letter, message id): stores it in JetStream, once for each id; returns when it is stored."""
-    subject: str
     worker_id: str
 
     async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
@@ -73,7 +73,7 @@ class DeadLetters:
             **{name: value for name, value in ids.items() if name != "kind"},
         )
         try:
-            await self.publish(self.subject, dead_letter, delivery.message_id)
+            await self.publish(DEAD_LETTER_SUBJECT, dead_letter, delivery.message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
             log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **ids)
             return False

@@ -24,7 +24,7 @@ from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find, of_another_stream, take_stream
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.jetstream.trial import server_version
-from noetl_worker.settings.nats import covers
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT, covers
 from noetl_worker.settings.settings import Settings
 
 _REACHED: Final = "a server that takes this login"
@@ -58,7 +58,7 @@ async def _behind(connection: Connection, settings: Settings, now: Callable[[], 
     allowed = await permissions.first_tried(connection)
     if not any(finding.state is State.WRONG for finding in allowed):
         stream = stream or await stream_of(client, subject, f"{subject}.>") or ""
-        kept_in = await stream_of(client, settings.dead_letter_subject) or ""
+        kept_in = await stream_of(client, DEAD_LETTER_SUBJECT) or ""
     streams = stream or DEFAULT_STREAM, kept_in or DEAD_LETTER_STREAM
     allowed += await permissions.tried(connection, settings, *streams)
     allowed += await login.examine(connection, settings)

@@ -12,6 +12,7 @@ from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.jetstream.delivery import IN_PROGRESS
 from noetl_worker.jetstream.start_notes import BUCKET
 from noetl_worker.jetstream.trial import refused_publish, refused_subscribe
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settings.settings import Settings
 
 LOOKS: Final = frozenset(
@@ -121,7 +122,7 @@ async def first_tried(connection: Connection) -> list[Finding]:
 async def tried(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
     """The rest, one finding for each thing; `kept_in`: the stream of dead letters."""
     names = {"stream": stream, "durable": settings.nats_consumer, "kept_in": kept_in}
-    names["dead_letters"] = settings.dead_letter_subject
+    names["dead_letters"] = DEAD_LETTER_SUBJECT
     return [await _try(connection, need, names) for need in _REST]
 
 

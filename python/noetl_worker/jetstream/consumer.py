@@ -25,6 +25,7 @@ from noetl_worker.jetstream.comparison import (
 )
 from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.observability import metrics
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settings.settings import Settings
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
@@ -126,7 +127,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     if fatal:
         raise JetStreamError(_refusal(found, fatal[0], settings))
     _warn("durable_differs", found.durable, rows)
-    _warn_of_dead_letters(await _with_dead_letters(client, found, settings), settings)
+    _warn_of_dead_letters(await _with_dead_letters(client, found))
     config = found.stream_info["config"] if found.stream_info is not None else None
     return replace(_durable(found.stream, info), stream_config=config)
 
@@ -142,10 +143,10 @@ async def ensure_at_start(client: Client, settings: Settings) -> Durable:
                 raise
 
 
-def _warn_of_dead_letters(found: Found, settings: Settings) -> None:
+def _warn_of_dead_letters(found: Found) -> None:
     if found.dead_letters_unknown:
         error = found.dead_letters_unknown
-        log.warning("dead_letter_stream_unknown", subject=settings.dead_letter_subject, error=error)
+        log.warning("dead_letter_stream_unknown", subject=DEAD_LETTER_SUBJECT, error=error)
     elif found.dead_letters is not None:
         rows = dead_letter_rows(found.dead_letters.config)
         _warn("dead_letter_stream_differs", found.dead_letters.stream, rows)
@@ -154,13 +155,13 @@ def _warn_of_dead_letters(found: Found, settings: Settings) -> None:
 async def find(client: Client, settings: Settings) -> Found:
     """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT), the durable and the stream of dead
     letters; makes nothing."""
-    return await _with_dead_letters(client, await _find_commands(client, settings), settings)
+    return await _with_dead_letters(client, await _find_commands(client, settings))
 
 
-async def _with_dead_letters(client: Client, found: Found, settings: Settings) -> Found:
+async def _with_dead_letters(client: Client, found: Found) -> Found:
     """Dead letters are rare: that their stream may not be looked at refuses nothing else."""
     try:
-        stream = await stream_of(client, settings.dead_letter_subject)
+        stream = await stream_of(client, DEAD_LETTER_SUBJECT)
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
     except JetStreamError as error:
         return replace(found, dead_letters_unknown=str(error))

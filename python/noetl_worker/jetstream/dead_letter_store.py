@@ -14,6 +14,7 @@ from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, stream_of
 from noetl_worker.jetstream.comparison import new_dead_letter_stream
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.jetstream.message_search import StoredMessage, each, get
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
 _PUBLISH_TIMEOUT_S: Final = 5
@@ -21,11 +22,10 @@ log = structlog.get_logger("noetl_worker.jetstream")
 
 
 class DeadLetterStore:
-    """The stream that owns `subject`; made at the first dead letter when there is none."""
+    """The stream that owns DEAD_LETTER_SUBJECT; made at the first dead letter when there is none."""
 
-    def __init__(self, connection: Connection, subject: str) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._subject = subject
         self._made = False
         self._lock = asyncio.Lock()
 
@@ -51,13 +51,13 @@ class DeadLetterStore:
         if self._made:
             return
         client = self._connection.client
-        if await stream_of(client, self._subject) is None:
-            config = new_dead_letter_stream(DEAD_LETTER_STREAM, self._subject)
+        if await stream_of(client, DEAD_LETTER_SUBJECT) is None:
+            config = new_dead_letter_stream(DEAD_LETTER_STREAM, DEAD_LETTER_SUBJECT)
             try:
                 await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
-                log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=self._subject)
+                log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=DEAD_LETTER_SUBJECT)
             except ApiRefused as refused:
-                if refused.err_code not in ALREADY_THERE or await stream_of(client, self._subject) is None:
+                if refused.err_code not in ALREADY_THERE or await stream_of(client, DEAD_LETTER_SUBJECT) is None:
                     raise
         self._made = True
 
@@ -65,13 +65,13 @@ class DeadLetterStore:
 
     async def stream(self) -> str | None:
         """The stream's name; None when there is none yet."""
-        return await stream_of(self._connection.client, self._subject)
+        return await stream_of(self._connection.client, DEAD_LETTER_SUBJECT)
 
     async def get(self, stream: str, sequence: int) -> StoredMessage | None:
         """One dead letter; None when there is none of this number."""
         found = await get(self._connection.client, stream, {"seq": sequence})
         # A stream of the user's own may have other subjects too.
-        return found if found is not None and found.subject == self._subject else None
+        return found if found is not None and found.subject == DEAD_LETTER_SUBJECT else None
 
     async def dead_letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[StoredMessage]:
         """Every dead letter that is there now, one after another."""
@@ -82,16 +82,16 @@ class DeadLetterStore:
         if newest_first:
             numbers.reverse()
         async for found in each(self._connection.client, stream, numbers):
-            if found.subject == self._subject:
+            if found.subject == DEAD_LETTER_SUBJECT:
                 yield found
 
     async def count(self, stream: str) -> int:
         """How many dead letters there are."""
-        return int((await self.state(stream)).get("subjects", {}).get(self._subject, 0))
+        return int((await self.state(stream)).get("subjects", {}).get(DEAD_LETTER_SUBJECT, 0))
 
     async def state(self, stream: str) -> dict[str, Any]:
         """What the server says of the stream: counts, first and last, and which are gone in between."""
-        body = {"deleted_details": True, "subjects_filter": self._subject}
+        body = {"deleted_details": True, "subjects_filter": DEAD_LETTER_SUBJECT}
         state = (await ask(self._connection.client, f"STREAM.INFO.{stream}", body))["state"]
         return dict(state)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from noetl_worker.errors import SettingsError
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settings.tools import family_of
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ def check_families(given: Mapping[str, Given]) -> None:
 def check_together(settings: Settings) -> None:
     _check_pairs(settings)
     _check_logins(settings)
-    if settings.brings(settings.dead_letter_subject):
+    if settings.brings(DEAD_LETTER_SUBJECT):
         raise SettingsError(
-            "NOETL_WORKER_DEAD_LETTER_SUBJECT",
-            settings.dead_letter_subject,
-            f"a subject outside of {', '.join(settings.filters)}, else dead letters are pulled as commands",
+            "NATS_FILTER_SUBJECT" if settings.nats_filter_subjects else "NATS_SUBJECT",
+            ", ".join(settings.filters),
+            f"subjects without {DEAD_LETTER_SUBJECT}, else dead letters are pulled as commands",
         )
     if settings.processes > 1 and settings.snowflake_node_id is not None:
         raise SettingsError(

@@ -10,6 +10,8 @@ from noetl_worker.settings import values
 from noetl_worker.settings.line import setting
 from noetl_worker.settings.values import Secret
 
+DEAD_LETTER_SUBJECT: Final = "noetl.dead_letters"
+"""Subject of the messages that can never run, each with its reason."""
 NO_POOL: Final = "legacy"
 """The Python worker's word for the bare subject, whose notifications name no pool."""
 SYSTEM_POOL: Final = "system"
@@ -121,11 +123,6 @@ class NatsSettings:
         unit="s",
         source="Python plane",
         help="the Python plane's lease of a claim: an interrupted command comes back when it is over",
-    )
-    dead_letter_subject: str = setting(
-        "NOETL_WORKER_DEAD_LETTER_SUBJECT",
-        "noetl.dead_letters",
-        help="where messages that can never run are kept, with the reason",
     )
 
     @property

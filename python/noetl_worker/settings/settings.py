@@ -125,13 +125,6 @@ class Settings(ToolSettings):
         unit="of the slots",
         help="most slots of a worker that one execution takes while others wait; 0: all (docs/operate.md)",
     )
-    rate_limit: float = setting(
-        "NOETL_WORKER_RATE_LIMIT",
-        "0",
-        values.seconds(0),
-        unit="commands/s",
-        help="most commands that are pulled in a second; 0: no limit",
-    )
     started_hold_ms: int = setting(
         "NOETL_WORKER_STARTED_HOLD_MS",
         "25",
@@ -181,11 +174,6 @@ class Settings(ToolSettings):
         "NOETL_WORKER_KINDS_DENY",
         parse=values.names,
         help="kinds of tools that do not run here, comma-separated; a command of one is a call.error that says so",
-    )
-    allow_override: tuple[str, ...] = setting(
-        "NOETL_WORKER_ALLOW_OVERRIDE",
-        parse=values.names,
-        help="built-in kinds that a plug-in may replace, comma-separated",
     )
     egress_deny: tuple[str, ...] = setting(
         "NOETL_WORKER_EGRESS_DENY",

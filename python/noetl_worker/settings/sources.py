@@ -24,6 +24,14 @@ _OF_A_SERVICE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 """Kubernetes makes them in each pod for a service `noetl-worker`, or `noetl-worker-...`."""
+GONE: Final[Mapping[str, str]] = {
+    "NOETL_WORKER_ALLOW_OVERRIDE": "a plug-in replaces no built-in kind; give its tool a kind of its own",
+    "NOETL_WORKER_DEAD_LETTER_SUBJECT": "dead letters are kept on noetl.dead_letters; move the old ones to a stream "
+    "that has this subject",
+    "NOETL_WORKER_RATE_LIMIT": "bound how many commands run at the same time by WORKER_MAX_CONCURRENT or "
+    "NOETL_WORKER_KIND_LIMITS",
+}
+"""Settings of earlier versions whose loss changes what a worker does, and what to use instead."""
 _ALIKE: Final = 0.85
 """Of 1: all of these names begin alike."""
 
@@ -82,6 +90,10 @@ def given_texts(
         _Source(ENVIRONMENT, _with_port(environment)),
         _Source(".env", from_file, str(dotenv.absolute()) if from_file else ""),
     ]
+    for source in sources:
+        for name, instead in GONE.items():
+            if name in source.texts:
+                raise SettingsError(name, source.texts[name], f"it is no setting any more: {instead}, and unset it")
     all_lines = [*lines, *_of_families(sources)]
     found = {line.variable: given for line in all_lines if (given := _first(line, sources)) is not None}
     if (context := found.get("NATS_CONTEXT")) is not None:

@@ -12,7 +12,7 @@ import dataclasses
 import inspect
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, NamedTuple
@@ -146,8 +146,6 @@ class Registry:
         tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
         plugins: whether to load the `noetl_worker.tools` entry points.
         confinement: what commands of the built-in tools that run code may not do.
-        may_override: built-in kinds and aliases that a plug-in may take; an installed package must not become the
-            worker's `http` by itself.
     """
 
     def __init__(
@@ -156,10 +154,8 @@ class Registry:
         *,
         plugins: bool = True,
         confinement: Confinement = UNCONFINED,
-        may_override: Collection[str] = (),
     ) -> None:
         self.confinement = confinement
-        self._may_override = frozenset(may_override)
         self._rules = KindRules()
         self.broken: list[BrokenPlugin] = []
         self._plain = PlainConfigs()
@@ -395,13 +391,10 @@ class Registry:
             self._report(BrokenPlugin(point.name, distribution, f"another plug-in has the kind {taken[0]!r} already"))
             return
         over = [name for name in names if name in BUILT_IN or name in ALIASES]
-        refused = [name for name in over if name not in self._may_override]
-        if refused:
-            reason = f"it would replace the built-in kind; if it is to: NOETL_WORKER_ALLOW_OVERRIDE={','.join(over)}"
+        if over:
+            reason = f"it would replace the built-in {', '.join(over)}; give its tool a kind and aliases of its own"
             self._report(BrokenPlugin(point.name, distribution, reason))
             return
-        if over:
-            _log.warning("tool %r of %s replaces the built-in one", tool.kind, distribution)
         self.register(tool)
 
     def _report(self, broken: BrokenPlugin) -> None:
