@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 COUNTED: dict[str, Any] = {}
-BATCHES = "noetl_worker.plane.python.recent_batches"
 MAIN = threading.main_thread().ident
 FUTURE: Any = asyncio.Future
 _EVERY_S = 0.004
@@ -105,8 +104,6 @@ def _main(kind: str, file: Path) -> None:
             signal.signal(signal.SIGPROF, _look)
             signal.setitimer(signal.ITIMER_PROF, _EVERY_S, _EVERY_S)
             return
-        if (batches := sys.modules.get(BATCHES)) is not None:
-            batches.KEEP_S = 10.0  # type: ignore[attr-defined]  # written four times a second, however slow this is
         if kind == "loop":
             loop: Any = asyncio.get_running_loop()
             _count_tasks(loop)

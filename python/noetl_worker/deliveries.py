@@ -18,12 +18,13 @@ from noetl_worker.jetstream.puller import Puller
 from noetl_worker.observability import metrics
 from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.phases import Phase, Progress
+from noetl_worker.plane.python.recent_batches import RecentBatches
 from noetl_worker.process import event_loop
 from noetl_worker.readings import PULSE_S
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.settlement import Outcome, OutcomeKind
 from noetl_worker.slots import Slots
-from noetl_worker.stopping import REPORT_S, TOOL_S, StopLevel, Stopping
+from noetl_worker.stopping import REPORT_S, TOOL_S, StopLevel
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
@@ -35,10 +36,11 @@ class Deliveries:
     """One for the worker."""
 
     def __init__(
-        self, slots: Slots, stopping: Stopping, drain_timeout_s: float, emitter: Emitter, lines: CommandLines
+        self, slots: Slots, drain_timeout_s: float, emitter: Emitter, batches: RecentBatches, lines: CommandLines
     ) -> None:
         """`emitter`: knows which ends are with a plane that issues commands meanwhile."""
-        self._slots, self._stopping, self._drain_timeout_s, self._emitter = slots, stopping, drain_timeout_s, emitter
+        self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
+        self._stopping = emitter.stopping
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
         self.settled: Final[Counter[str]] = Counter()
         """How many ended in which way."""
@@ -71,7 +73,8 @@ class Deliveries:
     async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
         """Let what runs finish, for as long as it may; then stop it and give it back. True when something was cut off.
 
-        An end that the plane issues commands in is waited for until the second signal.
+        An end that the plane issues commands in is waited for until the second signal, and what a plane has accepted
+        and not processed as long as a command would be.
         """
         puller.pause(True)  # the subscription stays: what an open pull still brings is returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
@@ -87,6 +90,8 @@ class Deliveries:
             for progress in list(self.tasks.values()):
                 progress.stop()
             await self._wait_for_commands(CANCEL_TIMEOUT_S, or_issuing=True)
+        else:
+            await self._batches.drain(self._stopping, deadline)
         while self._issuing() and not self._stopping.is_hard and keepalive.is_alive():
             await self._stopping.sleep(PULSE_S, until=StopLevel.HARD)
         is_cut_off = self._stopping.is_hard or bool(self._issuing())

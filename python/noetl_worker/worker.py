@@ -111,12 +111,11 @@ class Worker:
             on_free=self._freed.set,
         )
         self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
-        self._batches = RecentBatches(self.outbox)
-        self.outbox.before_drop = self._batches.write
+        self._batches = RecentBatches()
         ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(
-            self.slots, self.stopping, settings.drain_timeout_s, self.emitter, CommandLines(settings.log_commands)
+            self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)
         )
         self._keepalive: Final = Keepalive(settings, self.health, self.identity)
         self._adoption: Adoption | None = None

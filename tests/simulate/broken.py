@@ -143,7 +143,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
     "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send", _within_the_limit),
     "accepted_batches_are_not_remembered": lambda: mock.patch.object(RecentBatches, "accepted", _take_no_note),
-    "accepted_batches_are_in_memory_alone": lambda: mock.patch.object(RecentBatches, "write", _take_no_note),
+    "open_batches_are_not_named": lambda: mock.patch.object(RecentBatches, "stop", _say_nothing),
     "what_waits_is_never_lost": lambda: mock.patch.object(RecentBatches, "_is_lost", _never_lost),
     "a_passing_trouble_fails_the_command": lambda: mock.patch.object(PythonRules, "judge", _fail_at_once),
 }

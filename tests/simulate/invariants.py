@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
-from noetl_worker.plane.python.recent_batches import KEEP_S
 from simulate.clock import Clock, Process
 from simulate.jetstream_model import Consumer, JetStream, Peer, Stored, Stream
 from simulate.nats_link import Session
@@ -21,7 +20,6 @@ from simulate.worker_process import WorkerProcess
 _TOLD: Final = ("call.done", "call.error", "command.completed", "command.failed")
 DEAD_LETTERS: Final = "noetl.dead_letters"
 EXPIRY_GRACE_S: Final = 2.0
-WRITTEN_S: Final = 0.01
 EXITS: Final = (0, 4)
 
 
@@ -63,8 +61,6 @@ class Witness:
         """When which worker was refused a connection."""
         self.known: Mapping[tuple[Process, str], float] = {}
         """When which process was first told that the end of an execution's command is accepted."""
-        self.keeps_batches = True
-        """Whether there is an outbox."""
         self.deliveries: dict[str, int] = {}
         self.excused_until: dict[str, float] = {}
         self.closing_at = math.inf
@@ -262,10 +258,13 @@ class Witness:
             self.violate(f"{command.cut_off[0].name} hangs up on the plane, which works on what follows {command.step}")
 
     def is_named(self, command: Command) -> bool:
-        """Whether an operator is told that its end is forgotten: of an item of a loop, which nothing brings on, or ten
-        minutes later, where no request has met the restart."""
+        """Whether an operator is told that its end is forgotten: of an item of a loop, which nothing brings on, by a
+        worker that stops, or ten minutes later, where no request has met the restart."""
         about = [line for line in self._trace.lines if f" command_id={command.command_id} " in line]
         if command.is_item and any(" log error: batch_not_rescued " in line for line in about):
+            return True
+        stopped = (" log warning: batch_left_open ", "and has not processed it; this worker stops")
+        if any(text in line for text in stopped for line in about):
             return True
         overdue = [line.split()[:2] for line in about if " log error: batch_overdue " in line]
         told = [one.at - self._clock.now + self._clock.elapsed_s for one in command.sets]
@@ -277,8 +276,8 @@ class Witness:
 
     def is_excused(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout,
-        protocol/batches.md#rescue; or a restart). Only who knows of it can mend it: a worker that is there, or has
-        written it down."""
+        protocol/batches.md#rescue; or a restart). Only who knows of it can mend it, or name it when it stops; who is
+        killed can not."""
         if not command.sets or self._plane.dialect is not Dialect.PYTHON:
             return False
         tellers = {one.worker_id for one in command.sets}
@@ -288,7 +287,7 @@ class Witness:
         if life.ended_at >= self.closing_at:
             return True
         known_at = self.known.get((life.process, str(command.execution_id)), math.inf)
-        return self.keeps_batches and known_at + (KEEP_S + WRITTEN_S if life.process.is_dead else 0) < life.ended_at
+        return not life.process.is_dead and known_at < life.ended_at
 
     def _expected(self, command: Command) -> str:
         """On the Rust plane a returned failure completes the step (protocol/events.md#rust-plane)."""

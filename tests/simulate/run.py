@@ -47,11 +47,7 @@ def replay_command(schedule: Schedule) -> str:
 
 def run_seed(seed: int, dialect: Dialect) -> Run:
     """Run the schedule of this seed until all is quiet."""
-    return run_schedule(make_schedule(seed, dialect))
-
-
-def run_schedule(schedule: Schedule) -> Run:
-    """The same of a schedule that was made otherwise."""
+    schedule = make_schedule(seed, dialect)
     seeded = f"{schedule.seed}:{schedule.dialect.value}"
     with World(schedule.dialect, seeded, schedule.environment, is_one_machine=schedule.is_one_machine) as world:
         for name in schedule.workers:

@@ -130,26 +130,6 @@ def make_schedule(seed: int, dialect: Dialect) -> Schedule:
     )
 
 
-def make_restarts(seed: int) -> Schedule:
-    """A Python plane that restarts at any moment, among workers that are killed, each with an outbox."""
-    before = make_schedule(seed, Dialect.PYTHON)
-    chance = random.Random(f"{seed}:restarts and kills")
-    restarts = [
-        _drawn("plane_restarts", chance, "*", chance.uniform(0, FAULTS_END_S)) for _ in range(chance.randint(1, 2))
-    ]
-    kills = [
-        _drawn("crash", chance, chance.choice(before.workers), chance.uniform(0, FAULTS_END_S))
-        for _ in range(chance.randint(1, 5))
-    ]
-    kept = {"NOETL_WORKER_OUTBOX": chance.choice(("on_failure", "on_failure", "always"))}
-    return replace(
-        before,
-        environment={**before.environment, **kept},
-        issues=tuple(replace(one, is_item=chance.random() < 0.4) for one in before.issues),
-        faults=tuple(sorted([*before.faults, *restarts, *kills], key=lambda one: one.at)),
-    )
-
-
 def _issue(chance: random.Random) -> Issue:
     at = round(chance.uniform(0, PUBLISHING_S), 3)
     kind = chance.choices(("command", "refused", "unknown", "poison"), (40, 1, 1, 1))[0]

@@ -52,10 +52,7 @@ class World(contextlib.AbstractContextManager["World"]):
         self.nats = NatsNetwork(self.loop, self.server, self.trace, seed)
         self.http = HttpNetwork(self.loop, self.plane, self.trace, seed)
         self.witness = Witness(self.clock, self.trace, self.plane, self.server)
-        self.witness.known, self.witness.keeps_batches = (
-            self.http.known,
-            environment.get("NOETL_WORKER_OUTBOX") != "off",
-        )
+        self.witness.known = self.http.known
         self.http.on_sent, self.witness.refused = self.witness.sent, self.http.refused
         self.nats.on_received = self.witness.received
         self.server.on_delivered = self.witness.delivered

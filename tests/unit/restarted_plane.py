@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,23 +100,31 @@ class Watching:
     plane: Plane
     transport: ScriptedTransport
     telling: Emitter
+    recent: RecentBatches
 
     async def end(self, one: Command) -> None:
         events = CommandEvents(one, self.plane, "w-1", self.telling, hold_s=5.0)
         events.start()
         await events.finish(OK, Ours())
 
+    async def miss(self) -> None:
+        """The plane is down for one request."""
+        script, self.transport.script = self.transport.script, lambda method, path, body: NotSent("refused")
+        with pytest.raises(NotSent):
+            await self.plane.is_cancelled(command().execution_id)
+        self.transport.script = script
+
 
 @asynccontextmanager
-async def watching(script: Script, **limits: int) -> AsyncIterator[Watching]:
+async def watching(script: Script, directory: Path | None = None, **limits: int) -> AsyncIterator[Watching]:
     """Until it stops, at the end."""
     at, transport = plane(script)
-    recent = RecentBatches(**limits)
-    telling = emitter(batches=recent)
+    telling = emitter(directory, batches=(recent := RecentBatches(**limits)))
     resending = Adoption(at.client, telling, InFlight(), recent)
-    yield Watching(at, transport, telling)
-    await recent.stop()
+    yield Watching(at, transport, telling, recent)
     await resending.stop()
+    await recent.stop()
+    telling.outbox.close()
 
 
 async def checked(
@@ -132,10 +141,7 @@ async def checked(
         for _ in range(commands):
             await worker.end(command(loop=loop))
         if was_away:
-            worker.transport.script = lambda method, path, body: NotSent("refused")
-            with pytest.raises(NotSent):
-                await worker.plane.is_cancelled(command().execution_id)
-            worker.transport.script = script
+            await worker.miss()
         await asyncio.sleep(checks * (CHECK_S + 1.0))
     return worker.transport
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping, Sequence
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,9 +17,12 @@ import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition
 from noetl_worker.observability import metrics
-from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S
-from unit.planes import Answer, ScriptedTransport, answer, command
-from unit.restarted_plane import EXECUTION, FIRST, LOOP, Restarted, asked, checked, not_rescued, numbered, watching
+from noetl_worker.outbox.reading import look_into
+from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
+from noetl_worker.report.events import CommandEvents
+from unit.outboxes import event_set
+from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
+from unit.restarted_plane import EXECUTION, FIRST, LOOP, OK, Restarted, asked, checked, not_rescued, numbered, watching
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -233,6 +240,72 @@ async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:
     await checked(Restarted(), commands=30, was_away=False, checks=0, most_bytes=20_000)
     named = 20_000 // 1024  # of the others, without their events
     assert 30 - (metrics.BATCHES_NOT_WATCHED.own.value - before) in (named - 1, named)
+
+
+async def test_batch_whose_events_had_no_room_in_memory_is_named() -> None:
+    said = Restarted()
+    with capture_logs() as lines:
+        await checked(said, commands=2, most_bytes=6_500)
+    assert ["no room to keep its events" in reason for reason in not_rescued(lines)] == [True]
+    assert said.sent_again(2) == [WHOLE], "the second one had room"
+
+
+def steps(work: Callable[[], None]) -> int:
+    """Instructions of Python inside of it."""
+    counted = [0]
+
+    def count(frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_opcodes = True
+        counted[0] += event == "opcode"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return counted[0]
+
+
+async def test_making_room_takes_as_many_steps_however_many_batches_wait() -> None:
+    at, _ = plane(Restarted())
+    recent, taken = RecentBatches(most_bytes=1 << 20), []
+    for number in range(3_000):
+        take = partial(recent.accepted, at, event_set(number), {"request_id": str(FIRST + number)})
+        if 260 <= number < 300 or number >= 2_960:  # it is just full; of all but the last the ids alone are left
+            taken.append(steps(take))
+        else:
+            take()
+    await recent.stop()
+    assert max(taken[40:]) <= 2 * max(taken[:40])
+
+
+@pytest.mark.parametrize("is_on_disk", [True, False])
+async def test_rescue_that_no_plane_has_taken_is_on_disk_or_named_at_the_stop(tmp_path: Path, is_on_disk: bool) -> None:
+    said = Restarted("batch.accepted")
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        return NotSent("refused") if path == "/api/events/batch" and said.batches else said(method, path, body)
+
+    with capture_logs() as lines:
+        async with watching(script, tmp_path if is_on_disk else None) as worker:
+            await worker.end(command())
+            await asyncio.sleep(CHECK_S + 1.0)
+    kept = [row.event_set for row in look_into(tmp_path).kept]
+    assert [one.rescues for one in kept if one is not None] == [str(FIRST)] * is_on_disk
+    assert ["this worker stops" in reason for reason in not_rescued(lines)] == [True] * (not is_on_disk)
+
+
+async def test_lost_batch_that_nobody_takes_up_before_the_stop_is_named_once() -> None:
+    at, _ = plane(Restarted("batch.accepted"))
+    telling = emitter(batches=RecentBatches())
+    with capture_logs() as lines:
+        await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
+        await asyncio.sleep(CHECK_S + 1.0)
+        await telling.stop()
+    assert ["this worker stops" in reason for reason in not_rescued(lines)] == [True]
+    assert "batch_left_open" not in [line["event"] for line in lines]
 
 
 async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:

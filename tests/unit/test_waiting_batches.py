@@ -3,6 +3,8 @@ what a restart has lost stays `accepted`."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +14,9 @@ from structlog.testing import capture_logs
 import virtual_time
 from noetl_worker.observability import metrics
 from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S
+from noetl_worker.stopping import StopLevel, Stopping
 from unit.planes import command
-from unit.restarted_plane import FIRST, LOOP, Restarted, checked, not_rescued
+from unit.restarted_plane import FIRST, LOOP, Restarted, Watching, checked, not_rescued, watching
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -77,9 +80,70 @@ async def test_batch_that_a_restart_has_met_half_way_is_named() -> None:
     assert ["began to process" in reason for reason in not_rescued(lines)] == [True]
 
 
-@pytest.mark.parametrize(("was_away", "names"), [(True, ["batch_not_rescued"]), (False, [])])
-async def test_worker_that_stops_names_what_an_outage_may_have_lost(was_away: bool, names: list[str]) -> None:
+@pytest.mark.parametrize(("was_away", "name"), [(True, "batch_not_rescued"), (False, "batch_left_open")])
+@pytest.mark.parametrize("checks", [0, 1])
+async def test_worker_that_stops_names_what_is_open(was_away: bool, name: str, checks: int) -> None:
+    """It is an error where an outage may have lost it."""
+    with capture_logs() as lines:
+        await checked(waiting(), was_away=was_away, checks=checks)
+    [line] = [line for line in lines if line["event"].startswith("batch_")]
+    assert (line["event"], line["batch"]) == (name, str(FIRST))
+    assert "look at the execution" in line["advice"]
+
+
+async def drained(worker: Watching, grace_s: float, stopping: Stopping | None = None) -> float:
+    """A worker's drain once its commands have ended. Returns: its seconds."""
+    began = time.monotonic()
+    await worker.recent.drain(stopping or Stopping(), began + grace_s)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("over_at_s", "within_s", "open_ones"), [(0, (0, 0.1), []), (3, (3, 5), []), (9, (5, 5.1), ["batch_left_open"])]
+)
+async def test_drain_waits_for_the_plane_and_no_longer_than_its_grace(
+    over_at_s: float, within_s: tuple[float, float], open_ones: list[str]
+) -> None:
     said = waiting()
     with capture_logs() as lines:
-        await checked(said, was_away=was_away, checks=1)
-    assert of_batches(lines) == names
+        async with watching(said) as worker:
+            await worker.end(command())
+            asyncio.get_running_loop().call_later(over_at_s, said.states.update, {str(FIRST): "completed"})
+            await asyncio.sleep(0.001)
+            took_s = await drained(worker, 5.0)
+    assert within_s[0] <= took_s <= within_s[1]
+    assert of_batches(lines) == open_ones
+
+
+async def test_drain_sends_again_what_the_plane_has_lost_and_waits_for_that() -> None:
+    said = Restarted("batch.accepted", states={str(FIRST + 10): "accepted"})
+    with capture_logs() as lines:
+        async with watching(said) as worker:
+            await worker.end(command())
+            asyncio.get_running_loop().call_later(2.0, said.states.update, {str(FIRST + 10): "completed"})
+            took_s = await drained(worker, 25.0)
+    assert said.sent_again(1) == [["step.exit"]]
+    assert 2 <= took_s <= 4
+    assert of_batches(lines) == ["batch_rescued"]
+
+
+@pytest.mark.parametrize(("grace_s", "is_rescued"), [(5.0, False), (25.0, True)])
+async def test_drain_leaves_a_batch_its_time_in_the_queue_though_it_asks_often(
+    grace_s: float, is_rescued: bool
+) -> None:
+    """One that is enqueued at the same instant may be overtaken."""
+    said = waiting(1)
+    async with watching(said) as worker:
+        for _ in range(2):
+            await worker.end(command())
+        await worker.miss()
+        await drained(worker, grace_s)
+    assert said.sent_again(2) == ([["step.exit"]] if is_rescued else [])
+
+
+async def test_drain_ends_with_the_second_signal() -> None:
+    async with watching(waiting()) as worker:
+        await worker.end(command())
+        stopping = Stopping()
+        asyncio.get_running_loop().call_later(1.0, stopping.reach, StopLevel.HARD)
+        assert 1.0 <= await drained(worker, 25.0, stopping) < 1.1

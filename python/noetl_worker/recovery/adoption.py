@@ -1,9 +1,8 @@
 """Outcomes that dead processes of this machine left in their outboxes, reported in their name.
 
 The claim is asked first with the dead one's id: a command that was taken up by somebody else, or is over, is theirs.
-Until it is reported the command counts as in flight here, so that a delivery of it runs nothing. Batches that the
-dead one had accepted are watched on from here, and what the Python plane has lost after it had accepted it is sent
-again (plane/python/recent_batches.py).
+Until it is reported the command counts as in flight here, so that a delivery of it runs nothing. So is sent again what
+the Python plane has lost after it had accepted it (plane/python/recent_batches.py).
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ import structlog
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery.in_flight import NO_MESSAGE, InFlight
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted
-from noetl_worker.models.wire import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import OutboxRow
-from noetl_worker.outbox.rows import KeptBatch
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.plane.python.recent_batches import LOOK_ADVICE, LostEnd, RecentBatches, not_rescued
+from noetl_worker.plane.python.recent_batches import LOOK_ADVICE, STOPPED, LostEnd, RecentBatches, not_rescued
 from noetl_worker.process import event_loop
 from noetl_worker.report.emitter import Emitter
 
@@ -42,7 +39,7 @@ class Adoption:
     def __init__(
         self, client: ControlPlaneClient, emitter: Emitter, in_flight: InFlight, batches: RecentBatches | None = None
     ) -> None:
-        self._client, self._batches = client, batches
+        self._client = client
         self._emitter = emitter
         self._in_flight = in_flight
         self._waiting: dict[str, deque[OutboxRow]] = defaultdict(deque)
@@ -60,20 +57,8 @@ class Adoption:
             self._waiting[row.place].append(row)
         if rows:
             log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
-        if self._batches is not None:
-            self._watch_on(self._batches)
         for place in self._waiting:
             self._go_on(place)
-
-    def _watch_on(self, watching: RecentBatches) -> None:
-        for kept, batches in self._emitter.outbox.adopted_batches():
-            log.info("batches_adopted", count=len(batches), bytes=kept.size)
-            by_plane: dict[tuple[str, Dialect], list[KeptBatch]] = defaultdict(list)
-            for one in batches:
-                by_plane[one.end.server_url, one.end.dialect].append(one)
-            for (server_url, dialect), of_plane in by_plane.items():
-                plane = Plane(self._client, self._client.servers.to_ask(server_url), dialect)
-                watching.adopted(plane, kept, kept.size, of_plane, of=kept.file)
 
     async def stop(self) -> None:
         """What is not reported yet is in the outbox, for the next worker."""
@@ -89,10 +74,11 @@ class Adoption:
             self._senders[place] += 1
             self._begin(self._send_all(place, waiting))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _send_all(self, place: str, waiting: deque[OutboxRow]) -> None:
         """What waits for a place, one after another; AT_ONCE of these share it."""
@@ -135,16 +121,23 @@ class Adoption:
 
     async def _resend(self, lost: asyncio.Queue[LostEnd]) -> None:
         while True:
-            self._begin(self._send_again(await lost.get()))
+            work = self._begin(self._send_again(await lost.get()))
+            work.add_done_callback(lambda _: lost.task_done())
 
     async def _send_again(self, lost: LostEnd) -> None:
         """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
         plane, end, batch = lost
         assert isinstance(end, EventSet)  # what the emitter has sent
+        self._emitter.outbox.keep(end)  # as an outcome that no plane has: until it is sent it outlives this process
         try:
             await self._emitter.deliver(plane, end, ClaimedOnce.asked_first(plane, end))
-        except (ClaimLost, Interrupted):
-            pass  # the emitter has logged it, or has left it to the next worker
+        except ClaimLost:
+            pass  # the emitter has logged it
+        except (Interrupted, asyncio.CancelledError) as stopped:
+            if not self._emitter.outbox.has(end):  # nobody else will send it
+                not_rescued(end, batch, LOOK_ADVICE, STOPPED)
+            if isinstance(stopped, asyncio.CancelledError):
+                raise
         except ControlPlaneError as error:
             not_rescued(end, batch, LOOK_ADVICE, str(error))
 

@@ -14,7 +14,7 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.python.batch_events import BatchEvents
 from noetl_worker.plane.python.batch_state import unqueued_batch
-from noetl_worker.plane.python.recent_batches import NOT_RESCUED_ADVICE, RecentBatches, not_rescued
+from noetl_worker.plane.python.recent_batches import RecentBatches, rescue
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.plane.send_status import SendStatus
 from noetl_worker.transport.transport import Response
@@ -43,7 +43,7 @@ class PythonEnds:
             state = await _said(_STATE, partial(plane.batch_state, str(body.get("request_id"))), end)
             if state is None or not state.was_never_processed:
                 return SendStatus.ACCEPTED
-        if not _rescue(plane, end, unqueued_batch(body) or str(body.get("request_id"))):
+        if not rescue(plane, end, unqueued_batch(body) or str(body.get("request_id"))):
             return SendStatus.ACCEPTED
         return SendStatus.PASSING
 
@@ -59,7 +59,7 @@ class PythonEnds:
         state = await _said(_STATE, partial(plane.batch_state, batch), end)
         if state is None or not state.was_never_processed:  # forgotten since, it may be: RecentBatches finds out
             self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
-        elif _rescue(plane, end, batch):
+        elif rescue(plane, end, batch):
             return True
         end.accepted(None)
         return True
@@ -75,13 +75,3 @@ async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: PendingE
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **end.who(), error=str(error))
         return None
-
-
-def _rescue(plane: Plane, end: PendingEnd, batch: str) -> bool:
-    """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
-    if not plane.rules.can_rescue(end):
-        not_rescued(end, batch, NOT_RESCUED_ADVICE)
-        return False
-    log.warning("batch_rescued", **end.who())
-    end.rescue(batch)
-    return True

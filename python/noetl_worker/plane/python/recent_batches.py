@@ -1,10 +1,10 @@
 """Batches that the Python plane has answered 202 and has not worked off yet, as far as this worker knows.
 
 It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands
-(protocol/batches.md#after-the-answer). So the last ones are kept until the plane says what became of them. It is asked
-when they are many, rarely else, and thoroughly once a request had no answer or it does not know a batch of ours any
-more. What it knows nothing of is sent again; what it has stored and never works off is rescued, but for a command of a
-loop, which is named. What is kept is on disk too, some at a time, for the worker that comes after one that was killed.
+(protocol/batches.md#after-the-answer). So the last ones are remembered until the plane says what became of them. It is
+asked when they are many, rarely else, and thoroughly once a request had no answer or it does not know a batch of ours
+any more. What it knows nothing of is sent again; what it has stored and never works off is rescued, but for a command
+of a loop, which is named. A drain waits for them. A worker that is killed forgets them.
 
 Its state does not say that a batch is lost: it is read from the event log, and stays `accepted` for ever. What says so
 is the order. One engine works the queue off, so a batch that was there before an outage and waits still, when a later
@@ -17,12 +17,13 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import structlog
 
+from noetl_worker import backoff
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.observability import metrics
 from noetl_worker.plane.client import Plane
@@ -31,12 +32,10 @@ from noetl_worker.plane.python.batch_events import BatchEvents
 from noetl_worker.plane.python.batch_state import BatchState
 from noetl_worker.plane.rules import PendingEnd
 from noetl_worker.process import event_loop
+from noetl_worker.stopping import Stopping
 
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
-KEEP_S: Final = 0.25
-"""From one writing of batches to the next: one is written at once, many are together, four times a second at most. A
-worker that is killed in between has forgotten those since the last."""
 OVERDUE_S: Final = 600.0
 """The plane warns of a batch that takes 15 s. One that waits for so long is lost if there was an outage, though no
 later one is over; else that is said."""
@@ -48,16 +47,16 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 """Some 1,500 usual batches; in a plane 1,024 wait at most (protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
-_NOWHERE: Final = object()
-"""Where what could not be written is."""
 _UNSEEN: Final = -1
 """Outages of the plane before a batch that it had already: it may have been down in between."""
-NOT_RESCUED_ADVICE: Final = (
+_NOT_RESCUED_ADVICE: Final = (
     "the control plane has stored the end of this command and never processes it. It is not sent again: for an item of "
     "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
     "execution: items of its loop may be missing. Start it again if it stays RUNNING, or for the missing ones"
 )
 LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
+_DRAIN_DELAYS_S: Final = (0.1, 1.0)
+"""First and longest pause between two questions of a worker that stops."""
 _FULL_ADVICE: Final = (
     "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
     "RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
@@ -70,7 +69,6 @@ class NamedEnd(NamedTuple):
 
     execution_id: int
     ids: Mapping[str, object]
-    size: int = 0
 
     def who(self) -> dict[str, object]:
         return dict(self.ids)
@@ -89,20 +87,18 @@ class _Accepted:
     """Of its requests, which one this was."""
     outages: int
     """Of the plane, when it was last known to have the batch."""
-    seen_at: float | None = None
+    seen_at: float = math.inf
     """When a check first found it, on the monotonic clock."""
+    overtaken_at: float = math.inf
+    """When a check first found a later one over, on the monotonic clock."""
     was_before_outage: bool = False
     """Since it was accepted a request had no answer: the plane may have been restarted."""
-    kept: object | None = None
-    """Where it is on disk; None: it is still to be written."""
-    life: tuple[object, int] | None = None
-    """Of a dead worker's: batches of one life were accepted without an outage in between. None: it is our own."""
     is_settled: bool = False
     """It need not be asked about again."""
 
     @property
     def is_overdue(self) -> bool:
-        return self.seen_at is not None and time.monotonic() - self.seen_at > OVERDUE_S
+        return time.monotonic() - self.seen_at > OVERDUE_S
 
     def who(self) -> dict[str, object]:
         return {**self.end.who(), "batch": self.batch}
@@ -126,29 +122,21 @@ class RecentBatches:
     `lost` is what has to be sent again (recovery/adoption.py).
 
     Args:
-        shelf: the outbox, where they are kept for the next worker; None: nowhere.
-        most_bytes: what is remembered at most, and kept with its events.
+        most_bytes: what is remembered at most.
         many_bytes: so much since the last check, and the plane is asked at once.
     """
 
-    def __init__(self, shelf: Any = None, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
-        self._shelf = shelf
+    def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
         self._most_bytes, self._many_bytes = most_bytes, many_bytes
         self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
         self._recent: deque[_Accepted] = deque()
+        self._with_events: deque[_Accepted] = deque()
+        """Those of them that can be sent again."""
         self._bytes = 0
         self._ask_above: float = many_bytes
-        self._completed: dict[str, int] = {}
-        """By plane, the latest batch that was over at a check, of whomever: one that is enqueued at the same instant
-        may overtake another, but not for the time between two checks."""
         self._found_completed: set[str] = set()
-        """Of the plane that is asked now."""
+        """Of the plane that is asked now, of whomever."""
         self._has_logged_full = False
-        self._on_shelf: dict[object, int] = {}
-        """What was written together, and its bytes."""
-        self._check_began = -math.inf
-        self._writing: asyncio.TimerHandle | None = None
-        self._written_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -159,71 +147,29 @@ class RecentBatches:
         batch = answer["request_id"]
         is_again = "duplicate" in answer and answer["duplicate"] is True
         taken, outages = end.size + _BYTES_BESIDE, _UNSEEN if is_again else plane.gate.outages
-        self._recent.append(_Accepted(batch, plane, end, taken, end.sent, outages))
-        if is_again:
-            self._sort()
+        accepted = _Accepted(batch, plane, end, taken, end.sent, outages)
+        self._recent.append(accepted)
+        self._with_events.append(accepted)
         self._bytes += taken
+        if is_again:  # what is older came later: that the plane works them off in order is said of their numbers
+            self._remember(sorted(self._recent, key=lambda one: _number(one.batch)))
         while self._bytes > self._most_bytes:
             self._make_room()
-        if self._writing is None and self._shelf is not None:
-            loop = asyncio.get_running_loop()
-            self._writing = loop.call_at(max(loop.time(), self._written_at + KEEP_S), self.write)
         if self._timer is None:
             self._arm()
         if self._bytes > self._ask_above:
             self._begin()
 
-    def adopted(self, plane: Plane, kept: object, size: int, batches: Iterable[Any], *, of: object) -> None:
-        """A worker that is dead has left these on disk: it is not known what the plane went through meanwhile.
-
-        Args:
-            kept: where they are, as `keep_batches` gives it.
-            size: bytes there.
-            batches: as the outbox has read them.
-            of: stands for the worker that wrote them.
-        """
-        self._on_shelf[kept] = size
-        for one in batches:
-            end = one.end
-            life = (of, one.outages)
-            found = _Accepted(one.batch, plane, end, end.size + _BYTES_BESIDE, end.sent, _UNSEEN, kept=kept, life=life)
-            if not one.has_events:
-                found.forget_events()
-            self._recent.append(found)
-        self._sort()
-        self._keep(self._recent)
-        while self._bytes > self._most_bytes:
-            self._make_room()
-        if self._timer is None:
-            self._arm()
-
-    def _sort(self) -> None:
-        """What is older came later: that the plane works them off in order is said of their numbers."""
-        self._recent = deque(sorted(self._recent, key=lambda accepted: _number(accepted.batch)))
-
-    def write(self) -> None:
-        """Write what has come since to disk."""
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
-        self._written_at = asyncio.get_running_loop().time()
-        new = [accepted for accepted in self._recent if accepted.kept is None]
-        if self._shelf is None or not new:
-            return
-        size = sum([accepted.end.size for accepted in new])
-        has_room = sum(self._on_shelf.values()) + size <= self._most_bytes
-        kept = self._shelf.keep_batches(new, with_events=has_room)
-        for accepted in new:
-            accepted.kept = _NOWHERE if kept is None else kept
-        if kept is not None:
-            self._on_shelf[kept] = kept.size
+    def _remember(self, batches: Iterable[_Accepted]) -> None:
+        """Remember these alone, in this order."""
+        self._recent = deque(batches)
+        self._with_events = deque([one for one in self._recent if not isinstance(one.end, NamedEnd)])
+        self._bytes = sum([one.bytes for one in self._recent])
 
     def _make_room(self) -> None:
         """Let go of the events of the oldest that has them; where none has, of the oldest."""
-        oldest = next((accepted for accepted in self._recent if type(accepted.end) is not NamedEnd), None)
-        if oldest is not None:
-            if oldest.kept is None:
-                self.write()
+        if self._with_events:
+            oldest = self._with_events.popleft()
             self._bytes -= oldest.bytes - _BYTES_NAMED
             oldest.forget_events()
             return
@@ -234,15 +180,39 @@ class RecentBatches:
             self._has_logged_full = True
             log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
 
+    # ── the end of the worker ──
+
+    async def drain(self, stopping: Stopping, until: float) -> None:
+        """Ask until the plane has worked all of them off, at most until then (monotonic) or the grace is over."""
+        asking = asyncio.ensure_future(self._ask_until_none_is_open())
+        await stopping.sleep(max(0.0, until - time.monotonic()), asking)
+        await event_loop.end(asking)
+
+    async def _ask_until_none_is_open(self) -> None:
+        await self.lost.join()
+        tries = 0
+        while self._recent:
+            if not self._tasks:
+                self._begin()
+            await asyncio.wait(self._tasks)
+            await self.lost.join()
+            tries += 1
+            if self._recent:
+                await asyncio.sleep(backoff.delay_s(tries, *_DRAIN_DELAYS_S, jitter=0.0))
+
     async def stop(self) -> None:
-        """What it knows is for the next worker, if that is on this disk; what an outage may have lost is named."""
+        """Name what the plane is not known to have worked off: nobody follows it from here on."""
         await event_loop.end(*self._tasks)
         if self._timer is not None:
             self._timer.cancel()
-        self.write()
-        for accepted in self._recent:
-            if accepted.was_before_outage:
-                not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _STOPPED)
+        for _ in range(self.lost.qsize()):
+            lost = self.lost.get_nowait()
+            not_rescued(lost.end, lost.batch, LOOK_ADVICE, STOPPED)
+        for accepted in [one for one in self._recent if not one.is_settled]:
+            if accepted.was_before_outage or accepted.outages != accepted.plane.gate.outages:
+                not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, STOPPED)
+            else:
+                log.warning("batch_left_open", **accepted.who(), advice=_OPEN_ADVICE)
         self._recent.clear()
 
     # ── what became of them ─────────────────────────────────────────────────────────────────────
@@ -261,10 +231,9 @@ class RecentBatches:
         task.add_done_callback(self._tasks.discard)
 
     async def _check(self) -> None:
-        self._check_began = time.monotonic()
+        now = time.monotonic()
         for accepted in self._recent:
-            if accepted.seen_at is None:
-                accepted.seen_at = self._check_began
+            accepted.seen_at = min(accepted.seen_at, now)
         try:
             for url, plane in {accepted.plane.url: accepted.plane for accepted in self._recent}.items():
                 await self._ask(plane, [accepted for accepted in self._recent if accepted.plane.url == url])
@@ -279,18 +248,11 @@ class RecentBatches:
             await self._settle(plane, batches)
         except ControlPlaneError as error:  # the others are asked about again at the next check
             _check_failed(plane, batches, error)
-        self._completed[plane.url] = max([self._completed.get(plane.url, 0), *map(_number, self._found_completed)])
-        self._keep([accepted for accepted in self._recent if not accepted.is_settled])
-
-    def _keep(self, batches: Collection[_Accepted]) -> None:
-        self._recent = deque(batches)
-        self._bytes = sum([accepted.bytes for accepted in batches])
-        needed = {accepted.kept for accepted in batches}
-        done = [kept for kept in self._on_shelf if kept not in needed]
-        if self._shelf is not None and done:
-            self._shelf.drop_batches(done)
-            for kept in done:
-                del self._on_shelf[kept]
+        now, latest = time.monotonic(), max(map(_number, self._found_completed), default=0)
+        for accepted in batches:
+            if _number(accepted.batch) < latest:
+                accepted.overtaken_at = min(accepted.overtaken_at, now)
+        self._remember([accepted for accepted in self._recent if not accepted.is_settled])
 
     async def _settle(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         """Settle what can be, each as soon as that is known: what is rescued here must not be rescued once more when
@@ -298,25 +260,14 @@ class RecentBatches:
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
-        by_life: dict[object, list[_Accepted]] = defaultdict(list)
-        for accepted in batches:
-            by_life[accepted.life].append(accepted)
-        for of_life in by_life.values():
-            if not (self._is_clear(of_life, outages) and await self._has_settled_by_some(of_life)):
-                await self._settle_each(plane, of_life)
+        if not (self._is_clear(batches, outages) and await self._has_settled_by_some(batches)):
+            await self._settle_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
-        """Whether some of them say what became of all. Of a dead worker's too: of one life, what a restart has lost are
-        the last, and the last is asked about."""
-        oldest = batches[0]
-        if oldest.life is None:
-            was_there = {accepted.outages for accepted in batches} == {outages}
-        else:
-            was_there = oldest.life[1] != _UNSEEN
-            if oldest.seen_at == self._check_began:
-                return was_there
+        """Whether some of them say what became of all."""
+        was_there = {accepted.outages for accepted in batches} == {outages}
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
-        return was_there and not oldest.is_overdue and not is_lost
+        return was_there and not batches[0].is_overdue and not is_lost
 
     async def _settle_each(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         outages = plane.gate.outages
@@ -359,7 +310,7 @@ class RecentBatches:
 
     def _is_lost(self, accepted: _Accepted) -> bool:
         """Whether no queue has it any more, if the plane says that it waits (the module's text)."""
-        is_overtaken = _number(accepted.batch) < self._completed.get(accepted.plane.url, 0)
+        is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # else enqueued at the same instant
         return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
 
     async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
@@ -374,7 +325,7 @@ class RecentBatches:
         elif state.word == "failed":
             await self._failed(accepted, events, state)
         elif self._is_lost(accepted):
-            self._rescue(accepted, has_begun=state.word == "processing")
+            self._lost(accepted, is_stored=True, has_begun=state.word == "processing")
         elif accepted.is_overdue:
             _name("batch_overdue", accepted.end, accepted.batch, state=state.word, advice=LOOK_ADVICE)
         else:
@@ -384,7 +335,7 @@ class RecentBatches:
     async def _failed(self, accepted: _Accepted, events: BatchEvents, state: BatchState) -> None:
         has_begun = await events.has("batch.processing", accepted.batch)
         if state.was_never_processed or has_begun is False:
-            self._rescue(accepted, has_begun=False)
+            self._lost(accepted, is_stored=True, has_begun=False)
         else:  # in the plane's engine: what it has done by then is not known
             said = {"error_code": state.error_code, "error": state.message}
             _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
@@ -395,31 +346,23 @@ class RecentBatches:
         is_stored = await events.has("batch.accepted", accepted.batch)
         if not has_begun and None in (has_ended, has_begun, is_stored):
             not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _UNKNOWN)
-        elif is_stored or has_begun:
-            self._rescue(accepted, has_begun=has_begun is True)
-        elif isinstance(accepted.end, NamedEnd):
-            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _NO_EVENTS)
         else:
-            log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
-            self._lost(accepted, accepted.end.again(accepted.sent))
+            self._lost(accepted, is_stored=is_stored is True, has_begun=has_begun is True)
 
-    def _rescue(self, accepted: _Accepted, *, has_begun: bool) -> None:
+    def _lost(self, accepted: _Accepted, *, is_stored: bool, has_begun: bool) -> None:
+        """Have sent again what the plane never processes; name it where that cannot be done."""
+        end, batch, plane = accepted.end, accepted.batch, accepted.plane
         if has_begun:
-            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _BEGUN)
-        elif isinstance(accepted.end, NamedEnd):
-            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _NO_EVENTS)
-        elif accepted.plane.rules.can_rescue(accepted.end):
-            log.warning("batch_rescued", **accepted.who())
-            again = accepted.end.again(accepted.sent)
-            again.rescue(accepted.batch)
-            self._lost(accepted, again)
+            not_rescued(end, batch, LOOK_ADVICE, _BEGUN)
+        elif isinstance(end, NamedEnd):
+            not_rescued(end, batch, LOOK_ADVICE, _NO_EVENTS)
         else:
-            not_rescued(accepted.end, accepted.batch, NOT_RESCUED_ADVICE)
-
-    def _lost(self, accepted: _Accepted, end: PendingEnd) -> None:
-        if self._shelf is not None:
-            self._shelf.keep(end)  # as an outcome that no plane has: until it is sent it outlives this process
-        self.lost.put_nowait(LostEnd(accepted.plane, end, accepted.batch))
+            again = end.again(accepted.sent)
+            if not is_stored:
+                log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
+            elif not rescue(plane, again, batch):
+                return
+            self.lost.put_nowait(LostEnd(plane, again, batch))
 
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
@@ -427,7 +370,21 @@ _UNKNOWN: Final = "the execution has more events than the control plane shows at
 _NO_EVENTS: Final = (
     "the control plane has lost it, and there was no room to keep its events: too many batches waited at the same time"
 )
-_STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
+STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
+_OPEN_ADVICE: Final = (
+    "this worker stops before the control plane has processed it. If the control plane is restarted now, look at the "
+    "execution; give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
+)
+
+
+def rescue(plane: Plane, end: PendingEnd, batch: str) -> bool:
+    """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
+    if not plane.rules.can_rescue(end):
+        not_rescued(end, batch, _NOT_RESCUED_ADVICE)
+        return False
+    log.warning("batch_rescued", **end.who(), batch=batch)
+    end.rescue(batch)
+    return True
 
 
 def not_rescued(end: PendingEnd | NamedEnd, batch: str, advice: str, reason: str | None = None) -> None:
