@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import OutboxRow
-from noetl_worker.outbox.outbox import KeptBatches, Outbox
+from noetl_worker.outbox.outbox import Outbox
 
 _MEMORY = Path("/dev/shm")
 
@@ -21,7 +20,7 @@ class SimOutbox(Outbox):
 
     def die(self) -> None:
         self._is_dead = True
-        for file in [*self._left, *self._own.values()]:
+        for file in [*self._left, *([self._own] if self._own is not None else [])]:
             file.close(is_empty=False)
 
     def keep(self, event_set: EventSet) -> bool:
@@ -30,13 +29,6 @@ class SimOutbox(Outbox):
     def drop(self, event_set: EventSet) -> None:
         if not self._is_dead:
             super().drop(event_set)
-
-    def keep_batches(self, accepted: Sequence[Any], *, with_events: bool) -> KeptBatches | None:
-        return None if self._is_dead else super().keep_batches(accepted, with_events=with_events)
-
-    def drop_batches(self, kept: Iterable[KeptBatches]) -> None:
-        if not self._is_dead:
-            super().drop_batches(kept)
 
     def adopt(self) -> list[OutboxRow]:
         return [] if self._is_dead else super().adopt()

@@ -225,6 +225,35 @@ def test_file_of_another_version_says_what_to_do_and_waits_for_who_can_read_it(t
     assert [one.event_id for one in taken(ours)] == [7]
 
 
+@pytest.mark.parametrize("outcomes", [0, 1])
+def test_kept_batches_of_an_earlier_version_are_dropped_and_its_outcomes_adopted(outcomes: int, tmp_path: Path) -> None:
+    """It had a file for each: both are of version 2, which had room for both."""
+    for number in range(outcomes):
+        left_behind(tmp_path, event_set(number))
+    dead = OutboxFile.made(tmp_path)
+    for number in range(7, 7 + outcomes):
+        dead.put(event_set(number).key, f"c-{number}", URL, *event_set(number).packed())
+    dead.close(is_empty=False)
+    with contextlib.closing(sqlite3.connect(dead.path)) as database:
+        database.executescript(
+            "CREATE TABLE accepted_batches (number INTEGER PRIMARY KEY, contents BLOB NOT NULL);"
+            "INSERT INTO accepted_batches (contents) VALUES (x'5b5d'); PRAGMA user_version=2"
+        )
+    ours = box(tmp_path)
+    adopted = taken(ours)
+    assert sorted(one.event_id for one in adopted) == [0, 7][: 2 * outcomes]
+    for one in adopted:
+        ours.drop(one)
+    assert left(tmp_path) == []
+
+
+def test_outcomes_are_in_a_file_of_version_1_which_the_version_before_adopts(tmp_path: Path) -> None:
+    assert box(tmp_path).keep(event_set())
+    [path] = tmp_path.glob("*.sqlite3")
+    assert executed(path, "PRAGMA user_version") == [(1,)]
+    assert executed(path, "SELECT name FROM sqlite_master WHERE type = 'table'") == [("event_sets",)]
+
+
 def test_file_of_a_process_that_died_before_its_first_row_is_taken_away(tmp_path: Path) -> None:
     for ending in ("lock", "sqlite3"):
         made_own(tmp_path / f"outbox-young.{ending}")

@@ -23,7 +23,7 @@ from noetl_worker.plane.rules import DialectRules, Part
 
 __all__ = ["EventSet"]
 
-SET_NAMES: Final = (
+_SET_NAMES: Final = (
     "event_id",
     "execution_id",
     "command_id",
@@ -39,7 +39,7 @@ SET_NAMES: Final = (
     "created_at",
 )
 """What stands in a row as it is here."""
-REPORT_NAMES: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
+_REPORT_NAMES: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
 _UPLOAD: Final = ("name", "source_step", "preview", "beside")
 
 
@@ -93,7 +93,7 @@ class EventSet:
     unstored: str = ""
     """Why the result store did not take the result."""
     kind: str = ""
-    """Of its tool, for the log; "" where a batch on disk is all that is known."""
+    """Of its tool, for the log; "" in a row that an earlier version wrote."""
     size: int = 0
     """Bytes of the last request of events."""
     rules: DialectRules = field(init=False, repr=False)
@@ -241,9 +241,9 @@ class EventSet:
         """The row of the outbox; with what goes to the result store beside it, as it is."""
         report, upload, loop = self.report, self.report.upload, self.loop
         row: dict[str, object] = {"dialect": self.dialect.value, "kind": self.kind}
-        row.update((name, getattr(self, name)) for name in SET_NAMES)
+        row.update((name, getattr(self, name)) for name in _SET_NAMES)
         row["loop"] = [loop.event_id, loop.iteration_index, loop.epoch_id] if loop is not None else None
-        fields: dict[str, object] = {name: getattr(report, name) for name in REPORT_NAMES}
+        fields: dict[str, object] = {name: getattr(report, name) for name in _REPORT_NAMES}
         fields["exit"] = [report.exit.status, report.exit.data] if report.exit is not None else None
         if upload is not None:
             fields["upload"] = {name: getattr(upload, name) for name in _UPLOAD}
@@ -267,13 +267,13 @@ class EventSet:
         fields, loop = row["report"], row["loop"]
         if ("upload" in fields) is not (data is not None):
             raise KeyError("data")
-        report = Report(**{name: fields[name] for name in REPORT_NAMES})
+        report = Report(**{name: fields[name] for name in _REPORT_NAMES})
         if fields["exit"] is not None:
             report.exit = Exit(*fields["exit"])
         if data is not None:
             report.upload = Upload(data=data, **{name: fields["upload"][name] for name in _UPLOAD})
         made = cls(
-            **{name: row[name] for name in SET_NAMES},
+            **{name: row[name] for name in _SET_NAMES},
             dialect=Dialect(row["dialect"]),
             kind=row.get("kind", ""),  # a version before this one wrote none
             report=report,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple
@@ -22,18 +21,13 @@ except ImportError:  # Windows: no lock that dies with its owner, so no outbox
 
 HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
+"""The `PRAGMA user_version` of a file that this worker writes."""
 _WITH_BATCHES: Final = 2
-"""Of a file: its `PRAGMA user_version`. It is 1 until there are batches in it: a worker that knows of none would delete
-them with the last row."""
+"""The version of a file in which an earlier worker kept accepted batches too. They go with the file."""
 # `data` is what goes to the result store: beside the row, so that nobody has to parse it to read the row.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
     f" row BLOB NOT NULL, data BLOB) WITHOUT ROWID; PRAGMA user_version={_VERSION}; COMMIT"
-)
-_TABLE_OF_BATCHES: Final = (
-    # They are on their way, and not worth a wait for the disk: a killed process loses nothing of what it wrote.
-    "PRAGMA synchronous=OFF; BEGIN; CREATE TABLE IF NOT EXISTS accepted_batches"
-    f" (number INTEGER PRIMARY KEY, contents BLOB NOT NULL); PRAGMA user_version={_WITH_BATCHES}; COMMIT"
 )
 
 
@@ -62,7 +56,6 @@ class OutboxFile:
         self._database = sqlite3.connect(self.path)
         try:
             version = require_version(self._database, self.path)
-            self._has_batches = version == _WITH_BATCHES
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")  # a power cut may lose the last rows, and no others
             if not version:
@@ -144,28 +137,6 @@ class OutboxFile:
     def delete(self, key: str) -> None:
         with self._database:
             self._database.execute("DELETE FROM event_sets WHERE key = ?", (key,))
-
-    # ── batches that a plane has accepted, many in one row ──
-
-    def put_batches(self, contents: bytes) -> int:
-        """Returns: the number of the row."""
-        if not self._has_batches:
-            self._database.executescript(_TABLE_OF_BATCHES)
-            self._has_batches = True
-        with self._database:
-            made = self._database.execute("INSERT INTO accepted_batches (contents) VALUES (?)", (contents,))
-        assert made.lastrowid is not None
-        return made.lastrowid
-
-    def batches(self) -> list[tuple[int, bytes]]:
-        """Their numbers and contents, in the order in which they were written."""
-        if not self._has_batches:
-            return []
-        return self._database.execute("SELECT number, contents FROM accepted_batches ORDER BY number").fetchall()
-
-    def delete_batches(self, numbers: Iterable[int]) -> None:
-        with self._database:
-            self._database.executemany("DELETE FROM accepted_batches WHERE number = ?", [(one,) for one in numbers])
 
     # ── its end ──
 

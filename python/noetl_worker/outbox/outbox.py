@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -22,7 +20,7 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.outbox.directory import require_own_directory
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
-from noetl_worker.outbox.rows import KeptBatch, pack_batches, read_batches, read_row
+from noetl_worker.outbox.rows import read_row
 
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
@@ -37,15 +35,6 @@ _UNWRITABLE_ADVICE: Final = (
 )
 log = structlog.get_logger("noetl_worker.outbox")
 _Trouble = (sqlite3.Error, OSError)
-
-
-class KeptBatches(NamedTuple):
-    """Batches that were written together."""
-
-    file: OutboxFile
-    number: int
-    size: int
-    """Bytes on disk."""
 
 
 class _RowOnDisk(NamedTuple):
@@ -71,18 +60,11 @@ class Outbox:
         self._is_off = when == "off" or not HAS_LOCKS
         self._directory = directory
         self._max_rows, self._max_bytes = max_rows, max_bytes
-        self._own: dict[str, OutboxFile] = {}
-        """The file of outcomes and that of batches: the version before reads the one and leaves the other alone."""
+        self._own: OutboxFile | None = None
         self._rows: dict[str, _RowOnDisk] = {}
         """By the key of their set, the oldest first."""
         self._left: dict[OutboxFile, int] = {}
         """Adopted files, and how many of their rows are still to be sent."""
-        self._batches: set[KeptBatches] = set()
-        """Those on disk, written by this process or adopted."""
-        self._orphans: list[tuple[KeptBatches, list[KeptBatch]]] = []
-        """Adopted batches that nobody has asked for yet."""
-        self.before_drop: Callable[[], None] = lambda: None
-        """Writes what follows from a set that is accepted, before its row goes."""
         self._not_adopted: set[Path] = set()
         """Locks of files that could not be taken over: logged once."""
         self._bytes = 0
@@ -111,7 +93,7 @@ class Outbox:
             return False
         try:
             contents, data = event_set.packed()
-            file = self._rows[key].file if key in self._rows else self._opened("outcomes")
+            file = self._rows[key].file if key in self._rows else self._opened()
             file.put(key, str(event_set.command_id), event_set.place, contents, data)
         except _Trouble as error:
             self._report(error)
@@ -126,7 +108,6 @@ class Outbox:
         if event_set.is_open and (is_kept or self.writes_first):
             self.keep(event_set)
         elif is_kept:
-            self.before_drop()
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
@@ -142,45 +123,10 @@ class Outbox:
 
     def close(self) -> None:
         """Give up the locks. Files without rows go; with rows they wait for the next worker."""
-        with_rows = {row.file for row in self._rows.values()} | {kept.file for kept in self._batches}
-        for file in [*self._left, *self._own.values()]:
+        with_rows = {row.file for row in self._rows.values()}
+        for file in [*self._left, *([self._own] if self._own is not None else [])]:
             self._close(file, is_empty=file not in with_rows)
-        self._own.clear()
-
-    # ── batches that a plane has accepted ──
-
-    def keep_batches(self, accepted: Sequence[Any], *, with_events: bool) -> KeptBatches | None:
-        """Write what recent_batches.py has of these batches, all at once. None where they are in memory only."""
-        if self._is_off:
-            return None
-        try:
-            contents, file = pack_batches(accepted, with_events=with_events), self._opened("batches")
-            kept = KeptBatches(file, file.put_batches(contents), len(contents))
-        except _Trouble as error:
-            self._report(error)
-            return None
-        self._batches.add(kept)
-        self._works_again()
-        return kept
-
-    def drop_batches(self, kept: Iterable[KeptBatches]) -> None:
-        """None of them is needed any more."""
-        by_file: dict[OutboxFile, list[KeptBatches]] = defaultdict(list)
-        for one in kept:
-            by_file[one.file].append(one)
-        for file, of_file in by_file.items():
-            try:
-                file.delete_batches([one.number for one in of_file])
-            except _Trouble as error:  # whoever adopts them asks the plane, and drops them then
-                self._report(error)
-            self._batches.difference_update(of_file)
-            for _ in of_file:
-                self._one_less(file)
-
-    def adopted_batches(self) -> list[tuple[KeptBatches, list[KeptBatch]]]:
-        """Those of dead processes, once: they stay on disk until they are dropped."""
-        orphans, self._orphans = self._orphans, []
-        return orphans
+        self._own = None
 
     # ── the sets of dead processes ──
 
@@ -225,7 +171,6 @@ class Outbox:
             if file is None:
                 return []
             rows = [row for row in file.rows() if not self._is_reported_already(row, file)]
-            batches = self._read_batches(file)
         except _Trouble as error:
             if lock not in self._not_adopted:
                 self._not_adopted.add(lock)
@@ -233,26 +178,13 @@ class Outbox:
             if file is not None:
                 self._close(file, is_empty=False)
             return []
-        self._left[file] = len(rows) + len(batches)
-        self._orphans += batches
-        self._batches.update(kept for kept, _ in batches)
+        self._left[file] = len(rows)
         for row in rows:
             self._enter(row.key, file, row.size)
-        if not self._left[file]:
+        if not rows:
             self._close(file, is_empty=True)
         metrics.OUTBOX_ADOPTED.inc(len(rows))
         return rows
-
-    @staticmethod
-    def _read_batches(file: OutboxFile) -> list[tuple[KeptBatches, list[KeptBatch]]]:
-        read: list[tuple[KeptBatches, list[KeptBatch]]] = []
-        for number, contents in file.batches():
-            try:
-                read.append((KeptBatches(file, number, len(contents)), read_batches(contents)))
-            except DocumentError as error:
-                log.error("outbox_row_unreadable", file=str(file.path), key=f"batches {number}", error=str(error))
-                file.has_unread = True
-        return read
 
     def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
         """A second outcome of the same claim would be a second end of its command."""
@@ -264,25 +196,22 @@ class Outbox:
 
     # ── files ──
 
-    def _opened(self, of: str) -> OutboxFile:
+    def _opened(self) -> OutboxFile:
         """The file of this process."""
-        if of not in self._own:
+        if self._own is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_own_directory(self._directory)
-            self._own[of] = OutboxFile.made(self._directory)
-        return self._own[of]
+            self._own = OutboxFile.made(self._directory)
+        return self._own
 
     def _let_go(self, key: str) -> None:
         """The row is no longer ours; an adopted file goes with its last one."""
         row = self._rows.pop(key)
         self._count(-row.size)
-        self._one_less(row.file)
-
-    def _one_less(self, file: OutboxFile) -> None:
-        if file in self._left:
-            self._left[file] -= 1
-            if not self._left[file]:
-                self._close(file, is_empty=True)
+        if row.file in self._left:
+            self._left[row.file] -= 1
+            if not self._left[row.file]:
+                self._close(row.file, is_empty=True)
 
     def _close(self, file: OutboxFile, *, is_empty: bool) -> None:
         self._left.pop(file, None)
