@@ -26,8 +26,8 @@ import scale_page
 from compat.postgres_server import PostgresServer
 from compat.real_plane import SERVER, VERSION, control_plane, make_stream, our_worker, prepare_database
 from measured_process import cpu_s
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.worker import Worker
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.worker.worker import Worker
 from unit_costs import plane_units
 
 STEPS: Final = 5

@@ -15,7 +15,7 @@ import pytest
 
 import workload
 from noetl_worker.models import FitRules, SecretTexts
-from noetl_worker.secrets.known import KnownSecrets
+from noetl_worker.text.secrets.known import KnownSecrets
 
 FEW: Final = 10
 MANY: Final = 1_000

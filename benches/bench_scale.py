@@ -23,7 +23,7 @@ import nats
 import scale_page
 from bench_worker import where_and_when
 from measured_process import cpu_s, rss_mb
-from noetl_worker.dev.nats_server import free_port
+from noetl_worker.authoring.dev.nats_server import free_port
 from rig import Rig, Side, rig
 from stub_plane import Answers
 from unit_costs import nats_units

@@ -13,7 +13,7 @@ import httpx
 import nats
 import orjson
 
-from noetl_worker.dev.nats_server import CommandStream
+from noetl_worker.authoring.dev.nats_server import CommandStream
 from stub_plane import EXECUTION_ID, Answers
 
 _LOOK_S: Final = 0.02

@@ -17,7 +17,7 @@ from typing import Final
 import noetl_worker
 from load import Load
 from measured_process import cpu_s
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer
 from stub_plane import Answers
 from yardstick import DURABLE as YARDSTICK_DURABLE
 

@@ -5,7 +5,8 @@ counts, `GET /__stats` gives them, `GET /__starts` the tool starts that results 
 command took. Its first line of output is its port.
 
 A command is done when its command.completed or command.failed was accepted. The answers have the fields that recordings
-of the real plane have; nothing is checked, so no test of behaviour may use it: `noetl_worker.dev` has a plane for that.
+of the real plane have; nothing is checked, so no test of behaviour may use it: `noetl_worker.authoring.dev` has a
+plane for that.
 """
 
 from __future__ import annotations

@@ -17,17 +17,18 @@ import nats
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from measured_process import cpu_s
-from noetl_worker import engine, json_text
-from noetl_worker.claim.claim import claim_command
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.local_run import LocalRun, Withheld, WithholdingTransport
+from noetl_worker import engine
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.local_run import LocalRun, Withheld, WithholdingTransport
 from noetl_worker.models import Claimed
 from noetl_worker.observability.probes import Health
-from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.plane_watch import HeartbeatWatch
-from noetl_worker.plane.registration import Registration
+from noetl_worker.pipeline.claim.claim import claim_command
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.remote.plane.registration import Registration
+from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings, load_settings
-from noetl_worker.transport.opening import open_transport
+from noetl_worker.text import json_text
 
 REST_S: Final = 3.0
 _BATCH: Final = 16

@@ -93,8 +93,8 @@ def tool_call(chosen: Any, size: int) -> Callable[[], Any]:
     The variables are about `size` bytes of JSON; the templates are as a playbook has them. Without an event loop:
     `noop` waits for nothing, so one step of its coroutine is the whole call.
     """
-    from noetl_worker import json_text  # here: the engine's calls are counted in a process that needs none of it
     from noetl_worker.testing import tool_context
+    from noetl_worker.text import json_text  # here: the engine's calls are counted in a process that needs none of it
     from noetl_worker.tools.registry import Registry
 
     variables = {"workload": json.loads(result(size)), "ctx": {"region": "eu"}, "load": {"status": "ok"}}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from noetl_worker import json_text
+from noetl_worker.text import json_text
 
 
 @contextmanager

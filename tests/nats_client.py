@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from noetl_worker.jetstream.client import Client
+from noetl_worker.remote.jetstream.client import Client
 
 
 async def connected(url: str, **options: Any) -> Client:

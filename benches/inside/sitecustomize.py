@@ -71,15 +71,20 @@ def _by_part(found: Any, total: int) -> dict[str, int]:
     return dict(parts)
 
 
+_ROOMS = ("models", "text", "remote", "pipeline", "worker")
+
+
 @functools.cache
 def _part(file: str) -> str:
-    """A folder of the package (of the `http` tool a module), a module at its top, or the distribution: the standard
-    library is `python`."""
+    """Return the folder or module of a room (a module of HTTP in `tools`), or the distribution; the standard library is
+    `python`."""
     names = Path(file).parts
     for root in ("noetl_worker", "site-packages"):
         if root in names:
             below = names[names.index(root) + 1 :]
-            return ("/".join(below) if below[:2] == ("tools", "http") else below[0]).removesuffix(".py")
+            if root == "noetl_worker" and below[0] == "tools":
+                return f"tools/http/{below[-1]}".removesuffix(".py") if "http" in below[1:3] else "tools"
+            return below[below[0] in _ROOMS].removesuffix(".py")
     return "python"
 
 

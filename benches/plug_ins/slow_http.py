@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from noetl_worker.models import ToolResult
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.http.http import HttpConfig, HttpTool
+from noetl_worker.tools.kinds.http.http import HttpConfig, HttpTool
 
 CALLS = 10_000
 """As of slow_noop.py."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from noetl_worker.models import ToolResult
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.noop import NoopConfig, NoopTool
+from noetl_worker.tools.kinds.noop.noop import NoopConfig, NoopTool
 
 TASKS = 3
 CALLS = 10_000

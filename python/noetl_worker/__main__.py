@@ -50,7 +50,7 @@ def _main() -> None:
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
     """What runs a worker (`worker_process.run_process`), without what reads flags and draws tables: 15 MB."""
     _load_structlog()
-    from noetl_worker.worker_process import run_process
+    from noetl_worker.worker.worker_process import run_process
 
     return run_process
 

@@ -1,5 +1,5 @@
-"""The events of a command's end, by the name that docs/library.md gives it: `noetl_worker.outbox.event_set`."""
+"""The terminal events of a command by their public name: `noetl_worker.pipeline.outbox.event_set`."""
 
-from noetl_worker.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.event_set import EventSet
 
 __all__ = ["EventSet"]

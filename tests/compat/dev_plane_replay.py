@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import yaml
 
-from noetl_worker.dev.event_log import CommandRow
-from noetl_worker.dev.plane import DevControlPlane
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.event_log import CommandRow
+from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.settings import PlaneSettings
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"

@@ -19,7 +19,7 @@ from compat.dev_plane_replay import (
     substitute_path,
     workload_of,
 )
-from noetl_worker.dev.event_log import CommandRow
+from noetl_worker.authoring.dev.event_log import CommandRow
 
 RECORDED = [record for record in records("python-control-plane-cases") if "method" in record]
 EXECUTION = re.compile(r"/api/executions/(\d+)(?:/([a-z-]+))?")

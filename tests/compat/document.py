@@ -11,7 +11,7 @@ from compat.plane_results import plane_counts, plane_page
 from compat.values_replay import not_compared
 from compat.values_run import names
 from compat.values_table import CLAIMS, PLANES, TITLES, VALUES, Table, claims_page, counts_of, recorded_page
-from noetl_worker.plane.health import SERVED
+from noetl_worker.remote.plane.health import SERVED
 
 PAGE: Final = VALUES.parents[3] / "docs" / "compatibility.md"
 _ENTRY: Final = "../tests/compat/values"

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from noetl_worker.dev.nats_server import free_port
+from noetl_worker.authoring.dev.nats_server import free_port
 
 
 class PostgresServer:

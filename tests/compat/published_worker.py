@@ -17,7 +17,7 @@ import nats
 from nats.js.errors import NotFoundError
 
 from compat.real_plane import ROOT, cargo_install
-from noetl_worker.dev.nats_server import free_port
+from noetl_worker.authoring.dev.nats_server import free_port
 
 VERSION = "5.52.0"
 PROGRAM = ROOT / ".compat" / "published" / "bin" / "noetl-worker"

@@ -35,13 +35,13 @@ sys.path.insert(0, str(HERE))
 from page_playbooks import FAILED, REFUSED, STANDS_STILL, PagePlaybook, page_playbooks  # noqa: E402
 from postgres_server import PostgresServer  # noqa: E402 - beside this script
 
-from noetl_worker.dev.nats_server import NatsServer, free_port  # noqa: E402
+from noetl_worker.authoring.dev.nats_server import NatsServer, free_port  # noqa: E402
+from noetl_worker.authoring.run_page.page import page_of  # noqa: E402
+from noetl_worker.authoring.run_page.reading import read_run  # noqa: E402
 from noetl_worker.engine import ENGINE  # noqa: E402
 from noetl_worker.models import Dialect  # noqa: E402
-from noetl_worker.run_page.page import page_of  # noqa: E402
-from noetl_worker.run_page.reading import read_run  # noqa: E402
 from noetl_worker.settings.settings import load_settings  # noqa: E402
-from noetl_worker.worker import Worker  # noqa: E402
+from noetl_worker.worker.worker import Worker  # noqa: E402
 
 VERSION = "3.54.0"
 SERVER = ROOT / ".compat" / "bin" / "noetl-control-plane"

@@ -35,7 +35,7 @@ from compat.values_compare import differences
 from compat.values_run import AT_ONCE, CHILDREN, Observed, credentials, names, observe, playbook_text, recorded
 from compat.values_server import values_server
 from compat.values_table import VALUES, Table
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.models import Dialect
 
 PLANE = Dialect.RUST

@@ -12,15 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from noetl_worker import json_text
-from noetl_worker.command.command import hydrate
-from noetl_worker.command.dispatch import CallLimits, Dispatch
-from noetl_worker.marks import ALL, Marks
 from noetl_worker.models import Command, Dialect, Envelope, ToolResult
-from noetl_worker.plane.client import Plane
-from noetl_worker.slots import Slots
+from noetl_worker.models.marks import ALL, Marks
+from noetl_worker.models.slots import Slots
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.text import json_text
 from noetl_worker.tools.registry import Registry
-from noetl_worker.transport.transport import Response
 from unit.planes import URL, Script, answer, plane
 
 SAMPLES = Path(__file__).parent / "samples" / "values-claims.jsonl"

@@ -12,8 +12,8 @@ import pytest
 from compat.dev_plane_replay import ANY_RESULT, Driver, Record, differences, playbook_text, records
 from compat.dev_plane_stage import EXECUTION, RECORDED, Stage, file_of
 from compat.test_dev_plane_python_groups import GROUPS
-from noetl_worker.dev.event_log import CommandRow
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.event_log import CommandRow
+from noetl_worker.authoring.dev.settings import PlaneSettings
 
 NOT_MIRRORED = {
     "identity-root": "the page of the server itself; no worker asks for it",

@@ -12,7 +12,7 @@ import pytest
 
 from compat.dev_plane_replay import Driver, Record, differences, playbook_text, substitute, substitute_path
 from compat.dev_plane_stage import RECORDED
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.settings import PlaneSettings
 
 GROUPS = {
     "identity": r"identity-(health|api-health|api-pool-status|response-headers)",

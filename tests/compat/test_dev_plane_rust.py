@@ -12,11 +12,11 @@ import pytest
 
 from compat.dev_plane_replay import PLAYBOOKS, Driver, Record, differences, records, substitute, substitute_path
 from compat.values_run import credentials
-from noetl_worker.dev.event_log import CommandRow
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.event_log import CommandRow
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
-from noetl_worker.plane.rust.event_ids import EventIds
+from noetl_worker.remote.plane.rust.event_ids import EventIds
 
 NOT_MIRRORED = {
     "samples/error-branch RUNNING": "both arcs skipped, runs for ever; here `start.status` is in scope",

@@ -12,7 +12,7 @@ from compat.values_replay import exchanges
 from compat.values_run import PYTHON_ENDS, observe, size_of
 from compat.values_server import values_server
 from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
-from noetl_worker.report import results
+from noetl_worker.pipeline.report import results
 from unit.planes import command
 
 PLAYBOOKS = (

@@ -18,14 +18,14 @@ import pytest
 import yaml
 
 from compat.recorded_claims import hydrated, ran_with
-from noetl_worker import json_text
-from noetl_worker.claim.text_marks import marks_of
-from noetl_worker.command import case_actions
 from noetl_worker.errors import ToolError
-from noetl_worker.marks import Marks
 from noetl_worker.models import CaseDecision, Fail, ToolResult
-from noetl_worker.templates import template
-from noetl_worker.transport.transport import MAX_BODY_BYTES, Response
+from noetl_worker.models.marks import Marks
+from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.command import case_actions
+from noetl_worker.remote.transport.transport import MAX_BODY_BYTES, Response
+from noetl_worker.text import json_text
+from noetl_worker.text.templates import template
 from unit.planes import answer
 
 SAMPLES = Path(__file__).parent / "samples" / "values"

@@ -15,19 +15,19 @@ import pytest
 
 from compat.dev_plane_replay import SAMPLES, records
 from integration.leak_stage import Alive, Message
-from noetl_worker.command.claimed_command import WorkerServices
-from noetl_worker.command.command import hydrate
-from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.executor import Executor
 from noetl_worker.models import Dialect, Envelope, Report
+from noetl_worker.models.settlement import Settlement
+from noetl_worker.models.slots import Slots
 from noetl_worker.observability.probes import Health
-from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.identity import Identity
-from noetl_worker.plane.plane_watch import HeartbeatWatch
-from noetl_worker.plane.registration import Registration
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.settlement import Settlement
-from noetl_worker.slots import Slots
+from noetl_worker.pipeline.command.claimed_command import WorkerServices
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.executor import Executor
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.remote.plane.registration import Registration
 from noetl_worker.tools.registry import Registry
 from unit.planes import URL, Ours, ScriptedTransport, answer, emitter, settings
 
@@ -137,7 +137,7 @@ async def test_fast_command_on_the_rust_plane_has_the_recorded_split_shape(name:
 
 async def test_slow_events_on_the_rust_plane_have_the_recorded_shapes() -> None:
     *batches, (_, completed) = await sent_for("claim", OK, Dialect.RUST, slow=True)
-    # One alone goes as a batch, which takes its ids from the plane (plane/rust/rules.py).
+    # One alone goes as a batch, which takes its ids from the plane (remote/plane/rust/rules.py).
     for (path, batch), name in zip(batches, ("event-started", "event-call-done"), strict=True):
         [event], expected = batch["events"], CASES[name]["req"]
         assert (path, event["name"]) == ("/api/events/batch", expected["event_type"])

@@ -14,8 +14,8 @@ from compat.uncut import uncut
 from compat.values_compare import claim_differences
 from compat.values_run import CHILDREN, HERE, credentials, names, playbook_text, recorded
 from compat.values_server import RECORDED_AT
-from noetl_worker.dev.event_log import CommandRow
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.event_log import CommandRow
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
 NOT_EXECUTED = ("child", "child-fails")

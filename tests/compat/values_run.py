@@ -17,8 +17,8 @@ from compat.postgres_server import PostgresServer
 from compat.values_compare import differences
 from compat.values_server import RECORDED_AT, values_server
 from integration.house import House, house
-from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.catalog import CatalogEntry
+from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.models import Dialect
 from noetl_worker.process import event_loop
 from patience import PATIENCE_S

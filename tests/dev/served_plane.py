@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
+from noetl_worker.authoring.dev import DevControlPlane, NatsServer, PlaneSettings
+from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
-from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from noetl_worker.authoring.dev.session import run_playbook
 from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 
 

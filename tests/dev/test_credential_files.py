@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_worker.dev.credential_files import local_credentials
+from noetl_worker.authoring.dev.credential_files import local_credentials
 from noetl_worker.errors import PlaybookError
 
 SECRET = "s3cr3t-9d1f"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from noetl_worker.dev.database import EPOCH_MS, Ids
+from noetl_worker.authoring.dev.database import EPOCH_MS, Ids
 from noetl_worker.models import Dialect
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.excerpts import EXCERPT, glance
-from noetl_worker.dev.failures import About, Failure, failure_lines
-from noetl_worker.dev.live_view import LineView, reported
-from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.excerpts import EXCERPT, glance
+from noetl_worker.authoring.dev.failures import About, Failure, failure_lines
+from noetl_worker.authoring.dev.live_view import LineView, reported
+from noetl_worker.authoring.dev.orchestration.execution import Execution
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 import nats
 import pytest
 
-from noetl_worker.dev import nats_server
-from noetl_worker.dev.nats_server import CommandStream, NatsServer
+from noetl_worker.authoring.dev import nats_server
+from noetl_worker.authoring.dev.nats_server import CommandStream, NatsServer
 from noetl_worker.errors import JetStreamError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_worker.dev.places import places_in
+from noetl_worker.authoring.dev.places import places_in
 
 FILE = """\
 workflow:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from dev.served_plane import event, serving
-from noetl_worker.dev import DevControlPlane, PlaneSettings, RawCommand
-from noetl_worker.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev import DevControlPlane, PlaneSettings, RawCommand
+from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
 
 

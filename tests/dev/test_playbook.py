@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
 from noetl_worker.errors import PlaybookError
 
 HEAD = "metadata: {name: p, path: p}\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.dev.orchestration.rendering import holds, render_fields
+from noetl_worker.authoring.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.errors import TemplateError
 from noetl_worker.models import Dialect
 

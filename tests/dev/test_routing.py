@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from dev.served_plane import claim, serving, with_worker
-from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models import Dialect
 

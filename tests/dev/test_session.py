@@ -16,7 +16,7 @@ from dev.shown_session import interrupted_session, session
 from noetl_worker.cli.dev import reporting
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
-from noetl_worker.outbox.dev_token import token_file
+from noetl_worker.pipeline.outbox.dev_token import token_file
 from patience import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

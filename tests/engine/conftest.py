@@ -12,7 +12,7 @@ import pytest
 import noetl_worker.cases
 import noetl_worker.engine
 from engine.source_hash import source_hash
-from noetl_worker.command import cases
+from noetl_worker.pipeline.command import cases
 
 REQUIRE_RUST = "NOETL_WORKER_REQUIRE_RUST"
 

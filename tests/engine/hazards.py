@@ -17,7 +17,7 @@ from typing import Any
 from fuzz import plain_search
 from noetl_worker.errors import EngineError
 from noetl_worker.models import FitRules
-from noetl_worker.secrets.known import KnownSecrets
+from noetl_worker.text.secrets.known import KnownSecrets
 
 WORDS: dict[str, list[str]] = json.loads(Path(__file__).with_name("hazards.json").read_text(encoding="utf-8"))
 NUMBERS, TEXTS, KEYS = WORDS["numbers"], WORDS["texts"], WORDS["keys"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from noetl_worker.models import JsonValue
-from noetl_worker.templates import template
+from noetl_worker.text.templates import template
 
 METADATA = {
     "execution_id": 7,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.models import Dialect, FitRules, JsonValue
-from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.secrets.redaction import redact_text
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.text.secrets.redaction import redact_text
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "compat" / "samples"

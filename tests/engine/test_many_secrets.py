@@ -20,8 +20,8 @@ from fuzz import plain_search
 from holds import HOLDS_TIMES
 from noetl_worker.engine import pure
 from noetl_worker.models import FitRules, SecretTexts
-from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.secrets.redaction import redact_value
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.text.secrets.redaction import redact_value
 
 MARK = "[REDACTED]"
 MANY = 1_000

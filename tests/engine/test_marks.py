@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 from noetl_worker.engine.pure.redact import SENSITIVE_PAIRS, SENSITIVE_WORDS, Named, named_by
-from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.templates.template import has_template
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.text.templates.template import has_template
 
 ALL = TEMPLATES | REFERENCES | SECRETS
 PIECES = ["{{ a }}", "{%", "{", "{#", "%", "pass", "Word", "api", "_key", "auth", "Session", "id", "x", "://u:p@h"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.vectors import VECTORS, vectors
 from noetl_worker.engine.pure.redact import Named, named_by
 from noetl_worker.models import FitRules
-from noetl_worker.secrets.redaction import redact_fields, redact_text, redact_value, without_known
+from noetl_worker.text.secrets.redaction import redact_fields, redact_text, redact_value, without_known
 
 KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
 

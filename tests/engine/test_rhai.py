@@ -13,10 +13,10 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
-from noetl_worker.secrets import redaction
 from noetl_worker.testing import tool_context
+from noetl_worker.text.secrets import redaction
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.rhai import RhaiConfig, RhaiTool
+from noetl_worker.tools.kinds.rhai.rhai import RhaiConfig, RhaiTool
 from tools.http_server import Answer, Seen, ToolServer, as_json
 
 pytestmark = pytest.mark.rust

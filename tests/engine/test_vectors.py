@@ -10,9 +10,9 @@ from engine import hazards
 from engine.rendering import renderer
 from engine.vectors import vectors
 from fuzz import corpus
-from noetl_worker.command import cases
 from noetl_worker.errors import ConditionError, NotificationError
 from noetl_worker.models import Continue, Exit, Fail, FitRules, Goto, Retry, SetVar
+from noetl_worker.pipeline.command import cases
 
 ACTIONS = {"continue": Continue, "exit": Exit, "set_var": SetVar, "goto": Goto, "retry": Retry, "fail": Fail}
 

@@ -13,8 +13,8 @@ import pytest
 from noetl_worker.engine import fit_result
 from noetl_worker.engine.pure.redact import MARK
 from noetl_worker.models import FitRules, SecretTexts
-from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.secrets.redaction import redact_text, redact_value, without_known
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.text.secrets.redaction import redact_text, redact_value, without_known
 
 SECRET = 'kJ8-mP2x/vL9q\\T5"w_Zr4+Hs7'
 

@@ -17,10 +17,10 @@ import nats
 
 from integration.house import TERMINAL, House
 from integration.processes import Gate, WorkerProcess, guarded, until, worker_process
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 
@@ -43,7 +43,7 @@ def inside(**changes: str) -> dict[str, str]:
     return {**kept, **{f"FAULTS_{name}": value for name, value in changes.items()}}
 
 
-QUICK: Final = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
+QUICK: Final = inside(SET="noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=1")
 """Refused claims are returned for a second at most, not for up to 30 s."""
 OUTBOX = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".lock")
 

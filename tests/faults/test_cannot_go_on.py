@@ -9,7 +9,7 @@ import pytest
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
 from integration.processes import Gate, WorkerProcess, one_line
-from noetl_worker.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.forms.wire_form import Issued
 
 CANNOT_GO_ON = 6
 SOON = {"WORKER_NATS_LAG_POLL_INTERVAL": "1", "NOETL_WORKER_ACK_WAIT_S": "3"}
@@ -43,7 +43,7 @@ async def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drain
 async def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     async with scene(tmp_path) as home:
-        worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.delivery.keepalive:{part}"))
+        worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.pipeline.delivery.keepalive:{part}"))
         [one] = await home.running(gate)
         await worker.wait_logged("draining")
         gate.open()

@@ -11,8 +11,8 @@ import pytest
 from faults.conftest import Measured
 from faults.scene import inside, scene
 from integration.house import TERMINAL
-from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 PASSED_ON = """

@@ -21,15 +21,15 @@ from faults.scene import CALLS, Scene, scene, side_by_side
 from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import Gate, WorkerProcess, until
-from noetl_worker.delivery.acknowledge import MAX_DELAY_S
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.models import Dialect
-from noetl_worker.plane.gate import MAX_PAUSE_S
+from noetl_worker.pipeline.delivery.acknowledge import MAX_DELAY_S
+from noetl_worker.remote.plane.gate import MAX_PAUSE_S
+from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.transport.opening import open_transport
 
 SENDS = 4
 

@@ -21,10 +21,10 @@ from faults.scene import QUICK, Scene, scene
 from faults.test_nats_outage import feeding
 from integration.house import TERMINAL
 from integration.processes import SHORT_LEASES, Gate, Probe, until
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.nats_server import NatsServer, free_port
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from patience import PATIENCE_S
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"

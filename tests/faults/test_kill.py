@@ -31,7 +31,7 @@ LEASES: dict[str, Any] = {
     "retry_after_s": 1,
 }
 VARIABLES = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_HEARTBEAT_INTERVAL": "0.5"}
-SHORT_DELAYS = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=2")
+SHORT_DELAYS = inside(SET="noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=2")
 """A killed worker's command waits until it can be claimed, on the Rust plane until its own successor happens to be
 asked: with delays growing to 30 s that is minutes with three workers. There is no setting for the longest delay; the
 long form runs unchanged, and waits for LONG_S."""

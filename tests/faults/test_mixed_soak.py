@@ -19,8 +19,8 @@ from faults.scene import Scene, scene
 from faults.test_nats_outage import feeding
 from faults.test_soak import grown_mb, slope_mb_per_h
 from integration.processes import WorkerProcess
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 PARTS: Final = 12

@@ -19,8 +19,8 @@ from faults.conftest import Measured
 from faults.proxy import Proxy
 from faults.scene import inside, scene
 from integration.processes import until
-from noetl_worker.dev.nats_server import NatsServer, free_port
-from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
+from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import load_settings
 from patience import PATIENCE_S
 

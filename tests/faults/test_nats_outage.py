@@ -18,9 +18,9 @@ from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
 from integration.house import TERMINAL
 from integration.processes import ON_DISK, Gate, Probe, WorkerProcess, until
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 
 LOST_PUBLISHES: dict[str, Any] = {**ON_DISK, "pending_retry_s": 2.0, "reaper_interval_s": 0.5}
 """A plane that publishes again what a killed server had not written."""
@@ -98,7 +98,7 @@ async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> N
         "WORKER_NATS_LAG_POLL_INTERVAL": "1",
         "NOETL_WORKER_ACK_WAIT_S": "2",
     }
-    changes = inside(SET=f"noetl_worker.jetstream.connection:PING_INTERVAL_S={ping_s}")
+    changes = inside(SET=f"noetl_worker.remote.jetstream.connection:PING_INTERVAL_S={ping_s}")
     async with scene(directory) as home, Proxy(home.nats.port) as proxy:
         worker = await home.start_process(NATS_URL=f"nats://127.0.0.1:{proxy.port}", **variables, **changes)
         probe = Probe(port)

@@ -20,9 +20,9 @@ from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import until
 from nats_client import connected
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.plane import RawCommand
-from noetl_worker.dev.routes.answers import HttpAnswer
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.server.answers import HttpAnswer
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 

@@ -13,8 +13,8 @@ from faults.conftest import Measured
 from faults.scene import QUICK, Scene, children_of, is_there, scene
 from integration.house import TERMINAL
 from integration.processes import SHORT_LEASES, Gate, WorkerProcess, until
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}

@@ -13,8 +13,8 @@ from faults.conftest import Measured
 from faults.scene import Leftovers, Scene, scene
 from faults.test_nats_outage import feeding
 from integration.processes import WorkerProcess
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 CHUNK = 2_000

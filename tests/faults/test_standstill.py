@@ -12,9 +12,9 @@ from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
 from faults.scene import QUICK, Scene, scene
 from integration.processes import SHORT_LEASES, Gate, Probe, until
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3", "NOETL_WORKER_ACK_WAIT_S": "1"}

@@ -15,7 +15,7 @@ from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
 from faults.scene import Scene, scene
 from holds import HOLDS_TIMES
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 KNOWN, UNKNOWN = 900, 100
@@ -23,7 +23,7 @@ NAP = RawCommand("nap", {"seconds": 0.02})
 """The slots are what is short, not the processor: what the machine does besides changes little."""
 ROUNDS = 3
 """Pairs at most; the best one counts: a busy machine spoils one, a queue that is held up spoils all."""
-SHORT_DELAYS = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1"
+SHORT_DELAYS = "noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=1"
 """The six asks stay as they are; for the longest delay between two of them there is no setting."""
 
 

@@ -13,8 +13,8 @@ import pytest
 from faults.scene import Scene, scene
 from integration.house import TERMINAL
 from integration.processes import INSIDE, SHORT_LEASES, Gate, WorkerProcess, until
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 BEFORE = os.environ.get("NOETL_WORKER_UPGRADE_FROM", "")

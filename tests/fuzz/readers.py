@@ -23,25 +23,25 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "python")]
 import httpx  # noqa: E402
 
 from fuzz.documents import Document, document  # noqa: E402
-from noetl_worker import yaml_text  # noqa: E402
 from noetl_worker.errors import NoetlWorkerError  # noqa: E402
-from noetl_worker.json_text import loads_in_room  # noqa: E402
 from noetl_worker.models import ToolResult  # noqa: E402
 from noetl_worker.process.threads import off_loop  # noqa: E402
 from noetl_worker.testing import arun_tool, tool_context  # noqa: E402
-from noetl_worker.tools.artifact.artifact import ArtifactTool  # noqa: E402
-from noetl_worker.tools.artifact.payload import values_of  # noqa: E402
+from noetl_worker.text import yaml_text  # noqa: E402
+from noetl_worker.text.json_text import loads_in_room  # noqa: E402
 from noetl_worker.tools.contract import Stop  # noqa: E402
 from noetl_worker.tools.http.client import ClientOptions, Clients  # noqa: E402
-from noetl_worker.tools.http.http import HttpTool  # noqa: E402
 from noetl_worker.tools.http.tokens import Tokens  # noqa: E402
-from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterAddress  # noqa: E402
-from noetl_worker.tools.kubernetes.container_job import finished, pod_state  # noqa: E402
-from noetl_worker.tools.mcp.mcp import McpTool  # noqa: E402
+from noetl_worker.tools.kinds.artifact.artifact import ArtifactTool  # noqa: E402
+from noetl_worker.tools.kinds.container.cluster import Cluster, ClusterAddress  # noqa: E402
+from noetl_worker.tools.kinds.container.container_job import finished, pod_state  # noqa: E402
+from noetl_worker.tools.kinds.http.http import HttpTool  # noqa: E402
+from noetl_worker.tools.kinds.mcp.mcp import McpTool  # noqa: E402
+from noetl_worker.tools.kinds.transfer.ends import TransferSource  # noqa: E402
+from noetl_worker.tools.kinds.transfer.sources import READERS as SOURCES  # noqa: E402
+from noetl_worker.tools.payload import values_of  # noqa: E402
 from noetl_worker.tools.process.confinement import UNCONFINED  # noqa: E402
 from noetl_worker.tools.sql import split  # noqa: E402
-from noetl_worker.tools.transfer.ends import TransferSource  # noqa: E402
-from noetl_worker.tools.transfer.sources import READERS as SOURCES  # noqa: E402
 from security.test_memory_by_a_server import hostile  # noqa: E402
 
 MOST_LAG_S: Final = 0.5

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from integration.processes import Ended, typed
-from noetl_worker.delivery.dead_letter import pack
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.jetstream.api import ask
-from noetl_worker.jetstream.connection import Connection, connect
-from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.pipeline.delivery.dead_letter import pack
+from noetl_worker.remote.jetstream.api import ask
+from noetl_worker.remote.jetstream.connection import Connection, connect
+from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.settings.settings import Settings, load_settings
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"

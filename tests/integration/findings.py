@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from closed_port import closed_port
-from noetl_worker.doctor import Finding, State
+from noetl_worker.cli.doctor import Finding, State
 from noetl_worker.settings.settings import Settings, load_settings
 
 

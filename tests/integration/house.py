@@ -18,15 +18,15 @@ from nats.aio.client import Client
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
-from noetl_worker.plane.identity import Identity
+from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.worker import Worker
+from noetl_worker.worker.worker import Worker
 from patience import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class House:
         settings, traces = load_settings({**self.variables, **variables}), None
         identity = Identity(settings)
         if tracer_provider is not None:
-            from noetl_worker.command.trace import DeliveryTraces
+            from noetl_worker.pipeline.command.trace import DeliveryTraces
 
             traces = DeliveryTraces(tracer_provider, settings, identity.unique)
         worker = Worker(settings, identity=identity, traces=traces)

@@ -24,28 +24,28 @@ import structlog
 from rich.console import Console
 
 import logging_guard
-from noetl_worker.command.claimed_command import WorkerServices
-from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.dev.failures import About
-from noetl_worker.dev.live_view import JsonView, LineView, View
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.failures import About
+from noetl_worker.authoring.dev.live_view import JsonView, LineView, View
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import ToolError
-from noetl_worker.executor import Executor
 from noetl_worker.models import Dialect, ToolResult
+from noetl_worker.models.slots import Slots
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import configure_logging
-from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.ends import ends_of
-from noetl_worker.plane.identity import Identity
-from noetl_worker.plane.rust.event_ids import EventIds
-from noetl_worker.report.emitter import Emitter
-from noetl_worker.slots import Slots
+from noetl_worker.pipeline.command.claimed_command import WorkerServices
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.executor import Executor
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.outcomes.ends import ends_of
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.remote.plane.rust.event_ids import EventIds
+from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
-from noetl_worker.transport.transport import Body, Response
 from unit.planes import URL, settings
 
 CATALOG = 9

@@ -14,8 +14,8 @@ from closed_port import closed_port
 from faults.scene import inside
 from integration.house import house, noops
 from integration.processes import one_line, refused_start, worker_process
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import RawCommand
 
 # ── settings and NATS at the start ──
 
@@ -37,7 +37,7 @@ async def test_setting_that_does_not_parse_is_named_in_one_line(variable: str, v
 
 async def test_nats_that_is_not_there_ends_the_start_with_exit_3(tmp_path: Path) -> None:
     url = f"nats://user:s3cr3t@127.0.0.1:{closed_port()}"
-    at_once = inside(SET="noetl_worker.jetstream.connection:RETRY_S=0.05")
+    at_once = inside(SET="noetl_worker.remote.jetstream.connection:RETRY_S=0.05")
     worker = await refused_start(tmp_path, NATS_URL=url, **at_once)
     assert worker.process.returncode == 3
     assert len(worker.logged("nats_unreachable")) == 4

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import CredentialError, ServerRefused
 from noetl_worker.models import Dialect
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.transport.opening import open_transport
 from patience import PATIENCE_S
 
 

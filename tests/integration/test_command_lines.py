@@ -13,8 +13,8 @@ import structlog
 
 from integration.house import house, noops
 from integration.processes import WorkerProcess, starting_process, until, worker_process
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 IDS = ("execution_id", "command_id", "event_id", "step", "kind")

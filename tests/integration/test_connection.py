@@ -23,10 +23,10 @@ from faults.proxy import Proxy
 from faults.test_names_and_keys import make_login
 from integration.desk import connected
 from integration.wire import serving
-from noetl_worker.dev.nats_server import NatsServer, free_port
+from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.client import Client
-from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
 from patience import PATIENCE_S, until
 

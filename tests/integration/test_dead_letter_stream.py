@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from integration.desk import DEAD_LETTERS, STREAM, Desk, desk
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.consumer import ensure_durable
-from noetl_worker.jetstream.dead_letter_counts import DeadLetterCounts
-from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
+from noetl_worker.remote.jetstream.consumer import ensure_durable
+from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
+from noetl_worker.remote.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.settings.settings import load_settings
 
 

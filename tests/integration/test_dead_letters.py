@@ -13,12 +13,12 @@ from starlette.responses import JSONResponse, Response
 from integration.desk import DEAD_LETTERS, STREAM, desk
 from integration.house import House, house
 from integration.processes import Ended, typed
-from noetl_worker.delivery.dead_letter import pack, requeue
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream import dead_letter_counts
-from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM, DeadLetterStore
 from noetl_worker.observability import metrics
+from noetl_worker.pipeline.delivery.dead_letter import pack, requeue
+from noetl_worker.remote.jetstream import dead_letter_counts
+from noetl_worker.remote.jetstream.dead_letter_store import DEAD_LETTER_STREAM, DeadLetterStore
 
 POISON = {"kind": "not_a_notification", "reason": "not a notification: json_syntax"}
 NO_CHOICE = [(), ("1", "--all"), ("1", "--reason", "x")]

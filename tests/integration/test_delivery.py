@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from integration.house import house
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.models import Dialect
-from noetl_worker.plane.python import recent_batches
-from noetl_worker.worker import Worker
+from noetl_worker.remote.outcomes import recent_batches
+from noetl_worker.worker.worker import Worker
 from patience import until
 
 TWO_STEPS = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from closed_port import closed_port
+from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.cli.dev import worker_beside
-from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.models import Dialect
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from integration.findings import settings
 from integration.wire import serving
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.doctor import State, nats, tls
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.cli.doctor import State, nats, tls
 from patience import PATIENCE_S
 
 NEW_KEY = "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"

@@ -17,14 +17,14 @@ from integration.desk import DEAD_LETTERS, DURABLE, STREAM, Desk, account_of, co
 from integration.findings import by_check, not_fine, settings
 from integration.house import house
 from integration.processes import until
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.doctor import State, nats
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.cli.doctor import State, nats
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.api import ask
-from noetl_worker.jetstream.client import Client
-from noetl_worker.jetstream.consumer import ensure_durable
-from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.models import Dialect
+from noetl_worker.remote.jetstream.api import ask
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.consumer import ensure_durable
+from noetl_worker.remote.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.settings.settings import Settings, load_settings
 
 

@@ -17,8 +17,8 @@ from integration.desk import DURABLE
 from integration.findings import by_check, settings
 from integration.house import house, without_nats
 from integration.wire import serving
-from noetl_worker.doctor import Finding, State, clock, plane
-from noetl_worker.jetstream.api import moment
+from noetl_worker.cli.doctor import Finding, State, clock, plane
+from noetl_worker.remote.jetstream.api import moment
 
 
 async def test_plane_that_has_left_nats_is_wrong_with_the_versions_that_are_served(tmp_path: Path) -> None:

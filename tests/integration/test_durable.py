@@ -12,15 +12,15 @@ from structlog.testing import capture_logs
 from integration.desk import DURABLE, STREAM, desk, durable_config
 from integration.house import house
 from integration.processes import one_line, refused_start, until, worker_process
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream import comparison
-from noetl_worker.jetstream.api import ask
-from noetl_worker.jetstream.connection import connect
-from noetl_worker.jetstream.consumer import ensure_at_start, ensure_durable, look
 from noetl_worker.models import Dialect
 from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
+from noetl_worker.remote.jetstream import comparison
+from noetl_worker.remote.jetstream.api import ask
+from noetl_worker.remote.jetstream.connection import connect
+from noetl_worker.remote.jetstream.consumer import ensure_at_start, ensure_durable, look
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import load_settings
 from patience import PATIENCE_S

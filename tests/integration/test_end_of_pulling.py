@@ -9,11 +9,11 @@ import nats
 from nats.aio.client import Client
 
 from integration.test_connection import settings
-from noetl_worker.dev.nats_server import CommandStream, NatsServer
-from noetl_worker.jetstream.connection import connect
-from noetl_worker.jetstream.consumer import Durable, ensure_durable
-from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.jetstream.puller import Puller
+from noetl_worker.authoring.dev.nats_server import CommandStream, NatsServer
+from noetl_worker.remote.jetstream.connection import connect
+from noetl_worker.remote.jetstream.consumer import Durable, ensure_durable
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.jetstream.puller import Puller
 from noetl_worker.settings.settings import Settings
 
 

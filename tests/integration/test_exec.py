@@ -16,9 +16,9 @@ from compat.postgres_server import PostgresServer
 from integration.example_services import ExampleServices, example_database, example_services, lacking
 from integration.house import house
 from integration.processes import command_line, typed
+from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
 from noetl_worker.cli.exec_tool import NoPlane, body_of
-from noetl_worker.dev.plane import RawCommand
-from noetl_worker.local_run import LocalRun, WithholdingTransport
 from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub

@@ -10,14 +10,14 @@ from nats.aio.msg import Msg
 
 from integration.house import house, noops
 from integration.processes import Gate
-from noetl_worker.delivery.acknowledge import MAX_NOT_FOUND, after_claim
-from noetl_worker.delivery.execution_share import RETURNED_PER_SLOT, ExecutionShare
-from noetl_worker.dev.plane import RawCommand
-from noetl_worker.jetstream.client import Client
-from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.models.claim import NotFound
-from noetl_worker.settlement import OutcomeKind
+from noetl_worker.models.settlement import OutcomeKind
+from noetl_worker.pipeline.delivery.acknowledge import MAX_NOT_FOUND, after_claim
+from noetl_worker.pipeline.delivery.execution_share import RETURNED_PER_SLOT, ExecutionShare
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.delivery import Delivery
 from patience import until
 
 LONG, SMALL = 1, 2

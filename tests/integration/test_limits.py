@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from integration.house import House, house, noops
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
 

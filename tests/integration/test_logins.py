@@ -13,9 +13,9 @@ from starlette.requests import Request
 
 from integration.house import House, noops
 from integration.processes import one_line, refused_start, typed, worker_process
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import DevControlPlane
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.settings import PlaneSettings
 
 PASSWORD, TOKEN, INTERNAL = "s3cr3t/pa:ss@wörd", "t0ken-of-nats", "internal-t0ken"
 ACCOUNTS = f"""

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from integration.house import house, noops
 from integration.processes import PROBES, WorkerProcess, program, until, worker_process
 from integration.scraped_names import expressions, unknown_in
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.observability.tool_times import STATUSES
 

@@ -10,7 +10,7 @@ import pytest
 from integration.desk import DURABLE, STREAM, desk
 from integration.processes import Ended
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.consumer import ensure_durable
+from noetl_worker.remote.jetstream.consumer import ensure_durable
 from noetl_worker.settings.settings import load_settings
 
 

@@ -101,7 +101,7 @@ def apply(name: str, library: Path) -> None:
 
 def test_patch_puts_the_ping_behind_the_publish(library: Path) -> None:
     """What a server has read when `flush` after a `publish` returns."""
-    assert run(ORDER, library).startswith("PING"), "nats-py has it: take the patch and jetstream/client.py away"
+    assert run(ORDER, library).startswith("PING"), "nats-py has it: take the patch and remote/jetstream/client.py away"
     apply("nats-py-flush-order.patch", library)
     assert run(ORDER, library) == "PUB PING"
 

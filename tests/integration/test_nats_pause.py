@@ -12,7 +12,7 @@ from integration.desk import DURABLE, STREAM, desk
 from integration.house import house, noops
 from integration.older_server import older_server
 from integration.processes import command_line, typed, until, worker_process
-from noetl_worker.dev.nats_server import free_port
+from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.models import Dialect
 
 

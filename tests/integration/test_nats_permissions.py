@@ -8,12 +8,12 @@ from pathlib import Path
 from integration.desk import DURABLE, account_of, desk
 from integration.findings import by_check, not_fine, settings
 from integration.house import House
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.doctor import State, nats
-from noetl_worker.jetstream.api import ask
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.cli.doctor import State, nats
 from noetl_worker.models import Dialect
+from noetl_worker.remote.jetstream.api import ask
 
 PAGE = Path(__file__, "../../../docs/operate.md").resolve()
 LOGIN, ANYBODY = "NATS: this login", "NATS: without a login"

@@ -9,7 +9,7 @@ import pytest
 
 from closed_port import closed_port
 from integration.processes import command_line, typed
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer
 
 
 @pytest.mark.parametrize("command", [("nats", "ensure"), ("dead-letters", "list")])

@@ -36,8 +36,8 @@ from integration.page_commands import (
     shows,
 )
 from integration.processes import environment, program, typed, until, worker_process
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.process import event_loop
 from patience import PATIENCE_S
 

@@ -11,9 +11,9 @@ import pytest
 
 import loops
 from integration.house import CLAIM, house, noops
-from noetl_worker.delivery import acknowledge
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
+from noetl_worker.pipeline.delivery import acknowledge
 
 BIG = "result = {'rows': [{'i': i, 'text': 'x' * 100} for i in range(2000)], 'count': 2000}"
 

@@ -9,7 +9,7 @@ import pytest
 from integration.house import house, without_nats
 from integration.processes import one_line, refused_start, until
 from noetl_worker.models import Dialect
-from noetl_worker.plane import plane_watch
+from noetl_worker.remote.plane import plane_watch
 
 
 @pytest.mark.parametrize("setting", ["auto", "rust"])

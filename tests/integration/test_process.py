@@ -27,8 +27,8 @@ from integration.processes import (
 )
 from integration.test_metrics import Series, series, value
 from integration.test_pipeline import mixed
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 # ── start and memory ──

@@ -18,14 +18,14 @@ import structlog
 from integration.house import House, house, without_nats
 from integration.processes import Gate, Probe, WorkerProcess, starting_process, until
 from integration.test_metrics import series, value
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.sums import summed
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.supervisor.probes import pages_of_all
-from noetl_worker.supervisor.supervisor import Supervisor, start_delay_s
+from noetl_worker.worker.supervisor.probes import pages_of_all
+from noetl_worker.worker.supervisor.supervisor import Supervisor, start_delay_s
 
 ONE_SLOT = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1000"}
 

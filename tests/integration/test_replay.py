@@ -13,7 +13,7 @@ from starlette.requests import Request
 from closed_port import closed_port
 from integration.house import House, house
 from integration.processes import Ended, command_line, typed
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 ECHO = RawCommand("shell", {"command": "echo {{ who }}"}, render_context={"who": "ada"}, step="greet")

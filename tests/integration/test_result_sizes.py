@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from integration.house import house
-from noetl_worker.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.models import Dialect
 
 MIB = 1024 * 1024

@@ -22,8 +22,8 @@ from integration.house import house, noops
 from integration.page_commands import commands_of
 from integration.pods import logged
 from integration.processes import Gate, starting_process, typed, until, worker_process
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 PAGE = Path(__file__, "../../../docs/runbook.md").resolve().read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ async def test_dead_letter_is_found_with_its_reason() -> None:
 
 
 async def test_restart_is_found_in_the_last_lines_of_the_worker_before(tmp_path: Path) -> None:
-    broken = inside(BREAK="noetl_worker.delivery.keepalive:Keepalive._registration")
+    broken = inside(BREAK="noetl_worker.pipeline.delivery.keepalive:Keepalive._registration")
     async with (
         house(Dialect.PYTHON, worker=False) as home,
         starting_process(home, tmp_path, WORKER_NATS_LAG_POLL_INTERVAL="1", **broken) as worker,

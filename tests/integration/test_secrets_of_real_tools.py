@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integration.house import House, house
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from tools.http_server import ToolServer
 

@@ -16,9 +16,9 @@ import pytest
 from starlette.responses import JSONResponse
 
 from integration.house import House, house
-from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.live_view import reported
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.live_view import reported
+from noetl_worker.authoring.dev.plane import RawCommand
 from patience import PATIENCE_S
 from tools.http_server import Answer, Seen, ToolServer, as_json
 

@@ -10,11 +10,11 @@ import pytest
 from integration.desk import connected
 from integration.findings import by_check, settings
 from integration.house import CLAIM, House, house, noops
-from noetl_worker.dev.plane import RawCommand
-from noetl_worker.diagnosis import Diagnosis
-from noetl_worker.doctor import State, nats
-from noetl_worker.jetstream.consumer import ensure_durable
+from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.cli.diagnosis import Diagnosis
+from noetl_worker.cli.doctor import State, nats
 from noetl_worker.models import Dialect
+from noetl_worker.remote.jetstream.consumer import ensure_durable
 from noetl_worker.settings.settings import load_settings
 
 CHECK, OTHERS = "stream: pool system", "stream: other durables"

@@ -17,14 +17,14 @@ from rich.console import Console
 from closed_port import closed_port
 from integration.house import house
 from integration.processes import Ended, Gate, Probe, starting_process, typed, until
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.cli.views.top import view_of
-from noetl_worker.delivery.in_flight_view import InFlightView
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Envelope
 from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
-from noetl_worker.phases import Progress
+from noetl_worker.pipeline.delivery.in_flight_view import InFlightView
+from noetl_worker.pipeline.phases import Progress
 from noetl_worker.testing import HttpStub
 
 

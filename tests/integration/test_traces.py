@@ -21,17 +21,17 @@ from starlette.requests import Request
 
 from integration.house import House, house
 from integration.processes import worker_process
-from noetl_worker.command.traced_transport import TracedTransport
-from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.observability.tracing import CURRENT, add_trace_ids, provider_of, trace_headers
-from noetl_worker.phases import Phase, Progress
+from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.remote.transport.traced_transport import TracedTransport
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.transport.opening import open_transport
 from patience import PATIENCE_S
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
@@ -41,7 +41,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
-from noetl_worker.command.trace import DeliveryTraces
+from noetl_worker.pipeline.command.trace import DeliveryTraces
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"

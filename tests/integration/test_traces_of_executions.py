@@ -11,7 +11,7 @@ import pytest
 from integration.house import House, house, noops
 from noetl_worker.models import Dialect
 from noetl_worker.models.notification import Envelope
-from noetl_worker.phases import Progress
+from noetl_worker.pipeline.phases import Progress
 from noetl_worker.settings.settings import load_settings
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, Sampler
 
-from noetl_worker.command.trace import MOST_COMMANDS, DeliveryTraces
+from noetl_worker.pipeline.command.trace import MOST_COMMANDS, DeliveryTraces
 
 PLANE = "http://plane:8082"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

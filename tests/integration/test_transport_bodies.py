@@ -20,9 +20,9 @@ import pytest
 from integration.wire import Script, serving, transport
 from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.transport.transport import MAX_BODY_BYTES, PROBE_S, PROBES
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.transport.transport import MAX_BODY_BYTES, PROBE_S, PROBES
 from patience import PATIENCE_S
 
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution"}

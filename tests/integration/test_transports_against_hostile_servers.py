@@ -17,8 +17,8 @@ import pytest
 from integration.processes import until
 from integration.wire import Script, serving, transport
 from noetl_worker.errors import MaybeProcessed, NotSent
-from noetl_worker.transport import on_loop
-from noetl_worker.transport.transport import Response, Transport
+from noetl_worker.remote.transport import on_loop
+from noetl_worker.remote.transport.transport import Response, Transport
 from patience import PATIENCE_S
 
 PEM = Path(__file__, "../../tools/loopback.pem").resolve()
@@ -230,7 +230,7 @@ async def test_closed_connections_are_freed_without_the_garbage_collector() -> N
 
     def objects() -> int:
         # Of some types of others' `__module__` is no text.
-        return sum(f"{type(one).__module__}".startswith("noetl_worker.transport.") for one in gc.get_objects())
+        return sum(f"{type(one).__module__}".startswith("noetl_worker.remote.transport.") for one in gc.get_objects())
 
     gc.collect()
     gc.disable()

@@ -13,12 +13,12 @@ from integration.desk import Desk, connected, desk
 from integration.findings import nowhere
 from integration.house import House, house
 from integration.processes import command_line, typed
-from noetl_worker.dev.plane import RawCommand
-from noetl_worker.diagnosis import Diagnosis, Story
-from noetl_worker.jetstream.consumer import ensure_durable
+from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.cli.diagnosis import Diagnosis, Story
 from noetl_worker.models import Dialect, Report
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.remote.jetstream.consumer import ensure_durable
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.testing import HttpStub
 

@@ -7,9 +7,9 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.remote.transport.transport import Transport
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.transport.opening import open_transport
-from noetl_worker.transport.transport import Transport
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from integration.processes import WorkerProcess, typed
-from noetl_worker.dev.orchestration.router import Router
+from noetl_worker.authoring.dev.orchestration.router import Router
 from noetl_worker.models import Dialect
 from patience import until
 

@@ -17,8 +17,8 @@ import pytest
 from closed_port import closed_port
 from dev.shown_session import interrupted_session
 from integration.processes import Ended, typed
-from noetl_worker.cli.local.kept_plane import kept_plane
-from noetl_worker.dev.kept.runs import KeptRow, KeptRuns
+from noetl_worker.authoring.dev.kept.runs import KeptRow, KeptRuns
+from noetl_worker.cli.kept_plane import kept_plane
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
 from unit.outboxes import unsearchable

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from integration.processes import environment
+from noetl_worker.authoring.dev.watch import stamps_of, until_changed
 from noetl_worker.cli.dev import until_signal
-from noetl_worker.dev.watch import stamps_of, until_changed
 from patience import until
 
 BEGIN = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: p, path: p}\nworkflow:\n"

@@ -27,9 +27,9 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "tests/packaging")]
 from chart import pod, rendered  # noqa: E402
 from integration.house import House  # noqa: E402 - found by the line above
 from integration.processes import Probe, until  # noqa: E402
-from noetl_worker.dev.nats_server import NatsServer  # noqa: E402
-from noetl_worker.dev.plane import DevControlPlane, RawCommand  # noqa: E402
-from noetl_worker.dev.settings import PlaneSettings  # noqa: E402
+from noetl_worker.authoring.dev.nats_server import NatsServer  # noqa: E402
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand  # noqa: E402
+from noetl_worker.authoring.dev.settings import PlaneSettings  # noqa: E402
 from noetl_worker.models import Dialect  # noqa: E402
 
 IMAGE: Final = "noetl-worker:image-test"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.run_page.page import page_of
-from noetl_worker.run_page.run import CommandState, ExecutionRun
+from noetl_worker.authoring.run_page.page import page_of
+from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun
 from run_page.told_plane import BEGIN, CHROMIUM, command, hostile_run, in_a_row, made_run, many_items
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install --group pages")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-from noetl_worker.run_page.layout import lay_out
+from noetl_worker.authoring.run_page.layout import lay_out
 
 
 def test_step_stands_one_rank_after_the_last_of_those_that_lead_to_it() -> None:

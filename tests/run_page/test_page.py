@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from noetl_worker.run_page.page import page_of
-from noetl_worker.run_page.run import CommandState
-from noetl_worker.run_page.shown_values import MOST_CHARS
+from noetl_worker.authoring.run_page.page import page_of
+from noetl_worker.authoring.run_page.run import CommandState
+from noetl_worker.authoring.run_page.shown_values import MOST_CHARS
 from run_page.told_plane import command, data_of, hostile_run, in_a_row, made_run, many_items, shown
 
 ATTACKS = (

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from noetl_worker.authoring.run_page.run import CommandState, RunWay
+from noetl_worker.authoring.run_page.rust_events import RustRunEvents
 from noetl_worker.models import Dialect
-from noetl_worker.run_page.run import CommandState, RunWay
-from noetl_worker.run_page.rust_events import RustRunEvents
 from run_page.told_plane import ToldPlane, answer_of, in_a_row, uncut_executions
 
 EVENTS = "tool-python-events-full-example"

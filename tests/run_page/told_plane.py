@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from noetl_worker.authoring.run_page.page import page_of
+from noetl_worker.authoring.run_page.reading import read_run_of
+from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunCommand
+from noetl_worker.authoring.run_page.steps import steps_of
 from noetl_worker.errors import ServerRefused
 from noetl_worker.models import Dialect
-from noetl_worker.run_page.page import page_of
-from noetl_worker.run_page.reading import read_run_of
-from noetl_worker.run_page.run import CommandState, ExecutionRun, RunCommand
-from noetl_worker.run_page.steps import steps_of
 
 SAMPLES = Path(__file__).parents[1] / "compat/samples"
 BEGIN = 1_795_000_000.0

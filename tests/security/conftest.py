@@ -10,7 +10,7 @@ import pytest
 
 import loops
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
-from noetl_worker.tools.artifact import file_roots
+from noetl_worker.tools import file_roots
 from noetl_worker.tools.http import egress
 from tools.http_server import ToolServer, as_json
 

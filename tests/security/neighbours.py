@@ -21,7 +21,7 @@ import httpx
 import holds
 from integration.house import House, house, noops
 from integration.processes import PROBES, WorkerProcess, worker_process
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 
 _EVERY_S: Final = 0.1
 """A command of somebody else begins so often."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from integration.house import house
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import pages_of
 from patience import PATIENCE_S, until

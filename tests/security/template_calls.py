@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from noetl_worker.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
+from noetl_worker.text.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integration.house import house, noops
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.process.room import room
 from tools.databases import Postgres, postgres_server
 

@@ -15,11 +15,11 @@ import pytest
 
 from loops import Threads
 from noetl_worker.testing import arun_tool
-from noetl_worker.tools.artifact.artifact import ArtifactTool
 from noetl_worker.tools.http import answer as http_answer
 from noetl_worker.tools.http.charsets import codec_of, decoded
-from noetl_worker.tools.http.http import HttpTool
-from noetl_worker.tools.mcp.mcp import McpTool
+from noetl_worker.tools.kinds.artifact.artifact import ArtifactTool
+from noetl_worker.tools.kinds.http.http import HttpTool
+from noetl_worker.tools.kinds.mcp.mcp import McpTool
 
 LARGE = 2 << 20
 

@@ -11,7 +11,7 @@ import pytest
 
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.tools.process import confinement
-from noetl_worker.worker import Worker
+from noetl_worker.worker.worker import Worker
 
 from .commands import USERS, printed_under, run_as, run_one
 from .test_limits_of_others import BY_32_BITS

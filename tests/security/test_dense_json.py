@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import json_text
-from noetl_worker.claim.claim import read_claim
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.models import ClaimRefused, Dialect
+from noetl_worker.pipeline.claim.claim import read_claim
+from noetl_worker.remote.transport.transport import Response
 from noetl_worker.testing import arun_tool
-from noetl_worker.transport.transport import Response
+from noetl_worker.text import json_text
 
 from .commands import peak_of
 

@@ -15,8 +15,8 @@ import pytest
 
 from integration.house import house
 from integration.processes import Probe, environment, worker_process
-from noetl_worker.dev.nats_server import free_port
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.nats_server import free_port
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.observability.probe_server import MAX_CONNECTIONS, MAX_HEAD_BYTES, ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
 from patience import PATIENCE_S

@@ -21,10 +21,10 @@ import pytest
 from closed_port import closed_port
 from dev.shown_session import interrupted_session, session
 from integration.processes import PROBES, WorkerProcess, command_line, typed
+from noetl_worker.authoring.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
+from noetl_worker.authoring.dev.server.route_table import route_table
 from noetl_worker.cli.dev import reporting
-from noetl_worker.cli.local.kept_plane import kept_plane
-from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
-from noetl_worker.dev.routes.route_table import route_table
+from noetl_worker.cli.kept_plane import kept_plane
 from noetl_worker.errors import JetStreamError
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until

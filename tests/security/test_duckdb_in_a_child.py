@@ -20,7 +20,7 @@ CANARY = "canary-of-the-worker"
 WORKER = """
 import asyncio, json, os, socket, sys
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.artifact import file_roots
+from noetl_worker.tools import file_roots
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry

@@ -17,10 +17,10 @@ from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.settings.networks import Networks
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.built_in import BUILT_IN
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
-from noetl_worker.tools.kinds.built_in import BUILT_IN
 from tools.http_server import Answer, ToolServer
 
 from .commands import placed

@@ -15,8 +15,8 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
-from noetl_worker.tools.artifact.files import path_of
-from noetl_worker.tools.duckdb.limits import keep_to_roots
+from noetl_worker.tools.kinds.artifact.files import path_of
+from noetl_worker.tools.kinds.duckdb.limits import keep_to_roots
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry

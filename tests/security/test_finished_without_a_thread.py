@@ -22,12 +22,12 @@ from pathlib import Path
 from noetl_worker.errors import TransportError
 from noetl_worker.models import CaseDecision, Command, Dialect, FitRules, ToolResult
 from noetl_worker.process import lookups
-from noetl_worker.report import results
+from noetl_worker.pipeline.report import results
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.process.scratch import Scratch
-from noetl_worker.transport.on_loop import OnLoopTransport
+from noetl_worker.remote.transport.on_loop import OnLoopTransport
 
 PAD = "a" * (2 << 20)
 COMMAND = dict(

@@ -10,8 +10,8 @@ import pytest
 
 from integration.house import House, house, noops
 from integration.processes import until
-from noetl_worker.dev.plane import DevControlPlane
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -10,7 +10,7 @@ import pytest
 
 from holds import HOLDS_TIMES
 from integration.processes import typed
-from noetl_worker.lint.inspector import inspect_text
+from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.tools.registry import Registry
 
 MOST_CPU_S = 5.0

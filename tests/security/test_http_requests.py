@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.delivery.dead_letter import DeadLetter, pack
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, pack
 from noetl_worker.testing import run_tool
 from tools.http_server import ToolServer, as_json
 

@@ -16,7 +16,7 @@ import pytest
 
 from integration.house import house
 from integration.processes import until
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 
 from .commands import USERS, alive, ends, interpreter_of, run_as
 from .test_secrets_of_the_worker import READS_THE_WORKER, worker_of

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from integration.house import house
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.tools.process import confinement
 
 from .commands import USERS, run_as, run_one

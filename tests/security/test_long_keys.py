@@ -14,8 +14,8 @@ from noetl_worker.engine.pure.redact import named_by
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ToolError
 from noetl_worker.observability.step_log import Warned
-from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.templates.paths import names_in
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.text.templates.paths import names_in
 
 LONG, WORKLOADS = 300_000, 12
 WARNED = Warned()

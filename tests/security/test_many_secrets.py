@@ -16,7 +16,7 @@ import yaml
 from dev.shown_session import session
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import Dialect
-from noetl_worker.secrets.known import MOST_OF_A_COMMAND, KnownSecrets
+from noetl_worker.text.secrets.known import MOST_OF_A_COMMAND, KnownSecrets
 
 
 def passwords(number: int) -> dict[str, str]:

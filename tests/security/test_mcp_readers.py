@@ -16,7 +16,7 @@ from holds import HOLDS_TIMES
 from loops import Threads
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool
-from noetl_worker.tools.mcp.mcp import McpTool
+from noetl_worker.tools.kinds.mcp.mcp import McpTool
 
 ANSWER = b'{"jsonrpc":"2.0","id":2,"result":{"tools":[],"pad":"%b"}}'
 

@@ -15,17 +15,17 @@ from structlog.testing import capture_logs
 
 from integration.house import CLAIM, House, house
 from integration.processes import until, worker_process
-from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import AuthRefused
 from noetl_worker.models import Dialect, Report
+from noetl_worker.models.settlement import Outcome, Settlement
 from noetl_worker.observability import metrics
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.servers import MAX_SERVERS, Servers
-from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.settlement import Outcome, Settlement
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.servers import MAX_SERVERS, Servers
+from noetl_worker.worker.recovery.adoption import Adoption
 from unit.planes import URL, ScriptedTransport, answer, emitter, settings
 from unit.test_handover import Beats, delivery, execution, script_for
 

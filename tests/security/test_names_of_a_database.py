@@ -11,8 +11,8 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
-from noetl_worker.tools.duckdb.opening import Opening
-from noetl_worker.tools.duckdb.session import Duckdb
+from noetl_worker.tools.kinds.duckdb.opening import Opening
+from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
 
 from .commands import placed

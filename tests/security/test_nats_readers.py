@@ -12,8 +12,8 @@ import pytest
 
 from loops import Threads
 from noetl_worker.errors import ToolError
-from noetl_worker.jetstream.client import Client
 from noetl_worker.models import ToolStatus
+from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.testing import arun_tool
 
 from .test_memory_by_a_server import hostile

@@ -13,11 +13,11 @@ from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from integration.house import House, house
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.plane import RawCommand
-from noetl_worker.jetstream.start_notes import BUCKET, MOST_STARTS, ensure_bucket
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.observability import metrics
+from noetl_worker.remote.jetstream.start_notes import BUCKET, MOST_STARTS, ensure_bucket
 
 FORGED = json.dumps([{"worker": "forger", "at": "2026-01-01T00:00:00+00:00"}] * MOST_STARTS).encode()
 MALFORMED = {

@@ -19,8 +19,8 @@ import pytest
 from structlog.testing import capture_logs
 
 import noetl_worker
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.rows import read_row
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left_behind, taken
 from unit.planes import answer, batch_status, emitter
@@ -46,7 +46,7 @@ ADOPT = """
 import sys
 sys.modules["rich"] = None  # structlog would load it for traces in colours: a third of the start
 from pathlib import Path
-from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.pipeline.outbox.outbox import Outbox
 ours = Outbox("on_failure", Path(sys.argv[1]), max_rows=100, max_bytes=1_000_000)
 rows = ours.adopt()
 print("adopted", len(rows), "loaded", sum(ours.load(row.key) is not None for row in rows))
@@ -56,8 +56,8 @@ LEAVE = """
 import sys
 sys.modules["rich"] = None
 from pathlib import Path
-from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outbox.rows import read_row
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.pipeline.outbox.rows import read_row
 ours = Outbox("on_failure", Path(sys.argv[1]), max_rows=100, max_bytes=1_000_000)
 print("kept", ours.keep(read_row(sys.argv[2].encode())))
 ours.close()

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.command import tool_rules
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.outbox.directory import directory_of
+from noetl_worker.pipeline.command import tool_rules
+from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process import landlock

@@ -16,7 +16,7 @@ import pytest
 
 from integration.house import house
 from integration.processes import worker_process
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import run_tool
 from plug_ins import install

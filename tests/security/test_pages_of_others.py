@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from dev.served_plane import serving
-from noetl_worker.dev import DevControlPlane
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev import DevControlPlane
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
 SECRET = "hush-29-of-pg"

@@ -13,7 +13,7 @@ import pytest
 
 from integration.house import house
 from integration.processes import Probe, worker_process
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
 from tools.http_server import ToolServer, unused_port

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.command.tool_rules import log_what_is_not_confined, registry_of
+from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, registry_of
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.tools.process import command_group
 

@@ -8,7 +8,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.artifact.s3_object import signed
+from noetl_worker.tools.sources.s3_object import signed
 
 pytest.importorskip("botocore")
 KEYS = '{"Version": 1, "AccessKeyId": "AKIDOFPROGRAM", "SecretAccessKey": "secret"}'

@@ -21,17 +21,17 @@ import noetl_worker
 from faults.scene import inside
 from integration.house import house
 from integration.processes import WorkerProcess, until, worker_process
-from noetl_worker.delivery import acknowledge
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.plane.gate import Gate
-from noetl_worker.settlement import Outcome, Settlement
+from noetl_worker.models.settlement import Outcome, Settlement
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.kinds.shell.shell import ShellTool
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.shell import ShellTool
 from patience import PATIENCE_S
 from tools.http_server import ToolServer
 from unit.planes import ScriptedTransport
@@ -40,7 +40,7 @@ from unit.test_handover import Beats, Delivery, delivery, execution, script_for
 from .commands import interpreter_of
 
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
-SOON = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=0.1")
+SOON = inside(SET="noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=0.1")
 """In a worker of these tests: what is returned comes again after a tenth of a second, not after one or two."""
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 

@@ -12,19 +12,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.cli.dev import settings_beside
-from noetl_worker.command.tool_rules import log_what_is_not_confined
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import Health
-from noetl_worker.plane.plane_watch import HeartbeatWatch
-from noetl_worker.plane.registration import Registration
+from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.remote.plane.registration import Registration
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process import confinement
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.machine import memory_bytes
 from noetl_worker.tools.registry import Registry
-from noetl_worker.worker import Worker
+from noetl_worker.worker.worker import Worker
 from unit.planes import answer, plane
 
 from .commands import USERS, run_as, run_one

@@ -9,18 +9,18 @@ import httpx
 import pytest
 
 from loops import Threads
-from noetl_worker import yaml_text
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import MemoryControlPlane, arun_tool, tool_context
+from noetl_worker.text import yaml_text
 from noetl_worker.tools.http.client import ClientOptions, Clients
-from noetl_worker.tools.kubernetes.cluster import Cluster, ClusterAddress
-from noetl_worker.tools.kubernetes.container_job import finished, pod_state
+from noetl_worker.tools.kinds.container.cluster import Cluster, ClusterAddress
+from noetl_worker.tools.kinds.container.container_job import finished, pod_state
+from noetl_worker.tools.kinds.transfer.ends import TransferSource
+from noetl_worker.tools.kinds.transfer.sources import READERS
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.sql.split import first_word
 from noetl_worker.tools.sql.sql import Batch
-from noetl_worker.tools.transfer.ends import TransferSource
-from noetl_worker.tools.transfer.sources import READERS
 from tools.fake_snowflake import FakeSnowflake
 from unit.planes import answer, plane
 

@@ -24,7 +24,7 @@ import pytest
 import noetl_worker
 from integration.house import House, house
 from integration.processes import Gate, until
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.process import event_loop, sealed_environment
 from noetl_worker.tools.process import confinement
 from patience import PATIENCE_S

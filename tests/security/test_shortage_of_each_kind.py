@@ -16,7 +16,7 @@ import pytest
 
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.artifact import files as artifact_files
+from noetl_worker.tools.kinds.artifact import files as artifact_files
 from noetl_worker.tools.process.shortage import is_shortage, is_shortage_text, started
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
@@ -128,7 +128,7 @@ async def test_shortage_of_a_server_is_not_that_of_this_machine(monkeypatch: pyt
     pytest.importorskip("psycopg")
     import psycopg
 
-    from noetl_worker.tools.postgres import connection as postgres_connection
+    from noetl_worker.tools.kinds.postgres import connection as postgres_connection
 
     async def connect(*_: Any, **__: Any) -> Any:
         raise psycopg.OperationalError(f'FATAL: could not open file "global/1": {os.strerror(errno.EMFILE)} in system')

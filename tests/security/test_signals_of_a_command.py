@@ -13,7 +13,7 @@ import pytest
 
 from integration.house import house
 from integration.processes import Gate, until
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.tools.process import confinement
 
 from .commands import LIBRARIES, USERS, printed_under, run_as

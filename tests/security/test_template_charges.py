@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import TemplateError
-from noetl_worker.templates.template import render
+from noetl_worker.text.templates.template import render
 
 STEPS, BYTES = "takes more than 1,000,000 steps", "makes more than 64,000,000 bytes"
 NEST = "{% set t = (1, 1) %}" + "{% set t = (t, t) %}" * 22

@@ -16,9 +16,9 @@ import pytest
 
 from holds import HOLDS_TIMES
 from noetl_worker.errors import TemplateError
-from noetl_worker.templates import limits, template
-from noetl_worker.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
-from noetl_worker.templates.sandbox import LENIENT
+from noetl_worker.text.templates import limits, template
+from noetl_worker.text.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
+from noetl_worker.text.templates.sandbox import LENIENT
 
 from .commands import peak_of
 from .template_calls import COMPARISONS, ONCE, calls, values

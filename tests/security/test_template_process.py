@@ -14,9 +14,9 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.kinds.python.python import PythonTool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 from patience import until
 
@@ -151,7 +151,7 @@ import asyncio
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.python.python_tool import PythonTool
+from noetl_worker.tools.kinds.python.python import PythonTool
 from noetl_worker.tools.registry import Registry
 
 confinement = Confinement("basic")

@@ -11,7 +11,7 @@ import pytest
 
 from integration.house import house
 from integration.processes import worker_process
-from noetl_worker.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.registry import Registry
 
@@ -47,7 +47,7 @@ async def test_worker_whose_sql_waits_for_a_pipe_ends_when_it_is_stopped(tmp_pat
     pytest.importorskip("duckdb")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    soon = "noetl_worker.stopping:TOOL_S=0.5"
+    soon = "noetl_worker.models.stopping:TOOL_S=0.5"
     async with house(worker=False) as home, worker_process(home, tmp_path, FAULTS_SET=soon) as worker:
         query = {"query": f"SELECT * FROM read_text('{pipe}')", "timeout": 1}
         [issued] = await home.plane.create_commands([RawCommand("duckdb", query)])

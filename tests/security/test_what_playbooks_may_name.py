@@ -8,15 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_worker.command.command import hydrate
-from noetl_worker.command.credentials import CommandCredentials
-from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import Command, Dialect
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.pipeline.command.credentials import CommandCredentials
+from noetl_worker.pipeline.command.tool_rules import registry_of
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.kubernetes.script import ScriptTool
+from noetl_worker.tools.kinds.script.script import ScriptTool
 from tools.cluster import FakeCluster, condition, terminated
 from tools.containers import CREDENTIALS, call
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, command, plane

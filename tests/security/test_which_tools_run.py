@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.errors import ConfigurationError, SettingsError, ToolError
 from noetl_worker.models import ToolResult
+from noetl_worker.pipeline.command.tool_rules import registry_of
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import MemoryControlPlane, run_tool
 from noetl_worker.tools.contract import ToolContext

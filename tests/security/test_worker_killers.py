@@ -21,16 +21,16 @@ from structlog.testing import capture_logs
 from faults.scene import inside
 from integration.house import House, house
 from integration.processes import SHORT_LEASES, Gate, Probe, WorkerProcess, starting_process, until
-from noetl_worker.dev.forms.wire_form import Issued
-from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.jetstream.connection import connect
-from noetl_worker.jetstream.start_notes import BUCKET, MOST_STARTS, StartNotes, ensure_bucket
+from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
+from noetl_worker.models.slots import Slots
 from noetl_worker.observability.series import REGISTRY
+from noetl_worker.remote.jetstream.connection import connect
+from noetl_worker.remote.jetstream.start_notes import BUCKET, MOST_STARTS, StartNotes, ensure_bucket
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.slots import Slots
 from plug_ins import install
 from tools.http_server import unused_port
 from unit import planes
@@ -62,9 +62,9 @@ async def killed_until_told(
     innocent_ran = directory / "innocent"
     innocent = RawCommand("shell", {"command": f"sleep 1; echo x >> {innocent_ran}"})
     variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_ISOLATION": "off"}
-    short = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1"  # of a claim that the dead worker still holds
+    short = "noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=1"  # of a claim that the dead worker still holds
     short += " noetl_worker.observability.probes:BLOCKED_AFTER_S=1"
-    variables |= inside(SET=f"{short} noetl_worker.jetstream.start_notes:_TRY_S=20")  # on a busy machine
+    variables |= inside(SET=f"{short} noetl_worker.remote.jetstream.start_notes:_TRY_S=20")  # on a busy machine
     variables["PYTHONPATH"] += os.pathsep + plug_ins
     if probe is not None:
         variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{probe.port}"
@@ -155,7 +155,9 @@ async def test_neighbour_of_commands_that_kill_worker_after_worker_is_not_failed
     (tmp_path / "starts").touch()
     victim = RawCommand("shell", {"command": VICTIM.format(tmp_path, MOST_STARTS)})
     variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_ISOLATION": "off"}
-    short = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1 noetl_worker.jetstream.start_notes:_TRY_S=20"
+    short = (
+        "noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=1 noetl_worker.remote.jetstream.start_notes:_TRY_S=20"
+    )
     variables |= inside(SET=short)
     async with house(dialect, plane=SHORT_LEASES, worker=False) as home:
         issued = await home.plane.create_commands([victim])

@@ -9,25 +9,25 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final
 from unittest import mock
 
-from noetl_worker.command.claimed_command import ClaimedCommand
-from noetl_worker.command.handover import ClaimedOnce
-from noetl_worker.delivery import acknowledge
-from noetl_worker.delivery.dead_letter import DeadLetters
-from noetl_worker.delivery.in_flight import InFlight, Seen
-from noetl_worker.delivery.keepalive import InProgress
-from noetl_worker.dev.database import EPOCH_MS
+from noetl_worker.authoring.dev.database import EPOCH_MS
 from noetl_worker.errors import ClaimLost
-from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import HeldByOther, Report
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.python.recent_batches import RecentBatches
-from noetl_worker.plane.python.rules import PythonRules
-from noetl_worker.plane.rust.event_ids import EventIds
-from noetl_worker.plane.send_status import SendStatus
-from noetl_worker.report import emitter
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.settlement import Outcome, OutcomeKind
+from noetl_worker.models.settlement import Outcome, OutcomeKind
+from noetl_worker.pipeline.command.claimed_command import ClaimedCommand
+from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
+from noetl_worker.pipeline.delivery.in_flight import InFlight, Seen
+from noetl_worker.pipeline.delivery.keepalive import InProgress
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.report import emitter
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.outcomes.recent_batches import RecentBatches
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.python.rules import PythonRules
+from noetl_worker.remote.plane.rust.event_ids import EventIds
+from noetl_worker.remote.plane.send_status import SendStatus
 
 
 async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:

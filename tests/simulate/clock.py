@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
-from noetl_worker.outbox import file
+from noetl_worker.pipeline.outbox import file
 
 EPOCH_S: Final = 1_790_000_000.0
 """Wall time at which every run begins, far above the epoch of the event ids."""

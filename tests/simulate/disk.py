@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.file import OutboxRow
-from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.file import OutboxRow
+from noetl_worker.pipeline.outbox.outbox import Outbox
 
 _MEMORY = Path("/dev/shm")
 

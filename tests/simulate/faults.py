@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from noetl_worker.transport.transport import Response
+from noetl_worker.remote.transport.transport import Response
 from simulate.plane import answer
 from simulate.python_plane import PythonPlane
 from simulate.schedule import FAULTS, Fault

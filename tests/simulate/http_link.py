@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noetl_worker.errors import MaybeProcessed, NotSent
-from noetl_worker.transport.transport import Response
+from noetl_worker.remote.transport.transport import Response
 from simulate.clock import STRAND, Process, VirtualLoop
 from simulate.plane import Command, Plane
 from simulate.trace import Trace

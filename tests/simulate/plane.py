@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
-from noetl_worker.transport.transport import Response
+from noetl_worker.remote.transport.transport import Response
 from simulate.clock import Clock, Process
 from simulate.trace import Trace
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
-from noetl_worker.transport.transport import Response
+from noetl_worker.remote.transport.transport import Response
 from simulate.plane import OFFLINE_S, STALE_S, Command, Plane, TerminalSet, answer
 
 LEASE_S: Final = 120.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
-from noetl_worker.transport.transport import Response
+from noetl_worker.remote.transport.transport import Response
 from simulate.plane import Command, Plane, TerminalSet, answer
 
 _ENDS: Final = {"command.completed": "COMPLETED", "command.failed": "FAILED"}

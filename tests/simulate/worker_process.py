@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from noetl_worker.delivery.keepalive import Keepalive
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models import Dialect
+from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.registry import Registry
-from noetl_worker.worker import Worker
+from noetl_worker.worker.worker import Worker
 from simulate import http_link, nats_link
 from simulate.clock import STRAND, Process, VirtualLoop
 from simulate.disk import SimOutbox
@@ -57,11 +57,11 @@ def seams(nats: NatsNetwork, http: HttpNetwork) -> Iterator[None]:
     """Inside, the product's own classes speak to the simulated servers: the only places where it meets the world."""
     transport = http_link.factory(http)
     with (
-        mock.patch("noetl_worker.jetstream.connection.Client", nats_link.factory(nats)),
-        mock.patch("noetl_worker.worker.open_transport", transport),
-        mock.patch("noetl_worker.delivery.keepalive.open_transport", transport),
-        mock.patch("noetl_worker.worker.Keepalive", _Keepalive),
-        mock.patch("noetl_worker.worker.Outbox", SimOutbox),
+        mock.patch("noetl_worker.remote.jetstream.connection.Client", nats_link.factory(nats)),
+        mock.patch("noetl_worker.worker.worker.open_transport", transport),
+        mock.patch("noetl_worker.pipeline.delivery.keepalive.open_transport", transport),
+        mock.patch("noetl_worker.worker.worker.Keepalive", _Keepalive),
+        mock.patch("noetl_worker.worker.worker.Outbox", SimOutbox),
     ):
         yield
 

@@ -47,7 +47,7 @@ def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(registries.PreparedTool, "run", watched)
     yield
-    assert wrong == [], "say when under Errors in tools/guides/<kind>.md; a new word also goes into error_kinds.py"
+    assert wrong == [], "say when under Errors in tools/kinds/<kind>/page.md; a new word also goes into error_kinds.py"
 
 
 def _told_by(tool: Tool[Any]) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.kubernetes.container import ContainerTool
+from noetl_worker.tools.kinds.container.container import ContainerTool
 
 from .cluster import FakeCluster, refusal
 

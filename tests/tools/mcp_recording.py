@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.mcp.mcp import McpTool
+from noetl_worker.tools.kinds.mcp.mcp import McpTool
 
 RECORDING = Path(__file__).parent / "recordings" / "mcp-server-2.3.0.jsonl"
 CALLS: dict[str, dict[str, Any]] = {

@@ -12,13 +12,13 @@ import pytest
 from nats.js.api import ConsumerConfig, KeyValueConfig, ObjectStoreConfig, StreamConfig
 
 from nats_client import connected
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, tool_context
-from noetl_worker.tools.nats.connections import Address, Connections
-from noetl_worker.tools.nats.nats import NatsTool
-from noetl_worker.tools.nats.subscription import SubscriptionTool
+from noetl_worker.tools.kinds.nats.connections import Address, Connections
+from noetl_worker.tools.kinds.nats.nats import NatsTool
+from noetl_worker.tools.kinds.subscription.subscription import SubscriptionTool
 from noetl_worker.tools.registry import Registry
 
 USERS = """

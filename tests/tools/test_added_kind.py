@@ -45,13 +45,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / part, root / part)  # what is compiled too: the files keep their times
     for file in ("pyproject.toml", "CONTRIBUTING.md"):
         shutil.copy(ROOT / file, root / file)
-    write(root, "python/noetl_worker/tools/KIND.py", tool_of_the_page())
-    write(root, "python/noetl_worker/tools/guides/KIND.md", GUIDE)
+    write(root, "python/noetl_worker/tools/kinds/KIND/__init__.py", '"""Kind `greet`."""\n')
+    write(root, "python/noetl_worker/tools/kinds/KIND/KIND.py", tool_of_the_page())
+    write(root, "python/noetl_worker/tools/kinds/KIND/page.md", GUIDE)
     write(root, "tests/tools/test_KIND.py", TEST)
-    assert "`python/noetl_worker/tools/kinds/built_in.py`: one line in `BUILT_IN`" in WALK
-    registry = root / "python/noetl_worker/tools/kinds/built_in.py"
-    before, start, after = registry.read_text(encoding="utf-8").partition("BUILT_IN: Final[Mapping[str, str]] = {\n")
-    registry.write_text(f'{before}{start}    "greet": _TOOLS + "greet:GreetTool",\n{after}', encoding="utf-8")
+    assert "`python/noetl_worker/tools/built_in.py`: one line in `_CLASSES`" in WALK
+    registry = root / "python/noetl_worker/tools/built_in.py"
+    before, start, after = registry.read_text(encoding="utf-8").partition("_CLASSES: Final[Mapping[str, str]] = {\n")
+    registry.write_text(f'{before}{start}    "greet": "GreetTool",\n{after}', encoding="utf-8")
     assert "`make docs` writes `docs/tools`" in WALK
     python(root, "-m", "noetl_worker", "tools", "--markdown", "docs/tools")
     return root
@@ -60,7 +61,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(root: Path, name: str, content: str) -> None:
     """One file of the walk, which has to name it."""
     assert f"`{name}`" in WALK
-    (root / name.replace("KIND", "greet")).write_text(content, encoding="utf-8")
+    file = root / name.replace("KIND", "greet")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content, encoding="utf-8")
 
 
 def python(root: Path, *arguments: str) -> str:

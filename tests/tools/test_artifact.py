@@ -15,16 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_worker.dev.plane import DevControlPlane
-from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import MaybeProcessed, ServerRefused, ToolError
 from noetl_worker.models import Dialect, JsonValue, ToolResult
-from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool
-from noetl_worker.tools.artifact.artifact import ArtifactTool
-from noetl_worker.tools.artifact.result_fetch import ResultFetchTool
-from noetl_worker.transport.opening import open_transport
+from noetl_worker.tools.kinds.artifact.artifact import ArtifactTool
+from noetl_worker.tools.kinds.result_fetch.result_fetch import ResultFetchTool
 from patience import PATIENCE_S, until
 
 from .http_server import ToolServer

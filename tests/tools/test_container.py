@@ -13,7 +13,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
-from noetl_worker.tools.kubernetes.container import ContainerTool
+from noetl_worker.tools.kinds.container.container import ContainerTool
 
 from .cluster import JOBS, FakeCluster, condition, refusal, terminated
 from .containers import LABELS, call, refusing

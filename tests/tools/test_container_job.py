@@ -8,7 +8,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.kubernetes.container import ContainerTool
+from noetl_worker.tools.kinds.container.container import ContainerTool
 
 from .cluster import FakeCluster
 from .containers import LABELS, WATCHED, call

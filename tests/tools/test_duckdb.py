@@ -13,7 +13,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.duckdb import secrets as duckdb_secrets
+from noetl_worker.tools.kinds.duckdb import secrets as duckdb_secrets
 
 from .databases import Postgres, duckdb_extensions, query
 

@@ -14,9 +14,9 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.duckdb.files import turn
-from noetl_worker.tools.duckdb.opening import Opening
-from noetl_worker.tools.duckdb.session import Duckdb
+from noetl_worker.tools.kinds.duckdb.files import turn
+from noetl_worker.tools.kinds.duckdb.opening import Opening
+from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.registry import Registry
 from patience import until

@@ -16,7 +16,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.duckdb import files as duckdb_files
+from noetl_worker.tools.kinds.duckdb import files as duckdb_files
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 

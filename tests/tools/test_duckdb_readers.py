@@ -12,8 +12,8 @@ from unittest.mock import ANY
 import pytest
 
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.duckdb.opening import Opening
-from noetl_worker.tools.duckdb.session import Duckdb
+from noetl_worker.tools.kinds.duckdb.opening import Opening
+from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.registry import Registry
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ToolError
-from noetl_worker.tools.duckdb import typed_values
+from noetl_worker.tools.kinds.duckdb import typed_values
 
 VALUES = [
     "NULL",

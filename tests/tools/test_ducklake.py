@@ -11,7 +11,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.duckdb.ducklake import DucklakeConfig, lake_opening
+from noetl_worker.tools.kinds.ducklake.ducklake import DucklakeConfig, lake_opening
 
 from .databases import Postgres, duckdb_extensions
 

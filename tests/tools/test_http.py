@@ -12,7 +12,7 @@ import pytest
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.models.tool_result import ToolFailure
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.http.http import HttpTool
+from noetl_worker.tools.kinds.http.http import HttpTool
 
 Answer = Callable[[httpx.Request], httpx.Response]
 

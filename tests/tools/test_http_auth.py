@@ -16,8 +16,8 @@ from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.http.client import Clients
-from noetl_worker.tools.http.http import HttpTool
 from noetl_worker.tools.http.tokens import Tokens
+from noetl_worker.tools.kinds.http.http import HttpTool
 from noetl_worker.tools.registry import Registry
 
 from .http_server import Answer, Seen, ToolServer, as_json, unused_port

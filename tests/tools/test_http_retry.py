@@ -12,9 +12,9 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import ToolCall, call_tool, run_tool
-from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import retry_after_s
-from noetl_worker.tools.http.retry import Pages, RetryRule
+from noetl_worker.tools.kinds.http import retry as http_retry
+from noetl_worker.tools.kinds.http.retry import Pages, RetryRule
 
 from .http_server import ITEMS, ToolServer, as_json, unused_port
 

@@ -11,7 +11,7 @@ import pytest
 import virtual_time
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.contract import Stop
-from noetl_worker.tools.kubernetes.script import ScriptTool
+from noetl_worker.tools.kinds.script.script import ScriptTool
 
 from .cluster import FakeCluster
 from .containers import CREDENTIALS, tool_on

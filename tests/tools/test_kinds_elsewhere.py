@@ -6,8 +6,8 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, UnknownTool
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.kinds.elsewhere import INSTEAD
-from noetl_worker.tools.noop import NoopTool
+from noetl_worker.tools.elsewhere import INSTEAD
+from noetl_worker.tools.kinds.noop.noop import NoopTool
 from noetl_worker.tools.registry import Registry
 
 # every kind of the planes' own lists and of both workers' registries

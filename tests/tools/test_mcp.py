@@ -14,7 +14,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
-from noetl_worker.tools.mcp.mcp import McpTool
+from noetl_worker.tools.kinds.mcp.mcp import McpTool
 
 from .mcp_recording import CALLS, Replay
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.nats import failures as nats_failures
-from noetl_worker.tools.nats.nats import NatsTool
+from noetl_worker.tools.kinds.nats import failures as nats_failures
+from noetl_worker.tools.kinds.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
 from .nats_service import Session

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext
 
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.nats.connections import Address, Connections
-from noetl_worker.tools.nats.nats import NatsTool
+from noetl_worker.tools.kinds.nats.connections import Address, Connections
+from noetl_worker.tools.kinds.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 

@@ -11,12 +11,12 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from nats_client import connected
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.nats import messages as nats_messages
-from noetl_worker.tools.nats.messages import Inbox, pull
-from noetl_worker.tools.nats.nats import NatsTool
+from noetl_worker.tools.kinds.nats import messages as nats_messages
+from noetl_worker.tools.kinds.nats.messages import Inbox, pull
+from noetl_worker.tools.kinds.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
 from .nats_service import Session

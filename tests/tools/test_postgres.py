@@ -15,8 +15,8 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.postgres.address import conninfo
-from noetl_worker.tools.postgres.postgres import PostgresConfig
+from noetl_worker.tools.kinds.postgres.address import conninfo
+from noetl_worker.tools.kinds.postgres.postgres import PostgresConfig
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres, queries

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.tools.postgres.errors import statement_failure
+from noetl_worker.tools.kinds.postgres.errors import statement_failure
 
 from .databases import Postgres
 

@@ -17,9 +17,9 @@ from holds import HOLDS_TIMES
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.postgres.address import conninfo
-from noetl_worker.tools.postgres.pool import ConnectionPools
-from noetl_worker.tools.postgres.postgres import PostgresTool, session_settings
+from noetl_worker.tools.kinds.postgres.address import conninfo
+from noetl_worker.tools.kinds.postgres.pool import ConnectionPools
+from noetl_worker.tools.kinds.postgres.postgres import PostgresTool, session_settings
 from noetl_worker.tools.registry import Registry
 from patience import until
 

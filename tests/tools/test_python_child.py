@@ -16,11 +16,11 @@ import pytest
 
 import noetl_worker
 from noetl_worker.testing import arun_tool
+from noetl_worker.tools.kinds.python.python import PythonTool
+from noetl_worker.tools.kinds.shell.shell import ShellTool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python import python_exchange
 from noetl_worker.tools.python.python_answer import PythonAnswer, Request
-from noetl_worker.tools.python.python_tool import PythonTool
-from noetl_worker.tools.shell import ShellTool
 from patience import PATIENCE_S
 
 from .processes import linux_only, members_of, started, until_gone

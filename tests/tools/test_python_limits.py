@@ -14,9 +14,9 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.kinds.python.python import PythonTool
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 from patience import until
 

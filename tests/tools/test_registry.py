@@ -14,10 +14,10 @@ from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import RecordedLogger, arun_tool, run_tool, tool_context
 from noetl_worker.tools import fields
+from noetl_worker.tools.built_in import ALIASES
 from noetl_worker.tools.contract import CONTRACT_VERSION, ToolContext
 from noetl_worker.tools.deadline import effective_timeout
 from noetl_worker.tools.docs.schema import json_schema
-from noetl_worker.tools.kinds.built_in import ALIASES
 from noetl_worker.tools.registry import PreparedTool, Registry
 from plug_ins import install
 

@@ -13,7 +13,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
-from noetl_worker.tools.kubernetes.script import ScriptTool
+from noetl_worker.tools.kinds.script.script import ScriptTool
 
 from .containers import WATCHED
 from .http_server import Answer, Seen, ToolServer, as_json

@@ -12,11 +12,11 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult
-from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.noop import NoopTool
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.tools.kinds.noop.noop import NoopTool
+from noetl_worker.tools.kinds.secrets.secrets import SecretsTool
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.secrets import SecretsTool
 
 Answer = Callable[[httpx.Request], httpx.Response]
 GOOGLE = {"gcp": {"type": "bearer", "token": "ya29.token"}}

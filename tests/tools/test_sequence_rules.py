@@ -8,7 +8,7 @@ import pytest
 
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger
-from noetl_worker.tools.task_sequence import python_form
+from noetl_worker.tools.kinds.task_sequence.task_sequence import python_form
 from tools.sequence_stub import ON_ERROR, StubTool, go, rules
 
 # ── rules ───────────────────────────────────────────────────────────────────────────────────────

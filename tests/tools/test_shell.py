@@ -12,8 +12,8 @@ import pytest
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.kinds.shell.shell import ShellTool
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.shell import ShellTool
 
 from . import warm
 from .processes import children_of, linux_only, with_time

@@ -13,8 +13,8 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.tools.kinds.task_sequence.task_sequence import python_form, rust_form
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.task_sequence import python_form, rust_form
 from tools.sequence_stub import ON_ERROR, StubConfig, StubTool, go, rules
 
 # ── forms and references ────────────────────────────────────────────────────────────────────────

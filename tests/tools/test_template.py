@@ -12,7 +12,7 @@ import pytest
 from jinja2 import Template
 
 from noetl_worker.errors import TemplateError
-from noetl_worker.templates.template import has_template, render, truthy
+from noetl_worker.text.templates.template import has_template, render, truthy
 
 VARIABLES: dict[str, Any] = {
     "n": 7,

@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 
 from noetl_worker.cli import app_for
 from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools import requirements
 from noetl_worker.tools.docs.description import describe_kind
 from noetl_worker.tools.docs.guide import guide_of, parse_guide
 from noetl_worker.tools.docs.reference import reference_pages, write_pages
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.error_kinds import ERROR_KINDS
-from noetl_worker.tools.kinds import requirements
-from noetl_worker.tools.noop import NoopTool
+from noetl_worker.tools.kinds.noop.noop import NoopTool
 from noetl_worker.tools.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -102,9 +102,9 @@ def test_table_in_a_pipe_is_as_wide_as_asked_for_and_no_wider_than_a_terminal(
     assert width - 10 < max(map(len, rows)) <= width
 
 
-def test_guides_are_of_kinds_there_are() -> None:
-    files = {path.stem for path in (ROOT / "python" / "noetl_worker" / "tools").rglob("guides/*.md")}
-    assert files - {"every_kind"} == set(KINDS)
+def test_each_kind_has_a_page_in_its_folder() -> None:
+    pages = {path.parent.name for path in (ROOT / "python/noetl_worker/tools/kinds").rglob("page.md")}
+    assert pages == set(KINDS)
 
 
 def test_guide_of_another_form_says_what_is_wrong() -> None:
@@ -174,7 +174,7 @@ def test_failures_of_a_kind_are_in_its_guide_and_in_the_table(kind: str) -> None
     told = set(guide_of(tool).errors) | FROM_EVERY_TOOL
     given = set().union(*map(words_given, family(type(tool).__module__)))
     assert given - set(ERROR_KINDS) == set(), "add it to tools/error_kinds.py"
-    assert given - told == set(), f"say when in tools/guides/{kind}.md, under Errors"
+    assert given - told == set(), f"say when in tools/kinds/{kind}/page.md, under Errors"
     assert told - set(ERROR_KINDS) == set()
 
 

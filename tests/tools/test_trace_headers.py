@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nats_client import connected
-from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.models import Dialect
 from noetl_worker.testing import HttpStub, MemoryControlPlane, arun_tool, run_tool
 from patience import PATIENCE_S

@@ -9,7 +9,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.transfer.plan import table_parts
+from noetl_worker.tools.kinds.transfer.plan import table_parts
 from patience import PATIENCE_S
 
 from .databases import Postgres

@@ -14,7 +14,7 @@ from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import HttpStub, ToolCall, call_tool, tool_context
 from noetl_worker.tools.contract import Stop, ToolContext
-from noetl_worker.tools.http.http import HttpConfig
+from noetl_worker.tools.kinds.http.http import HttpConfig
 from noetl_worker.tools.registry import Registry
 
 from .transfers import in_duckdb, into

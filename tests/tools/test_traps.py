@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import pytest
 
 from noetl_worker.testing import run_tool, tool_context
-from noetl_worker.tools.noop import NoopTool
+from noetl_worker.tools.kinds.noop.noop import NoopTool
 from noetl_worker.tools.registry import Registry
 
 

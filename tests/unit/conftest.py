@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_worker.report.emitter import Emitter
+from noetl_worker.pipeline.report.emitter import Emitter
 from unit.outboxes import OPEN
 from unit.planes import emitter
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from noetl_worker.models import Dialect, Report
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.outbox import Outbox
 from unit.planes import URL
 
 _NOBODY = 65534

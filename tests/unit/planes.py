@@ -15,15 +15,15 @@ import pytest
 
 from noetl_worker.errors import ClaimLost, SettingsError
 from noetl_worker.models import AlreadyFinished, Command, Dialect, Envelope, HeldByOther
-from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.ends import ends_of
-from noetl_worker.plane.python.recent_batches import RecentBatches
-from noetl_worker.plane.rust.event_ids import EventIds
-from noetl_worker.report.emitter import Emitter
+from noetl_worker.models.stopping import StopLevel, Stopping
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.outcomes.ends import ends_of
+from noetl_worker.remote.outcomes.recent_batches import RecentBatches
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.rust.event_ids import EventIds
+from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.settings.settings import Settings, load_settings
-from noetl_worker.stopping import StopLevel, Stopping
-from noetl_worker.transport.transport import Body, Response
 
 URL = "http://plane.test"
 Answer = Response | Exception

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, FitRules, Report, ToolResult
 from noetl_worker.observability.step_log import Warned
-from noetl_worker.report import results
-from noetl_worker.report.emitter import Emitter
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.transport.transport import Response
+from noetl_worker.pipeline.report import results
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.text import json_text
 from unit.planes import Lost, Ours, Script, ScriptedTransport, answer, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import virtual_time
-from noetl_worker.command import handover
-from noetl_worker.delivery.in_flight import InFlight, Seen
 from noetl_worker.models import Report, Upload
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.recovery.adoption import AT_ONCE, Adoption
-from noetl_worker.report.emitter import Emitter
+from noetl_worker.pipeline.command import handover
+from noetl_worker.pipeline.delivery.in_flight import InFlight, Seen
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.worker.recovery.adoption import AT_ONCE, Adoption
 from unit.outboxes import box, event_set, left, left_behind, taken
 from unit.planes import ScriptedTransport, answer, batch_status, settings
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.claim.claim import read_claim
 from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused
 from noetl_worker.models import AuthRefusedClaim, ClaimRefused, Dialect, RetryLater
-from noetl_worker.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floor_s, retry_after_s
-from noetl_worker.plane.client import ControlPlaneClient, refusal
-from noetl_worker.plane.gate import Gate
-from noetl_worker.plane.patience import is_passing
-from noetl_worker.plane.plane_watch import PlaneWatch
-from noetl_worker.plane.send_status import SendStatus, judge
-from noetl_worker.transport.transport import Response
+from noetl_worker.pipeline.claim.claim import read_claim
+from noetl_worker.remote.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floor_s, retry_after_s
+from noetl_worker.remote.plane.client import ControlPlaneClient, refusal
+from noetl_worker.remote.plane.gate import Gate
+from noetl_worker.remote.plane.patience import is_passing
+from noetl_worker.remote.plane.plane_watch import PlaneWatch
+from noetl_worker.remote.plane.send_status import SendStatus, judge
+from noetl_worker.remote.transport.transport import Response
 from unit.planes import ScriptedTransport, answer, settings
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
@@ -111,7 +111,7 @@ def test_no_caller_has_a_list_of_statuses_of_its_own() -> None:
     found = set()
     for path in PACKAGE.rglob("*.py"):
         where = path.relative_to(PACKAGE)
-        if where.parts[0] in ("tools", "dev", "testing") or str(where) == "plane/answers.py":
+        if where.parts[0] in ("tools", "authoring", "testing") or str(where) == "remote/plane/answers.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Set | ast.Tuple | ast.List):

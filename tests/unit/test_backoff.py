@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_worker import backoff
+from noetl_worker.models import backoff
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
@@ -41,7 +41,7 @@ def test_attempt_of_any_number_is_no_overflow() -> None:
 
 def test_no_module_has_a_formula_of_its_own() -> None:
     """What playbooks ask for is theirs; `dev` is another program."""
-    theirs = {"tools/http/retry.py", "tools/policy.py", "backoff.py"}
+    theirs = {"tools/kinds/http/retry.py", "tools/policy.py", "models/backoff.py"}
     powers = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")

@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.claim.claim import claim_command, read_claim
-from noetl_worker.delivery import acknowledge
-from noetl_worker.delivery.in_flight import Seen
 from noetl_worker.errors import MaybeProcessed, NotSent
-from noetl_worker.jetstream.comparison import MAX_AGE_S
-from noetl_worker.marks import Marks
 from noetl_worker.models import (
     AlreadyFinished,
     AuthRefusedClaim,
@@ -26,8 +21,13 @@ from noetl_worker.models import (
     NotFound,
     RetryLater,
 )
-from noetl_worker.settlement import Settlement
-from noetl_worker.transport.transport import Response
+from noetl_worker.models.marks import Marks
+from noetl_worker.models.settlement import Settlement
+from noetl_worker.pipeline.claim.claim import claim_command, read_claim
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.delivery.in_flight import Seen
+from noetl_worker.remote.jetstream.comparison import MAX_AGE_S
+from noetl_worker.remote.transport.transport import Response
 from unit.planes import ENVELOPE, answer, plane
 
 PYTHON_409 = {

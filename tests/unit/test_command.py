@@ -10,12 +10,12 @@ from urllib.parse import unquote
 
 import pytest
 
-from noetl_worker import json_text
-from noetl_worker.command.command import hydrate
 from noetl_worker.errors import ConfigurationError, ServerRefused
-from noetl_worker.marks import ALL, Marks
 from noetl_worker.models import Command, Dialect, LoopPosition
-from noetl_worker.templates import template
+from noetl_worker.models.marks import ALL, Marks
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.text import json_text
+from noetl_worker.text.templates import template
 from unit.planes import ENVELOPE, ScriptedTransport, answer, plane
 
 REF = {"kind": "result_ref", "ref": "noetl://execution/7/result/start/1", "store": "kv"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import virtual_time
-from noetl_worker.secrets.credential_cache import MAX_ENTRIES, CredentialCache, Fetched, Key
+from noetl_worker.text.secrets.credential_cache import MAX_ENTRIES, CredentialCache, Fetched, Key
 
 anyio_backend = virtual_time.anyio_backend
 KEY: Key = ("credential", "http://plane", "pg", 7)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_ends
 from noetl_worker.settings.settings import SETTINGS, load_settings
-from noetl_worker.transport.credential_ends import CREDENTIALS, credential_ends
 
 CERTIFICATES = Path(__file__, "../../integration/certificates").resolve()
 

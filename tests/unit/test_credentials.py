@@ -10,11 +10,11 @@ import pytest
 import structlog
 
 import virtual_time
-from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import ConfigurationError, CredentialError, NotSent
 from noetl_worker.models import Dialect, JsonValue
-from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.templates import template
+from noetl_worker.pipeline.command.credentials import CommandCredentials, keychain_names_in
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.text.templates import template
 from unit.planes import URL, Script, ScriptedTransport, answer, command, plane, settings
 
 anyio_backend = virtual_time.anyio_backend

@@ -17,22 +17,23 @@ import pytest
 from nats.aio.msg import Msg
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, TemplateError, ToolError
-from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Report
-from noetl_worker.plane.client import refusal
-from noetl_worker.report import results
-from noetl_worker.secrets import redaction
-from noetl_worker.templates import template
+from noetl_worker.pipeline.report import results
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.plane.client import refusal
+from noetl_worker.remote.transport.transport import Response
 from noetl_worker.testing import MemoryControlPlane, call_tool, run_tool
+from noetl_worker.text.secrets import redaction
+from noetl_worker.text.templates import template
 from noetl_worker.tools import fields, policy
-from noetl_worker.tools.artifact import artifact, result_fetch
 from noetl_worker.tools.http import answer as http_answer
-from noetl_worker.tools.http.http import HttpTool
-from noetl_worker.tools.kubernetes import cluster as container_cluster
-from noetl_worker.tools.mcp.mcp import McpTool
-from noetl_worker.tools.nats import subscription
+from noetl_worker.tools.kinds.artifact import artifact
+from noetl_worker.tools.kinds.container import cluster as container_cluster
+from noetl_worker.tools.kinds.http.http import HttpTool
+from noetl_worker.tools.kinds.mcp.mcp import McpTool
+from noetl_worker.tools.kinds.result_fetch import result_fetch
+from noetl_worker.tools.kinds.subscription import subscription
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.transport.transport import Response
 from unit.planes import plane
 
 SECRET = "Zq7-hunterSecret/99"

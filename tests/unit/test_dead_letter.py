@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from noetl_worker.delivery import acknowledge
-from noetl_worker.delivery.dead_letter import DeadLetter, DeadLetters, pack, settle_delivery
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.models import ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.settlement import SETTLED, Outcome, OutcomeKind, Settlement
 from noetl_worker.observability import metrics
-from noetl_worker.settlement import SETTLED, Outcome, OutcomeKind, Settlement
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, DeadLetters, pack, settle_delivery
 
 
 class Delivery:

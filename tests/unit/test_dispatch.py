@@ -14,12 +14,12 @@ import structlog
 
 import virtual_time
 from loops import Threads
-from noetl_worker.claim.text_marks import marks_of
-from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
-from noetl_worker.slots import Slots
-from noetl_worker.stopping import TOOL_S
+from noetl_worker.models.slots import Slots
+from noetl_worker.models.stopping import TOOL_S
+from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.scope import CallScope

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
-from noetl_worker.slots import Slots
+from noetl_worker.models.slots import Slots
+from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
 from unit.planes import ScriptedTransport, answer, command, plane

@@ -12,11 +12,11 @@ import pytest
 import virtual_time
 from noetl_worker.errors import ClaimLost, ServerRefused
 from noetl_worker.models import AlreadyFinished, Dialect
-from noetl_worker.plane.client import Plane
-from noetl_worker.plane.gate import DOWN_AFTER
-from noetl_worker.report.emitter import LATE_S, Emitter
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.slots import Slots
+from noetl_worker.models.slots import Slots
+from noetl_worker.pipeline.report.emitter import LATE_S, Emitter
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.gate import DOWN_AFTER
 from unit.outboxes import box, event_set, left, taken
 from unit.planes import After, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk
 from unit.reports import OK

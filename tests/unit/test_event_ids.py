@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 
-from noetl_worker.plane.rust.event_ids import EventIds, node_of
+from noetl_worker.remote.plane.rust.event_ids import EventIds, node_of
 
 OF_A_PLANE = 384897026912813056
 

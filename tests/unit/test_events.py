@@ -11,11 +11,11 @@ import pytest
 
 import virtual_time
 from json_libraries import without_orjson
-from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, LoopPosition, Report, ToolResult
-from noetl_worker.report import results
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.transport.transport import Response
+from noetl_worker.pipeline.report import results
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.text import json_text
 from unit.outboxes import event_set
 from unit.planes import Ours, answer, command, emitter, plane
 from unit.reports import OK, accept, names, tell

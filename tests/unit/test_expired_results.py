@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from noetl_worker.command.command import hydrate
 from noetl_worker.errors import ServerRefused, ToolError
 from noetl_worker.models import Command, Dialect
-from noetl_worker.plane.client import Plane
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.remote.plane.client import Plane
 from unit.planes import ENVELOPE, ScriptedTransport, answer, plane
 
 REF = "noetl://execution/7/result/start/403da428"

@@ -12,8 +12,8 @@ import pytest
 import virtual_time
 from noetl_worker.errors import MaybeProcessed, NotSent, TransportError
 from noetl_worker.models import Dialect
-from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.gate import DOWN_AFTER, Gate
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.gate import DOWN_AFTER, Gate
 from unit.planes import URL, ScriptedTransport, answer, settings
 
 anyio_backend = virtual_time.anyio_backend

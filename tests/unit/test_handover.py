@@ -15,23 +15,23 @@ from typing import Any, ClassVar
 import pytest
 
 import virtual_time
-from noetl_worker.command.claimed_command import WorkerServices
-from noetl_worker.command.handover import ClaimedOnce
-from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ClaimLost, NotSent
-from noetl_worker.executor import Executor
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.phases import Progress
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.identity import Identity
-from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.report.emitter import Emitter
-from noetl_worker.settlement import Outcome, Settlement
-from noetl_worker.slots import Slots
-from noetl_worker.stopping import StopLevel
+from noetl_worker.models.settlement import Outcome, Settlement
+from noetl_worker.models.slots import Slots
+from noetl_worker.models.stopping import StopLevel
+from noetl_worker.pipeline.command.claimed_command import WorkerServices
+from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.executor import Executor
+from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.remote.transport.transport import Response
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
-from noetl_worker.transport.transport import Response
+from noetl_worker.worker.recovery.adoption import Adoption
 from unit.outboxes import event_set, left_behind
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, plane, settings
 

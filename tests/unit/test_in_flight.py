@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_worker.delivery.in_flight import InFlight, Seen
+from noetl_worker.pipeline.delivery.in_flight import InFlight, Seen
 
 
 def test_finished_command_is_known_for_two_ack_waits_and_forgotten_later() -> None:

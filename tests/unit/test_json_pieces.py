@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 from noetl_worker.process.json_pieces import loads_in_pieces
 from noetl_worker.process.threads import off_loop, take_turns
+from noetl_worker.text import json_text
 from patience import PATIENCE_S
 
 LEAVES: tuple[Any, ...] = (

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
+from noetl_worker.text import json_text
 
 VALUES = runpy.run_path(str(Path(json_text.__file__).with_name("process") / "plain_values.py"))
 HERE = datetime.timezone(datetime.timedelta(hours=5, seconds=30))
@@ -308,7 +308,7 @@ def test_numpy_is_written_the_same_way(way: Any) -> None:
 
 
 def test_nobody_imports_numpy_for_it() -> None:
-    code = "import sys, noetl_worker.json_text as j; j.dumps([object(), {1}]); print('numpy' in sys.modules)"
+    code = "import sys, noetl_worker.text.json_text as j; j.dumps([object(), {1}]); print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -18,8 +18,8 @@ import pytest
 import structlog
 
 import virtual_time
-from noetl_worker.delivery.keepalive import InProgress, Keepalive
 from noetl_worker.observability.probes import Health
+from noetl_worker.pipeline.delivery.keepalive import InProgress, Keepalive
 from noetl_worker.process import event_loop
 from patience import PATIENCE_S, until
 from unit.planes import settings

@@ -20,10 +20,10 @@ import httpx
 import markupsafe
 import pytest
 
-from noetl_worker.secrets.forms import encoded_forms, written_forms
-from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.secrets.redaction import redact_text, redact_value
-from noetl_worker.secrets.strength import Strength, strength_of
+from noetl_worker.text.secrets.forms import encoded_forms, written_forms
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.text.secrets.redaction import redact_text, redact_value
+from noetl_worker.text.secrets.strength import Strength, strength_of
 
 ODD = "pa'ss/wo\"rd & <x>~\\é+1"
 

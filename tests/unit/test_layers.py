@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -18,44 +19,57 @@ import pytest
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
-# A paragraph a layer, from the bottom to the top: packages, and the modules beside them.
-LAYERS = """
-errors backoff models settlement marks slots stopping json_text yaml_text settings engine _core process
-
-secrets transport
-
-observability templates
-
-jetstream plane
-
-claim outbox tools phases
-
-delivery report
-
-command recovery
-
-executor deliveries readings
-
-worker worker_process doctor diagnosis local_run run_page supervisor
-
-cli dev lint testing envelope cases event_set template
-
-__main__
+# From the ground up: a room imports those before it, and none after it.
+ROOMS = """
+models process settings engine text observability remote tools pipeline worker authoring cli testing
 """
+BESIDE = {
+    "errors": "models",
+    "_core": "engine",
+    "template": "text",
+    "envelope": "pipeline",
+    "cases": "pipeline",
+    "event_set": "pipeline",
+    "__main__": "testing",
+}
+"""Module beside the rooms -> the room that it stands beside."""
+DECIDERS = (
+    "remote.plane.python",
+    "remote.plane.rust",
+    "remote.outcomes.python_ends",
+    "remote.outcomes.rust_ends",
+    "authoring.run_page.reading",
+    "authoring.dev",
+    "cli.dev",
+)
+"""Modules that may ask which of the two planes it is."""
+FOR_ANNOTATIONS = {
+    ("settings.checks", "settings.settings"),
+    ("authoring.dev.server.route_table", "authoring.dev.plane"),
+    ("authoring.dev.server.routes", "authoring.dev.plane"),
+    ("tools.kinds.http.call", "tools.kinds.http.http"),
+    ("tools.kinds.http.request", "tools.kinds.http.http"),
+    ("tools.kinds.container.container_job", "tools.kinds.container.container"),
+    ("tools.kinds.container.container_job", "tools.kinds.container.script_job"),
+    ("tools.kinds.nats.key_value", "tools.kinds.nats.nats"),
+    ("tools.kinds.nats.messages", "tools.kinds.nats.nats"),
+    ("tools.kinds.nats.operation", "tools.kinds.nats.nats"),
+}
+"""Imports that close a circle, and that annotations alone need."""
 STAGES = {  # a stage imports no other stage
-    "jetstream.puller": "pull",
-    "delivery.keepalive": "pull",
-    "delivery.envelope": "envelope",
-    "claim": "claim",
-    "command.command": "hydrate",
-    "command.referred_results": "hydrate",
+    "remote.jetstream.puller": "pull",
+    "pipeline.delivery.keepalive": "pull",
+    "pipeline.delivery.envelope": "envelope",
+    "pipeline.claim": "claim",
+    "pipeline.command.command": "hydrate",
+    "pipeline.command.referred_results": "hydrate",
     "tools": "run",
-    "command.cases": "cases",
-    "command.case_actions": "cases",
-    "report": "report",
-    "outbox": "report",
-    "delivery.acknowledge": "settle",
-    "delivery.dead_letter": "settle",
+    "pipeline.command.cases": "cases",
+    "pipeline.command.case_actions": "cases",
+    "pipeline.report": "report",
+    "pipeline.outbox": "report",
+    "pipeline.delivery.acknowledge": "settle",
+    "pipeline.delivery.dead_letter": "settle",
 }
 
 
@@ -64,7 +78,7 @@ def longest(name: str, known: Iterable[str]) -> str | None:
     return max((one for one in known if name == one or name.startswith(f"{one}.")), key=len, default=None)
 
 
-PLACES = {name: number for number, layer in enumerate(LAYERS.strip().split("\n\n")) for name in layer.split()}
+PLACES = {name: number for number, name in enumerate(ROOMS.split())}
 
 
 def package(module: str) -> str:
@@ -72,8 +86,9 @@ def package(module: str) -> str:
 
 
 def level(module: str) -> int:
-    assert package(module) in PLACES, f"{module} has no place in LAYERS"
-    return PLACES[package(module)]
+    room = package(module)
+    assert room in PLACES or room in BESIDE, f"{module} is in no room"
+    return PLACES[BESIDE.get(room, room)]
 
 
 def stage(module: str) -> str | None:
@@ -134,7 +149,10 @@ def inner(path: Path, *, at_run_time: bool = False) -> set[str]:
 
 def test_imports_go_downwards_only() -> None:
     wrong = [
-        f"{own(path)} imports {name}" for path in sources() for name in inner(path) if level(name) > level(own(path))
+        f"{own(path)} imports {name}"
+        for path in sources()
+        for name in inner(path, at_run_time=own(path) == "errors")
+        if level(name) > level(own(path))
     ]
     assert wrong == []
 
@@ -150,14 +168,31 @@ def test_a_stage_imports_no_other_stage() -> None:
     assert wrong == []
 
 
-def test_no_two_packages_import_each_other_directly_or_round_about() -> None:
-    """Imports within functions, and those for annotations alone, count too."""
-    graph: dict[str, set[str]] = {}
+def beside_each_other(path: Path, name: str) -> tuple[str, str, str] | None:
+    """Return the folder in which the ways of a file and of what it imports part, and its two entries."""
+    mine, wanted = own(path).split("."), name.split(".")
+    depth = next((n for n, (one, other) in enumerate(zip(mine, wanted, strict=False)) if one != other), None)
+    return None if depth is None else (".".join(mine[:depth]), mine[depth], wanted[depth])
+
+
+def test_nothing_in_a_folder_imports_what_imports_it_directly_or_round_about() -> None:
+    """Rooms, their folders, and files beside folders; imports within functions, and for annotations, count too."""
+    graphs: dict[str, dict[str, set[str]]] = {}
     for path in sources():
-        graph.setdefault(package(own(path)), set()).update(map(package, inner(path)))
-    order = TopologicalSorter({name: found - {name} for name, found in graph.items()})
-    order.prepare()
-    assert len({name for name in graph if (PACKAGE / name).is_dir()}) >= 20
+        for name in inner(path):
+            if (own(path), name) not in FOR_ANNOTATIONS and (found := beside_each_other(path, name)) is not None:
+                folder, one, other = found
+                graphs.setdefault(folder, {}).setdefault(one, set()).add(other)
+    for graph in graphs.values():
+        TopologicalSorter(graph).prepare()
+    assert {"", "remote", "remote.plane", "tools", "tools.kinds", "authoring.dev", "cli"} <= set(graphs)
+
+
+def test_imports_that_are_let_pass_are_there_and_of_annotations_alone() -> None:
+    there = {own(path): path for path in sources()}
+    for name, wanted in FOR_ANNOTATIONS:
+        assert wanted in inner(there[name])
+        assert wanted not in inner(there[name], at_run_time=True)
 
 
 def test_no_module_imports_one_that_imports_it() -> None:
@@ -170,10 +205,17 @@ def test_no_module_imports_one_that_imports_it() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def test_the_listing_can_be_taken_in_at_a_glance() -> None:
-    folders = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-    assert folders.pop(".") <= 22
-    assert {name: files for name, files in folders.items() if files > 16} == {}
+def test_ground_floor_has_the_rooms_and_a_few_public_modules() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/*.py")}
+    assert folders == set(PLACES)
+    assert {path.stem for path in PACKAGE.glob("*.py*")} == {*BESIDE, "__init__"}
+
+
+def test_picture_of_the_rooms_is_what_the_imports_give() -> None:
+    """`make docs` writes it."""
+    docs = PACKAGE.parents[1] / "docs"
+    drawn = runpy.run_path(str(docs / "draw_rooms.py"))
+    assert drawn["picture"]() == (docs / "rooms.svg").read_text(encoding="utf-8")
 
 
 def test_every_package_says_what_it_decides() -> None:
@@ -184,10 +226,10 @@ def test_every_package_says_what_it_decides() -> None:
 @pytest.mark.parametrize(
     ("public", "home"),
     [
-        ("envelope", "delivery.envelope"),
-        ("cases", "command.cases"),
-        ("event_set", "outbox.event_set"),
-        ("template", "templates.template"),
+        ("envelope", "pipeline.delivery.envelope"),
+        ("cases", "pipeline.command.cases"),
+        ("event_set", "pipeline.outbox.event_set"),
+        ("template", "text.templates.template"),
     ],
 )
 def test_public_name_of_a_module_that_moved_still_works(public: str, home: str) -> None:
@@ -197,7 +239,7 @@ def test_public_name_of_a_module_that_moved_still_works(public: str, home: str) 
 
 
 def test_nats_is_imported_only_where_it_is_spoken() -> None:
-    allowed = ("jetstream", "delivery.keepalive", "worker", "dev", "tools.nats")
+    allowed = ("remote.jetstream", "pipeline.delivery.keepalive", "worker", "authoring.dev", "tools.kinds.nats")
     wrong = [
         own(path)
         for path in sources()
@@ -207,18 +249,19 @@ def test_nats_is_imported_only_where_it_is_spoken() -> None:
 
 
 def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
-    below = ["tools", "models", "settlement", "errors", "backoff", "json_text", "engine.short_keys", "stopping"]
-    below += ["settings.networks", "plane.spellings", "secrets.auth_alias", "process.threads", "process.lookups"]
-    below += ["process.room", "settings.patterns", "transport.url_path"]
+    below = ["tools", "models", "errors", "text.json_text", "engine.short_keys", "settings.networks"]
+    below += ["text.secrets.auth_alias", "process.threads", "process.lookups", "process.room"]
+    below += ["settings.patterns", "remote.transport.url_path"]
     calls = {
         "tools.registry",
         "tools.deadline",
         "tools.fields",
         "tools.policy",
+        "tools.memory_context",
         "tools.process.live_output",
-        "tools.task_sequence",
+        "tools.kinds.task_sequence.task_sequence",
     }
-    own_ways = {"tools.rhai": ["_core"], "tools.nats": ["jetstream.client"]}
+    own_ways = {"tools.kinds.rhai": ["_core"], "tools.kinds.nats": ["remote.jetstream.client"]}
     wrong: list[str] = []
     for path in (PACKAGE / "tools").rglob("*.py"):
         if (name := own(path)) not in calls:
@@ -262,7 +305,7 @@ def test_which_plane_it_is_decides_in_the_files_of_the_dialects_alone() -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in sources()
-        if longest(own(path), ["plane.python", "plane.rust", "run_page.reading", "cli.dev", "dev"]) is None
+        if longest(own(path), DECIDERS) is None
         for node in nodes(path)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Dialect"
         if node.attr in ("PYTHON", "RUST")
@@ -274,7 +317,7 @@ def test_server_library_is_the_development_planes_alone() -> None:
     """It is in the extra `local`: a worker is installed without it."""
     servers = {"starlette", "uvicorn"}
     found = {own(path) for path in sources() if servers & {package(module) for module in imports(path)}}
-    assert {package(module) for module in found} == {"dev"}
+    assert {module.rpartition(".")[0] for module in found} <= {"authoring.dev", "authoring.dev.server"}
 
 
 def loaded_by(code: str, *flags: str, env: dict[str, str] | None = None) -> set[str]:
@@ -287,7 +330,7 @@ def loaded_by(code: str, *flags: str, env: dict[str, str] | None = None) -> set[
 
 
 MADE = (
-    "from noetl_worker.worker import Worker; from noetl_worker.settings.settings import load_settings; "
+    "from noetl_worker.worker.worker import Worker; from noetl_worker.settings.settings import load_settings; "
     "Worker(load_settings(environment={}))"
 )
 
@@ -321,8 +364,8 @@ REFUSED_AFTER_ITS_START = """
 import gc
 gc.disable()
 from noetl_worker.errors import SettingsError
-from noetl_worker.worker import Worker
-from noetl_worker.worker_process import run_process
+from noetl_worker.worker.worker import Worker
+from noetl_worker.worker.worker_process import run_process
 
 async def run(worker):
     raise SettingsError("A", "b", "c")

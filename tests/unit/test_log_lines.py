@@ -17,20 +17,20 @@ import structlog
 
 import logging_guard
 import virtual_time
-from noetl_worker.command.cancellation import until_cancelled
-from noetl_worker.command.case_actions import act
-from noetl_worker.command.command import hydrate
-from noetl_worker.command.credentials import CommandCredentials
-from noetl_worker.command.handover import ClaimedOnce
-from noetl_worker.command.referred_results import with_referred_results
-from noetl_worker.delivery import acknowledge
-from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.models import CaseDecision, Command, Dialect, Envelope, SetVar, ToolResult
 from noetl_worker.observability.logging import add_to_each_line, configure_logging
-from noetl_worker.phases import Progress
-from noetl_worker.plane.client import Plane
-from noetl_worker.report.emitter import Emitter
-from noetl_worker.report.events import CommandEvents
+from noetl_worker.pipeline.command.cancellation import until_cancelled
+from noetl_worker.pipeline.command.case_actions import act
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.pipeline.command.credentials import CommandCredentials
+from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.command.referred_results import with_referred_results
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.plane.client import Plane
 from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.scope import CallScope
 from unit.planes import URL, Ours, answer, command, emitter, plane

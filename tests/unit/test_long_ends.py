@@ -12,20 +12,20 @@ import pytest
 from structlog.testing import capture_logs
 
 import virtual_time
-from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect, Report
+from noetl_worker.models.settlement import Settlement
+from noetl_worker.models.slots import Slots
 from noetl_worker.observability.series import REGISTRY
-from noetl_worker.phases import Phase, Progress
-from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.rust.execution_watch import ExecutionWatch
-from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.report.emitter import Emitter
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.settlement import Settlement
-from noetl_worker.slots import Slots
-from noetl_worker.transport.transport import Body, Response
-from noetl_worker.worker import Worker
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.outcomes.execution_watch import ExecutionWatch
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.transport.transport import Body, Response
+from noetl_worker.worker.recovery.adoption import Adoption
+from noetl_worker.worker.worker import Worker
 from unit.planes import ENVELOPE, URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 from unit.reports import OK
 from unit.test_handover import Beats, Gated, answered, begun, delivery, execution, grace_over, script_for, terminal

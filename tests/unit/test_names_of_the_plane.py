@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import json_text
-from noetl_worker.dev.forms.python_events import check_payload
+from noetl_worker.authoring.dev.server.python_events import check_payload
 from noetl_worker.models import Dialect
-from noetl_worker.plane.python.rules import payload_of_result
+from noetl_worker.remote.plane.python.rules import payload_of_result
+from noetl_worker.text import json_text
 from unit.reports import call_done, parsed, report_of, tell
 
 LARGE = "word " * 30_000

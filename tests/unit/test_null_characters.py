@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import json_text
-from noetl_worker.command import case_actions
 from noetl_worker.errors import ToolError
 from noetl_worker.models import (
     CaseDecision,
@@ -22,8 +20,10 @@ from noetl_worker.models import (
     SkippedCase,
     ToolResult,
 )
-from noetl_worker.plane.python.store import NullCharacters, has_null
-from noetl_worker.report import results
+from noetl_worker.pipeline.command import case_actions
+from noetl_worker.pipeline.report import results
+from noetl_worker.remote.plane.python.store import NullCharacters, has_null
+from noetl_worker.text import json_text
 from unit.planes import command, plane
 from unit.reports import parsed, report_of, tell
 

@@ -17,8 +17,8 @@ from noetl_worker.models import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health, pages_of
-from noetl_worker.plane.plane_watch import HeartbeatWatch
-from noetl_worker.plane.registration import Registration
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.remote.plane.registration import Registration
 from unit.planes import URL, answer, plane, settings
 
 anyio_backend = virtual_time.anyio_backend

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.outbox.directory import directory_of, made_own
-from noetl_worker.outbox.file import OutboxFile
-from noetl_worker.outbox.reading import look_into
-from noetl_worker.outbox.rows import read_row
+from noetl_worker.pipeline.outbox.directory import directory_of, made_own
+from noetl_worker.pipeline.outbox.file import OutboxFile
+from noetl_worker.pipeline.outbox.reading import look_into
+from noetl_worker.pipeline.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken, unsearchable
 from unit.planes import URL

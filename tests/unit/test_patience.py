@@ -8,9 +8,9 @@ import pytest
 
 import virtual_time
 from noetl_worker.errors import ServerRefused
-from noetl_worker.plane.client import refusal
-from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.transport.transport import Response
+from noetl_worker.remote.plane.client import refusal
+from noetl_worker.remote.plane.patience import until_it_passes
+from noetl_worker.remote.transport.transport import Response
 
 anyio_backend = virtual_time.anyio_backend
 

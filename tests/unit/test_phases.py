@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import virtual_time
-from noetl_worker import stopping
-from noetl_worker.deliveries import CANCEL_TIMEOUT_S
-from noetl_worker.jetstream import connection
-from noetl_worker.phases import Phase, Progress
+from noetl_worker.models import stopping
+from noetl_worker.models.stopping import StopLevel, Stopping
+from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.remote.jetstream import connection
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.stopping import StopLevel, Stopping
+from noetl_worker.worker.deliveries import CANCEL_TIMEOUT_S
 
 OPERATE = Path(__file__, "../../../docs/operate.md").resolve()
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.delivery import acknowledge
-from noetl_worker.delivery.envelope import decode_notification
-from noetl_worker.delivery.pools import Pools
+from noetl_worker.models.settlement import OutcomeKind, Settlement
 from noetl_worker.observability import metrics
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.delivery.envelope import decode_notification
+from noetl_worker.pipeline.delivery.pools import Pools
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.settlement import OutcomeKind, Settlement
 from unit.planes import refusal
 
 SAMPLES = Path(__file__, "../../compat/samples").resolve()

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import virtual_time
-from noetl_worker.jetstream.connection import Connection
-from noetl_worker.jetstream.consumer import Durable
-from noetl_worker.jetstream.puller import Puller
 from noetl_worker.process import event_loop
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.remote.jetstream.consumer import Durable
+from noetl_worker.remote.jetstream.puller import Puller
 
 anyio_backend = virtual_time.anyio_backend
 

@@ -10,16 +10,16 @@ from typing import Any, cast
 import pytest
 
 import virtual_time
-from noetl_worker.delivery.keepalive import InProgress
+from noetl_worker.models.slots import Slots
 from noetl_worker.observability import metrics
 from noetl_worker.observability.probes import Health
-from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.plane.gate import DOWN_AFTER
-from noetl_worker.plane.plane_watch import HeartbeatWatch
-from noetl_worker.plane.registration import Registration
-from noetl_worker.plane.servers import Servers
-from noetl_worker.readings import PULSE_S, Readings
-from noetl_worker.slots import Slots
+from noetl_worker.pipeline.delivery.keepalive import InProgress
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.remote.plane.gate import DOWN_AFTER
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.remote.plane.registration import Registration
+from noetl_worker.remote.plane.servers import Servers
+from noetl_worker.worker.readings import PULSE_S, Readings
 from unit.outboxes import event_set
 from unit.planes import answer, plane, settings
 

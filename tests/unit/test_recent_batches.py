@@ -17,9 +17,9 @@ import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition
 from noetl_worker.observability import metrics
-from noetl_worker.outbox.reading import look_into
-from noetl_worker.plane.python.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
-from noetl_worker.report.events import CommandEvents
+from noetl_worker.pipeline.outbox.reading import look_into
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.outcomes.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
 from unit.outboxes import event_set
 from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
 from unit.restarted_plane import EXECUTION, FIRST, LOOP, OK, Restarted, asked, checked, not_rescued, numbered, watching

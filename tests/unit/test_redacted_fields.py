@@ -10,13 +10,13 @@ from urllib.parse import unquote
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.command.command import hydrate
-from noetl_worker.command.dispatch import CallLimits, Dispatch
-from noetl_worker.command.failure import failure_of
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Command, Dialect
-from noetl_worker.plane.client import Plane
-from noetl_worker.slots import Slots
+from noetl_worker.models.slots import Slots
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
+from noetl_worker.pipeline.command.failure import failure_of
+from noetl_worker.remote.plane.client import Plane
 from noetl_worker.tools.registry import Registry
 from unit.planes import ENVELOPE, answer, plane
 
@@ -217,7 +217,7 @@ async def test_stored_result_that_a_tool_fetches_is_a_warning_with_its_places() 
 
 
 def test_error_names_five_places_at_most() -> None:
-    from noetl_worker.templates.redacted import check_given, mark_redacted
+    from noetl_worker.text.templates.redacted import check_given, mark_redacted
 
     value = {"a": {f"n{n}": MARK for n in range(9)}}
     places = mark_redacted(value, "x")

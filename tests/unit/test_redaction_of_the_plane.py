@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker import json_text
-from noetl_worker.dev.routes.stored_form import REDACTED, as_stored
+from noetl_worker.authoring.dev.server.stored_form import REDACTED, as_stored
 from noetl_worker.models import Dialect, Report
-from noetl_worker.plane.python.store import may_redact
+from noetl_worker.remote.plane.python.store import may_redact
+from noetl_worker.text import json_text
 from unit.reports import parsed, report_of, tell
 
 WORDS = "a word " * 20_000

@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 import virtual_time
 from noetl_worker.errors import MaybeProcessed, NotSent, ServerRefused
 from noetl_worker.models import AlreadyFinished, Dialect
-from noetl_worker.plane import patience
-from noetl_worker.plane.dialects import RULES
-from noetl_worker.plane.send_status import SendStatus
-from noetl_worker.report.emitter import LATE_S
-from noetl_worker.transport.transport import Response
+from noetl_worker.pipeline.report.emitter import LATE_S
+from noetl_worker.remote.plane import patience
+from noetl_worker.remote.plane.dialects import RULES
+from noetl_worker.remote.plane.send_status import SendStatus
+from noetl_worker.remote.transport.transport import Response
 from unit.planes import After, Hurried, Lost, answer, batch_status, command, emitter
 from unit.reports import OK, accept, names, report_of, tell
 from unit.restarted_plane import LOOP

@@ -8,12 +8,12 @@ import time
 import pytest
 
 import virtual_time
-from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import Health
-from noetl_worker.plane.plane_watch import HeartbeatWatch
-from noetl_worker.plane.registration import Registration
-from noetl_worker.transport.transport import Response
+from noetl_worker.pipeline.delivery.keepalive import InProgress
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.remote.plane.registration import Registration
+from noetl_worker.remote.transport.transport import Response
 from unit.planes import After, answer, plane, settings
 
 anyio_backend = virtual_time.anyio_backend

@@ -12,10 +12,10 @@ import pytest
 from noetl_worker.engine import ENGINE
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models import Dialect
-from noetl_worker.plane.client import Plane
-from noetl_worker.plane.python.store import holds_up_plane
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.transport.transport import MAX_BODY_BYTES
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.python.store import holds_up_plane
+from noetl_worker.remote.transport.transport import MAX_BODY_BYTES
 from unit.planes import URL, Ours, answer, command, emitter, plane
 from unit.reports import STORED, accept, report_of
 

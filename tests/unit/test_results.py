@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import json_text
 from noetl_worker.errors import ServerRefused
 from noetl_worker.models import (
     CaseDecision,
@@ -23,8 +22,9 @@ from noetl_worker.models import (
     SkippedCase,
     ToolResult,
 )
-from noetl_worker.report import results
-from noetl_worker.secrets import redaction
+from noetl_worker.pipeline.report import results
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets import redaction
 from unit.reports import parsed, report_of
 
 RULES = FitRules.of(SecretTexts(), max_bytes=102_400)

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 import virtual_time
-from noetl_worker.delivery import acknowledge
 from noetl_worker.models import HeldByOther, NotFound, RetryLater
-from noetl_worker.plane.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.remote.plane.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
 
 BROKEN = RetryLater("500", is_server_error=True)
 anyio_backend = virtual_time.anyio_backend

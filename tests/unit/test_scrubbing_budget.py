@@ -16,8 +16,8 @@ import pytest
 import virtual_time
 from noetl_worker.errors import ControlPlaneError, NotSent
 from noetl_worker.models import Dialect
-from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.python.store import BUDGET_S, unpacked
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.python.store import BUDGET_S, unpacked
 from unit.planes import URL, After, ScriptedTransport, plane, settings
 from unit.reports import STORED, accept, call_done, puts, report_of, tell
 

@@ -17,10 +17,10 @@ import noetl_worker
 from integration.processes import environment
 from noetl_worker import engine
 from noetl_worker.errors import SettingsError
-from noetl_worker.jetstream.connection import nats_login
+from noetl_worker.remote.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, environment_for_workers, load_settings, read_settings
 from noetl_worker.settings.sources import GONE, unknown_names
-from noetl_worker.worker import Worker
+from noetl_worker.worker.worker import Worker
 from patience import PATIENCE_S
 from unit.planes import refusal
 
@@ -259,7 +259,8 @@ def test_engine_is_chosen_by_a_flag_and_by_dotenv_too(how: str, tmp_path: Path) 
     program = f"""
 from noetl_worker.settings.settings import load_settings
 load_settings(flags={flags!r})
-from noetl_worker import cli, engine, worker_process
+from noetl_worker import cli, engine
+from noetl_worker.worker import worker_process
 print(engine.ENGINE)
 """
     done = subprocess.run(

@@ -8,7 +8,7 @@ import pytest
 
 from noetl_worker.cli.config import settings_markdown
 from noetl_worker.errors import SettingsError
-from noetl_worker.jetstream.connection import nats_login
+from noetl_worker.remote.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, Secret, load_settings
 from unit.planes import refusal
 

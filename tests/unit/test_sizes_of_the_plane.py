@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import json_text
 from noetl_worker.models import Dialect, FitRules, Report, SecretTexts
-from noetl_worker.plane.python.rules import payload_of_result
+from noetl_worker.remote.plane.python.rules import payload_of_result
+from noetl_worker.text import json_text
 from unit.reports import STORED, parsed, report_of, tell
 
 RULES = FitRules.of(SecretTexts(), max_bytes=102_400)

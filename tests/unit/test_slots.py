@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from noetl_worker.slots import Slots
+from noetl_worker.models.slots import Slots
 
 
 class Commands:

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.command.failure import failure_of
-from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ClaimLost, ToolError
 from noetl_worker.models import AlreadyFinished, Dialect, HeldByOther
 from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import REMEMBERED, StepLog, Warned
+from noetl_worker.pipeline.command.failure import failure_of
+from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.tools.registry import Registry
 from unit.outboxes import event_set
 from unit.planes import ENVELOPE, Lost, ScriptedTransport, answer, command, emitter, plane

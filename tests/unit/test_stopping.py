@@ -10,18 +10,18 @@ from typing import Any, cast
 
 import pytest
 
-from noetl_worker.command.claimed_command import WorkerServices
-from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import CommandCancelled, Interrupted
-from noetl_worker.executor import Executor
 from noetl_worker.models import ToolResult
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.identity import Identity
-from noetl_worker.report.emitter import Emitter
-from noetl_worker.settlement import Outcome
+from noetl_worker.models.settlement import Outcome
+from noetl_worker.pipeline.command.claimed_command import WorkerServices
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.executor import Executor
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.scope import CallScope
-from noetl_worker.worker import Worker
+from noetl_worker.worker.worker import Worker
 from unit.planes import ScriptedTransport, answer, emitter, settings
 
 

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent
 from noetl_worker.models import AlreadyFinished, LoopPosition
-from noetl_worker.plane.client import Plane
-from noetl_worker.plane.python.recent_batches import RecentBatches
-from noetl_worker.plane.rules import PendingEnd
-from noetl_worker.report.events import CommandEvents
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.outcomes.recent_batches import RecentBatches
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.rules import PendingEnd
 from unit.planes import Answer, Lost, Script, answer, command, emitter, plane
 from unit.reports import OK
 from unit.restarted_plane import FIRST, LOOP, Restarted

@@ -16,18 +16,18 @@ import pytest
 import loops
 import virtual_time
 from compat.uncut import uncut
-from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import DocumentError, MaybeProcessed, NotSent
 from noetl_worker.models import CaseDecision, Dialect, Exit, Fail
-from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.rows import read_row
-from noetl_worker.plane import patience
-from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.python.store import holds_up_plane
-from noetl_worker.recovery.adoption import Adoption
-from noetl_worker.report.emitter import Emitter
-from noetl_worker.report.events import CommandEvents
-from noetl_worker.slots import Slots
+from noetl_worker.models.slots import Slots
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.rows import read_row
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.plane import patience
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.python.store import holds_up_plane
+from noetl_worker.worker.recovery.adoption import Adoption
 from unit import planes, reports
 from unit.planes import URL, After, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 from unit.reports import STORED, accept, call_done, event_of, puts, report_of

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.plane.client import Plane
-from noetl_worker.transport.url_path import url_path
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.transport.url_path import url_path
 from unit.planes import answer, plane
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
@@ -81,17 +81,19 @@ def paths_by_hand(source: str) -> list[int]:
 
 
 NO_ADDRESSES = {
-    "command/trace.py": "what the id of a trace is made of",
-    "secrets/forms.py": "what a secret looks like in addresses",
+    "pipeline/command/trace.py": "what the id of a trace is made of",
+    "text/secrets/forms.py": "what a secret looks like in addresses",
     "tools/docs/playbook_schema.py": "references within a schema",
     "tools/docs/schema.py": "references within a schema",
     "tools/python/python_command.py": "the files of a process",
-    "tools/secrets.py": "the name of a secret, whose parts `secret_address` escapes",
+    "tools/memory_context.py": "the name of a result that is kept in memory",
+    "tools/kinds/secrets/secrets.py": "the name of a secret, whose parts `secret_address` escapes",
 }
 
 
-@pytest.mark.parametrize("package", ["plane", "tools", "secrets", "command"])
+@pytest.mark.parametrize("package", ["remote/plane", "tools", "text/secrets", "pipeline/command"])
 def test_every_path_of_a_request_is_made_of_segments(package: str) -> None:
     sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in (PACKAGE / package).rglob("*.py")}
+    assert sources
     found = {name: paths_by_hand(source) for name, source in sources.items() if name not in NO_ADDRESSES}
     assert {name: lines for name, lines in found.items() if lines} == {}

@@ -1,4 +1,4 @@
-"""The command line, one file a command; `run` is the default."""
+"""What is typed: a file a command."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from noetl_worker.observability.terminal import say
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
-    "test": ("local.cases:cases", "Run the cases beside playbooks."),
+    "test": ("cases:cases", "Run the cases beside playbooks."),
     "check": ("check:check", "Mistakes in playbooks, before anything runs."),
     "exec": ("exec_tool:exec_", "Run one tool once, without a server."),
     "tools": ("tools:tools", "The tool kinds of this installation, and what each takes."),
     "config": ("config:config", "The settings as the worker reads them."),
-    "doctor": ("doctor:doctor", "What would keep a worker with these settings from working."),
+    "doctor": ("examine:doctor", "What would keep a worker with these settings from working."),
     "top": ("top:top", "A live view of running workers."),
     "why": ("why:why", "What became of a command."),
-    "report": ("runs.report:report", "A run of the control plane as one page."),
+    "report": ("report:report", "A run of the control plane as one page."),
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
 }

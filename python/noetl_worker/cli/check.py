@@ -16,7 +16,7 @@ from noetl_worker.models.wire import Dialect
 from noetl_worker.observability.terminal import say
 
 if TYPE_CHECKING:
-    from noetl_worker.lint.findings import Mistake
+    from noetl_worker.authoring.lint.findings import Mistake
 
 EXIT_FOUND: Final = 1
 _STDIN: Final = Path("-")
@@ -68,7 +68,7 @@ def check(
     2 a flag or a file cannot be read.
     """
     with with_extra_local():
-        from noetl_worker.lint.formats import FORMATS
+        from noetl_worker.authoring.lint.formats import FORMATS
     if markdown is not None:
         _write_page(markdown)
         return
@@ -100,8 +100,8 @@ def _found(
     paths: list[Path], flags: Mapping[str, object], stdin_filename: str, *, only_playbooks: bool
 ) -> tuple[list[Mistake], int, bool]:
     """What is found, in how many playbooks, and whether it is an error by the settings of each."""
-    from noetl_worker.lint.files import inspect, playbooks_in
-    from noetl_worker.lint.settings_file import settings_beside
+    from noetl_worker.authoring.lint.files import inspect, playbooks_in
+    from noetl_worker.authoring.lint.settings_file import settings_beside
     from noetl_worker.tools.registry import Registry
 
     if not paths:
@@ -119,13 +119,13 @@ def _found(
 
 
 def _write_baseline(file: Path, found: list[Mistake]) -> None:
-    from noetl_worker.lint.baseline import write_baseline
+    from noetl_worker.authoring.lint.baseline import write_baseline
 
     say(f"{_count(write_baseline(file, found), 'finding')} written to {file}", err=True)
 
 
 def _write_page(file: Path) -> None:
-    from noetl_worker.lint.page import page
+    from noetl_worker.authoring.lint.page import page
 
     try:
         file.write_text(page(), encoding="utf-8")

@@ -46,7 +46,7 @@ def kinds(incomplete: str) -> list[str]:
     """The tool kinds that begin so: the built-in ones, and by their names those of plug-ins, which are not loaded."""
     from importlib.metadata import entry_points
 
-    from noetl_worker.tools.kinds.built_in import BUILT_IN
+    from noetl_worker.tools.built_in import BUILT_IN
     from noetl_worker.tools.registry import ENTRY_POINT_GROUP
 
     names = {*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}

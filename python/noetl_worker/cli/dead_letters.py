@@ -17,9 +17,9 @@ from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
-    from noetl_worker.jetstream.connection import Connection
-    from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
-    from noetl_worker.jetstream.message_search import StoredMessage
+    from noetl_worker.remote.jetstream.connection import Connection
+    from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
+    from noetl_worker.remote.jetstream.message_search import StoredMessage
 
 EXIT_NOT_DONE: Final = 5
 
@@ -221,8 +221,8 @@ async def _chosen(
 
 
 async def _requeue_one(store: DeadLetterStore, kept: StoredMessage) -> bool:
-    from noetl_worker.delivery.dead_letter import requeue
-    from noetl_worker.secrets.redaction import redact_text
+    from noetl_worker.pipeline.delivery.dead_letter import requeue
+    from noetl_worker.text.secrets.redaction import redact_text
 
     try:
         subject, stream, sequence = await requeue(store, kept)
@@ -242,7 +242,7 @@ def _with_dead_letters(
     """Run a command on the dead-letter stream; where there is none yet, say so and end with `without_stream`."""
 
     async def connected(connection: Connection, settings: Settings) -> int:
-        from noetl_worker.jetstream import dead_letter_store
+        from noetl_worker.remote.jetstream import dead_letter_store
 
         store = dead_letter_store.DeadLetterStore(connection)
         stream = await store.stream()

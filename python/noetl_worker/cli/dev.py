@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
 
-from noetl_worker.cli.local.closed_output import StandardOutput
+from noetl_worker.cli.closed_output import StandardOutput
 from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -24,8 +24,8 @@ from noetl_worker.settings.settings import SettingsReading, is_for_process, read
 from noetl_worker.tools.contract import Tool
 
 if TYPE_CHECKING:
-    from noetl_worker.dev.plane import DevControlPlane
-    from noetl_worker.worker import Worker
+    from noetl_worker.authoring.dev.plane import DevControlPlane
+    from noetl_worker.worker.worker import Worker
 
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_SIGTERM: Final = 143
@@ -112,8 +112,8 @@ def dev(
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
         with with_extra_local():
-            from noetl_worker.dev.kept.step_inputs import step_with
-            from noetl_worker.dev.session import run_playbook
+            from noetl_worker.authoring.dev.kept.step_inputs import step_with
+            from noetl_worker.authoring.dev.session import run_playbook
 
         async def once() -> int:
             if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):
@@ -147,7 +147,7 @@ def dev(
 
 def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool) -> bool:
     """Say what `check` finds; whether that is a reason to refuse it."""
-    from noetl_worker.lint.first_look import look_at
+    from noetl_worker.authoring.lint.first_look import look_at
 
     found = look_at(playbook, plane=dialect.value)
     for line in found:
@@ -159,7 +159,7 @@ async def _again_and_again(
     once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path], signals: list[signal.Signals]
 ) -> int:
     """Run it, and again after each change, until Ctrl-C; one that cannot be run waits for the next change."""
-    from noetl_worker.dev.watch import stamps_of, until_changed
+    from noetl_worker.authoring.dev.watch import stamps_of, until_changed
 
     while True:
         before = stamps_of(playbook, others)
@@ -212,7 +212,7 @@ def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
         raise PlaybookError(f"--report {file}: there is no folder {file.parent}")
 
     async def write(plane: DevControlPlane, execution_id: int) -> None:
-        from noetl_worker.cli.runs.report import write_report
+        from noetl_worker.cli.report import write_report
 
         try:
             reading = settings_beside(plane.nats_url or "", plane.url, plane.dialect, plane.settings.token, machine={})
@@ -225,8 +225,8 @@ def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
 
 def parse_override(text: str) -> tuple[str, JsonValue]:
     """`workload.x=1` -> ("workload.x", 1). The value is JSON where it parses, else text."""
-    from noetl_worker import json_text
     from noetl_worker.errors import DocumentError
+    from noetl_worker.text import json_text
 
     name, equals, value = text.partition("=")
     if not equals or not name.startswith("workload.") or name == "workload.":
@@ -274,8 +274,8 @@ async def worker_beside(
         token: what the control plane asks for, if anything.
         tools: kinds that it has besides.
     """
-    from noetl_worker.command.tool_rules import registry_of
-    from noetl_worker.worker import Worker
+    from noetl_worker.pipeline.command.tool_rules import registry_of
+    from noetl_worker.worker.worker import Worker
 
     reading = settings_beside(nats_url, server_url, dialect, token)
     with _in_environment(reading.for_environment()):

@@ -93,10 +93,10 @@ async def _run(
     as_json: bool,
     is_quiet: bool,
 ) -> int:
+    from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
     from noetl_worker.cli.views.local_run import done_here, print_line, print_result
-    from noetl_worker.command.tool_rules import registry_of
-    from noetl_worker.local_run import LocalRun, WithholdingTransport
     from noetl_worker.observability.logging import configure_logging
+    from noetl_worker.pipeline.command.tool_rules import registry_of
     from noetl_worker.tools.process.live_output import PrintedLine, watched
 
     configure_logging("warning", "auto", without=("command_failed",))  # the result says it
@@ -130,8 +130,8 @@ class NoPlane:
         """Names that were asked for and are not there."""
 
     async def send(self, method: str, url: str, *_: Any) -> Any:
-        from noetl_worker import json_text
-        from noetl_worker.transport.transport import Response
+        from noetl_worker.remote.transport.transport import Response
+        from noetl_worker.text import json_text
 
         path = urlsplit(url).path
         if path.startswith("/api/credentials/"):
@@ -163,7 +163,7 @@ def json_argument(name: str, text: str) -> JsonValue:
         PlaybookError: files are read as YAML, which is not installed.
     """
     if not text.startswith("@"):
-        from noetl_worker import json_text
+        from noetl_worker.text import json_text
 
         try:
             return json_text.loads(text)
@@ -172,7 +172,7 @@ def json_argument(name: str, text: str) -> JsonValue:
     with with_extra_local():
         import yaml
 
-        from noetl_worker.yaml_text import UNREADABLE, JsonLoader, where_of
+        from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, where_of
 
     file = text[1:]
     try:
@@ -195,6 +195,6 @@ def _credentials(given: list[str]) -> dict[str, Any]:
     if not given:  # files are read as YAML
         return {}
     with with_extra_local():
-        from noetl_worker.dev.credential_files import given_credential
+        from noetl_worker.authoring.dev.credential_files import given_credential
 
     return {given.name: given.body() for given in map(given_credential, given)}

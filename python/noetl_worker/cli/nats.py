@@ -15,7 +15,7 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
-    from noetl_worker.jetstream.connection import Connection
+    from noetl_worker.remote.jetstream.connection import Connection
 
 EXIT_DIFFERS: Final = 5
 
@@ -49,7 +49,7 @@ def ensure(
 
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.cli.views.comparison import ComparisonView
-        from noetl_worker.jetstream.consumer import apply, find
+        from noetl_worker.remote.jetstream.consumer import apply, find
 
         found, done = await find(connection.client, settings), []
         if apply_:
@@ -102,9 +102,9 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
     """Pause for so long; 0 ends it."""
 
     async def work(connection: Connection, settings: Settings) -> int:
-        from noetl_worker.jetstream.consumer import find
-        from noetl_worker.jetstream.pause import PauseTooLong, resume, shown
-        from noetl_worker.jetstream.pause import pause as ask_for_it
+        from noetl_worker.remote.jetstream.consumer import find
+        from noetl_worker.remote.jetstream.pause import PauseTooLong, resume, shown
+        from noetl_worker.remote.jetstream.pause import pause as ask_for_it
 
         found = await find(connection.client, settings)
         try:
@@ -130,7 +130,7 @@ def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: Set
     """Run an operator's command with a connection; its exit code, or one line on stderr about what is in its way."""
 
     async def connected(settings: Settings) -> int:
-        from noetl_worker.jetstream.connection import connect
+        from noetl_worker.remote.jetstream.connection import connect
 
         connection = await connect(settings, name, attempts=1)
         try:

@@ -15,7 +15,7 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from noetl_worker.local_run import LocalRun
+    from noetl_worker.authoring.local_run import LocalRun
     from noetl_worker.models.notification import Envelope
 
 
@@ -70,7 +70,7 @@ def _number(name: str) -> int | None:
 
 
 async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -> int:
-    from noetl_worker.cli.local.kept_plane import kept_plane, settings_to_ask
+    from noetl_worker.cli.kept_plane import kept_plane, settings_to_ask
 
     async with kept_plane(name) as kept:
         event_id = _number(name)
@@ -85,14 +85,14 @@ async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -
 
 
 async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool, is_kept: bool) -> int:
-    from noetl_worker import json_text
-    from noetl_worker.claim.claim import read_claim
+    from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
     from noetl_worker.cli.views.local_run import done_here, print_requests
-    from noetl_worker.local_run import LocalRun, WithholdingTransport
     from noetl_worker.models.claim import Claimed
     from noetl_worker.models.notification import Envelope
-    from noetl_worker.transport.opening import open_transport
-    from noetl_worker.transport.transport import Response
+    from noetl_worker.pipeline.claim.claim import read_claim
+    from noetl_worker.remote.transport.opening import open_transport
+    from noetl_worker.remote.transport.transport import Response
+    from noetl_worker.text import json_text
 
     real = open_transport(settings, max_connections=8)
     async with LocalRun(settings, WithholdingTransport(real)) as local_run:

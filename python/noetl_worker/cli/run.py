@@ -6,7 +6,7 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import require_posix
-from noetl_worker.worker_process import run_process
+from noetl_worker.worker.worker_process import run_process
 
 
 @with_setting_flags()

@@ -26,7 +26,7 @@ _IS_POSIX: Final = os.name == "posix"
 def require_posix() -> None:
     """Raises typer.Exit where commands cannot be started and ended as the tools do it."""
     if not _IS_POSIX:
-        from noetl_worker.worker_process import EXIT_CANNOT_START
+        from noetl_worker.worker.worker_process import EXIT_CANNOT_START
 
         say(
             "noetl-worker: commands need the processes of a POSIX system: run it on Linux or macOS, "
@@ -44,7 +44,7 @@ def seconds_of(text: str) -> float | None:
 
 def text_of(error: ControlPlaneError) -> str:
     """For people: the address in it may have a login."""
-    from noetl_worker.secrets.redaction import redact_text
+    from noetl_worker.text.secrets.redaction import redact_text
 
     return redact_text(str(error))
 

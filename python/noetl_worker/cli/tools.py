@@ -61,7 +61,7 @@ def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None
 
 def _registry(*, plugins: bool) -> Registry:
     """The tools as the worker has them with these settings; for the pages, which are everybody's, the built-in ones."""
-    from noetl_worker.command.tool_rules import registry_of
+    from noetl_worker.pipeline.command.tool_rules import registry_of
     from noetl_worker.settings.settings import load_settings
     from noetl_worker.tools.registry import Registry
 
@@ -77,7 +77,7 @@ def _print_schemas(chosen: list[Tool[Any]], *, strict: bool, by_kind: bool) -> N
 
 def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
     from noetl_worker.tools.docs.description import describe_kind
-    from noetl_worker.tools.kinds.requirements import missing
+    from noetl_worker.tools.requirements import missing
 
     installed = Column("to be installed", no_wrap=True)  # a line each, whole: it is to be typed
     table = Table(Column("kind", no_wrap=True), "also", "what it does", installed)
@@ -97,7 +97,7 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
 def _print_kind(tool: Tool[Any]) -> None:
     """Its page, without the lines that are about the page."""
     from noetl_worker.tools.docs.reference import reference_pages
-    from noetl_worker.tools.kinds.requirements import missing
+    from noetl_worker.tools.requirements import missing
 
     for what in missing(tool):
         say(f"To be installed: {what}\n")

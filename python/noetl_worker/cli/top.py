@@ -14,11 +14,11 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_NOT_REACHED
 from noetl_worker.errors import SettingsError
 from noetl_worker.observability.terminal import safe_console, say_json
-from noetl_worker.outbox.directory import directory_of
-from noetl_worker.outbox.probe_addresses import addresses_here, looks_at
+from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.process import event_loop
 from noetl_worker.settings import values
 from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.worker.probe_addresses import addresses_here, looks_at
 
 _Look: TypeAlias = Callable[[], Awaitable[list[dict[str, Any]]]]
 

@@ -14,7 +14,7 @@ from noetl_worker.observability.terminal import say_json
 from noetl_worker.process import event_loop
 
 if TYPE_CHECKING:
-    from noetl_worker.diagnosis import Story
+    from noetl_worker.cli.diagnosis import Story
 
 
 @with_setting_flags(shown=("nats_url", "server_url", "outbox_dir"))
@@ -57,8 +57,8 @@ def why(
 
 
 async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: int) -> Story:
-    from noetl_worker.cli.local.kept_plane import kept_plane, settings_to_ask
-    from noetl_worker.diagnosis import Diagnosis
+    from noetl_worker.cli.diagnosis import Diagnosis
+    from noetl_worker.cli.kept_plane import kept_plane, settings_to_ask
 
     async with kept_plane(name) as kept:
         settings = settings_to_ask(flags, kept)

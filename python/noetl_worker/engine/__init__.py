@@ -1,4 +1,4 @@
-"""The engine: notifications, cases and results, in Rust where a wheel fits and in Python everywhere.
+"""Notifications, cases, budgets: in Rust and in Python.
 
 This is the one place that chooses. `NOETL_WORKER_ENGINE` is `auto` (default), `rust` (an error if it is not there) or
 `python`. A module is chosen, never single functions, so that engines cannot mix.

@@ -1,4 +1,4 @@
-"""The frozen values that cross packages, a module for each stage: what it hands to the next one, and nothing else.
+"""Frozen values that cross rooms.
 
 Ids are Python ints (64-bit, exact) or, for `command_id`, whatever form was received: it is echoed unchanged
 (the Rust plane compares strings, the Python plane parses both).

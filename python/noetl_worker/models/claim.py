@@ -1,4 +1,4 @@
-"""What a claim can come to (`claim/claim.py` has the table)."""
+"""What a claim can come to (`pipeline/claim/claim.py` has the table)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from noetl_worker.marks import ALL, Marks
+from noetl_worker.models.marks import ALL, Marks
 from noetl_worker.models.wire import JsonValue
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from noetl_worker.marks import ALL, Marks
+from noetl_worker.models.marks import ALL, Marks
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 
 
@@ -43,7 +43,7 @@ class Command:
     marks: Marks = ALL
     """What may be in its config, input and variables."""
     redacted: Sequence[str] = ()
-    """Where in its variables the plane has put "[REDACTED]" in place of a value (templates/redacted.py)."""
+    """Where in its variables the plane has put "[REDACTED]" in place of a value (text/templates/redacted.py)."""
 
     def who(self) -> dict[str, object]:
         return {**ids_of(self), "kind": self.kind}

@@ -1,1 +1,1 @@
-"""What an operator sees of a worker: logs, metrics, probes, traces."""
+"""Logs, metrics, probes, traces."""

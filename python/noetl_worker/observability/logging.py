@@ -19,7 +19,7 @@ import structlog
 from noetl_worker.models.fit import SecretTexts
 from noetl_worker.observability.terminal import harmless
 from noetl_worker.observability.tracing import add_trace_ids
-from noetl_worker.secrets import redaction
+from noetl_worker.text.secrets import redaction
 
 log = structlog.get_logger("noetl_worker")
 _OWN_FIELDS: Final = frozenset({"level", "timestamp"})

@@ -21,10 +21,10 @@ from noetl_worker.models.claim import (
     NotFound,
     RetryLater,
 )
+from noetl_worker.models.settlement import OutcomeKind, Settlement, assert_never
 from noetl_worker.observability.series import REGISTRY, Counter, Gauge, Histogram
 from noetl_worker.observability.tool_times import ToolTimes
 from noetl_worker.process.threads import OWN_NAMES, TOOL_NAMES, WORK
-from noetl_worker.settlement import OutcomeKind, Settlement, assert_never
 
 ProcessCollector(registry=REGISTRY)
 

@@ -15,10 +15,10 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from noetl_worker import json_text
 from noetl_worker.errors import SettingsError
 from noetl_worker.process.handed_down import listening_socket
 from noetl_worker.settings.networks import OWN_PORTS
+from noetl_worker.text import json_text
 
 MAX_CONNECTIONS: Final = 64
 """Above it the oldest one makes room: a probe that asks at once is always heard."""

@@ -1,1 +1,1 @@
-"""Flags, environment, files and NATS contexts -> one frozen `Settings`, checked before anything starts."""
+"""Flags, environment and files as one frozen value."""

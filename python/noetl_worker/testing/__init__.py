@@ -1,4 +1,4 @@
-"""Test a tool without NATS, without a server and without a network.
+"""A tool without a worker, for those who write tools.
 
     from noetl_worker.testing import HttpStub, call_tool, run_tool
 
@@ -19,9 +19,9 @@
 through the same registry as in the worker: spellings, templates, types, unknown fields.
 """
 
-from noetl_worker.testing.context import MemoryControlPlane, RecordedLogger, arun_tool, run_tool, tool_context
 from noetl_worker.testing.http_stub import HttpStub, Received
 from noetl_worker.testing.tool_call import ToolCall, acall_tool, call_tool
+from noetl_worker.tools.memory_context import MemoryControlPlane, RecordedLogger, arun_tool, run_tool, tool_context
 
 __all__ = [
     "HttpStub",

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from noetl_worker import json_text
 from noetl_worker.errors import ToolError
 from noetl_worker.models.fit import SecretTexts
 from noetl_worker.models.tool_result import ToolFailure, ToolResult
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.secrets.known import KnownSecrets
-from noetl_worker.secrets.redaction import redact_value
-from noetl_worker.testing.context import MemoryControlPlane, RecordedLogger, tool_context
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets.known import KnownSecrets
+from noetl_worker.text.secrets.redaction import redact_value
 from noetl_worker.tools.contract import Tool
+from noetl_worker.tools.memory_context import MemoryControlPlane, RecordedLogger, tool_context
 from noetl_worker.tools.registry import Registry
 
 __all__ = ["ToolCall", "acall_tool", "call_tool"]

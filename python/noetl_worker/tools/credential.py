@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.secrets.auth_alias import ALIAS_FIELDS, alias_of
+from noetl_worker.text.secrets.auth_alias import ALIAS_FIELDS, alias_of
 from noetl_worker.tools.contract import ToolContext
 
 DATABASE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.templates.template import has_template
+from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
 TIMEOUTS: Final = ("timeout", "timeout_seconds")

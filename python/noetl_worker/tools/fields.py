@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.secrets.redaction import excerpt, without_half_at_end, without_half_at_start
-from noetl_worker.templates.template import has_template
+from noetl_worker.text.secrets.redaction import excerpt, without_half_at_end, without_half_at_start
+from noetl_worker.text.templates.template import has_template
 
 if TYPE_CHECKING:
     from mashumaro.codecs.basic import BasicDecoder

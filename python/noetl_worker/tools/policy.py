@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from noetl_worker import backoff
 from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.models import backoff
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.templates.template import has_template, truthy
+from noetl_worker.text.templates.template import has_template, truthy
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolForm
 

@@ -20,15 +20,14 @@ from typing import Any, Final, NamedTuple
 from noetl_worker.errors import ConfigurationError, ToolError, UnknownTool
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.templates.template import has_template
-from noetl_worker.tools import fields
+from noetl_worker.text.templates.template import has_template
+from noetl_worker.tools import fields, requirements
+from noetl_worker.tools.built_in import ALIASES, BUILT_IN
 from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
-from noetl_worker.tools.kinds import requirements
-from noetl_worker.tools.kinds.built_in import ALIASES, BUILT_IN
-from noetl_worker.tools.kinds.elsewhere import INSTEAD
-from noetl_worker.tools.kinds.plain_configs import Checked, PlainConfigs
-from noetl_worker.tools.kinds.rules import KindRules
+from noetl_worker.tools.elsewhere import INSTEAD
+from noetl_worker.tools.kind_rules import KindRules
+from noetl_worker.tools.plain_configs import Checked, PlainConfigs
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.scope import CallScope
 

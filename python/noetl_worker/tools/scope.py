@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import structlog
 
-from noetl_worker import stopping
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
+from noetl_worker.models import stopping
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import Stop
 

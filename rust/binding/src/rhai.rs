@@ -1,4 +1,4 @@
-//! The rhai tool for `python/noetl_worker/tools/rhai.py`.
+//! The rhai tool for `python/noetl_worker/tools/kinds/rhai/rhai.py`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -89,7 +89,7 @@ def _beat(file: Path) -> None:
     import asyncio
     import time
 
-    from noetl_worker import worker
+    from noetl_worker.worker import worker
 
     run = worker.Worker.run
 

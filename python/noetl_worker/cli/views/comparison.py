@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.jetstream.comparison import (
+from noetl_worker.observability.terminal import operator_console, plain_table, say_json
+from noetl_worker.remote.jetstream.comparison import (
     Change,
     ComparedField,
     dead_letter_rows,
@@ -18,9 +19,8 @@ from noetl_worker.jetstream.comparison import (
     pause_left_s,
     stream_rows,
 )
-from noetl_worker.jetstream.consumer import ENSURE, Found
-from noetl_worker.jetstream.pause import shown
-from noetl_worker.observability.terminal import operator_console, plain_table, say_json
+from noetl_worker.remote.jetstream.consumer import ENSURE, Found
+from noetl_worker.remote.jetstream.pause import shown
 from noetl_worker.settings.settings import Settings
 
 

@@ -11,14 +11,14 @@ from typing import Any, Final
 from rich.table import Column
 from rich.text import Text
 
-from noetl_worker import json_text
-from noetl_worker.delivery.dead_letter import DeadLetter
 from noetl_worker.errors import DocumentError
-from noetl_worker.jetstream.api import moment
-from noetl_worker.jetstream.message_search import StoredMessage
+from noetl_worker.models.settlement import OutcomeKind, Settlement
 from noetl_worker.observability.terminal import harmless, operator_console, plain_table, say_json
-from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
-from noetl_worker.settlement import OutcomeKind, Settlement
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
+from noetl_worker.remote.jetstream.api import moment
+from noetl_worker.remote.jetstream.message_search import StoredMessage
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets.redaction import excerpt, redact_text, redact_value
 
 REASONS: Final = tuple(kind.value for kind in OutcomeKind if kind.settlement is Settlement.TERM)
 """The kinds of dead letters."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.doctor import Finding
+from noetl_worker.cli.doctor import Finding
 from noetl_worker.observability.terminal import operator_console
 
 _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}

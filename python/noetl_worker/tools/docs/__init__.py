@@ -1,1 +1,1 @@
-"""The kinds described to people and editors: descriptions, guides, JSON Schemas, docs/tools."""
+"""The kinds described to people and editors: descriptions, pages, JSON Schemas, docs/tools."""

@@ -1,7 +1,7 @@
 """The written half of a kind's documentation: an example, the result, the failures, the traps.
 
-It is a Markdown file `guides/<kind>.md` beside the tool's module, in a plug-in's package as in ours, with some of
-these headings: `## Example` (one YAML block: a step's `tool`), `## Result` (instead of the model's own paragraph),
+It is the Markdown file `page.md` beside the tool's module, in a plug-in's package as in ours, with some of these
+headings: `## Example` (one YAML block: a step's `tool`), `## Result` (instead of the model's own paragraph),
 `## Errors` (lines of a kind of failure in back quotes, a colon, and when), `## Traps`.
 """
 
@@ -33,11 +33,11 @@ class Guide:
 
 
 def guide_of(tool: Tool[Any]) -> Guide:
-    """The guide beside the tool's module; an empty one where there is none."""
+    """Return the page beside the tool's module; an empty one where there is none."""
     package = type(tool).__module__.rpartition(".")[0]
     if not package:
         return Guide()
-    file = importlib.resources.files(package) / "guides" / f"{tool.kind}.md"
+    file = importlib.resources.files(package) / "page.md"
     return parse_guide(file.read_text(encoding="utf-8"), tool.kind) if file.is_file() else Guide()
 
 

@@ -1,4 +1,4 @@
-"""docs/tools: a page a kind and their index, made from the config models, the guides and the table of failures."""
+"""docs/tools: a page a kind and their index, made from config models, pages of kinds and the table of failures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind
 from noetl_worker.tools.docs.guide import Guide, guide_of
+from noetl_worker.tools.elsewhere import INSTEAD
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.fields import WORKER_FIELDS
-from noetl_worker.tools.kinds.elsewhere import INSTEAD
 
-_INDEX: Final = "guides/every_kind.md"
+_INDEX: Final = "every_kind.md"
 _MADE: Final = "<!-- Made by `make docs`"
 
 

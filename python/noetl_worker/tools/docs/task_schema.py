@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from noetl_worker.backoff import GROWTHS
+from noetl_worker.models.backoff import GROWTHS
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.policy import VERBS
 

@@ -1,1 +1,1 @@
-"""Kind `http`, and what every kind that speaks HTTP takes from it: client, tokens, egress, answers."""
+"""HTTP as tools speak it: client, tokens, egress, answers."""

@@ -20,11 +20,11 @@ from typing import Any, Final
 import httpx
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.json_text import loads, loads_exact, loads_in_room
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.room import room
 from noetl_worker.process.threads import LARGE, off_loop
+from noetl_worker.text.json_text import loads, loads_exact, loads_in_room
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt, without_half_at_end

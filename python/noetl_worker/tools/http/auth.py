@@ -13,7 +13,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.secrets.auth_alias import alias_of
+from noetl_worker.text.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import merged_data
 from noetl_worker.tools.http.client import Clients

@@ -25,8 +25,8 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client_transport import ClientTransport
 from noetl_worker.tools.http.connection import KEPT_S

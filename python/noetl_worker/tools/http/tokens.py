@@ -23,13 +23,13 @@ import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.remote.transport.url_path import url_path
+from noetl_worker.text.json_text import dumps, loads
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import Content, object_in, read
 from noetl_worker.tools.http.client import ClientOptions, Clients, shown
-from noetl_worker.transport.url_path import url_path
 
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"

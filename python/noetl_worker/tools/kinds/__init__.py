@@ -1,1 +1,1 @@
-"""Which kinds there are on this worker: allowed, installed, elsewhere."""
+"""The kinds: a folder each, with its page `page.md`."""

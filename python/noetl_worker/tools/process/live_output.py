@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from noetl_worker.models.command import Command
-from noetl_worker.secrets.redaction import known_here, redact_text, without_half_at_end
+from noetl_worker.text.secrets.redaction import known_here, redact_text, without_half_at_end
 from noetl_worker.tools.process.own_frames import without_own_frames
 
 _LONGEST: Final = 8_192

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.json_text import dumps
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 from noetl_worker.tools.process.live_output import LiveLines
 

@@ -1,1 +1,1 @@
-"""Kind `python`: user code in a forked child of a warm template process."""
+"""Python processes of commands: a warm template, its forks, and what they exchange."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.text import json_text
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_exchange import LENGTH, PROCESS_ID
 

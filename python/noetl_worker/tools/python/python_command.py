@@ -36,7 +36,7 @@ VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("pytho
 FILE_NAME = CODE["FILE_NAME"]
 OWN = os.path.dirname(os.path.dirname(TEMPLATE["HERE"])) + os.sep  # noqa: PTH120 - as in `python_template.py`
 """Where the worker's own files are."""
-PLAIN = TEMPLATE["read"](TEMPLATE["WORKER"], "plain_values")
+PLAIN = TEMPLATE["read"](TEMPLATE["TEXT"], "plain_values")
 PLAIN["MAX_DEPTH"] = 201
 """A result travels in an event, which has levels around it."""
 plain, compile_source, result_of = PLAIN["plain"], CODE["compile_source"], CODE["result_of"]

@@ -40,7 +40,7 @@ NOT_STARTED = 256
 ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
-WORKER = os.path.join(os.path.dirname(os.path.dirname(HERE)), "process")  # noqa: PTH118, PTH120
+TEXT = os.path.join(os.path.dirname(os.path.dirname(HERE)), "text")  # noqa: PTH118, PTH120
 
 
 def read(folder: str, name: str) -> dict[str, Any]:

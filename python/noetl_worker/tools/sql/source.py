@@ -7,7 +7,7 @@ from typing import Any
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.python.python_source import Sources, check_script
+from noetl_worker.tools.sources.sources import Sources, check_script
 from noetl_worker.tools.sql.sql import script_of
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
-from noetl_worker.json_text import plain
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.json_text import plain
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt, text_of_base64
 

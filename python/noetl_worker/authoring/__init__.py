@@ -1,0 +1,1 @@
+"""What an author has on a laptop: dev, check, the page."""

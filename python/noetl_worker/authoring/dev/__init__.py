@@ -1,0 +1,28 @@
+"""A control plane and a NATS server of our own, for `noetl-worker dev` and for tests.
+
+It is a development stand-in. The wire is the real planes' (statuses, keys and types of every answer are compared with
+recordings of them, tests/compat), and so are its claims for what the published workers posted (tests/compat/values;
+what is left is in claims.yaml). Where it is meant to differ:
+
+differs-from-upstream:
+
+| what | the real plane | here |
+|---|---|---|
+| an end with a list-valued tool or at the first command (Python) | inferred as complete | the same, and it has ended |
+| templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
+| single events `call.done`, then `command.completed` (Python v4.0.0) | steps run, the execution never ends | it ends |
+| a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED once all are back |
+| `cases` of a step or tool | rendered with everything else, or dropped | reach the worker as written |
+| simultaneous claims (Python) | two workers may both get 200 | one does |
+| claim lock held by somebody else | happens by itself | only by `claims.hold(event_id)` |
+| restart of the plane | state is in Postgres | state is in the process; `stop()` and `start()` keep it |
+"""
+
+from __future__ import annotations
+
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, load_playbook
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
+
+__all__ = ["DevControlPlane", "NatsServer", "PlaneSettings", "Playbook", "RawCommand", "load_playbook"]

@@ -1,0 +1,179 @@
+"""Runs cases: a plane, NATS and a worker for each file, and each case as an execution of its own."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import yaml
+
+from noetl_worker.authoring.dev.cases.case_file import OUTCOMES, CaseFile, PlaybookCase
+from noetl_worker.authoring.dev.cases.differences import Difference, differences
+from noetl_worker.authoring.dev.cases.stand_in import with_stand_ins
+from noetl_worker.authoring.dev.credential_files import credentials_beside
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.live_view import reported
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.session import WorkerFactory, neighbours
+from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.errors import PlaybookError, TemplateError
+from noetl_worker.models.spellings import STEP_OF_TASKS
+from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.text.secrets.redaction import redact_text, redact_value
+from noetl_worker.tools.process.live_output import PrintedLine, watched
+
+log = logging.getLogger(__name__)
+_MOST_PRINTED: Final = 20
+_ENDS: Final = ("call.done", "call.error", "command.failed")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEnd:
+    file: CaseFile
+    case: PlaybookCase
+    seconds: float
+    differences: tuple[Difference, ...]
+    told: tuple[str, ...] = ()
+    """What there is to go by: errors, and what was printed."""
+
+    @property
+    def lines(self) -> list[str]:
+        """Why it failed."""
+        found = [line for one in self.differences for line in one.lines(str(self.file.file))]
+        return [*found, *self.told] if found else []
+
+
+async def run_cases(
+    file: CaseFile, tell: Callable[[CaseEnd], None], *, dialect: Dialect, worker_factory: WorkerFactory, limit_s: float
+) -> None:
+    """Each case of a file, one after the other.
+
+    Args:
+        tell: called at the end of each case.
+        limit_s: for one case; what takes longer is cancelled, and has failed.
+    """
+    settings = PlaneSettings(dialect=dialect, token=secrets.token_urlsafe())
+    async with NatsServer(has_login=True) as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
+        for credential in credentials_beside(file.playbook):
+            plane.credentials.write(credential.body())
+        for _, content in neighbours(file.playbook):
+            plane.register_playbook(content)
+        seen = _Seen(plane)
+        # Around the worker: what is watched is so for the tasks that begin here.
+        with watched(lambda line: seen.printed(line)):
+            async with worker_factory(nats.url, plane.url, dialect, settings.token):
+                for case in file.cases:
+                    began, seen = time.monotonic(), _Seen(plane)
+                    found = await _run(plane, case, seen, limit_s)
+                    tell(CaseEnd(file, case, time.monotonic() - began, tuple(found), tuple(seen.told)))
+
+
+async def _run(plane: DevControlPlane, case: PlaybookCase, seen: _Seen, limit_s: float) -> list[Difference]:
+    document = with_stand_ins(case.document, case.stand_ins)
+    given = {"server_url": plane.url, "nats_url": plane.nats_url}
+    document = {**document, "workload": {**given, **document["workload"]}}
+    entry = plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
+    stop = plane.log.listen(seen.take)
+    try:
+        execution_id = await plane.execute(entry.path)
+        await plane.wait_all_ended(timeout_s=limit_s)
+    except TimeoutError:
+        plane.executions.cancel_route(execution_id, {})
+        running = ", ".join(f"'{step}'" for step in plane.execution(execution_id).open_commands.values())
+        text = f"it did not end within {limit_s:g} s (--timeout); running: {running or 'no step'}"
+        return [Difference(case.line, "outcome", (text,))]
+    except Exception as error:  # the other cases are run, and reported
+        if not isinstance(error, (PlaybookError, TemplateError)):
+            log.exception("case %r of %s", case.name, entry.path)
+        return [Difference(case.line, "it cannot be executed", (str(error) or type(error).__name__,))]
+    finally:
+        stop()
+    return list(_compared(case, plane.execution(execution_id), seen))
+
+
+def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator[Difference]:
+    expected = {"outcome": OUTCOMES[0], **_without_secrets(case.expected)}
+    actual: dict[str, JsonValue] = {
+        "outcome": execution.status.lower(),
+        "steps": list(seen.results),
+        "results": {step: seen.result_of(step) for step in seen.results},
+        "result": execution.last_result,
+    }
+    for name, value in actual.items():
+        if name in expected:
+            yield from differences(expected[name], value, name=name, text=case.text, path=(*case.path, name))
+    if "error" in expected:
+        errors = [*seen.errors, *filter(None, [execution.error])]
+        if not any(str(expected["error"]) in text for text in errors):
+            there = [f"+ {text}" for text in dict.fromkeys(errors)] or ["there was no error"]
+            yield Difference(case.text.key((*case.path, "error")).line, "error", (f"- {expected['error']}", *there))
+
+
+def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """As the worker reports it, so that a secret is neither a difference nor printed. A step's name is no key here."""
+    values: dict[str, JsonValue] = {}
+    if "result" in expected:
+        values["result"] = redact_value(expected["result"])
+    if "results" in expected:
+        values["results"] = {step: redact_value(value) for step, value in expected["results"].items()}
+    if "error" in expected:
+        values["error"] = redact_text(str(expected["error"]))
+    return {**expected, **values}
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What becomes of the steps of the execution that begins next."""
+
+    plane: DevControlPlane
+    results: dict[str, dict[int, JsonValue]] = field(default_factory=dict)
+    """By step, in the order in which they were issued; of a loop by the place of the item."""
+    errors: list[str] = field(default_factory=list)
+    _lines: list[str] = field(default_factory=list)
+    _places: dict[str, int] = field(default_factory=dict)
+    _loops: set[str] = field(default_factory=set)
+    _ended: set[str] = field(default_factory=set)
+    _before: set[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A case that was ended for its time may still tell something."""
+        self._before = {execution.execution_id for execution in self.plane.executions.all()}
+
+    def take(self, event: LoggedEvent) -> None:
+        ref = event.command_ref
+        if ref is None or event.execution_id in self._before:
+            return
+        step = event.node.removesuffix(STEP_OF_TASKS)
+        execution = self.plane.execution(event.execution_id)
+        is_ours = execution.parent_execution_id is None
+        if event.event_type == "command.issued" and is_ours:
+            self.results.setdefault(step, {})
+            if (position := execution.positions.get(ref)) is not None:
+                self._loops.add(step)
+                self._places[ref] = position.index
+        elif event.event_type in _ENDS and ref not in self._ended:
+            self._ended.add(ref)
+            value, error = reported(event)
+            if is_ours:
+                self.results.setdefault(step, {})[self._places.get(ref, 0)] = value
+            if error is not None:
+                self.errors.append(error)
+                self._lines.append(f"{step} failed: {error}")
+
+    def printed(self, line: PrintedLine) -> None:
+        if line.execution_id not in self._before:
+            self._lines.append(f"{line.step.removesuffix(STEP_OF_TASKS)} | {line.text}")
+
+    def result_of(self, step: str) -> JsonValue:
+        found = self.results[step]
+        return [found[place] for place in sorted(found)] if step in self._loops else found.get(0)
+
+    @property
+    def told(self) -> list[str]:
+        return [line for text in self._lines for line in text.splitlines()][-_MOST_PRINTED:]

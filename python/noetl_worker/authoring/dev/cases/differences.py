@@ -1,0 +1,64 @@
+"""What is expected and what there is: where they differ, and at which line of the file it is expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import ndiff
+from typing import Final
+
+from noetl_worker.authoring.dev.positions import Path, PlaybookText
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.fields import nearest
+
+_MOST_LINES: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    line: int
+    name: str
+    """Where in what is expected: `results.fetch.rows`."""
+    details: tuple[str, ...]
+
+    def lines(self, file: str) -> list[str]:
+        return [f"{file}:{self.line}: {self.name}", *(f"  {text}" for text in self.details)]
+
+
+def differences(
+    expected: JsonValue, actual: JsonValue, *, name: str, text: PlaybookText, path: Path
+) -> Iterator[Difference]:
+    """An object may have more keys than are expected of it; all else is the same, or differs.
+
+    Args:
+        text, path: where it is expected.
+    """
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        for key, value in expected.items():
+            inside = (*path, key)
+            if key in actual:
+                yield from differences(value, actual[key], name=f"{name}.{key}", text=text, path=inside)
+            else:
+                there = ", ".join(map(str, actual)) or "nothing"
+                guess = nearest(str(key), list(map(str, actual)))
+                why = f"it is not there{guess}; there is {there}"
+                yield Difference(text.key(inside).line, f"{name}.{key}", (why,))
+    elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
+        for place, (one, other) in enumerate(zip(expected, actual, strict=True)):
+            yield from differences(one, other, name=f"{name}[{place}]", text=text, path=(*path, place))
+    elif expected != actual or isinstance(expected, bool) is not isinstance(actual, bool):
+        yield Difference(text.key(path).line, name, _diff(_written(expected), _written(actual)))
+
+
+def _written(value: JsonValue) -> Sequence[str]:
+    if isinstance(value, str) and "\n" in value:
+        return value.splitlines()
+    # Without commas: the last line of a list would differ from the same one with others after it.
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, separators=("", ": ")).splitlines()
+
+
+def _diff(expected: Sequence[str], actual: Sequence[str]) -> tuple[str, ...]:
+    """`-` is expected, `+` is there."""
+    lines = [line.rstrip() for line in ndiff(expected[:_MOST_LINES], actual[:_MOST_LINES]) if not line.startswith("?")]
+    return (*lines[:_MOST_LINES], *(["..."] if len(lines) > _MOST_LINES else []))

@@ -1,0 +1,55 @@
+"""The tool that stands in for another one in a case: it gives what the case says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue, with_scalars
+from noetl_worker.text.templates.template import has_template
+from noetl_worker.tools.contract import ToolContext
+
+_LITERAL: Final = "as it is written: "
+"""Before a text, so that the Rust plane reads no number in it (protocol/command.md#rust-plane)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandInConfig:
+    result: Any = None
+    error: str | None = None
+
+
+class StandInTool:
+    kind: ClassVar[str] = "stand_in"
+    config_model: ClassVar[type] = StandInConfig
+    inline: ClassVar[bool] = True
+
+    async def run(self, config: StandInConfig, context: ToolContext) -> ToolResult:
+        result = with_scalars(config.result, _unmarked)
+        if config.error is not None:
+            return ToolResult.failure(_unmarked(config.error), data=result)
+        return ToolResult.success(result)
+
+
+def with_stand_ins(document: Mapping[str, Any], stand_ins: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, Any]:
+    """The playbook with these in the place of the tools of steps; the policy of a tool stays."""
+
+    def replaced(step: Mapping[str, Any]) -> Mapping[str, Any]:
+        given = stand_ins.get(step["step"])
+        if given is None:
+            return step
+        tool = step.get("tool")
+        spec = {"spec": tool["spec"]} if isinstance(tool, dict) and "spec" in tool else {}
+        return {**step, "tool": {"kind": StandInTool.kind, **with_scalars(given, _marked), **spec}}
+
+    return {**document, "workflow": [replaced(step) for step in document["workflow"]]}
+
+
+def _marked(value: JsonValue) -> JsonValue:
+    return _LITERAL + value if isinstance(value, str) and not has_template(value) else value
+
+
+def _unmarked(value: JsonValue) -> JsonValue:
+    return value.removeprefix(_LITERAL) if isinstance(value, str) else value

@@ -1,0 +1,86 @@
+"""Credentials for a run on a laptop, read from files. No message of this module has a value in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from noetl_worker.authoring.dev.orchestration.playbook import text_of
+from noetl_worker.errors import PlaybookError
+from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, where_of
+
+BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
+"""Read by itself when it lies beside the playbook: {NAME: {type, data}, ...}."""
+_FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCredential:
+    """One credential of the development control plane."""
+
+    name: str
+    type: str | None
+    data: dict[str, Any] = field(repr=False)
+
+    def body(self) -> dict[str, Any]:
+        """What POST /api/credentials takes."""
+        return {"name": self.name, "type": self.type, "data": self.data}
+
+
+def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
+    """Those beside the playbook and those given as `NAME=FILE`; given ones win.
+
+    Raises:
+        PlaybookError: a file cannot be read or is none of credentials; names the file, and the line or the key.
+    """
+    found = {credential.name: credential for credential in credentials_beside(playbook)}
+    found |= {credential.name: credential for credential in map(given_credential, given)}
+    return list(found.values())
+
+
+def given_credential(text: str) -> LocalCredential:
+    """`NAME=FILE`, the file (JSON or YAML) being one credential."""
+    name, equals, path = text.partition("=")
+    if not equals or not name.strip() or not path.strip():
+        raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")
+    file = Path(path.strip()).expanduser()
+    return _credential(name.strip(), document_of(file), f"--credential {name.strip()}={file}")
+
+
+def credentials_beside(playbook: Path) -> list[LocalCredential]:
+    """What the file of credentials beside the playbook has; [] without one."""
+    for name in BESIDE:
+        file = playbook.parent / name
+        if file.is_file():
+            document = document_of(file)
+            if not isinstance(document, dict):
+                raise PlaybookError(f"{file}: a mapping of names to credentials, {{NAME: {_FORM}}}")
+            return [_credential(str(key), value, f"{file}: {key}") for key, value in document.items()]
+    return []
+
+
+def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
+    """What a file says in YAML; `otherwise`: what the error calls one that says nothing in it.
+
+    Raises:
+        PlaybookError: it cannot be read; nothing of what it has is in the error.
+    """
+    try:
+        return yaml.load(text_of(file), JsonLoader)  # JSON is YAML
+    except UNREADABLE as error:
+        # The parser's own words quote what it read.
+        raise PlaybookError(f"{file}: {otherwise}{where_of(error)}") from None
+
+
+def _credential(name: str, document: object, source: str) -> LocalCredential:
+    if not isinstance(document, dict) or not isinstance(document.get("data"), dict):
+        keys = f"; it has the keys {', '.join(sorted(map(str, document)))}" if isinstance(document, dict) else ""
+        raise PlaybookError(f"{source}: a credential is {_FORM}{keys}")
+    kind = document.get("type")
+    if kind is not None and not isinstance(kind, str):
+        raise PlaybookError(f"{source}: `type` is a word such as postgres, bearer or nats")
+    return LocalCredential(name, kind, {str(key): value for key, value in document["data"].items()})

@@ -1,0 +1,58 @@
+"""Values as an author is shown them: one line, of limited length, without what steers a terminal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.observability.terminal import harmless
+from noetl_worker.text.json_text import dumps
+
+EXCERPT: Final = 96
+
+
+def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
+    """`value` as one short line of JSON."""
+    if value is None or value == {}:
+        return ""
+    return cut(dumps(value).decode(errors="replace"), limit)
+
+
+def glance(value: JsonValue, limit: int = EXCERPT) -> str:
+    """What an author looks for in a result, in one line: what was printed, answered, selected; else the JSON."""
+    if not isinstance(value, dict):
+        return excerpt(value, limit)
+    if ("exit_code" in value or "returncode" in value) and isinstance(printed := value.get("stdout"), str):
+        return cut(one_line(printed.strip() or str(value.get("stderr") or "").strip()), limit)
+    if "status_code" in value:
+        answer = excerpt(value["data"], limit) if value.get("data") else ""
+        return cut(f"{value['status_code']} {answer}".rstrip(), limit)
+    if "row_count" in value and "rows" in value:
+        count = value["row_count"] if value.get("columns") else value.get("affected_rows")
+        return cut(f"{count} rows {excerpt(value['rows'], limit) if value['rows'] else ''}".rstrip(), limit)
+    if "_prev" in value and "results" in value:
+        return glance(value["_prev"], limit)
+    return excerpt(value, limit)
+
+
+def one_line(text: str) -> str:
+    """Line ends and control characters as JSON writes them: a tool's output must not steer the terminal."""
+    return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def printable(line: str) -> str:
+    return harmless(line).replace("\n", r"\x0a")

@@ -1,0 +1,122 @@
+"""A failed command as its author is told of it: what, where, of which item, and what there is to go by."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker.authoring.dev.excerpts import excerpt, glance, printable
+from noetl_worker.authoring.dev.places import FilePlaces
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.secrets.redaction import redact_text, redact_value
+
+STDERR_LINES: Final = 8
+TRACEBACK_LINES: Final = 200
+BODY: Final = 500
+"""Characters of an answer."""
+_ITEM: Final = 120
+_TRACEBACK: Final = re.compile(r"^.*\(most recent call (?:first|last)\):$", re.MULTILINE)
+_DESCRIPTION: Final = frozenset(
+    {"error", "error_kind", "retryable", "code", "exception", "failed_task", "elapsed", "url"}
+)
+"""What stands in a failed command's result beside the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopItem:
+    """Which item of a loop a command is for."""
+
+    index: int
+    iterator: str
+    value: JsonValue
+
+    def __str__(self) -> str:
+        return f"{self.iterator} = {excerpt(redact_value(self.value), _ITEM) or 'null'}"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the plane knows of a command."""
+
+    kind: str = ""
+    owner: str = ""
+    """Path of a child playbook; "" for the one that was asked for."""
+    item: LoopItem | None = None
+    request: str = ""
+    """Of `http`: method and address."""
+    places: FilePlaces = field(default_factory=FilePlaces)
+
+    def name(self, step: str) -> str:
+        named = f"{self.owner}: {step}" if self.owner else step
+        return named if self.item is None else f"{named}[{self.item.index}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Of one command."""
+
+    step: str
+    error: str
+    value: JsonValue = None
+    ids: str = ""
+    """Those of its execution, command and event, as text."""
+    about: About = field(default_factory=About)
+
+    @property
+    def lacks_credential(self) -> bool:
+        return self._fields.get("code") == "credential_not_found"
+
+    @property
+    def task(self) -> str:
+        """Of a list of tasks, the one that failed."""
+        return str(self._fields.get("failed_task") or "")
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def asked(self) -> str:
+        """Of `http`: the method, and the address that was asked in the end."""
+        method, _, address = self.about.request.partition(" ")
+        return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
+
+    def details(self) -> list[str]:
+        """The error's other lines, else the traceback or what was last printed, else the answer."""
+        _, *more = self.error.splitlines() or [""]
+        if details := [line for line in more if line.strip()] or self._printed():
+            return details
+        fields = self._fields
+        if "status_code" in fields:
+            body = fields.get("data") or fields.get("body")
+            shown = body[:BODY] if isinstance(body, str) else excerpt(body, BODY)
+            first, *more = shown.splitlines() or [""]
+            said = f"{fields['status_code'] or ''} {first}".strip()
+            return [said, *more] if said else more
+        answer = glance({name: item for name, item in fields.items() if name not in _DESCRIPTION}, BODY)
+        return [answer] if answer else []
+
+    def _printed(self) -> list[str]:
+        text = self._fields.get("stderr")
+        if not isinstance(text, str) or not text.strip():
+            return []
+        if found := _TRACEBACK.search(text):  # of the author's own code: all of it
+            return text[found.start() :].rstrip().splitlines()[-TRACEBACK_LINES:]
+        return text.rstrip().splitlines()[-STDERR_LINES:]
+
+
+def failure_lines(failure: Failure) -> list[str]:
+    """`failed: step, task: error`, then file and line, ids, request, and what there is to go by."""
+    task = f", task {failure.task}" if failure.task else ""
+    item = f"[{failure.about.item.index}], {failure.about.item}" if failure.about.item is not None else ""
+
+    def placed(text: str) -> str:
+        return failure.about.places.in_file(text, failure.step, failure.task)
+
+    first, *_ = failure.error.splitlines() or ["failed"]
+    where = failure.about.places.of_step(failure.step)
+    lines = [f"  failed: {failure.step}{item}{task}: {placed(first)}"]
+    if said := "; ".join(filter(None, (where and f"at {where}", failure.asked, failure.ids))):
+        lines.append(f"    {said}")
+    return lines + [f"    | {printable(placed(line))}" for line in failure.details()]

@@ -1,0 +1,287 @@
+"""How the Python plane keeps results and writes commands (protocol/command.md#python-plane; recorded: *-claim,
+*-nats)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from noetl_worker.authoring.dev.database import Ids, moment
+from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rendered_tool
+from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
+from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
+from noetl_worker.authoring.dev.orchestration.python_templates import ListResult
+from noetl_worker.authoring.dev.orchestration.rendering import python_set, render_fields
+from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
+from noetl_worker.errors import TemplateError
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.text.json_text import dumps
+
+ONE_NAME = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
+_NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
+
+
+class PythonForm:
+    """Everything an execution knows is one mapping: `ctx`, `workload` and the top level show the same names."""
+
+    dialect = Dialect.PYTHON
+    goes_on_after_no_items = False  # recorded (loop-empty)
+    reports_end_of_loop = True
+    sets_after_each_item = True  # recorded (loop-set-step)
+    fails_without_list = False  # recorded (loop-over-seq-rows): RUNNING for ever
+    ends_between_steps = True  # recorded (arcs-none-match): inferred as complete
+    keeps_ctx_of_items = True
+    ctx_beats_set = False
+
+    def begin_event(self, execution: Execution) -> None:
+        """Recorded (view-*, large-*, set-step-output): of the steps before no lists and objects but under `context` and
+        a `reference`, and in `ctx` nothing that has a `status`.
+        """
+        execution.variables = execution.kept_variables
+        for name, value in execution.steps.items():
+            if isinstance(value, dict):
+                plain = {key: inner for key, inner in value.items() if not isinstance(inner, (dict, list))}
+                kept = {"reference": value["reference"]} if "reference" in value else {}
+                execution.steps[name] = {**plain, **kept, "context": value.get("context", value)}
+
+    def may_enter(self, execution: Execution, step: Step) -> bool:
+        """Recorded (arcs-join): not while a command of it is out."""
+        return step.name not in execution.open_commands.values()
+
+    def scope(
+        self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
+    ) -> dict[str, JsonValue]:
+        name = str(execution.execution_id)
+        keychain = execution.playbook.keychain if execution.playbook is not None else ()
+        manifest = {"_keychain_manifest": _manifest(keychain)} if keychain else {}
+        seen = {**execution.variables, **manifest}
+        return {
+            **execution.variables,
+            **execution.steps,  # recorded (http-step-pages): a step wins over a variable of its name, but for `ctx`
+            "ctx": seen,
+            "workload": dict(seen),
+            "iter": {},
+            "job": {"id": name, "uuid": name, "execution_id": name},
+            "event": {**event, "timestamp": moment(time.time(), utc="")},
+            "output": _with_context(output) if output is not None else dict(_NO_OUTPUT),
+            "execution_id": name,
+            "catalog_id": str(execution.catalog_id),
+            **manifest,
+        }
+
+    def in_flight(self, loop: Loop, size: int) -> int:
+        return (loop.max_in_flight or max(1, size)) if loop.is_parallel else 1
+
+    def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
+        run, index = position.run, position.index
+        names = {run.iterator: position.item, "loop_index": index}
+        return {
+            **scope,
+            **names,
+            "ctx": {**scope["ctx"], **names},
+            "workload": {**scope["workload"], **names},
+            "event": {**scope["event"], "name": "loop_init"},
+            "iter": {
+                run.iterator: position.item,
+                "_index": index,
+                "_first": index == 0,
+                "_last": index == len(run.items) - 1,
+                "loop_event_id": run.epoch_id,
+            },
+            "loop": {"index": index, "first": index == 0, "length": 0, "done": False},  # recorded: always 0
+        }
+
+    def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
+        if not outcome.is_ok:
+            return  # recorded (arcs-on-error): a failed step leaves no result behind
+        value = outcome.value
+        if isinstance(value, dict) and "results" in value:
+            # A sequence shows its last task's fields beside its own (recorded).
+            value = {**fields_of(value.get("_prev")), **value}
+        execution.steps[step] = execution.variables[step] = with_context(value)
+
+    def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
+        self.keep(execution, step, outcome)
+
+    def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
+        results = list(run.results.values())
+        stats = {"total": len(run.items), "failed": run.failed, "success": len(results) - run.failed}
+        # Recorded (loop-parallel): of the results the last that came back alone.
+        value = {"results": results[-1:], "stats": stats}
+        known = execution.playbook.steps.get(step) if execution.playbook is not None else None
+        if known is None or not known.is_sequence:  # recorded (loop-parallel; loop-sequence)
+            execution.steps.clear()
+        execution.steps[step] = execution.variables[step] = with_context(value)
+        if run.items:  # recorded (loop-sequential-claim-4): the last item's names stay behind
+            execution.variables[run.iterator] = run.items[-1]
+            execution.variables["loop_index"] = len(run.items) - 1
+        return value
+
+    def loop_item(self, outcome: CommandOutcome) -> JsonValue:
+        value = outcome.value
+        return value["results"] if isinstance(value, dict) and "_prev" in value and "results" in value else value
+
+    def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
+        """Recorded (loop-number): an `in` that is more than a dotted name is one item, the printed list."""
+        if isinstance(collection, str) and not ONE_NAME.fullmatch(collection):
+            return [str(rendered)]
+        return items_of(rendered)
+
+    def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+        """Recorded (loop-set-step, set-step-output): what cannot be rendered is not set."""
+        for path, value in names_set(block):
+            with suppress(TemplateError):
+                write(execution.variables, path, python_set(value, scope))
+
+    def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """Recorded (set-order): what cannot be rendered is set as it is written."""
+        for path, value in names_set(arc.set):
+            try:
+                write(execution.variables, path, python_set(value, scope))
+            except TemplateError:
+                write(execution.variables, path, value)
+        return {}
+
+    def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
+        return False  # recorded (step-when): it has no effect
+
+    def notices_of_choice(
+        self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
+    ) -> list[Notice]:
+        return []
+
+    # ── commands ────────────────────────────────────────────────────────────────────────────────
+
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
+        step, scope = command.step, {**command.scope, "output": _output(command)}
+        node = f"{step.name}:task_sequence" if step.is_sequence else step.name
+        given = render_fields(dict(step.input), scope, Dialect.PYTHON)
+        if command.trigger is None:
+            given = {**given, **execution.payload}
+        if command.position is not None:
+            given = {**given, **_loop_input(command.position)}
+        context: dict[str, JsonValue] = {
+            "spec": {"next_mode": step.mode},
+            "input": given,
+            "tool_config": _tool_config(step, scope),
+            "render_context": scope,
+        }
+        if step.cases:
+            context["cases"] = list(step.cases)
+        command_id, event_id = ids.next(), ids.next()
+        meta = _meta(execution, command, node, command_id)
+        return Issued(execution.execution_id, event_id, command_id, node, step.kind, context, meta)
+
+    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
+        merged = {
+            "spec": {"next_mode": "exclusive"},
+            "render_context": {
+                "execution_id": str(execution.execution_id),
+                "catalog_id": str(execution.catalog_id),
+            },
+            **context,
+        }
+        command_id, event_id = ids.next(), ids.next()
+        meta = basic_meta(execution, node, action, command_id)
+        return Issued(execution.execution_id, event_id, command_id, node, action, merged, meta)
+
+    def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
+        body = {
+            "execution_id": issued.execution_id,
+            "event_id": issued.event_id,
+            "command_id": issued.command_id,
+            "step": issued.node,
+            "server_url": server_url,
+        }
+        return subject, dumps(body)
+
+
+def _output(command: StepCommand) -> Mapping[str, JsonValue]:
+    """Only a step that comes after itself sees what it gave, a loop's next item too (recorded: set-counter, loop-*).
+
+    Another one that names `output` in its input gets that of nothing (recorded: arcs-on-error).
+    """
+    before = command.trigger.step if command.trigger is not None else None
+    return command.scope["output"] if before == command.step.name else dict(_NO_OUTPUT)
+
+
+def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    data = output["data"]
+    if not isinstance(data, dict):
+        return dict(output)
+    # Recorded (http-step-pages): `data` of a result with such a key is that.
+    return {**output, "data": data["data"] if "data" in data else with_context(data), "context": data}
+
+
+def with_context(value: JsonValue) -> JsonValue:
+    """A step's result as templates see it: itself, plus an alias `context` (protocol/events.md#python-plane)."""
+    if isinstance(value, dict) and "context" not in value:
+        return {**value, "context": value}
+    return ListResult(value) if isinstance(value, list) else value
+
+
+def _manifest(keychain: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
+    return {
+        "entries": {
+            str(entry.get("name")): {"kind": entry.get("kind"), "fields": list(fields_of(entry.get("map")))}
+            for entry in keychain
+        }
+    }
+
+
+def _loop_input(position: Position) -> dict[str, JsonValue]:
+    return {
+        "__loop_epoch_id": position.run.epoch_id,
+        "__loop_claimed_index": position.index,
+        "__loop_collection_size": len(position.run.items),
+    }
+
+
+def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """One tool: its fields rendered, with the plane's two placeholders. A sequence: the tasks as written."""
+    if not isinstance(step.tool, Mapping):
+        return {"tasks": [dict(task) for task in step.tool or ()]}
+    config = rendered_tool(step.tool, scope, Dialect.PYTHON, without=("kind",))
+    spec = config.get("spec")
+    config["spec"] = {"policy": None, **spec} if isinstance(spec, dict) else None
+    config.setdefault("output", None)
+    return config
+
+
+def _meta(execution: Execution, command: StepCommand, node: str, command_id: int) -> dict[str, JsonValue]:
+    trigger, step = command.trigger, command.step
+    if trigger is None:
+        meta = basic_meta(execution, node, step.kind, command_id)
+    else:
+        meta = {
+            "step": node,
+            "tool_kind": step.kind,
+            "actionable": True,
+            "command_id": command_id,
+            "triggered_by": trigger.event_type,
+        }
+        if trigger.batch_request_id is not None:
+            meta["batch_request_id"] = str(trigger.batch_request_id)
+        else:
+            meta["trigger_step"] = trigger.step
+        if trigger.fanout:
+            meta["fanout_reduce"] = {
+                "fanout_step": trigger.step,
+                "target_step": step.name,
+                "reduce_steps": [],
+                "target_index": trigger.target_index,
+                "fanout_targets": list(trigger.fanout),
+                "planner_version": 1,
+            }
+    if step.is_sequence:
+        meta["task_sequence"] = True
+        meta["parent_step"] = step.name
+    if command.position is not None:
+        epoch_id = command.position.run.epoch_id
+        meta["loop_step"] = step.name
+        meta["loop_event_id"] = epoch_id
+        meta["__loop_epoch_id"] = epoch_id
+        meta["loop_iteration_index"] = command.position.index
+    return meta

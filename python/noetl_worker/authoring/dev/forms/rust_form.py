@@ -1,0 +1,232 @@
+"""How the Rust plane keeps results and writes commands (protocol/command.md#rust-plane; recorded:
+rust-control-plane)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from noetl_worker.authoring.dev.database import Ids
+from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rendered_tool
+from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
+from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
+from noetl_worker.authoring.dev.orchestration.rendering import holds, render_fields
+from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.text.json_text import dumps
+
+_POOL = "shared"
+_ROUTING_ONLY = ("output", "ctx")
+"""Names that conditions and templates may use here, and that a claim does not carry."""
+
+
+class RustForm:
+    """Each step's data under its name, every step's report under `steps`."""
+
+    dialect = Dialect.RUST
+    goes_on_after_no_items = True
+    reports_end_of_loop = False  # recorded (loop-sequential)
+    sets_after_each_item = False
+    fails_without_list = True
+    ends_between_steps = False  # recorded (arcs-none-match, set-counter, large-single): RUNNING for ever
+    keeps_ctx_of_items = False  # seen on the real plane (loop-sequence)
+    ctx_beats_set = True  # seen on the real plane (set-order)
+
+    def begin_event(self, execution: Execution) -> None:
+        return None
+
+    def may_enter(self, execution: Execution, step: Step) -> bool:
+        """Recorded: never twice (set-counter), never once passed over (large-single), and not before every step that
+        leads to it and was entered is through (arcs-join).
+        """
+        if step.name in execution.entered | execution.skipped or execution.playbook is None:
+            return False
+        under_way = execution.entered.difference(execution.completed_steps)
+        known = execution.playbook.steps
+        return not any(arc.step == step.name for name in under_way for arc in known[name].arcs)
+
+    def scope(
+        self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
+    ) -> dict[str, JsonValue]:
+        # Recorded: what `set` made stands flat beside the workload's keys and the steps, and wins over the former
+        # (set-shadows-workload) and the latter (http-step-pages).
+        scope: dict[str, JsonValue] = {
+            **execution.workload,
+            **execution.namespaces,
+            **execution.variables,
+            "workload": dict(execution.workload),
+        }
+        if execution.steps or event.get("name") == "loop_init":
+            scope["steps"] = dict(execution.steps)
+            scope["catalog_id"] = str(execution.catalog_id)
+            scope["execution_id"] = str(execution.execution_id)
+            scope["path"] = execution.path
+        scope["ctx"] = dict(scope)  # recorded (names-single): all names of the first step too
+        # Recorded (arcs-sequence, error-shell): `output` is the step as later ones see it, without status or error.
+        if output is not None and (name := str(event.get("step"))) in execution.namespaces:
+            scope["output"] = execution.namespaces[name]
+        return scope
+
+    def in_flight(self, loop: Loop, size: int) -> int:
+        return max(1, size) if loop.is_parallel else 1  # recorded (loop-parallel): whatever max_in_flight says
+
+    def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
+        names = _item_names(position)
+        return {**scope, **names, "iter": names}
+
+    def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
+        execution.steps[step] = {"context": _hydrated(outcome), "status": "COMPLETED"}
+        known = execution.playbook.steps.get(step) if execution.playbook is not None else None
+        execution.namespaces[step] = _namespace(outcome, is_sequence=known is not None and known.is_sequence)
+
+    def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
+        return None  # recorded (loop-sequential): an item does not see the ones before it
+
+    def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
+        results = list(run.results.values())  # in the order of their ends (recorded: loop-parallel)
+        execution.steps[step] = results
+        execution.namespaces[step] = results
+        return results
+
+    def loop_item(self, outcome: CommandOutcome) -> JsonValue:
+        status = "success" if outcome.is_ok else "error"
+        return {"context": {"command_id": outcome.command_ref, "status": status}, "status": status}
+
+    def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+        _set(execution.variables, block, scope)
+
+    def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """Recorded (set-arc): for the target alone, and without `output`."""
+        added: dict[str, JsonValue] = {}
+        _set(added, arc.set, {name: value for name, value in scope.items() if name != "output"})
+        return {**added, "ctx": {**scope["ctx"], **added}} if added else {}
+
+    def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
+        return not holds(step.when, scope, f"step '{step.name}', when", self.dialect)
+
+    def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
+        return items_of(rendered)
+
+    def notices_of_choice(
+        self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
+    ) -> list[Notice]:
+        """Recorded: nothing where the chosen ones are not entered (set-counter), and of a step that has run not that it
+        is skipped (http-step-pages).
+        """
+        steps = execution.playbook.steps if execution.playbook is not None else {}
+        entered = [arc for arc in chosen if arc.step not in steps or self.may_enter(execution, steps[arc.step])]
+        if chosen and not entered:
+            return []
+        skipped = [arc for arc in passed_over if arc.step not in execution.entered]
+        execution.skipped.update(arc.step for arc in skipped)
+        return [
+            *(Notice("step.skipped", arc.step, "SKIPPED") for arc in skipped),
+            *(Notice("step.enter", arc.step, "ENTERED") for arc in entered),
+        ]
+
+    # ── commands ────────────────────────────────────────────────────────────────────────────────
+
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
+        step = command.step
+        context: dict[str, JsonValue] = {
+            "args": {},
+            "render_context": {name: value for name, value in command.scope.items() if name not in _ROUTING_ONLY},
+            "tool_config": _tool_config(command),
+        }
+        if step.cases:
+            context["cases"] = list(step.cases)
+        if command.position is None:
+            return _issued(execution, step.name, step.kind, context, ids.next())
+        index, run = command.position.index, command.position.run
+        of_item = {
+            "item_var": run.iterator,
+            "iteration_index": index,
+            "iteration_total": len(run.items),
+            "iterator_step": step.name,
+        }
+        issued = _issued(execution, step.name, step.kind, context, ids.next(), suffix=f":i{index}")
+        return replace(issued, meta={**issued.meta, **of_item})
+
+    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
+        merged = {"args": {}, "render_context": {"workload": {}}, **context}
+        given = merged.pop("input")
+        if given and isinstance(merged["tool_config"], dict):
+            merged["tool_config"] = {**merged["tool_config"], "args": given}
+        return _issued(execution, node, action, merged, ids.next())
+
+    def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
+        body = {
+            "command_id": issued.command_id,
+            "event_id": issued.event_id,
+            "execution_id": issued.execution_id,
+            "execution_pool": _POOL,
+            "server_url": server_url,
+            "step": issued.node,
+        }
+        return f"{subject}.{_POOL}.{issued.execution_id}", dumps(body)
+
+
+def _issued(
+    execution: Execution, node: str, kind: str, context: Mapping[str, JsonValue], event_id: int, suffix: str = ""
+) -> Issued:
+    command_id = f"{execution.execution_id}:{node}:{event_id}{suffix}"
+    meta = dict(sorted(basic_meta(execution, node, kind, command_id).items()))
+    return Issued(execution.execution_id, event_id, command_id, node, kind, context, meta)
+
+
+def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+    for path, value in names_set(block):
+        write(target, path, render_fields(value, scope, Dialect.RUST))
+
+
+def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
+    """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (protocol/tasks.md#results); no status, no
+    error."""
+    value = outcome.value
+    if not isinstance(value, dict):
+        return value
+    merged = _task_fields(value) if is_sequence else dict(value)
+    return {"data": dict(merged), **merged}
+
+
+def _hydrated(outcome: CommandOutcome) -> JsonValue:
+    """What the worker reported, with the preview in the place of data that is kept apart (recorded: large-list)."""
+    reported = outcome.reported
+    if outcome.ref is None or not isinstance(reported, dict):
+        return reported
+    result = reported["result"]
+    return {**reported, "result": {**result, "context": {**result["context"], "data": outcome.value}}}
+
+
+def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """A sequence's tasks give their fields to the top level when every value is an object (protocol/tasks.md#lists)."""
+    if not all(isinstance(inner, dict) for inner in value.values()):
+        return dict(value)
+    return {**value, **{name: field for inner in value.values() for name, field in inner.items()}}
+
+
+def _item_names(position: Position) -> dict[str, JsonValue]:
+    run = position.run
+    return {"_index": position.index, "_total": len(run.items), run.iterator: position.item}
+
+
+def _tool_config(command: StepCommand) -> JsonValue:
+    """Inputs of step and tool become `args`, rendered; a sequence is a list of one-key objects, as written."""
+    step, scope = command.step, command.scope
+    names = _item_names(command.position) if command.position is not None else {}
+    if not isinstance(step.tool, Mapping):
+        return [{str(task.get("name", "")): dict(task)} for task in step.tool or ()]
+    config = rendered_tool(step.tool, scope, Dialect.RUST, without=("kind", "input", "args"))
+    # Not the step's own input (recorded: step-input, py-args).
+    given = {**fields_of(step.tool.get("args")), **fields_of(step.tool.get("input"))}
+    args = {**names, **render_fields(given, scope, Dialect.RUST)}
+    if args:
+        config["args"] = args
+    return _in_order(config)
+
+
+def _in_order(value: JsonValue) -> JsonValue:
+    """Recorded (http-request): what it has rendered has its keys in the order of the alphabet."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value

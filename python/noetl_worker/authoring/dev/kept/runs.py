@@ -1,0 +1,103 @@
+"""The runs of `dev` on disk, for whoever looks at one later: rows in one table, the oldest run goes first.
+
+The directory and the file are this user's alone, as the outbox's are: what steps worked with is in them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from noetl_worker.errors import PlaybookError
+from noetl_worker.pipeline.outbox.directory import made_own, require_own_directory, require_own_file, state_directory
+
+LAST: Final = "last"
+"""In the place of an id."""
+_VERSION: Final = 1
+_TABLE: Final = f"""
+PRAGMA auto_vacuum=FULL;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS rows (
+  run INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, contents BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS rows_run ON rows (run);
+CREATE INDEX IF NOT EXISTS rows_id ON rows (id);
+PRAGMA user_version={_VERSION};
+COMMIT
+"""
+_FILE: Final = "runs.sqlite3"
+
+
+class KeptRow(NamedTuple):
+    """One row of the plane that a run was on."""
+
+    kind: str
+    """Its table there."""
+    id: str
+    contents: bytes
+    """JSON."""
+
+
+class KeptRuns:
+    """Every method raises OSError or sqlite3.Error where the file cannot be used; the text says what to do."""
+
+    def __init__(self, directory: Path | None = None, *, most_runs: int = 100, most_bytes: int = 200 << 20) -> None:
+        self.file: Final = (directory or state_directory("dev")) / _FILE
+        self._most_runs, self._most_bytes = most_runs, most_bytes
+
+    def keep(self, run: int, rows: Iterable[KeptRow]) -> bool:
+        """Write a run, named by its execution; whether there is room for it."""
+        self._make()
+        with self._opened() as database, database:
+            database.execute("DELETE FROM rows WHERE run = ?", (run,))
+            database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", ((run, *row) for row in rows))
+            while self._is_too_much(database):
+                database.execute("DELETE FROM rows WHERE run = (SELECT run FROM rows ORDER BY rowid LIMIT 1)")
+            return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
+
+    def find(self, name: str, kind: str | None = None) -> list[KeptRow]:
+        """The rows, or those of one kind, of the run with this id (an execution's, a command's or an event's); [] if
+        none is kept.
+        """
+        if not self.file.exists():
+            return []
+        with self._opened() as database:
+            found = database.execute("SELECT run FROM rows WHERE id = ? LIMIT 1", (name,)).fetchone()
+            wanted = "SELECT kind, id, contents FROM rows WHERE run = ? AND kind = coalesce(?, kind) ORDER BY rowid"
+            return [KeptRow(*row) for row in database.execute(wanted, (*found, kind))] if found is not None else []
+
+    def newest(self, most: int) -> list[int]:
+        """The ids of the newest runs."""
+        if not self.file.exists():
+            return []
+        with self._opened() as database:
+            query = "SELECT run FROM rows GROUP BY run ORDER BY max(rowid) DESC LIMIT ?"
+            return [run for (run,) in database.execute(query, (most,))]
+
+    def _make(self) -> None:
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_own_directory(self.file.parent)
+        with suppress(FileExistsError):
+            made_own(self.file)
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        require_own_directory(self.file.parent)
+        require_own_file(self.file)
+        with closing(sqlite3.connect(self.file)) as database:
+            if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                database.executescript(_TABLE)
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version != _VERSION:
+                raise PlaybookError(f"{self.file} is of version {version}, not {_VERSION}: move it away")
+            yield database
+
+    def _is_too_much(self, database: sqlite3.Connection) -> bool:
+        def number(query: str) -> int:
+            return int(database.execute(query).fetchone()[0])
+
+        pages = number("PRAGMA page_count") - number("PRAGMA freelist_count")
+        runs = number("SELECT count(DISTINCT run) FROM rows")
+        return runs > self._most_runs or (runs > 0 and pages * number("PRAGMA page_size") > self._most_bytes)

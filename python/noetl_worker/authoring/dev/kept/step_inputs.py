@@ -1,0 +1,215 @@
+"""What a step that is run by itself is given: names of a file, or those that its command had in a kept run."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from noetl_worker.authoring.dev.kept.runs import LAST, KeptRow, KeptRuns
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.authoring.dev.orchestration.step_alone import ItemPlace, StepAlone
+from noetl_worker.engine.pure.redact import MARK
+from noetl_worker.errors import PlaybookError
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.text.json_text import dumps, loads
+from noetl_worker.tools.fields import nearest
+
+_OF_THE_RUN: Final = frozenset(
+    {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
+    | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}
+)
+"""Names that a plane makes for each run anew."""
+_MOST_RUNS: Final = 100
+_MOST_NAMED: Final = 5
+
+
+class _NotSeen(Exception):
+    """A run has nothing of a step; says why."""
+
+
+def step_with(
+    name: str,
+    dialect: Dialect,
+    playbook: Playbook,
+    *,
+    file: Path | None,
+    run: str | None,
+    overrides: Collection[str] = (),
+) -> StepAlone:
+    """The step of this name, or the item of its loop: `each[2]`.
+
+    Args:
+        file: an object of names, which win over those of the run.
+        run: the id of a kept run; `last`: the newest one in which this step ran.
+        overrides: names of the workload, dotted, that win over the run's.
+
+    Raises:
+        PlaybookError: there is no such step, run, item or file, or the kept runs cannot be read.
+    """
+    step, item = _parsed(name)
+    if step not in playbook.steps:
+        raise PlaybookError(f"--step {name}: no such step{nearest(step, list(playbook.steps))}")
+    loop = playbook.steps[step].loop
+    if item is not None and (loop is None or run is None):
+        why = "an item is one of a run: give --run ID" if loop is not None else "it has no loop"
+        raise PlaybookError(f"--step {name}: {why}")
+    given = _of_file(file) if file is not None else {}
+    _refuse_unknown(given, playbook, step, f"--with {file}")
+    names, place = _of_run(run, step, item, playbook, dialect) if run is not None else ({}, None)
+    for other in {name.removeprefix("workload.").partition(".")[0] for name in overrides}:
+        names.pop(other, None)
+    if loop is not None and item is None:
+        names.pop(loop.iterator, None)
+    return StepAlone(step, {**names, **_flat(given)}, given, place)
+
+
+def _parsed(name: str) -> tuple[str, int | None]:
+    head, bracket, number = name.removesuffix("]").rpartition("[")
+    return (head, int(number)) if bracket and name.endswith("]") and number.isdecimal() else (name, None)
+
+
+def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What stands under `workload` and `ctx` is seen by its name too."""
+    inner = [found for name in ("workload", "ctx") if isinstance(found := given.get(name), dict)]
+    flat = {name: value for name, value in given.items() if name not in ("workload", "ctx")}
+    return {**{name: value for found in inner for name, value in found.items()}, **flat}
+
+
+def _of_file(file: Path) -> dict[str, JsonValue]:
+    try:
+        form = "not JSON" if file.suffix == ".json" else "neither JSON nor YAML"
+        found = parse_yaml(file.read_text(encoding="utf-8", errors="surrogateescape"), otherwise=form)  # JSON is YAML
+    except (OSError, PlaybookError) as error:
+        raise PlaybookError(f"--with {file}: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(found, dict):
+        raise PlaybookError(f'--with {file}: an object of names is needed, for example {{"start": {{"rows": []}}}}')
+    return {str(name): value for name, value in found.items()}
+
+
+def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: str, source: str) -> None:
+    """A name that nothing of the step has; what a tool of the workbook reads stands elsewhere."""
+    words = _words(asdict(playbook.steps[step]))
+    if "workbook" in words:
+        return
+    known = {*words, *playbook.steps, *map(str, playbook.workload)}
+    workload = given.get("workload")
+    for name in map(str, (*given, *(workload if isinstance(workload, dict) else ()))):
+        if name not in known and name not in _OF_THE_RUN:
+            raise PlaybookError(f"{source}: step {step} has no {name!r}{nearest(name, sorted(known))}")
+
+
+def _words(value: object) -> set[str]:
+    """Of all texts, keys too."""
+    if isinstance(value, str):
+        return {value, *re.findall(r"\w+", value)}
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    return set().union(*map(_words, value)) if isinstance(value, (list, tuple)) else set()
+
+
+def _of_run(
+    run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
+) -> tuple[dict[str, JsonValue], ItemPlace | None]:
+    """What is secret is not kept: where the workload has such a name, today's value stands for it."""
+    kept = KeptRuns()
+    try:
+        found, place = _saw(kept, run, step, item, playbook, dialect)
+    except _NotSeen as error:
+        raise PlaybookError(f"--run {run}: {error}") from error
+    except (OSError, sqlite3.Error) as error:
+        what = f"{kept.file}: {error}; if it stays so, move it away" if isinstance(error, sqlite3.Error) else error
+        raise PlaybookError(f"--run {run}: the kept runs cannot be read: {what}") from error
+    names = {key: value for key, value in _flat(found).items() if key not in _OF_THE_RUN}
+    lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
+    return {key: value for key, value in names.items() if key not in lost or key not in playbook.workload}, place
+
+
+def _saw(
+    kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
+) -> tuple[dict[str, JsonValue], ItemPlace | None]:
+    """What the step saw in this run, or in the last that it ran in. Raises _NotSeen with the newest run's reason."""
+    reasons = []
+    for name in _runs_of(kept, playbook, dialect) if run == LAST else [run]:
+        try:
+            return _seen_in(kept.find(name), step, item, playbook, dialect)
+        except _NotSeen as error:
+            reasons.append(str(error))
+    ids = ", ".join(islice(_runs_of(kept, playbook, dialect), _MOST_NAMED))
+    none = f"no run of {playbook.path} with --dialect {dialect.value} is kept"
+    raise _NotSeen("; ".join([*reasons[:1], f"the newest runs are {ids}" if ids else none]))
+
+
+def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
+    """The newest first."""
+    for run in map(str, kept.newest(_MOST_RUNS)):
+        executions = map(_plain, kept.find(run, "executions"))
+        if any((one["dialect"], one["path"]) == (dialect.value, playbook.path) for one in executions):
+            yield run
+
+
+def _seen_in(
+    rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
+) -> tuple[dict[str, JsonValue], ItemPlace | None]:
+    """What the step saw in this run. Raises _NotSeen that says why there is nothing."""
+    runs = [_plain(row) for row in rows if row.kind == "executions"]
+    if not runs:
+        raise _NotSeen("no such run is kept")
+    if (was := runs[0]["dialect"]) != dialect.value:
+        raise _NotSeen(f"it was a run of --dialect {was}")
+    ours = {one["execution_id"] for one in runs if one["path"] == playbook.path}
+    if not ours:
+        raise _NotSeen(f"it was a run of {runs[0]['path']}, not of {playbook.path}")
+    commands = [command for command in _commands(rows) if command.execution_id in ours]
+    of_step = [one for one in commands if one.step == step]
+    if found := [one for one in of_step if item in (None, one.item)]:
+        names = _resolved(found[-1].context.get("render_context"), rows)
+        return names, _place(found[-1], rows) if item is not None else None
+    if items := [one.item for one in of_step if one.item is not None]:
+        ran = f"items {min(items)} to {max(items)}" if len(items) > 1 else f"item {items[0]}"
+        raise _NotSeen(f"item {item} of step {step} did not run in it; there ran {ran}")
+    ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
+    raise _NotSeen(f"step {step} did not run in it; there ran {ran}")
+
+
+class _KeptCommand(NamedTuple):
+    execution_id: int
+    step: str
+    item: int | None
+    """Its place in the loop."""
+    meta: Mapping[str, Any]
+    context: Mapping[str, JsonValue]
+
+
+def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
+    for row in rows:
+        if row.kind == "commands":
+            plain, value = _plain(row), loads(row.contents)["json"]
+            meta, step = value["meta"], plain["node"].removesuffix(":task_sequence")
+            item = meta.get("loop_iteration_index", meta.get("iteration_index"))
+            yield _KeptCommand(plain["execution_id"], step, item, meta, value["context"])
+
+
+def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
+    """Of an item: how many there are stands in the meta on the Rust plane, in the inputs on the Python plane."""
+    assert command.item is not None
+    size = command.meta.get("iteration_total")
+    if size is None:
+        size = _resolved(command.context["input"], rows)["__loop_collection_size"]
+    return ItemPlace(command.item, size)
+
+
+def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
+    """Names that were too large for their command are kept apart from it (protocol/command.md#python-plane)."""
+    if isinstance(value, dict) and value.get("kind") == "result_ref":
+        value = next((loads(row.contents)["json"]["data"] for row in rows if row.id == value["ref"]), {})
+    return fields_of(value)
+
+
+def _plain(row: KeptRow) -> dict[str, Any]:
+    plain: dict[str, Any] = loads(row.contents)["plain"]
+    return plain

@@ -1,0 +1,332 @@
+"""What a playbook author sees while it runs: steps, durations, results, errors, and a summary at the end.
+
+Two forms of the same facts: one line per happening, or JSON lines.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TextIO
+
+from rich.console import Console
+
+from noetl_worker.authoring.dev.database import moment
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.excerpts import counted, duration, glance, one_line, printable
+from noetl_worker.authoring.dev.failures import About, Failure, LoopItem, failure_lines
+from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.models.spellings import STEP_OF_TASKS
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.observability.terminal import harmless_json
+from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.process.live_output import PrintedLine
+
+_RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
+_BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
+_MOST_FAILURES: Final = 5
+"""Of a step, told at the end."""
+
+
+@dataclass(slots=True)
+class StepRun:
+    """One row: a step of one execution, all its loop items together."""
+
+    execution_id: int
+    step: str
+    name: str
+    """With the playbook it is of, where that is a child."""
+    kind: str
+    issued: int = 0
+    done: int = 0
+    failed: int = 0
+    began_at: float | None = None
+    ended_at: float | None = None
+    text: str = ""
+    """What the last result comes to, or the error's first line."""
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        if self.failed:
+            return "failed"
+        if self.issued and self.done >= self.issued:
+            return "done"
+        return "running" if self.began_at is not None else "waiting"
+
+    def seconds(self, now: float) -> float | None:
+        if self.began_at is None:
+            return None
+        ended = self.ended_at if self.state in ("done", "failed") and self.ended_at is not None else now
+        return max(0.0, ended - self.began_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing to say: a step started, ended or failed."""
+
+    word: str
+    """started, done or failed."""
+    run: StepRun
+    about: About
+    seconds: float | None = None
+    value: JsonValue = None
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Timeline:
+    """Turns the plane's events into rows and happenings."""
+
+    runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
+    items: dict[str, LoopItem] = field(default_factory=dict)
+    """By command id; the plane forgets an item before it tells its end."""
+    _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
+    """By command id, and since when."""
+    _ended: set[str] = field(default_factory=set)
+
+    def take(self, event: LoggedEvent, about: About) -> Happening | None:
+        """Note an event; what is worth saying about it, or None."""
+        ref = event.command_ref
+        if ref is None:
+            return None
+        step = event.node.removesuffix(STEP_OF_TASKS)
+        new = StepRun(event.execution_id, step, replace(about, item=None).name(step), about.kind)
+        run = self.runs.setdefault((event.execution_id, step), new)
+        if event.event_type == "command.issued":
+            run.issued += 1
+            if about.item is not None:
+                self.items[ref] = about.item
+            return None
+        about = replace(about, item=self.items.get(ref))
+        if event.event_type == "command.claimed":
+            self._claimed[ref] = run, event.created_at
+            run.began_at = run.began_at or event.created_at
+            return Happening("started", run, about)
+        if event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
+            return self._end(event, run, ref, about)
+        return None
+
+    def running(self, now: float) -> list[tuple[StepRun, str, float]]:
+        """(step, command id, seconds) of the commands that have begun and not ended."""
+        return [(run, ref, max(0.0, now - at)) for ref, (run, at) in self._claimed.items() if ref not in self._ended]
+
+    def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About) -> Happening:
+        self._ended.add(ref)
+        run.ended_at = event.created_at
+        _, began_at = self._claimed.get(ref, (run, event.created_at))
+        seconds = max(0.0, event.created_at - began_at)
+        value, error = reported(event)
+        run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else glance(value)
+        if error is None:
+            run.done += 1
+            return Happening("done", run, about, seconds, value)
+        # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
+        run.failed += 1
+        ids = f"execution {event.execution_id}, command {ref}, event {event.event_id}"
+        failure = Failure(run.step, error or run.text, value, ids, about)
+        run.failures.append(failure)
+        return Happening("failed", run, about, seconds, value, failure)
+
+
+def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
+    """The result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
+    context = event.result_context
+    result = context.get("result")
+    if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's context is kept as it is
+        inner = fields_of(result.get("context"))
+        failure = inner.get("error")
+        return inner.get("data", inner), None if failure is None else str(failure)
+    if event.event_type == "call.done" and event.response is not None:  # what the Python plane acts on
+        return event.response, None
+    told = event.response if isinstance(event.response, dict) else context
+    value = {key: item for key, item in told.items() if key not in _BOOKKEEPING}
+    if event.event_type == "call.done":
+        return value, None
+    return value, event.error or str(context.get("error") or "failed")
+
+
+class View(ABC):
+    """Shows one run. Used as a context manager, so that a terminal is left in order."""
+
+    def __init__(self) -> None:
+        self.timeline: Final = Timeline()
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    @abstractmethod
+    def begin(self, execution: Execution, urls: Mapping[str, str]) -> None: ...
+
+    def event(self, event: LoggedEvent, about: About) -> None:
+        if (happening := self.timeline.take(event, about)) is not None:
+            self.tell(happening, event)
+
+    @abstractmethod
+    def tell(self, happening: Happening, event: LoggedEvent) -> None: ...
+
+    @abstractmethod
+    def printed(self, line: PrintedLine, about: About) -> None: ...
+
+    @abstractmethod
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None: ...
+
+
+class LineView(View):
+    """One line per happening."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._began_at = time.time()
+        self._begun = 0
+
+    def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
+        self._began_at, self._begun = execution.started_at, self._begun + 1
+        where = ", ".join(f"{name} {url}" for name, url in urls.items())
+        self._print(f"{execution.path}: execution {execution.execution_id} ({where})")
+
+    def tell(self, happening: Happening, event: LoggedEvent) -> None:
+        run, at = happening.run, max(0.0, event.created_at - self._began_at)
+        text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {run.text}"
+        name = happening.about.name(run.step)
+        self._print(f"{at:8.3f}s  {happening.word:<8} {name:<26} {text}".rstrip())
+
+    def printed(self, line: PrintedLine, about: About) -> None:
+        stream = "" if line.stream == "stdout" else f" ({line.stream})"
+        text = printable(about.places.in_file(line.text, line.step))
+        name = replace(about, item=self.timeline.items.get(line.command_id)).name(line.step)
+        self._print(f"{name}{stream} | {text}")
+
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
+        first, *more = closing_lines(execution, self.timeline, is_interrupted=is_interrupted)
+        self._print(first if self._begun == 1 else f"{first} ({execution.path}: execution {execution.execution_id})")
+        for line in more:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+class JsonView(View):
+    """JSON lines: one object per happening, the last one the summary."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
+        self._write({"event": "begin", "execution_id": str(execution.execution_id), "path": execution.path, **urls})
+
+    def tell(self, happening: Happening, event: LoggedEvent) -> None:
+        line: dict[str, JsonValue] = {
+            "event": happening.word,
+            "at": moment(event.created_at, utc="Z"),
+            "execution_id": str(event.execution_id),
+            "command_id": event.command_ref,
+            "event_id": str(event.event_id),
+            "step": happening.run.step,
+            "tool": happening.run.kind,
+        }
+        if happening.about.item is not None:
+            line["loop_index"] = happening.about.item.index
+        if happening.seconds is not None:
+            line["duration_ms"] = round(happening.seconds * 1000, 1)
+            line["result"] = happening.value
+        if happening.failure is not None:
+            line |= {"error": happening.failure.error, "details": failure_lines(happening.failure)}
+        self._write(line)
+
+    def printed(self, line: PrintedLine, about: About) -> None:
+        item = self.timeline.items.get(line.command_id)
+        self._write(
+            {
+                "event": "output",
+                "at": moment(time.time(), utc="Z"),
+                "execution_id": str(line.execution_id),
+                "command_id": line.command_id,
+                "step": line.step,
+                "stream": line.stream,
+                "text": about.places.in_file(line.text, line.step),
+                **({"loop_index": item.index} if item is not None else {}),
+            }
+        )
+
+    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
+        steps = [
+            {
+                "step": run.step,
+                "tool": run.kind,
+                "state": run.state,
+                "commands": run.issued,
+                "failed": run.failed,
+                "duration_ms": round((run.seconds(time.time()) or 0.0) * 1000, 1),
+            }
+            for run in self.timeline.runs.values()
+            if run.execution_id == execution.execution_id
+        ]
+        running: JsonValue = [
+            {"step": run.step, "command_id": ref, "duration_ms": round(seconds * 1000, 1)}
+            for run, ref, seconds in self.timeline.running(time.time())
+        ]
+        self._write(
+            {
+                "event": "summary",
+                "execution_id": str(execution.execution_id),
+                "status": execution.status,
+                "duration_ms": round(lasted(execution) * 1000, 1),
+                "steps": steps,
+                "result": execution.last_result,
+                "error": execution.error,
+                **({"interrupted": running} if is_interrupted else {}),
+            }
+        )
+
+    def _write(self, line: Mapping[str, JsonValue]) -> None:
+        self._stream.write(harmless_json(dumps(line).decode()) + "\n")
+        self._stream.flush()
+
+
+def view_for(console: Console, *, as_json: bool) -> View:
+    """Return JSON lines when asked for, else plain lines."""
+    return JsonView(console.file) if as_json else LineView(console)  # type: ignore[arg-type]
+
+
+def lasted(execution: Execution) -> float:
+    return max(0.0, (execution.ended_at or time.time()) - execution.started_at)
+
+
+def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: bool = False) -> list[str]:
+    """How it ended, in one to a few lines."""
+    runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
+    commands = sum(run.issued for run in runs)
+    status = "INTERRUPTED" if is_interrupted else execution.status
+    lines = [
+        f"{status} in {duration(lasted(execution))}: {counted(len(runs), 'step')}, {counted(commands, 'command')}",
+    ]
+    for run in runs:
+        for failure in run.failures[:_MOST_FAILURES]:
+            lines += failure_lines(failure)
+        if (more := len(run.failures) - _MOST_FAILURES) > 0:
+            lines.append(f"  failed: {run.step}: {more} more")
+    if any(failure.lacks_credential for run in runs for failure in run.failures):
+        lines.append("  to give this run a credential: --credential NAME=FILE, or credentials.yaml beside the playbook")
+    if execution.stands_still:
+        why = "" if execution.error else f"no arc of step '{execution.current_step}' brings a step in; "
+        lines.append(f"  nothing follows: {why}the real plane keeps it running for ever")
+    if execution.error and not any(run.failed for run in runs):
+        lines.append(f"  error: {execution.error}")
+    if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
+        lines.append(f"  result: {last}")
+    if is_interrupted:  # what was cut off is the last line, for a Ctrl-C is often not meant for what ran
+        running = [
+            f"{run.name} ({run.kind}, command {ref}) after {duration(seconds)}"
+            for run, ref, seconds in timeline.running(time.time())
+        ]
+        lines.append(f"interrupted: {', '.join(running) or 'no command was running'}")
+    return lines

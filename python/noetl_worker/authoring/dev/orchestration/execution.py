@@ -1,0 +1,149 @@
+"""One running playbook: its variables, what is open, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook
+from noetl_worker.models.wire import JsonValue
+
+Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+
+
+@dataclass(slots=True)
+class LoopRun:
+    """A loop that is being run: which items are out, which came back."""
+
+    iterator: str
+    epoch_id: str
+    items: list[JsonValue]
+    is_parallel: bool
+    limit: int
+    """Commands out at the same time."""
+    next_index: int
+    end: int
+    """The place behind the last item that is run."""
+    in_flight: int = 0
+    results: dict[int, JsonValue] = field(default_factory=dict)
+    failed: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.in_flight == 0 and (self.next_index >= self.end or self.is_stopped)
+
+    @property
+    def is_stopped(self) -> bool:
+        """A failed item stops a sequential loop; a parallel one goes on (recorded: loop-*-fails)."""
+        return self.failed > 0 and not self.is_parallel
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Which item of a loop a command is for."""
+
+    index: int
+    item: JsonValue
+    run: LoopRun
+
+
+@dataclass(slots=True)
+class Execution:
+    execution_id: int
+    catalog_id: int
+    path: str
+    version: int
+    playbook: Playbook | None
+    """None: raw commands, nothing follows them."""
+    workload: Mapping[str, JsonValue]
+    payload: Mapping[str, JsonValue]
+    """What `execute` was given on top of the workload; the first command of the Python plane gets it as input."""
+    parent_execution_id: int | None
+    started_at: float
+    lifecycle_event_ids: tuple[int, int] = (0, 0)
+    """Ids of playbook.initialized and workflow.initialized, the parents of the closing events."""
+    status: Status = "RUNNING"
+    stands_still: bool = False
+    """Rust plane: nothing is open and nothing follows, and it is not the end (recorded: arcs-none-match)."""
+    ended_at: float | None = None
+    error: str | None = None
+    is_failed: bool = False
+    """A command failed; the end, when it comes, is FAILED."""
+    is_failed_by_command: bool = False
+    """Rust plane: then no closing event is written; a failure of the plane's own has one."""
+    variables: dict[str, JsonValue] = field(default_factory=dict)
+    """Python plane: workload, step results and what `set` wrote, in one: `ctx`. Rust plane: what `set` wrote."""
+    steps: dict[str, JsonValue] = field(default_factory=dict)
+    """By step its result (Python plane), or what the worker reported (Rust plane)."""
+    namespaces: dict[str, JsonValue] = field(default_factory=dict)
+    """Rust plane: by step what templates see."""
+    entered: set[str] = field(default_factory=set)
+    """Steps that an arc, or the start, has led to."""
+    skipped: set[str] = field(default_factory=set)
+    """Rust plane: steps that an arc passed over."""
+    ends_with_a_sequence: bool = False
+    """Whether the last step that came back was a list of tasks."""
+    completed_steps: list[str] = field(default_factory=list)
+    current_step: str | None = None
+    last_result: JsonValue = None
+    open_commands: dict[str, str] = field(default_factory=dict)
+    """command_ref -> step, of commands without a result."""
+    positions: dict[str, Position] = field(default_factory=dict)
+    """command_ref -> place in its loop."""
+    reported: dict[str, JsonValue] = field(default_factory=dict)
+    """Rust plane: command_ref -> the context of its `call.done`, until `command.completed` comes."""
+    loop_count: int = 0
+    """Loops begun so far; makes each run's epoch id its own."""
+
+    @property
+    def kept_variables(self) -> dict[str, JsonValue]:
+        """Those that the Python plane keeps from one event to the next, and shows: without what has a `status`, unless
+        it was there from the start (recorded: tool-shell-status-final, set-step-output).
+        """
+
+        def is_kept(name: str, value: JsonValue) -> bool:
+            return not isinstance(value, dict) or "status" not in value or self.workload.get(name) is value
+
+        return {name: value for name, value in self.variables.items() if is_kept(name, value)}
+
+    @property
+    def is_over(self) -> bool:
+        return self.status != "RUNNING"
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing happens in it any more."""
+        return self.is_over or self.stands_still
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What a worker's event says about one command, as the router needs it."""
+
+    step: str
+    """Step name without `:task_sequence`."""
+    is_ok: bool
+    value: JsonValue
+    """The result templates see as `output.data`."""
+    reported: JsonValue = None
+    """Rust plane: the event's context, kept under `steps`."""
+    error: str | None = None
+    fails_execution: bool = False
+    """The end of the execution will be FAILED; on the Rust plane a tool's own failure does not do that."""
+    event_type: str = "call.done"
+    command_ref: str | None = None
+    merged: Mapping[str, JsonValue] = field(default_factory=dict)
+    """`ctx` of a task sequence: goes into the execution's variables."""
+    batch_request_id: int | None = None
+    ref: JsonValue = None
+
+    @property
+    def output(self) -> dict[str, JsonValue]:
+        """`output` in `set` blocks and arc conditions (protocol/tasks.md#results)."""
+        return {
+            "status": "ok" if self.is_ok else "error",
+            "data": self.value,
+            "ref": self.ref,
+            "error": self.error,
+        }

@@ -1,0 +1,63 @@
+"""One step of a playbook run by itself, with names that are given in the place of what ran before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, Step
+from noetl_worker.models.spellings import INPUTS
+from noetl_worker.models.wire import JsonValue
+
+
+class ItemPlace(NamedTuple):
+    """Of one item in its loop."""
+
+    at: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepAlone:
+    step: str
+    names: Mapping[str, JsonValue]
+    """What its templates see: by the name of a step that step's result, by another one a variable."""
+    inputs: Mapping[str, JsonValue]
+    """What replaces those of its inputs that have such a name."""
+    place: ItemPlace | None = None
+    """Of the item that is run; None: it is all of them, or one that is given."""
+
+    def results(self, playbook: Playbook) -> dict[str, JsonValue]:
+        return {name: value for name, value in self.names.items() if name in playbook.steps}
+
+    def variables(self, playbook: Playbook) -> dict[str, JsonValue]:
+        return {name: value for name, value in self.names.items() if name not in playbook.steps}
+
+    def of(self, playbook: Playbook) -> Playbook:
+        """The playbook with this step alone; of its loop the one item that is named, if one is."""
+        step = playbook.steps[self.step]
+        loop = step.loop
+        if loop is not None and loop.iterator in self.names:
+            index, size = self.place or ItemPlace(0, 1)
+            items: list[JsonValue] = [None] * size
+            items[index] = self.names[loop.iterator]
+            loop = replace(loop, collection=items, only=index)
+        return replace(playbook, steps={step.name: replace(self._with_inputs(step), loop=loop, arcs=(), when=None)})
+
+    def _with_inputs(self, step: Step) -> Step:
+        def replaced(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+            return {name: self.inputs.get(name, value) for name, value in fields.items()}
+
+        def with_inputs(tool: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+            return {
+                name: replaced(value) if name in INPUTS and isinstance(value, dict) else value
+                for name, value in tool.items()
+            }
+
+        tool = step.tool
+        if isinstance(tool, Mapping):
+            tool = with_inputs(tool)
+        elif tool is not None:
+            tool = [with_inputs(task) for task in tool]
+        return replace(step, tool=tool, input=replaced(step.input))

@@ -1,0 +1,140 @@
+"""The parts of a playbook with their paths: steps, arcs, tools, texts. What is of another shape is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.models.wire import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class StepPart:
+    path: Path
+    value: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.value.get("step", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPart:
+    """One tool, or a task of a list."""
+
+    path: Path
+    config: Mapping[str, Any]
+    label: str = ""
+    is_task: bool = False
+    position: int = 0
+    labels: Sequence[str] = ()
+    """Of all tasks of its list."""
+
+    @property
+    def kind(self) -> str:
+        return str(self.config.get("kind", ""))
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def list_of(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def names_in(document: Mapping[str, object], part: str) -> list[str]:
+    """Of the entries of a keychain or a workbook."""
+    return [str(mapping(entry).get("name")) for entry in list_of(document.get(part))]
+
+
+def steps_of(document: Mapping[str, object]) -> list[StepPart]:
+    items = enumerate(list_of(document.get("workflow")))
+    return [StepPart(("workflow", index), item) for index, item in items if isinstance(item, dict)]
+
+
+def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
+    """As written, in any form of `next`: {arcs: [...]}, one {step: ...}, a list, one name."""
+    path, following = (*step.path, "next"), step.value.get("next")
+    if isinstance(following, dict) and "arcs" in following:
+        return [((*path, "arcs", index), arc) for index, arc in enumerate(list_of(following["arcs"]))]
+    if isinstance(following, list):
+        return [((*path, index), arc) for index, arc in enumerate(following)]
+    is_none = following is None or (isinstance(following, dict) and "step" not in following)
+    return [] if is_none else [(path, following)]
+
+
+def target_of(arc: JsonValue) -> JsonValue:
+    """The name of the step that it leads to, as written."""
+    return arc.get("step") if isinstance(arc, dict) else arc
+
+
+def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
+    """Of the steps and of the workbook, each task of a list too."""
+    for step in steps_of(document):
+        yield from tools_of_step(step)
+    for index, entry in enumerate(list_of(document.get("workbook"))):
+        yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
+
+
+def policy_of(tool: ToolPart) -> tuple[Path, Any]:
+    spec = mapping(tool.config.get("spec"))
+    if "policy" in spec:
+        return (*tool.path, "spec", "policy"), spec["policy"]
+    return (*tool.path, "policy"), tool.config.get("policy")
+
+
+def tools_of_step(step: StepPart) -> Iterator[ToolPart]:
+    return _tools((*step.path, "tool"), step.value.get("tool"))
+
+
+def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Of its policy, which is an object with `rules` or the list itself."""
+    path, policy = policy_of(tool)
+    rules, path = (policy.get("rules"), (*path, "rules")) if isinstance(policy, dict) else (policy, path)
+    yield from (((*path, index), rule) for index, rule in enumerate(list_of(rules)) if isinstance(rule, dict))
+
+
+def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
+    if isinstance(tool, list):
+        yield from _tasks(path, tool)
+    elif isinstance(tool, dict):
+        yield ToolPart(path, tool)
+        for name in ("tasks", "tool_config"):
+            yield from _tasks((*path, name), list_of(tool.get(name)))
+
+
+def _tasks(path: Path, tasks: list[Any]) -> Iterator[ToolPart]:
+    parts = [part for index, task in enumerate(tasks) for part in _task((*path, index), task)]
+    labels = [part.label for part in parts]
+    yield from (replace(part, position=position, labels=labels) for position, part in enumerate(parts))
+
+
+def _task(path: Path, task: object) -> Iterator[ToolPart]:
+    if (labelled := label_and_tool(task)) is not None:
+        label, tool = labelled
+        yield ToolPart((*path, label), tool, str(label), is_task=True)
+    elif isinstance(task, dict):
+        yield ToolPart(path, task, str(task.get("name") or f"task_{path[-1]}"), is_task=True)
+
+
+def label_and_tool(task: object) -> tuple[str, Mapping[str, Any]] | None:
+    """Of a task that is written as `{fetch: {kind: http}}`; None: it is `{name: fetch, kind: http}`, or none."""
+    if isinstance(task, dict) and "kind" not in task and len(task) == 1:
+        ((label, tool),) = task.items()
+        return (label, tool) if isinstance(tool, dict) else None
+    return None
+
+
+def texts_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:
+    """Every text with its path, keys excepted."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts_below((*path, key), item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from texts_below((*path, index), item)

@@ -1,0 +1,55 @@
+"""Where the steps of a playbook stand in its file, and the code of each, by the marks of the YAML parser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from noetl_worker.authoring.dev.outline import mapping, steps_of, tools_of_step
+from noetl_worker.authoring.dev.positions import read_text
+
+_CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
+"""As Python writes it in a traceback, and in the message of a SyntaxError."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlaces:
+    """Lines of one file, from 1."""
+
+    file: str = ""
+    """As the author names it; "" where a playbook has none."""
+    steps: Mapping[str, int] = field(default_factory=dict)
+    code: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(step, task of a list or "") -> line of the first line of its code."""
+
+    def of_step(self, step: str) -> str:
+        """`file:line`, or "" where it is not known."""
+        return f"{self.file}:{self.steps[step]}" if step in self.steps else ""
+
+    def in_file(self, text: str, step: str, task: str = "") -> str:
+        """A traceback, or a line of one, with the lines of the file for those of the step's code."""
+        first = self.code.get((step, task))
+        if first is None:
+            return text
+
+        def placed(found: re.Match[str]) -> str:
+            line = int(found[1]) + first - 1
+            return found[0].replace("<python step>", self.file).replace(f"line {found[1]}", f"line {line}")
+
+        return _CODE_LINE.sub(placed, text)
+
+
+def places_in(text: str, file: str) -> FilePlaces:
+    """Of the text of a playbook that has been read without an error."""
+    steps: dict[str, int] = {}
+    code: dict[tuple[str, str], int] = {}
+    read = read_text(text)
+    for step in steps_of(mapping(read.value)):
+        steps[step.name] = read.at((*step.path, "step")).line
+        found = {tool.label: read.first_line((*tool.path, "code")) for tool in tools_of_step(step)}
+        if len(found) == 1:  # then a line is of this task, also where nobody says of which
+            found[""] = next(iter(found.values()))
+        code.update({(step.name, task): line for task, line in found.items() if line is not None})
+    return FilePlaces(file, steps, code)

@@ -1,0 +1,338 @@
+"""The development control plane: the real planes' routes, claims, events and DSL core in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp
+
+from noetl_worker.authoring.dev.event_log import CommandRow, EventLog, LoggedEvent
+from noetl_worker.authoring.dev.forms.python_form import PythonForm
+from noetl_worker.authoring.dev.forms.rust_form import RustForm
+from noetl_worker.authoring.dev.forms.wire_form import Issued, WireForm
+from noetl_worker.authoring.dev.nats_server import CommandStream
+from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.router import Router
+from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
+from noetl_worker.authoring.dev.server.batches import Batches
+from noetl_worker.authoring.dev.server.catalog import Catalog, CatalogEntry, playbook_of
+from noetl_worker.authoring.dev.server.claims import Claims
+from noetl_worker.authoring.dev.server.credentials import Credentials, Keychain
+from noetl_worker.authoring.dev.server.dispatcher import Dispatcher
+from noetl_worker.authoring.dev.server.executions import Executions
+from noetl_worker.authoring.dev.server.inspection import Inspection
+from noetl_worker.authoring.dev.server.own_requests import OwnAddresses, OwnRequests
+from noetl_worker.authoring.dev.server.python_events import PythonEvents
+from noetl_worker.authoring.dev.server.reaper import Reaper
+from noetl_worker.authoring.dev.server.registry import RuntimeRegistry
+from noetl_worker.authoring.dev.server.results import Results
+from noetl_worker.authoring.dev.server.route_table import route_table
+from noetl_worker.authoring.dev.server.routes import Fault, build_app
+from noetl_worker.authoring.dev.server.rust_events import RustEvents
+from noetl_worker.authoring.dev.server.variables import Variables
+from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.pipeline.outbox.dev_token import token_file
+from noetl_worker.process import event_loop
+
+WAIT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class RawCommand:
+    """A command without a playbook, for tests and benches: what a claim will answer."""
+
+    action: str = "noop"
+    tool_config: JsonValue = None
+    """None: {}. A list is a Rust task sequence."""
+    input: Mapping[str, JsonValue] | None = None
+    cases: Sequence[JsonValue] = ()
+    render_context: Mapping[str, JsonValue] | None = None
+    step: str = "start"
+    meta: Mapping[str, JsonValue] | None = None
+    """Added to the plane's own meta."""
+
+
+class DevControlPlane:
+    """A control plane for development and tests, on loopback.
+
+    `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends. It runs in the caller's
+    event loop; state outlives `stop()` and `start()`, which keep the port. Not made for production: one process,
+    secrets are kept in clear, and whoever has the token may do everything (without `PlaneSettings.token`, everybody).
+    Requests to another name, or of a page, are refused.
+    """
+
+    def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
+        """`nats_url` None: nothing is published (HTTP only)."""
+        self.settings: Final = settings or PlaneSettings()
+        self.nats_url: Final = nats_url
+        chosen = self.settings
+        self.log: Final = EventLog(chosen)
+        ids = self.log.ids
+        self.form: Final[WireForm] = RustForm() if chosen.dialect is Dialect.RUST else PythonForm()
+        self.results: Final = Results(chosen, ids)
+        self.registry: Final = RuntimeRegistry(chosen, ids)
+        self.variables: Final = Variables(chosen)
+        self.credentials: Final = Credentials(chosen, ids)
+        self.keychain: Final = Keychain(chosen)
+        self.catalog: Final = Catalog(chosen, ids)
+        router = Router(self.form)
+        self.dispatcher: Final = Dispatcher(chosen, self.log, self.form, self.results)
+        self.executions: Final = Executions(chosen, self.log, self.catalog, self.keychain, router, self.dispatcher)
+        self.inspection: Final = Inspection(chosen, self.log, self.executions)
+        self.claims: Final = Claims(chosen, self.log, self.registry, self.executions)
+        self.python_events: Final = PythonEvents(self.log, self.executions, router, self.dispatcher, self.results)
+        self.rust_events: Final = RustEvents(self.log, self.executions, router, self.dispatcher)
+        self.batches: Final = Batches(self.log, self.python_events, self.dispatcher)
+        self.reaper: Final = Reaper(chosen, self.log, self.executions, self.registry, self.dispatcher)
+        self.started_at: Final = time.time()
+        self.requests: Final[Counter[str]] = Counter()
+        """Requests so far by "METHOD path template", for example "POST /api/commands/{event_id}/claim"."""
+        self.fault: Fault | None = None
+        """Called with every request before it is handled; a response it returns is the answer."""
+        self.app: Final = build_app(self, route_table(self))
+        """The routes as an ASGI application, for tests without a socket; see `settle`."""
+        self._port = chosen.port
+        self._server: DevServer | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._changed = asyncio.Event()
+        self.log.listen(lambda _: self._changed.set())
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.settings.dialect
+
+    async def start(self) -> None:
+        """Serve. Returns when requests are answered; a free port is taken at the first start and kept."""
+        if self._server is not None:
+            return
+        # IPPROTO_TCP by name: asyncio turns Nagle off only then, and an answer in two writes would wait 40 ms.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self._port))
+        self._port = int(listener.getsockname()[1])
+        self.dispatcher.server_url = public_url = self.settings.public_url or self.url
+        if self.nats_url is not None:
+            chosen = self.settings
+            stream = CommandStream(
+                self.nats_url, stream=chosen.stream, subject=chosen.subject, storage=chosen.stream_storage
+            )
+            await stream.open()
+            self.dispatcher.publisher = stream
+        addresses = OwnAddresses.on_loopback(self._port, public_url)
+        self._server = DevServer(OwnRequests(self.app, addresses, self.settings.token, token_file(self.url)))
+        self._tasks = [
+            asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
+            asyncio.create_task(self.reaper.run(), name="dev-plane-reaper"),
+        ]
+        await self._server.begin(listener)
+        await self.dispatcher.flush()
+
+    async def stop(self) -> None:
+        """Stop serving and publishing. What is known stays; `start()` brings the plane back on the same port."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await server.end()
+        await event_loop.end(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        publisher, self.dispatcher.publisher = self.dispatcher.publisher, None
+        if publisher is not None:
+            await publisher.close()
+
+    async def close(self) -> None:
+        """Stop and close the store; the plane cannot be started again."""
+        await self.stop()
+        self.log.close()
+
+    async def __aenter__(self) -> DevControlPlane:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def _work_batches(self) -> None:
+        while True:
+            await self.batches.queued.wait()
+            self.batches.queued.clear()
+            await self.settle()
+
+    # ── for tests ───────────────────────────────────────────────────────────────────────────────
+
+    def register_playbook(self, content: str) -> CatalogEntry:
+        """Put a playbook (YAML) into the catalog, unchecked; executed by its metadata.path."""
+        return self.catalog.add(playbook_of(content).path, content)
+
+    async def execute(
+        self,
+        path: str,
+        payload: Mapping[str, JsonValue] | None = None,
+        *,
+        parent_execution_id: int | None = None,
+        alone: StepAlone | None = None,
+    ) -> int:
+        """Start an execution of a registered playbook, or of one step; its id. Raises KeyError for an unknown path."""
+        entry = self.catalog.find(path=path)
+        if entry is None:
+            raise KeyError(path)
+        playbook = self.catalog.playbook(entry)
+        execution, _ = self.executions.begin(entry, playbook, payload or {}, parent_execution_id, alone)
+        await self.dispatcher.flush()
+        return execution.execution_id
+
+    async def create_commands(
+        self, commands: Iterable[RawCommand], *, one_execution: bool = True, publish: bool = True
+    ) -> list[Issued]:
+        """Issue commands without a playbook, in bulk (500 in some 20 ms).
+
+        Args:
+            one_execution: all in one execution, which ends when the last command has its result; else one each.
+            publish: False leaves them without a notification (a lost publish).
+        """
+        execution: Execution | None = None
+        issued: list[Issued] = []
+        for command in commands:
+            if execution is None or not one_execution:
+                entry = self.catalog.find(path="raw") or self.catalog.add("raw", "{}")
+                execution, _ = self.executions.begin(entry, None, {})
+            issued.append(self._raw(execution, command))
+        self.dispatcher.issue(issued, publish=publish)
+        await self.dispatcher.flush()
+        return issued
+
+    def _raw(self, execution: Execution, command: RawCommand) -> Issued:
+        context: dict[str, JsonValue] = {
+            "tool_config": {} if command.tool_config is None else command.tool_config,
+            "input": dict(command.input or {}),
+        }
+        if command.cases:
+            context["cases"] = list(command.cases)
+        if command.render_context is not None:
+            context["render_context"] = dict(command.render_context)
+        issued = self.form.raw(execution, command.step, command.action, context, self.log.ids)
+        execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
+        return replace(issued, meta={**issued.meta, **(command.meta or {})})
+
+    async def settle(self) -> None:
+        """Work off the queued batches and publish what follows; a started plane does it by itself."""
+        self.batches.work_off()
+        await self.dispatcher.flush()
+
+    async def publish_again(self, event_id: int, *, as_text: bool = False) -> None:
+        """Send a command's notification once more, as a reaper or a redelivery would."""
+        self.dispatcher.requeue(self.command(event_id), as_text=as_text)
+        await self.dispatcher.flush()
+
+    def command(self, event_id: int) -> CommandRow:
+        """The row of an issued command, by its claim key. Raises KeyError."""
+        row = self.log.command(event_id)
+        if row is None:
+            raise KeyError(event_id)
+        return row
+
+    def commands(self, execution_id: int) -> list[CommandRow]:
+        return self.log.commands_of(execution_id)
+
+    def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
+        """Events of an execution in id order, all or only the given types."""
+        return self.log.events(execution_id, *event_types)
+
+    def events_of_command(self, event_id: int, *event_types: str) -> list[LoggedEvent]:
+        """Events that name one command, in id order."""
+        row = self.command(event_id)
+        return self.log.events(row.execution_id, *event_types, command_ref=row.command_ref)
+
+    def execution(self, execution_id: int) -> Execution:
+        """Raises KeyError."""
+        found = self.executions.get(execution_id)
+        if found is None:
+            raise KeyError(execution_id)
+        return found
+
+    async def wait_until(self, predicate: Callable[[], bool], *, timeout_s: float | None = WAIT_S) -> None:
+        """Wait until `predicate` holds; it is asked again whenever an event is written.
+
+        Raises TimeoutError after `timeout_s`; None waits for ever.
+        """
+        with anyio.move_on_after(timeout_s) as waiting:
+            while not predicate():
+                self._changed.clear()  # whom it has woken up already stays awake
+                await self._changed.wait()
+        if waiting.cancelled_caught and not predicate():
+            raise TimeoutError(f"not within {timeout_s:g} s")
+
+    async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
+        """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED, RUNNING for one that stands still.
+
+        Raises TimeoutError, KeyError.
+        """
+        execution = self.execution(execution_id)
+        await self.wait_until(lambda: execution.is_at_rest, timeout_s=timeout_s)
+        return execution.status
+
+    async def wait_all_ended(self, *, timeout_s: float | None = WAIT_S) -> None:
+        """Wait until no execution is running, but for those that stand still. Raises TimeoutError."""
+        await self.wait_until(
+            lambda: all(execution.is_at_rest for execution in self.executions.all()), timeout_s=timeout_s
+        )
+
+    @contextlib.asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """The plane is gone inside the block (connections refused) and back after it."""
+        await self.stop()
+        try:
+            yield
+        finally:
+            await self.start()
+
+
+class DevServer(uvicorn.Server):
+    """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when asked to."""
+
+    def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """`headers`: of every response."""
+        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        config.headers += headers
+        super().__init__(config)
+        self._is_up: Final = asyncio.Event()
+        self._asked_to_stop: Final = asyncio.Event()
+
+    async def begin(self, listener: socket.socket) -> None:
+        self._serving = asyncio.create_task(self.serve(sockets=[listener]), name="dev-server")
+        await self._is_up.wait()
+
+    async def end(self) -> None:
+        self.should_exit = True
+        self._asked_to_stop.set()
+        await self._serving
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, which looks ten times a second whether it has to stop."""
+        while not await self.on_tick(0):
+            with anyio.move_on_after(0.1):
+                await self._asked_to_stop.wait()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._is_up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The worker in the same process handles SIGINT and SIGTERM; taking them would break its drain."""
+        yield

@@ -1,0 +1,172 @@
+"""The catalog: registered playbooks by path and version (recorded: catalog-*)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from noetl_worker.authoring.dev.database import Ids, moment
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds, parse_yaml
+from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
+from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.errors import PlaybookError
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+
+EXECUTABLE_KINDS: Final = ("playbook", "agent")
+
+
+class CatalogEntry(NamedTuple):
+    catalog_id: int
+    path: str
+    version: int
+    kind: str
+    content: str
+    created_at: float
+
+
+class Catalog:
+    """Registered resources of one plane. Registering is as lenient as the real planes: see `_refusal`."""
+
+    def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
+        self._ids = ids
+        self._is_rust = settings.dialect is Dialect.RUST
+        self._extra_kinds = frozenset(settings.extra_kinds)
+        self._entries: list[CatalogEntry] = []
+        self._playbooks: dict[int, Playbook] = {}
+
+    def register(self, body: JsonValue) -> HttpAnswer:
+        content = _decoded(str(required("content", body)["content"]))
+        try:
+            document = parse_yaml(content)
+        except PlaybookError as error:
+            if self._is_rust:
+                return rust_error(422, f"Invalid YAML: {error}")
+            return detail(500, f"Error registering resource: {error}.")
+        playbook, reason = Playbook.of(fields_of(document)), self._refusal(fields_of(document))
+        if reason is not None:
+            if self._is_rust:
+                return rust_error(422, reason)
+            return detail(422, f"register_resource: '{playbook.path}' is not a valid playbook: {reason}")
+        entry = self.add(playbook.path, content)
+        message = f"Resource '{entry.path}' version '{entry.version}' registered."
+        return answer(
+            {
+                "status": "success",
+                "message": message,
+                "path": entry.path,
+                "version": entry.version,
+                "catalog_id": str(entry.catalog_id),
+                "kind": entry.kind,
+            }
+        )
+
+    def _refusal(self, document: Mapping[str, JsonValue]) -> str | None:
+        """What the real plane refuses at registration; a missing step, tool or `start` it does not."""
+        for name in ("metadata", "workflow") if self._is_rust else ("apiVersion", "kind", "metadata", "workflow"):
+            if name not in document:
+                return f"{name}: Field required"
+        if not isinstance(document["workflow"], list):
+            return "workflow: Input should be a valid list"
+        if self._is_rust:
+            return None
+        kinds = known_kinds() | self._extra_kinds
+        for position, step in enumerate(document["workflow"]):
+            if not isinstance(step, dict) or not isinstance(step.get("step"), str):
+                return f"workflow.{position}.step: Field required"
+            if "args" in step:
+                return f"workflow.{position}: Value error, step must use canonical fields only (input, not args)"
+            tool = step.get("tool")
+            kind = tool.get("kind") if isinstance(tool, dict) else None
+            if isinstance(tool, dict) and kind not in kinds:
+                return f"workflow.{position}.tool.ToolSpec.kind: '{kind}' is not a known tool kind"
+        return None
+
+    def add(self, path: str, content: str) -> CatalogEntry:
+        """Store a new version of `path`, unchecked."""
+        version = 1 + sum(entry.path == path for entry in self._entries)
+        entry = CatalogEntry(self._ids.next(), path, version, "playbook", content, time.time())
+        self.restore(entry)
+        return entry
+
+    def restore(self, entry: CatalogEntry) -> None:
+        """Know one of an earlier plane again."""
+        self._entries.append(entry)
+
+    def find(
+        self, *, path: str | None = None, version: JsonValue = None, catalog_id: int | None = None
+    ) -> CatalogEntry | None:
+        """One entry by id, or the newest (or given) version of a path."""
+        newest_first = reversed(self._entries)
+        if catalog_id is not None:
+            return next((entry for entry in newest_first if entry.catalog_id == catalog_id), None)
+        of_path = (entry for entry in newest_first if entry.path == path)
+        if version in (None, "latest"):
+            return next(of_path, None)
+        return next((entry for entry in of_path if str(entry.version) == str(version)), None)
+
+    def playbook(self, entry: CatalogEntry) -> Playbook:
+        found = self._playbooks.get(entry.catalog_id)
+        if found is None:
+            found = self._playbooks[entry.catalog_id] = playbook_of(entry.content)
+        return found
+
+    # ── routes ──────────────────────────────────────────────────────────────────────────────────
+
+    def list_route(self) -> HttpAnswer:
+        return answer({"entries": [self._shown(entry) for entry in reversed(self._entries)]})
+
+    def resource_route(self, body: JsonValue) -> HttpAnswer:
+        given = fields_of(body)
+        wanted = str(given.get("catalog_id") or "")
+        entry = self.find(
+            path=given.get("path"), version=given.get("version"), catalog_id=int(wanted) if wanted.isdecimal() else None
+        )
+        if entry is None:
+            text = "Catalog entry not found"
+            return rust_error(404, text) if self._is_rust else detail(404, text)
+        return answer(self._shown(entry))
+
+    def _shown(self, entry: CatalogEntry) -> dict[str, JsonValue]:
+        registered_at = moment(entry.created_at)
+        return {
+            "catalog_id": str(entry.catalog_id),
+            "path": entry.path,
+            "version": entry.version,
+            "kind": entry.kind,
+            "content": entry.content,
+            **self._parsed(entry),
+            "meta": {
+                "agent": False,
+                "terminal": {},
+                "capabilities": [],
+                "registered_at": registered_at,
+                "terminal_scopes": [],
+                "terminal_visible": False,
+            },
+            "created_at": moment(entry.created_at, utc=""),
+        }
+
+    def _parsed(self, entry: CatalogEntry) -> dict[str, JsonValue]:
+        """The Rust plane keeps the steps and the workload (seen in the real one: compat/real_plane.py)."""
+        document = parse_yaml(entry.content)
+        if not self._is_rust or not isinstance(document, dict):
+            return {"layout": None, "payload": document}
+        return {"layout": document.get("workflow"), "payload": document.get("workload")}
+
+
+def playbook_of(content: str) -> Playbook:
+    """Unchecked."""
+    return Playbook.of(fields_of(parse_yaml(content)))
+
+
+def _decoded(content: str) -> str:
+    """The Python plane takes the YAML as text or as base64 (recorded: catalog-register-base64)."""
+    if ":" in content:
+        return content
+    try:
+        return base64.b64decode(content, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return content

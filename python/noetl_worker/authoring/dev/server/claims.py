@@ -1,0 +1,158 @@
+"""Who may run a command: the claim of either plane (protocol/claim.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from noetl_worker.authoring.dev.event_log import CommandRow, EventLog
+from noetl_worker.authoring.dev.server.answers import (
+    HttpAnswer,
+    detail,
+    invalid,
+    required,
+    rust_error,
+    rust_refused_body,
+)
+from noetl_worker.authoring.dev.server.executions import Executions
+from noetl_worker.authoring.dev.server.registry import RuntimeRegistry
+from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.text.json_text import dumps, embed
+
+
+class Claims:
+    """Decides over claims and answers them.
+
+    Python plane: a lease. A claim younger than `claim_lease_s` is the holder's; an older one may be taken when the
+    holder's runtime row is missing, not ready or stale, or after `running_hard_timeout_s`. A cache in front refuses
+    others without looking. Rust plane: a claim is for ever, and the same worker is always accepted.
+    """
+
+    def __init__(
+        self, settings: PlaneSettings, log: EventLog, registry: RuntimeRegistry, executions: Executions
+    ) -> None:
+        self._settings, self._log, self._registry, self._executions = settings, log, registry, executions
+        self._cache: dict[int, tuple[str, float]] = {}
+        self._held: set[int] = set()
+
+    def hold(self, event_id: int) -> None:
+        """Hold the lock of this command, as a claim of somebody else in this very moment would."""
+        self._held.add(event_id)
+
+    def release(self, event_id: int) -> None:
+        self._held.discard(event_id)
+
+    def claim(self, event_id: int, worker_id: str) -> HttpAnswer:
+        row = self._log.command(event_id)
+        if self._settings.dialect is Dialect.RUST:
+            return self._claim_rust(event_id, row, worker_id)
+        if row is None:
+            return detail(404, f"command not found: {event_id}")
+        if (ended := self._why_ended(row)) is not None:
+            return detail(409, {"code": "already_terminal", "message": ended})
+        holder, until = self._cache.get(event_id, (worker_id, 0.0))
+        if holder != worker_id and until >= time.monotonic():
+            message = f"Command already claimed by {holder}"
+            return self._busy(message=message, worker_id=holder, claim_policy="cache_fast_path")
+        if event_id in self._held:
+            return self._busy(message="Command is being claimed")
+        return self._claim_python(row, worker_id)
+
+    # ── Python plane ────────────────────────────────────────────────────────────────────────────
+
+    def _why_ended(self, row: CommandRow) -> str | None:
+        if not row.is_open:
+            return f"Command status: {row.status}"
+        execution = self._executions.get(row.execution_id)
+        is_over = execution is not None and execution.is_over
+        return "Execution already reached terminal state" if is_over else None
+
+    def _claim_python(self, row: CommandRow, worker_id: str) -> HttpAnswer:
+        meta: dict[str, JsonValue] = {"worker_id": worker_id}
+        if row.worker_id is not None:
+            age_s = time.time() - (row.claimed_at or 0)
+            is_expired = age_s >= self._settings.running_hard_timeout_s
+            if row.worker_id == worker_id:
+                if row.status == "RUNNING" and not is_expired:
+                    return self._busy(worker_status="running")
+                if row.status == "CLAIMED":
+                    return self._claimed(row)
+            reason = self._why_reclaimed(row.worker_id, age_s, is_expired)
+            if reason is None:
+                self._remember(row.event_id, row.worker_id)
+                return self._busy(worker_id=row.worker_id)
+            meta.update(reclaimed=True, reclaimed_from_worker=row.worker_id, reclaimed_reason=reason)
+        self._take(row, worker_id, meta, {"command_id": int(row.command_ref)})
+        self._remember(row.event_id, worker_id)
+        return self._claimed(row)
+
+    def _why_reclaimed(self, holder: str, age_s: float, is_expired: bool) -> str | None:
+        if age_s < self._settings.claim_lease_s:
+            return None
+        if lost := self._registry.why_lost(holder, self._settings.heartbeat_stale_s):
+            return lost
+        return "hard_timeout" if is_expired else None
+
+    def _busy(self, **fields: JsonValue) -> HttpAnswer:
+        return detail(409, {"code": "active_claim", **fields}, retry_after_s=self._settings.retry_after_s)
+
+    def _remember(self, event_id: int, worker_id: str) -> None:
+        now = time.monotonic()
+        self._cache.pop(event_id, None)  # so that the order of the dictionary is that of the expiries
+        self._cache[event_id] = (worker_id, now + self._settings.claims_cache_ttl_s)
+        while (oldest := next(iter(self._cache), None)) is not None and self._cache[oldest][1] < now:
+            del self._cache[oldest]
+
+    # ── Rust plane ──────────────────────────────────────────────────────────────────────────────
+
+    def _claim_rust(self, event_id: int, row: CommandRow | None, worker_id: str) -> HttpAnswer:
+        if row is None:
+            return rust_error(404, f"command not found: {event_id}")
+        if not row.is_open:
+            return rust_error(409, "Command already reached terminal state")
+        if row.worker_id is not None and row.worker_id != worker_id:
+            return rust_error(409, f"Command already claimed by {row.worker_id}")
+        if event_id in self._held:
+            return rust_error(409, "Command is being claimed by another worker")
+        if row.worker_id is None:
+            self._take(row, worker_id, {}, {"command_id": row.command_ref, "worker_id": worker_id})
+        return self._claimed(row)
+
+    # ── both ────────────────────────────────────────────────────────────────────────────────────
+
+    def _take(
+        self, row: CommandRow, worker_id: str, meta: Mapping[str, JsonValue], context: Mapping[str, JsonValue]
+    ) -> None:
+        """The plane writes `command.claimed` itself; a worker never does."""
+        event = self._log.write(
+            row.execution_id, "command.claimed", row.node, "RUNNING", meta=meta, worker_id=worker_id,
+            result={"status": "RUNNING", "context": context}, command_ref=row.command_ref,
+        )  # fmt: skip
+        self._log.set_claimed(row, worker_id, event.event_id)
+
+    def _claimed(self, row: CommandRow) -> HttpAnswer:
+        return HttpAnswer(200, dumps({"status": "ok", "event_id": row.event_id, **command_body(row)}))
+
+
+def command_body(row: CommandRow) -> dict[str, JsonValue]:
+    """A command as `GET /commands/{event_id}` answers it."""
+    return {
+        "execution_id": row.execution_id,
+        "node_id": row.node,
+        "node_name": row.node,
+        "action": row.action,
+        "context": embed(row.context),
+        "meta": embed(row.meta),
+    }
+
+
+def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str:
+    """The claiming worker's id."""
+    worker_id = body.get("worker_id") if isinstance(body, dict) else None
+    if isinstance(worker_id, str):
+        return worker_id
+    if dialect is Dialect.RUST:
+        raise rust_refused_body("missing field `worker_id`", raw)
+    required("worker_id", body)
+    raise invalid("string_type", ["body", "worker_id"], "Input should be a valid string", worker_id)

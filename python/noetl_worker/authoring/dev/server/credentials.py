@@ -1,0 +1,139 @@
+"""Credentials and keychain entries (protocol/executions.md#credentials). Values are kept in clear: this is a
+development plane."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from noetl_worker.authoring.dev.database import Ids, moment
+from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
+from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.models.wire import Dialect, JsonValue
+
+DEFAULT_TTL_S: Final = 3600
+PLAYBOOK_TTL_S: Final = 86_400
+_OF_A_TOKEN: Final = (
+    "token_data", "credential_type", "cache_type", "scope_type", "expires_at", "ttl_seconds", "accessed_at",
+    "access_count",
+)  # fmt: skip
+
+
+class Credentials:
+    """Named credentials."""
+
+    def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
+        self._ids = ids
+        self._is_rust = settings.dialect is Dialect.RUST
+        self._by_name: dict[str, dict[str, JsonValue]] = {}
+
+    def write(self, body: JsonValue) -> HttpAnswer:
+        name, now = required("name", body)["name"], time.time()
+        before = self._by_name.get(name, {"id": str(self._ids.next()), "created_at": now})
+        row = {
+            "id": before["id"],
+            "name": name,
+            "meta": body.get("meta"),
+            "tags": body.get("tags"),
+            "description": body.get("description"),
+            "created_at": before["created_at"],
+            "updated_at": now,
+            "data": body.get("data"),
+            "type": body.get("type"),
+        }
+        self._by_name[name] = row
+        return answer(self._shown(row, with_data=False))
+
+    def read(self, name: str, *, with_data: bool) -> HttpAnswer:
+        """By its name or its id."""
+        for row in self._by_name.values():
+            if name in (row["name"], row["id"]):
+                return answer(self._shown(row, with_data=with_data))
+        if self._is_rust:
+            return rust_error(404, f"Credential '{name}' not found")
+        return detail(404, "Credential not found")
+
+    def _shown(self, row: Mapping[str, JsonValue], *, with_data: bool) -> Mapping[str, JsonValue]:
+        utc = "Z" if self._is_rust else "+00:00"
+        times = {key: moment(row[key], utc=utc) for key in ("created_at", "updated_at")}
+        if not self._is_rust:
+            return {**row, **times, "data": row["data"] if with_data else None}
+        data = {"data": row["data"]} if with_data else {}
+        return {"id": row["id"], "name": row["name"], "type": row["type"], "tags": row["tags"] or [], **data, **times}
+
+
+class Keychain:
+    """Tokens by catalog entry, name and scope. A read always answers 200; `status` says whether it is there."""
+
+    def __init__(self, settings: PlaneSettings) -> None:
+        self._is_rust = settings.dialect is Dialect.RUST
+        self._by_key: dict[str, dict[str, JsonValue]] = {}
+
+    def write(self, catalog_id: int, name: str, body: JsonValue) -> HttpAnswer:
+        token = required("token_data", body)["token_data"]
+        scope = body.get("scope_type") or "global"
+        key = _key(catalog_id, name, scope, body.get("execution_id"))
+        ttl_s = body.get("ttl_seconds") or DEFAULT_TTL_S
+        expires_at = time.time() + ttl_s
+        self._by_key[key] = {
+            "token_data": token,
+            "credential_type": body.get("credential_type"),
+            "cache_type": body.get("cache_type", "token"),
+            "scope_type": scope,
+            "expires_at": expires_at,
+            "access_count": 0,
+        }
+        return answer(
+            {
+                "status": "success",
+                "message": f"Keychain entry cached successfully with {ttl_s}s TTL",
+                "keychain_name": name,
+                "catalog_id": catalog_id,
+                "cache_key": key,
+                "expires_at": moment(expires_at, utc="Z"),
+                "ttl_seconds": ttl_s,
+                "auto_renew": bool(body.get("auto_renew")),
+            }
+        )
+
+    def add_static(self, catalog_id: int, entry: Mapping[str, JsonValue]) -> None:
+        """A `kind: static` entry of a playbook's `keychain`, made when the playbook is executed."""
+        token = entry.get("map")
+        if entry.get("kind") == "static" and isinstance(token, dict):
+            body = {
+                "token_data": token,
+                "credential_type": "static",
+                "cache_type": "secret",
+                "ttl_seconds": PLAYBOOK_TTL_S,
+            }
+            self.write(catalog_id, str(entry.get("name")), body)
+
+    def read(self, catalog_id: int, name: str, scope: str, execution_id: str | None) -> HttpAnswer:
+        key, now = _key(catalog_id, name, scope, execution_id), time.time()
+        row = self._by_key.get(key, {"expires_at": 0})
+        found = dict.fromkeys(_OF_A_TOKEN)
+        is_there = row["expires_at"] > now
+        if is_there:
+            row["access_count"] += 1
+            times = {"expires_at": moment(row["expires_at"], utc="Z"), "accessed_at": moment(now, utc="Z")}
+            found.update(row, **times, ttl_seconds=row["expires_at"] - now)
+        elif self._is_rust:
+            return answer({"status": "not_found"})
+        return answer(
+            {
+                "status": "success" if is_there else "not_found",
+                "keychain_name": name,
+                "catalog_id": catalog_id,
+                "cache_key": key,
+                **found,
+                "auto_renew": False,
+                "renew_config": None,
+                "expired": False,
+            }
+        )
+
+
+def _key(catalog_id: int, name: str, scope: str, execution_id: JsonValue) -> str:
+    tail = execution_id if scope in ("local", "shared") and execution_id is not None else "global"
+    return f"{name}:{catalog_id}:{tail}"

@@ -1,0 +1,320 @@
+"""One playbook on this machine: NATS, control plane and worker up, run, show, down."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import Any, Final, TypeAlias
+
+import yaml
+from rich.console import Console
+
+from noetl_worker.authoring.dev.credential_files import LocalCredential, local_credentials
+from noetl_worker.authoring.dev.event_log import LoggedEvent
+from noetl_worker.authoring.dev.failures import About, LoopItem
+from noetl_worker.authoring.dev.kept.rows import rows_of
+from noetl_worker.authoring.dev.kept.runs import KeptRuns
+from noetl_worker.authoring.dev.live_page import live_page
+from noetl_worker.authoring.dev.live_view import View, view_for
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml, text_of
+from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
+from noetl_worker.authoring.dev.places import FilePlaces, places_in
+from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.watch import playbooks_of
+from noetl_worker.errors import NoetlWorkerError, PlaybookError
+from noetl_worker.models.spellings import STEP_OF_TASKS
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.observability.terminal import safe_console, say
+from noetl_worker.pipeline.outbox.dev_token import token_file, token_in_file
+from noetl_worker.text.json_text import loads
+from noetl_worker.tools.fields import nearest
+from noetl_worker.tools.process.live_output import PrintedLine, watched
+from noetl_worker.tools.registry import Registry
+
+WorkerFactory: TypeAlias = Callable[[str, str, Dialect, str], AbstractAsyncContextManager[Any]]
+"""(nats_url, server_url, dialect, token) -> a worker that runs while the block is open."""
+OnEnd: TypeAlias = Callable[[DevControlPlane, int], Awaitable[None]]
+"""(plane, execution_id)"""
+
+
+_GIVEN: Final = ("server_url", "nats_url")
+"""Of the workload, whatever the playbook names."""
+
+
+async def run_playbook(
+    path: Path | str,
+    overrides: Mapping[str, JsonValue],
+    *,
+    dialect: Dialect,
+    keep: bool,
+    as_json: bool,
+    worker_factory: WorkerFactory,
+    credentials: Sequence[str] = (),
+    console: Console | None = None,
+    is_quiet: bool = False,
+    step: Callable[[Playbook], StepAlone] | None = None,
+    on_end: OnEnd | None = None,
+) -> int:
+    """Run one playbook file with nothing else running, and show it.
+
+    Playbooks beside the file are registered too, so that a `playbook` tool finds its child by `metadata.path`. The
+    workload has `server_url` and `nats_url`, of the development plane and its NATS, unless the playbook sets them. Both
+    belong to this user: the plane asks for a token, which is in a file, and NATS for the login that `nats_url` has.
+
+    Args:
+        overrides: by dotted name, `workload.` optional: {"workload.base": "http://...", "retries": 3}.
+        credentials: `NAME=FILE`, in addition to a file of credentials beside the playbook.
+        keep: leave everything up after the end, until cancelled (Ctrl-C).
+        as_json: JSON lines instead of the view; is_quiet: without what the steps print.
+        console: where to show it; default: standard output.
+        step: which one of the playbook is run, alone; None: all of it.
+        on_end: called with the plane and the execution once it is over or interrupted; the plane is still up.
+
+    Returns:
+        0 only if the execution ended COMPLETED, else 1.
+
+    Raises:
+        PlaybookError: the playbook, an override or a credential is wrong; found before anything is started.
+        JetStreamError: nats-server is not installed or does not start.
+    """
+    file = Path(path)
+    text, document = await asyncio.to_thread(load_document, file, overrides)
+    known = await asyncio.to_thread(local_credentials, file, credentials)
+    alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
+    console = console or safe_console()
+    async with (
+        NatsServer(has_login=True) as nats,
+        DevControlPlane(PlaneSettings(dialect=dialect, token=secrets.token_urlsafe()), nats_url=nats.url) as plane,
+        live_page(plane) if keep else nullcontext("") as page,
+    ):
+        document["workload"] = {"server_url": plane.url, "nats_url": nats.url, **document["workload"]}
+        for credential in known:
+            plane.credentials.write(credential.body())
+        places = await _registered_neighbours(plane, file)
+        own_path = plane.register_playbook(yaml.safe_dump(document, sort_keys=False)).path
+        places[own_path] = places_in(text, str(path))
+        with _joinable(plane), _kept(plane, known), view_for(console, as_json=as_json) as view:
+            shown = _Shown(plane, view, places, keep=keep)
+            with nullcontext() if is_quiet else watched(shown.take):
+                async with worker_factory(nats.url, plane.url, dialect, plane.settings.token):
+                    first_line = _begin(plane, nats.address, known, page, as_json=as_json)
+                    execution = await _run(plane, own_path, alone, shown, first_line, on_end)
+                    if keep:
+                        await _stay(shown, None if as_json else console, page, plane, nats.address)
+    return 0 if execution.status == "COMPLETED" else 1
+
+
+async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str, FilePlaces]:
+    """Register the playbooks beside the file. Return the places in each, by its path."""
+    found = await asyncio.to_thread(neighbours, file)
+    return {plane.register_playbook(content).path: places_in(content, str(one)) for one, content in found}
+
+
+@contextmanager
+def _joinable(plane: DevControlPlane) -> Iterator[None]:
+    """Keep the token in its file meanwhile; without one this run goes on, and nothing else can join it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(token_in_file(plane.url, plane.settings.token))
+        except OSError as error:
+            say(f"noetl-worker dev: no other process can join this run: {error}", err=True)
+        yield
+
+
+def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
+    """Return the settings of a worker that joins."""
+    file, nats_url = token_file(plane.url), plane.nats_url or ""
+    return {"NOETL_INTERNAL_API_TOKEN_FILE": str(file), "NATS_URL": nats_url, "NOETL_SERVER_URL": plane.url}
+
+
+@contextmanager
+def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
+    """Keep each run when the session is over; one that cannot be kept has been shown all the same."""
+    try:
+        yield
+    finally:
+        data = [credential.data for credential in known]
+        for execution in plane.executions.all():
+            if execution.parent_execution_id is None:
+                try:
+                    if not KeptRuns().keep(execution.execution_id, rows_of(plane, execution, data)):
+                        _warn(execution, "it is larger than what is kept of all runs")
+                except (NoetlWorkerError, OSError, sqlite3.Error) as error:
+                    _warn(execution, str(error))
+
+
+def _warn(execution: Execution, reason: str) -> None:
+    say(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}", err=True)
+
+
+async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:
+    """Until cancelled, telling how other runs end. No console: the `begin` line has had the addresses."""
+    if console is not None:
+        exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]
+        last = f"page {page}, control plane {plane.url}, NATS {nats}; Ctrl-C ends it"
+        for line in ("A worker joins with these settings:", *exports, last):
+            console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    await shown.others()
+
+
+def _begin(
+    plane: DevControlPlane, nats: str, known: Sequence[LocalCredential], page: str, *, as_json: bool
+) -> dict[str, str]:
+    """Return what the first line says: of credentials the names alone, and how to join where it is JSON of `--keep`."""
+    fields = {"control_plane": plane.url, "nats": nats} | ({"page": page} if page else {})
+    if page and as_json:
+        fields |= _settings_to_join(plane)
+    return fields | ({"credentials": ", ".join(credential.name for credential in known)} if known else {})
+
+
+async def _run(
+    plane: DevControlPlane,
+    path: str,
+    alone: StepAlone | None,
+    shown: _Shown,
+    fields: Mapping[str, str],
+    on_end: OnEnd | None,
+) -> Execution:
+    """Execute and wait for the end, children of it included."""
+    plane.log.listen(shown.take)
+    execution = plane.execution(await plane.execute(path, alone=alone))
+    shown.begin(execution, fields)
+    is_interrupted = True
+    try:
+        await plane.wait_all_ended(timeout_s=None)
+        is_interrupted = False
+    finally:
+        shown.end(execution, is_interrupted=is_interrupted)
+        if on_end is not None:
+            await on_end(plane, execution.execution_id)
+    return execution
+
+
+class _Shown:
+    """Tells a view what happens, and what is printed, with what the plane knows of it."""
+
+    def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces], *, keep: bool) -> None:
+        self._view, self._plane, self._places, self._keep = view, plane, places, keep
+        self._early: list[LoggedEvent | PrintedLine] | None = []
+        """What comes before the execution is known."""
+        self._execution_id = 0
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
+        self._is_interrupted = False
+
+    def begin(self, execution: Execution, fields: Mapping[str, str]) -> None:
+        self._execution_id = execution.execution_id
+        self._begun.add(execution.execution_id)
+        self._view.begin(execution, fields)
+        early, self._early = self._early or [], None
+        for item in early:
+            self.take(item)
+
+    def take(self, item: LoggedEvent | PrintedLine) -> None:
+        if self._early is not None:
+            self._early.append(item)
+        elif self._is_interrupted:
+            return
+        elif isinstance(item, PrintedLine):
+            line = replace(item, step=item.step.removesuffix(STEP_OF_TASKS))
+            self._view.printed(line, self._about(line.execution_id, line.step, line.command_id))
+        elif self._keep or not self._ended:
+            execution = self._plane.execution(item.execution_id)
+            if execution.parent_execution_id is None and execution.execution_id not in self._begun:
+                self._begun.add(execution.execution_id)
+                self._view.begin(execution, {"control_plane": self._plane.url})
+            self._view.event(item, self._about(item.execution_id, item.node, item.command_ref))
+
+    def end(self, execution: Execution, *, is_interrupted: bool = False) -> None:
+        """Of an interrupted run, nothing is told after this: its last line is what was interrupted."""
+        self._is_interrupted = is_interrupted
+        self._ended.add(execution.execution_id)
+        self._view.summary(execution, is_interrupted=is_interrupted)
+
+    async def others(self) -> None:
+        """Tell how those ended that were begun besides, for ever; when cancelled, of those that have not too."""
+
+        def new() -> list[Execution]:
+            return [one for one in self._plane.executions.all() if one.execution_id in self._begun - self._ended]
+
+        try:
+            while True:
+                await self._plane.wait_until(lambda: any(one.is_at_rest for one in new()), timeout_s=None)
+                for execution in new():
+                    if execution.is_at_rest:
+                        self.end(execution)
+        finally:
+            for execution in new():
+                self.end(execution, is_interrupted=True)
+
+    def _about(self, execution_id: int, node: str, command_ref: str | None) -> About:
+        execution = self._plane.execution(execution_id)
+        known = execution.playbook.steps if execution.playbook is not None else {}
+        step = known.get(node.removesuffix(STEP_OF_TASKS))
+        kind = step.kind if step is not None else ""
+        owner = "" if execution_id == self._execution_id else execution.path
+        position = execution.positions.get(command_ref or "")
+        item = LoopItem(position.index, position.run.iterator, position.item) if position is not None else None
+        request = self._request(command_ref) if kind == "http" and command_ref is not None else ""
+        return About(kind, owner, item, request, self._places.get(execution.path, FilePlaces()))
+
+    def _request(self, command_ref: str) -> str:
+        row = self._plane.log.command_by_ref(command_ref)
+        config = fields_of(loads(row.context).get("tool_config")) if row is not None else {}
+        address = config.get("url") or config.get("endpoint") or ""
+        return f"{str(config.get('method') or 'GET').upper()} {address}"
+
+
+# ── the file ────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_document(
+    file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set"
+) -> tuple[str, dict[str, Any]]:
+    """The text of the file, and the checked document with the overrides in its workload; `source`: who gives them."""
+    text = text_of(file)
+    written = load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds())).workload
+    document = parse_yaml(text)
+    assert isinstance(document, dict)
+    workload = document.setdefault("workload", None) or {}
+    document["workload"] = workload
+    document.setdefault("metadata", {"path": file.stem, "name": file.stem})
+    for name, value in overrides.items():
+        _override(workload, written, name, value, source)
+    return text, document
+
+
+def _override(workload: dict[str, Any], written: JsonValue, name: str, value: JsonValue, source: str) -> None:
+    """A misspelled name would leave the one that was meant as it is, so it is refused.
+
+    Args:
+        written: the workload as the file has it; an object of it that is empty may be given any name.
+    """
+    parts = name.removeprefix("workload.").split(".")
+    if not all(parts):
+        raise PlaybookError(f"{source} {name}: not a dotted name such as workload.city")
+    target, where = workload, "workload"
+    for depth, part in enumerate(parts):
+        may_be_any = not written if depth else part in _GIVEN
+        if isinstance(written, dict) and part not in written and not may_be_any:
+            raise PlaybookError(f"{source} {name}: {where} has no {part!r}{nearest(part, list(map(str, written)))}")
+        if depth:
+            target = target.setdefault(parts[depth - 1], {})
+            if not isinstance(target, dict):
+                raise PlaybookError(f"{source} {name}: {where} is not a mapping")
+        written, where = fields_of(written).get(part), f"{where}.{part}"
+    target[parts[-1]] = value
+
+
+def neighbours(file: Path) -> list[tuple[Path, str]]:
+    """The other playbooks in the file's folder, with their contents; what is no playbook is left out."""
+    return [(other, text) for other, text, _ in playbooks_of(file.parent) if other.resolve() != file.resolve()]

@@ -1,0 +1,84 @@
+"""Which files a run of a playbook is made of, and when one of them has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from noetl_worker.authoring.dev.credential_files import BESIDE
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.errors import PlaybookError
+
+Stamps: TypeAlias = Mapping[Path, "tuple[int, int] | None"]
+"""File -> time of its last change and size; None: it is not there."""
+_LOOK_S: Final = 0.25
+_WORD: Final = re.compile(r"[^\s\"'`=(),:;\[\]{}<>|&]{1,255}")
+
+
+def stamps_of(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
+    """Of a playbook, of the files beside it (or below) that it names, child playbooks too, and of these others."""
+    folder = playbook.parent
+    wanted = {playbook, *others, *(file for name in BESIDE if (file := folder / name).is_file())}
+    waiting, by_path = [playbook], {found.path: file for file, _, found in playbooks_of(folder)}
+    while waiting:
+        words = {*_WORD.findall(_text(waiting.pop()))}
+        named = {by_path[word] for word in words if word in by_path} - wanted
+        waiting += named
+        wanted |= named | {found for word in words if (found := _beside(folder, word)) is not None}
+    return _stamps(wanted)
+
+
+async def until_changed(before: Stamps, playbook: Path) -> list[Path]:
+    """Wait until one of the files is another one, and none is being written any more; those that changed."""
+    last = before
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        now = _stamps(before)
+        if now != before and now == last and now[playbook] is not None:
+            return [file for file, stamp in now.items() if before[file] != stamp]
+        last = now
+
+
+def _stamps(files: Sequence[Path] | set[Path] | Stamps) -> Stamps:
+    def stamp(file: Path) -> tuple[int, int] | None:
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+    return {file: stamp(file) for file in files}
+
+
+def playbooks_of(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
+    """Each with its text; what cannot be read or is no playbook is left out."""
+    for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
+        text = _text(file)
+        try:
+            document = parse_yaml(text)
+        except PlaybookError:
+            continue
+        if isinstance(document, dict) and "workflow" in document:
+            yield file, text, Playbook.of(document)
+
+
+def _text(file: Path) -> str:
+    """ "" for what cannot be read: a link to nowhere, a folder, a file of another user."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _beside(folder: Path, word: str) -> Path | None:
+    """The file of this name, as the playbook or its steps would find it: beside it, or from where `dev` was started."""
+    for base in (folder, Path()):
+        file = base / word
+        # Path.is_file() raises for a name that is too long, and below a folder of another user.
+        if os.path.isfile(file) and file.resolve().is_relative_to(base.resolve()):  # noqa: PTH113
+            return file
+    return None

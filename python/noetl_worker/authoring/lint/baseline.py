@@ -1,0 +1,52 @@
+"""Findings that are known: a file of them, so that a first run over old playbooks reports what is new alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from noetl_worker.authoring.lint.findings import Mistake
+from noetl_worker.errors import PlaybookError
+
+
+def _identity(mistake: Mistake, folder: Path) -> str:
+    """Without the line, which lines above it move."""
+    try:
+        name = Path(os.path.relpath(mistake.file, folder)).as_posix()
+    except ValueError:  # another drive
+        name = mistake.file
+    return f"{name}: {mistake.code} {mistake.message}"
+
+
+def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
+    """Raises PlaybookError."""
+    lines = sorted(_identity(mistake, file.parent) for mistake in mistakes)
+    try:
+        file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+    return len(lines)
+
+
+def unknown_of(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
+    """Those that the file does not have, each as often as it is not there. Raises PlaybookError."""
+    try:
+        lines = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlaybookError(f"{file}: {error.strerror or error}; --write-baseline makes it") from error
+    except ValueError:
+        lines = None
+    if not isinstance(lines, list):
+        raise PlaybookError(f"{file}: no baseline; --write-baseline makes one")
+    known = Counter(map(str, lines))
+    found: list[Mistake] = []
+    for mistake in mistakes:
+        identity = _identity(mistake, file.parent)
+        if known[identity]:
+            known[identity] -= 1
+        else:
+            found.append(mistake)
+    return found

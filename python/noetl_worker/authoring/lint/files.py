@@ -1,0 +1,55 @@
+"""Which files are looked at, and all that is found in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from noetl_worker.authoring.dev.orchestration.playbook import text_of
+from noetl_worker.authoring.lint.baseline import unknown_of
+from noetl_worker.authoring.lint.findings import Mistake
+from noetl_worker.authoring.lint.inspector import inspect_text, looks_like_a_playbook
+from noetl_worker.authoring.lint.settings_file import CheckSettings, credential_names
+from noetl_worker.tools.registry import Registry
+
+
+def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iterator[tuple[Path, str]]:
+    """Files, and the playbooks among the YAML files of folders, each with its text.
+
+    Args:
+        only_playbooks: of the files too, those alone that look like a playbook.
+
+    Raises:
+        PlaybookError: a path cannot be read.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        is_folder = path.is_dir()
+        for file in _yaml_files(path) if is_folder else (path,):
+            if file.resolve() in seen:
+                continue
+            seen.add(file.resolve())
+            text = text_of(file)
+            if looks_like_a_playbook(text) or not (is_folder or only_playbooks):
+                yield file, text
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    found = [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]
+    files = [file for file in found if not _is_no_file(os.fspath(file))]
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+
+
+def _is_no_file(path: str) -> bool:
+    """A folder that is called like a playbook, or a link that leads nowhere. Of os.path: Path raises where it may not
+    look."""
+    return os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH112, PTH114
+
+
+def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:
+    """What these settings let through. Raises PlaybookError for a file that they name."""
+    names = credential_names(settings.credentials) if settings.credentials is not None else None
+    found = inspect_text(text, file, registry, plane=settings.plane, credentials=names)
+    wanted = [mistake for mistake in found if settings.wants(mistake.code)]
+    return unknown_of(settings.baseline, wanted) if settings.baseline is not None else wanted

@@ -1,0 +1,70 @@
+"""What `check` found, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from noetl_worker.authoring.dev.positions import Path, Place, PlaybookText
+from noetl_worker.authoring.lint.codes import CODES, Severity
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.registry import Registry
+
+_LONGEST: Final = 500
+"""Characters: a message may quote what a playbook says."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """One finding."""
+
+    file: str
+    line: int
+    column: int
+    code: str
+    message: str
+    severity: Severity
+
+
+@dataclass(slots=True)
+class Inspected:
+    """One playbook that is being looked at, and what the rules have found so far."""
+
+    playbook: PlaybookText
+    file: str
+    registry: Registry
+    plane: str | None = None
+    """python or rust: the one plane that it is for; None: both."""
+    credentials: Collection[str] | None = None
+    """Names that `auth` may give; None: not known."""
+    found: list[Mistake] = field(default_factory=list)
+
+    @property
+    def document(self) -> Mapping[str, object]:
+        value = self.playbook.value
+        return value if isinstance(value, dict) else {}
+
+    def add(self, code: str, where: Place | Path, message: str, *, is_warning: bool = False) -> None:
+        """Report it once a place: what is wrong of a loop's anchor is wrong once.
+
+        Args:
+            where: a path: where that value begins.
+            is_warning: here, whatever the code is otherwise.
+        """
+        about = CODES[code]
+        severity: Severity = "warning" if is_warning else about.severity
+        if about.plane:
+            if self.plane not in (None, about.plane):
+                return
+            severity = "error" if about.fails and self.plane else "warning"
+            message = f"on the {about.plane.capitalize()} plane {message}"
+        shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in message)
+        place = where if isinstance(where, Place) else self.playbook.at(where)
+        mistake = Mistake(self.file, place.line, place.column, code, excerpt(shown, _LONGEST), severity)
+        if mistake not in self.found:
+            self.found.append(mistake)
+
+    def has(self, prefix: str) -> bool:
+        """Whether there is an error of a group, as NW1."""
+        return any(mistake.code.startswith(prefix) and mistake.severity == "error" for mistake in self.found)

@@ -1,0 +1,71 @@
+"""One text through all rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from noetl_worker.authoring.dev.positions import read_text
+from noetl_worker.authoring.lint.findings import Inspected, Mistake
+from noetl_worker.authoring.lint.rules.code import check_code
+from noetl_worker.authoring.lint.rules.flow import check_flow
+from noetl_worker.authoring.lint.rules.planes import check_planes
+from noetl_worker.authoring.lint.rules.shape import check_shape
+from noetl_worker.authoring.lint.rules.templates import check_templates, templates_of
+from noetl_worker.authoring.lint.rules.tools import check_tools
+from noetl_worker.tools.registry import Registry
+
+_SIGNS: Final = re.compile(
+    r"^(?:workflow\s*:|kind\s*:\s*['\"]?Playbook\b|apiVersion\s*:\s*['\"]?noetl\.io/)", re.MULTILINE
+)
+_SILENCED: Final = re.compile(r"#[ \t]*noetl:[ \t]*ignore\b[ \t:]*(NW\d+(?:[ \t,]+NW\d+)*)?")
+
+
+def looks_like_a_playbook(text: str) -> bool:
+    """Among the YAML files of a folder, which may be anything."""
+    return _SIGNS.search(text) is not None
+
+
+def inspect_text(
+    text: str,
+    file: str,
+    registry: Registry,
+    *,
+    plane: str | None = None,
+    credentials: Collection[str] | None = None,
+) -> list[Mistake]:
+    """What is wrong with a playbook, in the order of its lines; a line with `# noetl: ignore` is left out.
+
+    Args:
+        file: for the findings.
+        plane: python or rust: what fails there is an error, what concerns the other one is left out.
+        credentials: the names that `auth` may give; None: not looked at.
+    """
+    playbook = read_text(text)
+    inspection = Inspected(playbook, file, registry, plane, credentials)
+    if playbook.unreadable is not None:
+        place, reason, is_bare = playbook.unreadable
+        hint = '; quote it: "{{ ... }}"' if is_bare else ""
+        inspection.add("NW307" if is_bare else "NW100", place, reason + hint)
+    else:
+        check_shape(inspection)
+        check_tools(inspection)
+        readings = list(templates_of(inspection))
+        check_templates(inspection, readings)
+        check_flow(inspection)
+        check_planes(inspection, readings)
+        check_code(inspection)
+    lines = playbook.lines
+    return sorted(mistake for mistake in inspection.found if not _is_silenced(mistake, lines))
+
+
+def _is_silenced(mistake: Mistake, lines: list[str]) -> bool:
+    """By a comment at the end of the line, or on a line of its own above it."""
+    own = lines[mistake.line - 1] if mistake.line <= len(lines) else ""
+    above = lines[mistake.line - 2].strip() if mistake.line > 1 else ""
+    for text in (own, above if above.startswith("#") else ""):
+        found = _SILENCED.search(text)
+        if found is not None and (found[1] is None or mistake.code in re.findall(r"NW\d+", found[1])):
+            return True
+    return False

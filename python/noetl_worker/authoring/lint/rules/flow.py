@@ -1,0 +1,79 @@
+"""NW4: where the arcs lead, and which credentials there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from noetl_worker.authoring.dev.orchestration.playbook import END
+from noetl_worker.authoring.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, target_of, tools_of
+from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.text.secrets.auth_alias import alias_of
+from noetl_worker.text.templates.template import has_template
+from noetl_worker.tools.fields import nearest
+
+
+def check_flow(inspection: Inspected) -> None:
+    steps = {step.name: step for step in steps_of(inspection.document) if step.name}
+    for step in steps.values():
+        _check_arcs(inspection, step, steps)
+    if "start" in steps and not inspection.has("NW1") and not inspection.has("NW402"):
+        _check_reached(inspection, steps)
+    if inspection.credentials is not None:
+        known = {*inspection.credentials, *names_in(inspection.document, "keychain")}
+        for tool in tools_of(inspection.document):
+            for name in ("auth", "credential"):
+                _check_alias(inspection, (*tool.path, name), tool.config.get(name), known)
+
+
+def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart]) -> None:
+    mode = mapping(mapping(step.value.get("next")).get("spec")).get("mode", "exclusive")
+    always: str | None = None
+    for path, arc in arcs_of(step):
+        name = target_of(arc)
+        if not isinstance(name, str) or not name:
+            continue
+        place = (*path, "step")
+        if name not in steps and name != END and not has_template(name):
+            guess = nearest(name, sorted(steps))
+            inspection.add("NW402", place, f"step '{step.name}' leads to '{name}', which is no step{guess}")
+        if always is not None and mode == "exclusive":
+            message = f"the arc to '{name}' is never taken: the one to '{always}' before it has no `when`"
+            inspection.add("NW403", place, message)
+        elif not isinstance(arc, dict) or arc.get("when") is None:
+            always = name
+
+
+def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
+    if any(has_template(target_of(arc)) for step in steps.values() for _, arc in arcs_of(step)):
+        return  # it may lead anywhere
+    named = {word for step in steps.values() for word in _goto(step.value)}
+    reached: set[str] = set()
+    waiting = ["start", END, *named]
+    while waiting:
+        name = waiting.pop()
+        if name in steps and name not in reached:
+            reached.add(name)
+            waiting += [target for _, arc in arcs_of(steps[name]) if isinstance(target := target_of(arc), str)]
+    for name, step in steps.items():
+        if name not in reached:
+            inspection.add("NW401", (*step.path, "step"), f"nothing leads to step '{name}'")
+
+
+def _goto(step: Any) -> list[str]:
+    """Steps that cases name."""
+    found: list[str] = []
+    for case in step.get("case") or step.get("cases") or ():
+        goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")
+        found += [goto] if isinstance(goto, str) else []
+    return found
+
+
+def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collection[str]) -> None:
+    """`auth: NAME`, or an object that names one."""
+    if isinstance(auth, dict):
+        auth = alias_of(auth)
+    if isinstance(auth, str) and auth and not has_template(auth) and auth not in known:
+        guess = nearest(auth, sorted(known))
+        inspection.add("NW404", path, f"no credential is named '{auth}'{guess}")

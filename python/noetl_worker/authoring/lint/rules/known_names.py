@@ -1,0 +1,120 @@
+"""What templates of a playbook may name: a name that any part of it makes is known in all of it.
+
+That is more than a template sees where it stands, so that no right name is reported.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from noetl_worker.authoring.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
+from noetl_worker.models.spellings import INPUTS
+
+_ALWAYS: Final = frozenset(
+    {
+        "workload", "ctx", "vars", "iter", "event", "input", "args", "output", "keychain", "loop", "job", "steps",
+        "execution_id", "catalog_id", "path", "result", "response", "error", "data", "_prev", "results", "env", "task",
+        "_task", "_attempt", "step", "node", "loop_index", "_index", "_total", "_first", "_last", "server_url",
+        "worker_id", "command_id", "nats_url", "true", "false", "none", "True", "False", "None", "null",
+        "_keychain_manifest", "item", "secret", "auth", "this", "parent_execution_id",
+    }
+)  # fmt: skip
+"""Of either plane and of the worker (protocol/command.md#names)."""
+OF_EVERY_STEP: Final = frozenset(
+    {
+        "data", "result", "status", "error", "context", "meta", "name", "_ref", "_store", "_uri", "reference", "ref",
+        "extracted", "results", "items", "_count", "_truncated",
+    }
+)  # fmt: skip
+_OF_KINDS: Final[Mapping[str, frozenset[str]]] = {
+    # protocol/tasks.md#results; recorded: view-http, view-shell
+    "http": frozenset({"status_code", "headers", "url", "elapsed", "data", "body", "pages", "paging", "iterations"}),
+    "shell": frozenset({"exit_code", "returncode", "stdout", "stderr", "commands", "duration_ms", "notes"}),
+}
+
+
+def known_names(document: Mapping[str, object]) -> frozenset[str]:
+    return frozenset({*_ALWAYS, *_names(document)})
+
+
+def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
+    """Iterators and labels: a step of that name is hidden where they stand."""
+    for step in steps_of(document):
+        yield str(mapping(step.value.get("loop")).get("iterator", "item"))
+    for tool in tools_of(document):
+        yield tool.label
+
+
+def _names(document: Mapping[str, object]) -> Iterator[str]:
+    yield from map(str, mapping(document.get("workload")))
+    yield from names_in(document, "keychain")
+    yield from items_and_tasks(document)
+    for step in steps_of(document):
+        yield step.name
+        for block in (step.value, *(mapping(arc) for _, arc in arcs_of(step))):
+            yield from _inputs(block)
+    for tool in tools_of(document):
+        yield from (*_inputs(tool.config), *_inputs(mapping(tool.config.get("spec"))))
+    for part in ("workflow", "workbook"):
+        yield from _set_below(document.get(part))
+
+
+def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
+    """Not those further below: an `input` in what is sent, as of GraphQL, makes no name."""
+    for name in INPUTS:
+        yield from map(str, mapping(block.get(name)))
+
+
+def _set_below(value: object) -> Iterator[str]:
+    """Of steps, arcs, tools, the rules of a policy, and cases."""
+    if isinstance(value, dict):
+        for key in mapping(value.get("set")):
+            yield from str(key).split(".")
+        if isinstance(variable := mapping(value.get("set_var")).get("name"), str):
+            yield variable
+        for item in value.values():
+            yield from _set_below(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _set_below(item)
+
+
+# ── results ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def result_keys(step: StepPart) -> frozenset[str] | None:
+    """The keys that the tool gives a step's result, beside OF_EVERY_STEP; None: not known."""
+    tool = step.value.get("tool")
+    if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
+        return None
+    if any(block.get(name) for block in (tool, step.value) for name in ("output", "output_select")):
+        return None
+    kind = tool.get("kind")
+    return _python_keys(str(tool.get("code", ""))) if kind == "python" else _OF_KINDS.get(str(kind))
+
+
+def _python_keys(code: str) -> frozenset[str] | None:
+    """Of code that does nothing with `result` but to give it objects whose keys are written out."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: of Python's parser, too deeply nested
+        return None
+    if any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Return, ast.Global)) for node in ast.walk(tree)
+    ):
+        return None
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "result"]
+    given = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and node.targets[0] in uses]
+    if not given or len(given) != len(uses):
+        return None
+    keys: set[str] = set()
+    for node in given:
+        if not isinstance(node.value, ast.Dict):
+            return None
+        for key in node.value.keys:
+            if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
+                return None
+            keys.add(key.value)
+    return frozenset(keys)

@@ -1,0 +1,101 @@
+"""NW5: what works on one control plane only, as recorded (docs/protocol/tasks.md, tests/compat/values)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from noetl_worker.authoring.dev.forms.python_form import ONE_NAME
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds
+from noetl_worker.authoring.dev.orchestration.refusals import refused_by_rust
+from noetl_worker.authoring.dev.orchestration.rendering import UNKNOWN_FILTERS
+from noetl_worker.authoring.dev.outline import arcs_of, mapping, steps_of, target_of, tools_of
+from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.authoring.lint.rules.template_names import Reading, Word, add_of_word
+
+_PYTHON_ONLY: Final = frozenset({"_prev", "results"})
+"""protocol/tasks.md#lists."""
+_OF_OUTPUT: Final = frozenset({"status", "error"})
+
+
+def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
+    _check_policies(inspection)
+    _check_refusals(inspection)
+    _check_steps(inspection)
+    document = inspection.document
+    lists = {
+        (*step.path, "tool")
+        for step in steps_of(document)
+        if isinstance(step.value.get("tool"), list) or mapping(step.value.get("tool")).get("kind") == "task_sequence"
+    }
+    for reading in readings:
+        is_of_list = reading.path[:3] in lists
+        if reading.path[0] != "workflow" or reading.error is not None:
+            continue
+        if is_of_list:
+            _check_names(inspection, reading)
+        else:
+            _check_rendered_by_plane(inspection, reading)
+
+
+def _check_policies(inspection: Inspected) -> None:
+    for tool in tools_of(inspection.document):
+        path: Path = (*tool.path, "spec", "policy")
+        if not tool.is_task and tool.path[0] == "workflow" and inspection.playbook.has(path):
+            inspection.add("NW504", inspection.playbook.key(path), "the rules of a tool that is no list are ignored")
+
+
+def _check_refusals(inspection: Inspected) -> None:
+    """Of a playbook whose shape is right; an arc to no step is NW402."""
+    if inspection.has("NW1"):
+        return
+    paths = {step.name: step.path for step in steps_of(inspection.document)}
+    known = {(one.line, one.column) for one in inspection.found if one.severity == "error"}
+    for refusal in refused_by_rust(Playbook.of(inspection.document)):
+        path = (*paths.get(refusal.step, ()), refusal.field)
+        place = inspection.playbook.below(path, refusal.word) or inspection.playbook.at(path)
+        if refusal.step and place not in known:
+            inspection.add("NW507", place, f"it is refused: {refusal.text}")
+
+
+def _check_steps(inspection: Inspected) -> None:
+    """Recorded: loop-number, step-when, set-counter."""
+    registered = known_kinds()
+    for step in steps_of(inspection.document):
+        kind = mapping(step.value.get("tool")).get("kind")
+        if isinstance(kind, str) and kind not in registered and inspection.registry.knows(kind):
+            inspection.add("NW503", (*step.path, "tool", "kind"), f"a playbook with kind '{kind}' is refused")
+        items = mapping(step.value.get("loop")).get("in")
+        if isinstance(items, str) and not ONE_NAME.fullmatch(items):
+            message = "the loop has one item, the text of `in`: only one name in braces gives a list"
+            inspection.add("NW508", (*step.path, "loop", "in"), message)
+        if "when" in step.value:
+            inspection.add("NW509", inspection.playbook.key((*step.path, "when")), "a step's own `when` is ignored")
+        for path, arc in arcs_of(step):
+            if (name := target_of(arc)) in ("start", step.name):
+                message = f"the step '{name}' is not entered again: nothing follows this arc"
+                inspection.add("NW510", (*path, "step"), message)
+
+
+def _check_names(inspection: Inspected, reading: Reading) -> None:
+    for chain in reading.chains:
+        name = chain.names[0]
+        if name in _PYTHON_ONLY and name in reading.free and not chain.may_be_missing:
+            word, message = Word(name, chain.line), f"'{name}' is null in a list of tasks"
+            add_of_word(inspection, reading, word, "NW506", message)
+
+
+def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
+    if "keychain." in reading.text and "default" not in reading.text:
+        return  # the worker fills it in
+    for word in reading.methods:
+        add_of_word(inspection, reading, word, "NW501", f"the method '{word.name}' fails the playbook")
+    for word in reading.filters:
+        if word.name in UNKNOWN_FILTERS:
+            add_of_word(inspection, reading, word, "NW502", f"the filter '{word.name}' fails the playbook")
+    if "policy" in reading.path:
+        return
+    for chain in reading.chains:
+        if chain.names[0] == "output" and len(chain.names) == 2 and chain.names[1] in _OF_OUTPUT:
+            word, message = Word("output", chain.line), f"'{'.'.join(chain.names)}' is null outside of a policy"
+            add_of_word(inspection, reading, word, "NW505", message)

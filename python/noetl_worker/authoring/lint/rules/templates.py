@@ -1,0 +1,129 @@
+"""NW3: templates, as the worker's own engine compiles them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+from noetl_worker.authoring.dev.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
+from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.authoring.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
+from noetl_worker.authoring.lint.rules.template_names import Chain, Reading, Word, add_of_word, read_template
+from noetl_worker.text.templates.sandbox import LENIENT
+from noetl_worker.text.templates.template import has_template
+from noetl_worker.tools.fields import nearest
+
+_METHODS: Final = frozenset(
+    name for kind in (str, list, dict, int, float, tuple) for name in dir(kind) if not name.startswith("_")
+) | {"cycle", "changed", "next", "reset"}
+_FUNCTIONS: Final = frozenset(LENIENT.globals) | {"caller", "super", "self"}
+_CODE: Final = frozenset({"code", "script", "code_b64"})
+"""Fields whose braces are the language's own."""
+_INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
+
+
+def templates_of(inspection: Inspected) -> Iterator[Reading]:
+    """Of the workflow and the workbook; the code of scripts is none."""
+    document = inspection.document
+    for name in ("workflow", "workbook"):
+        for path, text in texts_below((name,), document.get(name)):
+            if has_template(text) and not (path[-1] in _CODE and "tool" in path):
+                yield read_template(path, text)
+
+
+def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
+    known = known_names(inspection.document)
+    keys = {step.name: found for step in steps_of(inspection.document) if (found := result_keys(step)) is not None}
+    for name in items_and_tasks(inspection.document):
+        keys.pop(name, None)
+    workload = mapping(inspection.document.get("workload"))
+    for reading in readings:
+        if reading.error is not None:
+            place = inspection.playbook.within(reading.path, reading.error.line)
+            inspection.add("NW301", place, f"template does not compile: {reading.error.reason}")
+            continue
+        _unknown(inspection, reading, reading.filters, LENIENT.filters, "NW302", "filter")
+        _unknown(inspection, reading, reading.tests, LENIENT.tests, "NW303", "test")
+        _unknown(inspection, reading, reading.methods, _METHODS, "NW304", "method")
+        for word in reading.functions:
+            if word.name in reading.free and word.name not in _FUNCTIONS | known:
+                hint = f"; did you mean the filter '| {_INSTEAD[word.name]}'?" if word.name in _INSTEAD else ""
+                guess = hint or nearest(word.name, sorted(_FUNCTIONS))
+                add_of_word(inspection, reading, word, "NW304", f"no function is named '{word.name}'{guess}")
+        for chain in reading.chains:
+            if not chain.may_be_missing and chain.names[0] in reading.free:
+                _check_chain(inspection, reading, chain, known, keys, workload)
+    _check_conditions(inspection)
+
+
+def _unknown(
+    inspection: Inspected, reading: Reading, words: list[Word], known: Collection[str], code: str, what: str
+) -> None:
+    for word in words:
+        if word.name not in known:
+            guess = nearest(word.name, sorted(known))
+            add_of_word(inspection, reading, word, code, f"no {what} is named '{word.name}'{guess}")
+
+
+def _check_chain(
+    inspection: Inspected,
+    reading: Reading,
+    chain: Chain,
+    known: frozenset[str],
+    keys: dict[str, frozenset[str]],
+    workload: Mapping[str, object],
+) -> None:
+    root, *below = chain.names
+    if root not in known and root not in LENIENT.globals:
+        guess = nearest(root, sorted(known))
+        add_of_word(inspection, reading, Word(root, chain.line), "NW305", f"nothing makes '{root}'{guess}")
+    elif root == "workload" and below:
+        if below[0] not in workload and below[0] not in ("server_url", "nats_url"):
+            guess = nearest(below[0], sorted(workload))
+            add_of_word(
+                inspection, reading, Word(below[0], chain.line), "NW309", f"workload has no '{below[0]}'{guess}"
+            )
+    elif root in keys and below:
+        own, name = keys[root], below[0]
+        if len(below) > 1 and name in ("data", "result", "context") and name not in own:
+            name = below[1]
+        if name not in own | OF_EVERY_STEP:
+            guess = nearest(name, sorted(own | OF_EVERY_STEP))
+            add_of_word(
+                inspection, reading, Word(name, chain.line), "NW306", f"the result of '{root}' has no '{name}'{guess}"
+            )
+
+
+# ── conditions ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_conditions(inspection: Inspected) -> None:
+    for step in steps_of(inspection.document):
+        for path, part in (*arcs_of(step), (step.path, step.value)):
+            if (message := _no_condition(mapping(part).get("when"))) is not None:
+                inspection.add("NW308", (*path, "when"), message)
+    for tool in tools_of(inspection.document):
+        for path, rule in rules_of(tool):
+            when = rule.get("when")
+            if isinstance(when, str) and has_template(when) and (message := _no_condition(when)) is not None:
+                inspection.add("NW308", (*path, "when"), message)
+
+
+def _no_condition(when: object) -> str | None:
+    if when is None:
+        return None
+    if not isinstance(when, str):  # both planes refuse it (recorded: arcs-when-bool)
+        return f'when must be text, as "{{{{ {str(when).lower()} }}}}"'
+    text = when.strip()
+    if not has_template(text):  # bare text is an expression for both planes (recorded: arcs-conditions)
+        bare = read_template((), "{{ " + text + " }}")
+        return None if bare.error is None else f"when is no expression: {bare.error.reason}"
+    reading = read_template((), text)
+    if reading.tree is None or len(reading.tree.body) != 1 or "{%" in text:
+        return None
+    if text.startswith("{{") and text.count("{{") == 1 and text.endswith("}}"):
+        return None
+    parts = [part for part in getattr(reading.tree.body[0], "nodes", []) if type(part).__name__ == "TemplateData"]
+    if any(part.data.strip() for part in parts):
+        return "when is a text, which is true whatever it says: write the whole condition into one pair of braces"
+    return None

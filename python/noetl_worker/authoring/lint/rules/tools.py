@@ -1,0 +1,216 @@
+"""NW2: what the worker's own registry and config models say of a tool's fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.authoring.dev.orchestration.playbook import known_kinds
+from noetl_worker.authoring.dev.outline import ToolPart, mapping, names_in, policy_of, tools_of
+from noetl_worker.authoring.dev.positions import Path, Place
+from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.text.templates.template import has_template
+from noetl_worker.tools import fields, policy
+from noetl_worker.tools.contract import Tool, ToolContext
+from noetl_worker.tools.elsewhere import INSTEAD
+from noetl_worker.tools.memory_context import tool_context
+
+_QUOTED: Final = re.compile(r"'([^']+)'")
+_OF_TASK: Final = ("policy",)
+_OF_STEP: Final = ("case", "cases")
+"""The worker takes them out before it looks at the tool."""
+_TEXT: Final = "a-text-that-a-template-gives"
+_STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
+"""In the place of a template, by the type that the field has."""
+
+
+def check_tools(inspection: Inspected) -> None:
+    context = tool_context(registry=inspection.registry)
+    entries = names_in(inspection.document, "workbook")
+    for part in tools_of(inspection.document):
+        if part.kind and isinstance(part.config["kind"], str) and not has_template(part.kind):
+            _check_tool(inspection, part, context)
+        if part.kind == "workbook":
+            _check_entry(inspection, part, entries)
+
+
+def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
+    """Of a task `name` is its label, on one plane."""
+    field = "task" if part.config.get("task") or part.is_task else "name"
+    name = part.config.get(field)
+    if isinstance(name, str) and name and not has_template(name) and name not in entries:
+        guess = fields.nearest(name, sorted(entries))
+        message = f"workbook: the playbook's workbook has no entry '{name}'{guess}"
+        inspection.add("NW204", (*part.path, field), message)
+
+
+def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> None:
+    kind, place = part.kind, (*part.path, "kind")
+    if not inspection.registry.knows(kind):
+        if kind in INSTEAD:
+            inspection.add("NW201", place, f"kind '{kind}' is not run by this worker: {INSTEAD[kind]}")
+        else:
+            known = sorted(known_kinds() | set(inspection.registry.kinds()))
+            inspection.add("NW201", place, f"no tool is named '{kind}'{fields.nearest(kind, known)}")
+        return
+    try:
+        tool = inspection.registry.get(kind)
+    except ConfigurationError as error:
+        inspection.add("NW201", place, str(error), is_warning=True)
+        return
+    if part.is_task:
+        _check_policy(inspection, part)
+    if kind != "task_sequence":  # its tasks are looked at one by one
+        _check_fields(inspection, part, tool, context)
+
+
+def _check_policy(inspection: Inspected, part: ToolPart) -> None:
+    path, given = policy_of(part)
+    try:
+        rules = policy.parse_policy(part.label, given)
+        ignored = policy.unknown_words(part.label, given)
+    except ConfigurationError as error:
+        inspection.add("NW206", _place_of_rule(inspection, path, str(error)), _without_kind(str(error)))
+        return
+    for message in policy.jumps_nowhere(rules, part.position, part.labels):
+        place = _place_of_rule(inspection, path, message.partition(" of task ")[0])
+        inspection.add("NW206", place, _without_kind(message))
+    for message in ignored:
+        place, is_guessed = _place_of_rule(inspection, path, message), "did you mean" in message
+        inspection.add("NW206", place, _without_kind(message), is_warning=not is_guessed)
+
+
+def _place_of_rule(inspection: Inspected, path: Path, message: str) -> Place:
+    """Of the word that a message quotes, within the rule that it numbers."""
+    numbered = re.search(r": rule (\d+)", message)
+    if numbered is not None:
+        inside = (*path, "rules", int(numbered[1]))
+        path = inside if inspection.playbook.has(inside) else (*path, int(numbered[1]))
+    for word in reversed(_QUOTED.findall(message.split(": rule", 1)[-1])):
+        found = inspection.playbook.below(path, word.partition(":")[0])
+        if found is not None:
+            return found
+    return inspection.playbook.at(path)
+
+
+def _without_kind(message: str) -> str:
+    return message.removeprefix("task_sequence: ")
+
+
+# ── fields ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], context: ToolContext) -> None:
+    is_named = part.is_task and part.config.get("name") == part.label
+    not_its_own = {"kind", *(_OF_TASK if part.is_task else _OF_STEP), *(["name"] if is_named else [])}
+    config = {key: value for key, value in part.config.items() if key not in not_its_own}
+    if part.is_task and isinstance(config.get("spec"), Mapping):
+        config["spec"] = {key: value for key, value in config["spec"].items() if key not in _OF_TASK}
+    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    given = (*config.items(), *mapping(config.get("spec")).items())
+    templated = {spellings.get(key, key) for key, value in given if has_template(value)}
+    hints = fields.hints_of(tool.config_model)
+    raw_fields: frozenset[str] = getattr(tool, "raw_fields", frozenset())
+    filled = {
+        key: value if spellings.get(key, key) in raw_fields else _filled(value, hints.get(spellings.get(key, key), Any))
+        for key, value in config.items()
+    }
+    try:
+        prepared = inspection.registry.prepare(part.kind, filled, context)
+    except (ConfigurationError, TemplateError) as error:
+        if not _is_of_stand_in(str(error), spellings, templated):
+            _report_error(inspection, part, str(error), spellings)
+            return
+        _, unknown = fields.canonical(part.kind, filled, tool.config_model, getattr(tool, "field_aliases", {}))
+        warnings = tuple(fields.unknown_field(part.kind, name, tool.config_model) for name in unknown)
+    else:
+        warnings = prepared.warnings
+    for warning in warnings:
+        _report_warning(inspection, part, warning, spellings, templated)
+
+
+def _filled(value: Any, hint: Any) -> Any:
+    """The value with something that fits in the place of each template."""
+    if isinstance(value, str):
+        return _stand_in(hint) if has_template(value) else value
+    arguments = typing.get_args(hint)
+    if isinstance(value, Mapping):
+        inner = arguments[1] if len(arguments) == 2 and typing.get_origin(hint) in (dict, Mapping) else Any
+        own = fields.hints_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+        return {key: _filled(item, own.get(key, inner)) for key, item in value.items()}
+    if isinstance(value, list):
+        inner = arguments[0] if len(arguments) == 1 else Any
+        return [_filled(item, inner) for item in value]
+    return value
+
+
+def _stand_in(hint: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _stand_in(next(one for one in arguments if one is not types.NoneType))
+    if origin is typing.Literal:
+        return arguments[0]
+    return _STAND_INS.get(origin or hint, _TEXT)
+
+
+def _named_in(message: str) -> list[str]:
+    return [name.removeprefix("spec.") for name in _QUOTED.findall(message)]
+
+
+def _field_of(message: str) -> str:
+    """A message names its field, first of all that it quotes."""
+    return next(iter(_named_in(message)), "").partition(".")[0]
+
+
+def _is_of_stand_in(message: str, spellings: Mapping[str, str], templated: set[str]) -> bool:
+    """Whether an error says something of what stands in a template's place alone."""
+    first = _field_of(message)
+    return bool(templated) and (not first or _TEXT in message or spellings.get(first, first) in templated)
+
+
+def _report_error(inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str]) -> None:
+    named, first = _named_in(message), _field_of(message)
+    text = message.removeprefix(f"{part.kind}: ")
+    if "is missing" in text and first not in part.config:
+        misspelt = [name for name in named if "unknown field" in message and name in part.config]
+        if misspelt:  # that is why
+            at = inspection.playbook.key((*part.path, misspelt[0]))
+            guess = fields.nearest(misspelt[0], [first, *spellings])
+            inspection.add("NW202", at, f"{part.kind}: unknown field '{misspelt[0]}'{guess}")
+        else:
+            inspection.add("NW203", part.path, f"{part.kind}: {text}")
+        return
+    quoted = next((found for name in named if (found := inspection.playbook.below(part.path, name)) is not None), None)
+    found = _place_of_field(inspection, part, first, spellings) or quoted
+    inspection.add("NW204", found or part.path, f"{part.kind}: {text}")
+
+
+def _report_warning(
+    inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str], templated: set[str]
+) -> None:
+    if "spec.policy is ignored" in message:  # not on the Python plane: NW504
+        return
+    named = _QUOTED.findall(message)
+    first = named[0] if named else "retry"
+    if "unknown field" in message:
+        path: Path = (*part.path, *first.split(".", 1)) if first.startswith("spec.") else (*part.path, first)
+        is_guessed = "did you mean" in message
+        text = message.replace(" is ignored", "") if is_guessed else message
+        inspection.add("NW202", inspection.playbook.key(path), text, is_warning=not is_guessed)
+    elif not templated:  # what is ignored depends on other values
+        inspection.add("NW205", _place_of_field(inspection, part, first, spellings) or part.path, message)
+
+
+def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | None:
+    """In whichever spelling it is given, and wherever it stands."""
+    own = spellings.get(field, field)
+    for name in (field, own, *(other for other, name in spellings.items() if name == own)):
+        for path in ((*part.path, name), (*part.path, "spec", name)):
+            if inspection.playbook.has(path):
+                return inspection.playbook.key(path)
+    return None

@@ -1,0 +1,191 @@
+"""A command run here without a claim: the worker's own stages, on a transport that reports nothing to the plane.
+
+`exec` and `replay` come through here. What would have been sent is kept, word for word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models.claim import Claimed
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.settlement import Outcome
+from noetl_worker.models.slots import Slots
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.command.claimed_command import ClaimedCommand, WorkerServices
+from noetl_worker.pipeline.command.command import hydrate
+from noetl_worker.pipeline.command.dispatch import Dispatch
+from noetl_worker.pipeline.command.tool_rules import registry_of
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.delivery.keepalive import InProgress
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.outcomes.ends import ends_of
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.remote.plane.rules import BATCH, SINGLE
+from noetl_worker.remote.plane.rust.event_ids import event_ids_of
+from noetl_worker.remote.transport.transport import Body, Response, Transport
+from noetl_worker.settings.settings import Settings
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets import redaction
+from noetl_worker.tools.registry import Registry
+
+_QUESTIONS: Final = frozenset({"/api/catalog/resource"})
+"""Routes that are asked with a POST."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A request that was not sent."""
+
+    method: str
+    path: str
+    body: JsonValue
+
+
+class WithholdingTransport:
+    """A transport. Questions go to another one; what would change something is kept here, and nowhere else."""
+
+    def __init__(self, asked: Transport) -> None:
+        self._asked = asked
+        self.withheld: list[Withheld] = []
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
+    ) -> Response:
+        path = urlsplit(url).path
+        if method == "GET" or path in _QUESTIONS:
+            return await self._asked.send(method, url, headers, body, timeout_s)
+        content = b"".join(body) if isinstance(body, tuple) else body
+        value = json_text.loads(content) if content else None
+        self.withheld.append(Withheld(method, path, value))
+        if path in (SINGLE, BATCH) or path.startswith("/api/vars/"):
+            return _answer(200, {"status": "ok"})
+        if method == "PUT" and isinstance(value, dict):
+            return _answer(200, {"ref": f"(not stored: {value.get('name')})", "bytes": len(content or b"")})
+        return _answer(400, {"detail": f"{method} {path} is not sent: nothing is sent to a control plane here"})
+
+    async def close(self) -> None:
+        await self._asked.close()
+
+
+def _answer(status: int, body: JsonValue) -> Response:
+    return Response(status, {"content-type": "application/json"}, json_text.dumps(body))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOutcome:
+    """What came of it."""
+
+    outcome: Outcome
+    withheld: tuple[Withheld, ...]
+    seconds: float
+    events: tuple[Mapping[str, Any], ...]
+    """All events, in the order in which they would have been sent; `name` and `payload` whatever the plane's form."""
+
+    @property
+    def call(self) -> Mapping[str, Any] | None:
+        """The event that has the tool's result: call.done or call.error; None where nothing would be reported."""
+        return next((event for event in self.events if event["name"] in ("call.done", "call.error")), None)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the command, or its tool, failed: on the Rust plane a failed tool's command is completed."""
+        if self.call is None or self.call["name"] == "call.error":
+            return True
+        status = (self.call["payload"].get("result") or {}).get("status")
+        return str(status).lower() in ("error", "timeout", "failed")
+
+
+class LocalRun:
+    """`async with LocalRun(settings, transport) as local_run:`; one command or several."""
+
+    def __init__(
+        self, settings: Settings, transport: WithholdingTransport, *, registry: Registry | None = None
+    ) -> None:
+        self._settings, self._transport = settings, transport
+        self.client: Final = ControlPlaneClient(transport, settings)
+        self._registry = registry or registry_of(settings)
+        identity = Identity(settings)
+        outbox = Outbox("off", Path(), max_bytes=1)
+        ends = ends_of(event_ids_of(settings, identity.unique))
+        self._services = WorkerServices(
+            settings,
+            identity,
+            self._registry,
+            InFlight(),
+            InProgress(settings.ack_wait_s),
+            Emitter(ends, outbox),
+            Slots(settings.max_concurrent),
+            cancellation_poll_s=0,  # it may be over by now
+        )
+
+    async def __aenter__(self) -> LocalRun:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._registry.aclose()
+        await self.client.close()
+
+    async def run(
+        self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
+    ) -> LocalOutcome:
+        """Take the command to its end, as after a claim that answered `body`.
+
+        Args:
+            progress: its `stop` interrupts the tool.
+        """
+        progress = progress or Progress()
+        progress.task = asyncio.current_task()
+        claim = Claimed(body, marks_of(json_text.dumps(body)))
+        before, since = len(self._transport.withheld), time.monotonic()
+        worker_id = self._services.identity.name_for(plane.dialect)
+        command = ClaimedCommand(
+            claim, envelope, plane, Delivery.without_message(), self._services, progress, worker_id, since
+        )
+        outcome = await command.run()
+        withheld = tuple(self._transport.withheld[before:])
+        events = tuple(
+            event for request in withheld if request.path in (SINGLE, BATCH) for event in _events(request.body)
+        )
+        return LocalOutcome(outcome, withheld, time.monotonic() - since, events)
+
+    async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:
+        """The tool's config as the tool would get it, without its secrets; the tool does not run.
+
+        Raises:
+            ToolError: what the worker would report in its place.
+        """
+        marks = marks_of(json_text.dumps(body))
+        command = await hydrate(body, envelope, plane, marks=marks)
+        dispatch = Dispatch(
+            self._registry,
+            command,
+            plane,
+            worker_id=self._services.identity.name_for(plane.dialect),
+            limits=self._services.limits,
+            slots=self._services.slots,
+        )
+        try:
+            prepared = await dispatch.prepare()
+        except ToolError as error:
+            raise type(error)(redaction.redact_text(str(error), dispatch.credentials.known.texts())) from None
+        return redaction.redact_value(json_text.plain(prepared.config), dispatch.credentials.known.texts())
+
+
+def _events(body: JsonValue) -> list[dict[str, Any]]:
+    """The events of one request, in one form."""
+    if "events" in body:
+        return list(body["events"])
+    return [{**body, "name": body["event_type"], "payload": body["context"]}]

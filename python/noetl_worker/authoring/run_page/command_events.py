@@ -1,0 +1,139 @@
+"""The events of an execution, folded into its commands. What a field is called is the dialect's to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Final, Protocol
+
+from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunCommand
+from noetl_worker.models.spellings import STEP_OF_TASKS
+from noetl_worker.models.wire import JsonValue, context_of, fields_of
+
+_CALL_ENDS: Final = ("call.done", "call.error")
+_COMMAND_ENDS: Final = ("command.completed", "command.failed")
+
+
+@dataclass(slots=True)
+class ToolOutcome:
+    """What an end says."""
+
+    is_failed: bool = False
+    output: JsonValue = None
+    stdout: str = ""
+    stderr: str = ""
+    error: str = ""
+
+
+class RunDialect(Protocol):
+    """What the events of one plane mean."""
+
+    def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
+        """Of an event that ends a command or its call."""
+
+    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Of the command.issued whose command has to be asked for, the event ids."""
+
+    def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
+        """A command for each command.issued, with its id where the plane says it."""
+
+    def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
+        """The execution without its commands."""
+
+
+def fold(
+    dialect: RunDialect, events: list[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]
+) -> list[RunCommand]:
+    """The commands, in the order they were issued.
+
+    Args:
+        events: all of them, in the order of their ids.
+        asked: by the id of command.issued, what `GET /api/commands/{event_id}` answered.
+    """
+    commands = dialect.issued(events, asked)
+    known = {command.command_id: command for command in commands if command.command_id}
+    for event in sorted(events, key=_order):
+        if not (command_id := command_of(event)):
+            continue
+        command = known.get(command_id)
+        if command is None:  # its command.issued is on no page
+            command = known[command_id] = RunCommand(step_of(event), command_id)
+            commands.append(command)
+        _take(command, event, dialect)
+    return commands
+
+
+def _order(event: Mapping[str, Any]) -> tuple[float, int]:
+    """By time: a worker whose clock is behind sends ids below the command's own (protocol/events.md#ids)."""
+    return time_of(event.get("created_at")) or 0.0, number_of(event.get("event_id"))
+
+
+def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) -> None:
+    name, at = event.get("event_type"), time_of(event.get("created_at"))
+    command.worker = str(context_of(event).get("worker_id") or command.worker)
+    is_over = command.state in (CommandState.DONE, CommandState.FAILED)
+    if name == "command.claimed":
+        command.attempts += 1
+        if not is_over or command.claimed is None:
+            command.claimed = at
+    elif name == "command.started":
+        if not is_over or command.started is None:  # a late one is harmless (protocol/events.md#late-reports)
+            command.started = at
+        command.state = command.state if is_over else CommandState.RUNNING
+    elif name in _CALL_ENDS:
+        if not is_over:  # the first one counts (protocol/claim.md#races)
+            _end(command, dialect.outcome(event), at)
+    elif name in _COMMAND_ENDS:
+        outcome = dialect.outcome(event)
+        if not is_over:
+            _end(command, outcome, at)
+        command.stdout, command.stderr = command.stdout or outcome.stdout, command.stderr or outcome.stderr
+        command.error = command.error or outcome.error
+        if outcome.is_failed:
+            command.state = CommandState.FAILED
+
+
+def _end(command: RunCommand, outcome: ToolOutcome, at: float | None) -> None:
+    command.state = CommandState.FAILED if outcome.is_failed else CommandState.DONE
+    command.ended, command.output, command.error = at, outcome.output, outcome.error
+    command.stdout, command.stderr = outcome.stdout, outcome.stderr
+
+
+def printed(fields: dict[str, Any]) -> tuple[str, str]:
+    """Take what was printed out of a result, which is shown beside it."""
+    stdout, stderr = (fields.pop(name) if isinstance(fields.get(name), str) else "" for name in ("stdout", "stderr"))
+    return stdout, stderr
+
+
+def command_of(event: Mapping[str, Any]) -> str:
+    """The id of the command that an event names; empty where it names none."""
+    return str(context_of(event).get("command_id") or "")
+
+
+def step_of(event: Mapping[str, Any]) -> str:
+    return str(event.get("node_name") or "").removesuffix(STEP_OF_TASKS)
+
+
+def number_of(value: object) -> int:
+    """An id: a number or its text."""
+    text = str(value)
+    return int(text) if text.isdecimal() and text.isascii() else 0
+
+
+def time_of(value: object) -> float | None:
+    """Of an RFC 3339 text in UTC, as both planes write it: with any number of digits of a second, `Z` or `+00:00`."""
+    if not isinstance(value, str):
+        return None
+    try:
+        whole = datetime.fromisoformat(value[:19]).replace(tzinfo=timezone.utc).timestamp()
+        return whole + float(f"0{value[19:].rstrip('Z').partition('+')[0]}")
+    except ValueError:
+        return None
+
+
+def text_of(value: object) -> str:
+    """An error: a text, or an object with a `message` (recorded: failed-error-object-events)."""
+    if isinstance(value, str):
+        return value
+    return str(fields_of(value).get("message") or value) if value else ""

@@ -1,0 +1,168 @@
+"""The page: one HTML file with its style, its script and its data in it, which asks nobody for anything.
+
+What comes from a playbook is data: JSON in an element that no browser runs, without a character that could end that
+element. The script writes it as text, never as markup, and its policy lets nothing else run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker import __version__
+from noetl_worker.authoring.run_page.layout import lay_out
+from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand, RunStep
+from noetl_worker.authoring.run_page.shown_values import ShownValues, visible
+from noetl_worker.models.wire import JsonValue
+
+_SCRIPTS: Final = ("words.js", "graph.js", "details.js", "timeline.js", "page.js")
+_IN_SCRIPT: Final = {
+    ord("<"): "\\u003c",
+    ord(">"): "\\u003e",
+    ord("&"): "\\u0026",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+"""What could end the element, or a line of JavaScript."""
+_MOST_DRAWN: Final = 150
+"""Steps of a graph: more of them are no picture any more, and thousands of elements."""
+
+
+def page_of(
+    run: ExecutionRun,
+    own_secrets: Iterable[str] = (),
+    *,
+    written: float | None = None,
+    runs: Sequence[Mapping[str, str]] | None = None,
+) -> str:
+    """The whole file.
+
+    Args:
+        own_secrets: of this process; they are taken out of all that is shown.
+        written: seconds since 1970; default: now.
+        runs: of a page that is served and follows its run, what else there is (`data_of`).
+    """
+    style, is_live = _file("page.css"), runs is not None
+    script = "\n".join(["'use strict';", *map(_file, (*_SCRIPTS, *(["live.js"] if is_live else [])))])
+    parts = {
+        "policy": _policy(style, script, is_live=is_live),
+        "style": style,
+        "script": script,
+        "data": in_script(data_of(run, own_secrets, written=written, runs=runs)),
+    }
+    before, *rest = _file("page.html").split("{{")
+    return before + "".join(parts[name] + after for name, _, after in (part.partition("}}") for part in rest))
+
+
+def in_script(value: JsonValue) -> str:
+    """JSON that can stand in a script element."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_IN_SCRIPT)
+
+
+def _file(name: str) -> str:
+    return (importlib.resources.files("noetl_worker.authoring.run_page") / "template" / name).read_text(
+        encoding="utf-8"
+    )
+
+
+def _policy(style: str, script: str, *, is_live: bool) -> str:
+    """Nothing but these two texts; no request (a live page: to where it came from), no form, no base, no frame."""
+    home = "connect-src 'self'; " if is_live else ""
+    return (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
+        f"{home}base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def data_of(
+    run: ExecutionRun,
+    own_secrets: Iterable[str] = (),
+    *,
+    written: float | None = None,
+    runs: Sequence[Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
+    """What the page's script reads. `runs`: {id, path, state, at} of each run that can be looked at instead."""
+    values, written = ShownValues(run, own_secrets), time.time() if written is None else written
+    numbers = {name: number for number, name in enumerate(run.steps)}
+    moments = (moment for command in run.commands for moment in (command.issued, command.ended) if moment is not None)
+    begin = run.started if run.started is not None else min(moments, default=written)
+    return {
+        "run": {
+            "path": visible(run.path),
+            "id": visible(run.execution_id),
+            "plane": run.plane,
+            "status": visible(run.status),
+            "version": visible(run.version),
+            "parent": visible(run.parent),
+            "error": values.text(run.error),
+            "begin": round(begin * 1000),
+            "end": _since(begin, run.ended),
+            "written": round(written * 1000),
+            "by": __version__,
+            "workload": values.value(run.workload),
+            "notes": [values.text(note) for note in run.notes],
+        },
+        "steps": [_step(step, numbers, values) for step in run.steps.values()],
+        "graph": _graph(run.steps, numbers) if len(run.steps) <= _MOST_DRAWN else None,
+        "commands": [_command(command, numbers, begin, values) for command in run.commands],
+        "runs": [{name: visible(text) for name, text in one.items()} for one in runs or ()],
+    }
+
+
+def _step(step: RunStep, numbers: Mapping[str, int], values: ShownValues) -> dict[str, Any]:
+    return {
+        "name": visible(step.name),
+        "kind": visible(step.kind),
+        "text": values.text(step.text),
+        "loop": step.is_loop,
+        "ways": [{"to": numbers[way.to], "when": values.text(way.when), "taken": way.is_taken} for way in step.ways],
+    }
+
+
+def _graph(steps: Mapping[str, RunStep], numbers: Mapping[str, int]) -> dict[str, Any]:
+    taken: dict[tuple[int, int], bool] = {}
+    for step in steps.values():
+        for way in step.ways:
+            edge = (numbers[step.name], numbers[way.to])
+            taken[edge] = taken.get(edge, False) or way.is_taken
+    layout = lay_out(len(steps), list(taken), [edge for edge, is_taken in taken.items() if is_taken])
+    return {
+        "places": layout.places,
+        "ways": [{"route": route, "taken": taken[edge], "ends": edge} for edge, route in layout.routes.items()],
+    }
+
+
+def _command(command: RunCommand, numbers: Mapping[str, int], begin: float, values: ShownValues) -> dict[str, Any]:
+    shown = {
+        "step": numbers[command.step],
+        "state": command.state.value,
+        "item": command.item,
+        "kind": visible(command.kind),
+        "id": visible(command.command_id),
+        "event": str(command.event_id or ""),
+        "issued": _since(begin, command.issued),
+        "claimed": _since(begin, command.claimed),
+        "started": _since(begin, command.started),
+        "ended": _since(begin, command.ended),
+        "attempts": command.attempts,
+        "worker": visible(command.worker),
+        "error": values.text(command.error),
+        "input": values.value(command.input),
+        "output": values.value(command.output),
+        "printed": values.printed("stdout", command.stdout) + values.printed("stderr", command.stderr),
+    }
+    return {name: value for name, value in shown.items() if value not in (None, "", [])}
+
+
+def _since(begin: float, moment: float | None) -> float | None:
+    """Milliseconds: whole numbers for nearly all that events say."""
+    return round((moment - begin) * 1000, 1) if moment is not None else None

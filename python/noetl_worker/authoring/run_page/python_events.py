@@ -1,0 +1,107 @@
+"""What the events of the Python plane say (protocol/events.md#python-plane; recorded: tool-python-events-full-example).
+
+An event names its command by a number; `command.issued` does not, and says in `parent_event_id` which event led to it.
+The plane makes the number of a command before the id of its `command.issued`, and both grow. So the commands of a step
+are its `command.issued` in the same order; where a step has more of these than numbers, the plane is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.authoring.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
+from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
+from noetl_worker.models.wire import context_of, fields_of
+
+_BESIDE: Final = ("command_id", "worker_id")
+_UNWRITTEN: Final = ("spec", "output")
+"""What the plane adds to each tool_config, without a value (recorded: tool-python-events-full-example)."""
+_ITEM: Final = "__loop_claimed_index"
+"""In `input` of an item of a loop (recorded: loop-sequential-claim)."""
+
+
+class PythonRunEvents:
+    def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
+        fields = {name: value for name, value in context_of(event).items() if name not in _BESIDE}
+        stdout, stderr = printed(fields_of(fields.pop("output", None))) if _has_output(fields) else printed(fields)
+        reference = fields_of(event.get("result")).get("reference")
+        if reference is not None:
+            fields["reference"] = reference
+        error = text_of(event.get("error")) or text_of(fields.get("error"))
+        is_failed = event.get("event_type") in ("call.error", "command.failed")
+        return ToolOutcome(is_failed, fields or None, stdout, stderr, error if is_failed else "")
+
+    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
+        issued, numbers = _by_step(events)
+        return [
+            number_of(event.get("event_id"))
+            for step, found in issued.items()
+            if len(found) > 1 and len(found) != len(numbers.get(step, ()))
+            for event in found
+        ]
+
+    def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
+        nodes = {number_of(event.get("event_id")): step_of(event) for event in events}
+        issued, numbers = _by_step(events)
+        ids: dict[int, str] = {
+            event_id: str(fields_of(command.get("meta")).get("command_id") or "") for event_id, command in asked.items()
+        }
+        for step, found in issued.items():
+            known = sorted(numbers.get(step, ()))
+            if len(found) == len(known) or len(found) == 1:
+                pairs = zip(found, known, strict=False)
+                ids.update((number_of(event.get("event_id")), str(number)) for event, number in pairs)
+        return [
+            _command(event, nodes, ids.get(number_of(event.get("event_id")), ""))
+            for event in events
+            if event.get("event_type") == "command.issued"
+        ]
+
+    def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
+        started = next((event for event in events if event.get("event_type") == "playbook.initialized"), {})
+        return ExecutionRun(
+            execution_id=str(detail.get("execution_id")),
+            path=str(detail.get("path") or ""),
+            status=str(detail.get("status") or ""),
+            plane="Python",
+            version=str(detail.get("version") or ""),
+            parent=str(detail.get("parent_execution_id") or ""),
+            error=text_of(detail.get("error")),
+            started=time_of(detail.get("start_time")),
+            ended=time_of(detail.get("end_time")),
+            workload=fields_of(fields_of(started.get("context")).get("result")).get("workload"),
+        )
+
+
+def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
+    """Of each step its command.issued in order, and the numbers of the commands that its other events name."""
+    issued: dict[str, list[Mapping[str, Any]]] = {}
+    numbers: dict[str, set[int]] = {}
+    for event in events:
+        if event.get("event_type") == "command.issued":
+            issued.setdefault(step_of(event), []).append(event)
+        elif number := number_of(context_of(event).get("command_id")):
+            numbers.setdefault(step_of(event), set()).add(number)
+    return issued, numbers
+
+
+def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str) -> RunCommand:
+    context = fields_of(event.get("context"))
+    config, item = context.get("tool_config"), fields_of(context.get("input")).get(_ITEM)
+    if isinstance(config, dict):
+        config = {name: value for name, value in config.items() if value is not None or name not in _UNWRITTEN}
+    return RunCommand(
+        step_of(event),
+        command_id,
+        number_of(event.get("event_id")),
+        item=item if isinstance(item, int) else None,
+        after=nodes.get(number_of(event.get("parent_event_id"))),
+        issued=time_of(event.get("created_at")),
+        input=config,
+    )
+
+
+def _has_output(fields: Mapping[str, Any]) -> bool:
+    """Whether `output` is what was printed, as the worker adds it to command.completed (pipeline/report/results.py)."""
+    return fields_of(fields.get("output")).keys() == {"stdout", "stderr"}

@@ -1,0 +1,92 @@
+"""Reading a run from its control plane: all pages of its events, its playbook, and commands that no event describes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.authoring.run_page.command_events import RunDialect, fold, number_of
+from noetl_worker.authoring.run_page.python_events import PythonRunEvents
+from noetl_worker.authoring.run_page.run import ExecutionRun
+from noetl_worker.authoring.run_page.rust_events import RustRunEvents
+from noetl_worker.authoring.run_page.steps import steps_of
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.wire import Dialect, fields_of
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane, if_there
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.settings.settings import Settings
+
+MOST_ASKED: Final = 1000
+"""Commands that are asked for one by one."""
+_AT_ONCE: Final = 4
+_PAGE: Final = 200
+"""Events (recorded: pyworker-loop-parallel-events); `page` counts from 1 [source NoETL 4.26.0]."""
+_DIALECTS: Final[Mapping[Dialect, RunDialect]] = {Dialect.PYTHON: PythonRunEvents(), Dialect.RUST: RustRunEvents()}
+
+
+async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
+    """The run as the configured control plane tells it.
+
+    Raises:
+        ControlPlaneError: it cannot be reached, refuses the credentials, or knows no such execution.
+    """
+    async with ControlPlaneClient(open_transport(settings, max_connections=_AT_ONCE), settings) as client:
+        return await read_run_of(await client.plane(""), execution_id)
+
+
+async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST_ASKED) -> ExecutionRun:
+    """As `read_run`; of at most `most_asked` commands is asked what no event says."""
+    dialect = _DIALECTS[plane.dialect]
+    detail = await plane.execution_detail(execution_id)
+    events = await _all_events(plane, execution_id, detail)
+    run = dialect.run(detail, events)
+    wanted = dialect.to_ask(events)
+    asked = await _ask(plane, wanted[:most_asked])
+    if len(asked) < len(wanted):
+        run.notes.append(
+            f"What {len(wanted) - len(asked)} of {len(wanted)} commands were given is not here: "
+            f"it is in no event, and {most_asked} are asked for at most."
+        )
+    run.commands = fold(dialect, events, asked)
+    document = await _playbook(plane, detail, run)
+    run.steps = steps_of(document, run.commands)
+    return run
+
+
+async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """In the order of their ids, each once: what is added meanwhile moves others to the next page."""
+    found = {number_of(event.get("event_id")): event for event in _events(detail)}
+    page = 0
+    while fields_of(detail.get("pagination")).get("has_next"):
+        page += 1
+        detail = await plane.events_of(execution_id, page=page, page_size=_PAGE)
+        found.update((number_of(event.get("event_id")), event) for event in _events(detail))
+    return [found[event_id] for event_id in sorted(found)]
+
+
+def _events(answer: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    return [event for event in answer.get("events") or () if isinstance(event, dict)]
+
+
+async def _ask(plane: Plane, event_ids: Sequence[int]) -> dict[int, Mapping[str, Any]]:
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(event_id: int) -> Mapping[str, Any] | None:
+        async with turns:
+            return await if_there(plane.fetch_command(event_id))
+
+    answers = await asyncio.gather(*map(ask, event_ids))
+    return {event_id: answer for event_id, answer in zip(event_ids, answers, strict=True) if answer is not None}
+
+
+async def _playbook(plane: Plane, detail: Mapping[str, Any], run: ExecutionRun) -> Mapping[str, Any]:
+    """As it was run: the version that the execution names. Without it the steps are those of the events."""
+    try:
+        entry = await plane.catalog_entry(str(detail.get("catalog_id") or ""))
+    except ControlPlaneError as error:
+        run.notes.append(f"The playbook is not here, so that arcs which were not taken are missing: {error}")
+        return {}
+    run.version = run.version or str(entry.get("version") or "")
+    layout = entry.get("layout")  # the Rust plane's payload is the workload (protocol/executions.md#the-catalog)
+    return {"workflow": layout} if isinstance(layout, list) else fields_of(entry.get("payload"))

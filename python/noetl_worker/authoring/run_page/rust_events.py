@@ -1,0 +1,92 @@
+"""What the events of the Rust plane say (protocol/events.md#rust-plane; recorded: batch-execution, fail-execution).
+
+The id of a command holds the id of its `command.issued`: `<execution>:<step>:<event>`, and `:i<item>` in a loop. What
+it was given is in no event: its command is asked for (protocol/claim.md#fetch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from noetl_worker.authoring.run_page.command_events import (
+    ToolOutcome,
+    command_of,
+    number_of,
+    printed,
+    step_of,
+    text_of,
+    time_of,
+)
+from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
+from noetl_worker.models.wire import context_of, fields_of
+
+
+class RustRunEvents:
+    def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
+        context = context_of(event)
+        result = fields_of(context.get("result"))
+        fields = fields_of(result.get("context"))
+        data = fields.get("data")
+        output = dict(data) if isinstance(data, dict) else data
+        stdout, stderr = printed(output) if isinstance(output, dict) else ("", "")
+        own_stdout, own_stderr = printed(dict(fields))
+        if isinstance(result.get("reference"), dict):
+            output = {"reference": result["reference"]}
+        error = text_of(context.get("error")) or text_of(fields.get("error"))
+        is_failed = (
+            event.get("event_type") in ("call.error", "command.failed")
+            or result.get("status") in ("error", "timeout")
+            or context.get("status") in ("error", "timeout")
+        )
+        return ToolOutcome(
+            is_failed, output if output != {} else None, own_stdout or stdout, own_stderr or stderr, error
+        )
+
+    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
+        return [number_of(event.get("event_id")) for event in events if event.get("event_type") == "command.issued"]
+
+    def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
+        names = {_issued_by(command_id): command_id for event in events if (command_id := command_of(event))}
+        return [
+            _command(event, names, asked.get(number_of(event.get("event_id")), {}))
+            for event in events
+            if event.get("event_type") == "command.issued"
+        ]
+
+    def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
+        return ExecutionRun(
+            execution_id=str(detail.get("execution_id")),
+            path=str(detail.get("path") or ""),
+            status=str(detail.get("status") or ""),
+            plane="Rust",
+            parent=str(detail.get("parent_execution_id") or ""),
+            started=time_of(detail.get("started_at")),
+            ended=time_of(detail.get("completed_at")),
+            workload=detail.get("workload"),
+        )
+
+
+def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[str, Any]) -> RunCommand:
+    event_id, meta = number_of(event.get("event_id")), fields_of(asked.get("meta"))
+    command_id = names.get(event_id, str(meta.get("command_id") or ""))
+    return RunCommand(
+        step_of(event),
+        command_id,
+        event_id,
+        item=_item_of(command_id),
+        kind=str(meta.get("tool_kind") or ""),
+        issued=time_of(event.get("created_at")),
+        input=fields_of(asked.get("context")).get("tool_config"),
+    )
+
+
+def _issued_by(command_id: str) -> int:
+    """The id of its command.issued."""
+    head, _, last = command_id.rpartition(":")
+    return number_of(head.rpartition(":")[2] if _item_of(command_id) is not None else last)
+
+
+def _item_of(command_id: str) -> int | None:
+    last = command_id.rpartition(":")[2]
+    return int(last[1:]) if last[:1] == "i" and last[1:].isdecimal() else None

@@ -1,0 +1,68 @@
+"""Values as the page shows them: redacted, then as text, with an end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+from noetl_worker.authoring.run_page.run import ExecutionRun
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.secrets import redaction
+from noetl_worker.text.secrets.known import KnownSecrets
+
+MOST_CHARS: Final = 20_000
+"""Of one text. An event holds a hundred kilobytes; a page of a thousand such would open slowly."""
+_LEAST_CHARS: Final = 1_000
+_ALL_CHARS: Final = 40_000_000
+"""Of a page, about, where a run has thousands of commands."""
+_TEXTS_OF_COMMAND: Final = 3
+ShownText: TypeAlias = list[Any]
+"""Its title, its text, and how many characters it has in all where it was cut."""
+
+
+class ShownValues:
+    """The values of one run."""
+
+    def __init__(self, run: ExecutionRun, own_secrets: Iterable[str] = ()) -> None:
+        """What the run and its commands were given names secrets, which are then taken out wherever they stand."""
+        known = KnownSecrets(tuple(own_secrets))
+        for given in (run.workload, *(command.input for command in run.commands)):
+            known.add_inline(given)
+        self._secrets = known.texts()
+        share = _ALL_CHARS // (_TEXTS_OF_COMMAND * max(1, len(run.commands)))
+        self._most = max(_LEAST_CHARS, min(MOST_CHARS, share))
+
+    def text(self, text: str) -> str:
+        """Free text on one line or several: an error."""
+        return self._cut("", redaction.redact_text(text, self._secrets))[1] if text else ""
+
+    def printed(self, title: str, text: str) -> list[ShownText]:
+        return [self._cut(title, redaction.redact_text(text, self._secrets))] if text.strip() else []
+
+    def value(self, value: JsonValue) -> list[ShownText]:
+        """A value as JSON. Its texts of several lines (code, SQL, a page) are shown as they are, under their names."""
+        if value is None or value in ({}, []):
+            return []
+        value = redaction.redact_value(value, self._secrets)
+        if isinstance(value, str):
+            return [self._cut("", value)]
+        texts: list[ShownText] = []
+        if isinstance(value, dict):
+            several = {name: text for name, text in value.items() if isinstance(text, str) and "\n" in text}
+            value = {name: item for name, item in value.items() if name not in several}
+            texts = [self._cut(name, text) for name, text in several.items()]
+        if value or not texts:
+            texts.append(self._cut("", json.dumps(value, indent=2, ensure_ascii=False)))
+        return texts
+
+    def _cut(self, title: str, text: str) -> ShownText:
+        shown = visible(text[: self._most])
+        return [title, shown] if len(text) <= self._most else [title, shown, len(text)]
+
+
+def visible(text: str) -> str:
+    """Control characters as their numbers: those that turn the direction of text make a name read as another."""
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else f"\\u{{{ord(char):x}}}" for char in text)

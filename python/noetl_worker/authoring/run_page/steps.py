@@ -1,0 +1,91 @@
+"""The steps of a run and the ways between them: what the playbook says, and which ways the commands took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from noetl_worker.authoring.run_page.run import RunCommand, RunStep, RunWay
+from noetl_worker.models.wire import JsonValue, fields_of
+
+_END: Final = "end"
+"""A step that the planes add (recorded: catalog-resource)."""
+
+
+def steps_of(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
+    """The steps in the order of the playbook, then those that only the commands name."""
+    steps = {step.name: step for item in document.get("workflow") or () if (step := _step(item)) is not None}
+    for command in commands:
+        step = steps.setdefault(command.step, RunStep(command.step))
+        step.kind = step.kind or command.kind
+    taken = _taken(steps, commands)
+    led_to = {way.to for step in steps.values() for way in step.ways} | {to for _, to in taken}
+    if _END in steps and _END not in led_to and not any(command.step == _END for command in commands):
+        del steps[_END]
+    for step in steps.values():
+        ways = [replace(way, is_taken=(step.name, way.to) in taken) for way in step.ways if way.to in steps]
+        known = {way.to for way in ways}
+        ways += [RunWay(to, is_taken=True) for name, to in taken if name == step.name and to not in known]
+        step.ways = ways
+    return steps
+
+
+def _taken(steps: Mapping[str, RunStep], commands: Sequence[RunCommand]) -> dict[tuple[str, str], None]:
+    """The pairs of steps of which one led to the other.
+
+    The Python plane says so. The Rust plane issues the next commands as it takes an end (protocol/events.md), so that
+    there it was the step that ended last before, of those with an arc to this one.
+    """
+    before: dict[str, list[str]] = {}
+    for step in steps.values():
+        for way in step.ways:
+            before.setdefault(way.to, []).append(step.name)
+    ended: dict[str, list[float]] = {}
+    for command in commands:
+        if command.ended is not None:
+            ended.setdefault(command.step, []).append(command.ended)
+    taken: dict[tuple[str, str], None] = {}
+    for command in commands:
+        name = command.after if command.after in steps else _last_ended(before.get(command.step, ()), ended, command)
+        goes_round = name == command.step and name not in before.get(command.step, ())  # the next item of a loop
+        if name is not None and not goes_round:
+            taken[name, command.step] = None
+    return taken
+
+
+def _last_ended(names: Iterable[str], ended: Mapping[str, Sequence[float]], command: RunCommand) -> str | None:
+    if command.issued is None:
+        return None
+    issued = command.issued
+    found = [(at, name) for name in names if name != command.step for at in ended.get(name, ()) if at <= issued]
+    return max(found)[1] if found else None
+
+
+def _step(item: JsonValue) -> RunStep | None:
+    if not isinstance(item, dict) or not isinstance(item.get("step"), str):
+        return None
+    return RunStep(
+        str(item["step"]),
+        _kind(item.get("tool")),
+        str(item.get("desc") or item.get("description") or ""),
+        isinstance(item.get("loop"), dict),
+        list(_ways(item.get("next"))),
+    )
+
+
+def _kind(tool: JsonValue) -> str:
+    if isinstance(tool, list):
+        return "task_sequence"
+    return str(fields_of(tool).get("kind") or "")
+
+
+def _ways(following: JsonValue) -> Iterator[RunWay]:
+    """Of any written form: {arcs: [...]}, one {step: ...}, a list, one name."""
+    if isinstance(following, dict) and "arcs" in following:
+        following = following["arcs"]
+    for arc in following if isinstance(following, list) else [following]:
+        if isinstance(arc, str):
+            yield RunWay(arc)
+        elif isinstance(arc, dict) and isinstance(arc.get("step"), str):
+            yield RunWay(str(arc["step"]), str(arc.get("when") or ""))

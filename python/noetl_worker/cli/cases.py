@@ -1,0 +1,106 @@
+"""`noetl-worker test PATH...`: the cases beside playbooks, each run on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_signal, worker_beside
+from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, require_posix, with_extra_local
+from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.models.wire import Dialect
+from noetl_worker.observability.terminal import say
+from noetl_worker.process import event_loop
+
+if TYPE_CHECKING:
+    from noetl_worker.authoring.dev.cases.case_file import CaseFile
+    from noetl_worker.authoring.dev.cases.case_run import CaseEnd
+
+
+def cases(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="name.test.yaml, a playbook name.yaml beside it, a folder.")
+    ],
+    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
+    case: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only cases with this in their name.")] = "",
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML too.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one case.")] = 60.0,
+) -> None:
+    """Run the cases of playbooks: each with its workload, and with stand-ins for
+    some of its steps; then compare the outcome, the steps that ran and their
+    results with what is expected. A step without a stand-in runs for real.
+
+    Exit codes: 0 all cases passed; 1 one failed; 2 a file is wrong, or there is
+    no case; 130 interrupted, with the counts and --junit of what had ended.
+    """
+    from noetl_worker.observability.logging import configure_logging
+
+    require_posix()
+    configure_logging("error", "auto")
+    try:
+        with with_extra_local():
+            from noetl_worker.authoring.dev.cases.case_file import case_files
+            from noetl_worker.authoring.dev.cases.junit import write_junit
+            from noetl_worker.authoring.dev.excerpts import counted
+        files = case_files(paths, named=case)
+        ends: list[CaseEnd] = []
+        code = _ended(_run(files, ends, dialect, timeout))
+        failed = sum(bool(end.lines) for end in ends)
+        if code:
+            say(_interrupted_line(files, len(ends)))
+        say(f"{counted(len(ends), 'case')}: {len(ends) - failed} passed, {failed} failed")
+        if junit is not None:
+            write_junit(ends, junit)
+    except NoetlWorkerError as error:
+        for line in str(error).splitlines():
+            say(f"noetl-worker test: {line}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+    except OSError as error:
+        say(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+    raise typer.Exit(code or (EXIT_FAILED if failed else 0))
+
+
+def _ended(session: Coroutine[Any, Any, None]) -> int:
+    """Run it; 0, or what a shell reports for a process that the signal ended."""
+    try:
+        event_loop.run(until_signal(session))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except asyncio.CancelledError:
+        return EXIT_SIGTERM
+    return 0
+
+
+def _interrupted_line(files: list[CaseFile], ended: int) -> str:
+    """The case that ran, and how many were left: they run in this order."""
+    from noetl_worker.authoring.dev.excerpts import printable
+
+    left = [f"{file.file}:{case.line}: {case.name}" for file in files for case in file.cases][ended:]
+    more = f"; {len(left) - 1} did not begin" if len(left) > 1 else ""
+    return printable(f"interrupted: {left[0] if left else 'all cases had ended'}{more}")
+
+
+async def _run(files: list[CaseFile], ends: list[CaseEnd], dialect: Dialect, limit_s: float) -> None:
+    """`ends`: what has ended is added to it, and is there whatever ends this."""
+    from noetl_worker.authoring.dev.cases.case_run import run_cases
+    from noetl_worker.authoring.dev.cases.stand_in import StandInTool
+    from noetl_worker.authoring.dev.excerpts import printable
+
+    worker = partial(worker_beside, tools=[StandInTool()])
+
+    def tell(end: CaseEnd) -> None:
+        ends.append(end)
+        word = "FAIL" if end.lines else "ok  "
+        took = f"({end.seconds * 1000:.0f} ms)"
+        say(printable(f"{word} {end.file.file}:{end.case.line}: {end.case.name} {took}"))
+        for line in end.lines:
+            say(f"       {printable(line)}")
+
+    for file in files:
+        await run_cases(file, tell, dialect=dialect, worker_factory=worker, limit_s=limit_s)

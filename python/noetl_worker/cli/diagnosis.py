@@ -1,0 +1,385 @@
+"""What became of one command, or of an execution: what this machine, NATS and the control plane know.
+
+Asking changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker.errors import (
+    ControlPlaneError,
+    DocumentError,
+    JetStreamError,
+    NotificationError,
+    ServerRefused,
+    TransportError,
+)
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.wire import context_of
+from noetl_worker.pipeline.delivery import envelope
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
+from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.reading import look_into
+from noetl_worker.remote.jetstream.comparison import config_filters
+from noetl_worker.remote.jetstream.connection import connect
+from noetl_worker.remote.jetstream.consumer import Found, find
+from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.remote.jetstream.message_search import Search, StoredMessage, below, newest
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane, if_there
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
+from noetl_worker.settings.settings import Settings
+from noetl_worker.text.secrets import redaction
+from noetl_worker.worker.probe_addresses import addresses_here, looks_at
+
+_ENDS: Final = ("command.completed", "command.failed")
+_SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
+_MOST_CHARS: Final = 300
+_SOURCES: Final = ("plane", "machine", "NATS")
+"""The word of each counts over that of the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    source: str
+    """machine, NATS or plane."""
+    at: str
+    """RFC 3339; empty where it is not known, or holds now."""
+    text: str
+
+
+@dataclass(slots=True)
+class Story:
+    """All that is known, and what it comes to."""
+
+    command_id: str
+    conclusion: str = ""
+    is_known: bool = False
+    execution_id: int | None = None
+    event_id: int | None = None
+    facts: list[Fact] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """What could not be asked, and why."""
+
+
+class Diagnosis:
+    """One question; `ask` or `ask_plane_alone` is called once."""
+
+    def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
+        """`most`: how many of the newest messages of the stream are looked through."""
+        self._settings, self._most = settings, most
+        self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
+        self._conclusions: dict[str, str] = {}
+        """The first one that each source has led to."""
+        self._running = "is RUNNING"
+        self._unanswered = ""
+        """By the control plane; why."""
+
+    async def ask(self) -> Story:
+        """Raises nothing for a source that cannot be asked: `unknown` says so."""
+        self._ask_outbox()
+        await self._ask_workers()
+        await self._ask_nats()
+        await self._ask_plane()
+        why = self._unanswered or "it is over and forgotten, or was never published here"
+        return self._concluded(f"nothing is known of it: {why}")
+
+    async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
+        """As `ask`, where nothing else can know of it; `is_interrupted`: what the plane calls running was ended."""
+        self._running = "was interrupted" if is_interrupted else self._running
+        await self._ask_plane()
+        return self._concluded("the control plane knows nothing of it")
+
+    def _concluded(self, otherwise: str) -> Story:
+        story, found = self._story, self._conclusions
+        story.facts.sort(key=lambda fact: _SOURCES.index(fact.source))
+        story.conclusion = redaction.redact_text(next((found[one] for one in _SOURCES if one in found), otherwise))
+        return story
+
+    def _knows(self, source: str, text: str, at: str = "", *, conclusion: str = "") -> None:
+        self._story.facts.append(Fact(source, at, redaction.redact_text(text)))
+        self._story.is_known = True
+        if conclusion:
+            self._conclusions.setdefault(source, conclusion)
+
+    def _lacks(self, text: str) -> None:
+        self._story.unknown.append(redaction.redact_text(text))
+
+    def _is_ours(self, command_id: object) -> bool:
+        return str(command_id) == self._story.command_id
+
+    # ── this machine ──
+
+    async def _ask_workers(self) -> None:
+        """The workers that run here, at their probe ports; that there is none says nothing."""
+        addresses = addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir))
+        for look in await looks_at(addresses):
+            name = (look.get("worker") or {}).get("worker_id", "a worker")
+            for command in look.get("commands") or ():
+                if self._is_ours(command.get("command_id")):
+                    self._knows(
+                        "machine",
+                        f"{name} at {look['address']} has it: {command.get('phase')}, for {command.get('seconds')} s, "
+                        f"delivery {command.get('deliveries')}",
+                        conclusion=f"a worker of this machine has it: {command.get('phase')}",
+                    )
+                    self._story.execution_id = self._story.execution_id or int(command["execution_id"])
+                    self._story.event_id = self._story.event_id or int(command["event_id"])
+
+    def _ask_outbox(self) -> None:
+        try:
+            view = look_into(directory_of(self._settings.outbox_dir))
+        except OSError as error:
+            self._lacks(f"the outbox: {error}")
+            return
+        for kept in view.kept:
+            if not self._is_ours(kept.command_id):
+                continue
+            owner = "a worker that runs" if kept.is_owned else "a dead process: the next worker here sends it"
+            self._knows(
+                "machine",
+                f"its outcome is in the outbox {kept.file.name}, for {kept.place}, of {owner}",
+                conclusion="it ran, and its outcome waits in the outbox of this machine for the control plane to "
+                "accept it",
+            )
+            if kept.event_set is not None:
+                self._story.execution_id = self._story.execution_id or kept.event_set.execution_id
+                self._story.event_id = kept.event_set.event_id
+
+    # ── NATS ──
+
+    async def _ask_nats(self) -> None:
+        try:
+            connection = await connect(self._settings, "noetl-worker why", attempts=1)
+        except (JetStreamError, OSError) as error:
+            self._lacks(str(error))
+            return
+        try:
+            found = await find(connection.client, self._settings)
+            try:
+                await self._ask_dead_letters(DeadLetterStore(connection))
+            except JetStreamError as error:  # a login may read the commands alone
+                self._lacks(f"the dead letters: {error}")
+            if found.stream_info is not None:
+                self._note_messages(await self._search(connection.client, found.stream), found)
+        except JetStreamError as error:
+            self._lacks(str(error))
+        finally:
+            await connection.close()
+
+    async def _ask_dead_letters(self, store: DeadLetterStore) -> None:
+        stream = await store.stream()
+        if stream is None:
+            return
+        async for kept in store.dead_letters(stream):
+            try:
+                dead_letter = DeadLetter.parse(kept.data)
+            except DocumentError:
+                continue
+            if self._is_ours(dead_letter.known("command_id")):
+                self._knows(
+                    "NATS",
+                    f"dead letter {kept.sequence}: {dead_letter.reason} ({dead_letter.num_delivered} deliveries, "
+                    f"kept by {dead_letter.worker_id})",
+                    kept.stored_at,
+                    conclusion=f"it was kept as dead letter {kept.sequence}: noetl-worker dead-letters show "
+                    f"{kept.sequence}",
+                )
+                self._learn(_notification(dead_letter.data or b""))
+
+    async def _search(self, client: Any, stream: str) -> Search:
+        """By the subject, which on the Rust plane ends in the execution's id; else through the newest messages."""
+        sought = self._story.command_id.encode()
+
+        def matches(data: bytes) -> bool:
+            known = _notification(data) if sought in data else None
+            return known is not None and self._is_ours(known.command_id)
+
+        execution_id = self._story.execution_id
+        if execution_id is not None:
+            for subject in (
+                f"{self._settings.nats_subject}.*.{execution_id}",
+                f"{self._settings.nats_subject}.*.*.*.{execution_id}",
+            ):
+                search = await below(client, stream, subject, matches)
+                if search.found:
+                    return search
+        return await newest(client, stream, matches, most=self._most)
+
+    def _note_messages(self, search: Search, found: Found) -> None:
+        for message in search.found:
+            self._learn(_notification(message.data))
+            state, conclusion = _state(message, found, self._settings)
+            text = f"message {message.sequence} of {found.stream} on {message.subject}: {state}"
+            self._knows("NATS", text, message.stored_at, conclusion=conclusion)
+        if not search.found:
+            rest = search.there - search.looked_at
+            more = f", {rest} older ones were not looked through (--messages)" if rest > 0 else ""
+            self._story.facts.append(
+                Fact("NATS", "", f"no message of it among the newest {search.looked_at} of {found.stream}{more}")
+            )
+
+    def _learn(self, notification: Envelope | None) -> None:
+        if notification is not None:
+            self._story.execution_id, self._story.event_id = notification.execution_id, notification.event_id
+
+    # ── the control plane ──
+
+    async def _ask_plane(self) -> None:
+        story = self._story
+        try:
+            async with ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings) as client:
+                plane = await client.plane("")
+                if story.execution_id is not None:
+                    self._note_command(await plane.execution_detail(story.execution_id))
+                elif (detail := await _execution_named(plane, story.command_id)) is not None:
+                    self._note_execution(detail)
+                else:
+                    self._lacks("the control plane: name the execution with --execution, nothing here names it")
+        except ServerRefused as error:
+            self._lacks(f"execution {story.execution_id}: {error}")
+        except ControlPlaneError as error:
+            self._lacks(f"the control plane: {error}")
+            if isinstance(error, TransportError):
+                self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
+
+    def _note_execution(self, detail: Mapping[str, Any]) -> None:
+        """How each of its commands ended, and which have not."""
+        story = self._story
+        story.execution_id = int(story.command_id)
+        errors: dict[str, str] = {}
+        running: dict[str, Mapping[str, Any]] = {}
+        failed = []
+        for event in _events_of(detail):
+            node, command_id = event.get("node_name"), str(context_of(event).get("command_id"))
+            errors[command_id] = _error_of(event) or errors.get(command_id, "")
+            if event.get("event_type") == "command.claimed":
+                running[command_id] = event
+            elif event.get("event_type") in _ENDS:
+                running.pop(command_id, None)
+                text = f"{node} {_end_text(event)}" + (f": {errors[command_id]}" if errors[command_id] else "")
+                self._knows("plane", text[:_MOST_CHARS] + _ids_text(event), str(event.get("created_at") or ""))
+                failed += [text] if errors[command_id] else []
+        for claim in running.values():
+            self._knows("plane", f"{claim.get('node_name')} was claimed and has no end{_ids_text(claim)}")
+        reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
+        story.is_known = True
+        self._conclusions["plane"] = f"{self._state_of(detail)}{reason}"
+        if (detail.get("pagination") or {}).get("has_next"):
+            self._lacks(f"execution {story.execution_id} has more events than its newest page")
+
+    def _state_of(self, detail: Mapping[str, Any]) -> str:
+        status = detail.get("status")
+        word = self._running if status == "RUNNING" else f"is {status}"
+        return f"execution {self._story.execution_id} of {detail.get('path')} {word}"
+
+    def _note_command(self, detail: Mapping[str, Any]) -> None:
+        events = [event for event in _events_of(detail) if self._is_of_command(event)]
+        for event in events:
+            self._knows("plane", _event_text(event), str(event.get("created_at") or ""))
+        ends = [event for event in events if event.get("event_type") in _ENDS]
+        claims = [event for event in events if event.get("event_type") == "command.claimed"]
+        self._story.facts.append(Fact("plane", "", self._state_of(detail)))
+        if ends:
+            self._conclusions["plane"] = (
+                f"it {_end_text(ends[-1])}, by {_worker(events)}: the control plane has its end"
+            )
+        elif claims:
+            self._conclusions["plane"] = f"it was claimed by {_worker(events)}, and the control plane has no end of it"
+        if not events and (detail.get("pagination") or {}).get("has_next"):
+            self._lacks(
+                f"execution {self._story.execution_id} has more events than its newest page, which names it not"
+            )
+
+    def _is_of_command(self, event: Mapping[str, Any]) -> bool:
+        if event.get("event_type") not in _SHOWN:
+            return False
+        if event.get("event_type") == "command.issued":
+            return str(event.get("event_id")) in (str(self._story.event_id), self._story.command_id.rpartition(":")[2])
+        return self._is_ours(context_of(event).get("command_id"))
+
+
+async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
+    """The execution with this id; None where the plane knows none."""
+    if not (name.isascii() and name.isdigit()):
+        return None
+    return await if_there(plane.execution_detail(int(name)))
+
+
+def _events_of(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """In their order: the Python plane has the newest first."""
+    events = [event for event in detail.get("events") or () if isinstance(event, dict)]
+    return sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0)))
+
+
+def _execution_in(command_id: str) -> int | None:
+    """The Rust plane's ids begin with it: <execution>:<step>:<event>."""
+    head, colon, _ = command_id.partition(":")
+    return int(head) if colon and head.isdecimal() else None
+
+
+def _notification(data: bytes) -> Envelope | None:
+    try:
+        return envelope.decode_notification(data)
+    except NotificationError:
+        return None
+
+
+def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
+    """Where the durable stands; JetStream does not report how often a message was delivered."""
+    info = found.durable_info
+    if info is None:
+        return f"there is no durable {found.durable}", f"nobody pulls it: there is no durable {found.durable}"
+    filters = config_filters(info["config"])
+    if filters and not any(covers(pattern, message.subject) for pattern in filters):
+        state = f"durable {found.durable} does not get this subject (its filters: {', '.join(filters)})"
+        return state, f"it is for another pool: {state}"
+    if not settings.has_system_pool and pool_of(message.subject, settings.nats_subject) == SYSTEM_POOL:
+        state = f"passed over by the workers of durable {found.durable}, whose settings do not name {SYSTEM_POOL}"
+        return state, f"it is for another pool: {state}"
+    delivered = int((info.get("delivered") or {}).get("stream_seq") or 0)
+    floor = int((info.get("ack_floor") or {}).get("stream_seq") or 0)
+    pending = int(info.get("num_ack_pending") or 0)
+    if message.sequence > delivered:
+        waiting = int(info.get("num_pending") or 0)
+        return f"not delivered yet ({waiting} messages wait)", "it waits in the stream: no worker has got it yet"
+    if message.sequence <= floor or not pending:
+        return "delivered and acknowledged", "it was delivered and acknowledged; the plane knows how it ended"
+    state = f"delivered; {pending} of the durable are not acknowledged, it may be one of them"
+    return state, "it was delivered; a worker has it, or has given it back for a while"
+
+
+def _ids_text(event: Mapping[str, Any]) -> str:
+    return f" (command {context_of(event).get('command_id')}, event {event.get('event_id')})"
+
+
+def _event_text(event: Mapping[str, Any]) -> str:
+    worker, error = context_of(event).get("worker_id"), _error_of(event)
+    parts = [
+        f"{event.get('event_type')} ({event.get('status')}), event {event.get('event_id')}",
+        f"by {worker}" if worker else "",
+        f"error: {error}" if error else "",
+    ]
+    return ", ".join(filter(None, parts))[:_MOST_CHARS]
+
+
+def _error_of(event: Mapping[str, Any]) -> str:
+    context = context_of(event)
+    return str(event.get("error") or context.get("error") or context_of(context).get("error") or "")
+
+
+def _end_text(end: Mapping[str, Any]) -> str:
+    """On the Rust plane the command of a failed tool is completed, with the tool's status."""
+    if end["event_type"] == "command.failed":
+        return "failed"
+    status = str(context_of(end).get("status")).lower()
+    return f"completed with status {status}" if status in ("error", "timeout") else "completed"
+
+
+def _worker(events: Sequence[Mapping[str, Any]]) -> str:
+    """The last that is named: on the Python plane the claim itself names nobody."""
+    workers = (context_of(event).get("worker_id") for event in reversed(events))
+    return str(next(filter(None, workers), "a worker"))

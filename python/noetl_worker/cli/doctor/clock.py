@@ -1,0 +1,23 @@
+"""This machine's clock against another one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from noetl_worker.cli.doctor.finding import Finding, fine, warning, wrong
+
+_MOST_S: Final = 5.0
+_FAR_S: Final = 60.0
+"""Beyond this the age of a message, a certificate and an event's id are judged wrongly."""
+WANTED: Final = f"within {_MOST_S:g} s"
+
+
+def skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
+    """`theirs` and `ours`: seconds since 1970 at the same moment, known to within `uncertain_s`."""
+    ahead_s = ours - theirs
+    off_s = max(0.0, abs(ahead_s) - uncertain_s)
+    found = f"{abs(ahead_s):.1f} s {'ahead' if ahead_s > 0 else 'behind'} (known to {uncertain_s:.1f} s)"
+    if off_s <= _MOST_S:
+        return fine(check, found, WANTED)
+    fix = "let both machines keep their time (chronyd, systemd-timesyncd)"
+    return wrong(check, found, WANTED, fix) if off_s > _FAR_S else warning(check, found, WANTED, fix)

@@ -1,0 +1,40 @@
+"""All checks, in the order in which they are read; NATS and the control plane are looked at side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from noetl_worker.cli.doctor import machine, nats, outbox, plane, tls, variables
+from noetl_worker.cli.doctor.finding import Finding
+from noetl_worker.process.open_files import raise_open_files_limit
+from noetl_worker.settings.settings import Settings
+from noetl_worker.text.secrets.redaction import redact_text
+from noetl_worker.tools.process.machine import memory_bytes
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every finding; raises nothing for what it finds."""
+    here = [
+        variables.names(os.environ, Path(".env")),
+        machine.engine_in_use(),
+        machine.isolation(settings, machine.lacking()),
+        machine.descriptors(settings, raise_open_files_limit()),
+        machine.memory(settings, memory_bytes()),
+        *tls.of_settings(settings),
+        outbox.directory(settings),
+        outbox.contents(settings),
+        outbox.disk(settings),
+    ]
+    there: Sequence[list[Finding]] = await asyncio.gather(
+        tls.of_nats(settings), nats.examine(settings), tls.of_plane(settings), plane.examine(settings)
+    )
+    return [_without_secrets(finding) for findings in (here, *there) for finding in findings]
+
+
+def _without_secrets(finding: Finding) -> Finding:
+    """An address may have a login."""
+    return replace(finding, found=redact_text(finding.found))

@@ -1,0 +1,67 @@
+"""Logins of NATS that may do more than a worker needs: this one, and that of a client without any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from noetl_worker.cli.doctor.finding import Finding, fine, warning
+from noetl_worker.errors import JetStreamError
+from noetl_worker.remote.jetstream.connection import Connection, connect, nats_login
+from noetl_worker.remote.jetstream.trial import refused_publish
+from noetl_worker.settings.settings import Settings
+from noetl_worker.settings.values import Secret
+
+_NOTHING: Final = "noetl-worker-doctor"
+"""A name that no stream has: JetStream carries out some requests that it cannot read and owes no answer (a purge)."""
+_MORE: Final = {
+    "delete streams": f"$JS.API.STREAM.DELETE.{_NOTHING}",
+    "empty streams": f"$JS.API.STREAM.PURGE.{_NOTHING}",
+    "change streams": f"$JS.API.STREAM.UPDATE.{_NOTHING}",
+    "delete messages": f"$JS.API.STREAM.MSG.DELETE.{_NOTHING}",
+    "delete durables": f"$JS.API.CONSUMER.DELETE.{_NOTHING}.{_NOTHING}",
+    "publish to any subject": _NOTHING,
+}
+"""What no worker does, and the subject that it takes."""
+_FIX: Final = (
+    "give the worker a login with the permissions of docs/operate.md#permissions-in-nats, and nobody else those"
+)
+_NOBODY: Final = Secret("")
+
+
+async def examine(connection: Connection, settings: Settings) -> list[Finding]:
+    """Return what a client without a login may do and, where the settings have one, what this login may do."""
+    found = [await _without_login(settings)]
+    if _has_login(settings):
+        more = await _allowed(connection)
+        check, wanted = "NATS: this login", "no more than a worker does"
+        found.append(warning(check, f"it may {', '.join(more)}", wanted, _FIX) if more else fine(check, wanted, wanted))
+    return found
+
+
+async def _without_login(settings: Settings) -> Finding:
+    check, wanted = "NATS: without a login", "it may nothing"
+    servers = Secret(",".join(settings.nats_servers))
+    logins = {"nats_user": "", "nats_creds": "", "nats_nkey": "", "nats_cert": "", "tls_client_cert": ""}
+    secrets = {"nats_password": _NOBODY, "nats_token": _NOBODY, "nats_seed": _NOBODY, "nats_jwt": _NOBODY}
+    anybody = replace(settings, nats_url=servers, **logins, **secrets)  # type: ignore[arg-type]
+    try:
+        connection = await connect(anybody, "noetl-worker doctor", attempts=1)
+    except (JetStreamError, OSError):  # this login was taken a moment ago: the server wants one
+        return fine(check, "refused", wanted)
+    try:
+        more = await _allowed(connection)
+    finally:
+        await connection.close()
+    if not more:
+        return fine(check, "connected, and refused all that was tried", wanted)
+    found = f"anybody who reaches it, a playbook's `nats` step too, may {', '.join(more)}"
+    return warning(check, found, wanted, f"make NATS ask for a login; {_FIX}")
+
+
+def _has_login(settings: Settings) -> bool:
+    return bool(nats_login(settings) or settings.nats_tls.cert)
+
+
+async def _allowed(connection: Connection) -> list[str]:
+    return [what for what, subject in _MORE.items() if await refused_publish(connection, subject) is None]

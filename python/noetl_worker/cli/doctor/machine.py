@@ -1,0 +1,87 @@
+"""This machine and this installation: engine, isolation, open files, memory."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from noetl_worker import engine
+from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
+from noetl_worker.models.slots import WAITING_PER_SLOT
+from noetl_worker.settings.settings import Settings
+from noetl_worker.tools.process import confinement, landlock
+
+_OWN_FILES: Final = 200
+"""The worker's own: probes, NATS, the outbox, libraries."""
+_FILES_PER_COMMAND: Final = 8
+"""Pipes and sockets of a command that starts a process or asks a server."""
+_OWN_MIB: Final = 100
+_MIB_PER_COMMAND: Final = 64
+"""An interpreter with what a small script imports; what commands really take only their author knows."""
+_MIB: Final = 1 << 20
+
+
+def engine_in_use(name: str = engine.ENGINE) -> Finding:
+    wanted = "the Rust engine"
+    if name == "rust":
+        return fine("engine", "rust", wanted)
+    chosen = os.environ.get(engine.VARIABLE) or "auto"
+    if chosen == "python":
+        fix = f"unset {engine.VARIABLE} where the Rust engine is installed"
+        return warning("engine", f"python, because {engine.VARIABLE}=python", wanted, fix)
+    try:
+        importlib.import_module("noetl_worker._core")
+    except ImportError as error:
+        fix = "pip install --force-reinstall --only-binary noetl-worker noetl-worker"
+        return warning("engine", f"python, because the Rust engine cannot be imported: {error}", wanted, fix)
+    return warning("engine", "python", wanted, f"{engine.VARIABLE}=rust says at the start why it cannot be used")
+
+
+def lacking() -> list[str]:
+    """What the isolation of commands lacks on this system."""
+    return [*confinement.missing(), *landlock.missing()]
+
+
+def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
+    wanted = "basic, all of it"
+    if settings.isolation == "off":
+        found = "off: commands may read the worker's secrets"
+        return warning("isolation", found, wanted, "NOETL_WORKER_ISOLATION=basic")
+    if lacking:
+        found = f"{settings.isolation}, without: {', '.join(lacking)}"
+        fix = "run it on Linux 6.12 or later, with Landlock and a /proc of its own (docs/security.md)"
+        return warning("isolation", found, wanted, fix)
+    return fine("isolation", settings.isolation, wanted)
+
+
+def descriptors(settings: Settings, limit: int | None) -> Finding:
+    """`limit`: with the soft one raised to the hard one, as `run` does."""
+    slots = settings.max_concurrent
+    least = _OWN_FILES + slots * _FILES_PER_COMMAND
+    good = least + slots * (1 + WAITING_PER_SLOT)  # outcomes that wait for a plane hold a connection each
+    wanted = f"{good} for {slots} slots, {least} at least"
+    if limit is None or limit < 0:
+        return fine("descriptors", "no limit", wanted)
+    fix = f"raise the hard limit (ulimit -Hn {good}, LimitNOFILE={good}), or lower WORKER_MAX_CONCURRENT"
+    if limit < least:
+        return wrong("descriptors", str(limit), wanted, fix)
+    return fine("descriptors", str(limit), wanted) if limit >= good else warning("descriptors", str(limit), wanted, fix)
+
+
+def memory(settings: Settings, there_bytes: int) -> Finding:
+    """What the machine, or the container, has for the worker and a process in each slot; 0: it does not say."""
+    slots, own = settings.max_concurrent, settings.process_memory_mb
+    each = own or _MIB_PER_COMMAND
+    needed = _OWN_MIB + slots * each
+    of = "that NOETL_WORKER_PROCESS_MEMORY_MB allows" if own else "a small process takes"
+    wanted = f"{needed} MiB: {_OWN_MIB} and {each} for each of {slots} slots, as {of}"
+    there = there_bytes // _MIB
+    if not there:
+        return unknown("memory", "the system does not say", wanted)
+    if there >= needed:
+        return fine("memory", f"{there} MiB", wanted)
+    most = max(1, (there - _OWN_MIB) // each)
+    fix = f"WORKER_MAX_CONCURRENT={most}, or a container with more memory"
+    return warning("memory", f"{there} MiB", wanted, fix)

@@ -1,0 +1,206 @@
+"""NATS: the login, what it may do, stream and durable field by field, who else is there, the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.cli.doctor import clock, login, permissions, plane, system_pool
+from noetl_worker.cli.doctor.finding import Finding, State, fine, unknown, warning, wrong
+from noetl_worker.errors import JetStreamError, SettingsError
+from noetl_worker.remote.jetstream import pause
+from noetl_worker.remote.jetstream.api import ask, moment, stream_of
+from noetl_worker.remote.jetstream.comparison import (
+    Change,
+    ComparedField,
+    config_filters,
+    dead_letter_rows,
+    durable_rows,
+    pause_left_s,
+    stream_rows,
+)
+from noetl_worker.remote.jetstream.connection import Connection, connect
+from noetl_worker.remote.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find, of_another_stream, take_stream
+from noetl_worker.remote.jetstream.dead_letter_store import DEAD_LETTER_STREAM
+from noetl_worker.remote.jetstream.trial import server_version
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT, covers
+from noetl_worker.settings.settings import Settings
+
+_REACHED: Final = "a server that takes this login"
+_OTHER_POOL: Final = (
+    "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the one "
+    "that was found belongs to the workers that pull from it"
+)
+"""To change it (nats ensure) would take another pool's commands away from it."""
+
+
+async def examine(settings: Settings, now: Callable[[], float] = lambda: time.time()) -> list[Finding]:
+    where = ", ".join(settings.nats_servers)
+    try:
+        connection = await connect(settings, "noetl-worker doctor", attempts=1)
+    except (JetStreamError, SettingsError) as error:
+        return [wrong("NATS", str(error), _REACHED, "start it, or set NATS_URL and the login (noetl-worker config)")]
+    except OSError as error:  # certificates that cannot be read
+        return [wrong("NATS", f"{where}: {error}", _REACHED, "NATS_CA, NATS_CERT and NATS_KEY: PEM files")]
+    try:
+        reached = fine("NATS", f"{where}, version {server_version(connection)}", _REACHED)
+        return [reached, *await _behind(connection, settings, now)]
+    except JetStreamError as error:
+        return [reached, wrong("JetStream", str(error), "JetStream for this account", "see what is found")]
+    finally:
+        await connection.close()
+
+
+async def _behind(connection: Connection, settings: Settings, now: Callable[[], float]) -> list[Finding]:
+    client, subject = connection.client, settings.nats_subject
+    stream, kept_in = settings.nats_stream, ""
+    allowed = await permissions.first_tried(connection)
+    if not any(finding.state is State.WRONG for finding in allowed):
+        stream = stream or await stream_of(client, subject, f"{subject}.>") or ""
+        kept_in = await stream_of(client, DEAD_LETTER_SUBJECT) or ""
+    streams = stream or DEFAULT_STREAM, kept_in or DEAD_LETTER_STREAM
+    allowed += await permissions.tried(connection, settings, *streams)
+    allowed += await login.examine(connection, settings)
+    if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
+        return allowed
+    found = await find(client, settings)
+    owner = await stream_of(client, subject, f"{subject}.>") if found.stream_info is None else None
+    has = {"has_stream": found.stream_info is not None, "has_durable": found.durable_info is not None}
+    return [
+        *(permissions.before_the_start(finding, **has) for finding in allowed),
+        *_stream(found, settings, owner),
+        *_durable(found, settings),
+        *_dead_letters(found, settings),
+        *await _others(connection, found, settings),
+        await _clock(connection, found, now),
+    ]
+
+
+# ── stream and durable, field by field ──────────────────────────────────────────────────────────
+
+
+def _stream(found: Found, settings: Settings, owner: str | None) -> list[Finding]:
+    """`owner`: the stream that has the subject, where the one of the settings is none."""
+    wanted = "the stream of commands (a worker's start makes it)"
+    if found.stream_info is None and owner is not None:
+        return [wrong("stream", of_another_stream(found.stream, owner, settings), wanted, take_stream(owner))]
+    if found.stream_info is None:
+        return [warning("stream", f"there is no stream {found.stream}", wanted, ENSURE)]
+    rows = stream_rows(found.stream_info["config"], settings)
+    return [fine("stream", found.stream, wanted), *(_of_row("stream", row) for row in rows)]
+
+
+def _durable(found: Found, settings: Settings) -> list[Finding]:
+    wanted = "the pool's durable (a worker's start makes it)"
+    if found.durable_info is None:
+        return [warning("durable", f"there is no durable {found.durable}", wanted, ENSURE)]
+    fixes = {"filters": _OTHER_POOL} if _is_of_others(found.durable_info, settings) else {}
+    rows = durable_rows(found.durable_info, settings)
+    shown = [_of_row("durable", row, fixes.get(row.field, "")) for row in rows]
+    return [fine("durable", found.durable, wanted), *shown, *_paused(found)]
+
+
+def _paused(found: Found) -> list[Finding]:
+    if not (left_s := pause_left_s(found.durable_info)):
+        return []
+    text = f"by an operator, for {pause.shown(left_s)} more: no worker of the pool gets a command"
+    return [warning("durable: paused", text, "a durable that delivers", "wait, or noetl-worker nats resume")]
+
+
+def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
+    wanted = "a stream that loses no dead letter (the first one makes it)"
+    if found.dead_letters_unknown:
+        return [unknown("dead letters", found.dead_letters_unknown, wanted)]
+    if found.dead_letters is None:
+        return [fine("dead letters", "no dead letter was ever kept", wanted)]
+    rows = dead_letter_rows(found.dead_letters.config)
+    return [fine("dead letters", found.dead_letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
+
+
+def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether the durable brings what these settings do not ask for: then another pool pulls from it."""
+    theirs = set(config_filters(info["config"]))
+    return not theirs or not theirs <= set(settings.filters)
+
+
+def _of_row(what: str, row: ComparedField, fix: str = "") -> Finding:
+    check, have = f"{what}: {row.field}", row.have or "-"
+    if row.agrees:
+        return fine(check, have, row.wanted)
+    if not fix:
+        fix = ENSURE if row.change is Change.IN_PLACE else "noetl-worker nats ensure shows what it takes"
+    found = f"{have}: {row.matters}"
+    return wrong(check, found, row.wanted, fix) if row.is_fatal else warning(check, found, row.wanted, fix)
+
+
+# ── who else is there ───────────────────────────────────────────────────────────────────────────
+
+
+async def _others(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
+    """Pulls that wait on the durable, and other durables of the stream that get the same commands."""
+    if found.stream_info is None:
+        return []
+    findings = []
+    if found.durable_info is not None:
+        findings.append(await _pulled_by(found.durable_info, settings))
+    check, wanted = "stream: other durables", "none for the same subjects"
+    try:
+        consumers = await _consumers(connection, found.stream)
+    except JetStreamError as error:
+        return [*findings, unknown(check, str(error), wanted, f'publish to "$JS.API.CONSUMER.LIST.{found.stream}"')]
+    others = [consumer for consumer in consumers if consumer.get("name") != found.durable]
+    findings.append(await system_pool.examine(connection.client, found.stream, others, settings))
+    same = [_shown(consumer) for consumer in others if _overlaps(consumer, settings)]
+    if not same:
+        return [*findings, fine(check, "none", wanted)]
+    fix = "one durable a pool: set the same NATS_CONSUMER, or filters that do not overlap, or delete the one not used"
+    found_text = f"{'; '.join(same)}: each gets every command, and their workers race for the claims"
+    return [*findings, warning(check, found_text, wanted, fix)]
+
+
+async def _pulled_by(info: Mapping[str, Any], settings: Settings) -> Finding:
+    """JetStream does not say who pulls: more requests than the registered workers can have open are somebody else's."""
+    check, wanted = "durable: pulled by", "the workers of this pool alone"
+    counts = {"pull requests waiting": "num_waiting", "messages waiting": "num_pending", "in flight": "num_ack_pending"}
+    numbers = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in counts.items())
+    waiting = int(info.get("num_waiting") or 0)
+    pullers = await plane.pullers(settings) if waiting else None
+    if pullers is None or waiting <= pullers[1]:
+        return fine(check, numbers, wanted)
+    found = f"{numbers}; the control plane has {pullers[0]} workers registered that may pull from it"
+    fix = "find the other program (nats server report connections), and give it a NATS_CONSUMER of its own"
+    return warning(check, found, wanted, fix)
+
+
+async def _consumers(connection: Connection, stream: str) -> Sequence[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    while True:
+        page = await ask(connection.client, f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+        rows = page.get("consumers") or []
+        found += rows
+        if not rows or len(found) >= int(page.get("total") or 0):
+            return found
+
+
+def _overlaps(consumer: Mapping[str, Any], settings: Settings) -> bool:
+    if not settings.has_system_pool and system_pool.is_for_it_alone(consumer, settings.nats_subject):
+        return False  # it gets what is passed over here
+    theirs = config_filters(consumer.get("config") or {})
+    return not theirs or any(covers(a, b) or covers(b, a) for a in theirs for b in settings.filters)
+
+
+def _shown(consumer: Mapping[str, Any]) -> str:
+    return f"{consumer.get('name')} ({consumer.get('num_waiting', 0)} pull requests wait)"
+
+
+async def _clock(connection: Connection, found: Found, now: Callable[[], float]) -> Finding:
+    check = "clock against NATS"
+    if found.stream_info is None:
+        return unknown(check, "the time is in what a server says of a stream, and there is none yet", clock.WANTED)
+    before = now()
+    timestamp = (await ask(connection.client, f"STREAM.INFO.{found.stream}")).get("ts")
+    after = now()
+    if not isinstance(timestamp, str):
+        return unknown(check, "this server does not report its time (before 2.10)", clock.WANTED)
+    return clock.skew(check, moment(timestamp), (before + after) / 2, (after - before) / 2)

@@ -1,0 +1,140 @@
+"""The control plane: is it there, which one in which version, does it send commands over NATS, does it let us in."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.cli.doctor import clock
+from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
+from noetl_worker.errors import AuthRefused, ControlPlaneError, PlaneWithoutNats
+from noetl_worker.models.wire import fields_of
+from noetl_worker.remote.plane.answers import MEANING, Meaning
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.health import SERVED, PlaneHealth
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.settings.settings import Settings
+
+_REACHED: Final = "a control plane that answers /api/health"
+_TIMEOUT_S: Final = 10.0
+_MOST_NAMED: Final = 8
+_MOST_SLOTS: Final = 256
+"""Of a worker that does not tell its capacity: no pull request of ours is larger."""
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    async with ControlPlaneClient(open_transport(settings, max_connections=2), settings) as client:
+        return await _looked_at(client, settings)
+
+
+async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
+    url = client.servers.configured
+    try:
+        health = await client.health(url, timeout_s=_TIMEOUT_S)
+    except AuthRefused as error:
+        return [wrong("control plane", str(error), _REACHED, "NOETL_INTERNAL_API_TOKEN, NOETL_TLS_CLIENT_CERT")]
+    except (ControlPlaneError, OSError) as error:
+        return [wrong("control plane", str(error), _REACHED, "start it, or set NOETL_SERVER_URL")]
+    return [
+        fine("control plane", url, _REACHED),
+        _version(health, url, settings),
+        *await _registry(client, url, settings),
+        await _clock(client, url),
+    ]
+
+
+def _version(health: PlaneHealth, url: str, settings: Settings) -> Finding:
+    check, wanted = "control plane version", f"one that sends commands over NATS: {SERVED}"
+    found = f"{health.dialect.value} {health.version or '(it does not report its version)'}"
+    try:
+        health.require_nats(url)
+    except PlaneWithoutNats as error:
+        return wrong(check, f"{found}: {error}", wanted, "NOETL_SERVER_URL of a plane that is served")
+    if settings.control_plane not in ("auto", health.dialect.value):
+        fix = f"NOETL_CONTROL_PLANE=auto, or {health.dialect.value}"
+        return wrong(check, f"{found}, and NOETL_CONTROL_PLANE={settings.control_plane}", wanted, fix)
+    if health.nats == "disconnected":
+        fix = "see to the plane's own NATS_URL or NOETL_NATS_URL"
+        return warning(check, f"{found}, which has no connection to NATS at present", wanted, fix)
+    return fine(check, found, wanted)
+
+
+async def _registry(client: ControlPlaneClient, url: str, settings: Settings) -> list[Finding]:
+    """Asked with the token, as claims are; who else says that it works here."""
+    check, wanted = "control plane lets us in", "this token and certificate are taken"
+    try:
+        answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=_TIMEOUT_S)
+    except ControlPlaneError as error:
+        return [unknown(check, str(error), wanted)]
+    if MEANING[answer.status] is Meaning.AUTH:
+        fix = "NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
+        return [wrong(check, f"GET /api/worker/pools answers {answer.status}", wanted, fix)]
+    rows = _rows(answer)
+    if answer.status != 200 or rows is None:
+        return [unknown(check, f"GET /api/worker/pools answers {answer.status}", wanted)]
+    return [fine(check, "yes", wanted), _workers(_ready(rows), settings)]
+
+
+def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
+    """The rows of the registry that are ready; another program on our durable makes it anew
+    (protocol/notification.md#durable)."""
+    check, wanted = "registered workers", "on this durable no workers of another program"
+    foreign = [row for row in ready if _labels(row).get("nats_consumer") == settings.nats_consumer]
+    foreign = [row for row in foreign if "engine" not in _labels(row)]
+    names = ", ".join(str(row.get("name")) for row in (foreign or ready)[:_MOST_NAMED])
+    more = "" if len(foreign or ready) <= _MOST_NAMED else f" and {len(foreign or ready) - _MOST_NAMED} more"
+    if foreign:
+        fix = "a NATS_CONSUMER of its own for each program"
+        return wrong(check, f"{names}{more} on {settings.nats_consumer}: it recreates the durable", wanted, fix)
+    return fine(check, f"{len(ready)} ready: {names}{more}" if ready else "none is ready", wanted)
+
+
+async def pullers(settings: Settings) -> tuple[int, int] | None:
+    """How many registered workers may pull from the durable; the Python plane does not show what each pulls from.
+
+    And how many pull requests they can have open at once: each asks for at least what its open ones still have to
+    bring. None: the control plane does not say which workers there are.
+    """
+    try:
+        async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
+            url = f"{client.servers.configured}/api/worker/pools"
+            rows = _rows(await client.send("GET", url, timeout_s=_TIMEOUT_S))
+    except (ControlPlaneError, OSError):
+        return None
+    if rows is None:
+        return None
+    ours = [row for row in _ready(rows) if _labels(row).get("nats_consumer") in (None, settings.nats_consumer)]
+    return len(ours), sum(int(row.get("capacity") or _MOST_SLOTS).bit_length() for row in ours)
+
+
+def _rows(answer: Response) -> list[Any] | None:
+    """Of the registry, in the form of either plane."""
+    body = answer.json()
+    rows = body.get("items") if isinstance(body, dict) else body
+    return rows if isinstance(rows, list) else None
+
+
+def _ready(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if isinstance(row, dict) and row.get("status") in ("ready", "active")]
+
+
+def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return fields_of(row.get("labels"))
+
+
+async def _clock(client: ControlPlaneClient, url: str) -> Finding:
+    """By the Date of an answer, which has whole seconds."""
+    check, before = "clock against the plane", time.time()
+    try:
+        answer = await client.send("GET", f"{url}/api/health", timeout_s=_TIMEOUT_S)
+    except ControlPlaneError as error:
+        return unknown(check, str(error), clock.WANTED)
+    after = time.time()
+    try:
+        server_time = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return unknown(check, "its answers have no Date", clock.WANTED)
+    return clock.skew(check, server_time + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)

@@ -1,0 +1,154 @@
+"""The certificates of NATS and of the control plane: do they hold under our settings, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
+from noetl_worker.errors import DocumentError
+from noetl_worker.remote.transport.credential_ends import credential_ends
+from noetl_worker.remote.transport.tls import TlsFiles
+from noetl_worker.settings.settings import Settings
+from noetl_worker.settings.values import TlsPaths
+from noetl_worker.text import json_text
+
+_TIMEOUT_S: Final = 5.0
+_SOON_S: Final = 14 * 86400
+_WANTED: Final = "a chain that holds for two weeks and more"
+_TWO_WEEKS: Final = "two weeks and more"
+_EXPIRED: Final = 10
+_HOSTNAME: Final = 62
+"""X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH; 64 is the same for an address."""
+
+
+def of_settings(settings: Settings) -> list[Finding]:
+    """The certificates and tokens that the worker itself shows, and the authorities that it goes by."""
+    return [
+        _lasting(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
+        for name, ends_at in credential_ends(settings).items()
+    ]
+
+
+async def of_nats(settings: Settings) -> list[Finding]:
+    """Every server that NATS_URL names, where it speaks TLS."""
+    findings = []
+    for server in settings.nats_servers:
+        parts = urlsplit(server)
+        if parts.scheme in ("ws", "wss") or not parts.hostname:
+            continue
+        at = (parts.hostname, parts.port or 4222)
+        must = parts.scheme == "tls" or bool(settings.nats_tls.ca)
+        findings.append(await _looked_at(f"TLS of NATS {at[0]}:{at[1]}", at, settings.nats_tls, _NATS, must=must))
+    return [finding for finding in findings if finding is not None]
+
+
+async def of_plane(settings: Settings) -> list[Finding]:
+    parts = urlsplit(settings.server_url)
+    if parts.scheme != "https" or not parts.hostname:
+        return []
+    at = (parts.hostname, parts.port or 443)
+    found = await _looked_at(f"TLS of the plane {at[0]}:{at[1]}", at, settings.plane_tls, _HTTP, must=True)
+    return [found] if found is not None else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Protocol:
+    begin: Callable[[socket.socket], bool]
+    """What comes before the handshake; whether one follows."""
+    question: bytes
+    """What a server answers, whoever asks."""
+    variables: tuple[str, str, str]
+    """CA, client certificate and key."""
+
+
+def _begin_nats(connection: socket.socket) -> bool:
+    """Read the server's greeting; whether a handshake follows it."""
+    with connection.makefile("rb", buffering=0) as stream:  # no byte of the handshake is to be read
+        greeting = stream.readline(65536)
+    try:
+        info = json_text.loads(greeting.removeprefix(b"INFO "))
+    except DocumentError:
+        return False
+    return isinstance(info, dict) and bool(info.get("tls_required") or info.get("tls_available"))
+
+
+_NATS: Final = _Protocol(_begin_nats, b"PING\r\n", ("NATS_CA", "NATS_CERT", "NATS_KEY"))
+_HTTP: Final = _Protocol(
+    lambda _: True,
+    b"HEAD /api/health HTTP/1.0\r\n\r\n",
+    ("NOETL_TLS_CA", "NOETL_TLS_CLIENT_CERT", "NOETL_TLS_CLIENT_KEY"),
+)
+
+
+async def _looked_at(
+    check: str, at: tuple[str, int], paths: TlsPaths, speaks: _Protocol, *, must: bool
+) -> Finding | None:
+    """None where there is no TLS and none is asked for, or no server, which another check says."""
+    ca, cert, key = speaks.variables
+    try:
+        context = TlsFiles(paths).context()
+    except OSError as error:
+        fix = f"{ca}, {cert} and {key}: PEM files that belong together"
+        return wrong(check, f"a file of ours cannot be used: {error}", _WANTED, fix)
+    try:
+        certificate = await asyncio.to_thread(_certificate, at, context, speaks)
+    except ssl.SSLCertVerificationError as error:
+        return _refused(check, at, ca, error)
+    except ssl.SSLError as error:
+        fix = f"does it want a client certificate ({cert}, {key}), or has ours expired?"
+        return wrong(check, f"the handshake fails: {error}", _WANTED, fix)
+    except OSError as error:
+        return unknown(check, f"no connection: {error}", _WANTED) if must else None
+    if certificate is None:
+        fix = "give the server a certificate, or say nats:// in NATS_URL"
+        return wrong(check, "the server offers no TLS", _WANTED, fix) if must else None
+    found = f"{_name(certificate, 'subject')}, signed by {_name(certificate, 'issuer')}"
+    ends_at = ssl.cert_time_to_seconds(str(certificate.get("notAfter")))
+    return _lasting(check, f"{found}, until {_date(ends_at)}", ends_at, _WANTED)
+
+
+def _certificate(at: tuple[str, int], context: ssl.SSLContext, speaks: _Protocol) -> dict[str, Any] | None:
+    with socket.create_connection(at, _TIMEOUT_S) as plain:
+        if not speaks.begin(plain):
+            return None
+        with context.wrap_socket(plain, server_hostname=at[0]) as wrapped:
+            certificate = wrapped.getpeercert()
+            wrapped.sendall(speaks.question)
+            if not wrapped.recv(1):  # with TLS 1.3 a server that refuses our certificate says so afterwards
+                raise ssl.SSLError("the server ends the connection after it")
+            return certificate
+
+
+def _refused(check: str, at: tuple[str, int], ca: str, error: ssl.SSLCertVerificationError) -> Finding:
+    if error.verify_code == _EXPIRED:
+        fix = f"renew the certificate of {at[0]}, or of the CA that signed it"
+    elif error.verify_code in (_HOSTNAME, 64):
+        fix = f"reach it by a name that is in its certificate, or have {at[0]} put into it"
+    else:
+        fix = f"{ca}=the PEM file of the CA that signed it"
+    return wrong(check, f"its certificate does not hold: {error.verify_message}", _WANTED, fix)
+
+
+def _lasting(check: str, found: str, ends_at: float, wanted: str) -> Finding:
+    left_s = ends_at - time.time()
+    if left_s > _SOON_S:
+        return fine(check, found, wanted)
+    if left_s > 0:
+        return warning(check, f"{found}: {left_s / 86400:.0f} days left", wanted, "renew it now")
+    return wrong(check, f"it has ended: {found}", wanted, "renew it now")
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+
+
+def _name(certificate: dict[str, Any], of: str) -> str:
+    parts = {name: value for pairs in certificate.get(of, ()) for name, value in pairs}
+    return str(parts.get("commonName") or parts.get("organizationName") or "no name")

@@ -1,1 +1,0 @@
-"""What is typed beside `dev` on a laptop, and what the runs that it keeps answer."""

@@ -1,0 +1,1 @@
+"""One command, from its bytes to the ack: start at executor.py."""

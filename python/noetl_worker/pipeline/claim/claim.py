@@ -1,0 +1,84 @@
+"""Stage 3: ask the control plane for the command. One table from the answer to what it means.
+
+Architecture 4: the 409s are not one thing, and a claim answer decides over ack and nak, so every row is here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from noetl_worker.errors import DocumentError, MaybeProcessed, TransportError
+from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.settlement import assert_never
+from noetl_worker.models.wire import Dialect
+from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.remote.plane.answers import MEANING, Meaning, is_server_error, not_found, retry_after_s
+from noetl_worker.remote.plane.client import Plane, refusal
+from noetl_worker.remote.plane.dialects import RULES
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.text import json_text
+
+LOST_ANSWER_TRIES: Final = 3
+_NEEDED: Final = ("execution_id", "node_name", "action")
+
+
+async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
+    """Claim the command of a `command.issued` event once. Never raises for what a server or a network does."""
+    for left in reversed(range(LOST_ANSWER_TRIES)):
+        try:
+            return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
+        except MaybeProcessed as error:
+            # The claim may be ours now, and then every other worker is refused: ask again, the same id gets it again.
+            if left == 0:
+                return RetryLater(str(error))
+        except TransportError as error:
+            return RetryLater(str(error))
+    raise AssertionError("the last try returns")
+
+
+def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET503 - the last row does not return
+    """What one answer means (the table of docs/delivery.md; protocol/claim.md)."""
+    status = answer.status
+    if status in (200, 201):
+        return _read_success(answer)
+    text = str(refusal("claim", answer))
+    if status == 409:
+        return RULES[dialect].read_conflict(answer.json(), text, retry_after_s(answer))
+    if status == 404:
+        return NotFound(text) if not_found(answer) else RetryLater(text, is_server_error=True)
+    means = MEANING[status]
+    match means:
+        case Meaning.AUTH:
+            return AuthRefusedClaim(text)
+        case Meaning.PASSING | Meaning.OVERLOADED:
+            return RetryLater(text, retry_after_s(answer), is_server_error=is_server_error(status))
+        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # a redirect, or a 2xx that gives no command, is none of the planes'
+            return RetryLater(text, retry_after_s(answer), is_server_error=True)
+        case Meaning.REFUSED:
+            return ClaimRefused(text)
+        case _:
+            assert_never(means)
+
+
+def _read_success(answer: Response) -> ClaimOutcome:
+    body = answer.json()
+    if type(body) is not dict:
+        return _no_object(answer)
+    for needed in _NEEDED:
+        if needed not in body or body[needed] is None:
+            missing = [key for key in _NEEDED if body.get(key) is None]
+            return ClaimRefused(f"claim answered {answer.status} without {', '.join(missing)}")
+    if type(body.get("context") or {}) is not dict or type(body.get("meta") or {}) is not dict:
+        return ClaimRefused(f"claim answered {answer.status} with a context or meta that is not an object")
+    return Claimed(body, marks_of(answer.body))
+
+
+def _no_object(answer: Response) -> ClaimOutcome:
+    what = f"claim answered {answer.status} with a body that is not a JSON object"
+    try:
+        json_text.loads(answer.body)
+    except DocumentError as error:
+        what = f"{what} ({error})"
+        if error.code == "json_size":  # the plane's own, and too much each time
+            return ClaimRefused(what)
+    return RetryLater(f"{what}: is a proxy in between?", is_server_error=True)

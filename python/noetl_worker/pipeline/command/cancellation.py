@@ -1,0 +1,24 @@
+"""Whether the execution of a running command has been cancelled: no plane notifies a worker, so it asks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.command import Command
+from noetl_worker.remote.plane.client import Plane
+
+log = structlog.get_logger("noetl_worker.cancellation")
+
+
+async def until_cancelled(plane: Plane, command: Command, every_s: float) -> None:
+    """Returns when the plane says that its execution is cancelled. Not knowing is no reason to stop a tool."""
+    while True:
+        try:
+            if await plane.is_cancelled(command.execution_id):
+                return
+        except ControlPlaneError as error:
+            log.warning("cancellation_unknown", **command.who(), error=str(error))
+        await asyncio.sleep(every_s)

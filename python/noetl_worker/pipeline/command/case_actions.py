@@ -1,0 +1,87 @@
+"""Stage 6: which case holds for a result, and what the worker does about it (protocol/conditions.md#cases).
+
+Cases run on the tool's result, success or not. What a match means for the events is `results.report`'s part; the one
+action with an effect of its own, `set_var`, happens here, before the terminal events: if it fails, the command fails.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError, ToolError
+from noetl_worker.models.case import CaseDecision, SetVar
+from noetl_worker.models.command import Command
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.observability import metrics
+from noetl_worker.observability.step_log import StepLog, Warned
+from noetl_worker.pipeline.command import cases
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
+from noetl_worker.remote.plane.python.store import NullCharacters, has_null
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets import redaction
+from noetl_worker.text.templates import template
+
+_NO_CASE: Final = CaseDecision()
+log = structlog.get_logger("noetl_worker.cases")
+
+
+def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned | None = None) -> CaseDecision:
+    """The first case that holds for the result.
+
+    Raises:
+        ConditionError: a reached condition cannot be evaluated; it names case and condition.
+    """
+    if not command.cases:
+        return _NO_CASE
+
+    def render(value: JsonValue) -> JsonValue:
+        metadata = {
+            "execution_id": command.execution_id,
+            "step": command.step,
+            "server_url": command.server_url,
+            "worker_id": worker_id,
+            "command_id": command.command_id,
+            "result": result.data,
+        }
+        return template.render(value, {**command.variables, **metadata})
+
+    decision = cases.match_cases(command.cases, command.variables, result.data, render)
+    if decision.skipped:
+        step_log = StepLog(log.bind(**command.who()), warned or Warned(), command)
+        for skipped in decision.skipped:
+            metrics.CASES_SKIPPED.inc()
+            step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
+    return decision
+
+
+async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
+    """Do what the matched action does outside of the events: set_var only; goto and retry are the plane's.
+
+    Raises:
+        ToolError: the plane did not take the variable.
+    """
+    action = decision.action
+    if not isinstance(action, SetVar):
+        return
+    given = {action.name: action.value}  # the plane stores it in clear
+    kept = await redaction.passed_on(given, redaction.known_here())
+    if has_null(packed := json_text.dumps(kept)):
+        refusal = NullCharacters.of(packed).refusal("the variable")
+        raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")
+    try:
+        await until_it_passes(
+            f"set_var {action.name}",
+            lambda: plane.set_vars(command.execution_id, kept, command.step),
+            max_tries=COMMAND_TRIES,
+            ids=command.who,
+        )
+    except ControlPlaneError as error:
+        raise ToolError(
+            f"case {decision.index}: set_var {action.name!r} was not taken by the control plane: {error}",
+            kind="set_var",
+            retryable=error.is_retryable,
+        ) from error

@@ -1,0 +1,117 @@
+"""Stage 6: the matched case, over the engine; templates are rendered here, when a templated side is reached.
+
+differs-from-upstream: a pure `{{ expr }}` keeps its type and the tool's data is visible in templates (vectors C034,
+C059); a case that does not parse is reported instead of dropped silently.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Final
+
+from noetl_worker import engine
+from noetl_worker.engine.protocol import CompiledCases, PendingMatch
+from noetl_worker.engine.pure.case import parse_action
+from noetl_worker.errors import ConditionError, NoetlWorkerError
+from noetl_worker.models.case import CaseDecision
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text import json_text
+
+__all__ = ["compile_cases", "match_cases", "parse_action"]
+
+CACHED_TABLES: Final = 256
+MOST_CACHED_BYTES: Final = 16 * 1024
+"""Of one table, so 4 MiB of all: compiled, they take several times as much. A playbook's steps carry the same cases in
+every command; a table that is larger is compiled anew."""
+
+
+def match_cases(
+    cases: Sequence[JsonValue] | bytes,
+    variables: Mapping[str, JsonValue],
+    data: JsonValue,
+    render: Callable[[JsonValue], JsonValue],
+    *,
+    encoded_data: bytes | None = None,
+) -> CaseDecision:
+    """Return the first case whose conditions all hold.
+
+    Args:
+        cases: in playbook order, shape [{"when": [Condition], "then": CaseAction}], as values or as JSON; anything
+            that is not a list has no cases.
+        variables: what a bare left side may name; never the tool's result.
+        data: the tool's `data` (not its envelope); None when the tool returned none.
+        render: renders the template of a side (a text, or a JSON value with such texts) to a JSON value. Called only
+            for a side that is reached, left before right; the tool's data should be visible to it as `result`.
+        encoded_data: `data` as JSON, if the caller has it already; saves encoding it again.
+
+    Returns:
+        CaseDecision: `index` counts parsable cases only; no index and no action when no case holds; `skipped` has the
+        cases that do not parse.
+
+    Raises:
+        ConditionError: a reached condition cannot be evaluated; the text, `case` and `condition` say which one. Codes:
+            `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
+
+    Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. Twin: none, both engines are called from here.
+    """
+    table = compile_cases(cases)
+    if len(table) == 0:
+        return CaseDecision(skipped=table.skipped)
+    scope = {name: variables[name] for name in table.variables if name in variables}
+    tool_data = None
+    if table.reads_result:
+        tool_data = encoded_data if encoded_data is not None else _encoded(data)
+    outcome = table.match(_encoded(scope), tool_data)
+    while outcome is not None and not isinstance(outcome, engine.CaseMatch):
+        outcome = outcome.resume(_rendered(outcome, render))
+    if outcome is None:
+        return CaseDecision(skipped=table.skipped)
+    return CaseDecision(outcome.index, outcome.action, table.skipped)
+
+
+def _rendered(reached: PendingMatch, render: Callable[[JsonValue], JsonValue]) -> bytes:
+    where = f"case {reached.case}, condition {reached.condition}"
+    try:
+        return _encoded(render(reached.template))
+    except (NoetlWorkerError, TypeError, ValueError) as error:
+        raise ConditionError(
+            "template", f"{where}: {reached.side} side: {error}", case=reached.case, condition=reached.condition
+        ) from error
+
+
+def _encoded(value: JsonValue) -> bytes:
+    """Return compact JSON that keeps every digit of an integer, which `json_text.dumps` alone would quote.
+
+    What has no JSON form (a date, a Decimal, NaN) gets the form it has in events.
+    """
+    if json_text.orjson is not None:
+        try:
+            packed: bytes = json_text.orjson.dumps(value, json_text.plain)
+            return packed
+        except TypeError:  # an integer over 64 bits, a key that is no text, half a surrogate pair
+            pass
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=json_text.plain)
+        return text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        return json_text.dumps(value)
+
+
+def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
+    """Return the table of a list of cases, compiled once for equal bytes.
+
+    Args:
+        cases: as in `match_cases`.
+
+    Raises:
+        DocumentError: bytes that are not JSON.
+    """
+    data = cases if isinstance(cases, bytes) else _encoded(cases)
+    return _kept_table(data) if len(data) <= MOST_CACHED_BYTES else engine.compile_cases(data)
+
+
+@lru_cache(CACHED_TABLES)
+def _kept_table(data: bytes) -> CompiledCases:
+    return engine.compile_cases(data)

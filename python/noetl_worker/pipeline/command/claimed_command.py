@@ -1,0 +1,282 @@
+"""A command that is ours, from its claim to its reported outcome: stages 4 to 7 of `executor.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ResourceShortage, ServerRefused, ToolError
+from noetl_worker.models.claim import Claimed
+from noetl_worker.models.command import Command
+from noetl_worker.models.fit import FitRules, SecretTexts
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.report import Report
+from noetl_worker.models.settlement import Outcome
+from noetl_worker.models.slots import Slots
+from noetl_worker.models.tool_result import ToolResult, ToolStatus
+from noetl_worker.observability import metrics
+from noetl_worker.observability.logging import SafeLogger
+from noetl_worker.observability.step_log import Warned
+from noetl_worker.pipeline.command import case_actions, handover
+from noetl_worker.pipeline.command.command import bare_command, hydrate
+from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
+from noetl_worker.pipeline.command.failure import failure_of
+from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.delivery.keepalive import InProgress
+from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.report import results
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.jetstream.start_notes import Start, StartNotes
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.gate import Gate
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.settings.settings import Settings
+from noetl_worker.text.secrets import redaction
+from noetl_worker.tools.process.shortage import raise_shortage
+from noetl_worker.tools.registry import Registry
+
+CANCELLATION_POLL_S: Final = 5.0
+"""Of the plane and its Postgres a thousand running commands take a twentieth of a core so (docs/scale.md)."""
+_MOST_CHARS: Final = 500
+log = structlog.get_logger("noetl_worker")
+
+
+@dataclass(frozen=True)
+class WorkerServices:
+    """What the commands of one worker share."""
+
+    settings: Settings
+    identity: Identity
+    registry: Registry
+    in_flight: InFlight
+    keepalive: InProgress
+    emitter: Emitter
+    slots: Slots
+    warned: Warned = field(default_factory=Warned)
+    machine: Gate = field(default_factory=partial(Gate, 1))
+    """How many commands this machine has room for; the slots shrink with it."""
+    starts: StartNotes | None = None
+    """None: no start is noted."""
+    cancellation_poll_s: float = CANCELLATION_POLL_S
+    """How often a running command asks whether its execution is cancelled; 0: never."""
+
+    @cached_property
+    def limits(self) -> CallLimits:
+        return CallLimits(
+            default_s=self.settings.command_timeout_s,
+            cancellation_poll_s=self.cancellation_poll_s,
+            undefined_is_error=self.settings.undefined == "error",
+        )
+
+
+@dataclass(eq=False, repr=False)
+class ClaimedCommand:
+    """One command of ours; `run` is called once."""
+
+    claim: Claimed
+    notification: Envelope
+    plane: Plane
+    delivery: Delivery
+    services: WorkerServices
+    progress: Progress
+    worker_id: str
+    """The name that it was claimed with."""
+    claimed_at: float
+    """Monotonic."""
+
+    def __post_init__(self) -> None:
+        plane, services, ours = self.plane, self.services, self.services.settings
+        self.progress.command = command = bare_command(self.claim.body, self.notification, plane)
+        self._ownership = ClaimedOnce(
+            plane,
+            self.notification.event_id,
+            self.worker_id,
+            who=command.who,
+            claimed_at=self.claimed_at,
+            is_expired=partial(_may_be_anothers, plane, self.delivery, services.keepalive),
+            lease_s=ours.claim_lease_s,
+        )
+        self._events = CommandEvents(
+            command,
+            plane,
+            self.worker_id,
+            services.emitter,
+            hold_s=ours.started_hold_ms / 1000,
+            outside=services.slots.waiting,
+            warned=services.warned,
+        )
+        self.progress.is_issuing = self._events.is_issuing
+
+    @property
+    def _is_copy(self) -> bool:
+        """Whether the Python plane published it again: copies have the command's id as text
+        (protocol/notification.md#message)."""
+        return self.plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
+
+    def _is_again(self) -> bool:
+        """Whether it may have been started before."""
+        return self._is_copy or self.delivery.num_delivered > 1
+
+    async def _possible_starts(self, noted: int) -> int:
+        """Return how many of the noted starts there can have been.
+
+        A message has its first delivery noted only if it is a copy. Starts by other messages are among the claims that
+        the plane has recorded; this one is the last of them.
+        """
+        earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
+        if earlier >= noted or not self._is_copy:
+            return max(0, min(earlier, noted))
+        command = self._events.command
+        try:
+            claims = await self.plane.claims_of(command.execution_id, command.command_id, noted + 1)
+        except ControlPlaneError as error:
+            log.warning("claims_not_counted", **command.who(), error=str(error))
+            return earlier
+        return min(noted, max(earlier, claims - 1))
+
+    async def run(self) -> Outcome:
+        """Run the tool, match the cases, report the outcome; give the command back if the worker stops before that."""
+        progress = self.progress
+        try:
+            try:
+                if progress.is_stopping:
+                    raise Interrupted
+                progress.enter(Phase.PREPARING)
+                starts = self.services.starts
+                report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
+            except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
+                progress.absorb(stop)
+                progress.enter(Phase.REPORTING)
+                return await handover.return_claimed(self._events, self.services.identity, self._ownership)
+            progress.enter(Phase.REPORTING)
+            return report if isinstance(report, Outcome) else await self._report(report)
+        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has it
+            progress.absorb(stop)
+            return acknowledge.interrupted(self.plane.dialect, self._ownership.age_s, self._ownership.lease_s)
+        finally:
+            self._events.abandon()
+
+    async def _noted(self, starts: StartNotes) -> Report | Outcome:
+        async with starts.of(self._events.command, self.services.slots, self._possible_starts) as start:
+            return await self._perform(start)
+
+    async def _perform(self, start: Start | None = None) -> Report | Outcome:
+        """Stages 4 to 7a. Whatever goes wrong becomes the report of a failure, or gives the command back untouched."""
+        command, dispatch = self._events.command, None
+        try:
+            if start is not None:
+                start.check()
+            command = await hydrate(
+                self.claim.body, self.notification, self.plane, bare=command, marks=self.claim.marks
+            )
+            self.progress.command = command
+            at = self.services
+            dispatch = Dispatch(
+                at.registry,
+                command,
+                self.plane,
+                worker_id=self.worker_id,
+                limits=at.limits,
+                slots=start or at.slots,
+                warned=at.warned,
+            )
+            is_limited = at.slots.is_limited(command.kind)
+            result = await (self._run_in_turn(dispatch) if is_limited else self._run_tool(dispatch))
+            self.services.machine.answered(None)
+            if result.error is not None:
+                self.progress.failure = result.error.kind
+            self.progress.enter(Phase.DECIDING)
+            decision = case_actions.decide(command, result, self.worker_id, self.services.warned)
+            if decision.action is not None:
+                await case_actions.act(decision, command, self.plane)
+            report = await results.report(command, result, decision, self._rules(dispatch))
+            is_handled = decision.action is not None and report.error is None
+        except Interrupted:
+            raise
+        except Exception as error:  # the task guard: any failure after a claim is reported, never swallowed
+            if isinstance(error, ResourceShortage):  # this machine has no room for it
+                self.services.machine.refused(self._ownership.claimed_at)
+                identity = self.services.identity
+                outcome = await handover.return_unstarted(self._events, identity, self.delivery, error)
+                if outcome is not None:
+                    return outcome
+            if not isinstance(error, ToolError):  # only its text is reported: the plane may be another team's
+                safe_log = SafeLogger(lambda: log, redaction.known_here)
+                safe_log.error("command_raised", **command.who(), exc_info=error)
+            self._events.start()
+            result, is_handled = failure_of(error), False
+            self.progress.failure = result.error.kind if result.error is not None else None
+            report = await results.report_failure(command, result, self._rules(dispatch))
+        if dispatch is not None:
+            self.progress.tool_at, self.progress.tool_s = dispatch.ran_at, dispatch.ran_s
+        if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
+            self._log_failure(command, result, report, self._rules(dispatch))
+        return report
+
+    def _log_failure(self, command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
+        """One line a failed command; what the tool had to say more is in its events."""
+        self.progress.has_line = True
+        message = result.error.message if result.error is not None else f"it ended with {result.status.value}"
+        text = " ".join((report.error or results.fit_text(message, rules)).split())
+        (log.debug if self.services.settings.log_commands == "none" else log.warning)(
+            "command_failed",
+            **command.who(),
+            error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
+            **self.progress.spent(),
+        )
+
+    async def _run_in_turn(self, dispatch: Dispatch) -> ToolResult:
+        self.progress.enter(Phase.WAITING)
+        async with self.services.slots.kind(dispatch.command.kind):
+            self.progress.enter(Phase.PREPARING)
+            return await self._run_tool(dispatch)
+
+    async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
+        try:  # not `before_any_effect`: a context manager costs each command eight calls
+            prepared = await dispatch.prepare()
+        except (OSError, RuntimeError, MemoryError, ToolError) as error:
+            raise_shortage("no room to prepare the command", error)
+            raise
+        self.progress.interrupt = dispatch.interrupt
+        self.progress.enter(Phase.RUNNING)
+        self._events.start()
+        return await dispatch.run(prepared)
+
+    async def _report(self, report: Report) -> Outcome:
+        """Stage 7b. What the plane refuses for good is reported as a failure; refused too, it becomes a dead letter."""
+        try:
+            try:
+                await self._events.finish(report, self._ownership)
+            except ServerRefused as refused:
+                metrics.EVENT_EMIT_FAILED.inc()
+                await self._events.finish(results.refused_report(report, refused), self._ownership)
+        except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
+            return acknowledge.after_claim(lost.claim, self.delivery.tries)
+        except ServerRefused as again:
+            metrics.EVENT_EMIT_FAILED.inc()
+            return acknowledge.outcome_refused(str(again))
+        self.services.in_flight.finish(self._events.command.command_id)
+        return acknowledge.REPORTED
+
+    def _rules(self, dispatch: Dispatch | None) -> FitRules:
+        known = dispatch.credentials.known.texts() if dispatch is not None else SecretTexts()
+        return FitRules.of(known, max_bytes=self.services.settings.result_max_bytes)
+
+
+def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
+    """Whether the claim has to be asked again before the outcome is reported.
+
+    Rust plane: the same WORKER_ID is accepted at any time, so on a second delivery the outcome of a process before us
+    may be on its way from an outbox (seen: two ends). No method: a command that holds one of its own is a reference
+    cycle, which waits for the collector with all that it has.
+    """
+    is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
+    return is_again or keepalive.is_expired(delivery.reply, now)

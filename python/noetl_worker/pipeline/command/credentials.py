@@ -1,0 +1,273 @@
+"""Credential aliases and keychain references, resolved at the last moment, and the secret values they held.
+
+A secret never enters a persisted context; one that does not resolve is a failed command that names it, never an empty
+text. Every secret handed to a tool is remembered for the redaction of all that leaves.
+
+Who may see a cached secret is in its key: a credential is asked for with the execution's id, so its answer is that
+execution's; a keychain entry of scope `global` belongs to its catalog entry, one of scope `local` or `shared` to the
+execution (protocol/executions.md#credentials: the plane's own cache keys).
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
+from noetl_worker.models.command import Command
+from noetl_worker.models.wire import JsonValue, texts_in
+from noetl_worker.remote.plane.client import Plane, if_there
+from noetl_worker.remote.plane.patience import COMMAND_TRIES, is_passing, until_it_passes
+from noetl_worker.settings.patterns import matches
+from noetl_worker.text.secrets.credential_cache import Fetched, Key
+from noetl_worker.text.secrets.known import MOST_OF_A_COMMAND, KnownSecrets
+from noetl_worker.text.templates.sandbox import SecretEntry
+from noetl_worker.text.templates.template import has_template
+
+T = TypeVar("T")
+_log = structlog.get_logger("noetl_worker.credentials")
+_ALLOW: Final = "NOETL_WORKER_CREDENTIALS_ALLOW"
+_REFERENCE_KEY: Final = "$noetl_ref"
+_SCOPES: Final = ("global", "local", "shared")
+"""In the order they are asked: a playbook's entries are global unless it says otherwise (recorded: keychain-set)."""
+_KEYCHAIN: Final = re.compile(r"""\bkeychain\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_]*)|\[\s*(["'])([^"']+)\2\s*\])""")
+
+
+class CommandCredentials:
+    """The credentials of one command."""
+
+    def __init__(self, command: Command, plane: Plane) -> None:
+        self._command = command
+        self._plane = plane
+        self._cache = plane.client.credential_cache
+        self._used: set[Key] = set()
+        self.known = KnownSecrets(plane.client.own_secrets, most=MOST_OF_A_COMMAND)
+
+    def keep(self, text: str) -> bool:
+        """Remember a secret that a tool got by itself. False: it is too weak to be taken out of results."""
+        return self.known.add(text)
+
+    def forget(self) -> None:
+        """A tool was refused with these secrets: the next command asks the plane again."""
+        self._cache.forget(self._used)
+
+    async def credential(self, alias: str) -> Mapping[str, JsonValue]:
+        """The data of a credential alias, with its `type`.
+
+        Raises:
+            CredentialError: there is none or the operator does not allow it (final), or the plane cannot be asked
+                (retryable).
+        """
+        if not alias.strip():
+            raise CredentialError("the alias of a credential is empty: `auth` must name one")
+        await self._check_allowed(alias)
+        command = self._command
+
+        async def fetch() -> Fetched:
+            record = await _asked(
+                f"credential {alias!r}",
+                lambda: self._plane.credential(alias, execution_id=command.execution_id),
+                command,
+            )
+            data = record.get("data")
+            if not isinstance(data, dict) or not data:
+                raise CredentialError(f"credential {alias!r} has no data: register it again with its `data` object")
+            return Fetched({"type": record.get("type"), **data}, _lifetime_s(record, data))
+
+        found: dict[str, JsonValue] = await self._get(
+            ("credential", self._plane.url, alias, command.execution_id), fetch
+        )
+        self._warn_of_weak("credential", alias, self.known.add_credential(found))
+        return found
+
+    async def resolve_references(self, value: JsonValue) -> JsonValue:
+        """`value` with every {"$noetl_ref": {"kind": "keychain", ...}} replaced by its secret
+        (protocol/command.md#python-plane)."""
+        if isinstance(value, dict):
+            reference = value.get(_REFERENCE_KEY)
+            if isinstance(reference, dict):
+                return await self._referred(reference)
+            return {key: await self.resolve_references(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [await self.resolve_references(item) for item in value]
+        return value
+
+    async def keychain_names(self, names: set[str]) -> dict[str, JsonValue]:
+        """The name space `keychain` of templates; what it does not have is undefined, and never an empty text."""
+        entries = {name: await self._entry(name) for name in sorted(names)}
+        there = {name: item for name, item in entries.items() if item is not None}
+        return SecretEntry(
+            {name: SecretEntry(item, name) if isinstance(item, dict) else item for name, item in there.items()},
+            "",
+            missing=frozenset(entries.keys() - there.keys()),
+        )
+
+    async def _check_allowed(self, alias: str) -> None:
+        """Raise CredentialError where the operator allows the command's playbook no such alias."""
+        allowed = self._plane.client.credentials_allow
+        if allowed is None:
+            return
+        path = await self._playbook_path(alias)
+        fitting = [aliases for paths, aliases in allowed.items() if path is not None and matches(path, [paths])]
+        if any(matches(alias, aliases) for aliases in fitting):
+            return
+        whose = f"the playbook {path!r}" if path is not None else "a playbook whose path the control plane does not say"
+        raise CredentialError(
+            f"credential {alias!r} is not allowed for {whose} by {_ALLOW}, which has "
+            f"{', '.join(chain.from_iterable(fitting)) or 'no alias'} for it: name one of these, or have the operator "
+            f"add {path or 'PATH'}={alias}",
+            code="credential_not_allowed",
+        )
+
+    async def _playbook_path(self, alias: str) -> str | None:
+        """The catalog's path of the command's playbook, None where it is unknown."""
+        catalog_id = self._command.catalog_id
+        if catalog_id is None:
+            return None
+
+        async def fetch() -> Fetched:
+            what = f"the path of catalog entry {catalog_id}, which {_ALLOW} needs for credential {alias!r},"
+            entry = await _asked(what, lambda: if_there(self._plane.catalog_entry(catalog_id)), self._command)
+            path = (entry or {}).get("path")
+            return Fetched(path, None) if isinstance(path, str) else Fetched(None, 0)
+
+        found: str | None = await self._cache.get(("playbook_path", self._plane.url, catalog_id), fetch)
+        return found
+
+    async def _referred(self, reference: Mapping[str, Any]) -> JsonValue:
+        name, field = str(reference.get("name")), reference.get("field")
+        if reference.get("kind") != "keychain":
+            raise CredentialError(f"a secret reference of kind {reference.get('kind')!r}: only keychain is known")
+        entry = await self._entry(name)
+        if entry is None:
+            return None
+        return entry if field is None else SecretEntry(entry if isinstance(entry, dict) else {}, name).field(str(field))
+
+    async def _entry(self, name: str) -> JsonValue:
+        """The entry, never null or empty; None, and a warning, where the plane has none of this name."""
+        command = self._command
+        catalog_id = command.catalog_id
+        if catalog_id is None:
+            raise CredentialError(f"keychain entry {name!r}: the command carries no catalog_id to look it up with")
+        status: JsonValue = None
+        for scope in _SCOPES:
+            owner = None if scope == "global" else command.execution_id
+            key: Key = ("keychain", self._plane.url, catalog_id, name, scope, owner)
+            found = await self._get(key, lambda scope=scope: self._keychain(catalog_id, name, scope))  # type: ignore[misc]
+            if found["status"] == "success":
+                token = found["token"]
+                weak = self.known.add_credential(token if isinstance(token, dict) else {"token": token})
+                self._warn_of_weak("keychain entry", name, weak)
+                return token
+            status = found["status"] if status in (None, "not_found") else status
+        if status == "not_found":
+            _log.warning(
+                "keychain_entry_missing",
+                entry=name,
+                **command.who(),
+                advice="define it in the playbook's keychain section",
+            )
+            return None
+        raise CredentialError(
+            f"keychain entry {name!r} is {status}: define it in the playbook's keychain section", code="keychain_entry"
+        )
+
+    def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
+        """Once per name and worker: what a tool shows of such a secret leaves in its results."""
+        named = self._plane.client.weak_secrets
+        if fields and (what, name) not in named:
+            named.add((what, name))
+            _log.warning(
+                "weak_secret",
+                of=f"{what} {name!r}",
+                fields=fields,
+                **self._command.who(),
+                problem="too short or too common to be distinguished from a word: it is not taken out of results",
+                advice="use a random text of at least 12 characters",
+            )
+
+    async def _keychain(self, catalog_id: str, name: str, scope: str) -> Fetched:
+        answer = await _asked(
+            f"keychain entry {name!r}",
+            lambda: self._plane.keychain(catalog_id, name, scope=scope, execution_id=self._command.execution_id),
+            self._command,
+        )
+        token = answer.get("token_data")
+        if answer.get("status") != "success" or token in (None, "", {}, []):
+            status = "empty" if answer.get("status") == "success" else answer.get("status")
+            return Fetched({"status": status}, 0)  # a negative answer is never kept
+        return Fetched({"status": "success", "token": token}, _lifetime_s(answer, token))
+
+    async def _get(self, key: Key, fetch: Callable[[], Awaitable[Fetched]]) -> Any:
+        self._used.add(key)
+        return await self._cache.get(key, fetch)
+
+
+async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) -> T:
+    """The plane's answer for a command; a passing trouble is waited out.
+
+    Raises:
+        CredentialError: names what was asked for; retryable only when the same command may succeed later.
+    """
+
+    async def once() -> T:
+        try:
+            return await call()
+        except AuthRefused as error:
+            # The same token has just claimed the command, so this is about the secret and does not pass.
+            raise CredentialError(
+                f"{what} is refused by the control plane: {error}", code="credential_refused"
+            ) from error
+
+    try:
+        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.who)
+    except ControlPlaneError as error:
+        raise CredentialError(
+            f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"
+        ) from error
+
+
+def keychain_names_in(value: JsonValue) -> set[str] | None:
+    """The keychain entries that templates inside `value` name: `keychain.name`, `keychain["a name"]`.
+
+    None when none of them speaks of the keychain. One that computes a name finds nothing, and is an error.
+    """
+    if next(_templates(value), None) is None:
+        return None
+    return {found.group(1) or found.group(3) for text in _templates(value) for found in _KEYCHAIN.finditer(text)}
+
+
+def _templates(value: JsonValue) -> Iterator[str]:
+    return (text for text in texts_in(value) if "keychain" in text and has_template(text))
+
+
+def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
+    """Seconds the secret is still good for, by what the plane or the secret itself says; None when neither does."""
+    ends: list[float] = []
+    ttl_s = record.get("ttl_seconds")
+    if isinstance(ttl_s, (int, float)):
+        ends.append(float(ttl_s))  # relative, so that a clock of ours that is wrong does not matter
+    else:
+        ends += _until(record.get("expires_at"))
+    if isinstance(data, dict):
+        ends += _until(data.get("expires_at"))
+    return min(ends, default=None)
+
+
+def _until(moment: JsonValue) -> list[float]:
+    """Seconds from now to an ISO 8601 text or a Unix time (seconds or milliseconds); none for anything else."""
+    if isinstance(moment, str):
+        try:
+            parsed = datetime.datetime.fromisoformat(moment.replace("Z", "+00:00"))
+        except ValueError:
+            return []
+        moment = (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.timezone.utc)).timestamp()
+    if isinstance(moment, bool) or not isinstance(moment, (int, float)):
+        return []
+    return [(moment / 1000 if moment > 1e11 else moment) - time.time()]

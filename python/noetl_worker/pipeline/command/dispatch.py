@@ -1,0 +1,250 @@
+"""Stage 5: run exactly one tool for a command, under its timeout.
+
+`dev` and `run` both come through here. A tool reaches the worker only by the ToolContext made here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models.command import Command
+from noetl_worker.models.spellings import SEQUENCES
+from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.observability import metrics
+from noetl_worker.observability.logging import SafeLogger
+from noetl_worker.observability.step_log import StepLog, Warned
+from noetl_worker.observability.tool_times import ended_by
+from noetl_worker.observability.tracing import trace_headers
+from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.command.cancellation import until_cancelled
+from noetl_worker.pipeline.command.credentials import CommandCredentials
+from noetl_worker.pipeline.command.inputs import Inputs, checked
+from noetl_worker.pipeline.command.tool_plane import ToolPlane
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.dialects import RULES
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets import redaction
+from noetl_worker.text.templates.paths import places_in_code
+from noetl_worker.tools.contract import Stop, ToolCommand, ToolContext, ToolValues, ToolWorker
+from noetl_worker.tools.docs.task_schema import kinds_in
+from noetl_worker.tools.kinds.task_sequence.task_sequence import SequenceData, python_form, rust_form
+from noetl_worker.tools.process import live_output
+from noetl_worker.tools.registry import PreparedTool, Registry
+from noetl_worker.tools.scope import SHUTDOWN, CallScope
+
+_MOST_PLACES: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """How long a tool may run, in seconds, and how strictly its templates are read."""
+
+    default_s: float
+    """For a command that sets none."""
+    cancellation_poll_s: float
+    """Between two questions whether the execution is cancelled; 0: never asked."""
+    undefined_is_error: bool = False
+    """For templates."""
+    hard_s: float = 86_400.0
+    """Whatever the command sets."""
+
+
+class _Slots(Protocol):
+    def waiting(self, kind: str | None = None, /) -> AbstractContextManager[None]: ...
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Dispatch:
+    """The tool call of one command."""
+
+    registry: Registry
+    command: Command
+    plane: Plane
+    worker_id: str
+    limits: CallLimits
+    slots: _Slots
+    warned: Warned = field(default_factory=Warned)
+    ran_at: float = field(default=0.0, init=False)
+    """When its tool began, monotonic; 0: it has not."""
+    ran_s: float = field(default=0.0, init=False)
+    """How long that ran."""
+    credentials: CommandCredentials = field(init=False)
+    """The secret values that were handed to the tool are taken out of everything that leaves."""
+    _bound: StepLog | None = field(default=None, init=False)
+    _stop: Stop = field(default_factory=Stop, init=False)
+    _scope: CallScope | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.credentials = CommandCredentials(self.command, self.plane)
+
+    def interrupt(self) -> None:
+        """The worker stops: so does the tool, if it runs."""
+        self._stop.set(SHUTDOWN)
+        if self._scope is not None:
+            self._scope.interrupt(SHUTDOWN)
+
+    def _log(self) -> StepLog:
+        """A logger with the command's ids; most commands have nothing to log."""
+        if self._bound is None:
+            command = self.command
+            log = structlog.get_logger("noetl_worker.tool").bind(**command.who())
+            self._bound = StepLog(log, self.warned, command)
+        return self._bound
+
+    async def prepare(self) -> PreparedTool:
+        """Resolve secrets, render and validate: everything that can go wrong before `command.started`.
+
+        Raises:
+            ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
+        """
+        command, known, strict = self.command, self.credentials.known, self.limits.undefined_is_error
+        config, given, marks = command.config, command.input, command.marks
+        redaction.remember(known.texts)
+        await self.registry.load(command.kind)
+        if command.kind in SEQUENCES:
+            for kind in kinds_in(command.config):
+                await self.registry.load(kind)
+        if marks.secrets:
+            known.add_inline(command.variables.get("workload"))
+        if marks.references:
+            given = await self.credentials.resolve_references(dict(given))
+            config = await self.credentials.resolve_references(dict(config))
+        inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
+        config, values = await inputs.of(config, given)
+        # A template may have put anything in; else a config whose own text names no secret has none.
+        text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
+        may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
+        # In an address without a login all that is secret is found; a word may stand beside one that nobody finds.
+        has_words = may_name_secrets and (
+            marks.templates or b"@" in text or marks_of(text.replace(b"://", b"")).secrets
+        )
+
+        def has_secrets(part: object) -> bool:
+            if may_name_secrets:
+                known.add_inline(part)
+            return has_words or marks.references or known.has_any
+
+        prepared = self.registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
+        prepared.limit(self.limits.default_s, self.limits.hard_s)
+        if prepared.warnings:
+            self._warn(prepared)
+        if command.redacted and (read := places_in_code(command.config, command.redacted)):  # templates that do, fail
+            advice = "see that the code does not read these, or let the earlier step name them otherwise"
+            self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
+        return prepared
+
+    async def run(self, prepared: PreparedTool) -> ToolResult:
+        """Run the tool to its end.
+
+        Raises:
+            CommandCancelled: its execution was cancelled.
+            Interrupted: the worker stops.
+            ToolError, or whatever else the tool raised.
+        """
+        started = self.ran_at = time.monotonic()
+        kind = self.command.kind
+        try:
+            if prepared.is_inline:
+                result = await prepared.call()
+            else:
+                live_output.begin(self.command)
+                self._scope = self._scope_of(prepared)
+                result = await self._scope.run(prepared.call())
+        except BaseException as error:
+            if isinstance(error, ToolError):
+                self._forget_if_refused(error)
+            self.ran_s = time.monotonic() - started
+            metrics.TOOLS.labels(kind, ended_by(error)).observe(self.ran_s)
+            raise
+        took_s = self.ran_s = time.monotonic() - started
+        metrics.TOOLS.series[kind, result.status].observe(took_s)
+        if result.error is not None:
+            self._forget_if_refused(result.error)
+        if result.duration_ms is None:
+            result = result.lasting(int(took_s * 1000))
+        return self._in_plane_form(result, result.data) if type(result.data) is SequenceData else result
+
+    def _scope_of(self, prepared: PreparedTool) -> CallScope:
+        poll_s, command = self.limits.cancellation_poll_s, self.command
+        asking = partial(until_cancelled, self.plane, command, poll_s) if poll_s > 0 else None
+        timeout_s = prepared.timeout_s or self.limits.hard_s
+        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, who=command.who)
+
+    def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
+        """A task sequence's data has one shape per plane (protocol/tasks.md#lists)."""
+        if not RULES[self.command.dialect].tools.sequence_is_flat:
+            return replace(result, data=python_form(data))
+        if result.exit_code is None and result.status is ToolStatus.SUCCESS:
+            result = replace(result, exit_code=0)  # recorded (output-sql-ok): whatever its last task was
+        return replace(result, data=rust_form(data))
+
+    def _context(self, values: ToolValues) -> ToolContext:
+        command, known, registry = self.command, self.credentials.known, self.registry
+        return ToolContext(
+            command.kind,
+            self.limits.hard_s,
+            self._stop,
+            SafeLogger(self._log, known.texts),
+            ToolCommand(
+                command.execution_id,
+                command.command_id,
+                command.step,
+                command.attempt,
+                command.server_url,
+                self.worker_id,
+                RULES[self.command.dialect].tools,
+            ),
+            values,
+            self.credentials,
+            ToolWorker(
+                ToolPlane(self.plane, command, known.texts, self._log),
+                self._run_tool,
+                registry.fields_of,
+                registry.check,
+                self._report_progress,
+                partial(self.slots.waiting, command.kind),
+                trace_headers,
+            ),
+        )
+
+    async def _run_tool(
+        self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
+    ) -> ToolResult:
+        """A tool inside of a sequence, within its own timeout.
+
+        Its own secrets are known before it runs, and a refusal drops them.
+        """
+        await self.registry.load(kind)
+        if self.command.redacted:
+            context = context.with_render(checked(context.values.render, self.command.redacted))
+        prepared = self.registry.prepare(kind, config, context)
+        self.credentials.known.add_inline(prepared.config)
+        self._warn(prepared)
+        try:
+            result = await prepared.run_in_time()
+        except ToolError as error:
+            self._forget_if_refused(error)
+            raise
+        if result.error is not None:
+            self._forget_if_refused(result.error)
+        return result
+
+    def _warn(self, prepared: PreparedTool) -> None:
+        for warning in prepared.warnings:
+            self._log().warning("tool_config", kind=prepared.kind, problem=warning)
+
+    def _forget_if_refused(self, failure: ToolError | ToolFailure) -> None:
+        if failure.kind == "auth":
+            self.credentials.forget()
+
+    def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
+        self._log().info("tool_progress", progress=redaction.redact_fields(progress, self.credentials.known.texts()))

@@ -1,0 +1,143 @@
+"""What becomes of a command when the worker stops, or when it may have passed to another worker.
+
+Interrupted is not failed: a stop never adds a second outcome to one that is on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import ClaimLost, ControlPlaneError, ResourceShortage
+from noetl_worker.models import backoff
+from noetl_worker.models.claim import (
+    AlreadyFinished,
+    AuthRefusedClaim,
+    Claimed,
+    ClaimRefused,
+    HeldByOther,
+    HeldByThisWorker,
+    NotFound,
+    RetryLater,
+)
+from noetl_worker.models.report import Report
+from noetl_worker.models.settlement import Outcome, assert_never
+from noetl_worker.observability import metrics
+from noetl_worker.pipeline.claim.claim import claim_command
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.identity import Identity
+
+MAX_UNKNOWN_TRIES: Final = 10
+log = structlog.get_logger("noetl_worker.handover")
+_AGE_ADVICE: Final = (
+    "the control plane gives a claim of this age to any worker: the command may run twice. This outcome is reported. "
+    "NOETL_COMMAND_REAPER_HEALTHY_HARD_TIMEOUT_SECONDS of the control plane should be above the longest timeout"
+)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ClaimedOnce:
+    """Whether a command that this process has claimed is still ours (emitter.Ownership)."""
+
+    plane: Plane
+    event_id: int
+    worker_id: str
+    who: Callable[[], dict[str, object]]
+    """The ids of its lines in the log."""
+    claimed_at: float
+    """Monotonic."""
+    is_expired: Callable[[float], bool]
+    """Whether at this time the delivery was without in_progress for longer than ack_wait."""
+    lease_s: float
+    """How long a claim is the holder's, whatever became of it."""
+
+    @classmethod
+    def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
+        """Of an outcome that is late from the start: its claim is asked before anything is sent."""
+        return cls(plane, end.event_id, end.worker_id, end.who, -math.inf, lambda _now: True, lease_s=0)
+
+    def is_uncertain(self, now: float) -> bool:
+        return now - self.claimed_at > self.plane.rules.claim_limit_s or self.is_expired(now)
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.claimed_at
+
+    async def confirm(self) -> None:
+        """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours.
+
+        Also when the plane says again and again that it knows no such command (a database that was lost or restored):
+        its outcome would be asked about for ever. Not when it was given to another for its age alone: of two runs the
+        plane takes the end that comes first, and where each takes longer than a claim lasts, none would be reported.
+        """
+        tries = 0
+        while True:
+            claim = await claim_command(self.plane, self.event_id, self.worker_id)
+            tries, now = tries + 1, time.monotonic()
+            match claim:
+                case Claimed() | HeldByThisWorker():
+                    return
+                case HeldByOther() if self.age_s > self.plane.rules.claim_limit_s and not self.is_expired(now):
+                    log.warning("claim_given_away", **self.who(), age_s=round(self.age_s), advice=_AGE_ADVICE)
+                    return
+                case HeldByOther() | AlreadyFinished():
+                    raise ClaimLost(claim)
+                case NotFound() | ClaimRefused():
+                    if tries >= MAX_UNKNOWN_TRIES:
+                        raise ClaimLost(claim)
+                case RetryLater() | AuthRefusedClaim():
+                    pass
+                case _:
+                    assert_never(claim)
+            delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
+            log.warning("claim_unknown", **self.who(), reason=claim.reason, next_try_s=round(delay_s, 2))
+            await asyncio.sleep(delay_s)
+
+
+async def return_unstarted(
+    events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
+) -> Outcome | None:
+    """A command that this machine had no room for; None when it has to be reported as failed."""
+    command, dialect = events.command, events.command.dialect
+    metrics.RESOURCE_SHORTAGES.inc()
+    outcome = acknowledge.short_of_resources(
+        dialect,
+        delivery.tries,
+        delivery.age_s(),
+        str(short),
+        can_return=identity.can_return(dialect),
+        is_started=not await events.withdraw(),
+    )
+    log.error(
+        "resource_shortage",
+        **command.who(),
+        error=str(short),
+        returned=outcome is not None,
+        advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
+        "WORKER_MAX_CONCURRENT lower",
+    )
+    return outcome
+
+
+async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
+    """A command that was not done. On a plane where nobody could take it up again, it is reported as failed."""
+    dialect = events.command.dialect
+    if not identity.can_return(dialect):
+        text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"
+        failure = Report(status="error", context={"status": "error", "error": text}, error=text)
+        try:
+            await events.finish(failure, ownership)
+            return acknowledge.REPORTED
+        except ControlPlaneError as error:
+            log.error("interruption_not_reported", **events.command.who(), error=repr(error))
+    return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

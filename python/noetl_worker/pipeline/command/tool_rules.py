@@ -1,0 +1,115 @@
+"""What the settings say about tools: which run, what may replace one, what confines them, where they may connect to."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import SettingsError
+from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.settings.settings import Settings
+from noetl_worker.tools import fields, file_roots
+from noetl_worker.tools.http import egress
+from noetl_worker.tools.kinds.container import allowance
+from noetl_worker.tools.process import confinement, landlock
+from noetl_worker.tools.process.command_group import commands_group
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.process.machine import memory_bytes
+from noetl_worker.tools.registry import Registry
+
+log = structlog.get_logger("noetl_worker")
+
+_MOST_FILE_BYTES: Final = 64 << 30
+_MOST_DESCRIPTORS: Final = 16_384
+_MOST_PROCESSES: Final = 8_192
+"""Generous: they keep one command from taking the machine."""
+_LEAST_SHARE: Final = 256 << 20
+"""Bytes: with less, DuckDB does little."""
+_DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
+_IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
+"""Tokens of the machine's own, at places that no setting names."""
+_KEEP_APART: Final = (
+    "keep them out of the temporary, the working and the home directory (NOETL_WORKER_OUTBOX_DIR, for one), "
+    "or set NOETL_WORKER_FILE_ROOTS to others"
+)
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The worker's tools, under its rules; the rules for connections and files hold for the process from here on.
+
+    Raises:
+        SettingsError: a setting names a kind that is not there.
+    """
+    egress.deny(settings.egress_deny)
+    allowance.allow(settings.kubernetes_allow, settings.kubernetes_own_secrets)
+    file_roots.keep_own(_own_files(settings))
+    registry = Registry(confinement=_confinement(settings))
+    for variable, names in (
+        ("NOETL_WORKER_KINDS", settings.kinds),
+        ("NOETL_WORKER_KINDS_DENY", settings.kinds_deny),
+    ):
+        for name in names:
+            if not registry.knows(name):
+                guess = fields.nearest(name, registry.kinds()) or ""
+                allowed = f"kinds of this worker{guess}; they are {', '.join(registry.kinds())}"
+                raise SettingsError(variable, ",".join(names), allowed)
+    registry.limit(settings.kinds, settings.kinds_deny)
+    return registry
+
+
+def _own_files(settings: Settings) -> list[str]:
+    """What is no playbook's business: the outbox, files with secrets of the worker's own, and what it gives by name."""
+    keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
+    identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
+    outbox = directory_of(settings.outbox_dir)
+    return [path for path in (*settings.files_read, *keys, *identities, str(outbox)) if path]
+
+
+def log_what_is_not_confined(settings: Settings) -> None:
+    """One line for what the level lacks on this system, one where there is no cgroup for a limit of processes."""
+    if settings.isolation == "off":
+        return
+    if lacking := [*confinement.missing(), *landlock.missing()]:
+        log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
+    if landlock.is_there() and (files := file_roots.within_reach()) and _duckdb_kinds(settings):
+        log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
+    if reason := _no_group():
+        log.info("process_limit_missing", reason=reason)
+
+
+def _no_group() -> str:
+    """Why no cgroup can be made for the commands; empty: one can."""
+    try:
+        commands_group(os.getpid())
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _confinement(settings: Settings) -> Confinement:
+    memory_mb = settings.process_memory_mb
+    return Confinement(
+        settings.isolation,
+        file_bytes=_MOST_FILE_BYTES,
+        descriptors=_MOST_DESCRIPTORS,
+        memory_bytes=memory_bytes() if memory_mb is None else memory_mb << 20,
+        allows_namespaces=settings.allow_namespaces,
+        processes=0 if settings.isolation == "off" or _no_group() else _MOST_PROCESSES,
+        duckdb_bytes=0 if settings.isolation == "off" else _duckdb_share(settings),
+    )
+
+
+def _duckdb_kinds(settings: Settings) -> list[str]:
+    allowed = settings.kinds or _DUCKDB_KINDS
+    return [kind for kind in _DUCKDB_KINDS if kind in allowed and kind not in settings.kinds_deny]
+
+
+def _duckdb_share(settings: Settings) -> int:
+    """Of four fifths of the memory, by how many commands with a DuckDB run at the same time; 0: not known."""
+    slots = settings.max_concurrent
+    allowed = sum(min(slots, settings.kind_limits.get(kind, slots)) for kind in _duckdb_kinds(settings))
+    at_once = max(min(allowed, slots), 1)
+    usable = memory_bytes() * 4 // 5
+    return min(max(usable // at_once, _LEAST_SHARE), usable)

@@ -1,0 +1,289 @@
+"""The trace of one delivery: a `process` span, and below it `claim`, `tool KIND`, `cases`, `events` and `ack`.
+
+What is traced is what the stop of a worker looks at: each phase of its progress that has a name here is a span. Names
+and attributes are those of OpenTelemetry's messaging conventions; the trace goes on from the notification's
+`traceparent` (a header, or in the `trace` of the body). Without one the commands of an execution share a trace, whose
+id every worker makes of the plane and the execution; they have no parent, since nobody would send that span.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    format_span_id,
+    format_trace_id,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from noetl_worker import __version__
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.settlement import OutcomeKind
+from noetl_worker.observability.tracing import CURRENT
+from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from noetl_worker.remote.jetstream.delivery import Delivery
+
+_W3C: Final = TraceContextTextMapPropagator()
+_NO_PARENT: Final = otel_context.Context()
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_SPANS: Final = {
+    Phase.CLAIMING: "claim",
+    Phase.RUNNING: "tool",
+    Phase.DECIDING: "cases",
+    Phase.REPORTING: "events",
+    Phase.SETTLING: "ack",
+}
+_FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, OutcomeKind.FINISHED_HERE})
+
+
+MOST_COMMANDS: Final = 1000
+"""Of one execution in one trace, for each worker; those after them are in the trace of their step. Backends cut a trace
+that is larger, or refuse it."""
+_MOST_KEPT: Final = 1000
+
+
+@dataclass(slots=True)
+class _Begun:
+    """What began in one trace."""
+
+    trace_id: int
+    commands: int = 0
+    first: SpanContext | None = None
+    """Recorded."""
+
+
+class ExecutionTraceIds(RandomIdGenerator):
+    """Ids of traces that begin here: a sampler that goes by the id decides the same in each worker."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._begun: dict[tuple[str, int, str], _Begun] = {}
+        """By plane, execution and step ("": all), of the last ones."""
+        self.begun_now: list[_Begun] = []
+        """The execution whose trace, or that of a step of it, was begun last; none where there was a parent."""
+        self.notification: Envelope | None = None
+        """Whose trace is begun next; None: it belongs to no execution."""
+
+    def generate_trace_id(self) -> int:
+        notification = self.notification
+        if notification is None:
+            return super().generate_trace_id()
+        key = (notification.server_url, notification.execution_id, "")
+        begun = self._begun.get(key) or self._first(key)
+        self.begun_now = [begun]
+        begun.commands += 1
+        if begun.commands > MOST_COMMANDS:
+            key = (*key[:2], notification.step)
+            begun = self._begun.get(key) or self._first(key)
+        return begun.trace_id
+
+    def _first(self, key: tuple[str, int, str]) -> _Begun:
+        if len(self._begun) >= _MOST_KEPT:
+            del self._begun[next(iter(self._begun))]
+        url, execution, step = key
+        text = "/".join(filter(None, ((url or self._server_url).rstrip("/"), str(execution), step)))
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+        found = self._begun[key] = _Begun(int.from_bytes(digest[:16], "big"))
+        return found
+
+
+class DeliveryTraces:
+    """Makes the trace of each delivery of a worker."""
+
+    def __init__(self, provider: TracerProvider, settings: Settings, client_id: str) -> None:
+        self._trace_ids = provider.id_generator = ExecutionTraceIds(settings.server_url)
+        self._tracer = provider.get_tracer("noetl_worker", __version__)
+        self._name = f"process {settings.nats_subject}"
+        self._common = {
+            "messaging.system": "nats",
+            "messaging.destination.template": settings.nats_subject,  # spans are named after it: subjects are many
+            "messaging.destination.subscription.name": settings.nats_consumer,
+            "messaging.consumer.group.name": settings.nats_consumer,
+            "messaging.client.id": client_id,
+        }
+
+    def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
+        """In the command's own task: what runs in it, and in the task of its tool, belongs to this trace.
+
+        Args:
+            notification: None where it cannot be read.
+        """
+        parent = _NO_PARENT
+        if delivery.headers or (notification is not None and notification.trace):
+            parent = _W3C.extract(_carrier(delivery.headers, notification))
+        ids = self._trace_ids
+        ids.notification, ids.begun_now = notification, []  # asked at once, if there is no parent
+        span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
+        traced: _Recorded | _Unrecorded
+        if span.is_recording():
+            span.set_attributes(
+                {
+                    **self._common,
+                    "messaging.operation.name": "process",
+                    "messaging.operation.type": "process",
+                    "messaging.destination.name": delivery.subject,
+                    "messaging.message.id": delivery.message_id,
+                    "messaging.message.body.size": len(delivery.data),
+                    "noetl.deliveries": delivery.num_delivered,
+                }
+            )
+            of_stages: dict[str, str] = {}
+            if notification is not None:
+                of_stages = {"noetl.execution_id": str(notification.execution_id)}
+                span.set_attributes(
+                    {
+                        **of_stages,
+                        "messaging.message.conversation_id": of_stages["noetl.execution_id"],
+                        "noetl.command_id": str(notification.command_id),
+                        "noetl.step": notification.step,
+                    }
+                )
+            for execution in ids.begun_now:
+                _link(span, execution)
+            progress.stages = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
+        else:
+            traced = _Unrecorded(span.get_span_context())
+        CURRENT.set(traced)
+        otel_context.attach(set_span_in_context(span, parent))
+        task = progress.task or asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(traced.end)
+
+
+def _link(span: Span, execution: _Begun) -> None:
+    """A span of a step's trace leads to a span of its execution's: one that was sent, so it is no parent."""
+    at = span.get_span_context()
+    if execution.first is None:
+        execution.first = at
+    elif at.trace_id != execution.trace_id:
+        span.add_link(execution.first)
+
+
+class _Unrecorded:
+    """A trace that is sampled out: one span, which nothing is written to, for all that the command asks."""
+
+    __slots__ = ("_at", "headers")
+
+    def __init__(self, at: SpanContext) -> None:
+        self._at: SpanContext | None = at
+        self.headers: Mapping[str, str] = _written(at)
+
+    @property
+    def ids(self) -> tuple[str, str] | None:
+        return _ids(self._at)
+
+    def end(self, _task: asyncio.Task[Any]) -> None:
+        self._at, self.headers = None, _NO_HEADERS
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class _Recorded:
+    """The spans of a delivery: each phase that has a name here is one, below that of the delivery."""
+
+    tracer: Tracer
+    process: Span | None
+    progress: Progress | None
+    common: Mapping[str, str]
+    of_stages: Mapping[str, str]
+    """Attributes of each span."""
+    stage: Span | None = field(default=None, init=False)
+    is_of_tool: bool = field(default=False, init=False)
+
+    def enter(self, phase: Phase) -> None:
+        self._end_stage()
+        name = _SPANS.get(phase)
+        if name is None or self.process is None or self.progress is None:
+            return
+        parent, kind = set_span_in_context(self.process), SpanKind.INTERNAL
+        attributes: dict[str, str | int] = {**self.of_stages}
+        command = self.progress.command
+        self.is_of_tool = phase is Phase.RUNNING
+        if phase is Phase.RUNNING and command is not None:
+            name = f"tool {command.kind}"
+            attributes |= {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
+        elif phase is Phase.SETTLING:
+            kind = SpanKind.CLIENT
+            attributes |= {**self.common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
+        self.stage = self.tracer.start_span(name, parent, kind, attributes)
+        otel_context.attach(set_span_in_context(self.stage, parent))
+
+    def _end_stage(self) -> None:
+        stage, self.stage = self.stage, None
+        if stage is not None:
+            failure = self.progress.failure if self.progress is not None else None
+            if failure is not None and self.is_of_tool:
+                stage.set_attribute("error.type", failure)
+                stage.set_status(Status(StatusCode.ERROR, failure))
+            stage.end()
+
+    def end(self, _task: asyncio.Task[Any]) -> None:
+        """JetStream has its answer. What the command has left running (a pool's timer) is in no trace from now on."""
+        self._end_stage()
+        span, self.process = self.process, None
+        progress, self.progress = self.progress, None  # its task has this trace: each would keep the other
+        if span is None or progress is None:
+            return
+        progress.stages = None
+        if progress.outcome is not None:
+            kind = progress.outcome.kind
+            span.set_attribute("noetl.outcome", kind.value)
+            span.set_attribute("noetl.settlement", progress.outcome.settlement.value)
+            error = progress.failure if kind in _FINE else kind.value
+            if error is not None:
+                span.set_attribute("error.type", error)
+                span.set_status(Status(StatusCode.ERROR, error))
+        span.end()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        span = self.stage or self.process
+        return _written(span.get_span_context()) if span is not None else _NO_HEADERS
+
+    @property
+    def ids(self) -> tuple[str, str] | None:
+        span = self.stage or self.process
+        return _ids(span.get_span_context()) if span is not None else None
+
+
+def _ids(at: SpanContext | None) -> tuple[str, str] | None:
+    return (format_trace_id(at.trace_id), format_span_id(at.span_id)) if at is not None else None
+
+
+def _written(at: SpanContext) -> dict[str, str]:
+    """As the SDK's propagator writes it, which looks for the span first: of an invalid one nothing."""
+    if not at.is_valid:
+        return {}
+    headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
+    state = at.trace_state
+    if state is not DEFAULT_TRACE_STATE and state:  # that of nearly all is empty, and is not asked each time
+        headers["tracestate"] = state.to_header()
+    return headers
+
+
+def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
+    """Header names have any case (nats-py keeps the sender's); a header wins over the body."""
+    found: dict[str, str] = {}
+    if notification is not None and notification.trace:
+        found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))
+    if headers:
+        found.update((name.lower(), value) for name, value in headers.items())
+    return found

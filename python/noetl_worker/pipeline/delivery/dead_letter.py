@@ -1,0 +1,287 @@
+"""Messages that can never run, kept with their reason: a stream beside the commands' own.
+
+Settling a message with `term` alone would lose it; here it is stored first, and only then terminated. The way back
+is the same in reverse: published first, and only then taken away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import datetime
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker.errors import DocumentError, JetStreamError
+from noetl_worker.models.settlement import SETTLED, Outcome, OutcomeKind, Settlement
+from noetl_worker.observability import metrics
+from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.jetstream.message_search import StoredMessage
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
+from noetl_worker.text import json_text
+
+log = structlog.get_logger("noetl_worker.dead_letter")
+_MAX_TEXT_BYTES: Final = 65_536
+_EXCERPT_BYTES: Final = 4_096
+_MAX_BASE64_BYTES: Final = 512 * 1024
+"""A dead letter has to fit into NATS' default max_payload of 1 MiB."""
+_LOST: Final = "\ufffd"
+"""What decoding puts for bytes that are no UTF-8."""
+_OWN_FIELDS: Final = frozenset(
+    (
+        *("kind", "reason", "subject", "stream_sequence", "num_delivered", "worker_id", "kept_at", "headers"),
+        *("notification", "notification_base64", "notification_bytes", "headers_left_out"),
+    )
+)
+_REQUIRED: Final = ("kind", "reason", "subject")
+_CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
+"""Who may read the dead letters is not who may use what such a header has."""
+_NOT_KEPT_DELAY_S: Final = 30.0
+
+
+@dataclass(frozen=True, repr=False)
+class DeadLetters:
+    """Where poison goes."""
+
+    publish: Callable[[str, bytes, str], Awaitable[None]]
+    """Takes (subject, dead letter, message id): stores it in JetStream, once for each id; returns when it is stored."""
+    worker_id: str
+
+    async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
+        """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated.
+
+        Args:
+            ids: of its command; the kind of its tool is in the line alone, since a dead letter has a kind of its own.
+        """
+        sequence, reason = delivery.stream_sequence, outcome.reason
+        dead_letter = pack(
+            delivery.data,
+            delivery.headers,
+            kind=outcome.kind.value,
+            reason=reason,
+            subject=delivery.subject,
+            stream_sequence=sequence,
+            num_delivered=delivery.num_delivered,
+            worker_id=self.worker_id,
+            kept_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            **{name: value for name, value in ids.items() if name != "kind"},
+        )
+        try:
+            await self.publish(DEAD_LETTER_SUBJECT, dead_letter, delivery.message_id)
+        except (JetStreamError, asyncio.TimeoutError) as error:
+            log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **ids)
+            return False
+        log.error(
+            "dead_letter",
+            subject=delivery.subject,
+            stream_sequence=sequence,
+            deliveries=delivery.num_delivered,
+            reason=reason,
+            **ids,
+        )
+        return True
+
+
+async def settle_delivery(
+    dead_letters: DeadLetters, delivery: Delivery, outcome: Outcome, ids: Callable[[], Mapping[str, object]] = dict
+) -> str | None:
+    """Answer JetStream. A message is terminated only once its dead letter is stored.
+
+    Args:
+        ids: of its command; asked for when there is a line to write.
+
+    Returns:
+        What the summary line counts (settlement.SETTLED), or None when the answer did not get through: the message
+        will come again, and the claim will say that it is finished.
+    """
+    kind, delay_s = outcome.kind, outcome.delay_s
+    settlement = kind.settlement
+    if settlement is Settlement.TERM:
+        if await dead_letters.keep(delivery, outcome, ids()):
+            metrics.DEAD_LETTERS.labels(kind.value).inc()
+        else:
+            settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
+    try:
+        if settlement is Settlement.ACK:
+            await delivery.ack()
+        elif settlement is Settlement.NAK:
+            await delivery.nak(delay_s)
+        else:
+            await delivery.term(outcome.reason)
+    except JetStreamError as error:
+        log.warning(
+            "message_not_settled",
+            settlement=settlement.value,
+            reason=outcome.reason,
+            error=str(error),
+            stream_sequence=delivery.stream_sequence,
+            **ids(),
+        )
+        return None
+    metrics.SETTLED[settlement].value += 1
+    if settlement is Settlement.NAK and kind is not OutcomeKind.OVER_SHARE:  # many, and nothing is wrong
+        cause = {"cause": outcome.text} if outcome.text and not outcome.dead_letter else {}
+        log.info(
+            "message_returned",
+            reason=outcome.reason,
+            delay_s=round(delay_s, 2),
+            stream_sequence=delivery.stream_sequence,
+            deliveries=delivery.num_delivered,
+            **cause,
+            **ids(),
+        )
+    return SETTLED[kind, settlement]
+
+
+# ── the dead letter ──────────────────────────────────────────────────────────────────────────────────
+
+
+def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> bytes:
+    """The JSON that is kept.
+
+    {kind, reason, subject, stream_sequence, num_delivered, worker_id, kept_at, notification, notification_bytes, ...}:
+    `notification` is the complete text; where that is not possible (no UTF-8, or more than 64 KiB) it is an excerpt,
+    and `notification_base64` has the bytes, up to 512 KiB. `headers` only if there were any; of those with a credential
+    the name alone is kept, in `headers_left_out`.
+    """
+    text = _exact_text(data)
+    dead_letter: dict[str, Any] = {
+        **fields,
+        "notification": data[:_EXCERPT_BYTES].decode("utf-8", "replace") if text is None else text,
+        "notification_bytes": len(data),
+    }
+    if text is None and len(data) <= _MAX_BASE64_BYTES:
+        dead_letter["notification_base64"] = base64.b64encode(data).decode("ascii")
+    left_out = sorted(name for name in headers or () if _CREDENTIAL_HEADER.fullmatch(name.strip()))
+    kept = {name: value for name, value in (headers or {}).items() if name not in left_out}
+    if kept:
+        dead_letter["headers"] = kept
+    if left_out:
+        dead_letter["headers_left_out"] = left_out
+    return json_text.dumps(dead_letter)
+
+
+def _exact_text(data: bytes) -> str | None:
+    if len(data) > _MAX_TEXT_BYTES:
+        return None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if _LOST in text else text
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter as it was kept."""
+
+    kind: str
+    """Value of an OutcomeKind."""
+    reason: str
+    """Why it can never run; with the plane's last answer where there was one."""
+    subject: str
+    """Where the message was published."""
+    stream_sequence: int
+    num_delivered: int
+    worker_id: str
+    data: bytes | None
+    """The complete message; None when it was too long to be kept."""
+    excerpt: str
+    size: int
+    headers: Mapping[str, str]
+    headers_left_out: tuple[str, ...]
+    """Names of headers that had a credential: a requeued message goes without them."""
+    detail: Mapping[str, Any]
+    """What else was known: execution_id, command_id, step, cause."""
+
+    def known(self, name: str) -> str:
+        """An id from the detail, else from the notification itself; "" when neither has it."""
+        value = self.detail.get(name)
+        if value is None and self.data is not None:
+            try:
+                document = json_text.loads(self.data)
+            except DocumentError:
+                return ""
+            value = document.get(name) if isinstance(document, dict) else None
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+    @classmethod
+    def parse(cls, body: bytes) -> DeadLetter:
+        """Read what `pack` wrote.
+
+        Raises:
+            DocumentError: it is no dead letter of ours.
+        """
+        kept = json_text.loads(body)
+        if not isinstance(kept, dict) or not all(isinstance(kept.get(name), str) for name in _REQUIRED):
+            names = ", ".join(_REQUIRED)
+            raise DocumentError("json_syntax", f"not a dead letter of noetl-worker: it needs the texts {names}")
+        text = str(kept.get("notification") or "")
+        headers, left_out = kept.get("headers"), kept.get("headers_left_out")
+        return cls(
+            kind=kept["kind"],
+            reason=kept["reason"],
+            subject=kept["subject"],
+            stream_sequence=_integer(kept.get("stream_sequence")),
+            num_delivered=_integer(kept.get("num_delivered")),
+            worker_id=str(kept.get("worker_id") or ""),
+            data=_full_data(kept, text),
+            excerpt=text,
+            size=_integer(kept.get("notification_bytes")),
+            headers={str(name): str(value) for name, value in headers.items()} if isinstance(headers, dict) else {},
+            headers_left_out=tuple(map(str, left_out)) if isinstance(left_out, list) else (),
+            detail={name: value for name, value in kept.items() if name not in _OWN_FIELDS},
+        )
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
+    encoded = kept.get("notification_base64")
+    if isinstance(encoded, str):
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
+    data = text.encode("utf-8", "replace")
+    return data if len(data) == kept.get("notification_bytes") else None  # else it is an excerpt
+
+
+# ── the way back ────────────────────────────────────────────────────────────────────────────────
+
+
+async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
+    """Publish the message again, as it was and where it was; then take the dead letter away.
+
+    Asked for twice (an answer was lost, two operators), JetStream drops the second message by its id.
+
+    Returns:
+        Its subject, stream and sequence, acknowledged by JetStream.
+
+    Raises:
+        DocumentError, JetStreamError: it is a dead letter still; the text says what to do.
+    """
+    dead_letter = DeadLetter.parse(stored.data)
+    if dead_letter.data is None:
+        raise JetStreamError(
+            f"only the first {len(dead_letter.excerpt.encode())} of its {dead_letter.size} bytes were kept; the "
+            f"message is sequence {dead_letter.stream_sequence} of the command stream, for as long as that keeps it"
+        )
+    # The server acts upon Nats-* headers: an expected sequence or an old id would have the message refused.
+    headers = {name: value for name, value in dead_letter.headers.items() if not name.lower().startswith("nats-")}
+    message_id = f"noetl-requeue-{stored.sequence}-{stored.stored_at}"
+    stream, sequence = await shelf.put_back(dead_letter.subject, dead_letter.data, headers, message_id)
+    try:
+        await shelf.remove(stored.sequence)
+    except JetStreamError as error:
+        text = f"published as sequence {sequence} of {stream}, but the dead letter is still there: {error}"
+        raise JetStreamError(text) from error
+    return dead_letter.subject, stream, sequence

@@ -1,0 +1,80 @@
+"""What a worker is doing at this moment, for an operator: GET /debug/inflight, shown by `noetl-worker top`.
+
+Read in the keepalive thread, also while the main loop is blocked: it takes copies, and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from noetl_worker.observability import metrics
+from noetl_worker.observability.series import Gauge
+from noetl_worker.pipeline.phases import Progress
+from noetl_worker.text.secrets import redaction
+
+
+@dataclass(frozen=True, repr=False)
+class InFlightView:
+    """Calling it gives one JSON object; times in seconds."""
+
+    progresses: Mapping[Any, Progress]
+    """One for each delivery; the worker's own, which it changes meanwhile."""
+    worker: Mapping[str, object]
+    """What the line at the start says: ids, addresses, version."""
+    since: float = field(default_factory=lambda: time.monotonic())
+
+    def __call__(self) -> dict[str, Any]:
+        now = time.monotonic()
+        shown = {
+            "worker": {**self.worker, "up_s": round(now - self.since, 1)},
+            "slots": {
+                "size": _level(metrics.SLOTS),
+                "used": _level(metrics.SLOTS_IN_USE),
+                "limit": _level(metrics.SLOTS_LIMIT),
+            },
+            "lag": {"waiting": _most(metrics.PENDING), "in_flight": _most(metrics.ACK_PENDING)},
+            "gate": {
+                "limit": _by_labels(metrics.GATE_LIMIT),
+                "waiting": _by_labels(metrics.GATE_WAITING),
+                "down": _by_labels(metrics.GATE_DOWN),
+            },
+            "outbox": {
+                "rows": _level(metrics.OUTBOX_ROWS),
+                "bytes": _level(metrics.OUTBOX_BYTES),
+                "oldest_s": _level(metrics.OUTBOX_OLDEST),
+            },
+            "commands": [_command(progress, now) for progress in list(self.progresses.values())],
+        }
+        view: dict[str, Any] = redaction.redact_value(shown)
+        return view
+
+
+def _command(progress: Progress, now: float) -> dict[str, Any]:
+    """One delivery; before its notification is read, it has no ids."""
+    command = progress.command
+    found: dict[str, Any] = {
+        "phase": progress.phase.name.lower(),
+        "kind": command.kind if command is not None else None,
+    }
+    if progress.notification is not None:
+        found |= {name: str(value) for name, value in progress.notification.who().items()}
+    if (delivery := progress.delivery) is not None:
+        found["seconds"] = round(now - delivery.received_at, 3)
+        found["deliveries"] = delivery.num_delivered
+    return found
+
+
+def _level(gauge: Gauge) -> float:
+    return gauge.own.value
+
+
+def _most(gauge: Gauge) -> float:
+    return max(_by_labels(gauge).values(), default=0.0)
+
+
+def _by_labels(gauge: Gauge) -> dict[str, float]:
+    """Label values, joined -> value."""
+    return {" ".join(sample.labels.values()): sample.value for family in gauge.collect() for sample in family.samples}

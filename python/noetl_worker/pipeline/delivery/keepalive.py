@@ -1,0 +1,240 @@
+"""One thread with its own event loop and its own NATS connection: what must go on while the main loop is blocked.
+
+It sends `in_progress` for every delivery that is not settled, beats the registry row, and serves the probes.
+Measured: in-progress from a blocked loop's own connection gave 3 deliveries of one command; from
+a second connection in a second thread, 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import nats
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.stopping import KEEPALIVE_S
+from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
+from noetl_worker.observability.probe_server import ProbeServer
+from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.process import event_loop
+from noetl_worker.remote.jetstream.connection import Connection, connect
+from noetl_worker.remote.jetstream.delivery import IN_PROGRESS
+from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.remote.plane.registration import REGISTER_AGAIN_S, Registration
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.settings.settings import Settings
+
+log = structlog.get_logger("noetl_worker.keepalive")
+_DEREGISTER_TIMEOUT_S: Final = 1.5
+"""A plane that accepts and never answers must not hold a stop: drain, return and this fit into Kubernetes' 30 s."""
+
+
+@dataclass(slots=True)
+class _Beat:
+    last_sent: float
+    """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
+    expired: bool = False
+    """Nothing was heard of us for too long: the server or the plane may have given it away, whatever came after."""
+    deliveries: int = 1
+    """Two can have one reply subject: a durable that is made again counts from 1 again."""
+
+
+class InProgress:
+    """The deliveries that are not settled. The main loop says which; the thread tells the server that they are ours."""
+
+    def __init__(self, ack_wait_s: float) -> None:
+        self.ack_wait_s = ack_wait_s
+        """The effective one, as the durable has it: it may change while we run."""
+        self._beats: dict[str, _Beat] = {}
+        self._heard_at, self._stale_after_s = 0.0, math.inf
+        self._closed, self._not_extended = Outage(), Outage()
+
+    def track(self, reply: str, received_at: float) -> None:
+        """Keep this delivery ours until `untrack`."""
+        if reply in self._beats:
+            self._beats[reply].deliveries += 1
+        else:
+            self._beats[reply] = _Beat(received_at)
+
+    def untrack(self, reply: str) -> None:
+        beat = self._beats[reply]
+        beat.deliveries -= 1
+        if beat.deliveries == 0:
+            del self._beats[reply]
+
+    def heard(self, sent_at: float, stale_after_s: float) -> None:
+        """The plane has taken a heartbeat, or is about to be sent the first one.
+
+        Args:
+            sent_at: when it was sent, on the monotonic clock.
+            stale_after_s: after so long without one the plane gives claims away, and takes the ends of both workers
+                (protocol/claim.md#races).
+        """
+        if time.monotonic() - self._heard_at > self._stale_after_s:
+            for beat in self._beats.copy().values():
+                beat.expired = True
+        self._heard_at, self._stale_after_s = sent_at, stale_after_s
+
+    def is_expired(self, reply: str, now: float) -> bool:
+        """No sign of life for longer than ack_wait, or the plane has had none: somebody else may have the command."""
+        if reply not in self._beats:
+            return False
+        beat = self._beats[reply]
+        is_stale = now - self._heard_at > self._stale_after_s
+        return beat.expired or is_stale or now - beat.last_sent > self.ack_wait_s
+
+    async def extend_until(self, stop: asyncio.Event, connection: Connection, settings: Settings) -> None:
+        """Extend each delivery when it is time."""
+        while not stop.is_set():  # a cancellation that meets the answer to a flush is lost (cpython #86296)
+            await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
+            if connection.client.is_closed:  # nats-py gives up for good on some errors (an expired login)
+                if (line := self._closed.lasts(repr(connection.last_error))) is not None:
+                    log.warning("keepalive_reconnects", **line)
+                await connection.reopen(settings)
+            else:
+                self._closed.ends()
+            await self._extend(connection)
+
+    async def _extend(self, connection: Connection) -> None:
+        now = time.monotonic()
+        due = [
+            (reply, beat) for reply, beat in self._beats.copy().items() if now - beat.last_sent >= self.ack_wait_s / 3
+        ]
+        if not due:
+            return
+        if not connection.is_connected:
+            metrics.IN_PROGRESS_FAILURES.inc(len(due))
+            return
+        try:
+            for reply, _ in due:
+                await connection.client.publish(reply, IN_PROGRESS)
+            await connection.client.flush(timeout=2)
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            metrics.IN_PROGRESS_FAILURES.inc(len(due))
+            if (line := self._not_extended.lasts(repr(error))) is not None:
+                log.warning("in_progress_failed", deliveries=len(due), **line)
+            return
+        self._not_extended.ends()
+        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until the arrival
+        for _, beat in due:
+            beat.expired = beat.expired or arrived - beat.last_sent > self.ack_wait_s
+            beat.last_sent = now
+
+
+class Keepalive:
+    """The thread. Start it before the first pull, stop it after the last ack."""
+
+    def __init__(self, settings: Settings, health: Health, identity: Identity) -> None:
+        self._settings = settings
+        self._health = health
+        self._identity = identity
+        self.in_progress: Final = InProgress(settings.ack_wait_s)
+        self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._up: Future[None] = Future()
+        self._over: Future[None] = Future()
+        self._stop: asyncio.Event | None = None
+        self._is_stopping = False
+        self._registered: Registration | None = None
+
+    # ── called from the main loop ──
+
+    async def start(self) -> None:
+        """Raises JetStreamError when its own connection cannot be made, SettingsError when the probe port is taken."""
+        self._thread.start()
+        await asyncio.shield(asyncio.wrap_future(self._up))  # who is cancelled here does not take it from the thread
+
+    def is_alive(self) -> bool:
+        """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""
+        return self._thread.is_alive()
+
+    async def stop(self) -> None:
+        """End the thread: deregister (outliving the drain is the point), close its connection."""
+        if not self._thread.is_alive():
+            return
+        self._is_stopping = True
+        if self._loop is not None and self._stop is not None:
+            with suppress(RuntimeError):  # it is ending by itself, and its loop is closed
+                self._loop.call_soon_threadsafe(self._stop.set)
+        # Not `join` on the executor: tools that cannot be stopped may have all of its threads.
+        over, _ = await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=KEEPALIVE_S)
+        if over:
+            self._thread.join()
+
+    # ── the thread ──
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # the outermost guard of this thread: nothing may vanish with it
+            if not self._up.done():
+                self._up.set_exception(error)
+            else:
+                log.exception("keepalive_died", error=str(error))
+        finally:
+            self._over.set_result(None)
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if self._is_stopping:  # before there was anything to set
+            self._stop.set()
+        name = f"noetl-worker keepalive {self._identity.unique}"
+        connection = await connect(self._settings, name, attempts=3, is_beside=True)
+        client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
+        server = ProbeServer(pages_of(self._health), debug_token=self._settings.debug_token.reveal())
+        if self._settings.metrics_bind:
+            await server.open(self._settings.metrics_bind)
+        registry = asyncio.create_task(self._registry(client))
+        beats = asyncio.create_task(self.in_progress.extend_until(self._stop, connection, self._settings))
+        self._up.set_result(None)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({stopping, beats, registry}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (beats, registry):  # neither ends by itself: a bug ends the thread, which the worker notices
+                if task.done():
+                    task.result()
+        finally:
+            stopping.cancel()
+            await event_loop.end(beats, registry)
+            await asyncio.gather(beats, registry, return_exceptions=True)  # one was raised where it ended
+            if self._registered is not None and self._registered.is_registered:
+                await _deregister(self._registered)
+            await server.close()
+            await connection.close()
+            await client.close()
+
+    async def _registry(self, client: ControlPlaneClient) -> None:
+        """Register when the plane is there, then beat until cancelled."""
+        self._registered = await self._registration(client)
+        await self._registered.keep(self._settings.heartbeat_interval_s)
+
+    async def _registration(self, client: ControlPlaneClient) -> Registration:
+        settings, watch = self._settings, HeartbeatWatch(client.servers.configured, self._health)
+        while True:
+            try:
+                plane = await client.plane(settings.server_url)
+                break
+            except ControlPlaneError as error:
+                watch.failed(error)
+                log.debug("not_registered_yet", error=str(error))
+                await asyncio.sleep(REGISTER_AGAIN_S)
+        name = self._identity.name_for(plane.dialect)
+        return Registration(plane, settings, name, watch, on_heard=self.in_progress.heard)
+
+
+async def _deregister(registration: Registration) -> None:
+    try:
+        await asyncio.wait_for(registration.deregister(), _DEREGISTER_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        log.warning("deregister_not_answered", advice="the row goes stale by itself")

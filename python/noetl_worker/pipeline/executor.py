@@ -1,0 +1,122 @@
+"""ONE command, from bytes to outcome: start reading here.
+
+    bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
+
+Each stage is a verb below, or in `ClaimedCommand`, and a package or module of its own. Nothing is acknowledged before
+the plane has accepted the terminal events; whatever fails after the claim ends in exactly one terminal set. All of it
+is one task; a stop of the worker looks at the phase (phases.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
+from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, RetryLater
+from noetl_worker.models.notification import Envelope
+from noetl_worker.models.settlement import Outcome
+from noetl_worker.observability import metrics
+from noetl_worker.pipeline.claim.claim import claim_command
+from noetl_worker.pipeline.command.claimed_command import ClaimedCommand, WorkerServices
+from noetl_worker.pipeline.delivery import acknowledge, envelope
+from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
+from noetl_worker.pipeline.delivery.in_flight import Seen
+from noetl_worker.pipeline.delivery.pools import Pools
+from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.process.threads import OWNER
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+
+if TYPE_CHECKING:
+    from noetl_worker.pipeline.command.trace import DeliveryTraces
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """What a notification needs on its way. One per worker; `run` is called concurrently."""
+
+    client: ControlPlaneClient
+    services: WorkerServices
+    pools: Pools | None = None
+    """None: nobody asks whose commands they are."""
+    share: ExecutionShare | None = None
+    """None: an execution may take every slot."""
+    traces: DeliveryTraces | None = None
+    """None: nothing is traced."""
+
+    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
+        """Take one delivery to its outcome; None when another delivery of the same message will answer.
+
+        Args:
+            progress: where the worker sees, and stops, what is done here.
+        """
+        progress, in_flight = progress or Progress(), self.services.in_flight
+        progress.delivery = delivery
+        try:
+            notification = envelope.decode_notification(delivery.data)
+        except NotificationError as error:
+            if self.traces is not None:
+                self.traces.begin(progress, delivery, None)
+            return acknowledge.not_a_notification(str(error))
+        progress.notification = notification
+        if self.traces is not None:
+            self.traces.begin(progress, delivery, notification)
+        if (
+            (pools := self.pools) is not None
+            and (notification.pool or delivery.subject) not in pools.welcome
+            and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
+        ):
+            if refusal.is_passed_over:
+                return acknowledge.system_pool(refusal.cause)
+            return acknowledge.foreign_pool(refusal.cause, delivery.num_delivered, delivery.age_s())
+        seen = in_flight.look(notification.command_id, delivery.stream_sequence)
+        if seen is not Seen.NEW:
+            return acknowledge.duplicate(seen, delivery.tries)
+        share = self.share
+        if share is not None and (delay_s := share.delay_s(notification.execution_id, delivery)) is not None:
+            return acknowledge.over_share(delay_s)
+        in_flight.enter(notification.command_id, delivery.stream_sequence)
+        OWNER.set(notification.execution_id)
+        try:
+            work = self._claim_and_run(notification, delivery, progress)
+            return await (work if share is None else share.counted(notification.execution_id, work))
+        except asyncio.CancelledError as stop:  # its claim was not answered in time
+            progress.absorb(stop)
+            return acknowledge.returned()
+        finally:
+            in_flight.leave(notification.command_id, delivery.stream_sequence)
+
+    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Outcome:
+        if self.services.emitter.stopping.is_draining:
+            return acknowledge.returned()
+        progress.enter(Phase.CLAIMING)
+        plane: Plane | None = None
+        claim: ClaimOutcome
+        try:
+            plane = await self.client.plane(notification.server_url)
+            worker_id = self.services.identity.name_for(plane.dialect)
+            claim = await claim_command(plane, notification.event_id, worker_id)
+        except AuthRefused as error:
+            claim = AuthRefusedClaim(str(error))
+        except ControlPlaneError as error:
+            claim = RetryLater(str(error))
+        now = time.monotonic()
+        metrics.claim_ended(claim, now - delivery.received_at)
+        if plane is not None and type(claim) is Claimed:
+            plane.retry_pace.given_at = progress.claimed_at = now
+            command = ClaimedCommand(claim, notification, plane, delivery, self.services, progress, worker_id, now)
+            return await command.run()
+        if plane is not None and isinstance(claim, AuthRefusedClaim):
+            self.client.auth_refused(plane.url)
+        if progress.is_stopping:
+            return acknowledge.returned()
+        wait_s = plane.retry_pace.after(claim, delivery.tries) if plane is not None else 0.0
+        return acknowledge.after_claim(
+            claim,
+            delivery.tries,
+            message_age_s=delivery.age_s(),
+            at_least_s=wait_s,
+        )

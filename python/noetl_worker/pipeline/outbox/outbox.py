@@ -1,0 +1,256 @@
+"""Terminal events that no plane has accepted yet, on disk: they outlive the process that made them.
+
+One file per process (`file.py`); the files of dead processes are taken over as they are. A disk that does not work
+is reported, and the sets are held in memory, as they are without an outbox: the delivery is not acknowledged before the
+plane has accepted them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+
+from noetl_worker.errors import DocumentError
+from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
+from noetl_worker.pipeline.outbox.directory import require_own_directory
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
+from noetl_worker.pipeline.outbox.rows import read_row
+
+MAX_BYTES: Final = 256 << 20
+MAX_ROWS: Final = 10_000
+"""Of one outbox, whichever is reached first: a plane that is back takes them in minutes."""
+_ROOM_AGAIN: Final = 0.9
+"""A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
+_MOST_FILES: Final = 32
+"""Adopted files at a time: each holds four descriptors, and a worker that crashes again and again leaves many."""
+_FULL_ADVICE: Final = "nothing is pulled until the control plane accepts events again"
+_UNWRITABLE_ADVICE: Final = (
+    "the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room"
+)
+log = structlog.get_logger("noetl_worker.pipeline.outbox")
+_Trouble = (sqlite3.Error, OSError)
+
+
+class _RowOnDisk(NamedTuple):
+    """Where it is, and since when."""
+
+    file: OutboxFile
+    size: int
+    since: float
+    """When it was written first, or (of a dead process) adopted; monotonic."""
+
+
+class Outbox:
+    """Not for several threads. A call takes some ten microseconds, with a large result longer; no disk makes it raise.
+
+    Args:
+        when: `always` (before the first try), `on_failure` (at the first refused try) or `off`.
+        directory: shared by the workers of a machine.
+        max_rows, max_bytes: above one of them `is_full` says so, and nothing more is taken in.
+    """
+
+    def __init__(self, when: str, directory: Path, *, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS) -> None:
+        self.writes_first: Final = when == "always"
+        self._is_off = when == "off" or not HAS_LOCKS
+        self._directory = directory
+        self._max_rows, self._max_bytes = max_rows, max_bytes
+        self._own: OutboxFile | None = None
+        self._rows: dict[str, _RowOnDisk] = {}
+        """By the key of their set, the oldest first."""
+        self._left: dict[OutboxFile, int] = {}
+        """Adopted files, and how many of their rows are still to be sent."""
+        self._not_adopted: set[Path] = set()
+        """Locks of files that could not be taken over: logged once."""
+        self._bytes = 0
+        self.is_full = False
+        """No room for more: whoever claims now would only hold more in memory."""
+        self._full, self._unwritable = Outage(), Outage()
+
+    # ── the sets of this process ──
+
+    def oldest_s(self) -> float:
+        """How long the oldest row has waited here; 0 without one."""
+        return time.monotonic() - next(iter(self._rows.values())).since if self._rows else 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._rows
+
+    def has(self, event_set: EventSet) -> bool:
+        """Whether a row of it is on disk."""
+        return event_set.key in self._rows
+
+    def keep(self, event_set: EventSet) -> bool:
+        """Write the set, or what is left of it. False when it is in memory only."""
+        key = event_set.key
+        if self._is_off or (self.is_full and key not in self._rows):
+            return False
+        try:
+            contents, data = event_set.packed()
+            file = self._rows[key].file if key in self._rows else self._opened()
+            file.put(key, str(event_set.command_id), event_set.place, contents, data)
+        except _Trouble as error:
+            self._report(error)
+            return False
+        self._enter(key, file, len(contents) + len(data or b""))
+        self._works_again()
+        return True
+
+    def accepted(self, event_set: EventSet) -> None:
+        """A request of the set was accepted: the row shrinks, or goes."""
+        is_kept = event_set.key in self._rows
+        if event_set.is_open and (is_kept or self.writes_first):
+            self.keep(event_set)
+        elif is_kept:
+            self.drop(event_set)
+
+    def drop(self, event_set: EventSet) -> None:
+        """The set is done with: accepted, refused for good, or no longer ours."""
+        key = event_set.key
+        if key not in self._rows:
+            return
+        try:
+            self._rows[key].file.delete(key)
+        except _Trouble as error:  # whoever adopts it asks for the claim first, and drops it then
+            self._report(error)
+        self._let_go(key)
+
+    def close(self) -> None:
+        """Give up the locks. Files without rows go; with rows they wait for the next worker."""
+        with_rows = {row.file for row in self._rows.values()}
+        for file in [*self._left, *([self._own] if self._own is not None else [])]:
+            self._close(file, is_empty=file not in with_rows)
+        self._own = None
+
+    # ── the sets of dead processes ──
+
+    def adopt(self) -> list[OutboxRow]:
+        """Take over the files whose owner is dead. Their rows count as ours from now on; `load` reads one."""
+        if self._is_off:
+            return []
+        rows: list[OutboxRow] = []
+        try:
+            require_own_directory(self._directory)
+        except FileNotFoundError:  # made when it is needed
+            return []
+        except _Trouble as error:
+            self._log_failure(error)
+            return []
+        for lock in sorted(self._directory.glob("outbox-*.lock")):
+            if len(self._left) >= _MOST_FILES:
+                break
+            rows += self._taken(lock)
+        return rows
+
+    def load(self, key: str) -> EventSet | None:
+        """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is logged."""
+        if key not in self._rows:  # our own run of the same claim was accepted meanwhile
+            return None
+        file = self._rows[key].file
+        try:
+            return read_row(*file.get(key))
+        except DocumentError as error:
+            log.error("outbox_row_unreadable", file=str(file.path), key=key, error=str(error))
+            file.has_unread = True
+        except _Trouble as error:
+            log.error("outbox_row_not_read", file=str(file.path), key=key, error=repr(error))
+            file.stays = True
+        self._let_go(key)
+        return None
+
+    def _taken(self, lock: Path) -> list[OutboxRow]:
+        file: OutboxFile | None = None
+        try:
+            file = OutboxFile.of_dead(lock)
+            if file is None:
+                return []
+            rows = [row for row in file.rows() if not self._is_reported_already(row, file)]
+        except _Trouble as error:
+            if lock not in self._not_adopted:
+                self._not_adopted.add(lock)
+                log.error("outbox_not_adopted", file=str(lock), error=repr(error))
+            if file is not None:
+                self._close(file, is_empty=False)
+            return []
+        self._left[file] = len(rows)
+        for row in rows:
+            self._enter(row.key, file, row.size)
+        if not rows:
+            self._close(file, is_empty=True)
+        metrics.OUTBOX_ADOPTED.inc(len(rows))
+        return rows
+
+    def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
+        """A second outcome of the same claim would be a second end of its command."""
+        if row.key not in self._rows:
+            return False
+        log.warning("outbox_row_duplicated", file=str(file.path), key=row.key)
+        file.delete(row.key)
+        return True
+
+    # ── files ──
+
+    def _opened(self) -> OutboxFile:
+        """The file of this process."""
+        if self._own is None:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            require_own_directory(self._directory)
+            self._own = OutboxFile.made(self._directory)
+        return self._own
+
+    def _let_go(self, key: str) -> None:
+        """The row is no longer ours; an adopted file goes with its last one."""
+        row = self._rows.pop(key)
+        self._count(-row.size)
+        if row.file in self._left:
+            self._left[row.file] -= 1
+            if not self._left[row.file]:
+                self._close(row.file, is_empty=True)
+
+    def _close(self, file: OutboxFile, *, is_empty: bool) -> None:
+        self._left.pop(file, None)
+        try:
+            file.close(is_empty=is_empty)
+        except _Trouble as error:
+            self._report(error)
+
+    # ── counts and troubles ──
+
+    def _enter(self, key: str, file: OutboxFile, size: int) -> None:
+        before = self._rows.get(key)
+        self._rows[key] = _RowOnDisk(file, size, before.since if before is not None else time.monotonic())
+        self._count(size - (before.size if before is not None else 0))
+
+    def _count(self, more_bytes: int) -> None:
+        self._bytes += more_bytes
+        share = max(len(self._rows) / self._max_rows, self._bytes / self._max_bytes)
+        self.is_full = share >= (_ROOM_AGAIN if self.is_full else 1.0)
+        self.log_fullness()
+        metrics.OUTBOX_ROWS.set(len(self._rows))
+        metrics.OUTBOX_BYTES.set(self._bytes)
+
+    def log_fullness(self) -> None:
+        """What is to be said of it now: once when it is full, once a minute while it is, once when it has room."""
+        if not self.is_full:
+            if (line := self._full.ends()) is not None:
+                log.info("outbox_has_room", rows=len(self._rows), bytes=self._bytes, **line)
+        elif (line := self._full.lasts("the control plane accepts no events, or too slowly")) is not None:
+            log.error("outbox_full", rows=len(self._rows), bytes=self._bytes, advice=_FULL_ADVICE, **line)
+
+    def _report(self, error: Exception) -> None:
+        metrics.OUTBOX_FAILED.inc()
+        self._log_failure(error)
+
+    def _log_failure(self, error: Exception) -> None:
+        if (line := self._unwritable.lasts(f"{type(error).__name__}: {error}")) is not None:
+            log.error("outbox_not_writable", directory=str(self._directory), advice=_UNWRITABLE_ADVICE, **line)
+
+    def _works_again(self) -> None:
+        if (line := self._unwritable.ends()) is not None:
+            log.info("outbox_writable", directory=str(self._directory), **line)

@@ -1,0 +1,282 @@
+"""Stage 7b: a set of terminal events, sent until the plane has accepted it.
+
+What an answer means the plane's rules decide (`judge`). While a set is refused it is in the outbox, and it leaves its
+slot: what is on disk needs no place among what runs. A set that is late is sent only when its command is still ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import ClaimLost, Interrupted, NotSent, TransportError
+from noetl_worker.models import backoff
+from noetl_worker.models.claim import AlreadyFinished
+from noetl_worker.models.stopping import Stopping
+from noetl_worker.models.wire import Dialect
+from noetl_worker.observability import metrics
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.pipeline.report.sending import Ownership, Sending
+from noetl_worker.pipeline.report.started_clock import StartedClock
+from noetl_worker.pipeline.report.storing import try_to_store
+from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.remote.outcomes.ends import Ends
+from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, retry_after_s
+from noetl_worker.remote.plane.client import Plane, refusal
+from noetl_worker.remote.plane.patience import STORE_UNCERTAIN_S, UNCERTAIN_S
+from noetl_worker.remote.plane.send_status import NOT_CLEAR, SendStatus
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets import redaction
+
+log = structlog.get_logger("noetl_worker.events")
+LATE_S: Final = 30.0
+"""After so long without an accepted event the plane may have given the claim away (protocol/claim.md#leases: a stale
+holder)."""
+_MAX_DELAY_S: Final = 10.0
+_MAX_REASON_CHARS: Final = 500
+SLOW_END_S: Final = 0.5
+"""A plane that takes longer over an end is issuing commands: what waits for that belongs on disk and needs no slot."""
+
+
+class Emitter:
+    """Sends sets. One per worker; `deliver` is called concurrently."""
+
+    def __init__(self, ends: Mapping[Dialect, Ends], outbox: Outbox, stopping: Stopping | None = None) -> None:
+        self.ends = ends
+        self.outbox = outbox
+        self.stopping: Final = stopping or Stopping()
+        self.started: Final = StartedClock()
+        self._sending: dict[str, list[asyncio.Future[None]]] = {}
+        """Keys of the sets that are sent, and who waits for each."""
+        self.issuing: Final[dict[str, bool]] = {}
+        """Sets whose end is with a plane that issues the next commands; whether a delivery is answered with it."""
+
+    async def deliver(
+        self,
+        plane: Plane,
+        event_set: EventSet,
+        ownership: Ownership,
+        outside: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        """Send the set and return when it is accepted.
+
+        Args:
+            outside: entered while a set that is on disk is refused: its slot is free meanwhile. None: it has no slot.
+
+        Raises:
+            ServerRefused: the plane will never accept this set.
+            ClaimLost: it was late, and the command is no longer ours.
+            Interrupted, asyncio.CancelledError: the worker stops; what is left of the set is in the outbox.
+        """
+        # An adopted outcome and our own run of the same claim (Rust plane): the second asks when the first is reported.
+        key, is_second = event_set.key, event_set.key in self._sending
+        try:
+            while key in self._sending:
+                place = asyncio.get_running_loop().create_future()
+                self._sending[key].append(place)
+                await place
+            self._sending[key] = []
+            now = time.monotonic()
+            is_uncertain = is_second or ownership.is_uncertain(now)
+            sending = Sending(-math.inf if is_uncertain else now + LATE_S, outside)
+            try:
+                await self._deliver(plane, event_set, ownership, sending, now)
+            finally:
+                sending.come_back()
+                for place in self._sending.pop(key):  # who waits goes on
+                    if not place.done():
+                        place.set_result(None)
+        except (asyncio.CancelledError, Interrupted):
+            self.outbox.keep(event_set)
+            raise
+        except ClaimLost as lost:
+            metrics.OUTCOMES_DROPPED.inc()
+            log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
+            raise
+
+    async def stop(self) -> None:
+        """End what is asked of the planes beside the sending."""
+        for ends in self.ends.values():
+            await ends.stop()
+
+    async def _deliver(
+        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: Sending, now: float
+    ) -> None:
+        ends = self.ends[event_set.dialect]
+        ends.arm(event_set)
+        if self.outbox.writes_first:
+            self.outbox.keep(event_set)
+        try:
+            while event_set.is_open:
+                since, name = now, event_set.last_event
+                try:
+                    await self._send(plane, event_set, ownership, sending, since)
+                finally:
+                    now = time.monotonic()
+                    metrics.EMITTED[name].observe(now - since)
+                if sending.tries:
+                    sending.settle()
+                if event_set.is_open:
+                    ends.arm(event_set)
+                self.outbox.accepted(event_set)
+        except Interrupted:
+            raise
+        except Exception:
+            self.outbox.drop(event_set)
+            raise
+
+    async def _send(
+        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: Sending, now: float
+    ) -> None:
+        while True:
+            upload = event_set.report.upload
+            gate = plane.gate if upload is None else plane.store_gate
+            known_s = sending.known_until - now
+            is_late = known_s < 0 and not event_set.is_rescue
+            if (is_late or not gate.has_room()) and sending.is_inside:  # it would wait there in memory alone
+                self._keep(event_set, sending)
+            if is_late:
+                await self._confirm(plane, event_set, ownership)
+                if not event_set.is_open:
+                    return
+                sending.known_until, known_s = time.monotonic() + LATE_S, LATE_S
+            # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
+            patience_s = None if event_set.is_rescue else known_s
+            if upload is None:
+                body, most = event_set.body(), plane.server.batch_bytes or event_set.rules.batch_bytes
+                if most is not None and not json_text.fits(body, most) and await self._cut(event_set, most):
+                    return
+                answer, how, reason = await self._try(plane, event_set, body, patience_s, sending)
+            else:
+                answer, how, reason = await try_to_store(plane, event_set, upload, patience_s)
+            if how is SendStatus.ACCEPTED and answer is not None:
+                event_set.accepted(answer.json())
+                return
+            sending.count(how)
+            # A store that is down is waited for: only what it says of the result itself may cost the result.
+            costs_result = upload is not None and not event_set.rules.inlines_unstored_results
+            is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S if costs_result else UNCERTAIN_S)
+            is_refused = how is SendStatus.REFUSED or (how is not SendStatus.PASSING and is_over)
+            if is_refused and upload is not None:
+                self._not_stored(event_set, reason)
+                return
+            if answer is not None and is_refused:
+                await self._refused(plane, event_set, answer, sending)
+                return
+            if answer is not None and MEANING[answer.status] is Meaning.AUTH:
+                # Who is refused here is refused the next claim too: pulling more would only fill the outbox.
+                plane.client.auth_refused(plane.url)
+            await self._wait(event_set, sending, answer, reason)
+            now = time.monotonic()
+            if ownership.is_uncertain(now):  # somebody else may have ended it while we waited
+                sending.known_until = -math.inf
+
+    async def _wait(self, event_set: EventSet, sending: Sending, answer: Response | None, reason: str) -> None:
+        """Until the next try; Interrupted where there is none any more."""
+        self._keep(event_set, sending)
+        metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
+        header_s = retry_after_s(answer) if answer is not None else None
+        delay_s = floor_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
+        tries, next_try_s = sending.tries, round(delay_s, 2)
+        log.warning("events_not_accepted", **event_set.who(), tries=tries, next_try_s=next_try_s, reason=reason)
+        if self.stopping.is_grace_over:  # it had its last try
+            raise Interrupted
+        await self.stopping.sleep(delay_s)
+
+    async def _confirm(self, plane: Plane, event_set: EventSet, ownership: Ownership) -> None:
+        """Ask whose the command is. Raises ClaimLost where it is not ours, and not over by our own events."""
+        try:
+            await ownership.confirm()
+        except ClaimLost as lost:
+            may_be_ours = event_set.was_tried and isinstance(lost.claim, AlreadyFinished)
+            if not may_be_ours or not await self.ends[event_set.dialect].is_stored(plane, event_set):
+                raise
+
+    def _keep(self, event_set: EventSet, sending: Sending) -> None:
+        """What has to wait belongs on disk, and needs no slot there."""
+        # A result waits as it is: it may be large, and it was written at its first refusal.
+        is_there = event_set.report.upload is not None and self.outbox.has(event_set)
+        if is_there or self.outbox.keep(event_set):
+            sending.leave()
+
+    async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
+        """Go on without the result where it is its size that was refused; raises ServerRefused."""
+        limit = event_set.rules.batch_limit(answer.body)
+        if limit is not None:
+            plane.server.batch_bytes = limit
+            if await self._cut(event_set, limit):
+                return
+        raise refusal(f"{event_set.last_event} after {sending.tries} tries", answer)
+
+    @staticmethod
+    async def _cut(event_set: EventSet, most: int) -> bool:
+        """Whether a result was taken out of the events: it is stored first."""
+        if not await finished_off_loop(partial(event_set.cut, most)):
+            return False
+        log.info("result_left_out_of_event", **event_set.who(), bytes=event_set.size, limit=most)
+        event_set.was_tried = False
+        return True
+
+    async def _post_end(
+        self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, sending: Sending
+    ) -> Response:
+        part = event_set.part
+        slow: asyncio.TimerHandle | None = None
+
+        def is_slow() -> None:
+            self._keep(event_set, sending)
+            sending.leave()  # on disk or not: its work is done
+
+        def sent() -> None:
+            nonlocal slow
+            self.issuing[event_set.key] = sending.outside is not None
+            slow = asyncio.get_running_loop().call_later(SLOW_END_S, is_slow)
+
+        try:
+            return await plane.post_events(part.path, body, {}, patience_s=patience_s, on_sent=sent)
+        finally:
+            self.issuing.pop(event_set.key, None)
+            if slow is not None:
+                slow.cancel()
+
+    async def _try(
+        self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
+    ) -> tuple[Response | None, SendStatus, str]:
+        """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
+        first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
+        try:
+            if part.has_own_id:
+                answer = await self._post_end(plane, event_set, sent, patience_s, sending)
+            else:
+                answer = await plane.post_events(part.path, sent, event_set.headers, patience_s=patience_s)
+        except NotSent as error:
+            event_set.was_tried = not first_try
+            return None, SendStatus.PASSING, str(error)
+        except TransportError as error:
+            return None, SendStatus.PASSING, str(error)
+        ends = self.ends[event_set.dialect]
+        how = plane.rules.judge(answer, first_try=first_try, has_own_id=part.has_own_id)
+        if how in NOT_CLEAR:
+            how = await ends.look_into(plane, event_set, answer, how)
+        if how is not SendStatus.ACCEPTED:
+            return answer, how, str(refusal(part.path, answer))
+        ends.accepted(plane, event_set, answer)
+        return answer, how, ""
+
+    @staticmethod
+    def _not_stored(event_set: EventSet, reason: str) -> None:
+        if event_set.rules.inlines_unstored_results:
+            log.warning("result_not_stored", **event_set.who(), reason=reason, sent="complete, in the event")
+        else:
+            log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a failure of the command")
+            metrics.EVENT_EMIT_FAILED.inc()
+        event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))

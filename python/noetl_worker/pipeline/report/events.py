@@ -1,0 +1,159 @@
+"""Stage 7b: reporting to the plane, in order, until it has accepted.
+
+One `CommandEvents` per claimed command. `command.started` is held back for some milliseconds, so that a fast
+command travels in one batch; the terminal set waits for a started that is under way, or carries one that was not
+accepted: it is never sent after the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import TransportError
+from noetl_worker.models.command import Command
+from noetl_worker.models.report import Report
+from noetl_worker.observability.step_log import StepLog, Warned
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.report.sending import Ownership
+from noetl_worker.remote.plane.client import Plane, refusal
+from noetl_worker.remote.plane.dialects import RULES
+from noetl_worker.remote.plane.python.store import IN_MEMORY
+from noetl_worker.remote.plane.send_status import SendStatus
+
+log = structlog.get_logger("noetl_worker.events")
+_STARTED_TIMEOUT_S: Final = 5.0
+_MEMORY_ADVICE: Final = (
+    "one server of the control plane has this result, in its memory, and its restart loses it: let the step return "
+    "less, or see in that server's log why its store did not take it (NATS takes 1 MiB, compressed)"
+)
+_CHANGED_ADVICE: Final = (
+    "later steps do not see this result as it is, and an event has no room for it: the control plane puts [REDACTED] "
+    "in place of what looks like a secret to it (an object or a list under a name with auth, cert, token or secret in "
+    "it, `authors` too; a text like `Basic ...` or a link with `?token=`), and has `data` and `status` of its own. Let "
+    "the step return less than 1.75 MiB, or under other names"
+)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class CommandEvents:
+    """The events of one command."""
+
+    command: Command
+    plane: Plane
+    worker_id: str
+    """The name that holds the claim."""
+    emitter: Emitter
+    hold_s: float
+    """How long `command.started` waits for the end of a fast command."""
+    outside: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while the terminal set is refused and on disk (Slots.waiting)."""
+    warned: Warned = field(default_factory=Warned)
+    """What has been logged of a playbook's step."""
+    _is_held: bool = field(default=False, init=False)
+    """Whether the start has still to be reported."""
+    _is_started: bool = field(default=False, init=False)
+    _starting: asyncio.Task[None] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Report the start, unless the command is over before `hold_s`. Never waits, never raises; once only."""
+        if self._is_started:
+            return
+        self._is_started = True
+        self._is_held = True
+        self.emitter.started.hold(self, self.hold_s)
+
+    def send_started(self) -> None:
+        """The command still runs: report its start now, beside it."""
+        self._starting = asyncio.create_task(self._send_started())
+
+    def is_issuing(self) -> bool:
+        """Whether the end is with a plane that issues the next commands inside of that request."""
+        return f"{self.worker_id}/{self.command.event_id}" in self.emitter.issuing
+
+    def abandon(self) -> None:
+        """The worker gives the command back: a start that is still held is never reported."""
+        if self._is_held:
+            self.emitter.started.let_go(self)
+
+    async def withdraw(self) -> bool:
+        """Take back a start that is still held; whether the plane knows nothing of one."""
+        self.emitter.started.let_go(self)
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+        return self._starting is None
+
+    async def _send_started(self) -> None:
+        started = RULES[self.command.dialect].started(self.command, self.worker_id)
+        try:
+            answer = await self.plane.post_events(
+                started.path,
+                started.body,
+                started.headers,
+                patience_s=_STARTED_TIMEOUT_S,
+                timeout_s=_STARTED_TIMEOUT_S,
+            )
+        except TransportError as error:
+            log.warning("started_not_sent", **self.command.who(), error=str(error))
+            return
+        if self.plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
+            self._is_held = False
+        else:
+            log.warning("started_refused", **self.command.who(), error=str(refusal("command.started", answer)))
+
+    async def _take_held(self) -> bool:
+        """Whether the start has still to travel, once any request under way has its answer."""
+        self.emitter.started.let_go(self)
+        if self._starting is not None:
+            await asyncio.wait({self._starting})  # a cancellation of ours must not end a request that is under way
+        is_held, self._is_held = self._is_held, False
+        return is_held
+
+    async def finish(self, report: Report, ownership: Ownership) -> None:
+        """Send the terminal set and return when it is accepted.
+
+        Raises:
+            ServerRefused: the plane will never accept this set.
+            ClaimLost: it was late, and the command is no longer ours.
+            asyncio.CancelledError: the worker stops; nothing was acked, the command will come again.
+        """
+        try:
+            with_start = await self._take_held()
+        except asyncio.CancelledError:  # while the start was under way: the tool has run, and this is its outcome
+            self.emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
+            raise
+        event_set = self._set_of(report, with_start=with_start)
+        if report.is_changed_by_store:
+            self._warn("result_changed_by_store", _CHANGED_ADVICE)
+        await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
+        reference = event_set.report.reference
+        if reference is not None and reference.get("store") == IN_MEMORY and event_set.report.response is None:
+            self._warn("result_stored_in_memory", _MEMORY_ADVICE)
+
+    def _warn(self, event: str, advice: str) -> None:
+        StepLog(log.bind(**self.command.who()), self.warned, self.command).warning(event, advice=advice)
+
+    def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
+        command = self.command
+        if report.upload is not None and not RULES[command.dialect].names_result(report):
+            report = replace(report, upload=None)
+        return EventSet(
+            command.event_id,
+            command.execution_id,
+            command.command_id,
+            command.step,
+            self.worker_id,
+            self.plane.url,
+            command.dialect,
+            report,
+            command.attempt,
+            command.loop,
+            with_start,
+            kind=command.kind,
+        )

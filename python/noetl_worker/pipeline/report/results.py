@@ -1,0 +1,219 @@
+"""Stage 7a: a tool's result held to the event budget: redacted, measured, and reported by reference when too large.
+
+Both planes drop or choke on large results (the Python one loses the context silently above 102,400 bytes of
+compact JSON, protocol/results.md#limits), so what is over the budget goes to the result store and the event carries a
+reference and a preview. The storing itself is the first request of the terminal set (event_set.py): it is kept and
+tried as the events are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Final, TypeVar
+
+from noetl_worker import engine
+from noetl_worker.errors import DocumentError, ServerRefused
+from noetl_worker.models.case import CaseDecision, Exit, Fail, SetVar
+from noetl_worker.models.command import Command
+from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
+from noetl_worker.models.report import Report
+from noetl_worker.models.spellings import SEQUENCES
+from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.remote.plane.dialects import RULES
+from noetl_worker.remote.plane.python.store import NULL_MARK, NullCharacters, has_null, without_null
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets import redaction
+
+T = TypeVar("T")
+_MAX_GROWTH: Final = 6
+"""Of a byte of JSON where a plane counts it escaped: `\\u007f`."""
+_MAX_ERROR_CHARS: Final = 8_000
+_MAX_REASON_CHARS: Final = 500
+_MAX_OUTPUT_CHARS: Final = 8_192
+"""Of each stream: as long as a secret may be that a cut must not leave a half of."""
+_NULL_KIND: Final = "transform"
+_MAX_SKIPPED: Final = 20
+"""Skipped cases that are named one by one; a thousand of them would push the terminal event over the budget."""
+
+
+async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
+    """What is reported of a tool that returned (docs/delivery.md).
+
+    A matched action other than `fail` handles an error. An error that no case handled follows the plane's own worker,
+    because playbooks are written for it: the Python plane gets call.error, the Rust plane a call.done with that
+    status (the playbook goes on; protocol/events.md#rust-plane), but call.error of a list of tasks that ended by what
+    one of them raised (recorded: error-sql-sequence).
+    """
+    fitted = await fit_result(command, result, rules)
+    if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
+        fitted = _with_output(command, result, fitted, rules)
+    action = decision.action
+    if action is not None or decision.skipped:
+        fitted = replace(fitted, notes={**fitted.notes, **_notes(decision, rules)})
+    if type(action) is Fail:
+        return replace(fitted, error=fit_text(action.message, rules), error_kind=None)
+    if fitted.error is not None:
+        return fitted
+    if action is None:
+        if result.status is ToolStatus.SUCCESS:
+            return fitted
+        if isinstance(result.error, RaisedFailure):
+            return replace(fitted, error=fit_text(result.error.message, rules), error_kind=result.error.kind)
+        if not RULES[command.dialect].error_fails_command:
+            return fitted
+        message = result.error.message if result.error is not None else f"the tool ended with {result.status.value}"
+        return replace(fitted, error=fit_text(message, rules))
+    if isinstance(action, Exit):
+        return await _with_exit(fitted, action, rules)
+    return fitted
+
+
+async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
+    """What is reported of a command that raised before, in or after its tool: always call.error."""
+    message = failure.error.message if failure.error is not None else "failed without a message"
+    fitted = await fit_result(command, failure, rules)
+    kind = failure.error.kind if failure.error is not None else None
+    return replace(fitted, error=fit_text(message, rules), error_kind=kind)
+
+
+def refused_report(refused: Report, error: ServerRefused) -> Report:
+    """The smallest possible failure, for a set that the plane will never accept."""
+    answer_text = redaction.excerpt(error.body, 500)  # a plane may quote what it was sent
+    text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
+    context = {"status": "error", "error": text}
+    return Report(status="error", context=context, response=context, error=text, notes=refused.notes)
+
+
+def _with_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
+    """The report with the end of what was printed, where the plane's own worker reports no output: in the last event,
+    for people. No template sees it there."""
+    is_told = isinstance(result.data, dict) and "stdout" in result.data
+    if is_told or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
+        return report
+    output = {"stdout": _end_of(result.stdout or "", rules), "stderr": _end_of(result.stderr or "", rules)}
+    if not json_text.fits(json_text.dumps([report.context, output]), rules.max_bytes):
+        return report
+    return replace(report, notes={**report.notes, "output": output})
+
+
+def _end_of(text: str, rules: FitRules) -> str:
+    """Redacted before it is cut to what is kept: half of a secret would not be known any more."""
+    if len(text) > 2 * _MAX_OUTPUT_CHARS:
+        end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
+        text = redaction.without_half_at_start(end).decode("utf-8", "surrogatepass")
+    return _clean(text, rules)[-_MAX_OUTPUT_CHARS:]
+
+
+def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
+    notes: dict[str, JsonValue] = {}
+    if decision.action is not None:
+        name = "set_var" if isinstance(decision.action, SetVar) else type(decision.action).__name__.lower()
+        notes["case"] = {"index": decision.index, "action": name}
+    if decision.skipped:
+        notes["cases_skipped"] = [
+            {"index": skipped.index, "reason": _clean(skipped.reason, rules)[:_MAX_REASON_CHARS]}
+            for skipped in decision.skipped[:_MAX_SKIPPED]
+        ]
+        if len(decision.skipped) > _MAX_SKIPPED:
+            notes["cases_skipped_count"] = len(decision.skipped)
+    return notes
+
+
+async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
+    """A case's own status and data, redacted. Data over the budget has no place but the event: it fails the command."""
+    fitted = await _fit(action.data, rules)
+    if has_null(fitted.body):
+        refusal = (await _nulls(fitted.body)).refusal("the data of this case's exit")
+        return replace(report, error=fit_text(refusal, rules), error_kind=_NULL_KIND)
+    if fitted.size > rules.max_bytes:
+        size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {rules.max_bytes}"
+        return replace(report, error=f"{size}: name less there; the result of the step is kept", error_kind="resource")
+    return replace(report, exit=Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(fitted.body)))
+
+
+async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> Report:
+    """Fit one result to the plane's events.
+
+    Args:
+        result: any status; a failure's message becomes part of the context.
+        rules: the budget (bytes of compact JSON, inclusive) and the secret values to take out.
+
+    Returns:
+        A Report without error: `report` decides whether the command failed. With one where a success cannot be
+        stored, whatever `report` decides.
+    """
+    if result.error is not None:  # free text, where `password=...` goes too; in data it would be a value
+        result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
+    dialect, nulls = RULES[command.dialect], None
+    body = dialect.result_body(result)
+    fitted = await _fit(body, rules)
+    if NULL_MARK in fitted.body and has_null(fitted.body):
+        nulls = await _nulls(fitted.body)
+        if result.status is ToolStatus.SUCCESS:
+            return await _refused_success(command, result, nulls, rules)
+        body = nulls.without
+        fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)
+    made = dialect.inline(command, result, fitted, body) if fitted.size <= rules.max_bytes else None
+    if made and fitted.size * _MAX_GROWTH > rules.max_bytes and not dialect.takes_inline(made, fitted, rules.max_bytes):
+        fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
+        made = None
+    if made is None:
+        made = await _beside_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
+    if nulls is not None:
+        made.notes = {"warnings": [fit_text(nulls.warning, rules)]}
+    return made
+
+
+async def _refused_success(command: Command, result: ToolResult, nulls: NullCharacters, rules: FitRules) -> Report:
+    """A success that has U+0000 in it fails: another character in its place would be a wrong value that nobody sees.
+
+    In a failure it is replaced: there it can only be looked at, and a warning says so.
+    """
+    text = fit_text(nulls.refusal("the result"), rules)
+    failure = replace(result, status=ToolStatus.ERROR, error=ToolFailure(text, kind=_NULL_KIND))
+    return replace(await fit_result(command, failure, rules), error=text, error_kind=_NULL_KIND)
+
+
+async def _nulls(packed: bytes) -> NullCharacters:
+    return await _beside_if_large(len(packed), partial(NullCharacters.of, packed))
+
+
+async def _beside_if_large(size: int, call: Callable[[], T]) -> T:
+    return await finished_off_loop(call) if size > redaction.LARGE else call()
+
+
+def fit_text(text: str, rules: FitRules) -> str:
+    """An error text that may leave the process: redacted, with its middle cut when it is very long.
+
+    Of megabytes only what is kept is looked through: this is done on the loop.
+    """
+    half, left_out = _MAX_ERROR_CHARS // 2, len(text) - _MAX_ERROR_CHARS
+    if len(text) > redaction.LARGE:
+        first = text[: 2 * _MAX_ERROR_CHARS].encode("utf-8", "surrogatepass")
+        begin = _clean(redaction.without_half_at_end(first).decode("utf-8", "surrogatepass"), rules)
+        end = _end_of(text, rules)
+    else:
+        begin = end = _clean(text, rules)
+        left_out = len(end) - _MAX_ERROR_CHARS
+        if left_out <= 0:
+            return end
+    return f"{begin[:half]}\n... {left_out} characters left out ...\n{end[-half:]}"
+
+
+def _clean(text: str, rules: FitRules) -> str:
+    known = SecretTexts(rules.secrets, rules.secret_words, rules.message_words)
+    return without_null(redaction.redact_text(text, known))
+
+
+async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
+    packed = json_text.dumps(body)
+    try:
+        if len(packed) > redaction.LARGE:
+            return await finished_off_loop(partial(engine.fit_result, packed, rules))
+        return engine.fit_result(packed, rules)
+    except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
+        return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)

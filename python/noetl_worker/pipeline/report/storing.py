@@ -1,0 +1,46 @@
+"""The first request of a set whose result is too large for an event: a PUT to the result store."""
+
+from __future__ import annotations
+
+from noetl_worker.errors import NotSent, TransportError
+from noetl_worker.models.report import Upload
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.remote.plane.answers import CUT_BY_A_PROXY
+from noetl_worker.remote.plane.client import Plane, refusal
+from noetl_worker.remote.plane.send_status import SendStatus, judge
+from noetl_worker.remote.transport.transport import Response
+
+
+async def try_to_store(
+    plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
+) -> tuple[Response | None, SendStatus, str]:
+    """One try as `Emitter._try`, of a result that goes to the result store.
+
+    The Python plane may still be at a PUT that had no answer, and a second one would hold up everybody for as long
+    again (protocol/results.md#redaction): it is not repeated.
+    """
+    execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
+    if event_set.was_tried and may_still_run:
+        return None, SendStatus.REFUSED, "it was sent before, and the control plane may still be at it"
+    event_set.was_tried = True
+    try:
+        answer = await plane.store_result(
+            execution_id, upload.name, upload.data, source_step=upload.source_step, patience_s=patience_s
+        )
+    except NotSent as error:
+        event_set.was_tried = False
+        return None, SendStatus.PASSING, str(error)
+    except TransportError as error:
+        return None, SendStatus.REFUSED if may_still_run else SendStatus.PASSING, str(error)
+    event_set.was_tried = answer.status in CUT_BY_A_PROXY
+    if event_set.was_tried and may_still_run:
+        return answer, SendStatus.REFUSED, str(refusal("PUT result", answer))
+    how, body = judge(answer), answer.json()
+    fields = body if isinstance(body, dict) else {}
+    if how is SendStatus.ACCEPTED and not isinstance(fields.get("ref"), str):
+        how = SendStatus.UNCERTAIN  # not the store's answer: the result is nowhere yet
+    # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
+    has_no_store = answer.status == 404 and "not found" in str(fields.get("detail", fields.get("error"))).lower()
+    if how is SendStatus.UNCERTAIN and (answer.status == 413 or has_no_store):
+        how = SendStatus.REFUSED
+    return answer, how, str(refusal("PUT result", answer))

@@ -1,0 +1,103 @@
+"""JetStream's own API as JSON.
+
+Configurations go through here as they are, so that an update keeps the fields that nats-py does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import nats
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.text import json_text
+
+PREFIX: Final = "$JS.API"
+TIMEOUT_S: Final = 5.0
+ALREADY_THERE: Final = frozenset({10058, 10013, 10148})
+"""err_code of a stream or durable of this name made meanwhile by somebody else, in another form."""
+_NOT_FOUND: Final = 404
+_UNAVAILABLE: Final = 503
+_NOT_ENABLED: Final = "JetStream is not enabled on this NATS server or for this account: start the server with -js"
+
+
+class ApiRefused(JetStreamError):
+    """JetStream's answer is an error. `code` is HTTP-like, `err_code` JetStream's own."""
+
+    def __init__(self, subject: str, error: Mapping[str, Any]) -> None:
+        self.code: Final = int(error.get("code") or 0)
+        self.err_code: Final = int(error.get("err_code") or 0)
+        self.text: Final = str(error.get("description") or "no description")
+        super().__init__(f"JetStream refuses {subject}: {self.text} (code {self.code}, err_code {self.err_code})")
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 text (fromisoformat takes six digits of a second before Python 3.11)."""
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    digits = (fraction[:6] or "0").ljust(6, "0")
+    return datetime.fromisoformat(f"{seconds}.{digits}").replace(tzinfo=timezone.utc).timestamp()
+
+
+async def ask(
+    client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
+    """One request to `$JS.API.<subject>`; its answer.
+
+    Raises:
+        ApiRefused: the answer is an error.
+        JetStreamError: there is no JetStream, or no answer.
+    """
+    try:
+        answer = await client.request(
+            f"{PREFIX}.{subject}", b"" if body is None else json_text.dumps(dict(body)), timeout=timeout_s
+        )
+    except nats.errors.NoRespondersError as error:
+        raise JetStreamError(_NOT_ENABLED) from error
+    except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+        raise JetStreamError(_no_answer(client, f"{PREFIX}.{subject}", error)) from error
+    parsed = json_text.loads(answer.data)
+    if not isinstance(parsed, dict):
+        raise JetStreamError(f"JetStream's answer to {PREFIX}.{subject} is no object")
+    problem = parsed.get("error")
+    if isinstance(problem, dict):
+        refused = ApiRefused(subject, problem)
+        if refused.code == _UNAVAILABLE and "not enabled" in refused.text:
+            raise JetStreamError(_NOT_ENABLED) from refused
+        raise refused
+    return dict(parsed)
+
+
+def _no_answer(client: Client, subject: str, error: BaseException) -> str:
+    """A server drops what a login may not publish, and says so beside the request: that is then the reason."""
+    seen = str(client.last_error or "")
+    if "permissions violation" in seen and (subject.lower() in seen.lower() or "subscription" in seen):
+        return f'no answer from JetStream to {subject}, since NATS refuses it: "{seen.removeprefix("nats: ")}"'
+    return (
+        f"no answer from JetStream to {subject} ({error!r}): is the server well, and may this login publish to "
+        f"{PREFIX}.>?"
+    )
+
+
+async def ask_if_there(
+    client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any] | None:
+    """As `ask`; None when what is asked for does not exist."""
+    try:
+        return await ask(client, subject, body, timeout_s=timeout_s)
+    except ApiRefused as refused:
+        if refused.code == _NOT_FOUND:
+            return None
+        raise
+
+
+async def stream_of(client: Client, *subjects: str) -> str | None:
+    """The stream that owns one of these subjects, tried in this order."""
+    for subject in subjects:
+        names = (await ask(client, "STREAM.NAMES", {"subject": subject})).get("streams")
+        if names:
+            return str(names[0])
+    return None

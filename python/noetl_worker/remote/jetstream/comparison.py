@@ -1,0 +1,273 @@
+"""Stream and durable as they are against what the settings want.
+
+What a setting gives has a row each, and is changed in place (tried against nats-server 2.15.1). All else that a worker
+needs, or by which messages are lost, is one row that names the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from operator import not_
+from typing import Any, Final, NamedTuple
+
+from noetl_worker.settings.nats import covers
+from noetl_worker.settings.settings import Settings
+
+NANOSECONDS: Final = 1_000_000_000
+MAX_AGE_S: Final = 3600
+PULL_EXPIRES_S: Final = 30
+MAX_PULL_BATCH: Final = 256
+"""How long our pull requests stay open, and for how many messages (`puller.py`); a durable must allow it."""
+UNLIMITED: Final = -1
+"""Deliveries of a message: at a limit JetStream gives it up, unseen by KEDA; poison becomes a dead letter here."""
+SHOWN_NONE: Final = "none"
+_AS_MADE: Final = "as a worker makes it"
+_FULL: Final = "full, it loses the oldest commands (discard old) or refuses new ones"
+_DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
+KEPT: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
+"""Of each stream that is made here."""
+_DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
+
+
+class Change(str, Enum):
+    """What it takes to change a field that differs."""
+
+    IN_PLACE = "in place"
+    """`noetl-worker nats ensure --apply` does it."""
+    BY_HAND = "by hand"
+    """It is somebody's decision, or JetStream refuses to change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedField:
+    """One field, or those of one row. `have` is None where there is no such stream or durable yet."""
+
+    field: str
+    have: str | None
+    wanted: str
+    agrees: bool
+    matters: str
+    is_fatal: bool = False
+    """With it a worker could not work, or would claim another pool's commands: it does not start."""
+    patch: Mapping[str, Any] | None = None
+    """What to put into the configuration to make it agree; None in it takes a key out. None: that is by hand."""
+
+    @property
+    def change(self) -> Change:
+        return Change.BY_HAND if self.patch is None else Change.IN_PLACE
+
+    @property
+    def is_left_to_somebody(self) -> bool:
+        """It differs since somebody decided it, and workers run on it all the same."""
+        return not self.agrees and self.change is Change.BY_HAND and not self.is_fatal
+
+
+def pause_left_s(info: Mapping[str, Any] | None) -> float:
+    """How long the pause of a durable still lasts, from its consumer info; 0: it delivers."""
+    return int((info or {}).get("pause_remaining") or 0) / NANOSECONDS
+
+
+def config_filters(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The filter subjects of a durable's configuration, in either of its two forms."""
+    subject = config.get("filter_subject")
+    return tuple(config.get("filter_subjects") or ([subject] if subject else []))
+
+
+def _filter_fields(filters: Sequence[str]) -> dict[str, Any]:
+    if len(filters) == 1:
+        return {"filter_subject": filters[0], "filter_subjects": None}
+    return {"filter_subject": None, "filter_subjects": list(filters)}
+
+
+def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration with the patch in it."""
+    return {name: value for name, value in {**config, **patch}.items() if value is not None}
+
+
+# ── as they are made ────────────────────────────────────────────────────────────────────────────
+
+
+def new_stream(name: str, settings: Settings) -> dict[str, Any]:
+    """As the Python plane makes it (protocol/notification.md#stream), so that whoever comes first makes the same
+    stream."""
+    return {
+        "name": name,
+        "subjects": [settings.nats_subject, f"{settings.nats_subject}.>"],
+        "max_age": MAX_AGE_S * NANOSECONDS,
+        **KEPT,
+    }
+
+
+def new_durable(settings: Settings) -> dict[str, Any]:
+    """The configuration of a durable that does not exist yet."""
+    return patched(
+        {
+            "name": settings.nats_consumer,
+            "durable_name": settings.nats_consumer,
+            # all, not new: a command published before the first start must not wait for a reaper
+            # (protocol/notification.md#durable)
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "replay_policy": "instant",
+            "ack_wait": int(settings.ack_wait_s * NANOSECONDS),
+            "max_deliver": UNLIMITED,
+            "max_ack_pending": settings.max_ack_pending,
+        },
+        _filter_fields(settings.filters),
+    )
+
+
+def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
+    """Dead letters never expire by themselves."""
+    return {
+        "name": name,
+        "subjects": [subject],
+        "max_bytes": _DEAD_LETTER_BYTES,
+        "discard": "new",  # full, it refuses, and the message is returned; the old ones are not lost
+        **KEPT,
+    }
+
+
+# ── compared ────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Rule(NamedTuple):
+    """A field of the one row for all that no setting gives."""
+
+    field: str
+    is_right: Callable[[Any], bool]
+    matters: str
+    is_fatal: bool = False
+
+
+def _is_unlimited(value: Any) -> bool:
+    return (value or -1) < 0
+
+
+def _allows(least: int) -> Callable[[Any], bool]:
+    """No limit, or one that is high enough."""
+    return lambda value: not value or value >= least
+
+
+_OF_STREAM: Final = (
+    _Rule("retention", lambda value: value != "interest", "what is published while there is no durable is lost"),
+    _Rule("max_age", _allows(MAX_AGE_S * NANOSECONDS), "a command that waits is lost"),
+    _Rule("max_msgs", _is_unlimited, _FULL),
+    _Rule("max_bytes", _is_unlimited, _FULL),
+    _Rule("max_msgs_per_subject", _is_unlimited, "commands that wait on a subject are lost"),
+    _Rule("sealed", not_, "it takes no command"),
+)
+_OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value: value == "new", "full, it forgets dead letters"),)
+
+
+def _of_durable(settings: Settings) -> tuple[_Rule, ...]:
+    whole_pull = min(settings.max_concurrent, MAX_PULL_BATCH)
+    pull_s = PULL_EXPIRES_S
+    return (
+        _Rule("deliver_subject", not_, "it pushes, and a worker pulls", is_fatal=True),
+        _Rule("ack_policy", lambda value: value == "explicit", "each command is acknowledged alone", is_fatal=True),
+        _Rule("max_expires", _allows(pull_s * NANOSECONDS), f"pulls of {pull_s} s are refused", is_fatal=True),
+        _Rule("max_batch", _allows(whole_pull), "a pull for all slots is refused", is_fatal=True),
+        _Rule("headers_only", not_, "a notification without its body is no command", is_fatal=True),
+        _Rule("priority_policy", lambda value: value in (None, "", "none"), "our pulls are refused", is_fatal=True),
+        _Rule("backoff", not_, "it takes the place of ack_wait"),
+        _Rule("inactive_threshold", not_, "the durable is deleted while no worker runs"),
+    )
+
+
+def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
+    """The stream's fields that matter to a worker. `config` None: there is no stream."""
+    have = config if config is not None else {}
+    subjects = [str(subject) for subject in have.get("subjects") or []]
+    missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
+    # A stream's subjects may not overlap: what a wider one of ours covers goes.
+    kept = [subject for subject in subjects if not any(covers(pattern, subject) for pattern in missing)]
+    rows = [
+        ComparedField(
+            "subjects",
+            ", ".join(subjects) or SHOWN_NONE,
+            ", ".join(settings.filters),
+            not missing,
+            "a command published to a subject that no stream has is lost",
+            patch={"subjects": kept + missing},
+        ),
+        _others(have, _OF_STREAM),
+    ]
+    return rows if config is not None else [_absent(row) for row in rows]
+
+
+def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
+    """Whether the stream of dead letters, such as there is, loses one."""
+    return [_others(config, _OF_DEAD_LETTERS)]
+
+
+def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
+    """The durable's fields that matter to a worker, from its consumer info. None: there is no durable."""
+    have = new_durable(settings) if info is None else info["config"]
+    filters, ack_wait = config_filters(have), int(have.get("ack_wait") or 0)
+    rows = [
+        ComparedField(
+            "filters",
+            ", ".join(filters) or SHOWN_NONE,
+            ", ".join(settings.filters),
+            set(filters) == set(settings.filters),
+            "which commands this pool gets; a change counts for later messages only",
+            is_fatal=True,
+            patch=_filter_fields(settings.filters),
+        ),
+        ComparedField(
+            "ack_wait",
+            _seconds(ack_wait),
+            f"{settings.ack_wait_s:g} s",
+            ack_wait == int(settings.ack_wait_s * NANOSECONDS),
+            "how long a command of a dead worker waits for the next one",
+            patch={"ack_wait": int(settings.ack_wait_s * NANOSECONDS)},
+        ),
+        _limit(
+            "max_ack_pending",
+            have,
+            settings.max_ack_pending,
+            "commands in flight over the whole pool; at the limit no worker gets any",
+        ),
+        _limit(
+            "max_deliver",
+            have,
+            UNLIMITED,
+            "with a limit, a command that used it up stays undelivered and unseen",
+        ),
+        _others(have, _of_durable(settings)),
+    ]
+    return [_absent(row) for row in rows] if info is None else rows
+
+
+def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> ComparedField:
+    value = int(have.get(name) or -1)
+    shown, want = ("unlimited" if number < 0 else str(number) for number in (value, wanted))
+    return ComparedField(name, shown, want, value == wanted, matters, patch={name: wanted})
+
+
+def _others(have: Mapping[str, Any], rules: Sequence[_Rule]) -> ComparedField:
+    wrong = [rule for rule in rules if not rule.is_right(have.get(rule.field))]
+    return ComparedField(
+        "other fields",
+        ", ".join(f"{rule.field} {_shown(rule.field, have.get(rule.field))}" for rule in wrong) or _AS_MADE,
+        _AS_MADE,
+        not wrong,
+        "; ".join(f"{rule.field}: {rule.matters}" for rule in wrong),
+        is_fatal=any(rule.is_fatal for rule in wrong),
+    )
+
+
+def _shown(field: str, value: Any) -> str:
+    return _seconds(int(value)) if field in _DURATIONS else str(value)
+
+
+def _absent(row: ComparedField) -> ComparedField:
+    """The row of something that is not there."""
+    return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
+
+
+def _seconds(nanoseconds: int) -> str:
+    return f"{nanoseconds / NANOSECONDS:g} s"

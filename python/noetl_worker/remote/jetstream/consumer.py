@@ -1,0 +1,387 @@
+"""The stream and the durable: made when missing, checked when there, never recreated silently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.observability import metrics
+from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.comparison import (
+    NANOSECONDS,
+    ComparedField,
+    config_filters,
+    dead_letter_rows,
+    durable_rows,
+    new_durable,
+    new_stream,
+    patched,
+    pause_left_s,
+    stream_rows,
+)
+from noetl_worker.remote.jetstream.start_notes import BUCKET, ensure_bucket
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
+from noetl_worker.settings.settings import Settings
+
+DEFAULT_STREAM: Final = "NOETL_COMMANDS"
+ENSURE: Final = "noetl-worker nats ensure --apply"
+_DEFAULT_ACK_WAIT_S: Final = 30.0
+_DEFAULT_MAX_ACK_PENDING: Final = 1000
+log = structlog.get_logger("noetl_worker.remote.jetstream")
+
+
+class _Logged(set[str]):
+    """What holds at the moment and has been logged: a line when it begins, not one every look."""
+
+    def begins(self, what: str, holds: bool) -> bool:
+        is_new = holds and what not in self
+        if holds:
+            self.add(what)
+        else:
+            self.discard(what)
+        return is_new
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """The durable as the server has it; `ack_wait_s` is the effective one, which sets the keepalive's pace."""
+
+    stream: str
+    name: str
+    ack_wait_s: float
+    max_ack_pending: int
+    filters: tuple[str, ...]
+    stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """Of a stream that was there before."""
+    logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
+
+    def warn_of_stream(self, settings: Settings, *, is_made_bare: bool) -> None:
+        """Say what the stream lacks; `is_made_bare`: but for the subjects of one that the plane makes like this."""
+        if self.stream_config is None:
+            return
+        is_as_made = is_made_bare and self.stream_config.get("subjects") == [settings.nats_subject]
+        rows = stream_rows(self.stream_config, settings)
+        _warn("stream_differs", self.stream, [row for row in rows if not (is_as_made and row.field == "subjects")])
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterStream:
+    """The stream that keeps dead letters, as it is."""
+
+    stream: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Stream and durable as they are: the server's own words, None where there is none."""
+
+    stream: str
+    durable: str
+    stream_info: Mapping[str, Any] | None
+    durable_info: Mapping[str, Any] | None
+    dead_letters: DeadLetterStream | None = None
+    """None: no dead letter has been kept yet, and the first one makes the stream; or they could not be looked at."""
+    dead_letters_unknown: str = ""
+    """Why they could not be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a durable that is being pulled from."""
+
+    pending: int
+    """Messages that no worker has got yet."""
+    ack_pending: int
+    """Messages delivered (or returned with a delay) and not acknowledged, over the whole pool."""
+    durable: Durable
+    """As it is now."""
+    pause_left_s: float = 0.0
+    """How long it delivers nothing yet, since an operator paused it."""
+
+
+# ── at the start ────────────────────────────────────────────────────────────────────────────────
+
+
+async def ensure_durable(client: Client, settings: Settings) -> Durable:
+    """Find or make the stream and the durable.
+
+    Raises:
+        JetStreamError: JetStream is off, or the durable differs so that a worker must not or cannot use it: it
+            filters other subjects than the settings say (then another pool's commands would be claimed,
+            protocol/README.md T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
+    """
+    found = await _find_commands(client, settings)
+    if found.stream_info is None:
+        await _make_stream(client, found.stream, settings)
+    info = found.durable_info
+    if info is None:
+        info = await _make_durable(client, found, settings)
+    rows = durable_rows(info, settings)
+    fatal = [row for row in rows if row.is_fatal and not row.agrees]
+    if fatal:
+        raise JetStreamError(_refusal(found, fatal[0], settings))
+    _warn("durable_differs", found.durable, rows)
+    _warn_of_dead_letters(await _with_dead_letters(client, found))
+    config = found.stream_info["config"] if found.stream_info is not None else None
+    return replace(_durable(found.stream, info), stream_config=config)
+
+
+async def ensure_at_start(client: Client, settings: Settings) -> Durable:
+    """As `ensure_durable`, once more where the connection came back meanwhile: the server before owed the answer."""
+    while True:
+        reconnects = client.stats["reconnects"]
+        try:
+            return await ensure_durable(client, settings)
+        except JetStreamError:
+            if client.stats["reconnects"] == reconnects:
+                raise
+
+
+def _warn_of_dead_letters(found: Found) -> None:
+    if found.dead_letters_unknown:
+        error = found.dead_letters_unknown
+        log.warning("dead_letter_stream_unknown", subject=DEAD_LETTER_SUBJECT, error=error)
+    elif found.dead_letters is not None:
+        rows = dead_letter_rows(found.dead_letters.config)
+        _warn("dead_letter_stream_differs", found.dead_letters.stream, rows)
+
+
+async def find(client: Client, settings: Settings) -> Found:
+    """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT), the durable and the stream of dead
+    letters; makes nothing."""
+    return await _with_dead_letters(client, await _find_commands(client, settings))
+
+
+async def _with_dead_letters(client: Client, found: Found) -> Found:
+    """Dead letters are rare: that their stream may not be looked at refuses nothing else."""
+    try:
+        stream = await stream_of(client, DEAD_LETTER_SUBJECT)
+        info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
+    except JetStreamError as error:
+        return replace(found, dead_letters_unknown=str(error))
+    return found if info is None else replace(found, dead_letters=DeadLetterStream(str(stream), info["config"]))
+
+
+async def _find_commands(client: Client, settings: Settings) -> Found:
+    subject = settings.nats_subject
+    stream = settings.nats_stream or await stream_of(client, subject, f"{subject}.>") or DEFAULT_STREAM
+    stream_info = await ask_if_there(client, f"STREAM.INFO.{stream}")
+    durable_info = None
+    if stream_info is not None:
+        durable_info = await ask_if_there(client, f"CONSUMER.INFO.{stream}.{settings.nats_consumer}")
+    return Found(stream, settings.nats_consumer, stream_info, durable_info)
+
+
+def of_another_stream(name: str, owner: str, settings: Settings) -> str:
+    return f"there is no stream {name}, and none can be made: the stream {owner} has {settings.nats_subject}"
+
+
+def take_stream(owner: str) -> str:
+    return f"set NATS_STREAM={owner}, or leave NATS_STREAM out"
+
+
+async def _make_stream(client: Client, name: str, settings: Settings) -> None:
+    config = new_stream(name, settings)
+    try:
+        await ask(client, f"STREAM.CREATE.{name}", config)
+    except ApiRefused as refused:
+        if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own idea of it
+            return
+        owner = await stream_of(client, settings.nats_subject, f"{settings.nats_subject}.>")
+        if owner is None:
+            raise
+        raise JetStreamError(f"{of_another_stream(name, owner, settings)}: {take_stream(owner)}") from refused
+    log.info("stream_made", stream=name, subjects=config["subjects"])
+
+
+async def _make_durable(client: Client, found: Found, settings: Settings) -> dict[str, Any]:
+    try:
+        made = await _put_durable(client, found, new_durable(settings), "create")
+    except ApiRefused as refused:
+        if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
+            raise
+        return await ask(client, f"CONSUMER.INFO.{found.stream}.{found.durable}")
+    log.info("durable_made", stream=found.stream, durable=found.durable, filters=settings.filters)
+    return made
+
+
+async def _put_durable(client: Client, found: Found, config: Mapping[str, Any], action: str) -> dict[str, Any]:
+    """`action`: create or update."""
+    body = {"stream_name": found.stream, "config": config, "action": action}
+    return await ask(client, f"CONSUMER.CREATE.{found.stream}.{found.durable}", body)
+
+
+def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
+    """One line for each row that differs: it is used as it is."""
+    for row in rows:
+        if not row.agrees:
+            log.warning(
+                event,
+                name=name,
+                field=row.field,
+                server=row.have,
+                settings=row.wanted,
+                matters=row.matters,
+                change=row.change.value,
+                advice=f"the server's value is used; see, and change what can be changed, with `{ENSURE}`",
+            )
+
+
+def _refusal(found: Found, row: ComparedField, settings: Settings) -> str:
+    start = f"durable {found.durable!r} on stream {found.stream!r}"
+    if row.field == "filters":
+        flags = " ".join(f"--filter '{subject}'" for subject in settings.filters)
+        return (
+            f"{start} filters {row.have}, the settings want {row.wanted}. Set NATS_FILTER_SUBJECT or NATS_CONSUMER, "
+            f"or change the durable: {ENSURE} (or: nats consumer edit {found.stream} {found.durable} {flags})"
+        )
+    return (
+        f"{start} is none for a worker: {row.have} ({row.matters}). Choose another NATS_CONSUMER (it will be made), or "
+        f"run {ENSURE}, which says how to go on"
+    )
+
+
+def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
+    config = info["config"]
+    ack_wait = int(config.get("ack_wait") or 0)
+    return Durable(
+        stream=stream,
+        name=str(info.get("name") or config.get("durable_name")),
+        ack_wait_s=ack_wait / NANOSECONDS if ack_wait else _DEFAULT_ACK_WAIT_S,
+        max_ack_pending=int(config.get("max_ack_pending") or _DEFAULT_MAX_ACK_PENDING),
+        filters=config_filters(config),
+    )
+
+
+# ── by order of an operator ─────────────────────────────────────────────────────────────────────
+
+
+async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
+    """Make what is missing and change in place what differs and can be; what was done, one line each.
+
+    A durable's change holds for every worker that pulls from it.
+
+    Raises:
+        JetStreamError: JetStream refuses it; what was done before stays.
+    """
+    done: list[str] = []
+    if found.stream_info is None:
+        await _make_stream(client, found.stream, settings)
+        done.append(f"stream {found.stream} made")
+    elif changes := _changes(stream_rows(found.stream_info["config"], settings)):
+        config = patched(found.stream_info["config"], _together(changes))
+        await ask(client, f"STREAM.UPDATE.{found.stream}", config)
+        done += [f"stream {found.stream}: {_row_text(row)}" for row in changes]
+    if found.durable_info is None:
+        await _make_durable(client, found, settings)
+        done.append(f"durable {found.durable} made")
+    elif changes := _changes(durable_rows(found.durable_info, settings)):
+        await _put_durable(client, found, patched(found.durable_info["config"], _together(changes)), "update")
+        done += [f"durable {found.durable}: {_row_text(row)}" for row in changes]
+    if await ensure_bucket(client):
+        done.append(f"bucket {BUCKET} made")
+    return done
+
+
+def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
+    """What to change in place; nothing where a worker cannot work anyhow, since it may not go with the rest of it."""
+    differing = [row for row in rows if not row.agrees]
+    if any(row.is_fatal and row.patch is None for row in differing):
+        return []
+    return [row for row in differing if row.patch is not None]
+
+
+def _together(rows: Sequence[ComparedField]) -> dict[str, Any]:
+    return {name: value for row in rows for name, value in (row.patch or {}).items()}
+
+
+def _row_text(row: ComparedField) -> str:
+    return f"{row.field} {row.have} -> {row.wanted}"
+
+
+# ── while it is used ────────────────────────────────────────────────────────────────────────────
+
+
+async def look(client: Client, durable: Durable) -> Look:
+    """How full the durable is, and what has become of it; says what has changed once, and sets the gauges.
+
+    Raises:
+        JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
+    """
+    info = await ask_if_there(client, f"CONSUMER.INFO.{durable.stream}.{durable.name}")
+    if durable.logged.begins("gone", info is None):
+        log.error(
+            "durable_gone",
+            stream=durable.stream,
+            durable=durable.name,
+            advice="somebody deleted it; it is made again, and every message that the stream still has comes again "
+            "(finished commands are dropped at their claim)",
+        )
+    if info is None:
+        raise JetStreamError(f"durable {durable.name!r} on stream {durable.stream!r} is gone")
+    seen = Look(
+        int(info.get("num_pending") or 0),
+        int(info.get("num_ack_pending") or 0),
+        _durable(durable.stream, info),
+        pause_left_s(info),
+    )
+    _log_changes(durable, seen)
+    _watch_pause(durable, seen)
+    _watch_limit(durable, seen)
+    return seen
+
+
+def _log_changes(before: Durable, seen: Look) -> None:
+    now = seen.durable
+    if before.logged.begins("filters", set(now.filters) != set(before.filters)):
+        log.error(
+            "durable_changed",
+            durable=now.name,
+            field="filters",
+            before=before.filters,
+            now=now.filters,
+            advice="commands of another pool may be claimed here, or ours nowhere: put the filters back with "
+            f"`{ENSURE}`, or restart the workers with the settings that are meant",
+        )
+    for name in ("ack_wait_s", "max_ack_pending"):
+        old, new = getattr(before, name), getattr(now, name)
+        if before.logged.begins(f"{name} {new}", old != new):
+            log.warning("durable_changed", durable=now.name, field=name, before=old, now=new)
+
+
+def _watch_pause(durable: Durable, seen: Look) -> None:
+    metrics.PAUSED.labels(durable.stream, durable.name).set(seen.pause_left_s)
+    if durable.logged.begins("paused", seen.pause_left_s > 0):
+        log.warning(
+            "durable_paused",
+            durable=durable.name,
+            left_s=round(seen.pause_left_s),
+            waiting=seen.pending,
+            advice="an operator asked for it; what runs goes on. It ends by itself, or by `noetl-worker nats resume`",
+        )
+
+
+def _watch_limit(durable: Durable, seen: Look) -> None:
+    """At the limit JetStream delivers to nobody; a dead pool holds it for ack_wait (protocol/jetstream.md#limit)."""
+    limit = seen.durable.max_ack_pending
+    is_full = 0 < limit <= seen.ack_pending
+    labels = (durable.stream, durable.name)
+    metrics.MAX_ACK_PENDING.labels(*labels).set(limit)
+    metrics.ACK_PENDING_FULL.labels(*labels).set(is_full)
+    if durable.logged.begins("full", is_full):
+        log.warning(
+            "max_ack_pending_reached",
+            durable=durable.name,
+            ack_pending=seen.ack_pending,
+            max_ack_pending=limit,
+            waiting=seen.pending,
+            advice="no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
+            f"({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all "
+            f"workers together and run `{ENSURE}`",
+        )

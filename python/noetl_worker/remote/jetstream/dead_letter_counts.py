@@ -1,0 +1,38 @@
+"""How many dead letters the stream keeps, for the metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.observability import metrics
+from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
+
+LOOKED_EVERY_S: Final = 60.0
+AFTER_A_FAILURE_S: Final = 900.0
+"""A login that may not look would else have a refusal a minute in its log."""
+log = structlog.get_logger("noetl_worker.remote.jetstream")
+
+
+class DeadLetterCounts:
+    """`look` is called often, and asks once a minute."""
+
+    def __init__(self, store: DeadLetterStore) -> None:
+        self._store = store
+        self._due_at = 0.0
+
+    async def look(self) -> None:
+        """Set the gauge to the stream's count, when a minute is over."""
+        if time.monotonic() < self._due_at:
+            return
+        self._due_at = time.monotonic() + LOOKED_EVERY_S
+        try:
+            stream = await self._store.stream()
+            metrics.DEAD_LETTERS_KEPT.set(0 if stream is None else await self._store.count(stream))
+        except JetStreamError as error:
+            self._due_at = time.monotonic() + AFTER_A_FAILURE_S
+            advice = "the metric of kept dead letters is out of date; may this login read them: `noetl-worker doctor`"
+            log.warning("dead_letters_not_counted", error=str(error), advice=advice)

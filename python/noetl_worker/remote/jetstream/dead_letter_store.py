@@ -1,0 +1,134 @@
+"""The stream that keeps dead letters: made at the first dead letter, never expiring by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import nats
+import structlog
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, stream_of
+from noetl_worker.remote.jetstream.comparison import new_dead_letter_stream
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.remote.jetstream.message_search import StoredMessage, each, get
+from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
+
+DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
+_PUBLISH_TIMEOUT_S: Final = 5
+log = structlog.get_logger("noetl_worker.remote.jetstream")
+
+
+class DeadLetterStore:
+    """The stream that owns DEAD_LETTER_SUBJECT; made at the first dead letter when there is none."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._made = False
+        self._lock = asyncio.Lock()
+
+    async def publish(self, subject: str, data: bytes, message_id: str) -> None:
+        """Store one dead letter; returns when the server has it.
+
+        Within two minutes, the stream's window of duplicates, the server drops a second one of the same id.
+
+        Raises:
+            JetStreamError: it is not stored.
+        """
+        try:
+            async with self._lock:
+                await self._ensure()
+            await self._connection.client.jetstream().publish(
+                subject, data, timeout=_PUBLISH_TIMEOUT_S, headers={"Nats-Msg-Id": message_id}
+            )
+        except (JetStreamError, nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            self._made = False  # the stream may have been deleted: look again next time
+            raise JetStreamError(f"dead letter not stored on {subject}: {error!r}") from error
+
+    async def _ensure(self) -> None:
+        if self._made:
+            return
+        client = self._connection.client
+        if await stream_of(client, DEAD_LETTER_SUBJECT) is None:
+            config = new_dead_letter_stream(DEAD_LETTER_STREAM, DEAD_LETTER_SUBJECT)
+            try:
+                await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
+                log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=DEAD_LETTER_SUBJECT)
+            except ApiRefused as refused:
+                if refused.err_code not in ALREADY_THERE or await stream_of(client, DEAD_LETTER_SUBJECT) is None:
+                    raise
+        self._made = True
+
+    # ── for an operator ──
+
+    async def stream(self) -> str | None:
+        """The stream's name; None when there is none yet."""
+        return await stream_of(self._connection.client, DEAD_LETTER_SUBJECT)
+
+    async def get(self, stream: str, sequence: int) -> StoredMessage | None:
+        """One dead letter; None when there is none of this number."""
+        found = await get(self._connection.client, stream, {"seq": sequence})
+        # A stream of the user's own may have other subjects too.
+        return found if found is not None and found.subject == DEAD_LETTER_SUBJECT else None
+
+    async def dead_letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[StoredMessage]:
+        """Every dead letter that is there now, one after another."""
+        state = await self.state(stream)
+        gone = set(state.get("deleted") or ())
+        first, last = int(state["first_seq"]), int(state["last_seq"])
+        numbers = [number for number in range(first, last + 1) if number and number not in gone]
+        if newest_first:
+            numbers.reverse()
+        async for found in each(self._connection.client, stream, numbers):
+            if found.subject == DEAD_LETTER_SUBJECT:
+                yield found
+
+    async def count(self, stream: str) -> int:
+        """How many dead letters there are."""
+        return int((await self.state(stream)).get("subjects", {}).get(DEAD_LETTER_SUBJECT, 0))
+
+    async def state(self, stream: str) -> dict[str, Any]:
+        """What the server says of the stream: counts, first and last, and which are gone in between."""
+        body = {"deleted_details": True, "subjects_filter": DEAD_LETTER_SUBJECT}
+        state = (await ask(self._connection.client, f"STREAM.INFO.{stream}", body))["state"]
+        return dict(state)
+
+    async def put_back(self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str) -> tuple[str, int]:
+        """Publish a message where it came from; (stream, sequence) once JetStream has it.
+
+        Args:
+            message_id: within the stream's duplicate window a second message of this id is not stored again.
+
+        Raises:
+            JetStreamError: not stored, or not known to be.
+        """
+        headers = {**headers, "Nats-Msg-Id": message_id}
+        try:
+            stored = await self._connection.client.jetstream().publish(
+                subject, data, timeout=_PUBLISH_TIMEOUT_S, headers=dict(headers)
+            )
+        except nats.js.errors.NoStreamResponseError as error:
+            raise JetStreamError(
+                f"no stream takes {subject}: is it the right NATS, and is the command stream there? "
+                "(noetl-worker nats ensure)"
+            ) from error
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            raise JetStreamError(f"not published to {subject}: {error!r}; ask again, it is published once") from error
+        return stored.stream, stored.seq
+
+    async def remove(self, sequence: int) -> None:
+        """Take a dead letter away; one that is gone already is fine.
+
+        Raises:
+            JetStreamError: it is still there.
+        """
+        stream = await self.stream()
+        if stream is None:
+            return
+        try:
+            await ask(self._connection.client, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
+        except ApiRefused:  # its one err_code says only that it could not
+            if await self.get(stream, sequence) is not None:
+                raise

@@ -1,0 +1,88 @@
+"""Messages of the command stream, looked up by an operator: read one by one, none delivered, none acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from noetl_worker.remote.jetstream.api import ask, ask_if_there
+from noetl_worker.remote.jetstream.client import Client
+
+_AT_ONCE: Final = 64
+_MOST_OF_A_SUBJECT: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    sequence: int
+    subject: str
+    stored_at: str
+    """RFC 3339, by the server's clock."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    found: tuple[StoredMessage, ...]
+    """The newest first."""
+    looked_at: int
+    there: int
+    """How many messages the stream has."""
+
+
+async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:
+    """Look through the newest messages of a stream.
+
+    Raises:
+        JetStreamError: the stream is not there, or this login may not read it.
+    """
+    state = (await ask(client, f"STREAM.INFO.{stream}"))["state"]
+    last, first = int(state["last_seq"]), max(int(state["first_seq"]), 1)
+    numbers = list(range(last, max(first, last - most + 1) - 1, -1))
+    found: list[StoredMessage] = []
+    looked_at = 0
+    async for message in each(client, stream, numbers):
+        looked_at += 1
+        if matches(message.data):
+            found.append(message)
+    return Search(tuple(found), looked_at, int(state["messages"]))
+
+
+async def each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIterator[StoredMessage]:
+    """Those of these numbers that are there, in this order; several are asked for at the same time."""
+    for at in range(0, len(numbers), _AT_ONCE):
+        asked = (get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
+        for message in await asyncio.gather(*asked):
+            if message is not None:
+                yield message
+
+
+async def below(client: Client, stream: str, subject: str, matches: Callable[[bytes], bool]) -> Search:
+    """Look through the messages of one subject, which may have wildcards."""
+    found: list[StoredMessage] = []
+    looked_at, number = 0, 1
+    while looked_at < _MOST_OF_A_SUBJECT:
+        message = await get(client, stream, {"seq": number, "next_by_subj": subject})
+        if message is None:
+            break
+        looked_at, number = looked_at + 1, message.sequence + 1
+        if matches(message.data):
+            found.append(message)
+    return Search(tuple(reversed(found)), looked_at, looked_at)
+
+
+async def last_of(client: Client, stream: str, subject: str) -> StoredMessage | None:
+    """The newest message of a subject, which may have wildcards."""
+    return await get(client, stream, {"last_by_subj": subject})
+
+
+async def get(client: Client, stream: str, body: Mapping[str, Any]) -> StoredMessage | None:
+    answer = await ask_if_there(client, f"STREAM.MSG.GET.{stream}", body)
+    if answer is None:
+        return None
+    message = answer["message"]
+    data = base64.b64decode(message.get("data") or "")
+    return StoredMessage(int(message["seq"]), str(message["subject"]), str(message.get("time") or ""), data)

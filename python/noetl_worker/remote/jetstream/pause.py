@@ -1,0 +1,98 @@
+"""A pause of the durable that an operator asks for: JetStream delivers nothing of it until it is over (server 2.11).
+
+The stream goes on forgetting what is older than its max_age, so a pause that is too long loses commands.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.remote.jetstream.api import ask, ask_if_there, moment
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.comparison import NANOSECONDS
+from noetl_worker.remote.jetstream.consumer import ENSURE, Found
+
+LEFT_S: Final = 15 * 60
+"""What a command that waited for the whole pause still has until the stream forgets it."""
+_FIRST_VERSION: Final = (2, 11)
+log = structlog.get_logger("noetl_worker.remote.jetstream")
+
+
+class PauseTooLong(ValueError):
+    """Commands would be lost; the text says which pause is possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """What the server answers; `left_s` 0: it delivers."""
+
+    until: str
+    left_s: float
+
+
+def shown(seconds: float) -> str:
+    """As `--for` takes it: 1h5m, 20m, 45s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
+async def pause(client: Client, found: Found, for_s: float) -> Paused:
+    """Deliver nothing for so long, to no worker of the pool.
+
+    Raises:
+        PauseTooLong: a command that waits already, or one that is published now, would be forgotten meanwhile.
+        JetStreamError: the server cannot (before 2.11), or refuses.
+    """
+    most_s = await _longest_s(client, found)
+    if most_s is not None and for_s > most_s:
+        longest = f"at most --for {shown(most_s)}" if most_s >= 1 else "no pause is possible now"
+        raise PauseTooLong(
+            f"--for {shown(for_s)} would lose commands: stream {found.stream} forgets a message at its max_age, and "
+            f"the oldest command must have {shown(LEFT_S)} left after the pause: {longest}"
+        )
+    until = datetime.datetime.fromtimestamp(time.time() + for_s, datetime.timezone.utc)
+    return await _set(client, found, {"pause_until": until.isoformat().replace("+00:00", "Z")})
+
+
+async def resume(client: Client, found: Found) -> Paused:
+    """Deliver again, now.
+
+    Raises:
+        JetStreamError: as `pause`.
+    """
+    return await _set(client, found, {})
+
+
+async def _set(client: Client, found: Found, body: Mapping[str, Any]) -> Paused:
+    version = client.connected_server_version
+    if (version.major, version.minor) < _FIRST_VERSION:
+        at_least = ".".join(map(str, _FIRST_VERSION))
+        raise JetStreamError(f"nats-server {version.major}.{version.minor} cannot pause a durable: it takes {at_least}")
+    if found.durable_info is None:
+        raise JetStreamError(f"there is no durable {found.durable} on stream {found.stream}: {ENSURE}")
+    answer = await ask(client, f"CONSUMER.PAUSE.{found.stream}.{found.durable}", body)
+    return Paused(str(answer.get("pause_until") or ""), int(answer.get("pause_remaining") or 0) / NANOSECONDS)
+
+
+async def _longest_s(client: Client, found: Found) -> float | None:
+    """None: the stream forgets nothing by its age."""
+    max_age = int(((found.stream_info or {}).get("config") or {}).get("max_age") or 0)
+    if not max_age or found.durable_info is None:
+        return None
+    info = found.durable_info
+    oldest_s = 0.0
+    if info.get("num_pending") or info.get("num_ack_pending"):
+        first = int(info["ack_floor"]["stream_seq"]) + 1
+        held = await ask_if_there(client, f"STREAM.MSG.GET.{found.stream}", {"seq": first, "next_by_subj": ">"})
+        if held is not None:
+            oldest_s = max(0.0, time.time() - moment(held["message"]["time"]))
+    return max_age / NANOSECONDS - LEFT_S - oldest_s

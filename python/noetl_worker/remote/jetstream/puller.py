@@ -1,0 +1,272 @@
+"""The pull loop after ADR-37, on a core subscription with a callback.
+
+`fetch()` of nats-py stalls with a message waiting, hides a deleted consumer and loses its request over a server
+restart (protocol/jetstream.md#pulling). Here one pull request is in flight; it is refilled when half of it is used; the
+window is the number of free slots and never more, so a message is never held by a worker that cannot run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import nats
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from noetl_worker.errors import JetStreamError, describe
+from noetl_worker.models import backoff
+from noetl_worker.remote.jetstream.comparison import MAX_PULL_BATCH, NANOSECONDS, PULL_EXPIRES_S
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.remote.jetstream.consumer import Durable
+from noetl_worker.remote.jetstream.delivery import Delivery
+
+HEARTBEAT_S: Final = 5.0
+MISSED_BEATS: Final = 2
+_FIRST_BACKOFF_S: Final = 0.1
+_MAX_BACKOFF_S: Final = 5.0
+_FRESH_S: Final = 10.0
+_FRESH_BACKOFF_S: Final = 0.5
+"""A server that has just come back says "no responders" until it has read its streams: a second, or several under load.
+What has grown to seconds meanwhile would be slept through after that."""
+_CHECK_S: Final = 1.0
+"""How long the question after a durable is waited for, at first."""
+_END_S: Final = 1.0
+"""How long the end of pulling waits for a server that does not answer."""
+log = structlog.get_logger("noetl_worker.remote.jetstream")
+
+# What ends a pull request: status -> how the loop goes on. A text that is not here backs off.
+PULL_AGAIN, BACK_OFF, CHECK_DURABLE = "pull_again", "back_off", "check_durable"
+STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
+    ("404", "", PULL_AGAIN),  # no messages (only for no_wait pulls)
+    ("408", "", PULL_AGAIN),  # expired: request timeout, interest expired
+    ("409", "batch completed", PULL_AGAIN),
+    ("409", "message size exceeds maxbytes", PULL_AGAIN),
+    ("409", "leadership change", BACK_OFF),
+    ("409", "server shutdown", BACK_OFF),
+    ("409", "exceeded max", BACK_OFF),  # MaxAckPending, MaxWaiting, MaxRequestBatch, MaxRequestExpires
+    ("409", "consumer deleted", CHECK_DURABLE),
+    ("409", "consumer is push based", CHECK_DURABLE),
+    ("400", "", BACK_OFF),
+    ("423", "", PULL_AGAIN),  # wrong pin id
+    ("503", "", CHECK_DURABLE),  # no responders: the consumer, the stream or JetStream is gone
+)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await it; a cancellation waits for it, _END_S at most.
+
+    nats-py's reader fails (InvalidStateError, and what it had read is lost) when the answer to a cancelled flush comes.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=_END_S)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is there to hear of it
+        raise
+
+
+def reaction(status: str, text: str) -> str:
+    for code, part, how in STATUS_TABLE:
+        if code == status and part in text.lower():
+            return how
+    return BACK_OFF  # a status that nobody knows must not become a hot loop
+
+
+@dataclass(eq=False, repr=False)
+class Puller:
+    """Keeps one pull request open for as many messages as there are free slots."""
+
+    connection: Connection
+    durable: Durable
+    window: Callable[[], int]
+    """How many messages can be run right now (free slots)."""
+    deliver: Callable[[Delivery], None]
+    """Called for each delivery, on the loop; must not block."""
+    ensure: Callable[[], Awaitable[Durable]]
+    """Checks the durable again after the server reported that it is gone."""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a slot became free, to look whether to pull."""
+
+    def __post_init__(self) -> None:
+        self._pulls: dict[str, int] = {}
+        """Open pull requests: reply subject -> messages still to come."""
+        self._counter = 0
+        self._inbox = self.connection.client.new_inbox()
+        self._heard = time.monotonic()
+        self._wall_offset_s = time.time() - time.monotonic()
+        self._broken: str | None = None
+        self._mendings = 0
+        self._reconnected_at = float("-inf")
+        self._paused = False
+        self.last_progress = time.monotonic()
+        self.connection.on_reconnected.append(self._start_afresh)
+
+    @property
+    def outstanding(self) -> int:
+        """Messages asked for and not here yet."""
+        return sum(self._pulls.values())
+
+    def pause(self, paused: bool) -> None:
+        """Stop asking for messages (drain, a refused login), or go on."""
+        self._paused = paused
+        self.wake.set()
+
+    async def run(self) -> None:
+        """Pull until cancelled. While paused no pull is open; what is on its way is still given to `deliver`."""
+        subscription: Subscription | None = None
+        try:
+            while True:
+                self.wake.clear()
+                self.last_progress = time.monotonic()
+                if self._paused:
+                    withdrawn, subscription = subscription, None  # a cancellation must not take it back twice
+                    await self._withdraw(withdrawn)
+                else:
+                    if subscription is None:
+                        subscription = await self.connection.client.receive(f"{self._inbox}.*", self._received)
+                    if self._broken is not None:
+                        await self._mend()
+                    await self._refill()
+                await self._sleep()
+                if time.monotonic() - self.last_progress > HEARTBEAT_S:
+                    self._heard = time.monotonic()  # our own loop stood still: the server may well have spoken
+                if self._is_unheard() and self.connection.is_connected:
+                    silent, subscription = subscription, None
+                    await self._withdraw(silent)
+        finally:  # what the open pull has brought meanwhile would else wait for ack_wait
+            await asyncio.wait({asyncio.ensure_future(self._withdraw(subscription))}, timeout=_END_S)
+
+    async def _withdraw(self, subscription: Subscription | None) -> None:
+        """Take our open pulls back, by taking their inbox away.
+
+        Else what is returned at a stop comes straight back to us, and the last of it to nobody: it would wait for
+        ack_wait instead of being another worker's at once.
+        """
+        self._pulls.clear()
+        client = self.connection.client
+        if subscription is None or client.is_closed:
+            return
+        try:
+            if self.connection.is_connected:
+                await _to_its_end(subscription.drain())  # type: ignore[no-untyped-call]
+            else:  # the server has forgotten us and our pulls already
+                await subscription.unsubscribe()
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            log.warning("pulls_not_withdrawn", error=describe(error))
+            client.forget(subscription)
+
+    async def _sleep(self) -> None:
+        # Not asyncio.wait_for: before 3.12 it swallows a cancellation that meets the wake-up, and the drain then
+        # waits for this loop for ever (seen; cpython #86296).
+        with anyio.move_on_after(HEARTBEAT_S / 2):
+            await self.wake.wait()
+
+    async def _refill(self) -> None:
+        if self._paused or not self.connection.is_connected:
+            return
+        wanted = self.window()
+        missing = min(wanted - self.outstanding, MAX_PULL_BATCH)
+        if missing <= 0 or (self.outstanding and missing * 2 < wanted):
+            return
+        self._counter += 1
+        reply = f"{self._inbox}.{self._counter}"
+        request = {
+            "batch": missing,
+            # JetStream gives to the request that waits longest. With one life for all, a worker that asks right behind
+            # another is that one for a moment every 30 s, and is given next to nothing of a stream with little in it.
+            "expires": int(random.uniform(0.5, 1.0) * PULL_EXPIRES_S * NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.durable.stream}.{self.durable.name}"
+        if not self._pulls:
+            self._heard = time.monotonic()
+        self._pulls[reply] = missing
+        try:
+            await self.connection.client.publish(subject, json.dumps(request).encode(), reply=reply)
+        except (nats.errors.Error, OSError) as error:
+            self._pulls.pop(reply, None)  # a reconnect meanwhile has forgotten it
+            log.warning("pull_failed", error=describe(error))
+
+    def _is_unheard(self) -> bool:
+        """Two missed beats: the server forgot the pull (a restart, a lost leader; ADR-37), or the inbox (permissions
+        that were others for a while). Both are made again."""
+        if not self._pulls or time.monotonic() - self._heard <= HEARTBEAT_S * MISSED_BEATS + 1:
+            return False
+        log.warning("pull_heartbeat_missed", silent_s=round(time.monotonic() - self._heard, 1))
+        self._reset()
+        return True
+
+    def _start_afresh(self) -> None:
+        self._reconnected_at = time.monotonic()
+        self._mendings = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pulls.clear()
+        self._heard = time.monotonic()
+        self.wake.set()
+
+    def _received(self, message: Msg) -> None:
+        self._heard = time.monotonic()
+        status = message.headers.get("Status") if message.headers else None
+        if status is None:
+            self._count()
+            self._mendings = 0
+            try:
+                client, offset_s = self.connection.client, self._wall_offset_s
+                self.deliver(Delivery(client, message, self._heard, wall_offset_s=offset_s))
+            except Exception as error:  # one that goes on from here ends the connection
+                is_ours = not isinstance(error, JetStreamError)
+                log.warning("message_unreadable", subject=message.subject, error=str(error), exc_info=is_ours)
+        elif status != "100":
+            self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
+
+    def _count(self) -> None:
+        """One message is here. It shows its stream subject, not the pull it answers: count it to the oldest."""
+        for oldest in self._pulls:
+            self._pulls[oldest] -= 1
+            if self._pulls[oldest] <= 0:
+                del self._pulls[oldest]
+            return
+
+    def _pull_ended(self, reply: str, status: str, text: str) -> None:
+        if self._pulls.pop(reply, None) is None:
+            return
+        how = reaction(status, text)
+        if how != PULL_AGAIN:
+            log.warning("pull_refused", status=status, text=text, reaction=how)
+            self._broken = how
+        self.wake.set()
+
+    async def _mend(self) -> None:
+        """Wait (0.1 s growing to 5 s, jitter), and look after the durable if the server says that it is gone."""
+        is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
+        most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
+        base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
+        if base_s < most_s or not is_fresh:  # after that it goes on from where it stopped growing
+            self._mendings += 1
+        await asyncio.sleep(backoff.delay_s(1, base_s, base_s, jitter=0.5))
+        if self._broken == CHECK_DURABLE and self.connection.is_connected:
+            wait_s = max(_CHECK_S, base_s)
+            try:
+                # A cluster that elects a leader answers nothing, and what it was asked meanwhile it forgets: a request
+                # that is waited for to its end outlasts the election by seconds.
+                with anyio.fail_after(wait_s):
+                    self.durable = await self.ensure()
+            except TimeoutError:
+                advice = "is the server well, and may this login publish to $JS.API.>?"
+                log.warning("durable_not_checked", no_answer_for_s=round(wait_s, 1), advice=advice)
+                return
+            except JetStreamError as error:
+                log.error("durable_unusable", error=str(error))
+                return
+        self._broken = None

@@ -1,0 +1,230 @@
+"""Notes of commands that have started and not ended: what finds a command that ends each worker it runs in.
+
+The number of deliveries does not show it: refusals, leases and drains raise it too. So from the second delivery on a
+command has its start noted before anything of it is read, and the note is taken away once its report is made. Of every
+kind: one that only renders a template can stop the loop until a probe has the worker killed. On the server, as nobody
+can write it down afterwards; from the second delivery on, as a command that is delivered once then pays nothing.
+
+The notes are of a command, not of a message: the Python plane publishes a command of a dead worker again, as other
+messages, of which each begins with its first delivery
+(`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
+
+Whoever may write to the bucket can forge notes, so no more of them count than starts there can have been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import nats
+import nats.js.errors
+import structlog
+
+from noetl_worker.errors import DocumentError, JetStreamError, ToolError
+from noetl_worker.models.command import Command
+from noetl_worker.models.slots import Slots
+from noetl_worker.observability import metrics
+from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.comparison import KEPT, NANOSECONDS
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.text import json_text
+
+BUCKET: Final = "NOETL_COMMAND_STARTS"
+MOST_STARTS: Final = 3
+"""So many starts without an end: the command is reported as failed, and not started again."""
+_STREAM: Final = f"KV_{BUCKET}"
+_SUBJECTS: Final = f"$KV.{BUCKET}.>"
+_CONFIG: Final = {
+    "name": _STREAM,
+    "subjects": [_SUBJECTS],
+    "max_msgs_per_subject": 1,
+    "max_age": 24 * 3600 * NANOSECONDS,
+    "max_bytes": 16 * 1024 * 1024,
+    "discard": "new",
+    "allow_rollup_hdrs": True,
+    "allow_direct": True,
+    **KEPT,
+}
+"""A key-value bucket as the clients of NATS make it; a note counts for a day, which no message outlives."""
+_TRY_S: Final = 2.0
+_PAUSE_S: Final = 60.0
+"""After a note that could not be made: each one takes `_TRY_S` to fail where the login has no permission."""
+_NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
+_FULL: Final = 10077
+"""JetStream's err_code for a message that a limit of its stream refuses."""
+_NOTE_CHARS: Final = 200
+"""Longest text of a note: a worker's name, or a time."""
+_Notes = list[dict[str, str]]
+"""One for each start: which worker, when."""
+_WHO_WRITES: Final = (
+    f"somebody else than a worker writes to {_SUBJECTS}: let the workers' login alone publish there, and empty the "
+    f"bucket with `nats stream purge {_STREAM}`"
+)
+log = structlog.get_logger("noetl_worker.remote.jetstream")
+
+
+async def ensure_bucket(client: Client) -> bool:
+    """Make the bucket unless it is there; whether it was made now. Raises JetStreamError."""
+    # asked before: a stream that is made again with the same configuration is answered as one that was made.
+    # STREAM.NAMES is what each worker may ask
+    if await stream_of(client, _SUBJECTS) == _STREAM:
+        return False
+    try:
+        await ask(client, f"STREAM.CREATE.{_STREAM}", _CONFIG)
+    except ApiRefused as refused:
+        if refused.err_code in ALREADY_THERE:
+            return False
+        raise
+    log.info("start_bucket_made", bucket=BUCKET)
+    return True
+
+
+class Start:
+    """One start of a command."""
+
+    def __init__(self, notes: _Notes, slots: Slots) -> None:
+        self._notes = notes
+        self._slots = slots
+        self.alone: Final = ExitStack()
+        """Closed, it lets others run beside a command on its last start."""
+
+    @property
+    def is_lost(self) -> bool:
+        return len(self._notes) >= MOST_STARTS
+
+    def check(self) -> None:
+        """Raises ToolError of kind worker_lost: it must not be started again."""
+        if self.is_lost:
+            starts = ", ".join(f"{note['worker']} at {note['at']}" for note in self._notes)
+            raise ToolError(
+                f"{len(self._notes)} workers in a row ended while they had this command ({starts}): it is not started "
+                "again",
+                kind="worker_lost",
+            )
+
+    def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
+        """Wait as `Slots.waiting`; others run from here on: it may wait for one of them."""
+        self.alone.close()
+        return self._slots.waiting(kind)
+
+
+class StartNotes:
+    """The notes that the commands of one worker make.
+
+    Args:
+        worker: who started it, for the report.
+    """
+
+    def __init__(self, connection: Connection, worker: str) -> None:
+        self._connection = connection
+        self._worker = worker
+        self._pause_until = 0.0
+        self._is_warned = False
+        self._is_full = False
+
+    @asynccontextmanager
+    async def of(
+        self, command: Command, slots: Slots, possible: Callable[[int], Awaitable[int]]
+    ) -> AsyncIterator[Start]:
+        """Around all that is done for a command.
+
+        `possible` returns how many of so many noted starts there can have been; no more of them count.
+
+        Its last start is noted once nobody else runs here: what ends this worker then is this command, and a neighbour
+        of one that ends workers is not taken for it.
+        """
+        key = f"{command.execution_id}.{command.event_id}"
+        notes = await self._tried(self._read(key))
+        counted = notes[: await possible(len(notes))] if notes else []
+        start = Start(counted, slots)
+        if notes is None or start.is_lost:  # without notes the command runs all the same
+            yield start
+            return
+        if len(counted) == MOST_STARTS - 1:
+            await slots.enter_alone()
+            start.alone.callback(slots.leave_alone)
+        with start.alone:
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            note = {"worker": self._worker, "at": now}
+            await self._tried(self._write(key, [*notes, note][-MOST_STARTS:]))
+            try:
+                yield start
+            finally:
+                await self._tried(self._remove(key))
+
+    async def _tried(self, asking: Any) -> Any:
+        """Its answer; None when there is none: a worker without the bucket works as one that has it."""
+        if time.monotonic() < self._pause_until:
+            asking.close()
+            return None
+        try:
+            return await asking
+        except (JetStreamError, nats.errors.Error, asyncio.TimeoutError, OSError, ValueError) as error:
+            self._pause_until = time.monotonic() + _PAUSE_S
+            if not self._is_warned:
+                self._is_warned = True
+                log.warning(
+                    "start_not_recorded",
+                    bucket=BUCKET,
+                    error=str(error) or type(error).__name__,
+                    advice="a command that ends each worker it runs in is not found. If the login of this worker may "
+                    f"not: add {json_text.dumps(list(_NEEDED)).decode()} to what it may publish to",
+                )
+            return None
+
+    async def _read(self, key: str) -> _Notes:
+        asked = {"last_by_subj": f"$KV.{BUCKET}.{key}"}
+        answer = await ask_if_there(self._connection.client, f"STREAM.MSG.GET.{_STREAM}", asked, timeout_s=_TRY_S)
+        data = base64.b64decode(answer["message"].get("data") or "") if answer is not None else b""
+        try:
+            return _parse_notes(data)
+        except (DocumentError, ValueError) as error:
+            log.warning("start_notes_unreadable", bucket=BUCKET, key=key, error=str(error), advice=_WHO_WRITES)
+            return []
+
+    async def _write(self, key: str, notes: _Notes) -> None:
+        """Returns when the server has it: the command may end this process in its first millisecond."""
+        jetstream, data = self._connection.client.jetstream(), json_text.dumps(notes)
+        try:
+            try:
+                await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
+            except nats.js.errors.NoStreamResponseError:
+                await ensure_bucket(self._connection.client)
+                await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
+        except nats.js.errors.APIError as refused:
+            if refused.err_code != _FULL:
+                raise
+            self._set_full(True)
+        else:
+            self._set_full(False)
+
+    def _set_full(self, is_full: bool) -> None:
+        metrics.START_NOTES_FULL.set(is_full)
+        if is_full and not self._is_full:
+            log.warning("start_bucket_full", bucket=BUCKET, advice=_WHO_WRITES)
+        self._is_full = is_full
+
+    async def _remove(self, key: str) -> None:
+        """Not confirmed: a note that stays counts only if the command is started again, and its age is bounded."""
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
+
+
+def _parse_notes(data: bytes) -> _Notes:
+    """Return the notes of a message; one without data was purged. Raise ValueError for anything else."""
+    found = json_text.loads(data) if data else []
+    if not isinstance(found, list) or len(found) > MOST_STARTS:
+        raise ValueError(f"not a list of at most {MOST_STARTS} notes")
+    for note in found:
+        if not isinstance(note, dict) or note.keys() != {"worker", "at"}:
+            raise ValueError("a note has other keys than worker and at")
+        if not all(isinstance(text, str) and len(text) <= _NOTE_CHARS and text.isprintable() for text in note.values()):
+            raise ValueError(f"a note has something else than texts of at most {_NOTE_CHARS} printable characters")
+    return found

@@ -1,0 +1,55 @@
+"""Whether this login may publish or subscribe to a subject: tried, since a NATS server shows it in no other way.
+
+The server answers a refused command before the PONG of the flush behind it, so nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+
+import nats
+
+from noetl_worker.errors import JetStreamError, describe
+from noetl_worker.remote.jetstream.connection import Connection
+
+
+async def refused_publish(
+    connection: Connection, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> str | None:
+    """Publish, and what the server says against it; None: nothing.
+
+    Raises:
+        JetStreamError: the connection is gone.
+    """
+
+    publish = connection.client.publish(subject, body, headers=dict(headers) if headers else None)
+    return await _refusal(connection, publish)
+
+
+async def refused_subscribe(connection: Connection, subject: str) -> str | None:
+    """As `refused_publish`, for a subscription, which is given up again."""
+
+    async def subscribe() -> None:
+        subscription = await connection.client.subscribe(subject)
+        await connection.client.flush(timeout=5)
+        await subscription.unsubscribe()
+
+    return await _refusal(connection, subscribe())
+
+
+async def _refusal(connection: Connection, trial: Awaitable[None]) -> str | None:
+    errors: list[Exception] = []
+    connection.last_error = None
+    try:
+        await trial
+        await connection.client.flush(timeout=5)
+    except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+        raise JetStreamError(f"NATS does not answer: {describe(error)}") from error
+    errors += filter(None, [connection.last_error])
+    return str(errors[0]) if errors else None
+
+
+def server_version(connection: Connection) -> str:
+    version = connection.client.connected_server_version
+    return f"{version.major}.{version.minor}.{version.patch}"

@@ -1,0 +1,58 @@
+"""What the event log of one execution says of the batches that the Python plane has stored.
+
+Recorded are the events of batches and `command.completed`, with the worker's name. `command.failed` is read the same
+way; where it has no name it has no owner, and the claim's answer stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker.models.wire import context_of
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.rules import PendingEnd
+
+_PAGE: Final = 200
+
+
+class BatchEvents:
+    """The newest events of one execution: each type is asked for once, when it is first needed."""
+
+    def __init__(self, plane: Plane, execution_id: int) -> None:
+        self._plane, self._execution_id = plane, execution_id
+        self._known: dict[str, Mapping[str, Any]] = {}
+
+    async def has(self, event_type: str, batch: str) -> bool | None:
+        """Whether there is one for this batch; None: the answer does not go back so far."""
+        events, has_more = await self._newest(event_type)
+        if any(context_of(event).get("request_id") == batch for event in events):
+            return True
+        # A batch's id is below those of its events.
+        return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
+
+    async def batches(self, event_type: str) -> list[str]:
+        """Those that the newest events of this type are of, whoever sent them."""
+        events, _ = await self._newest(event_type)
+        return [str(context_of(event).get("request_id")) for event in events]
+
+    async def batch_of(self, end: PendingEnd) -> str | None:
+        """The batch that has the end of this claim; None: there is none, or the answer does not go back so far."""
+        stored, _ = await self._newest(end.part.last)
+        claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
+        for event in stored:
+            if {name: str(context_of(event).get(name)) for name in claim} == claim:
+                batches, _ = await self._newest("batch.accepted")
+                holders = [one for one in map(context_of, batches) if event["event_id"] in (one.get("event_ids") or ())]
+                return str(holders[0].get("request_id")) if holders else None
+        return None
+
+    async def _newest(self, event_type: str) -> tuple[list[Mapping[str, Any]], bool]:
+        """Events of a type, the newest first, and whether there are more."""
+        answer = self._known.get(event_type)
+        if answer is None:
+            answer = self._known[event_type] = await self._plane.events_of(
+                self._execution_id, event_type=event_type, page_size=_PAGE
+            )
+        events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
+        return events, (answer.get("pagination") or {}).get("has_next") is True

@@ -1,0 +1,99 @@
+"""Whether an execution goes on after the end of one of its commands was cut off on its way.
+
+The Rust plane issues the next commands inside of the request that reports an end, and drops that work when the
+request is cut off (protocol/events.md#rust-plane): it has the event then, the execution is RUNNING for ever, and no
+second try mends it. A worker cannot mend it either; it can say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.wire import context_of
+from noetl_worker.observability import metrics
+from noetl_worker.process import event_loop
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.patience import is_passing, until_it_passes
+from noetl_worker.remote.plane.rules import ENDS, PendingEnd
+
+STANDING_STILL_S: Final = 60.0
+log = structlog.get_logger("noetl_worker.events")
+
+
+class ExecutionWatch:
+    """Looks at executions until they have ended, or stand still: one line and one count each."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, asyncio.Task[None]] = {}
+
+    def look_at(self, plane: Plane, end: PendingEnd) -> None:
+        """The plane has the end of this command, and may have dropped what follows from it."""
+        if end.execution_id not in self._watched:
+            watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.who()))
+            self._watched[end.execution_id] = watching
+            watching.add_done_callback(lambda _: self._watched.pop(end.execution_id, None))
+
+    async def stop(self) -> None:
+        await event_loop.end(*self._watched.values())
+
+    @staticmethod
+    async def _watch(plane: Plane, execution_id: int, who: Mapping[str, object]) -> None:
+        events_before = None
+        while True:
+            try:
+                execution = await plane.execution_detail(execution_id)
+            except ControlPlaneError as error:
+                if not is_passing(error):
+                    log.warning("execution_check_failed", **who, error=str(error))
+                    return
+                events_before = None
+            else:
+                if execution.get("status") != "RUNNING":
+                    return
+                events = _events(execution)
+                is_idle = not _open_commands(execution_id, events)
+                if is_idle and len(events) == events_before:
+                    metrics.EXECUTIONS_STANDING_STILL.inc()
+                    log.error("execution_stands_still", **who, for_s=STANDING_STILL_S, advice=_ADVICE)
+                    return
+                events_before = len(events) if is_idle else None
+            await asyncio.sleep(STANDING_STILL_S)
+
+
+async def is_stored(plane: Plane, end: PendingEnd) -> bool:
+    """Whether the event with the id of this set is its own end; not, where the plane does not say so."""
+    ask = partial(plane.execution_detail, end.execution_id)
+    try:
+        execution = await until_it_passes("the events of an execution", ask, ids=end.who)
+    except ControlPlaneError as error:
+        log.warning("execution_check_failed", **end.who(), error=str(error))
+        return False
+    ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == end.own_id}
+    return str(context_of(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)
+
+
+_ADVICE: Final = (
+    "the control plane has the end of this command and issued no next one: the request was cut off while it worked on "
+    "that. Nothing brings it on; cancel the execution and start it again"
+)
+
+
+def _events(execution: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [event for event in execution.get("events") or () if isinstance(event, Mapping)]
+
+
+def _open_commands(execution_id: int, events: list[Mapping[str, Any]]) -> set[str]:
+    """Commands that were issued and have not ended."""
+    issued, ended = set(), set()
+    for event in events:
+        if event.get("event_type") == "command.issued":
+            issued.add(f"{execution_id}:{event.get('node_name')}:{event.get('event_id')}")
+        elif event.get("event_type") in ENDS:
+            ended.add(str(context_of(event).get("command_id")))
+    return issued - ended

@@ -1,0 +1,77 @@
+"""Ends of commands on the Python plane: it stores batches that it may never process (protocol/batches.md#rescue)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.wire import Dialect
+from noetl_worker.remote.outcomes.batch_events import BatchEvents
+from noetl_worker.remote.outcomes.recent_batches import RecentBatches, rescue
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.patience import until_it_passes
+from noetl_worker.remote.plane.python.batch_state import unqueued_batch
+from noetl_worker.remote.plane.rules import PendingEnd
+from noetl_worker.remote.plane.send_status import SendStatus
+from noetl_worker.remote.transport.transport import Response
+
+T = TypeVar("T")
+_STATE: Final = "the state of a batch"
+log = structlog.get_logger("noetl_worker.events")
+
+
+class PythonEnds:
+    """See `ends.Ends`."""
+
+    dialect = Dialect.PYTHON
+
+    def __init__(self, batches: RecentBatches) -> None:
+        self._batches: Final = batches
+
+    def arm(self, end: PendingEnd) -> None:
+        pass  # the plane makes the ids
+
+    async def look_into(self, plane: Plane, end: PendingEnd, answer: Response, how: SendStatus) -> SendStatus:
+        """The plane can hold the rows and never process them. That it says with a 503, or, when that answer was lost,
+        with "duplicate" to the same key: its state is waited for before it is accepted."""
+        body = answer.json()
+        if how is SendStatus.DUPLICATE:
+            state = await _said(_STATE, partial(plane.batch_state, str(body.get("request_id"))), end)
+            if state is None or not state.was_never_processed:
+                return SendStatus.ACCEPTED
+        if not rescue(plane, end, unqueued_batch(body) or str(body.get("request_id"))):
+            return SendStatus.ACCEPTED
+        return SendStatus.PASSING
+
+    def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
+        self._batches.accepted(plane, end, answer.json())
+
+    async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
+        events = BatchEvents(plane, end.execution_id)
+        batch = await _said("the batch of an outcome", partial(events.batch_of, end), end)
+        if batch is None:
+            return False
+        log.info("outcome_already_stored", **end.who(), batch=batch)
+        state = await _said(_STATE, partial(plane.batch_state, batch), end)
+        if state is None or not state.was_never_processed:  # forgotten since, it may be: RecentBatches finds out
+            self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
+        elif rescue(plane, end, batch):
+            return True
+        end.accepted(None)
+        return True
+
+    async def stop(self) -> None:
+        await self._batches.stop()
+
+
+async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: PendingEnd) -> T | None:
+    """None where the plane does not say it."""
+    try:
+        return await until_it_passes(what, ask, ids=end.who)
+    except ControlPlaneError as error:
+        log.warning("batch_state_unknown", **end.who(), error=str(error))
+        return None

@@ -1,0 +1,424 @@
+"""Batches that the Python plane has answered 202 and has not worked off yet, as far as this worker knows.
+
+It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands
+(protocol/batches.md#after-the-answer). So the last ones are remembered until the plane says what became of them. It is
+asked when they are many, rarely else, and thoroughly once a request had no answer or it does not know a batch of ours
+any more. What it knows nothing of is sent again; what it has stored and never works off is rescued, but for a command
+of a loop, which is named. A drain waits for them. A worker that is killed forgets them.
+
+Its state does not say that a batch is lost: it is read from the event log, and stays `accepted` for ever. What says so
+is the order. One engine works the queue off, so a batch that was there before an outage and waits still, when a later
+one was over a check ago, is in no queue any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError, ServerRefused
+from noetl_worker.models import backoff
+from noetl_worker.models.stopping import Stopping
+from noetl_worker.observability import metrics
+from noetl_worker.process import event_loop
+from noetl_worker.remote.outcomes.batch_events import BatchEvents
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.patience import is_passing
+from noetl_worker.remote.plane.python.batch_state import BatchState
+from noetl_worker.remote.plane.rules import PendingEnd
+
+CHECK_S: Final = 15.0
+"""How long after a batch the plane is asked what became of the last ones, all together."""
+OVERDUE_S: Final = 600.0
+"""The plane warns of a batch that takes 15 s. One that waits for so long is lost if there was an outage, though no
+later one is over; else that is said."""
+_BYTES_BESIDE: Final = 4096
+"""Of a batch, what its objects take beside its text, about."""
+_BYTES_NAMED: Final = 1024
+"""Of a batch that can only be named, about."""
+MAX_BYTES: Final = 8 * 1024 * 1024
+"""Some 1,500 usual batches; in a plane 1,024 wait at most (protocol/batches.md#after-the-answer)."""
+MANY_BYTES: Final = 2 * 1024 * 1024
+"""Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
+_UNSEEN: Final = -1
+"""Outages of the plane before a batch that it had already: it may have been down in between."""
+_NOT_RESCUED_ADVICE: Final = (
+    "the control plane has stored the end of this command and never processes it. It is not sent again: for an item of "
+    "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
+    "execution: items of its loop may be missing. Start it again if it stays RUNNING, or for the missing ones"
+)
+LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
+_DRAIN_DELAYS_S: Final = (0.1, 1.0)
+"""First and longest pause between two questions of a worker that stops."""
+_FULL_ADVICE: Final = (
+    "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
+    "RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
+)
+log = structlog.get_logger("noetl_worker.events")
+
+
+class NamedEnd(NamedTuple):
+    """An end of which no events are kept any more."""
+
+    execution_id: int
+    ids: Mapping[str, object]
+
+    def who(self) -> dict[str, object]:
+        return dict(self.ids)
+
+
+@dataclass(slots=True, eq=False)
+class _Accepted:
+    """One batch, and what it was made of."""
+
+    batch: str
+    plane: Plane
+    end: PendingEnd | NamedEnd
+    bytes: int
+    """What it takes, about."""
+    sent: int
+    """Of its requests, which one this was."""
+    outages: int
+    """Of the plane, when it was last known to have the batch."""
+    seen_at: float = math.inf
+    """When a check first found it, on the monotonic clock."""
+    overtaken_at: float = math.inf
+    """When a check first found a later one over, on the monotonic clock."""
+    was_before_outage: bool = False
+    """Since it was accepted a request had no answer: the plane may have been restarted."""
+    is_settled: bool = False
+    """It need not be asked about again."""
+
+    @property
+    def is_overdue(self) -> bool:
+        return time.monotonic() - self.seen_at > OVERDUE_S
+
+    def who(self) -> dict[str, object]:
+        return {**self.end.who(), "batch": self.batch}
+
+    def forget_events(self) -> None:
+        """There is no room for them: it can only be named."""
+        self.end, self.bytes = NamedEnd(self.end.execution_id, self.end.who()), _BYTES_NAMED
+
+
+class LostEnd(NamedTuple):
+    """An end that the plane does not have, or never processes: it is to be sent again."""
+
+    plane: Plane
+    end: PendingEnd
+    batch: str
+
+
+class RecentBatches:
+    """One for the worker: what its emitter has had accepted.
+
+    `lost` is what has to be sent again (worker/recovery/adoption.py).
+
+    Args:
+        most_bytes: what is remembered at most.
+        many_bytes: so much since the last check, and the plane is asked at once.
+    """
+
+    def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
+        self._most_bytes, self._many_bytes = most_bytes, many_bytes
+        self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
+        self._recent: deque[_Accepted] = deque()
+        self._with_events: deque[_Accepted] = deque()
+        """Those of them that can be sent again."""
+        self._bytes = 0
+        self._ask_above: float = many_bytes
+        self._found_completed: set[str] = set()
+        """Of the plane that is asked now, of whomever."""
+        self._has_logged_full = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accepted(self, plane: Plane, end: PendingEnd, answer: Mapping[str, Any]) -> None:
+        """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
+        if "request_id" not in answer:
+            return
+        batch = answer["request_id"]
+        is_again = "duplicate" in answer and answer["duplicate"] is True
+        taken, outages = end.size + _BYTES_BESIDE, _UNSEEN if is_again else plane.gate.outages
+        accepted = _Accepted(batch, plane, end, taken, end.sent, outages)
+        self._recent.append(accepted)
+        self._with_events.append(accepted)
+        self._bytes += taken
+        if is_again:  # what is older came later: that the plane works them off in order is said of their numbers
+            self._remember(sorted(self._recent, key=lambda one: _number(one.batch)))
+        while self._bytes > self._most_bytes:
+            self._make_room()
+        if self._timer is None:
+            self._arm()
+        if self._bytes > self._ask_above:
+            self._begin()
+
+    def _remember(self, batches: Iterable[_Accepted]) -> None:
+        """Remember these alone, in this order."""
+        self._recent = deque(batches)
+        self._with_events = deque([one for one in self._recent if not isinstance(one.end, NamedEnd)])
+        self._bytes = sum([one.bytes for one in self._recent])
+
+    def _make_room(self) -> None:
+        """Let go of the events of the oldest that has them; where none has, of the oldest."""
+        if self._with_events:
+            oldest = self._with_events.popleft()
+            self._bytes -= oldest.bytes - _BYTES_NAMED
+            oldest.forget_events()
+            return
+        oldest = self._recent.popleft()
+        self._bytes -= oldest.bytes
+        metrics.BATCHES_NOT_WATCHED.inc()
+        if not self._has_logged_full:  # once a check: there may be thousands
+            self._has_logged_full = True
+            log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
+
+    # ── the end of the worker ──
+
+    async def drain(self, stopping: Stopping, until: float) -> None:
+        """Ask until the plane has worked all of them off, at most until then (monotonic) or the grace is over."""
+        asking = asyncio.ensure_future(self._ask_until_none_is_open())
+        await stopping.sleep(max(0.0, until - time.monotonic()), asking)
+        await event_loop.end(asking)
+
+    async def _ask_until_none_is_open(self) -> None:
+        await self.lost.join()
+        tries = 0
+        while self._recent:
+            if not self._tasks:
+                self._begin()
+            await asyncio.wait(self._tasks)
+            await self.lost.join()
+            tries += 1
+            if self._recent:
+                await asyncio.sleep(backoff.delay_s(tries, *_DRAIN_DELAYS_S, jitter=0.0))
+
+    async def stop(self) -> None:
+        """Name what the plane is not known to have worked off: nobody follows it from here on."""
+        await event_loop.end(*self._tasks)
+        if self._timer is not None:
+            self._timer.cancel()
+        for _ in range(self.lost.qsize()):
+            lost = self.lost.get_nowait()
+            not_rescued(lost.end, lost.batch, LOOK_ADVICE, STOPPED)
+        for accepted in [one for one in self._recent if not one.is_settled]:
+            if accepted.was_before_outage or accepted.outages != accepted.plane.gate.outages:
+                not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, STOPPED)
+            else:
+                log.warning("batch_left_open", **accepted.who(), advice=_OPEN_ADVICE)
+        self._recent.clear()
+
+    # ── what became of them ─────────────────────────────────────────────────────────────────────
+
+    def _arm(self) -> None:
+        self._ask_above = self._bytes + self._many_bytes
+        if self._recent:
+            self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._begin)
+
+    def _begin(self) -> None:
+        self._ask_above = math.inf  # until this check is over
+        if self._timer is not None:
+            self._timer.cancel()
+        task = asyncio.ensure_future(self._check())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _check(self) -> None:
+        now = time.monotonic()
+        for accepted in self._recent:
+            accepted.seen_at = min(accepted.seen_at, now)
+        try:
+            for url, plane in {accepted.plane.url: accepted.plane for accepted in self._recent}.items():
+                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane.url == url])
+        finally:
+            self._timer = None
+            self._has_logged_full = False
+            self._arm()
+
+    async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        self._found_completed.clear()
+        try:
+            await self._settle(plane, batches)
+        except ControlPlaneError as error:  # the others are asked about again at the next check
+            _check_failed(plane, batches, error)
+        now, latest = time.monotonic(), max(map(_number, self._found_completed), default=0)
+        for accepted in batches:
+            if _number(accepted.batch) < latest:
+                accepted.overtaken_at = min(accepted.overtaken_at, now)
+        self._remember([accepted for accepted in self._recent if not accepted.is_settled])
+
+    async def _settle(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        """Settle what can be, each as soon as that is known: what is rescued here must not be rescued once more when
+        the plane does not answer for the next one."""
+        outages = plane.gate.outages
+        for accepted in batches:
+            accepted.was_before_outage |= accepted.outages != outages
+        if not (self._is_clear(batches, outages) and await self._has_settled_by_some(batches)):
+            await self._settle_each(plane, batches)
+
+    def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
+        """Whether some of them say what became of all."""
+        was_there = {accepted.outages for accepted in batches} == {outages}
+        is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
+        return was_there and not batches[0].is_overdue and not is_lost
+
+    async def _settle_each(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        outages = plane.gate.outages
+        log.info("batches_checked", count=len(batches), server_url=plane.url)
+        by_execution: dict[int, list[_Accepted]] = defaultdict(list)
+        for accepted in batches:
+            by_execution[accepted.end.execution_id].append(accepted)
+        for execution_id, of_execution in by_execution.items():
+            events = BatchEvents(plane, execution_id)
+            try:
+                for accepted in of_execution:
+                    accepted.is_settled = await self._is_settled(accepted, events)
+            except ControlPlaneError as error:
+                if is_passing(error):
+                    raise
+                _check_failed(plane, of_execution, error)  # what is wrong with one execution is its own
+            else:
+                for accepted in of_execution:
+                    accepted.outages = outages
+
+    async def _has_settled_by_some(self, batches: Sequence[_Accepted]) -> bool:
+        """The plane works batches off one after another, so of one that was there all the time the latest that is over
+        says everything of those before it. Asked about are the first, the last and the one in the middle: a plane of
+        several processes has a queue in each (its source), and what one of them has lost is not over when later ones
+        are. False: one of the three is unknown, or they were not worked off one after another."""
+        at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
+        states = [await _state(batches[one]) for one in at]
+        over = {batches[one]: state for one, state in zip(at, states, strict=True) if state and state.is_over}
+        self._found_completed.update(one.batch for one, state in over.items() if state.word == "completed")
+        if None in states or [*over] != [batches[one] for one in at[: len(over)]]:
+            return False
+        for accepted, state in over.items():
+            if state.word == "failed":
+                events = BatchEvents(accepted.plane, accepted.end.execution_id)
+                await self._is_settled(accepted, events)
+                accepted.is_settled = True  # at once: the next question may fail, and a rescue is sent once
+        for accepted in batches[: at[len(over) - 1] + 1] if over else ():
+            accepted.is_settled = True
+        return True
+
+    def _is_lost(self, accepted: _Accepted) -> bool:
+        """Whether no queue has it any more, if the plane says that it waits (the module's text)."""
+        is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # else enqueued at the same instant
+        return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
+
+    async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
+        has_ended = await events.has("batch.completed", accepted.batch)
+        self._found_completed.update(await events.batches("batch.completed"))
+        state = None if has_ended else await _state(accepted)
+        if has_ended or (state is not None and state.word == "completed"):
+            self._found_completed.add(accepted.batch)
+            return True
+        if state is None:
+            await self._unknown(accepted, events, has_ended)
+        elif state.word == "failed":
+            await self._failed(accepted, events, state)
+        elif self._is_lost(accepted):
+            self._lost(accepted, is_stored=True, has_begun=state.word == "processing")
+        elif accepted.is_overdue:
+            _name("batch_overdue", accepted.end, accepted.batch, state=state.word, advice=LOOK_ADVICE)
+        else:
+            return False
+        return True
+
+    async def _failed(self, accepted: _Accepted, events: BatchEvents, state: BatchState) -> None:
+        has_begun = await events.has("batch.processing", accepted.batch)
+        if state.was_never_processed or has_begun is False:
+            self._lost(accepted, is_stored=True, has_begun=False)
+        else:  # in the plane's engine: what it has done by then is not known
+            said = {"error_code": state.error_code, "error": state.message}
+            _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
+
+    async def _unknown(self, accepted: _Accepted, events: BatchEvents, has_ended: bool | None) -> None:
+        """Settle one that the plane does not know any more."""
+        has_begun = await events.has("batch.processing", accepted.batch)
+        is_stored = await events.has("batch.accepted", accepted.batch)
+        if not has_begun and None in (has_ended, has_begun, is_stored):
+            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _UNKNOWN)
+        else:
+            self._lost(accepted, is_stored=is_stored is True, has_begun=has_begun is True)
+
+    def _lost(self, accepted: _Accepted, *, is_stored: bool, has_begun: bool) -> None:
+        """Have sent again what the plane never processes; name it where that cannot be done."""
+        end, batch, plane = accepted.end, accepted.batch, accepted.plane
+        if has_begun:
+            not_rescued(end, batch, LOOK_ADVICE, _BEGUN)
+        elif isinstance(end, NamedEnd):
+            not_rescued(end, batch, LOOK_ADVICE, _NO_EVENTS)
+        else:
+            again = end.again(accepted.sent)
+            if not is_stored:
+                log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
+            elif not rescue(plane, again, batch):
+                return
+            self.lost.put_nowait(LostEnd(plane, again, batch))
+
+
+_BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
+_UNKNOWN: Final = "the execution has more events than the control plane shows at once"
+_NO_EVENTS: Final = (
+    "the control plane has lost it, and there was no room to keep its events: too many batches waited at the same time"
+)
+STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
+_OPEN_ADVICE: Final = (
+    "this worker stops before the control plane has processed it. If the control plane is restarted now, look at the "
+    "execution; give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
+)
+
+
+def rescue(plane: Plane, end: PendingEnd, batch: str) -> bool:
+    """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
+    if not plane.rules.can_rescue(end):
+        not_rescued(end, batch, _NOT_RESCUED_ADVICE)
+        return False
+    log.warning("batch_rescued", **end.who(), batch=batch)
+    end.rescue(batch)
+    return True
+
+
+def not_rescued(end: PendingEnd | NamedEnd, batch: str, advice: str, reason: str | None = None) -> None:
+    """Name the command whose end the plane has and never processes, and for which nothing more can be done here."""
+    why = {"reason": reason} if reason is not None else {}
+    _name("batch_not_rescued", end, batch, advice=advice, **why)
+
+
+def _name(event: str, end: PendingEnd | NamedEnd, batch: str, **said: str) -> None:
+    metrics.BATCHES_NOT_RESCUED.inc()
+    log.error(event, **end.who(), batch=batch, **said)
+
+
+def _number(batch: str) -> int:
+    """Of a batch's id, which grows: a snowflake."""
+    return int(batch) if batch.isdecimal() else 0
+
+
+def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
+    """They are asked about again; those that are overdue are given up."""
+    if is_passing(error):
+        return
+    log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
+    for accepted in batches:
+        if accepted.is_overdue and not accepted.is_settled:
+            _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
+            accepted.is_settled = True
+
+
+async def _state(accepted: _Accepted) -> BatchState | None:
+    """None: the plane does not know it."""
+    try:
+        return await accepted.plane.batch_state(accepted.batch)
+    except ServerRefused as error:
+        if error.status == 404 and "Batch request not found" in error.body:
+            return None
+        raise

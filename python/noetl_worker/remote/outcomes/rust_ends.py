@@ -1,0 +1,52 @@
+"""The ends of commands on the Rust plane: their ids, and what is dropped when their request is cut off."""
+
+from __future__ import annotations
+
+import structlog
+
+from noetl_worker.models.wire import Dialect
+from noetl_worker.remote.outcomes.execution_watch import ExecutionWatch, is_stored
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.rules import PendingEnd
+from noetl_worker.remote.plane.rust.event_ids import EventIds
+from noetl_worker.remote.plane.send_status import SendStatus
+from noetl_worker.remote.transport.transport import Response
+
+log = structlog.get_logger("noetl_worker.events")
+
+
+class RustEnds:
+    """See `ends.Ends`."""
+
+    dialect = Dialect.RUST
+
+    def __init__(self, ids: EventIds) -> None:
+        self._ids = ids
+        self._watch = ExecutionWatch()
+
+    def arm(self, end: PendingEnd) -> None:
+        if end.has_own_id and not end.own_id:
+            end.own_id = self._ids.above(end.above)
+
+    async def look_into(self, plane: Plane, end: PendingEnd, answer: Response, how: SendStatus) -> SendStatus:
+        """A taken id can be our own event's: a proxy has sent the request twice, and the second was answered first."""
+        del answer, how
+        if await is_stored(plane, end):
+            return SendStatus.ACCEPTED
+        end.own_id, end.was_tried = self._ids.above(end.own_id), False
+        return SendStatus.UNCERTAIN
+
+    def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
+        if answer.status >= 300 and end.has_own_id:  # a duplicate: the request that the plane has was cut off
+            self._watch.look_at(plane, end)
+
+    async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
+        if not end.has_own_id:
+            return False
+        log.info("outcome_already_stored", **end.who())
+        self._watch.look_at(plane, end)
+        end.accepted(None)
+        return True
+
+    async def stop(self) -> None:
+        await self._watch.stop()

@@ -1,0 +1,467 @@
+"""Every HTTP call a worker makes to a control plane, for both dialects.
+
+`ControlPlaneClient` owns the transport and the identity; `plane(server_url)` gives the plane that issued one
+command: claims and events go back to where the notification came from (protocol/notification.md#message), as far as the
+settings name that server (servers.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, Final, TypeVar
+
+from noetl_worker.errors import (
+    AuthRefused,
+    ControlPlaneError,
+    CredentialError,
+    DocumentError,
+    NotSent,
+    ServerRefused,
+    TransportError,
+)
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, fields_of
+from noetl_worker.observability import metrics
+from noetl_worker.process.threads import finished_off_loop, off_loop
+from noetl_worker.remote.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
+from noetl_worker.remote.plane.dialects import RULES
+from noetl_worker.remote.plane.gate import Gate
+from noetl_worker.remote.plane.health import PlaneHealth, read_health
+from noetl_worker.remote.plane.python.batch_state import BatchState
+from noetl_worker.remote.plane.python.store import FIRST_ROUTE, has_expired, is_no_route, note_on, restored
+from noetl_worker.remote.plane.rules import stored_name
+from noetl_worker.remote.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
+from noetl_worker.remote.transport.transport import Body, Response, Transport, size_of
+from noetl_worker.remote.transport.url_path import url_path
+from noetl_worker.settings.settings import Settings
+from noetl_worker.text import json_text
+from noetl_worker.text.secrets import redaction
+from noetl_worker.text.secrets.credential_cache import CredentialCache
+
+__all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "if_there", "refusal"]
+
+T = TypeVar("T")
+_JSON: Final = "application/json"
+_NOTHING: Final[Mapping[str, JsonValue]] = {}
+_SENT: Final = metrics.PLANE_REQUESTS.own
+"""Added to without a call: it is in the way of every request."""
+CLAIM_PATIENCE_S: Final = 1.0
+"""A claim that finds no place at its plane goes back to the queue; an outcome waits for as long as it takes."""
+_KEPT_CHARS: Final = 2000
+_STREAMED_BYTES: Final = 1024 * 1024
+"""Up to here one copy is cheaper than a body in parts."""
+_SLOWEST_BYTES_PER_S: Final = 1_000_000
+_CLAIM_PAGE: Final = 200
+_CLAIM_PAGES: Final = 10
+"""Claims that are looked through for those of one command: 2,000, the newest."""
+
+
+class ControlPlaneClient:
+    """The transport, the bearer token and the timeouts; hands out `Plane`s and knows each server's dialect."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: Settings,
+        *,
+        servers: Servers | None = None,
+        on_auth_refused: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_auth_refused`: called when the configured plane refuses the credentials."""
+        self.transport, self._settings, self._on_auth_refused = transport, settings, on_auth_refused
+        self.timeout_s: Final = settings.http_timeout_s
+        """For one complete request."""
+        self._headers: dict[str, str] = {"content-type": _JSON}
+        self._trusted_headers = dict(self._headers)
+        if settings.internal_api_token:
+            self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
+        self.own_secrets: Final = settings.secrets()
+        """What a tool can find in this process's environment, and must not disclose."""
+        self.credentials_allow: Final = settings.credentials_allow
+        """Patterns of credential aliases by pattern of playbook path; None: any playbook has any alias."""
+        self.servers: Final = servers or Servers(settings)
+        self._planes: dict[str, Plane] = {}
+        self.credential_cache: Final = CredentialCache()
+        """Here, because what the plane gives depends on the identity it is asked with."""
+        self.weak_secrets: Final[set[tuple[str, str]]] = set()
+        """What of them was named in a warning (`credentials.py`)."""
+
+    async def plane(self, server_url: str) -> Plane:
+        """The plane to ask where a notification names `server_url` ("": none), its dialect found out once.
+
+        Raises:
+            AuthRefused: it refused the credentials, now or a moment ago.
+            ControlPlaneError: it cannot be reached, or is neither of the two known ones.
+        """
+        url = self.servers.to_ask(server_url)
+        if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
+            raise AuthRefused(f"{url} refused the credentials; asked again in {left_s:.0f} s", status=401, body="")
+        if url not in self._planes:
+            self._planes[url] = Plane(self, url, await self._dialect_of(url))
+        return self._planes[url]
+
+    def auth_refused(self, url: str) -> None:
+        """This plane answers 401 or 403. The configured one stops the pulling, another one is left alone."""
+        if url == self.servers.configured:
+            self._on_auth_refused()
+        else:
+            self.servers.pause(url)
+
+    async def _dialect_of(self, url: str) -> Dialect:
+        if self._settings.control_plane != "auto":
+            return Dialect(self._settings.control_plane)
+        try:
+            found = await self.health(url, gate=self.servers.at(url).gate)
+        except AuthRefused:
+            self.auth_refused(url)
+            raise
+        found.require_nats(url)
+        return found.dialect
+
+    async def health(self, url: str, *, gate: Gate | None = None, timeout_s: float | None = None) -> PlaneHealth:
+        """What the plane at this URL says of itself.
+
+        Raises:
+            ControlPlaneError: it cannot be reached, refuses, or is neither of the two known ones.
+        """
+        answer = await self.send(
+            "GET", f"{url}/api/health", timeout_s=timeout_s, gate=gate, patience_s=CLAIM_PATIENCE_S
+        )
+        if answer.status >= 400 and MEANING[answer.status] is not Meaning.REFUSED:
+            raise refusal("GET /api/health", answer)
+        found = read_health(answer.json()) if answer.status == 200 else None
+        if found is None:
+            raise ControlPlaneError(
+                f"{url}/api/health answers {answer.status} {_excerpt(answer.body, 100)}: neither the Python nor the "
+                "Rust control plane. Check NOETL_SERVER_URL, or name the dialect with NOETL_CONTROL_PLANE=python or "
+                "rust"
+            )
+        return found
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        body: JsonValue = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        gate: Gate | None = None,
+        patience_s: float | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Response:
+        """One request; any status is an answer.
+
+        Args:
+            headers: all of them, where they are not those of every request to this URL.
+            gate: of the plane that is asked; it is informed how the request went.
+            patience_s: how long the request may wait at the gate; None: for as long as it takes.
+            on_sent: of a request whose answer takes as long as the work that the plane does in it, called when the gate
+                has let it pass. It has no limit, takes no place at the gate, and how long it takes is no sign of
+                trouble.
+
+        Raises:
+            TransportError: no answer; NotSent as well when the gate did not open in time.
+        """
+        _SENT.value += 1
+        all_headers = headers or self.headers_for(url)
+        packed = body if type(body) is bytes else _packed(body)
+        limit_s = timeout_s
+        if timeout_s is None and on_sent is None:
+            limit_s = self.timeout_s
+            if packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
+                limit_s += _on_its_way_s(packed)
+        if gate is None:
+            return await self.transport.send(method, url, all_headers, packed, limit_s)
+        if not (gate.try_enter() or await gate.enter(patience_s)):
+            raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
+        if on_sent is not None:
+            gate.leave()
+            on_sent()
+        sent_at = time.monotonic()
+        try:
+            answer = await self.transport.send(method, url, all_headers, packed, limit_s)
+        except TransportError:
+            gate.refused(sent_at, is_outage=True)
+            raise
+        finally:
+            if on_sent is None:
+                gate.leave()
+        if MEANING[answer.status] is Meaning.OVERLOADED:
+            gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
+        else:
+            gate.answered(time.monotonic() - sent_at if on_sent is None else None)
+        return answer
+
+    def headers_for(self, url: str) -> Mapping[str, str]:
+        """What every request to this URL has."""
+        return self._trusted_headers if self.servers.gets_token(url) else self._headers
+
+    async def __aenter__(self) -> ControlPlaneClient:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        self.credential_cache.clear()
+        await self.transport.close()
+
+
+class Plane:
+    """One control plane in its dialect."""
+
+    __slots__ = ("_headers", "client", "dialect", "gate", "retry_pace", "rules", "server", "store_gate", "url")
+
+    def __init__(self, client: ControlPlaneClient, url: str, dialect: Dialect) -> None:
+        self.client = client
+        self.url = url
+        self.dialect, self.rules = dialect, RULES[dialect]
+        self._headers = client.headers_for(f"{url}/")
+        self.server = server = client.servers.at(url)
+        self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
+
+    # ── commands and events: the answer is read by claim.py and events.py ──
+
+    def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
+        """POST /api/commands/{event_id}/claim (protocol/claim.md#leases)."""
+        url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
+        patience_s = CLAIM_PATIENCE_S
+        if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
+            patience_s = 0.0  # it holds no slot that a command of another plane could have
+        return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s)
+
+    async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
+        """GET /api/commands/{event_id}: the command without claiming it (protocol/claim.md#fetch)."""
+        return await self._object("GET", url_path("api", "commands", event_id))
+
+    def post_events(self, path: str, body: bytes, headers: Mapping[str, str], **options: Any) -> Awaitable[Response]:
+        """POST /api/events or /api/events/batch, as event_set.py wrote it; `options` of `send`.
+
+        With `on_sent` for an end in which the plane issues the next commands: it drops that work when the request is
+        cut off (protocol/events.md#rust-plane).
+        """
+        all_headers = {**self._headers, **headers}
+        return self.client.send("POST", self.url + path, body, headers=all_headers, gate=self.gate, **options)
+
+    async def batch_state(self, request_id: str) -> BatchState:
+        """Python plane only."""
+        return BatchState.read(await self._object("GET", url_path("api", "events", "batch", request_id, "status")))
+
+    async def is_cancelled(self, execution_id: int) -> bool:
+        """Only the cancelled flag of the answer can be trusted (protocol/executions.md#cancellation)."""
+        answer = await self._object("GET", url_path("api", "executions", execution_id, "cancellation-check"))
+        return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """POST /api/execute {path | catalog_id, payload, parent_execution_id} (protocol/executions.md#children)."""
+        return await self._object("POST", "/api/execute", dict(body))
+
+    async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
+        """A registered resource {path, version, content, ...}: `rules.playbook_in` reads it."""
+        return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
+
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return await self._object("GET", url_path("api", "executions", execution_id, "status"))
+
+    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
+        """An execution with its events: all on the Rust plane, the newest page on the Python one."""
+        return await self._object("GET", url_path("api", "executions", execution_id))
+
+    async def events_of(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
+        """A page of its events, the newest first: `event_type`, `page`, `page_size`. Python plane only."""
+        return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
+
+    async def claims_of(self, execution_id: int, command_id: CommandId, most: int) -> int:
+        """Return how often a command was claimed, `most` at most, by the newest claims of its execution. Python plane
+        only."""
+        count, page = 0, 0
+        while count < most and page < _CLAIM_PAGES:
+            page += 1
+            answer = await self.events_of(execution_id, event_type="command.claimed", page=page, page_size=_CLAIM_PAGE)
+            events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
+            count += sum(str(context_of(event).get("command_id")) == str(command_id) for event in events)
+            if fields_of(answer.get("pagination")).get("has_next") is not True:
+                break
+        return min(count, most)
+
+    # ── variables (protocol/executions.md#variables) ──
+
+    async def get_var(self, execution_id: int, name: str) -> JsonValue:
+        """One variable's value; None when there is none."""
+        row = await if_there(self._object("GET", url_path("api", "vars", execution_id, name))) or {}
+        return row["value"] if "value" in row else row.get("var_value")
+
+    async def set_vars(
+        self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
+    ) -> None:
+        """Each plane takes its own form only; the bare object of the published Rust worker is 422 on both."""
+        path = url_path("api", "vars", execution_id)
+        _expect_json(f"POST {path}", await self._send("POST", path, self.rules.variables_body(variables, source_step)))
+
+    # ── results and credentials (protocol/executions.md#credentials) ──
+
+    async def put_result(
+        self, execution_id: int, name: str, data: bytes, *, source_step: str
+    ) -> Mapping[str, JsonValue]:
+        """Store what a tool wants stored; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
+        if reason := await finished_off_loop(partial(self.rules.why_not_stored, data)):
+            raise ControlPlaneError(reason)
+        return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
+
+    async def store_result(
+        self, execution_id: int, name: str, data: bytes, *, source_step: str, patience_s: float | None = None
+    ) -> Response:
+        """PUT /api/result/{execution_id}, a large one as it is: in memory once. The answer is read by emitter.py."""
+        fields = {"name": stored_name(name), "source_step": source_step, **self.rules.store_fields}
+        head = json_text.dumps(fields)[:-1] + b',"data":'
+        body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
+        path, extra_s = url_path(execution_id), max(self.rules.storing_s(len(data)), _on_its_way_s(body))
+        if not self.rules.is_stored_alone(data):
+            return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=patience_s)
+        async with self.server.alone.place(patience_s) as left_s:
+            return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
+
+    async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
+        """The data behind a `noetl://...` reference, and their JSON. `said`: the reference as the claim has it."""
+        path = url_path("resolve", ref=ref)
+        answer = await self._result_call("GET", path)
+        if has_expired(answer):
+            answer = await self._result_call("GET", path)
+        what = f"resolving {ref}{note_on(answer, said)}"
+        found = await off_loop(len(answer.body), partial(_expect_json, what, answer))
+        whole = await restored(answer.body)
+        return found if whole is answer.body else await off_loop(len(whole), partial(json_text.loads, whole)), whole
+
+    async def _result_call(
+        self,
+        method: str,
+        path: str,
+        body: JsonValue = None,
+        *,
+        extra_s: float = 0.0,
+        patience_s: float | None = None,
+    ) -> Response:
+        """Through a gate of its own: a store that is down must not hold up claims and events."""
+
+        async def ask(route: str) -> Response:
+            limit_s = self.client.timeout_s + extra_s
+            url = f"{self.url}{route}{path}"
+            gate = self.store_gate
+            return await self.client.send(method, url, body, timeout_s=limit_s, gate=gate, patience_s=patience_s)
+
+        if self.rules.has_one_store_route:
+            return await ask(FIRST_ROUTE)
+        if known := self.server.store_route.known:
+            answer = await ask(known)
+            if not is_no_route(answer):
+                return answer
+        refused = await self.server.store_route.find(
+            lambda url: self.client.send("GET", self.url + url, gate=self.store_gate, patience_s=patience_s), known
+        )
+        return refused if refused is not None else await ask(self.server.store_route.known)
+
+    async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
+        """The record {id, name, type, data, ...}. Raises CredentialError when there is none."""
+        path = url_path("api", "credentials", alias, include_data="true", execution_id=execution_id)
+        found = await if_there(self._object("GET", path))
+        if found is None:
+            raise CredentialError(
+                f"no credential {alias!r} on {self.url}: register it with POST /api/credentials, or correct `auth`",
+                code="credential_not_found",
+            )
+        return found
+
+    async def keychain(
+        self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
+    ) -> Mapping[str, JsonValue]:
+        """A keychain entry; always 200, `status` says success, expired or not_found."""
+        path = url_path("api", "keychain", catalog_id, name, scope_type=scope, execution_id=execution_id)
+        return await self._object("GET", path)
+
+    # ── registry (protocol/registry.md#registration) ──
+
+    async def register(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        return await self._object("POST", "/api/worker/pool/register", dict(body))
+
+    async def heartbeat(self, name: str) -> bool:
+        """False when the plane does not know us (any more): register again."""
+        return await if_there(self._object("POST", "/api/worker/pool/heartbeat", {"name": name})) is not None
+
+    async def deregister(self, name: str) -> None:
+        """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
+        body = {"name": name, "component_type": "worker_pool"}
+        answer = await self._send("DELETE", "/api/worker/pool/deregister", body)
+        if answer.status == 405:
+            answer = await self._send("POST", "/api/worker/pool/deregister", body)
+        if answer.status != 404:  # not registered is what was wanted
+            _expect("deregister", answer)
+
+    async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
+        return await self.client.send(method, self.url + path, body, timeout_s=self.client.timeout_s, gate=self.gate)
+
+    async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
+        return _expect(f"{method} {path}", await self._send(method, path, body))
+
+
+async def if_there(asked: Awaitable[T]) -> T | None:
+    """What is asked of a plane; None where it, and no proxy before it, says that there is none."""
+    try:
+        return await asked
+    except ServerRefused as refused:
+        if refused.is_not_found:
+            return None
+        raise
+
+
+def _packed(body: JsonValue) -> Body | None:
+    return None if body is None else body if isinstance(body, (bytes, tuple)) else json_text.dumps(body)
+
+
+def _on_its_way_s(packed: Body | None) -> float:
+    """The deadline of a small request would cut off a large one on a slow link (events with a result in them)."""
+    size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else size_of(packed)
+    return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
+
+
+def refusal(what: str, answer: Response) -> ServerRefused:
+    """The error for an answer that is not the one hoped for."""
+    kept = redaction.excerpt(answer.body, _KEPT_CHARS)
+    text = f"{what}: {answer.status} {_excerpt(answer.body)}"
+    if MEANING[answer.status] is Meaning.AUTH:
+        return AuthRefused(
+            f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
+        )
+    # Only a 404: the texts of a 400, 415 or 422 that are no JSON are the Rust plane's own (protocol/claim.md#statuses).
+    is_proxys = answer.status == 404 and is_page(answer)
+    return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer), is_page=is_proxys)
+
+
+@lru_cache(maxsize=8)
+def _claim_body(worker_id: str) -> bytes:
+    return json_text.dumps({"worker_id": worker_id})
+
+
+def _expect_json(what: str, answer: Response) -> JsonValue:
+    if MEANING[answer.status] is not Meaning.ACCEPTED:
+        raise refusal(what, answer)
+    try:
+        return json_text.loads(answer.body)
+    except DocumentError as error:
+        raise ControlPlaneError(
+            f"{what}: {answer.status} with a body that is not JSON: {_excerpt(answer.body)}"
+        ) from error
+
+
+def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
+    body = _expect_json(what, answer)
+    if not isinstance(body, dict):
+        raise ControlPlaneError(f"{what}: expected a JSON object, got {_excerpt(answer.body)}")
+    return body
+
+
+def _excerpt(body: bytes, limit: int = 500) -> str:
+    """The body's beginning on one line: it stands inside messages, and a proxy's page has hundreds of lines."""
+    text = " ".join(redaction.excerpt(body, _KEPT_CHARS).split())
+    return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"

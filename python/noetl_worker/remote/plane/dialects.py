@@ -1,0 +1,14 @@
+"""The two dialects by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from noetl_worker.models.wire import Dialect
+from noetl_worker.remote.plane.python.rules import PythonRules
+from noetl_worker.remote.plane.rules import DialectRules
+from noetl_worker.remote.plane.rust.rules import RustRules
+
+_BOTH: Final[tuple[DialectRules, ...]] = (PythonRules(), RustRules())
+RULES: Final[Mapping[Dialect, DialectRules]] = {rules.dialect: rules for rules in _BOTH}

@@ -1,0 +1,177 @@
+"""How many requests one control plane gets at the same time: additive increase, multiplicative decrease.
+
+A plane that refuses (503, 429), does not answer or grows slow gets half as many, and 30 s after its last refusal as
+many as before. One that has refused several times in a row is down: it gets a single request at a time, later and
+later, so that a fleet of workers does not hold down what is trying to stand up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from noetl_worker.errors import NotSent
+from noetl_worker.models import backoff
+from noetl_worker.process import event_loop
+from noetl_worker.remote.plane.answers import floor_s
+
+RECOVERY_S: Final = 30.0
+DOWN_AFTER: Final = 3
+"""Refusals in a row, each of a request that was sent after the one before: then it is down."""
+FIRST_PAUSE_S: Final = 0.5
+MAX_PAUSE_S: Final = 5.0
+_SLOW_S: Final = 2.0
+_SLOW_TIMES: Final = 10.0
+_WEIGHT: Final = 0.05
+
+
+class Gate:
+    """In front of one control plane.
+
+    Args:
+        full: most requests at the same time.
+    """
+
+    def __init__(self, full: int) -> None:
+        self.full: Final = full
+        self.inside = 0
+        self._reduced_to = float(full)
+        self._reduced_at = -math.inf
+        self._refused_at = -math.inf
+        self._refusals = 0
+        self.is_down = False
+        self.outages = 0
+        """Requests without an answer, ever: since one the plane may have been restarted."""
+        self._closed_until = -math.inf
+        self._usual_s = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def limit(self) -> int:
+        """Requests at the same time, from 1 to `full`."""
+        share = min(1.0, (time.monotonic() - self._reduced_at) / RECOVERY_S)
+        return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
+
+    def open_share(self) -> float:
+        """Of `full`, above 0 and at most 1; what is down gets next to nothing."""
+        return 1 / self.full if self.is_down else self.limit() / self.full
+
+    # ── one request ──
+
+    async def enter(self, patience_s: float | None = None) -> bool:
+        """Wait for a place; False when there is none for `patience_s` (None: for as long as it takes)."""
+        if self.try_enter():
+            return True
+        give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
+        while not self.has_room():
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                return False
+            await self._turn(left_s)
+        self.inside += 1
+        if self.has_room():
+            # One that leaves wakes one: where the limit has grown, that is too few.
+            event_loop.give(self._waiting, None)
+        return True
+
+    @asynccontextmanager
+    async def place(self, patience_s: float | None) -> AsyncIterator[float | None]:
+        """Inside, one is taken. Gives what is left of the patience; NotSent when there was none for so long."""
+        since = time.monotonic()
+        if not await self.enter(patience_s):
+            raise NotSent("not sent: it waits for another one that the control plane is at")
+        try:
+            yield None if patience_s is None else max(0.0, patience_s - (time.monotonic() - since))
+        finally:
+            self.leave()
+
+    def try_enter(self) -> bool:
+        """Take a place if there is one at once."""
+        # The usual case first, without a call: nothing was refused lately.
+        is_quiet = not self.is_down and self._closed_until == -math.inf and self.inside < self._reduced_to
+        if not is_quiet and not self.has_room():
+            return False
+        self.inside += 1
+        return True
+
+    def leave(self) -> None:
+        """The request is over, whatever came of it."""
+        self.inside -= 1
+        if self._waiting:
+            event_loop.give(self._waiting, None)
+
+    def answered(self, took_s: float | None) -> None:
+        """The plane answered, and did not say that it is too much.
+
+        Args:
+            took_s: None for a request whose time says nothing of how much the plane takes.
+        """
+        self._refusals, self.is_down = 0, False
+        if took_s is None:
+            return
+        if took_s > _SLOW_S and took_s > _SLOW_TIMES * self._usual_s and self._usual_s > 0:
+            self._reduce(0.75, time.monotonic() - took_s)
+        else:
+            self._usual_s += _WEIGHT * (took_s - self._usual_s)
+
+    def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
+        """503, 429, or no answer.
+
+        Args:
+            sent_at: by the monotonic clock: refusals of one volley count once.
+            is_outage: nobody answered but a proxy; the plane may have been restarted.
+        """
+        self.outages += is_outage
+        now = time.monotonic()
+        if sent_at >= self._refused_at:
+            self._refusals += 1
+            self.is_down = self._refusals >= DOWN_AFTER
+            self._refused_at = now
+            if self.is_down:
+                attempt = self._refusals - DOWN_AFTER + 1
+                pause_s = backoff.delay_s(attempt, FIRST_PAUSE_S, MAX_PAUSE_S, jitter=0.5)
+                # Never sooner than half a second: at most two requests a second while it is down.
+                self._close(max(FIRST_PAUSE_S, pause_s))
+        self._close(floor_s(retry_after_s))
+        self._reduce(0.5, sent_at)
+
+    def _close(self, pause_s: float) -> None:
+        self._closed_until = max(self._closed_until, time.monotonic() + pause_s)
+
+    def _reduce(self, factor: float, sent_at: float) -> None:
+        if sent_at >= self._reduced_at:
+            self._reduced_to = max(1.0, self.limit() * factor)
+            self._reduced_at = time.monotonic()
+
+    # ── waiting ──
+
+    def has_room(self) -> bool:
+        """Whether a request that comes now would not wait."""
+        if self._closed_until != -math.inf and time.monotonic() < self._closed_until:
+            return False
+        if self.is_down:
+            return self.inside == 0
+        return self.inside < self._reduced_to or self.inside < self.limit()
+
+    async def _turn(self, left_s: float) -> None:
+        """Until somebody leaves, or the pause is over; the limit grows with time alone, so not longer than a second."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        closed_s = self._closed_until - time.monotonic()
+        try:
+            await asyncio.wait({place}, timeout=min(left_s, closed_s if closed_s > 0 else 1.0))
+        except asyncio.CancelledError:
+            if place.done():
+                event_loop.give(self._waiting, None)
+            raise
+        finally:
+            if place in self._waiting:
+                self._waiting.remove(place)

@@ -1,0 +1,89 @@
+"""Waiting out a passing trouble of the control plane: one blip after the claim must not fail the command."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError, ServerRefused
+from noetl_worker.models import backoff
+from noetl_worker.remote.plane.answers import MEANING, PASSES, Meaning
+
+T = TypeVar("T")
+MAX_DELAY_S: Final = 10.0
+UNCERTAIN_TRIES: Final = 6
+UNCERTAIN_S: Final = 30.0
+COMMAND_TRIES: Final = 20
+"""Of what a claimed command asks for: about a minute and a half. The delivery is kept alive meanwhile."""
+STORE_UNCERTAIN_S: Final = 900.0
+"""Of a result store whose refusal costs the result (Rust plane): a 500 may also be a store that is down for a while."""
+log = structlog.get_logger("noetl_worker.patience")
+
+
+class Uncertainty:
+    """Answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane): bounded, where a
+    passing trouble is not.
+
+    In tries and in time: tries alone are over in 3 s, and a plane that restarts turned good results into failures (seen
+    in the simulator).
+    """
+
+    _tries = 0
+    _since = float("inf")
+
+    def settle(self) -> None:
+        """An uncertain answer says nothing about the next request."""
+        self._tries = 0
+        self._since = float("inf")
+
+    def add(self) -> None:
+        self._tries += 1
+        self._since = min(self._since, time.monotonic())
+
+    def is_over(self, most_s: float = UNCERTAIN_S) -> bool:
+        """Whether there were only uncertain answers for so long that they count as a refusal."""
+        return self._tries >= UNCERTAIN_TRIES and time.monotonic() - self._since >= most_s
+
+
+def is_passing(error: ControlPlaneError) -> bool:
+    """Whether the same call may succeed later: no answer, a busy or unreachable plane, refused credentials."""
+    return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
+
+
+async def until_it_passes(
+    what: str,
+    call: Callable[[], Awaitable[T]],
+    *,
+    max_tries: int | None = None,
+    ids: Callable[[], Mapping[str, object]] = dict,
+) -> T:
+    """The result of `call`, repeated (0.1 s growing to 10 s, jitter) while the trouble is a passing one.
+
+    Args:
+        what: named in the log.
+        max_tries: give up after so many; None goes on for as long as the command may run.
+        ids: of the command that it is for.
+
+    Raises:
+        ControlPlaneError: a trouble that does not pass, or the last one.
+    """
+    tries, uncertainty = 0, Uncertainty()
+    while True:
+        try:
+            return await call()
+        except ControlPlaneError as error:
+            tries += 1
+            refused = error if isinstance(error, ServerRefused) else None
+            is_uncertain = refused is not None and (refused.is_page or MEANING[refused.status] is Meaning.UNCERTAIN)
+            if is_uncertain:
+                uncertainty.add()
+            else:
+                uncertainty.settle()
+            if not (is_passing(error) or (is_uncertain and not uncertainty.is_over())) or tries == max_tries:
+                raise
+            log.warning("request_retried", what=what, tries=tries, error=str(error), **ids())
+            await asyncio.sleep(backoff.delay_s(tries, 0.2, MAX_DELAY_S, jitter=0.9))

@@ -1,0 +1,81 @@
+"""The names of a claim of the Python plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.remote.plane.names import Referred, referred_as
+from noetl_worker.remote.plane.python.store import PACKED, unpacked
+from noetl_worker.text import json_text
+from noetl_worker.text.templates.template import WithFallback
+
+_PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
+"""Names in a claim that are no step's result."""
+_COPIES: Final = ("ctx", "workload")
+_LOOP_SIZE: Final = "__loop_collection_size"
+
+
+class PythonNames:
+    """See `names.Names`."""
+
+    def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+        """Results complete where the plane has resolved them, and `iter` with the size of the loop."""
+        names = variables
+        for name in variables:
+            value = variables[name]
+            if type(value) is dict and "context" in value and name not in _PLANES_OWN:
+                names = dict(variables) if names is variables else names
+                whole = unpacked(value) if PACKED in value else None  # the plane has resolved the reference
+                names[name] = _with_full_result(value) if whole is None else _resolved(json_text.loads(whole), value)
+        if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
+            names = {**names, "iter": {"_total": of_step[_LOOP_SIZE], **names["iter"]}}
+        return names
+
+    def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
+        found = {}
+        for name, value in variables.items():
+            summary = fields_of(value)
+            if one := referred_as(name, _reference(summary), summary, {}):
+                found[name] = one
+        return found
+
+    def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
+        value = _resolved(stored, earlier.summary)
+        for copy in _COPIES:
+            held = variables.get(copy)
+            if isinstance(held, dict) and earlier.name in held:
+                variables[copy] = {**held, earlier.name: value}
+        variables[earlier.name] = value
+
+
+def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Nothing for a value that the plane has put the full result beside."""
+    has_result = "data" in value and isinstance(value.get("_ref"), dict)
+    if has_result or not value.keys() >= {"status", "context"}:
+        return {}
+    # Of a list of tasks that was cut, what is no plain value is in `context` alone.
+    return fields_of(value.get("reference")) or fields_of(fields_of(value["context"]).get("reference"))
+
+
+def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+    """As the plane hands out a result that it has just resolved (recorded: result-reference-claim-2)."""
+    rows = {"rows": stored} if isinstance(stored, list) else {}
+    return WithFallback({"data": stored, **rows, **fields_of(stored)}, {**summary, "context": stored})
+
+
+def _with_full_result(value: JsonValue) -> JsonValue:
+    """An earlier step's result, which the Python plane hands to a list-valued tool as its scalars and `context`.
+
+    A name that is missing is looked for there, and `data` is the result's own or the step itself: as a single tool of
+    that plane reads it (recorded: view-*, list-reads-*).
+    """
+    context = value.get("context") if isinstance(value, dict) else None
+    if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:
+        return value
+    behind = dict(context)
+    step = WithFallback(value, behind)
+    own = context.get("data")
+    behind["data"] = WithFallback(own, step) if isinstance(own, dict) else context.get("data", step)
+    return step

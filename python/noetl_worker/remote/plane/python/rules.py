@@ -1,0 +1,426 @@
+"""The dialect of the Python control plane (protocol/events.md#python-plane).
+
+One batch a set, with a text as execution id and an Idempotency-Key; only call.done and call.error are actionable, as
+recorded in `five-events-*`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker import engine
+from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, HeldByThisWorker, RetryLater
+from noetl_worker.models.command import Command, LoopPosition
+from noetl_worker.models.fit import FitRules, FittedResult
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
+from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.remote.plane.python.batch_state import unqueued_batch
+from noetl_worker.remote.plane.python.names import PythonNames
+from noetl_worker.remote.plane.python.store import (
+    IN_MEMORY,
+    holds_up_plane,
+    is_over_budget,
+    is_packed,
+    may_redact,
+    packed_for_store,
+    scrubbing_s,
+    why_not_stored,
+)
+from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, PendingEnd, Post, Subject, preview_of, unique
+from noetl_worker.remote.plane.send_status import SendStatus, judge
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.text import json_text
+
+_CONTEXT_BYTES: Final = 102_400
+"""Above this the plane drops the context of an event silently (protocol/results.md#limits). As this and all its limits,
+of JSON in which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4,
+`utils.py`)."""
+_NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "ref", "_ref"})
+"""What the plane puts into a result that it has as a reference alone, over fields of the same name (recorded:
+result-reference-claim-2)."""
+_MAX_RESPONSE_BYTES: Final = 1_835_008
+"""Of a result beside its reference: a batch may have 2 MiB (protocol/batches.md#request), with the previews of three
+events in it."""
+_FORBIDDEN: Final = "_internal_data"
+"""A key that an event may have in its `response` alone (read in its source): with it in `result.context`, down to depth
+8, or beside `result` it is answered with 500 (recorded: refused-*-internal-data*)."""
+_IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
+"""Of these names even a plain value is reported once: a text can be a document."""
+_NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
+_CONTAINERS: Final = (dict, list)
+_JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
+_CUT: Final = "_truncated"
+"""In a preview, and in what is sent of a list of tasks: there is more of it in the result store."""
+_LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
+_START: Final = ("command.started", "step.enter")
+_SUCCESS: Final = ("call.done", "step.exit", "command.completed")
+_FAILURE: Final = ("call.error", "step.exit", "command.failed")
+_PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
+    (False, False): (Part.of(BATCH, *_SUCCESS),),
+    (False, True): (Part.of(BATCH, *_FAILURE),),
+    (True, False): (Part.of(BATCH, *_START, *_SUCCESS),),
+    (True, True): (Part.of(BATCH, *_START, *_FAILURE),),
+}
+"""By whether the start travels with the end, and whether that is a failure."""
+
+
+class PythonRules(DialectRules):
+    dialect = Dialect.PYTHON
+    tools = ToolForm(
+        success_word="ok",
+        missing_value="",
+        error_has_status_code=True,  # recorded: output-http-404
+        not_of_http=frozenset({"body"}),
+        main_first=True,
+        reads_input_again=True,  # recorded: filters-basic, loop-number, view-shell
+        says_no_result=True,  # recorded: py-print
+        has_return_code=True,
+        sql_has_message=True,
+        numbers_statements=True,  # recorded: duckdb-multi
+        noop_names_step=True,
+        child_is_its_status=True,
+        bare_rule_holds=True,
+    )
+    # a claim of 1,800 s is given to another worker, whatever the holder's health (protocol/claim.md#leases)
+    claim_limit_s = 1700.0
+    stale_after_s = 30.0  # protocol/claim.md#leases
+    # it logs a warning for every heartbeat; its own worker registers again (protocol/registry.md#heartbeat)
+    heartbeat_registers = True
+    makes_bare_stream = True
+    copies_have_text_ids = True
+    step_input_wins = True  # recorded: step-input
+    names = PythonNames()
+    variables_have_catalog_id = True  # over a workload's (source NoETL 4.26.0); the other plane has it in `meta` alone
+    ids_are_text = True
+    error_fails_command = True
+    inlines_unstored_results = True
+    looks_through_results = True
+    redacts_results = True
+    store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
+    batch_bytes = 2_097_152  # recorded: refused-batch-payload-2mib-above
+
+    def is_health(self, body: JsonValue) -> bool:
+        return bool(body == {"status": "ok"})
+
+    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+        if "loop_event_id" not in meta and "__loop_epoch_id" not in meta:
+            return None
+        return LoopPosition(
+            event_id=meta.get("loop_event_id"),
+            iteration_index=meta.get("loop_iteration_index"),
+            epoch_id=meta.get("__loop_epoch_id"),
+        )
+
+    def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
+        return entry.get("payload")
+
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+        detail = fields_of(fields_of(body).get("detail"))
+        code = detail.get("code")
+        if code in ("already_terminal", "execution_cancelled"):
+            return AlreadyFinished(text)
+        if code == "active_claim" and detail.get("worker_id"):
+            return HeldByOther(text, wait_s)
+        if code == "active_claim" and detail.get("worker_status"):
+            return HeldByThisWorker(text, wait_s)
+        # "Command is being claimed": a momentary lock without an owner. Acked, it would wait for the reaper (T-27).
+        return RetryLater(text, wait_s)
+
+    def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]:
+        return {"variables": dict(variables), "var_type": "user_defined", "source_step": source_step}
+
+    def result_body(self, result: ToolResult) -> JsonValue:
+        """What the Python plane's worker calls the response: the tool's data, or the failure as an object."""
+        if result.status is ToolStatus.SUCCESS:
+            return result.data
+        failure: dict[str, JsonValue] = dict(result.data) if isinstance(result.data, dict) else {}
+        if result.data is not None and not isinstance(result.data, dict):
+            failure["data"] = result.data
+        failure["status"] = "error"
+        if result.error is not None:
+            failure.update(error=result.error.message, error_kind=result.error.kind, retryable=result.error.retryable)
+            if result.error.code is not None:
+                failure["code"] = result.error.code
+        for name in ("stdout", "stderr", "exit_code"):
+            value = getattr(result, name)
+            if value is not None:
+                failure.setdefault(name, value)
+        return failure
+
+    def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
+        is_as_sent = not fitted.redactions and _is_json(body)
+        context = _plain_values(body if is_as_sent else json_text.loads_exact(fitted.body))
+        return Report(status=result.status, context=context, response=json_text.embed(fitted.body))
+
+    def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
+        return json_text.fits(fitted.body, max_bytes) or json_text.fits(json_text.dumps(report.context), max_bytes)
+
+    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+        preview = _allowed(preview_of(fitted))
+        report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
+        # Of a list of tasks the plane reads the fields and what they set from `response` alone: it goes out in full,
+        # beside the reference, as its own worker's does (protocol/results.md#store).
+        is_unbroken, is_sequence = holds_up_plane(fitted.body), command.kind in SEQUENCES
+        if is_unbroken or is_sequence or _would_be_hidden(result.data) or may_redact(fitted.body):
+            if is_unbroken or is_sequence or _has_room(fitted.body):
+                report.response = json_text.embed(fitted.body)
+            else:
+                report.is_changed_by_store = True
+        # the store would look through it for minutes, and answer nobody (protocol/results.md#redaction)
+        if not is_unbroken:
+            report.upload = Upload(command.step, fitted.body, command.step, preview)
+        return report
+
+    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
+        """One that it keeps in the memory of one server alone, where the batch has room for it."""
+        return answer.get("store") == IN_MEMORY and _has_room(upload.data) and not is_packed(upload.data)
+
+    def batch_limit(self, body: bytes) -> int | None:
+        found = _LIMIT.search(body)
+        return int(found[1]) if found else None
+
+    def cut(self, report: Report, step: str, max_bytes: int) -> bool:
+        if report.response is None:
+            return False
+        whole, room = json_text.dumps(report.response), max_bytes - max_bytes // 8
+        if report.upload is None and report.reference is None:
+            fitted = engine.fit_result(whole, FitRules(max_bytes=0))
+            is_unbroken, preview = holds_up_plane(whole), _allowed(preview_of(fitted))
+            report.context = preview if isinstance(preview, dict) else {"preview": preview}
+            if is_unbroken:  # the plane would show the preview's fields as those of the result, which it cannot read
+                said = ("status", "error") if report.error is not None else ()
+                report.context = {_CUT: True, **{name: report.context.get(name) for name in said}}
+            report.upload = Upload(step, packed_for_store(whole) if is_unbroken else whole, step, preview)
+        report.response = _brief_tasks(whole, room) if step.endswith(STEP_OF_TASKS) else None
+        return True
+
+    why_not_stored = staticmethod(why_not_stored)
+    is_stored_alone = staticmethod(is_over_budget)
+    storing_s = staticmethod(scrubbing_s)
+
+    def started(self, command: Subject, worker_id: str) -> Post:
+        headers = {"idempotency-key": self.new_key(command.execution_id)}
+        return Post(BATCH, headers, _batch(command, worker_id, _start(command, worker_id)))
+
+    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+        return _PARTS[with_start, report.error is not None]
+
+    def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
+        del first_try, has_own_id
+        body = answer.json()
+        if answer.status == 202 and type(body) is dict:
+            is_again = "duplicate" in body and body["duplicate"] is True
+            return SendStatus.DUPLICATE if is_again else SendStatus.ACCEPTED
+        if answer.status == 503 and unqueued_batch(body):
+            return SendStatus.LOST
+        how = judge(answer)
+        # The single route wraps a passing 503 into a 500 (protocol/events.md#python-plane).
+        is_wrapped = answer.status >= 500 and (b"db_unavailable" in answer.body or b"503:" in answer.body)
+        return SendStatus.PASSING if how is SendStatus.UNCERTAIN and is_wrapped else how
+
+    def new_key(self, execution_id: int) -> str:
+        # A key per set, kept over its tries: the same key with another body stores nothing (protocol/batches.md#key).
+        return f"{execution_id}:{unique()}"
+
+    def body(self, end: PendingEnd, part: Part) -> bytes:
+        report, command_id, step, failed = end.report, end.command_id, end.step, end.report.error is not None
+        word = "FAILED" if failed else "COMPLETED"
+        result, meta = _result(word, report), _meta(end)
+        brief = _brief(result) if failed else result
+        last = {"command_id": command_id, "worker_id": end.worker_id, "result": brief, **report.notes}
+        if failed:
+            last["error"] = report.error
+        called, left, ended = part.events[-3:]
+        events = _start(end, end.worker_id) if end.with_start else []
+        done, leave, last_meta = _call(end, result), _exit(end, word, brief), {"command_id": command_id}
+        events += (
+            {"step": step, "name": called, "payload": done, "actionable": True, "informative": True, "meta": meta},
+            {"step": step, "name": left, "payload": leave, "actionable": False, "informative": True, "meta": meta},
+            {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True, "meta": last_meta},
+        )
+        return _batch(end, end.worker_id, events)
+
+    def can_rescue(self, end: PendingEnd) -> bool:
+        """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
+        tasks, whose `step.exit` the engine passes over."""
+        return end.loop is None and not end.step.endswith(STEP_OF_TASKS)
+
+    def rescue(self, end: PendingEnd) -> bytes:
+        """`step.exit` alone, actionable, under a new key: the one rescue seen to work (protocol/batches.md#rescue)."""
+        report = end.report
+        word = "FAILED" if report.error is not None else "COMPLETED"
+        payload, name = _exit(end, word, _result(word, report)), "step.exit"
+        if _has_response(report):
+            payload.update(payload_of_result(payload["result"], report.response))
+        event = {"step": end.step, "name": name, "payload": payload, "actionable": True, "informative": True}
+        return _batch(end, end.worker_id, [{**event, "meta": _meta(end)}])
+
+
+def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
+    """The result of `step.exit` with the full response in it, or beside it where that is too large for it.
+
+    What later steps see of a command that is rescued is this event's `result`, and not the `response` of the other.
+    """
+    packed = json_text.dumps(response)
+    if json_text.escaped_size(packed) > _CONTEXT_BYTES:
+        return {"response": response}
+    if _FORBIDDEN.encode() in packed:
+        response = _allowed(json_text.loads_exact(packed))
+    context = response if packed[:1] == b"{" else {"data": response}
+    return {"result": {**result, "context": context}}
+
+
+def _allowed(value: JsonValue) -> JsonValue:
+    """The value as the plane takes it in a context."""
+    if isinstance(value, dict):
+        return {name: _allowed(child) for name, child in value.items() if name != _FORBIDDEN}
+    return [_allowed(child) for child in value] if isinstance(value, list) else value
+
+
+def _is_json(data: JsonValue, depth: int = 2) -> bool:
+    """Whether reading the JSON of this value gives the same again, as deep as `_plain_values` looks."""
+    if not depth or type(data) is not dict:
+        return type(data) in _JSON_TYPES
+    for name in data:
+        part = data[name]
+        if type(name) is not str or type(part) not in _JSON_TYPES:
+            return False
+        if type(part) is dict and not _is_json(part, depth - 1):
+            return False
+    return True
+
+
+def _plain_values(data: JsonValue) -> JsonValue:
+    """What all three events say of a result that `call.done` has in full under `response`.
+
+    As its own worker does (recorded): the plain values, and those of the objects; templates, arcs and `set` of later
+    steps read `response`. Three more copies made 5 kB of what takes 100 bytes. None: there is nothing to say.
+    """
+    if not isinstance(data, dict):
+        return None
+    found = _scalars(data)
+    for name in data:
+        # `context` as an object is another copy of a step's result (protocol/events.md#python-plane)
+        if type(data[name]) is dict and name not in _NO_OBJECT and (inner := _scalars(data[name])):
+            found[name] = inner
+    return found or None
+
+
+def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    found = {}
+    for name in data:
+        if type(data[name]) not in _CONTAINERS and name not in _IN_RESPONSE_ONLY:
+            found[name] = data[name]
+    return found
+
+
+def _would_be_hidden(data: JsonValue) -> bool:
+    """Whether the plane would show its own `data` and `status` in place of those of this result: the next steps
+    would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results in full."""
+    return isinstance(data, dict) and not _NAMES_OF_PLANE.isdisjoint(data)
+
+
+def _brief_tasks(whole: bytes, room: int) -> JsonValue:
+    """Of a list of tasks what a batch has room for: what it has set, which is nowhere else, and the smaller parts.
+
+    The others are left out: a template that the plane cannot render comes to the worker, which reads the whole.
+    """
+    data = json_text.loads_exact(whole)
+    if not isinstance(data, dict) or _CUT in data:  # it was cut to another limit
+        return None
+    parts: list[tuple[bool, int, dict[str, JsonValue], str]] = []
+    for name in data:
+        holder, names = (data[name], data[name]) if name in ("results", "ctx") else (data, (name,))
+        sized = ((json_text.escaped_size(json_text.dumps(holder[key])), holder, key) for key in names)
+        parts += [(name != "ctx", *part) for part in sized]
+    for _, size, holder, key in sorted(parts, key=lambda part: part[:2]):
+        room -= size
+        if room < 0:
+            del holder[key]
+    return {**data, _CUT: True}
+
+
+def _has_room(response: bytes) -> bool:
+    """Whether a batch has room for it, beside its reference."""
+    return json_text.fits(response, _MAX_RESPONSE_BYTES)
+
+
+def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:
+    step, started, entered = command.step, *_START
+    payload = {"command_id": command.command_id, "worker_id": worker_id}
+    of_step = {"status": "started"}
+    return [
+        {"step": step, "name": started, "payload": payload, "actionable": False, "informative": True},
+        {"step": step, "name": entered, "payload": of_step, "actionable": False, "informative": True},
+    ]
+
+
+def _batch(command: Subject, worker_id: str, events: list[dict[str, Any]]) -> bytes:
+    # execution_id: an int is 422 on this route
+    return json_text.dumps({"execution_id": str(command.execution_id), "worker_id": worker_id, "events": events})
+
+
+def _result(word: str, report: Report) -> dict[str, JsonValue]:
+    result: dict[str, JsonValue] = {"status": word}
+    if report.context is not None:
+        result["context"] = report.context
+    if report.reference is not None:
+        result["reference"] = report.reference
+    return result
+
+
+def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Of a failure its status and text, as its own worker says it in each event: the rest is in `call.error`."""
+    context = result.get("context")
+    if not isinstance(context, dict):
+        return dict(result)
+    return {**result, "context": {name: context[name] for name in ("status", "error") if name in context}}
+
+
+def _has_response(report: Report) -> bool:
+    return report.reference is None or report.response is not None
+
+
+def _call(end: PendingEnd, result: JsonValue) -> dict[str, JsonValue]:
+    loop, report = end.loop, end.report
+    payload: dict[str, JsonValue] = {
+        "command_id": end.command_id,
+        "loop_event_id": loop.event_id if loop else None,
+        "loop_iteration_index": loop.iteration_index if loop else None,
+        "result": result,
+    }
+    if _has_response(report):
+        payload["response"] = report.response  # what templates of later steps see (protocol/events.md#python-plane)
+        if isinstance(report.response, dict) and _CUT in report.response:
+            payload["response"] = {**report.response, "reference": report.reference}  # where they find the rest
+    if report.error is not None:
+        # a text: an object is a 500 after the row is stored (protocol/events.md#python-plane)
+        payload["error"] = report.error
+    return payload
+
+
+def _exit(end: PendingEnd, word: str, result: JsonValue) -> dict[str, JsonValue]:
+    report = end.report
+    payload: dict[str, JsonValue] = {
+        "status": word,
+        "result": result,
+        "error": report.error,
+        "command_id": end.command_id,
+    }
+    if report.exit is not None:
+        payload.update(status=report.exit.status, data=report.exit.data)
+    return payload
+
+
+def _meta(end: PendingEnd) -> dict[str, JsonValue]:
+    meta: dict[str, JsonValue] = {"command_id": end.command_id}
+    if end.report.reference is not None:
+        meta["state_ref"] = end.report.reference.get("ref")
+    if end.loop is not None:
+        meta["__loop_epoch_id"] = end.loop.epoch_id
+        meta["loop_iteration_index"] = end.loop.iteration_index
+    return meta

@@ -1,0 +1,123 @@
+"""The worker's row in the plane's registry: register, heartbeat or register again, deregister.
+
+The row's `name` is the id used in claims: a holder without a fresh row loses its commands after the lease
+ (protocol/claim.md#leases).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import structlog
+
+from noetl_worker import __version__, engine
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
+from noetl_worker.settings.settings import Settings
+
+T = TypeVar("T")
+log = structlog.get_logger("noetl_worker.registration")
+REGISTER_AGAIN_S: Final = 1.0
+"""From one try to the next, until the plane has taken the row."""
+
+
+class Registration:
+    """One row. Used from the keepalive thread, with that thread's own transport."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        settings: Settings,
+        worker_id: str,
+        watch: HeartbeatWatch,
+        *,
+        on_heard: Callable[[float, float], None] = lambda *_: None,
+    ) -> None:
+        """`on_heard`: called with the time at which a heartbeat was sent that the plane has taken, on the monotonic
+        clock, and the seconds after which it takes the worker for gone; at first with now: it has heard nothing yet."""
+        self._plane, self._watch, self._on_heard = plane, watch, on_heard
+        self._trouble = Outage()
+        self.is_registered = False
+        """Whether the plane has ever taken the row."""
+        on_heard(time.monotonic(), plane.rules.stale_after_s)
+        self._worker_id = worker_id
+        self._body: dict[str, JsonValue] = {
+            "name": worker_id,
+            # `component_type` only: with `kind` beside it the Rust plane answers 422
+            # (protocol/registry.md#registration)
+            "component_type": "worker_pool",
+            "runtime": "python",
+            "status": "ready",
+            "capacity": settings.max_concurrent,
+            "pid": os.getpid(),
+            "hostname": socket.gethostname(),
+            # No NATS URL here: the published Python worker leaks its password that way
+            # (protocol/registry.md#registration).
+            "labels": {
+                "pool_name": settings.pool_name,
+                "nats_consumer": settings.nats_consumer,
+                "version": __version__,
+                "engine": engine.ENGINE,
+                "isolation": settings.isolation,
+            },
+        }
+
+    async def keep(self, interval_s: float) -> None:
+        """Register, then beat, until cancelled."""
+        while True:
+            if self.is_registered:
+                await self.heartbeat()
+            else:
+                await self.register()
+            await asyncio.sleep(interval_s if self.is_registered else REGISTER_AGAIN_S)
+
+    async def register(self) -> bool:
+        """True when the plane took the row; a failure is logged and tried again with the next heartbeat."""
+        if await self._said(self._plane.register(self._body)) is None:
+            return False
+        self.is_registered = True
+        log.info("registered", worker_id=self._worker_id, server_url=self._plane.url)
+        return True
+
+    async def heartbeat(self) -> bool:
+        """One beat; registers again when the plane does not know the name (it was restored or restarted)."""
+        if self._plane.rules.heartbeat_registers:
+            return await self._said(self._plane.register(self._body)) is not None
+        is_known = await self._said(self._plane.heartbeat(self._worker_id))
+        if is_known is False:
+            log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
+            return await self.register()
+        return is_known is True
+
+    async def _said(self, asked: Awaitable[T]) -> T | None:
+        """What the plane answers; None: it did not, or refused."""
+        sent_at = time.monotonic()
+        try:
+            answer = await asked
+        except ControlPlaneError as error:
+            metrics.HEARTBEAT_FAILURES.inc()
+            if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
+                log.warning("heartbeat_failed", worker_id=self._worker_id, server_url=self._plane.url, **line)
+            return None
+        self._on_heard(sent_at, self._plane.rules.stale_after_s)
+        self._trouble.ends()
+        self._watch.answered()
+        return answer
+
+    async def deregister(self) -> None:
+        """Best effort: the row goes stale by itself."""
+        try:
+            await self._plane.deregister(self._worker_id)
+        except ControlPlaneError as error:
+            log.warning("deregister_failed", worker_id=self._worker_id, error=str(error))
+        else:
+            log.info("deregistered", worker_id=self._worker_id)

@@ -1,0 +1,70 @@
+"""The names of a claim of the Rust plane: results by their steps, and records of them under `steps`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.remote.plane.names import STEPS, Referred, referred_as
+from noetl_worker.text.templates.template import WithFallback
+
+_LOCATORS: Final = ("_ref", "_store", "_uri")
+
+
+class RustNames:
+    """See `names.Names`."""
+
+    def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+        """The claim has them flat only: `ctx`, and `workload` where it is missing, are a copy of all names."""
+        del of_step
+        flat = dict(variables)
+        return {"workload": flat, **variables, "ctx": flat}
+
+    def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
+        records, found = fields_of(variables.get(STEPS)), {}
+        for name in {**records, **variables}:
+            summary, record = fields_of(variables.get(name)), fields_of(records.get(name))
+            reference = fields_of(fields_of(fields_of(record.get("context")).get("result")).get("reference"))
+            if not reference and "_ref" in summary and "_store" in summary:
+                reference = {"ref": summary["_ref"]}
+            if one := referred_as(name, reference, summary, record):
+                found[name] = one
+        return found
+
+    def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
+        value = _resolved(stored, earlier.summary)
+        if earlier.record:
+            record = WithFallback(_spliced(earlier.record, stored), value)
+            variables[STEPS] = {**variables[STEPS], earlier.name: record}
+        variables[earlier.name] = value
+
+
+def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+    """As the plane hands out a result that it keeps in full: the data's fields, and the data again under `data`.
+
+    Of a sequence the tasks' fields stand beside its labels too. One with a single task looks like an
+    object in an object, and is taken for a sequence, as the published worker does.
+    """
+    data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
+    locators = {name: summary[name] for name in _LOCATORS if name in summary}
+    if not isinstance(data, dict):
+        return WithFallback({**locators, "data": data}, summary)
+    of_tasks: dict[str, Any] = {}
+    if all(isinstance(task, dict) for task in data.values()):
+        for task in data.values():
+            of_tasks.update(task)
+    if len(data) == 1:
+        data = {**data, **of_tasks}
+    return WithFallback(
+        {**locators, "data": WithFallback(data, of_tasks), **data},
+        {**summary, **of_tasks},
+    )
+
+
+def _spliced(record: Mapping[str, Any], stored: JsonValue) -> dict[str, Any]:
+    """A step's record with the full result where it has the preview, and without the reference."""
+    context = fields_of(record.get("context"))
+    result = {key: item for key, item in fields_of(context.get("result")).items() if key != "reference"}
+    full = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}
+    return {**record, "context": {**context, "result": {**result, "context": full}}}

@@ -1,0 +1,203 @@
+"""The dialect of the Rust control plane: EE-3 events (protocol/events.md#rust-plane).
+
+A fast command is a batch (started, call.done) and one single `command.completed` with `meta.command_id`, since the
+plane's batches lose meta (protocol/events.md#rust-plane).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, RetryLater
+from noetl_worker.models.command import Command, LoopPosition
+from noetl_worker.models.fit import FittedResult
+from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.remote.plane.answers import MEANING, Meaning
+from noetl_worker.remote.plane.rules import BATCH, SINGLE, DialectRules, Part, PendingEnd, Post, Subject, preview_of
+from noetl_worker.remote.plane.rust.names import RustNames
+from noetl_worker.remote.plane.send_status import SendStatus, judge
+from noetl_worker.remote.transport.transport import Response
+from noetl_worker.text import json_text
+
+_STARTED: Final = "command.started"
+_COMPLETED: Final = Part.of(SINGLE, "command.completed", has_own_id=True)
+_FAILED: Final = Part.of(SINGLE, "command.failed", has_own_id=True)
+
+
+def _parts(last: Part, *before: str) -> Mapping[bool, tuple[Part, Part]]:
+    """By whether the start travels with the end."""
+    return {False: (Part.of(BATCH, *before), last), True: (Part.of(BATCH, _STARTED, *before), last)}
+
+
+_SUCCESS: Final = _parts(_COMPLETED, "call.done")
+_EXIT: Final = _parts(_COMPLETED, "call.done", "step.exit")
+_FAILURE: Final = _parts(_FAILED, "call.error")
+
+
+class RustRules(DialectRules):
+    dialect = Dialect.RUST
+    tools = ToolForm(
+        success_word="success",
+        not_of_http=frozenset({"url", "elapsed"}),
+        field_list_is_json=True,
+        variables_hide_arguments=True,
+        start_takes_trace=True,
+        sequence_is_flat=True,
+    )
+    lets_same_name_in = True
+    names = RustNames()
+    reports_output = True
+    error_fails_command = False  # protocol/events.md#rust-plane
+    redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
+    has_one_store_route = True
+    store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
+
+    def is_health(self, body: JsonValue) -> bool:
+        if not isinstance(body, dict):
+            return False
+        return body.keys() >= {"version", "database", "nats"} or body.get("nats") == "removed"
+
+    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+        return LoopPosition(iteration_index=meta.get("iteration_index")) if "iterator_step" in meta else None
+
+    def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
+        """Its `payload` is the workload: the rest is in the text alone."""
+        try:
+            from noetl_worker.text import yaml_text  # where it is asked for: a worker is installed without it
+        except ImportError as error:
+            raise ConfigurationError(
+                "the Rust plane's playbooks are YAML: pip install 'noetl-worker[local]'"
+            ) from error
+        return yaml_text.loads(str(entry.get("content")))
+
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+        message = str(fields_of(body).get("error", "")).lower()
+        if "terminal state" in message or "cancelled" in message:
+            return AlreadyFinished(text)
+        if "already claimed by" in message:
+            return HeldByOther(text, wait_s)
+        return RetryLater(text, wait_s)
+
+    def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]:
+        rows = [{"var_name": n, "var_value": v, "source_step": source_step} for n, v in variables.items()]
+        return {"variables": rows}
+
+    def result_body(self, result: ToolResult) -> JsonValue:
+        """A success without data says so: else later steps are given the plane's bookkeeping (recorded: rhai-types)."""
+        body = result.to_json()
+        if result.status is ToolStatus.SUCCESS:
+            body.setdefault("data", None)
+        return body
+
+    def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
+        # command_id inside the context is what the plane counts loop items by (protocol/events.md#rust-plane)
+        context = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
+        return Report(result.status.value, json_text.embed(context))
+
+    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+        beside = {"command_id": str(command.command_id)}  # as above
+        upload = Upload(command.step, fitted.body, command.step, preview_of(fitted), beside)
+        return Report(result.status.value, None, upload=upload)
+
+    def started(self, command: Subject, worker_id: str) -> Post:
+        """As a batch: its ids are the plane's own, and the answer has them.
+
+        With a clock behind, ids made here could lie below the plane's `command.claimed`, which no answer names, and the
+        execution would stay RUNNING for ever (protocol/events.md#ids).
+        """
+        payload = {"command_id": str(command.command_id)}
+        return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
+
+    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+        """All but the last as one batch, whose ids are the plane's; the last one alone, with its meta and an id of
+        ours: it is the one that must not be stored twice.
+
+        call.done first: the orchestrator runs on command.completed and needs the result by then
+        (protocol/events.md#rust-plane). It can miss one all the same, while another branch of the playbook ends; it
+        takes the result from command.completed then, which therefore has it too (run on server 3.54.0 with three
+        branches of five steps: a value was lost in 17 of 120 executions, and in none of 240 with it).
+        """
+        if report.error is not None:
+            return _FAILURE[with_start]
+        return _SUCCESS[with_start] if report.exit is None else _EXIT[with_start]
+
+    def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
+        if has_own_id and MEANING[answer.status] is Meaning.UNCERTAIN and b"duplicate key" in answer.body:
+            # On a retry it is our own event that was stored before the answer was lost.
+            return SendStatus.NEW_ID if first_try else SendStatus.ACCEPTED
+        return judge(answer)
+
+    def names_result(self, report: Report) -> bool:
+        return report.error is None  # a failure has its text alone
+
+    def body(self, end: PendingEnd, part: Part) -> bytes:
+        if not part.has_own_id:
+            return _batch(end, end.worker_id, [_item(end, name, _context(end, name)) for name in part.events])
+        name = part.last
+        # Without `created_at`: the plane compares the times of steps, and has one clock (source of server 3.54.0).
+        return json_text.dumps(
+            {
+                "execution_id": end.execution_id,
+                "event_id": end.own_id,
+                "event_type": name,
+                "step": end.step,
+                "status": end.report.status if end.report.error is None else "FAILED",
+                "context": _context(end, name),
+                "worker_id": end.worker_id,
+                "meta": _meta(end),
+            }
+        )
+
+    def rescue(self, end: PendingEnd) -> bytes:
+        raise NotImplementedError("this plane processes a batch inside of its request")
+
+
+def _batch(command: Subject, worker_id: str, events: list[dict[str, Any]]) -> bytes:
+    return json_text.dumps({"execution_id": command.execution_id, "worker_id": worker_id, "events": events})
+
+
+def _item(command: Subject, name: str, payload: Mapping[str, JsonValue]) -> dict[str, Any]:
+    # `name` and `payload` only: together with their aliases they are a duplicate field, 422
+    # (protocol/events.md#rust-plane).
+    return {
+        "step": command.step,
+        "name": name,
+        "payload": payload,
+        "actionable": False,
+        "informative": True,
+        "meta": _meta(command),
+    }
+
+
+def _meta(command: Subject) -> dict[str, JsonValue]:
+    # command_id always: without it a finished command is accepted again (protocol/claim.md#rust-plane).
+    return {"command_id": str(command.command_id), "attempts": command.attempt}
+
+
+def _context(end: PendingEnd, name: str) -> dict[str, JsonValue]:
+    report = end.report
+    context: dict[str, JsonValue] = {"command_id": str(end.command_id)}
+    if name == "call.done":
+        context.update(call_index=0, result=_result(report))
+    elif name == "step.exit" and report.exit is not None:
+        context.update(step=end.step, status=report.exit.status, data=report.exit.data)
+    elif name == "command.completed":
+        context.update({"status": report.status, **report.notes})
+        if end.loop is None:  # the results of a loop's items are listed as they stand in here (recorded)
+            context["result"] = _result(report)
+    elif name in ("call.error", "command.failed"):
+        context.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)
+        if report.error_kind is not None:
+            context["error_kind"] = report.error_kind
+    return context
+
+
+def _result(report: Report) -> dict[str, JsonValue]:
+    result: dict[str, JsonValue] = {"status": report.status, "context": report.context}
+    if report.reference is not None:
+        result["reference"] = report.reference
+    return result

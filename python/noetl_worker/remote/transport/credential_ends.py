@@ -1,0 +1,91 @@
+"""When the certificates and tokens end that the settings name: for an alarm before they do."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from noetl_worker.errors import DocumentError
+from noetl_worker.settings.settings import SETTINGS, Secret, Settings
+from noetl_worker.text import json_text
+
+CREDENTIALS: Final = (
+    "NOETL_TLS_CA",
+    "NOETL_TLS_CLIENT_CERT",
+    "NATS_CA",
+    "NATS_CERT",
+    "NATS_CREDS",
+    "NATS_JWT",
+    "NOETL_INTERNAL_API_TOKEN",
+)
+_FIELDS: Final = {line.variable: line.field for line in SETTINGS}
+_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
+_EXPLICIT_0: Final = 0xA0
+_UTC_TIME: Final = 0x17
+
+
+def credential_ends(settings: Settings) -> Mapping[str, float]:
+    """Variable -> end in epoch seconds; without those that are not set, have none, or cannot be read now."""
+    given = {name: getattr(settings, _FIELDS[name]) for name in CREDENTIALS}
+    texts = {
+        name: value.reveal() if isinstance(value, Secret) else _read(value) for name, value in given.items() if value
+    }
+    found = {name: list(_ends(text)) for name, text in texts.items()}
+    # Of a bundle of authorities the last: it has old ones, too. Of a chain the first.
+    return {name: max(ends) if name.endswith("_CA") else min(ends) for name, ends in found.items() if ends}
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):  # whoever uses the file says so
+        return ""
+
+
+def _ends(text: str) -> Iterator[float]:
+    for pem in _PEM.findall(text):
+        try:
+            yield _not_after(ssl.PEM_cert_to_DER_cert(pem))
+        except (ValueError, IndexError):  # whoever uses the file says so
+            continue
+    for word in text.split():
+        parts = word.split(".")
+        if len(parts) != 3:  # no JSON web token
+            continue
+        try:
+            claims = json_text.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        except (DocumentError, binascii.Error, ValueError):
+            continue
+        if isinstance(claims, dict) and isinstance(end := claims.get("exp"), int | float):
+            yield float(end)
+
+
+def _not_after(der: bytes) -> float:
+    """Of an X.509 certificate (RFC 5280, 4.1): the library of TLS tells it of a peer's certificate alone."""
+    _, tbs, _ = _value(_value(der)[1])
+    tag, _, rest = _value(tbs)
+    if tag == _EXPLICIT_0:  # the version
+        rest = _value(rest)[2]
+    for _ in range(2):  # after the serial number: signature, issuer
+        rest = _value(rest)[2]
+    validity = _value(rest)[1]
+    tag, end, _ = _value(_value(validity)[2])
+    text = end.decode("ascii")
+    if tag == _UTC_TIME:
+        text = ("20" if int(text[:2]) < 50 else "19") + text
+    return datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+def _value(der: bytes) -> tuple[int, bytes, bytes]:
+    """(tag, value, what comes after) of the first element."""
+    length, start = der[1], 2
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(der[2:start], "big")
+    return der[0], der[start : start + length], der[start + length :]

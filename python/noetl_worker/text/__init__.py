@@ -1,0 +1,1 @@
+"""What is read, rendered and redacted: JSON, YAML, templates, secrets."""

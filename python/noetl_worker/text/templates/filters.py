@@ -1,0 +1,261 @@
+"""The filters of NoETL's templates (protocol/tasks.md#templates), and how a value becomes text.
+
+Where the two upstream workers differ, the choice is noted at the filter; `tests/tools/test_template.py` has
+each as a case.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from jinja2 import Environment
+from jinja2.filters import make_attrgetter
+from jinja2.runtime import Context, Undefined
+from jinja2.utils import pass_context, pass_environment
+from markupsafe import escape as markup_escape
+
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.json_text import plain
+from noetl_worker.text.templates.keys import distinct
+from noetl_worker.text.templates.limits import budget_of
+
+_FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
+
+
+def truthy(value: JsonValue) -> bool:
+    """Whether a condition's value holds: Python truthiness, and the falsy words of the planes for text.
+
+    Args:
+        value: any JSON value. Falsy text, after trim and lower case: "" false 0 no none null off {} []
+            (protocol/conditions.md#truth).
+    """
+    if isinstance(value, str):
+        return value.strip().lower() not in _FALSY_WORDS
+    return bool(value)
+
+
+def to_text(value: Any) -> str:
+    """How a value prints inside text: as JSON would, but strings bare and undefined as nothing.
+
+    differs-from-upstream: null prints `null`; the Rust worker prints `none`, the Python worker `None`. JSON
+    bodies and SQL, where such text ends up, know only `null`, `true` and `false`.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Undefined):
+        return str(value)
+    if value is None or isinstance(value, (bool, dict, list, tuple)):
+        return json.dumps(_printable(value), ensure_ascii=False)
+    return str(value)
+
+
+JSON_SCALARS: Final = frozenset({str, int, bool, type(None)})
+"""Their lists are printed as they are. A float may be NaN, which is null."""
+
+
+def _printable(value: Any) -> Any:
+    """`plain`, with undefined as null."""
+    if isinstance(value, Undefined):
+        return None
+    if type(value) in (list, tuple) and JSON_SCALARS.issuperset(map(type, value)):
+        return value
+    if type(value) is dict and JSON_SCALARS.issuperset(map(type, value.values())):
+        return value if {str}.issuperset(map(type, value)) else {str(key): item for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {str(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return plain(value)
+
+
+def _number(value: Any, convert: Callable[[Any], Any], default: Any) -> Any:
+    if value is None or isinstance(value, Undefined):
+        return default
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError):
+        return default
+
+
+def _to_int(value: Any) -> int:
+    try:
+        return int(value)  # first: a 64-bit id as text keeps every digit
+    except ValueError:
+        return int(float(value))
+
+
+def _int(value: Any, default: Any = 0) -> Any:
+    return _number(value, _to_int, default)
+
+
+def _float(value: Any, default: Any = 0.0) -> Any:
+    return _number(value, float, default)
+
+
+def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
+    """Replaces undefined and null, as the Rust worker does (the Python worker leaves null)."""
+    if isinstance(value, Undefined) or value is None:
+        return default
+    return default if boolean and not value else value
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    separators = (",", ":") if indent is None else None
+    return json.dumps(_printable(value), ensure_ascii=False, sort_keys=True, indent=indent, separators=separators)
+
+
+def _fromjson(value: Any) -> Any:
+    try:
+        return json.loads(to_text(value))
+    except ValueError:
+        return None
+
+
+def _length(value: Any) -> int:
+    """Characters, elements or keys; 0 for what has no length (the Rust worker counts UTF-8 bytes)."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return 0
+    return len(value) if hasattr(value, "__len__") else sum(1 for _ in value)
+
+
+def _replace(value: Any, old: Any, new: Any, count: int = -1) -> str:
+    return to_text(value).replace(to_text(old), to_text(new), count)
+
+
+def _split(value: Any, separator: str | None = None, maxsplit: int = -1) -> list[str]:
+    return to_text(value).split(separator, maxsplit)
+
+
+@pass_environment
+def _join(environment: Environment, value: Any, separator: Any = "", attribute: str | None = None) -> str:
+    if value is None or isinstance(value, Undefined):
+        return to_text(value) if isinstance(value, Undefined) else ""
+    items = map(make_attrgetter(environment, attribute), value) if attribute else value
+    texts, between = [to_text(item) for item in _list(items)], to_text(separator)
+    return between.join(texts)
+
+
+@pass_environment
+def _first(environment: Environment, value: Any) -> Any:
+    return next(iter(value or ()), environment.undefined("the list is empty"))
+
+
+@pass_environment
+def _last(environment: Environment, value: Any) -> Any:
+    items = list(value or ())
+    return items[-1] if items else environment.undefined("the list is empty")
+
+
+def _b64encode(value: Any) -> str:
+    return base64.b64encode(to_text(value).encode()).decode()
+
+
+def _b64decode(value: Any) -> str:
+    try:
+        return base64.b64decode(to_text(value), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"b64decode: {error}") from error
+
+
+def _keys(value: Any) -> list[Any]:
+    return list(value or ())
+
+
+def _values(value: Any) -> list[Any]:
+    return list(value.values()) if value else []
+
+
+def _items(value: Any) -> list[Any]:
+    return [list(pair) for pair in value.items()] if value else []
+
+
+@pass_environment
+def _get(environment: Environment, value: Any, key: Any, default: Any = None) -> Any:
+    found = environment.getitem(value, key)
+    return default if isinstance(found, Undefined) else found
+
+
+def _format(value: Any, *arguments: Any, **named: Any) -> str:
+    """`%` formatting; the text is the format, as in Jinja."""
+    return str(to_text(value) % (named or arguments))
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value)
+
+
+@pass_environment
+def _unique(
+    environment: Environment, value: Any, case_sensitive: bool = False, attribute: str | None = None
+) -> Iterator[Any]:
+    key_of, seen = make_attrgetter(environment, attribute, postprocess=None if case_sensitive else _lower), set()
+    for item in value:
+        key = distinct(key_of(item))
+        if key not in seen:
+            seen.add(key)
+            yield item
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+@pass_context
+def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) -> Any:
+    """Jinja's, which copies what it has once an element where these are lists."""
+    items = value if attribute is None else map(make_attrgetter(context.environment, attribute), value)
+    if not isinstance(start, (list, tuple)):
+        return sum(items, start)
+    kind, made, budget = type(start), list(start), budget_of(context)
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"sum: {type(item).__name__} beside {kind.__name__}")
+        budget.charge(1 + len(item) // 8, 8 * len(item))
+        made.extend(item)
+    return kind(made)
+
+
+def _escape(value: Any) -> str:
+    """HTML-escaped plain text: Jinja's Markup would escape whatever is added to it later."""
+    return str(markup_escape(to_text(value)))
+
+
+FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "int": _int,
+    "float": _float,
+    "default": _default,
+    "d": _default,
+    "tojson": _tojson,
+    "fromjson": _fromjson,
+    "length": _length,
+    "count": _length,
+    "len": _length,
+    "string": to_text,
+    "bool": truthy,
+    "upper": lambda value: to_text(value).upper(),
+    "lower": lambda value: to_text(value).lower(),
+    "trim": lambda value, chars=None: to_text(value).strip(chars),
+    "replace": _replace,
+    "split": _split,
+    "join": _join,
+    "first": _first,
+    "last": _last,
+    "b64encode": _b64encode,
+    "b64decode": _b64decode,
+    "keys": _keys,
+    "values": _values,
+    "items": _items,
+    "get": _get,
+    "format": _format,
+    "list": _list,
+    "unique": _unique,
+    "sum": _sum,
+    "safe": to_text,
+    "escape": _escape,
+    "e": _escape,
+    "forceescape": _escape,
+}

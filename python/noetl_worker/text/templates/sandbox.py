@@ -1,0 +1,334 @@
+"""The Jinja2 environment behind `template.py`: sandboxed, chainable, with NoETL's filters
+(protocol/tasks.md#templates)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, Final
+
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import ChainableUndefined, Context, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing, pass_context
+
+from noetl_worker.errors import CredentialError
+from noetl_worker.text.templates import limits as template_limits
+from noetl_worker.text.templates.calls import Format, charge_call, charged
+from noetl_worker.text.templates.costs import ATTRIBUTE_AT, FILTER_COSTS, TEST_COSTS
+from noetl_worker.text.templates.filters import FILTERS, JSON_SCALARS, to_text
+from noetl_worker.text.templates.keys import KEY_TYPES, CheckedNamespace, new_object
+from noetl_worker.text.templates.limits import Budget, budget_of, charge_operation, charge_slice, joined_size
+from noetl_worker.text.templates.redacted import check_read
+
+_NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
+"""Variables that are no step's result: their `result` is a key or nothing."""
+_METHOD: Final = "method"
+"""The `ctx` of an attribute that is called."""
+_SHORT: Final = 1_000
+"""Characters of a text whose comparison costs nothing."""
+
+
+class _StrictMissing(ChainableUndefined):
+    """Undefined that may be walked through and given a default, but not used."""
+
+    __slots__ = ()
+    __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error
+    __eq__ = __ne__ = __bool__ = __hash__ = Undefined._fail_with_undefined_error
+    __contains__ = Undefined._fail_with_undefined_error
+
+
+class WithFallback(dict[str, Any]):
+    """An object whose missing keys are looked up in another one; what it prints and holds stays its own.
+
+    Args:
+        own: its keys; copied.
+        fallback: the other object; not copied.
+    """
+
+    __slots__ = ("fallback",)
+
+    def __init__(self, own: Mapping[str, Any], fallback: Mapping[str, Any]) -> None:
+        super().__init__(own)
+        self.fallback = fallback
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in self.fallback
+
+    def __missing__(self, key: str) -> Any:
+        return self.fallback[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As of a dict.
+
+        Args:
+            key: looked up here, then in the fallback.
+            default: where neither has it.
+        """
+        return super().get(key, self.fallback.get(key, default))
+
+
+class MissingSecret(ChainableUndefined):
+    """A keychain entry that is not there, and all that is asked of it: undefined, but no text is made of it.
+
+    It would print as nothing, and a request with an empty bearer token would leave the worker.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise CredentialError(
+            f"keychain entry {self._undefined_name!r} is not_found: define it in the playbook's keychain section, "
+            "or give a value with `| default(...)`",
+            code="keychain_entry",
+        )
+
+
+class SecretEntry(dict[str, Any]):
+    """A keychain entry, or the whole name space (`entry` is ""): a field it lacks is a failure that names it.
+
+    `missing`: entries that the plane was asked for and does not have.
+    """
+
+    __slots__ = ("entry", "missing")
+
+    def __init__(self, fields: Mapping[str, Any], entry: str, missing: frozenset[str] = frozenset()) -> None:
+        super().__init__(fields)
+        self.entry = entry
+        self.missing = missing
+
+    def field(self, name: str) -> Any:
+        """Raises CredentialError: there is none, or it is null or empty."""
+        if name in self.missing:
+            return MissingSecret(name=name)
+        value = self.get(name)
+        if value is None or value == "":
+            state = "is empty" if name in self else "does not exist"
+            known = f"; it has {', '.join(sorted(self))}" if self else ""
+            what = f"keychain entry {self.entry!r}: field {name!r}" if self.entry else f"keychain entry {name!r}"
+            # Entries are fetched before a template is rendered: a name that it computes is not among them.
+            advice = "" if self.entry else "; write its name out, as keychain.name or keychain['name']"
+            raise CredentialError(f"{what} {state}{known}{advice}", code="keychain_field")
+        return SecretEntry(value, f"{self.entry}.{name}") if type(value) is dict else value
+
+
+class TemplateScope(Context):
+    """A Jinja context over a mapping that is not copied: the variables first, then the globals."""
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Of the rendering that this context is a part of (`template.render` puts it here)."""
+        return Budget()
+
+    def derived(self, locals: dict[str, Any] | None = None) -> Context:  # noqa: A002 - as Jinja's own
+        """The context of a scoped block: it has no budget of its own."""
+        inner = super().derived(locals)
+        inner.__dict__["budget"] = self.budget
+        return inner
+
+    def concat(self, pieces: list[str]) -> str:
+        """What a `set` block, a macro or a call block gives: charged before the text is made."""
+        self.budget.charge(len(pieces), joined_size(pieces))
+        return "".join(pieces)
+
+    def resolve_or_missing(self, key: str) -> Any:
+        if key in self.vars:
+            return self.vars[key]
+        if key in self.parent:
+            return check_read(self.parent[key])
+        return self.environment.globals.get(key, missing)
+
+
+class _Generator(CodeGenerator):
+    """Calls look a method up as an attribute; everything else looks a key up. `~` prints as `to_text` does."""
+
+    def _write_around(self, before: str, parts: Iterable[Any], after: str, frame: Frame) -> None:
+        """Python code with the code of some expressions in it, a comma behind each."""
+        self.write(before)
+        for part in parts:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write(after)
+
+    def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:  # noqa: N802
+        callee = node.node
+        if isinstance(callee, nodes.Getattr):
+            method = nodes.Getattr(callee.node, callee.attr, _METHOD)
+            node = nodes.Call(method, node.args, node.kwargs, node.dyn_args, node.dyn_kwargs)
+        super().visit_Call(node, frame, forward_caller=forward_caller)
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802
+        named = node.node
+        if node.ctx == _METHOD:
+            self._write_around("environment.method(", [named], f"{node.attr!r})", frame)
+        elif node.attr == "result" and isinstance(named, nodes.Name) and named.name not in _NO_STEPS:
+            self._write_around(f"environment.step_result(context, {named.name!r}, ", [named], ")", frame)
+        else:
+            super().visit_Getattr(node, frame)
+
+    def visit__Compared(self, node: _Compared, frame: Frame) -> None:  # noqa: N802
+        self._write_around("environment.compared(context, ", [node.node], ")", frame)
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
+        others = [nodes.Operand(operand.op, _Compared(operand.expr)) for operand in node.ops]
+        super().visit_Compare(nodes.Compare(_Compared(node.expr), others), frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        if all(isinstance(pair.key, nodes.Const) and isinstance(pair.key.value, str) for pair in node.items):
+            super().visit_Dict(node, frame)
+        else:
+            pairs = [nodes.Tuple([pair.key, pair.value], "load") for pair in node.items]
+            self._write_around("environment.new_object((", pairs, "))", frame)
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
+        if isinstance(node.arg, nodes.Slice):
+            bounds = [part or nodes.Const(None) for part in (node.arg.start, node.arg.stop, node.arg.step)]
+            self._write_around("environment.slice(context, ", [node.node, *bounds], ")", frame)
+        else:
+            super().visit_Getitem(node, frame)
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
+        self._write_around("environment.concat_text(context, (", node.nodes, "))", frame)
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
+        """Nothing but text is worked out while a template is compiled: no budget is there yet."""
+        if not isinstance(node, nodes.TemplateData):
+            raise nodes.Impossible
+        return super()._output_child_to_const(node, frame, finalize)
+
+    def write_commons(self) -> None:
+        super().write_commons()
+        self.writeline("concat = context.concat")
+
+
+class _Compared:
+    """One side of a comparison; a stand-in that only the generator sees."""
+
+    def __init__(self, node: nodes.Expr) -> None:
+        self.node = node
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """Sandboxed; raises SecurityError at once where Jinja's own hands out a silent undefined."""
+
+    code_generator_class = _Generator
+    context_class = TemplateScope
+    new_object = staticmethod(new_object)
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
+
+    def __init__(self, undefined: type[Undefined]) -> None:
+        super().__init__(
+            undefined=undefined,
+            finalize=_printed,
+            keep_trailing_newline=True,
+            autoescape=False,
+            cache_size=0,
+            optimized=False,  # it would work out constants without a budget, for the process
+        )
+        filters: dict[str, Callable[..., Any]] = {**self.filters, **FILTERS}
+        self.filters = {
+            name: charged(filters[name], cost, ATTRIBUTE_AT.get(name)) for name, cost in FILTER_COSTS.items()
+        }
+        self.filters[template_limits.COUNTED] = template_limits.counted
+        tests: dict[str, Any] = dict(self.tests)
+        self.tests = {name: charged(tests[name], cost) for name, cost in TEST_COSTS.items()}
+        del self.globals["lipsum"]
+        self.globals["dict"] = new_object
+        self.globals["namespace"] = CheckedNamespace
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`value.name` without a call: the key of an object. `{{ workload.items }}` is data, not a method."""
+        if isinstance(obj, SecretEntry):
+            return obj.field(attribute)
+        if isinstance(obj, dict):
+            if attribute in obj:
+                return check_read(obj[attribute])
+        elif not isinstance(obj, (str, int, float, list, tuple, type(None), Undefined)):
+            return super().getattr(obj, attribute)
+        if attribute.startswith("__"):
+            return self.unsafe_undefined(obj, attribute)
+        return obj if isinstance(obj, Undefined) else self.undefined(obj=obj, name=attribute)
+
+    def step_result(self, context: Context, name: str, obj: Any) -> Any:
+        """`step.result`: its key of that name, else the step's own data, which older playbooks write so
+        (protocol/command.md#names).
+
+        For a variable of the command only: a row of a loop without a `result` has none.
+        """
+        if type(obj) in (dict, WithFallback) and "result" not in obj and context.parent.get(name) is obj:
+            return obj
+        return self.getattr(obj, "result")
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if not isinstance(argument, KEY_TYPES):  # its hash and its text are those of all that is in it
+            raise SecurityError(f"a key is a text or a number, no {type(argument).__name__}")
+        if isinstance(obj, SecretEntry):
+            return obj.field(str(argument))
+        if isinstance(argument, str) and isinstance(obj, (str, dict, list, tuple)):
+            return self.getattr(obj, argument)  # a key or nothing, as with a dot: never a method
+        return check_read(super().getitem(obj, argument))
+
+    def method(self, obj: Any, attribute: str) -> Any:
+        """`value.name(...)`: the attribute, so that `m.items()` works beside a key of that name."""
+        return super().getattr(obj, attribute)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        return None if wrapped is None else Format(value.__self__, wrapped)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        raise SecurityError(f"attribute {attribute!r} of {type(obj).__name__!r} is not open to templates")
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        charge_operation(budget_of(context), operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja's own
+        return super().call(__context, __obj, *charge_call(__context, __obj, args, kwargs), **kwargs)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        if any(found.name == template_limits.COUNTED for found in tree.find_all(nodes.Filter)):
+            raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
+        if tree.find(nodes.EvalContextModifier) is not None:
+            raise SecurityError("autoescape is not open to templates: use the filter escape")
+        template_limits.count_loops(tree)
+        return tree
+
+    @staticmethod
+    def compared(context: Context, value: Any) -> Any:
+        """A side of a comparison: all that is in it may be looked at."""
+        if isinstance(value, str):
+            if len(value) > _SHORT:
+                budget_of(context).charge(1 + len(value) // 64)
+        elif type(value) not in JSON_SCALARS:
+            budget_of(context).charge_value(value)
+        return value
+
+    def slice(self, context: Context, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        part = slice(start, stop, step)
+        charge_slice(budget_of(context), value, part)
+        return value[part]
+
+    @staticmethod
+    def concat_text(context: Context, parts: Iterable[Any]) -> str:
+        texts = [_printed(context, part) for part in parts]
+        budget_of(context).charge(len(texts), joined_size(texts))
+        return "".join(texts)
+
+
+@pass_context
+def _printed(context: Context, value: Any) -> str:
+    """`to_text`, charged."""
+    check_read(value)
+    if isinstance(value, int):
+        budget_of(context).charge_number(value)
+    elif not isinstance(value, (str, float, type(None))):
+        budget_of(context).charge_printed(value)
+    return to_text(value)
+
+
+LENIENT: Final = Environment(ChainableUndefined)
+STRICT: Final = Environment(_StrictMissing)

@@ -1,0 +1,1 @@
+"""What a command does: a folder a kind below kinds/."""

@@ -1,0 +1,41 @@
+"""The built-in kinds: where the class of each is. All else a kind says of itself, as a plug-in does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+_CLASSES: Final[Mapping[str, str]] = {
+    "shell": "ShellTool",
+    "http": "HttpTool",
+    "python": "PythonTool",
+    "noop": "NoopTool",
+    "playbook": "PlaybookTool",
+    "task_sequence": "TaskSequenceTool",
+    "rhai": "RhaiTool",
+    "duckdb": "DuckdbTool",
+    "ducklake": "DucklakeTool",
+    "postgres": "PostgresTool",
+    "transfer": "TransferTool",
+    "snowflake": "SnowflakeTool",
+    "nats": "NatsTool",
+    "artifact": "ArtifactTool",
+    "result_fetch": "ResultFetchTool",
+    "mcp": "McpTool",
+    "secrets": "SecretsTool",
+    "container": "ContainerTool",
+    "subscription": "SubscriptionTool",
+    "script": "ScriptTool",
+    "workbook": "WorkbookTool",
+}
+BUILT_IN: Final[Mapping[str, str]] = {
+    kind: f"noetl_worker.tools.kinds.{kind}.{kind}:{name}" for kind, name in _CLASSES.items()
+}
+"""Kind -> module and class."""
+ALIASES: Final[Mapping[str, str]] = {
+    "playbooks": "playbook",
+    "pipeline": "task_sequence",
+    "secret_manager": "secrets",
+    "snowflake_transfer": "transfer",
+}
+"""Also in the classes: here so that none has to be imported for its name."""

@@ -1,0 +1,161 @@
+"""The `auth` of a `python` step: credentials as the environment variables that client libraries look for.
+
+Each credential is also in the code's `auth` global, under its name: {"gcs": {"type": ..., ...}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError, DocumentError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.json_text import dumps, loads
+from noetl_worker.text.secrets.auth_alias import alias_of
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import first_given
+
+_ONE_OBJECT: Final = frozenset({"source", "key", "credential", "type", "service", "inject", "fields"})
+_AWS: Final = {
+    "AWS_ACCESS_KEY_ID": ("access_key_id", "aws_access_key_id", "key_id", "access_key"),
+    "AWS_SECRET_ACCESS_KEY": ("secret_access_key", "aws_secret_access_key", "secret_key", "secret"),
+    "AWS_SESSION_TOKEN": ("session_token", "aws_session_token"),
+    "AWS_DEFAULT_REGION": ("region", "aws_default_region"),
+    "AWS_ENDPOINT_URL": ("endpoint", "endpoint_url"),
+}
+_AZURE: Final = {
+    "AZURE_STORAGE_CONNECTION_STRING": ("connection_string",),
+    "AZURE_STORAGE_ACCOUNT": ("account_name", "account"),
+    "AZURE_STORAGE_KEY": ("account_key",),
+    "AZURE_TENANT_ID": ("tenant_id",),
+    "AZURE_CLIENT_ID": ("client_id",),
+    "AZURE_CLIENT_SECRET": ("client_secret",),
+}
+_POSTGRES: Final = {
+    "PGHOST": ("host", "db_host"),
+    "PGPORT": ("port", "db_port"),
+    "PGUSER": ("user", "db_user", "username"),
+    "PGPASSWORD": ("password", "db_password"),
+    "PGDATABASE": ("database", "db_name", "dbname"),
+}
+_TABLES: Final = (
+    (("hmac", "s3", "aws"), _AWS),
+    (("azure",), _AZURE),
+    (("postgres",), _POSTGRES),
+)
+_GOOGLE: Final = ("gcs", "gcp", "google", "service_account", "authorized_user")
+
+
+@dataclass(slots=True)
+class Granted:
+    """What the code gets: variables of its environment, and the credentials by name."""
+
+    env: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """Variable -> content of a file that it is to name."""
+    data: dict[str, JsonValue] = field(default_factory=dict)
+
+    def write_files(self, directory: str) -> None:
+        """Into a directory that outlives the code, readable by nobody else."""
+        for number, (variable, content) in enumerate(self.files.items()):
+            path = Path(directory, f"google-{number}.json")
+            path.touch(mode=0o600, exist_ok=False)
+            path.write_text(content, encoding="utf-8")
+            self.env[variable] = str(path)
+        self.files.clear()
+
+
+async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *, by_descriptor: bool) -> Granted:
+    """Resolve `auth`.
+
+    Args:
+        auth: an alias; {"key": alias, "service": "gcs"}; or name -> one of these.
+        by_descriptor: what a program can read from a file is in `files`, not in `env`.
+
+    Raises:
+        CredentialError: an alias that cannot be resolved.
+        ConfigurationError: an entry without an alias or values.
+    """
+    grant = Granted()
+    for name, entry in _entries(auth).items():
+        alias, service = _alias(name, entry)
+        own = {key: value for key, value in entry.items() if key != "service"}
+        data = dict(await context.secrets.credential(alias)) if alias else own
+        grant.data[name] = data
+        words = (service or str(data.get("type") or "")).lower()
+        table = next((table for kinds, table in _TABLES if any(kind in words for kind in kinds)), None)
+        if table is not None:
+            grant.env.update(_from_table(table, data))
+        elif any(kind in words for kind in _GOOGLE):
+            _grant_google(grant, data, name)
+    if by_descriptor and "PGPASSWORD" in grant.env:
+        grant.files["PGPASSFILE"] = _password_file(grant.env.pop("PGPASSWORD"))
+    return grant
+
+
+def check_auth(auth: str | Mapping[str, Any] | None) -> None:
+    """What can be checked of `auth` without asking for a credential. Raises ConfigurationError as `granted` does."""
+    for name, entry in _entries(auth).items():
+        _alias(name, entry)
+
+
+def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    if not auth:
+        return {}
+    if isinstance(auth, str):
+        return {auth: {"credential": auth}}
+    if not _ONE_OBJECT.isdisjoint(auth):
+        name = next(
+            (auth[word] for word in ("service", "key", "credential", "type", "source") if auth.get(word)), "auth"
+        )
+        return {str(name): auth}
+    return {name: {"credential": alias} if isinstance(alias, str) else alias for name, alias in auth.items()}
+
+
+def _alias(name: str, entry: Any) -> tuple[str | None, str]:
+    """(the credential to fetch, the service that is named). Here `key` is an alias without `source` too, as fixtures
+    write it: no entry has a value under that name."""
+    if not isinstance(entry, Mapping):
+        raise ConfigurationError(f"python: auth: {name!r} must be an alias or an object, not {type(entry).__name__}")
+    alias = alias_of(entry) or entry.get("key")
+    if isinstance(alias, (Mapping, list)) or (not alias and ("key" in entry or "credential" in entry)):
+        raise ConfigurationError(f"python: auth: {name!r}: 'key' must be the alias of a credential")
+    if entry.get("source") not in (None, "credential", "inline"):
+        raise ConfigurationError(f"python: auth: {name!r}: source {entry['source']!r} is not supported; use credential")
+    if alias is None and entry.get("source") == "credential":
+        raise ConfigurationError(f"python: auth: {name!r} needs 'key': the alias of a credential")
+    return None if alias is None else str(alias), str(
+        entry.get("service") or entry.get("tool") or entry.get("type") or ""
+    )
+
+
+def _password_file(password: str) -> str:
+    """As libpq reads it, for any server: the variables beside it say which."""
+    if "\n" in password or "\r" in password:
+        raise ConfigurationError("python: auth: a password with a line break has no place in a PGPASSFILE")
+    return "*:*:*:*:" + password.replace("\\", "\\\\").replace(":", "\\:") + "\n"
+
+
+def aws_variables(data: Mapping[str, JsonValue]) -> dict[str, str]:
+    """What a credential says of an AWS account, under the names of its environment variables."""
+    return _from_table(_AWS, data)
+
+
+def _from_table(table: Mapping[str, tuple[str, ...]], data: Mapping[str, JsonValue]) -> dict[str, str]:
+    found = {variable: first_given(data, names) for variable, names in table.items()}
+    return {variable: str(value) for variable, value in found.items() if value is not None}
+
+
+def _grant_google(granted: Granted, data: Mapping[str, JsonValue], name: str) -> None:
+    account: Any = data.get("service_account_json") or data
+    if isinstance(account, str):
+        try:
+            account = loads(account)
+        except DocumentError as error:
+            raise ConfigurationError(f"python: auth: {name!r}: 'service_account_json' is not JSON") from error
+    granted.files["GOOGLE_APPLICATION_CREDENTIALS"] = dumps(account).decode()
+    project = account.get("project_id") if isinstance(account, Mapping) else None
+    if project:
+        granted.env["GOOGLE_CLOUD_PROJECT"] = str(project)

@@ -1,0 +1,323 @@
+"""Kind `artifact`: content by reference, from and to the result store, files and HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import io
+import threading
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError, ControlPlaneError, DocumentError, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
+from noetl_worker.text.json_text import dumps, loads_in_room
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.error_kinds import http_failure
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.http.answer import read
+from noetl_worker.tools.http.auth import OverHttp, check_auth
+from noetl_worker.tools.http.client import send, shown
+from noetl_worker.tools.http.secret_hosts import Destination
+from noetl_worker.tools.kinds.artifact.files import absolute, path_of, read_file, write_file
+from noetl_worker.tools.kinds.result_fetch.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
+from noetl_worker.tools.payload import as_bytes, as_text, values_of
+from noetl_worker.tools.process.shortage import before_any_effect
+
+DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
+LARGEST_MAX_BYTES: Final = 256 * 1024 * 1024
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "s3": "give a signed https:// address",
+    "gs": "give a signed https:// address",
+    "nats-kv": "use the nats tool with kv_get or kv_put",
+    "nats-obj": "use the nats tool with object_get or object_put",
+    "eventlog": "use the step's result in a template",
+}
+_FROM_INPUT: Final = ("uri", "result_ref", "data", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactConfig:
+    """Gets content from a place or puts it there.
+
+    A place is noetl://... (the control plane's result store), file:///path or /path, http:// or https://. What `input`
+    has under uri, result_ref, data or sha256 counts where the field itself is absent.
+    """
+
+    action: Literal["get", "put"] = "get"
+    """get or put."""
+    uri: str | None = None
+    """The place. A put without one goes to the result store."""
+    result_ref: str | dict[str, Any] | None = None
+    """A reference to the result store, or an object that has it under `ref`; another way to give `uri`."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """May have uri, result_ref, data, sha256."""
+    data: Any = None
+    """What a put stores: text as it is, anything else as JSON."""
+    name: str | None = None
+    """Name of a stored result; the step's when absent."""
+    encoding: Literal["auto", "json", "text", "base64"] = "auto"
+    """How content is returned: auto is JSON where it parses, else text, else base64. put: base64 decodes `data`."""
+    compress: bool = False
+    """put: gzip the content. A get unpacks gzip by itself where it finds it."""
+    sha256: str | None = None
+    """get: digest of the content as stored; another content is a failure."""
+    max_bytes: int = DEFAULT_MAX_BYTES
+    """Longest content, packed and unpacked; 16 MiB, at most 256 MiB."""
+    auth: str | dict[str, Any] | None = None
+    """For http(s): a credential's alias, or an object, as in the http tool."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """For http(s): further headers."""
+    content_type: str | None = None
+    """For a put to http(s): the Content-Type; application/json or octet-stream when absent."""
+    timeout: float | None = None
+    """Longest time in seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        for name in _FROM_INPUT:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, self.input.get(name))
+        if self.uri is not None and not isinstance(self.uri, str):
+            raise ValueError("'uri' under 'input' must be text")
+        if self.result_ref is not None:
+            object.__setattr__(self, "uri", self.uri or reference_of(self.result_ref))
+        if not 0 < self.max_bytes <= LARGEST_MAX_BYTES:
+            raise ValueError(f"'max_bytes' must be between 1 and {LARGEST_MAX_BYTES}")
+        if self.action == "get" and self.uri is None:
+            raise ValueError("get requires 'uri' or 'result_ref' (or either of them under 'input')")
+        if self.action == "put" and self.data is None:
+            raise ValueError("put requires 'data'")
+        self._check_place()
+        if self.action == "put" and self.encoding == "base64" and self.scheme != "noetl":
+            as_bytes("artifact", self.data, self.encoding)
+
+    def _check_place(self) -> None:
+        scheme = self.scheme
+        if scheme in _ELSEWHERE:
+            raise ValueError(f"uri scheme {scheme!r} is not supported: {_ELSEWHERE[scheme]}")
+        if scheme not in ("noetl", "file", "http", "https"):
+            raise ValueError(
+                f"uri {excerpt(str(self.uri), 160)!r}: supported are noetl://, file://, http:// and https://"
+            )
+        if self.action == "put" and scheme == "noetl" and self.compress:
+            raise ValueError("'compress' is for files and http; the control plane packs its results by itself")
+        if self.action == "put" and scheme == "noetl" and self.uri not in (None, RESULT_SCHEME):
+            raise ValueError("the control plane names its references: put without 'uri', and give 'name'")
+        if self.action == "get" and scheme == "noetl":
+            reference_of(self.uri)
+        if scheme == "file":
+            absolute(str(self.uri))
+        if scheme in ("http", "https"):
+            self._check_address()
+
+    def _check_address(self) -> None:
+        try:
+            if not httpx.URL(str(self.uri)).host:
+                raise ValueError("it has no host")
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValueError(f"uri {excerpt(str(self.uri).partition('?')[0], 160)!r} is no address: {error}") from error
+        check_auth(self.auth)
+
+    @property
+    def scheme(self) -> str:
+        if self.uri is None:
+            return "noetl"
+        return "file" if self.uri.startswith("/") else urlsplit(self.uri).scheme.lower()
+
+
+class ArtifactTool(OverHttp):
+    """Data of get: {data, uri, size_bytes, compressed, sha256}; of put: {uri, size_bytes, compressed, sha256}, and what
+    the control plane answers of a stored result (ref, store, scope, expires_at).
+
+    size_bytes and sha256 are of the content as stored (gzip included); for a stored result, of its compact JSON.
+
+    Errors: not_found, auth, resource (too large), parse (digest, gzip, JSON), server_error, connection.
+
+    differs-from-upstream: one data shape for every place (the Rust worker gives a stored result bare, as `result_fetch`
+    does); `put` works; `sha256` is compared.
+    """
+
+    kind: ClassVar[str] = "artifact"
+    config_model: ClassVar[type] = ArtifactConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
+
+    def ignored(self, config: ArtifactConfig) -> list[str]:
+        """What the registry reports beside unknown fields: what this action does not read, or this place."""
+        is_http, is_put = config.scheme in ("http", "https"), config.action == "put"
+        read = {
+            "auth": (is_http, "it is for http(s)"),
+            "headers": (is_http, "it is for http(s)"),
+            "content_type": (is_http and is_put, "it is for a put to http(s)"),
+            "compress": (is_put, "it is for a put"),
+            "sha256": (not is_put, "it is for a get"),
+        }
+        unread = {name: why for name, (is_read, why) in read.items() if getattr(config, name) and not is_read}
+        return [f"artifact: field {name!r} is ignored: {why}" for name, why in unread.items()]
+
+    async def run(self, config: ArtifactConfig, context: ToolContext) -> ToolResult:
+        act = self._get if config.action == "get" else self._put
+        with before_any_effect("no room for the artifact"):  # a put without a connection or a file has put nothing
+            return await in_time(act(config, context), context.timeout_s)
+
+    # ── get ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _get(self, config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
+        assert config.uri is not None
+        if config.scheme == "noetl":
+            return await _stored(config, context)
+        if config.scheme == "file":
+            content = await asyncio.to_thread(read_file, path_of(config.uri), config.max_bytes)
+        else:
+            content = await self._exchange("GET", config, context, None)
+        largest = config.max_bytes if content.startswith(_GZIP_MAGIC) else len(content)
+        unpacked, described = await off_loop(largest, lambda: _checked(config, content))
+        return {"data": await _decoded(config, unpacked, context.stop), **described}
+
+    # ── put ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _put(self, config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
+        if config.scheme == "noetl":
+            return await _store(config, context)
+        assert config.uri is not None
+        content = as_bytes("artifact", config.data, config.encoding)
+        _bounded(config, len(content))
+        if config.compress:
+            content = await asyncio.to_thread(gzip.compress, content, 6, mtime=0)
+        if config.scheme == "file":
+            stopped = threading.Event()
+            try:
+                await asyncio.to_thread(write_file, path_of(config.uri), content, stopped)
+            finally:
+                stopped.set()
+        else:
+            await self._exchange("PUT", config, context, content)
+        return _described(config.uri, content, is_packed=config.compress)
+
+    async def _exchange(
+        self, method: str, config: ArtifactConfig, context: ToolContext, content: bytes | None
+    ) -> bytes:
+        """The answer's body. Raises ToolError for no answer and for one that is no success."""
+        destination = Destination(str(config.uri), config.headers)
+        permit = await self._authorizer.authorize(config.auth, context, destination)
+        headers = {name: _header(value) for name, value in config.headers.items() if value is not None}
+        if content is not None:
+            default = "application/octet-stream" if isinstance(config.data, str) else "application/json"
+            headers.setdefault("Content-Type", config.content_type or default)
+        try:
+            url = httpx.URL(str(config.uri))
+            if permit.params:  # else the query goes as it is written: a signature may be of it
+                url = url.copy_merge_params(dict(permit.params))
+            request = httpx.Request(method, url, headers={**headers, **permit.headers}, content=content)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ConfigurationError(
+                f"artifact: the request to {_place(config.uri)} cannot be built: {error}"
+            ) from error
+        place = shown(request.url)
+        try:
+            async with self._clients.lease(to=str(request.url)) as client:
+                response = await send(
+                    client, request, follow_redirects=method == "GET", secret_headers=list(permit.headers)
+                )
+                answer = await read(response, config.max_bytes)
+        except httpx.HTTPError as error:
+            text = f"{method} {place}: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
+        if not response.is_success:
+            raise http_failure(f"{method} {place}: HTTP {response.status_code}", response.status_code)
+        if answer.is_cut and method == "GET":
+            raise ToolError(f"{place} has more than {config.max_bytes} bytes (max_bytes)", kind="resource")
+        return answer.take()
+
+
+def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, JsonValue]]:
+    """The content without gzip, and what is said of it as it is stored. Raises ToolError for another digest."""
+    is_packed = content.startswith(_GZIP_MAGIC)
+    described = _described(config.uri, content, is_packed=is_packed)
+    digest = described["sha256"]
+    if config.sha256 is not None and config.sha256.strip().lower() != digest:
+        raise ToolError(f"the content of {_place(config.uri)} has SHA-256 {digest}, not {config.sha256}", kind="parse")
+    return _unpacked(config, content) if is_packed else content, described
+
+
+async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
+    reference = reference_of(config.uri)
+    data = await resolve(reference, context)
+    text = dumps(data)
+    _bounded(config, len(text))
+
+    def described() -> dict[str, JsonValue]:
+        check_digest(reference, data, config.sha256)  # up to five more texts: not of more than max_bytes
+        return _described(reference, text)
+
+    return {"data": data, **await off_loop(len(text), described)}
+
+
+async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
+    text = dumps(config.data)
+    _bounded(config, len(text))
+    name = config.name or context.command.step
+    try:
+        stored = await context.worker.control_plane.put_result(name, text, source_step=context.command.step)
+    except ControlPlaneError as error:
+        kind = "connection" if error.is_retryable else "server_error"
+        raise ToolError(f"the result {name!r} cannot be stored: {error}", kind=kind, retryable=True) from error
+    reference = stored.get("ref")
+    if not isinstance(reference, str):
+        raise ToolError("the control plane stored the result but gave no reference", kind="server_error")
+    kept = {key: stored[key] for key in ("ref", "store", "scope", "expires_at") if key in stored}
+    return {**kept, **_described(reference, text)}
+
+
+def _described(uri: str | None, content: bytes, *, is_packed: bool = False) -> dict[str, JsonValue]:
+    digest = hashlib.sha256(content).hexdigest()
+    return {"uri": uri, "size_bytes": len(content), "compressed": is_packed, "sha256": digest}
+
+
+def _bounded(config: ArtifactConfig, size: int) -> None:
+    if size > config.max_bytes:
+        place = _place(config.uri) if config.uri else "the data"
+        raise ToolError(f"{place} has {size} bytes, more than {config.max_bytes} (max_bytes)", kind="resource")
+
+
+def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
+    """gzip undone, within `max_bytes`: a packed content of a kilobyte can be a gigabyte."""
+    place = _place(config.uri)
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            content = file.read(config.max_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ToolError(f"{place} is not a complete gzip file: {error}", kind="parse") from error
+    if len(content) > config.max_bytes:
+        raise ToolError(f"{place} unpacks to more than {config.max_bytes} bytes (max_bytes)", kind="resource")
+    return content
+
+
+async def _decoded(config: ArtifactConfig, content: bytes, owner: object) -> JsonValue:
+    if config.encoding == "auto":
+        return (await values_of([content], owner))[0]
+    if config.encoding == "json":
+        try:
+            return await loads_in_room(content, owner)
+        except DocumentError as error:
+            raise ToolError(f"{_place(config.uri)} is not JSON: {error}", kind="parse") from error
+    return await off_loop(len(content), lambda: as_text(_place(config.uri), content, config.encoding))
+
+
+def _place(uri: str | None) -> str:
+    """The address without what may be a key in it."""
+    text = str(uri)
+    return shown(httpx.URL(text)) if text.lower().startswith("http") else text
+
+
+def _header(value: JsonValue) -> str:
+    return value if isinstance(value, str) else dumps(value).decode()

@@ -1,0 +1,77 @@
+"""Files of the worker's machine for the `artifact` tool: bounded reads, writes that are atomic."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.tools.file_roots import ARTIFACT_ROOT, checked, open_regular
+
+
+def absolute(uri: str) -> str:
+    """The path of a file:// address or an absolute path, as it is written.
+
+    Raises:
+        ConfigurationError: a relative path, or another host.
+    """
+    text = uri
+    if uri.lower().startswith("file:"):
+        url = urlsplit(uri)
+        if url.netloc not in ("", "localhost"):
+            raise ConfigurationError(f"artifact: {uri!r} names the host {url.netloc!r}; write file:///absolute/path")
+        text = unquote(url.path)
+    if not text.startswith("/") or "\0" in text:
+        raise ConfigurationError(f"artifact: {uri!r} is no absolute path; write file:///absolute/path")
+    return text
+
+
+def path_of(uri: str) -> Path:
+    """The file at `absolute(uri)`, links followed.
+
+    Raises:
+        ConfigurationError: as `absolute`, and for a place that playbooks may not name.
+    """
+    return checked("artifact", uri, Path(absolute(uri)), within=ARTIFACT_ROOT)
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """At most `max_bytes`. Raises ToolError: not_found, auth, resource (too large), client_error (no regular file)."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise _failure("read", path, error) from error
+    if len(content) > max_bytes:
+        raise ToolError(f"{path} has more than {max_bytes} bytes (max_bytes)", kind="resource")
+    return content
+
+
+def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
+    """Through a file beside it and a rename: a reader sees the old content or the new one. Raises ToolError.
+
+    After `stopped` is set nothing is renamed: whoever gave up on it may have written a newer content.
+    """
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if not stopped.is_set():
+                beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failure("written", path, error) from error
+
+
+def _failure(verb: str, path: Path, error: OSError) -> ToolError:
+    text = f"{path} cannot be {verb}: {error.strerror or error}"
+    kind = "not_found" if isinstance(error, FileNotFoundError) else "client_error"
+    return ToolError(text, kind="auth" if isinstance(error, PermissionError) else kind, code=type(error).__name__)

@@ -1,0 +1,211 @@
+"""The Kubernetes calls of the `container` tool, over the cluster's HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import httpx
+
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
+from noetl_worker.remote.transport.url_path import url_path
+from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data, written_data
+from noetl_worker.tools.error_kinds import http_failure
+from noetl_worker.tools.fields import without_half_at_end
+from noetl_worker.tools.http.answer import object_in, read
+from noetl_worker.tools.http.client import ClientOptions, Clients
+from noetl_worker.tools.kinds.container.container_job import objects_in
+from noetl_worker.tools.process.shortage import before_any_effect, raise_shortage
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_NO_URL: Final = "the credential needs 'url', the address of the Kubernetes API"
+_CALL_TIMEOUT_S: Final = 30.0
+_CLEAN_UP_S: Final = 4.0
+_MAX_ANSWER: Final = 4 * 1024 * 1024
+GONE: Final = "404"
+"""As the code of a failure. What the API refuses has its HTTP status as code, and nothing else has a number."""
+_THERE_ALREADY: Final = "409"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAddress:
+    """Where a cluster's API is, and who we are there."""
+
+    url: str
+    token: str | None = field(repr=False)
+    options: ClientOptions
+
+
+def check_auth(auth: str | Mapping[str, Any] | None) -> None:
+    """What can be checked of `auth` without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ValueError: it leads to no cluster.
+    """
+    written = written_data(auth)
+    if auth is not None and written is not None and not _url(written):
+        raise ValueError(_NO_URL)
+
+
+async def place_of(
+    auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path
+) -> ClusterAddress:
+    """From a credential ({"url", "token", "ca_file", "verify"}), else the cluster that the worker runs in.
+
+    Raises:
+        CredentialError: the credential has no url.
+        ConfigurationError: there is neither.
+    """
+    kind = context.kind
+    if auth is not None:
+        found = await credential_data(kind, auth, context)
+        url = _url(found)
+        if not url:
+            raise CredentialError(f"{kind}: {_NO_URL}")
+        ca_file = found.get("ca_file")
+        options = ClientOptions(
+            verify=bool(found.get("verify", True)), ca_file=None if ca_file is None else str(ca_file)
+        )
+        return ClusterAddress(url.rstrip("/"), None if found.get("token") is None else str(found["token"]), options)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    try:
+        token = (await asyncio.to_thread((service_account / "token").read_text, "utf-8")).strip()
+    except OSError as error:
+        raise_shortage(f"{kind}: no room to read the service account's token", error)
+        token = ""  # no such file outside a cluster
+    if not host or not token:
+        raise ConfigurationError(
+            f"{kind}: the worker runs in no Kubernetes cluster (or without a service account): give 'auth' with the "
+            "alias of a credential with url and token, or run the program with the shell or python tool"
+        )
+    context.secrets.keep(token)
+    shown_host = f"[{host}]" if ":" in host else host
+    options = ClientOptions(ca_file=str(service_account / "ca.crt"), is_own=True)
+    return ClusterAddress(f"https://{shown_host}:{port}", token, options)
+
+
+def _url(found: Mapping[str, Any]) -> str:
+    """The address in a credential's data; empty where there is none."""
+    url = next((str(found[name]) for name in ("url", "server", "host") if found.get(name)), "")
+    return url if url.startswith(("https://", "http://")) else ""
+
+
+def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raises ToolError: whatever answers there is no Kubernetes API."""
+    metadata = answer.get("metadata")
+    if not isinstance(metadata, Mapping) or not {"name", "uid"} <= metadata.keys():
+        text = "the Kubernetes API answers with an object that is no Job: is a proxy in between?"
+        raise ToolError(text, kind="parse")
+    return answer
+
+
+class Cluster:
+    """One cluster, one namespace."""
+
+    def __init__(self, clients: Clients, place: ClusterAddress, namespace: str) -> None:
+        self._clients = clients
+        self._place = place
+        self._jobs = url_path("apis", "batch", "v1", "namespaces", namespace, "jobs")
+        self._core = url_path("api", "v1", "namespaces", namespace)
+        self._pods = self._core + url_path("pods")
+
+    async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+        """The Job as the cluster has it; the one that is there when it was created before."""
+        with before_any_effect("no room for a connection to the cluster"):
+            made = await _but_for(_THERE_ALREADY, self._object("POST", self._jobs, job))
+            return _job(made) if made is not None else await self.job(job["metadata"]["name"])
+
+    async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
+        """A `configmaps` or `secrets` object, unless it is there already."""
+        await _but_for(_THERE_ALREADY, self._object("POST", self._core + url_path(resource), dict(manifest)))
+
+    async def job(self, name: str) -> Mapping[str, Any]:
+        return _job(await self._object("GET", self._jobs + url_path(name)))
+
+    async def pods(self, name: str) -> list[Mapping[str, Any]]:
+        """The pods of a Job."""
+        answer = await self._object("GET", self._pods + url_path(labelSelector=f"job-name={name}"))
+        return objects_in(answer.get("items"))
+
+    async def log(self, pod: str, container: str, max_bytes: int) -> str:
+        """The container's output, its first `max_bytes`."""
+        path = self._pods + url_path(pod, "log", container=container, limitBytes=max_bytes)
+        content = await self._send("GET", path, None, max_bytes)
+        if len(content) >= max_bytes:  # cut, or about to be
+            content = without_half_at_end(content)
+        return content.decode("utf-8", "replace")
+
+    async def delete(self, name: str) -> None:
+        """The Job and its pods; one that is gone already is what was wanted."""
+        await _but_for(GONE, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
+
+    async def delete_whatever_comes(self, name: str) -> str | None:
+        """Delete it while this task is being cancelled, too; why it is not deleted, None if it is.
+
+        A few seconds at most: activeDeadlineSeconds ends what cannot be deleted.
+        """
+        deleting = asyncio.ensure_future(self.delete(name))
+        ends = time.monotonic() + _CLEAN_UP_S
+        while not deleting.done() and (left_s := ends - time.monotonic()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({deleting}, timeout=left_s)
+        if not deleting.done():
+            deleting.cancel()
+            await asyncio.wait({deleting})
+        problem = "no answer" if deleting.cancelled() else deleting.exception()
+        return None if problem is None else str(problem)
+
+    async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, Any]:
+        got = await self._send(method, path, body, _MAX_ANSWER)
+        answer = await off_loop(len(got), partial(object_in, got))
+        if answer is None:
+            raise ToolError(f"the Kubernetes API answers {method} {path} with no JSON object", kind="parse")
+        return answer
+
+    async def _send(self, method: str, path: str, body: JsonValue, limit: int) -> bytes:
+        headers = {"Accept": "application/json, */*"}
+        if self._place.token:
+            headers["Authorization"] = f"Bearer {self._place.token}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        content = None if body is None else dumps(body)
+        request = httpx.Request(method, self._place.url + path, headers=headers, content=content)
+        try:
+            async with self._clients.lease(self._place.options, to=self._place.url) as client:
+                # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished call
+                with anyio.fail_after(_CALL_TIMEOUT_S):
+                    response = await client.send(request, stream=True)
+                    got = (await read(response, limit)).take()
+        except (httpx.HTTPError, TimeoutError) as error:
+            text = f"the Kubernetes API at {self._place.url} does not answer: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
+        if not response.is_success:
+            status = response.status_code
+            message = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}"
+            status_object = await off_loop(len(got), partial(object_in, got)) or {}
+            if reason := status_object.get("message"):
+                message += f" ({reason})"
+            raise http_failure(message, status)
+        return got
+
+
+async def _but_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The answer; None where it is a failure with this code."""
+    try:
+        return await answer
+    except ToolError as error:
+        if error.code != code:
+            raise
+        return None

@@ -1,0 +1,200 @@
+"""Kind `container`: a container as a Kubernetes Job, waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import httpx
+
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
+from noetl_worker.tools.kinds.container.container_job import (
+    check_counts,
+    check_job,
+    check_variables,
+    check_volumes,
+    manifest,
+)
+from noetl_worker.tools.kinds.container.job_run import JobRun
+from noetl_worker.tools.process.shortage import before_any_effect
+
+DEFAULT_TIMEOUT_S: Final = 900.0
+"""Where a call has no limit at all: a Job needs one."""
+FIRST_POLL_S: Final = 0.5
+LONGEST_POLL_S: Final = 10.0
+_MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
+_IN_RUNTIME: Final = (
+    "image",
+    "namespace",
+    "command",
+    "args",
+    "env",
+    "serviceAccountName",
+    "service_account",
+    "resources",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerConfig:
+    """Runs an image as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
+
+    The cluster is the one that the worker runs in, or the one of the credential `auth` names.
+    """
+
+    image: str | None = None
+    """Image to run."""
+    command: list[str] | None = None
+    """Program and its first arguments; the image's own when absent."""
+    args: list[str] | None = None
+    """Arguments; the image's own when absent."""
+    env: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
+    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}; also
+    Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef. A null is left out."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    """Kubernetes' `requests` and `limits`."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url, token and ca_file of a cluster; the worker's own when absent."""
+    namespace: str = "noetl"
+    """Namespace of the Job."""
+    service_account: str | None = None
+    """Service account of the pod; the namespace's default when absent."""
+    backoff_limit: int = 0
+    """How often Kubernetes runs it again after a failure."""
+    restart_policy: Literal["Never", "OnFailure"] = "Never"
+    """What the pod does with a container that failed."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When the image is pulled; Kubernetes decides when absent."""
+    node_selector: dict[str, str] = field(default_factory=dict)
+    """Labels a node must have."""
+    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    """Taints that are tolerated, as Kubernetes writes them."""
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}; Kubernetes' spelling counts too."""
+    volume_mounts: list[dict[str, Any]] = field(default_factory=list)
+    """{name, mount_path, sub_path, read_only}."""
+    ttl_seconds_after_finished: int = 300
+    """When Kubernetes removes the ended Job, in seconds."""
+    wait: bool = True
+    """false: only create the Job; nothing reports to the playbook how it ended."""
+    max_log_bytes: int = 262_144
+    """How much of the output is returned, from its beginning."""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
+    timeout: float | None = None
+    """Longest time in seconds, then the Job is deleted; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        for key, value in self.runtime.items():
+            if key not in _IN_RUNTIME:
+                raise ValueError(f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}")
+            if value is not None:
+                field_name = "service_account" if key == "serviceAccountName" else key
+                object.__setattr__(self, field_name, _of_runtime(key, value))
+        if not (self.image or "").strip():
+            raise ValueError("image is required")
+        check_variables(self.variables)
+        check_job(self)
+        check_counts(max_log_bytes=self.max_log_bytes)
+        check_volumes(self.volumes, self.volume_mounts)
+        check_auth(self.auth)
+
+    @property
+    def variables(self) -> list[dict[str, Any]]:
+        """`env` as a list."""
+        if isinstance(self.env, Mapping):
+            return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
+        return self.env
+
+
+def _of_runtime(key: str, value: Any) -> Any:
+    """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
+    if key in ("command", "args"):
+        if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
+            raise ValueError(f"{key} must be a list of text")
+        return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
+    if key == "env":
+        is_list = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+        if not is_list and not isinstance(value, Mapping):
+            raise ValueError("runtime.env must be an object, or a list of objects with 'name'")
+    elif key == "resources":
+        if not isinstance(value, Mapping):
+            raise ValueError("runtime.resources must be an object")
+    elif not isinstance(value, str):
+        raise ValueError(f"runtime.{key} must be text")
+    return value
+
+
+class ContainerTool:
+    """Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout | created, reason, message,
+    pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the result are the container's.
+
+    A command that is run again after a crash of its worker finds the Job that it made, and waits for that one. A
+    worker that shuts down leaves it running for that.
+
+    Errors: process (it failed), auth, client_error (Kubernetes refuses the Job), not_found (no such namespace),
+    connection.
+
+    differs-from-upstream: the Rust worker creates the Job and leaves its end to a callback of the server, which only
+    that server has; here the end is waited for on both planes, as the Python worker does.
+    """
+
+    kind: ClassVar[str] = "container"
+    config_model: ClassVar[type] = ContainerConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"service_account_name": "service_account"}
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        service_account: Path = SERVICE_ACCOUNT,
+        first_poll_s: float = FIRST_POLL_S,
+    ) -> None:
+        self._clients = Clients(transport)
+        self._service_account = service_account
+        self._first_poll_s = first_poll_s
+
+    async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
+        with before_any_effect("no room to fetch the credential"):
+            place = await place_of(config.auth, context, self._service_account)
+        timeout_s = context.timeout_s or DEFAULT_TIMEOUT_S
+        cluster = Cluster(self._clients, place, config.namespace)
+        job = manifest(config, context, timeout_s)
+        run = JobRun(self.kind, cluster, str(job["metadata"]["name"]), context)
+        about = (await run.create(job, {}))["metadata"]
+        data: dict[str, JsonValue] = {
+            "job_name": run.name,
+            "job_uid": about.get("uid"),
+            "namespace": config.namespace,
+            "labels": about.get("labels") or {},
+        }
+        if not config.wait:
+            return ToolResult.success({**data, "state": "created"})
+        end, output = await run.ended(timeout_s, self._first_poll_s, LONGEST_POLL_S, config.max_log_bytes)
+        logs, pod = output or "", run.pod
+        data.update(end._asdict(), logs=logs, pod_name=pod.name, exit_code=pod.exit_code)
+        data.update(started_at=pod.started_at, completed_at=pod.finished_at)
+        if end.state == "timeout":
+            return ToolResult.timed_out(timeout_s, data=data, stdout=logs)
+        if end.state == "succeeded":
+            return ToolResult.success(data, stdout=logs, exit_code=pod.exit_code or 0)
+        if pod.never_starts:
+            await run.delete()
+        return ToolResult.failure(
+            f"container {run.failure_text(end)}",
+            kind="process",
+            retryable=pod.reason in _MAY_PASS,
+            data=data,
+            stdout=logs,
+            exit_code=pod.exit_code,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()

@@ -1,0 +1,315 @@
+"""A Kubernetes Job for one container: its manifest, and what its status and its pod's say."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import uuid4
+
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.process import process
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.kinds.container.container import ContainerConfig
+    from noetl_worker.tools.kinds.container.script_job import JobConfig
+
+CONTAINER_NAME: Final = "main"
+_DEADLINE_GRACE_S: Final = 30
+"""The cluster ends a Job by itself this much after the worker would have: when the worker is gone."""
+_NEVER_STARTS: Final = frozenset(
+    {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+)
+_VOLUME_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
+    "empty_dir": {"medium": "medium", "size_limit": "sizeLimit"},
+    "persistent_volume_claim": {"claim_name": "claimName", "read_only": "readOnly"},
+    "config_map": {"name": "name"},
+    "secret": {"secret_name": "secretName", "secretName": "secretName", "name": "secretName"},
+}
+_VARIABLE_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "secretKeyRef": ("name", "key"),
+    "configMapKeyRef": ("name", "key"),
+    "fieldRef": ("fieldPath",),
+    "resourceFieldRef": ("resource",),
+}
+"""What Kubernetes takes a variable's value from, and what it needs for that."""
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+_CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+_VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
+_RESOURCES: Final = ("requests", "limits", "claims")
+
+# ── what no Job can have: each raises ValueError, for a config model's `__post_init__` ───────────
+
+
+def check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name!r} must be 0 or more, not {count}")
+
+
+def check_variable_name(name: str) -> None:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no control character may be in it")
+
+
+def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
+    for entry in entries:
+        _variable(entry)
+
+
+def check_job(config: ContainerConfig | JobConfig) -> None:
+    """What each config of a Job has."""
+    check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
+    if not _NAMESPACE.fullmatch(config.namespace):
+        raise ValueError(f"'namespace' {config.namespace!r} is none: small letters, digits and -, at most 63")
+    for name, amounts in config.resources.items():
+        if name not in _RESOURCES:
+            raise ValueError(f"resources: {name!r} is none of {', '.join(_RESOURCES)}")
+        if name != "claims" and amounts is not None and not isinstance(amounts, Mapping):
+            raise ValueError(f"resources: {name!r} must be an object like {{cpu: 500m, memory: 1Gi}}")
+
+
+def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+    """As a container of a Job has them; nulls count as absent."""
+    present = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
+    return _present(present) or None
+
+
+def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> None:
+    """Each volume has a name and one source, each mount a path and a volume that is there."""
+    names = [str(_volume(volume)["name"]) for volume in volumes]
+    for mount in mounts:
+        if not mount.get("name") or not mount.get("mount_path", mount.get("mountPath")):
+            raise ValueError("each of volume_mounts needs 'name' and 'mount_path'")
+        if str(mount["name"]) not in names:
+            there = ", ".join(names) or "none"
+            raise ValueError(f"volume_mounts: there is no volume {mount['name']!r}; there are: {there}")
+
+
+def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
+    """The Job to create."""
+    container: dict[str, JsonValue] = {
+        "command": config.command,
+        "args": config.args,
+        "env": [variable for variable in map(_variable, config.variables) if variable is not None] or None,
+        "volumeMounts": [_camel(mount) for mount in config.volume_mounts] or None,
+    }
+    pod: dict[str, JsonValue] = {
+        "restartPolicy": config.restart_policy,
+        "nodeSelector": config.node_selector or None,
+        "tolerations": [_camel(toleration) for toleration in config.tolerations] or None,
+        "volumes": [_volume(volume) for volume in config.volumes] or None,
+    }
+    metadata = metadata_of("container", job_name(context), config.namespace, context)
+    return job_of(config, metadata, container, pod, deadline_s=math.ceil(timeout_s) + _DEADLINE_GRACE_S)
+
+
+def job_of(
+    config: ContainerConfig | JobConfig,
+    metadata: Mapping[str, JsonValue],
+    container: Mapping[str, JsonValue],
+    pod: Mapping[str, JsonValue],
+    *,
+    deadline_s: int,
+) -> dict[str, JsonValue]:
+    """A Job with one container, whose own fields and its pod's are given; nulls are left out."""
+    whole: dict[str, JsonValue] = {
+        "name": CONTAINER_NAME,
+        "image": config.image,
+        "imagePullPolicy": config.image_pull_policy,
+        "resources": _resources(config.resources),
+        **container,
+    }
+    spec = _present({"containers": [_present(whole)], "serviceAccountName": config.service_account or None, **pod})
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": dict(metadata),
+        "spec": {
+            "backoffLimit": config.backoff_limit,
+            "activeDeadlineSeconds": deadline_s,
+            "ttlSecondsAfterFinished": config.ttl_seconds_after_finished,
+            "template": {"metadata": {"labels": metadata["labels"]}, "spec": spec},
+        },
+    }
+
+
+def owned_by(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """The manifest as the Job's own: the cluster removes it together with the Job."""
+    metadata = job["metadata"]
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
+
+
+def job_name(context: ToolContext) -> str:
+    """noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
+
+    A command that is run again after a crash has the same name, and finds its Job. A task of a sequence may run
+    several times within one command, so its name is new each time.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", context.command.step.lower())[:20].strip("-") or "step"
+    return f"noetl-container-{slug}-{context.command.execution_id}-{own_letters(context, 6)}"
+
+
+def own_letters(context: ToolContext, count: int) -> str:
+    """Of a Job's name: the same for each delivery of one attempt of a command, but new for each run of a task."""
+    command = context.command
+    identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:count]
+
+
+def metadata_of(kind: str, name: str, namespace: str, context: ToolContext) -> dict[str, JsonValue]:
+    """With labels by which an operator finds a Job.
+
+    differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read in
+    its source, noetl/ops) posts a second `call.done` for the step; here the command itself reports the Job's end.
+    """
+    # It begins and ends with a letter or a digit.
+    step = _NOT_IN_LABELS.sub("-", context.command.step).lstrip("-._")[:63].rstrip("-._")
+    labels = {
+        "app.kubernetes.io/managed-by": "noetl-worker",
+        "noetl-worker.execution-id": str(context.command.execution_id),
+        "noetl-worker.step-name": step or "step",
+        "noetl-worker.tool-kind": kind,
+    }
+    return {"name": name, "namespace": namespace, "labels": labels}
+
+
+def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+    """A variable as Kubernetes writes it; None for one whose value is null, which is left out as everywhere.
+
+    Raises:
+        ValueError: without a name, or without one source of its value that is known here.
+    """
+    if not entry.get("name"):
+        raise ValueError("each of env needs 'name'")
+    name, given = str(entry["name"]), {_camel_word(key): value for key, value in entry.items() if key != "name"}
+    check_variable_name(name)
+    if len(given) == 2 and given.keys() == {"value", "valueFrom"}:
+        raise ValueError(f"container env var {name!r}: value and value_from are mutually exclusive")
+    if given.keys() == {"value"}:
+        text = process.environment_text({name: given["value"]})
+        return {"name": name, "value": text[name]} if text else None
+    if given.keys() != {"valueFrom"}:
+        there = ", ".join(entry.keys() - {"name"}) or "nothing"
+        raise ValueError(f"container env var {name!r} needs value or value_from; beside its name there is {there}")
+    return {"name": name, "valueFrom": _variable_source(name, given["valueFrom"])}
+
+
+def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
+    source = {_camel_word(str(key)): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+    if source.keys() == {"secretName", "secretKey"}:
+        return {"secretKeyRef": {"name": str(source["secretName"]), "key": str(source["secretKey"])}}
+    [word, about] = next(iter(source.items())) if len(source) == 1 else ("", None)
+    if word not in _VARIABLE_SOURCES:
+        raise ValueError(
+            f"container env var {name!r}: value_from needs secret_name and secret_key, "
+            f"or one of {', '.join(_VARIABLE_SOURCES)}"
+        )
+    needed = _VARIABLE_SOURCES[word]
+    fields = _camel(about) if isinstance(about, Mapping) else {}
+    if not all(fields.get(field) for field in needed):
+        raise ValueError(f"container env var {name!r}: {word} needs {' and '.join(needed)}")
+    return {word: fields}
+
+
+def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """A volume as Kubernetes writes it. Raises ValueError: without a name, or without one source that is known here."""
+    name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
+    if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
+        raise ValueError(f"each of volumes needs 'name' and one of {', '.join(_VOLUME_SOURCES)}")
+    [(source, given)] = sources.items()
+    about, names = given or {}, _VOLUME_SOURCES[source]
+    if not isinstance(about, Mapping):
+        raise ValueError(f"volume {name!r}: {source!r} must be an object")
+    if source != "empty_dir" and not about:
+        raise ValueError(f"volume {name!r}: {source!r} needs {next(iter(names))!r}")
+    return {"name": name, _camel_word(source): {names.get(key, _camel_word(key)): about[key] for key in about}}
+
+
+def _camel(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
+    return {_camel_word(key): value for key, value in entry.items()}
+
+
+def _camel_word(word: str) -> str:
+    first, *rest = word.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def snake_word(word: str) -> str:
+    return _CAPITAL.sub("_", word).lower()
+
+
+def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+# ── what the cluster says ───────────────────────────────────────────────────────────────────────
+
+
+def objects_in(value: JsonValue) -> list[Mapping[str, Any]]:
+    """Return the objects of a list; none of what is no list."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+class JobEnd(NamedTuple):
+    """How a Job ended."""
+
+    state: str
+    """succeeded, failed or timeout."""
+    reason: str | None
+    message: str | None
+
+
+def finished(job: Mapping[str, Any]) -> JobEnd | None:
+    """The end of an ended Job; None while it runs."""
+    for condition in objects_in(fields_of(job.get("status")).get("conditions")):
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+            state = "succeeded" if condition["type"] == "Complete" else "failed"
+            return JobEnd(state, condition.get("reason"), condition.get("message"))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """The newest pod of a Job."""
+
+    name: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    """OOMKilled, Error, ImagePullBackOff, Unschedulable, Evicted, ..."""
+    message: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+    @property
+    def never_starts(self) -> bool:
+        return self.reason in _NEVER_STARTS
+
+
+def pod_state(pods: Sequence[Mapping[str, Any]]) -> PodState:
+    """What the newest of a Job's pods says."""
+    if not pods:
+        return PodState()
+    pod = max(pods, key=lambda candidate: str(fields_of(candidate.get("metadata")).get("creationTimestamp", "")))
+    status = fields_of(pod.get("status"))
+    ours = [item for item in objects_in(status.get("containerStatuses")) if item.get("name") == CONTAINER_NAME]
+    state = fields_of(ours[0].get("state")) if ours else {}
+    ended, waiting = fields_of(state.get("terminated")), fields_of(state.get("waiting"))
+    conditions = objects_in(status.get("conditions"))
+    unscheduled = next((condition for condition in conditions if condition.get("reason") == "Unschedulable"), {})
+    reported = ended or waiting or unscheduled
+    return PodState(
+        name=fields_of(pod.get("metadata")).get("name"),
+        exit_code=ended.get("exitCode"),
+        reason=reported.get("reason") or status.get("reason"),
+        message=reported.get("message") or status.get("message"),
+        started_at=ended.get("startedAt"),
+        finished_at=ended.get("finishedAt"),
+    )

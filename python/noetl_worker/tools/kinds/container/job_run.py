@@ -1,0 +1,127 @@
+"""A Job of ours in a cluster, from its creation to its end: the same for both kinds that make one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import backoff
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kinds.container import allowance
+from noetl_worker.tools.kinds.container.cluster import GONE, Cluster
+from noetl_worker.tools.kinds.container.container_job import (
+    CONTAINER_NAME,
+    JobEnd,
+    PodState,
+    finished,
+    owned_by,
+    pod_state,
+)
+from noetl_worker.tools.process.shortage import before_any_effect
+
+
+class JobRun:
+    """`kind`: of the tool, for its log events."""
+
+    def __init__(self, kind: str, cluster: Cluster, name: str, context: ToolContext) -> None:
+        self._kind, self._cluster, self._context, self.name = kind, cluster, context, name
+        self.status: Mapping[str, Any] = {}
+        self.pod = PodState()
+
+    async def create(
+        self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
+    ) -> Mapping[str, Any]:
+        """The Job as the cluster has it, made now or before, then what belongs to it, by resource: its pod waits for
+        that. All or nothing.
+
+        Raises:
+            ConfigurationError: the worker's operator does not allow a name in it.
+        """
+        allowance.check(self._kind, job, beside)
+        created: Mapping[str, Any] = {}
+        try:
+            created = await self._cluster.create(job)
+            with before_any_effect("no room for a connection to the cluster"):
+                for resource, manifest in beside.items():
+                    await self._cluster.create_beside(resource, owned_by(manifest, created))
+        except asyncio.CancelledError:  # it may be there all the same
+            await self.abandon()
+            raise
+        except BaseException:
+            if created:
+                await self.delete()
+            raise
+        self._context.logger.info(f"{self._kind}_job", job=self.name, namespace=created["metadata"].get("namespace"))
+        return created
+
+    async def ended(
+        self, timeout_s: float, first_poll_s: float, most_poll_s: float, max_log_bytes: int
+    ) -> tuple[JobEnd, str | None]:
+        """Its end, or that of the time, by which it is deleted; and the first bytes of its output."""
+        try:
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the end
+            with self._context.worker.waiting(), anyio.fail_after(timeout_s):
+                end = await self._end(first_poll_s, most_poll_s)
+            return end, await self._output(max_log_bytes)
+        except TimeoutError:
+            try:
+                output = await self._output(max_log_bytes)
+            finally:  # the output of a cluster that is slow may take longer than the command has
+                await self.delete()
+            return JobEnd("timeout", self.pod.reason, self.pod.message), output
+        except asyncio.CancelledError:
+            await self.abandon()
+            raise
+
+    async def _end(self, first_poll_s: float, most_poll_s: float) -> JobEnd:
+        """When the Job has ended; what cannot be asked is asked again."""
+        tries = 0
+        while True:
+            try:
+                job = await self._cluster.job(self.name)
+                self.pod = pod_state(await self._cluster.pods(self.name))
+            except ToolError as error:
+                if error.code == GONE:
+                    raise ToolError(f"Job {self.name} was deleted from outside", kind="process") from error
+                if not error.retryable:
+                    raise
+                self._context.logger.warning(f"{self._kind}_status", job=self.name, problem=str(error))
+            else:
+                self.status = fields_of(job.get("status"))
+                if (ended := finished(job)) is not None:
+                    return ended
+                if self.pod.never_starts:
+                    return JobEnd("failed", self.pod.reason, self.pod.message)
+            tries += 1
+            await asyncio.sleep(backoff.delay_s(tries, first_poll_s, most_poll_s, jitter=0.0))
+
+    async def _output(self, max_bytes: int) -> str | None:
+        """The log of the newest pod; None, with a warning, when it cannot be had: the outcome counts more."""
+        if self.pod.name is None or self.pod.never_starts:
+            return None
+        try:
+            return await self._cluster.log(self.pod.name, CONTAINER_NAME, max_bytes)
+        except ToolError as error:
+            self._context.logger.warning(f"{self._kind}_log", pod=self.pod.name, problem=str(error))
+            return None
+
+    def failure_text(self, end: JobEnd) -> str:
+        code = self.pod.exit_code
+        given = (self.pod.reason, self.pod.message, end.reason, end.message)
+        causes = [cause for cause in given if cause and cause != "Error"]
+        text = f"Job {self.name} failed" + ("" if code is None else f": exit code {code}")
+        return f"{text} ({'; '.join(dict.fromkeys(causes))})" if causes else text
+
+    async def abandon(self) -> None:
+        """What becomes of the Job of a command that is stopped."""
+        if self._context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+            await self.delete()
+
+    async def delete(self) -> None:
+        if (problem := await self._cluster.delete_whatever_comes(self.name)) is not None:
+            self._context.logger.warning(f"{self._kind}_not_deleted", job=self.name, problem=problem)

@@ -1,0 +1,112 @@
+"""The Kubernetes objects of a `script` step: the Job, and the ConfigMap and Secret that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.json_text import dumps
+from noetl_worker.tools import fields
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kinds.container.container_job import (
+    check_job,
+    check_variable_name,
+    job_of,
+    metadata_of,
+    own_letters,
+    snake_word,
+)
+
+MAX_SCRIPT_BYTES: Final = 1_000_000
+"""What a ConfigMap holds, with room for its other fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """Where and how the Job runs; the names of Kubernetes (`backoffLimit`) are taken too."""
+
+    image: str = "python:3.11-slim"
+    namespace: str = "noetl"
+    ttl_seconds_after_finished: int = 300
+    backoff_limit: int = 3
+    timeout: float = 600.0
+    """Seconds until the Job is ended, its retries included."""
+    install_dependencies: list[str] = field(default_factory=list)
+    """Requirements that pip installs first."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables, kept in a Secret that ends with the Job."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    service_account: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.image.strip():
+            raise ValueError("'image' is empty")
+        if not self.timeout > 0:
+            raise ValueError(f"'timeout' must be above 0 seconds, not {self.timeout:g}")
+        check_job(self)
+        for name in self.env:
+            check_variable_name(name)
+
+
+def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
+    """(what the Job is made after, the names that nothing knows).
+
+    Raises:
+        ConfigurationError: a field of another type, or a value that no Job can have.
+    """
+    named = {snake_word(name): value for name, value in job.items()}
+    given, unknown = fields.canonical("script: job", named, JobConfig, {"service_account_name": "service_account"})
+    made: JobConfig = fields.decode("script: job", JobConfig, given, named)
+    return made, unknown
+
+
+def job_name(context: ToolContext) -> str:
+    """The same for each delivery of one attempt of a command: one that is delivered again finds its Job.
+
+    A task of a sequence may run several times within one command: there it is new each time.
+    """
+    return f"noetl-script-{context.command.execution_id}-{own_letters(context, 8)}"
+
+
+def manifests(
+    name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
+) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
+    """(Job, what belongs to it by resource, without its owner)."""
+    if len(code.encode()) > MAX_SCRIPT_BYTES:
+        raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
+    metadata = metadata_of("script", name, job.namespace, context)
+    config_map: dict[str, JsonValue] = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {**metadata, "name": f"{name}-script"},
+        "data": {"script.py": code},
+    }
+    secret: dict[str, JsonValue] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {**metadata, "name": f"{name}-env"},
+        "stringData": dict(job.env),
+    }
+    container: dict[str, JsonValue] = {
+        "command": _command(job, dumps(dict(given)).decode()),
+        "envFrom": [{"secretRef": {"name": f"{name}-env"}}],
+        "volumeMounts": [{"name": "script", "mountPath": "/scripts", "readOnly": True}],
+    }
+    pod: dict[str, JsonValue] = {
+        "restartPolicy": "Never",
+        "volumes": [{"name": "script", "configMap": {"name": f"{name}-script"}}],
+    }
+    whole = job_of(job, metadata, container, pod, deadline_s=max(1, round(job.timeout)))
+    return whole, {"configmaps": config_map, "secrets": secret}
+
+
+def _command(job: JobConfig, arguments: str) -> list[JsonValue]:
+    """`python /scripts/script.py '<input as JSON>'`, after pip; nothing of the playbook is read by the shell."""
+    if not job.install_dependencies:
+        return ["python", "/scripts/script.py", arguments]
+    install = 'input="$1"; shift; pip install --quiet --no-cache-dir "$@" && exec python /scripts/script.py "$input"'
+    return ["sh", "-c", install, "sh", arguments, *job.install_dependencies]

@@ -1,0 +1,180 @@
+"""The process of a DuckDB command: it has this connection and no other, and ends with its command.
+
+The worker's side is `session.py`. A request is one frame, its answer one line of JSON; the first request says what is
+to be opened. The template process (`python_template.py`) has DuckDB loaded and starts no thread of it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+from noetl_worker.errors import ResourceShortage, ToolError, describe
+from noetl_worker.tools import requirements
+from noetl_worker.tools.kinds.duckdb import typed_values
+from noetl_worker.tools.kinds.duckdb.connection import opened
+from noetl_worker.tools.kinds.duckdb.opening import FirstRequest, Surroundings
+from noetl_worker.tools.kinds.duckdb.statements import run_script, statement_failure
+from noetl_worker.tools.kinds.duckdb.values import SelectReading, reading
+from noetl_worker.tools.process import landlock
+from noetl_worker.tools.process.shortage import is_shortage_text, raise_shortage
+from noetl_worker.tools.python.python_exchange import begin, encode, receive, send_text
+from noetl_worker.tools.sql import sql
+
+with suppress(ImportError, OSError, RuntimeError, MemoryError):  # said to the command that finds it missing
+    import duckdb  # noqa: F401 - forked with this process
+
+_PIECE_BYTES: Final = 8 << 20
+"""Rows that are read at a time, as text: the next ones come in the next answer."""
+BATCH: Final = ("columns", "rows", "truncated", "statements", "samples")
+"""Fields of a `sql.Batch` that the answer to a script has."""
+
+
+def run_command(channel: int) -> NoReturn:
+    """Answer the worker until it asks for no more, and end the process."""
+    status = 1
+    faulthandler.unregister(signal.SIGTERM)  # a traceback of ours is of no use to who wrote SQL
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):  # nobody reads what libraries print, which may have a secret in it
+        os.dup2(quiet, stream)
+    os.close(quiet)
+    try:
+        begin(channel, os.getpid())
+        _serve(channel)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _serve(channel: int) -> None:
+    """Until the command's one request is answered, or the worker closes its end of a conversation."""
+    child: Child | None = None
+    try:
+        while True:
+            request = receive(channel)
+            if request["op"] == "run":
+                send_text(channel, _answer_to_one(request) + "\n")
+                return
+            try:
+                child = child or Child(FirstRequest.of_request(request))
+                answer = child.answer(request)
+            except BaseException as error:
+                answer = _told(error)
+            send_text(channel, answer + "\n")
+    except EOFError:
+        if child is not None:
+            child.close()  # what is not committed is undone
+
+
+def _answer_to_one(request: Mapping[str, Any]) -> str:
+    """With the connection closed: another process may have the file once it is answered."""
+    try:
+        child = Child(FirstRequest.of_request(request))
+        try:
+            return child.run(request)
+        finally:
+            child.close()
+    except BaseException as error:
+        return _told(error)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        error = ToolError(f"no memory left for it ({describe(error)})", kind="resource")
+    if not isinstance(error, ToolError):
+        error = ToolError(describe(error), code=type(error).__name__)
+    told = {"message": str(error), "kind": error.kind, "retryable": error.retryable, "code": error.code}
+    return encode({"error": {**told, "is_shortage": isinstance(error, ResourceShortage)}})
+
+
+class Child:
+    """The one connection of this process, and what it is asked for."""
+
+    def __init__(self, start: FirstRequest) -> None:
+        _surround(start)
+        self._duckdb = requirements.library("duckdb", "duckdb")
+        self._connection = opened(self._duckdb, start)
+        self._select: SelectReading | None = None
+        self._unsent: list[Any] = []
+        """Rows that were read and had no room in an answer."""
+
+    def answer(self, request: Mapping[str, Any]) -> str:
+        """What a step of a transfer gives, as JSON."""
+        steps = {"open": lambda _: "{}", "execute": self._execute, "select": self._begin_select, "fetch": self._fetch}
+        return steps[request["op"]](request)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def run(self, request: Mapping[str, Any]) -> str:
+        """What a script gives: the fields of a `sql.Batch`, as JSON."""
+        batch = sql.Batch(request["as_objects"], request["max_rows"])
+        run_script(self._duckdb, self._connection, batch, request["text"], request["params"])
+        return encode({name: getattr(batch, name) for name in BATCH})
+
+    def _execute(self, request: Mapping[str, Any]) -> str:
+        try:
+            return encode({"rows": self._connection.execute(request["text"], request["params"]).fetchall()})
+        except self._duckdb.Error as error:
+            raise statement_failure(error, request["what"]) from error
+
+    def _begin_select(self, request: Mapping[str, Any]) -> str:
+        query, connection = request["text"], self._connection
+        try:
+            *before, last = connection.extract_statements(query) or [query]
+            for statement in before:
+                connection.execute(statement)
+            select = None if before or last is query else reading(self._duckdb, connection, last)
+            columns = connection.execute(select.text if select else last).description or ()
+        except self._duckdb.Error as error:
+            if request["is_file"] and is_shortage_text(str(error)):
+                raise ResourceShortage(f"{request['what']}: no room to open its files: {error}") from error
+            raise statement_failure(error, request["what"]) from error
+        self._select = select
+        names = select.names if select else [column[0] for column in columns]
+        return encode({"columns": [[name, str(column[1])] for name, column in zip(names, columns, strict=False)]})
+
+    def _fetch(self, request: Mapping[str, Any]) -> str:
+        """As many rows as asked for, or as there is room for in one answer: `more` are to be fetched then."""
+        try:
+            rows = self._unsent or self._connection.fetchmany(request["count"])
+        except (self._duckdb.Error, OverflowError) as error:
+            raise statement_failure(error, request["what"]) from error
+        if self._select is not None and not self._unsent:
+            rows = self._select.rows(rows)
+        texts, size = [], 0
+        for row in rows:
+            texts.append(encode([typed_values.written(value) for value in row]))
+            size += len(texts[-1])
+            if size > _PIECE_BYTES:
+                break
+        self._unsent = rows[len(texts) :]
+        return f'{{"rows":[{",".join(texts)}],"more":{encode(bool(self._unsent))}}}'
+
+
+def _surround(start: FirstRequest) -> None:
+    around = start.surroundings
+    wanted = around.environment  # most of it is the template's, and left alone: each change costs
+    for name in [name for name in os.environ if name not in wanted]:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
+    if "TZ" in wanted:
+        time.tzset()
+    os.chdir(around.cwd)
+    if around.is_restricted:
+        _restrict(start, around)
+
+
+def _restrict(start: FirstRequest, around: Surroundings) -> None:
+    try:
+        landlock.restrict(tuple(around.hidden), start.reached())
+    except OSError as error:
+        kind = start.opening.kind
+        raise_shortage(f"{kind}: no room to confine DuckDB", error)
+        text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; NOETL_WORKER_ISOLATION=off runs it so"
+        raise ToolError(text, kind="configuration") from error

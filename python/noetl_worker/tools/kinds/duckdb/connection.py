@@ -1,0 +1,204 @@
+"""A DuckDB opened and set up in the process of its command: for a command's SQL, or for an end of a transfer."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.models import backoff
+from noetl_worker.tools.kinds.duckdb.limits import keep_to_roots, limit_bytes
+from noetl_worker.tools.kinds.duckdb.opening import (
+    EXTENSION_DIRECTORY,
+    EXTENSION_REPOSITORY,
+    MEMORY_LIMIT,
+    Attached,
+    FirstRequest,
+    Opening,
+)
+from noetl_worker.tools.kinds.duckdb.paths import MEMORY
+from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, extension_of, quoted
+from noetl_worker.tools.kinds.duckdb.statements import statement_failure
+from noetl_worker.tools.process.confinement import limit_memory
+from noetl_worker.tools.process.shortage import is_out_of_descriptors, is_shortage_text
+
+_LOCK_WAIT_S: Final = 30.0
+_LOCK_AGAIN_S: Final = (0.05, 1.0)
+_LOCKED: Final = "lock"
+"""What DuckDB says of a file that another process has open."""
+_BESIDE_BYTES: Final = 512 << 20
+"""Memory of the process beside what DuckDB counts: Python, libraries, a result, the stacks of threads."""
+
+
+def opened(duckdb: Any, start: FirstRequest) -> Any:
+    """A connection with everything set up; waits for a file that another process has locked.
+
+    Raises:
+        ToolError: connection, or db_lock (both retryable).
+        ConfigurationError: a database that cannot be, a setting, an extension or a secret that is refused.
+        ResourceShortage: this machine has no descriptor for it.
+    """
+    opening = start.opening
+    if is_out_of_descriptors():  # not left to DuckDB: 1.5 ends the process where it cannot open what it needs
+        raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
+    if opening.read_only and opening.database == MEMORY:
+        raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
+    connection = _connected(duckdb, start)
+    try:
+        _load_and_log_in(duckdb, connection, opening)
+        if opening.database != MEMORY:
+            _attach_patiently(duckdb, connection, opening)
+        if opening.attach is not None:
+            _attach_catalog(duckdb, connection, opening.attach, opening.secrets)
+        keep_to_roots(duckdb, connection, opening.kind, start.surroundings.roots)
+        if opening.attach is not None and opening.attach.is_used:
+            connection.execute(f'USE "{opening.attach.name}"')
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+# ── settings ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _connected(duckdb: Any, start: FirstRequest) -> Any:
+    """An instance in memory, which has a file attached once it is set up: addresses need extensions and secrets."""
+    opening, around = start.opening, start.surroundings
+    share = f"{around.share_bytes}B" if around.share_bytes else None
+    allowed = around.settings.get(MEMORY_LIMIT) or share
+    settings = [
+        # A table that does not exist must not become a Python variable, nor its error show our code.
+        ("python_enable_replacements", "false", "python_enable_replacements"),
+        # A persistent secret would be a file in our home directory, which every later execution can use.
+        ("allow_persistent_secrets", "false", "allow_persistent_secrets"),
+        # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
+        ("temp_directory", start.spill, "the directory for temporary files"),
+        ("threads", opening.threads, "threads"),
+        ("extension_directory", around.settings.get(EXTENSION_DIRECTORY), EXTENSION_DIRECTORY),
+        ("custom_extension_repository", around.settings.get(EXTENSION_REPOSITORY), EXTENSION_REPOSITORY),
+        ("memory_limit", allowed, MEMORY_LIMIT),
+    ]
+    given = [(name, value, origin) for name, value, origin in settings if value]
+    try:
+        connection = duckdb.connect(config={name: value for name, value, _ in given})
+    except duckdb.Error:  # by one statement each, which says which of them is refused
+        connection = duckdb.connect()
+        for name, value, origin in given:
+            _set(duckdb, connection, opening.kind, name, value, origin)
+    if share:
+        limit = around.share_bytes if allowed == share else limit_bytes(connection)
+        limit_memory(limit * 5 // 4 + _BESIDE_BYTES)
+        _set_memory_within(duckdb, connection, opening, limit, str(allowed))
+    elif opening.memory_limit:
+        _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
+    return connection
+
+
+def _set_memory_within(duckdb: Any, connection: Any, opening: Opening, limit: int, allowed: str) -> None:
+    """What a step asks for; what is above the most that it may have is that."""
+    if opening.memory_limit:
+        _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
+        if limit_bytes(connection) > limit:
+            _set(duckdb, connection, opening.kind, "memory_limit", allowed, MEMORY_LIMIT)
+
+
+def _set(duckdb: Any, connection: Any, kind: str, name: str, value: Any, origin: str) -> None:
+    try:
+        connection.execute(f"SET {name} = ?", [value])
+    except duckdb.Error as error:
+        raise ConfigurationError(f"{kind}: {origin} = {value!r} is refused: {error}") from error
+
+
+# ── extensions and secrets ──────────────────────────────────────────────────────────────────────
+
+
+def _load_and_log_in(duckdb: Any, connection: Any, opening: Opening) -> None:
+    for extension in dict.fromkeys([*opening.extensions, *(secret.extension for secret in opening.secrets)]):
+        _load_extension(duckdb, connection, opening.kind, extension)
+    for secret in opening.secrets:
+        try:
+            connection.execute(secret.statement())
+        except duckdb.Error as error:
+            message = secret.without_values(str(error))
+            raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {message}") from None
+
+
+def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
+    """Load an extension, installing it first when it is not there: `spatial`, or `h3 from community`.
+
+    Raises:
+        ConfigurationError: not a name, or it is neither installed nor to be had from here.
+        ResourceShortage: this machine has no descriptor for it.
+    """
+    name, source = extension_of(kind, wanted)
+    try:
+        connection.execute(f"LOAD {name}")
+    except duckdb.Error as unloaded:
+        _check_room(f"{kind}: extension {name!r}", unloaded)
+        try:
+            connection.execute(f"INSTALL {name}{source}; LOAD {name}")
+        except duckdb.Error as error:
+            _check_room(f"{kind}: extension {name!r}", error)
+            message = str(error).split("\n", 1)[0]
+            raise ConfigurationError(
+                f"{kind}: extension {name!r} is not installed and cannot be fetched: {message}; install it for DuckDB "
+                f"{duckdb.__version__} where the worker runs, or name a directory that has it in {EXTENSION_DIRECTORY}"
+            ) from error
+
+
+def _check_room(what: str, error: Exception) -> None:
+    """Raises ResourceShortage when it failed for want of descriptors or memory, which DuckDB says in words alone."""
+    if is_shortage_text(str(error)):
+        raise ResourceShortage(f"{what}: {error}") from error
+
+
+# ── databases ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _attach_patiently(duckdb: Any, connection: Any, opening: Opening) -> None:
+    bridge = f"noetl_{uuid.uuid4().hex}"  # a place of its own, so that a file of any name finds its name free
+    connection.execute(f"ATTACH ':memory:' AS {bridge}; USE {bridge}; DETACH memory")
+    waited_s, tries = 0.0, 1
+    while True:
+        try:
+            connection.execute(f"ATTACH {quoted(opening.database)}{' (READ_ONLY)' if opening.read_only else ''}")
+            break
+        except duckdb.Error as error:
+            text = f"Failed to open database {opening.database!r}: {error}"
+            if is_shortage_text(str(error)):
+                raise ResourceShortage(text) from error
+            if opening.read_only and opening.database.startswith("/") and not Path(opening.database).exists():
+                missing = f"{opening.kind}: there is no database file {opening.database!r} to read"
+                raise ConfigurationError(missing) from error
+            if _LOCKED not in str(error).lower():
+                raise ToolError(text, kind="connection", retryable=True) from error
+            if waited_s >= _LOCK_WAIT_S:
+                raise ToolError(text, kind="db_lock", retryable=True) from error
+            pause_s = backoff.delay_s(tries, *_LOCK_AGAIN_S, jitter=0.0)
+            time.sleep(pause_s)
+            waited_s, tries = waited_s + pause_s, tries + 1
+    others = "SELECT database_name FROM duckdb_databases() WHERE NOT internal AND database_name <> ?"
+    [(name,)] = connection.execute(others, [bridge]).fetchall()
+    connection.execute('USE "{}"; DETACH {}'.format(name.replace('"', '""'), bridge))
+
+
+def _attach_catalog(duckdb: Any, connection: Any, attach: Attached, secrets: tuple[DuckdbSecret, ...]) -> None:
+    try:
+        connection.execute(attach.text)
+    except duckdb.Error as error:
+        message = str(error)
+        for secret in secrets:
+            message = secret.without_values(message)
+        text = f"cannot attach the catalog: {message}"
+        if is_shortage_text(message):  # nothing has run yet, and a catalog that was begun is there for the next attempt
+            raise ResourceShortage(text) from None
+        if "creating a new DuckLake is explicitly disabled" in message:
+            raise ToolError(text, kind="not_found") from None
+        if "lock" in message.lower():
+            raise ToolError(text, kind="db_lock", retryable=True) from None
+        if isinstance(error, duckdb.IOException):
+            raise ToolError(text, kind="connection", retryable=True) from None
+        raise ToolError(text, kind=statement_failure(error, "").kind) from None

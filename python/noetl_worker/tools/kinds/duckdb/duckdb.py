@@ -1,0 +1,135 @@
+"""Kind `duckdb`: SQL in an embedded DuckDB, in memory unless a database file is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext, ToolForm
+from noetl_worker.tools.kinds.duckdb.files import database_of, turn
+from noetl_worker.tools.kinds.duckdb.opening import Opening
+from noetl_worker.tools.kinds.duckdb.secrets import check_secrets, extension_of, secrets_of
+from noetl_worker.tools.kinds.duckdb.session import Duckdb
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.sources.sources import Sources
+from noetl_worker.tools.sql import sql
+from noetl_worker.tools.sql.source import check_sql, sql_of
+
+
+@dataclass(frozen=True, slots=True)
+class DuckdbConfig:
+    """Run SQL in an embedded DuckDB; the data is the last statement's: {columns, rows, row_count, affected_rows,
+    statements, statement_count}, and `truncated: true` when rows were left out.
+
+    * Without `database` the tables live in memory and end with the command: workers hold no state.
+      Where `NOETL_DATA_DIR` is set each execution has a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`, as
+      with the Python worker. **Another worker does not see it** (unless the directory is shared), and nobody deletes
+      it: use it for playbooks that rely on it, with one worker.
+    * Commands of one file run one after the other in this worker (with `read_only` together); a file that another
+      process has open is waited for, 30 s at most.
+    * Each statement is a transaction of its own unless the text has BEGIN and COMMIT. A text that leaves a transaction
+      open fails.
+    * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits; date and time ISO 8601, INTERVAL
+      an ISO 8601 duration (DuckDB's library counts a month as 30 days), BLOB base64, JSON and STRUCT objects, LIST a
+      list, MAP an object, UUID text; NaN and infinities "NaN", "Infinity", "-Infinity", of a date or a moment
+      "infinity", "-infinity".
+    * Files under /proc and /sys and in the worker's own directories are not for playbooks. `NOETL_WORKER_FILE_ROOTS`
+      (directories, separated by `:`) has DuckDB reach nothing else, remote paths included, and load no extension but
+      the step's `extensions`.
+    * Each command has a process of its own, which sees no variable, descriptor or memory of the worker. It ends with
+      the command; a crash, and memory beyond its share, fail that command alone.
+    * A timeout or a cancelled execution ends the statement.
+    """
+
+    query: str | list[str] | None = None
+    """SQL text of one or more statements, or a list of them; DuckDB splits them."""
+    query_b64: str | list[str] | None = None
+    """The same as base64 of UTF-8; it is not rendered, so `{{` in it is only text."""
+    script: str | dict[str, Any] | None = None
+    """Where the SQL is, before the others: a path, a file://, http(s)://, gs:// or s3:// address, or
+    {"uri", "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are
+    rendered."""
+    params: dict[str, Any] | list[Any] = field(default_factory=list)
+    """Values of the place holders of the last statement: a list for `?` or `$1`, an object for `$name`."""
+    database: str | None = None
+    """Database file, made when it is not there; absent or `:memory:`: see above."""
+    read_only: bool = False
+    """Open the file for reading: several commands, and other processes, may read it together."""
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
+    """Credentials for ATTACH and for s3://, gs:// and https:// paths, as DuckDB secrets: an alias, or an object
+    `name: {source: credential, key: alias}` of several. Then `ATTACH '' AS pg (TYPE postgres, SECRET name)`."""
+    extensions: list[str] = field(default_factory=list)
+    """Extensions to load, installed first when they are not there: `spatial`, or `h3 from community`."""
+    memory_limit: str | None = None
+    """What the command may use, like 2GB, up to what it has without this: NOETL_DUCKDB_MEMORY_LIMIT, else a share of
+    80 % of the machine (with NOETL_WORKER_ISOLATION=off: all of that, and more where it is asked for)."""
+    threads: int | None = None
+    """Threads of a query; absent: one for each core."""
+    as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
+    max_rows: int = sql.MAX_ROWS
+    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        check_sql("duckdb", self)
+        sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
+        check_secrets("duckdb", self.auth)
+        for wanted in self.extensions:
+            extension_of("duckdb", wanted)
+
+
+class DuckdbTool:
+    """A database opened for each command and closed after it, in a process of its own."""
+
+    kind: ClassVar[str] = "duckdb"
+    config_model: ClassVar[type] = DuckdbConfig
+    field_aliases: ClassVar[Mapping[str, str]] = sql.SPELLINGS
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
+    requires: ClassVar[Mapping[str, str]] = {
+        "duckdb": "noetl-worker[duckdb]",
+        "botocore": "noetl-worker[aws] for s3:// scripts",
+    }
+    is_confined: ClassVar[bool] = True
+
+    def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
+        self._duckdb = Duckdb(confinement)
+        self._sources = Sources(self.kind)
+
+    async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
+        opening = Opening(
+            kind=self.kind,
+            database=database_of(config.database, context.command.execution_id),
+            read_only=config.read_only,
+            memory_limit=config.memory_limit,
+            threads=config.threads,
+            extensions=tuple(config.extensions),
+            secrets=tuple(await secrets_of(self.kind, config.auth, context)),
+        )
+        text = await sql_of(self.kind, config, self._sources, context)
+        self._duckdb.check_files(self.kind, text, config.params)
+        batch = sql.Batch(config.as_objects, config.max_rows)
+        ours = turn(opening.database, read_only=opening.read_only)
+        late = await self._duckdb.run(ours, opening, batch, text, config.params, context.timeout_s)
+        return late or ToolResult.success(_data(batch, context.command.form))
+
+    async def aclose(self) -> None:
+        await self._sources.aclose()
+        await self._duckdb.aclose()
+
+
+def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
+    """On the Python plane also under the names that its worker gives each statement (recorded: duckdb-multi), where
+    JSON is the text that it is there (duckdb-json)."""
+    data = batch.data(form)
+    if form.numbers_statements:
+        data["executed_commands"] = len(batch.statements)
+        for number, (statement, sample) in enumerate(zip(batch.statements, batch.samples, strict=True), 1):
+            if sample:
+                data[f"command_{number}_rows"] = statement["row_count"] or len(sample)
+                data[f"command_{number}_sample"] = sample
+    return data

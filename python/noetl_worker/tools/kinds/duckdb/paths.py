@@ -1,0 +1,98 @@
+"""What SQL names, where the kernel does not bound it (Landlock): files that no playbook may read, refused as written.
+
+A file name that SQL puts together of pieces is not seen here: `NOETL_WORKER_FILE_ROOTS` has DuckDB itself refuse it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.file_roots import FILE_ROOTS, KERNEL, checked, is_forbidden, roots
+
+MEMORY: Final = ":memory:"
+_ADDRESS: Final = re.compile(r"(?:https?|s3[an]?|gs|gcs|r2|hf|az|azure|abfss?)://")
+_FILE: Final = re.compile(r"^file:(?://(?:localhost)?)?(?=/)")
+_KIND: Final = re.compile(r"^\w+:(?://(?:localhost)?)?(?=/)")
+"""file:///proc, sqlite:/proc"""
+_SCHEME: Final = re.compile(r"[^/]+://")
+_NO_PATH: Final = re.compile(r"~|[^/]*:")
+"""What DuckDB expands, or takes for the kind of a database (`sqlite:x`)."""
+_QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
+_MAGIC: Final = re.compile(r"[*?\[]")
+_LONGEST: Final = 4096
+"""Characters of a path; a longer text is none."""
+
+
+def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
+    """One name for all that DuckDB takes for the same place, of what a step names outside of SQL.
+
+    It is an address as it is written, `MEMORY`, or an absolute path without links, in which DuckDB sees nothing else.
+
+    Raises:
+        ConfigurationError: none of these, not for playbooks, or outside of the file roots, as every address is.
+    """
+    if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
+        return MEMORY
+    if _ADDRESS.match(given):
+        if roots():
+            raise ConfigurationError(f"{field}: {given!r} is an address; with {FILE_ROOTS} it has to be a path in them")
+        return given
+    path = _in_home(_FILE.sub("", given))
+    if _NO_PATH.match(path) or "\0" in path:
+        raise ConfigurationError(
+            f"{field}: {given!r} is no path and no address that is read here; write /a/path, file:///a/path, or an "
+            f"address like s3://bucket/name{'' if is_directory else ' (what is of another kind: ATTACH it in SQL)'}"
+        )
+    real = checked(field, given, Path(path))
+    is_there = stat.S_ISDIR if is_directory else stat.S_ISREG
+    with suppress(OSError):  # it is not there yet, or DuckDB says what is wrong
+        if not is_there(real.stat().st_mode):
+            raise ConfigurationError(f"{field}: {given!r} is no {'directory' if is_directory else 'regular file'}")
+    return str(real)
+
+
+def _in_home(path: str) -> str:
+    """As DuckDB reads it."""
+    return str(Path(path).expanduser()) if path.startswith("~/") else path
+
+
+def check_sql_files(kind: str, text: str, params: Any = ()) -> None:
+    """What SQL and its parameters name; with file roots DuckDB itself keeps to them.
+
+    Raises:
+        ConfigurationError: a forbidden file.
+    """
+    if roots():
+        return
+    values = params.values() if isinstance(params, dict) else params
+    for name in (*_quoted(text), *(value for value in values if isinstance(value, str))):
+        if "/" in name and len(name) <= _LONGEST and "\0" not in name and _names_forbidden(name):
+            raise ConfigurationError(f"{kind}: {name!r} is the kernel's or the worker's own, not a file for playbooks")
+
+
+def _quoted(text: str) -> Iterable[str]:
+    for match in _QUOTED.finditer(text):
+        yield next(part for part in (match[1], match[2], match[4]) if part is not None)
+
+
+def _names_forbidden(name: str) -> bool:
+    path = _in_home(_KIND.sub("", name))
+    if _SCHEME.match(path) or not (path.startswith("/") or ".." in path):  # a name within the working directory
+        return False
+    magic = _MAGIC.search(path)
+    if magic is None:
+        where = Path(path)  # a link of /proc/self/fd leads to a name that is none: its place counts too
+        return is_forbidden(where.resolve()) or is_forbidden(where.parent.resolve() / where.name)
+    fixed = Path(path[: magic.start()].rpartition("/")[0] or os.sep).resolve()
+    if str(fixed) != os.sep:
+        return is_forbidden(fixed)
+    first = path.lstrip("/").partition("/")[0]
+    return any(fnmatch.fnmatch(tree, first) for tree in (name.strip("/") for name in KERNEL))

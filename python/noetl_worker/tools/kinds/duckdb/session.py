@@ -1,0 +1,245 @@
+"""The worker's side of a DuckDB: a process for each command, asked once or step by step (`child.py`).
+
+Nothing of DuckDB is loaded in the worker, and nothing that the process says is more than JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools import file_roots, requirements
+from noetl_worker.tools.ending import ended
+from noetl_worker.tools.kinds.duckdb import typed_values
+from noetl_worker.tools.kinds.duckdb.opening import MEMORY_LIMIT, SETTINGS, FirstRequest, Opening, Surroundings
+from noetl_worker.tools.kinds.duckdb.paths import check_sql_files
+from noetl_worker.tools.process import landlock, process
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.process.own_logins import without_logins
+from noetl_worker.tools.python.python_answer import AnswerTooLong, Conversation
+from noetl_worker.tools.python.python_runner import PythonRunner
+from noetl_worker.tools.sql import sql
+
+_CHILD: Final = "noetl_worker.tools.kinds.duckdb.child"
+_VARIABLES: Final = frozenset(
+    {
+        *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+        *("ssl_cert_file", "ssl_cert_dir", "curl_ca_bundle", "aws_region", "aws_default_region"),
+    }
+)
+"""What DuckDB's extensions read of the worker's environment beside a command's, in small letters: no secret."""
+_OUT_OF_MEMORY: Final = (-signal.SIGKILL, -signal.SIGABRT)
+
+
+class Duckdb:
+    """The DuckDB processes of one tool; `aclose` ends their template."""
+
+    def __init__(self, confinement: Confinement) -> None:
+        self._confinement = confinement
+        self._is_restricted = confinement.is_on and landlock.is_there()
+        # its files and its memory have bounds of their own
+        self._runner = PythonRunner(confinement=replace(confinement, file_bytes=0, memory_bytes=0), serving=_CHILD)
+
+    def check_files(self, kind: str, text: str, params: Any = ()) -> None:
+        """Look at the files that SQL names, where the kernel does not keep it from all that are not for playbooks.
+
+        Raises:
+            ConfigurationError: one of those.
+        """
+        if not self._is_restricted or file_roots.within_reach():
+            check_sql_files(kind, text, params)
+
+    async def run(
+        self,
+        ours: AbstractAsyncContextManager[None],
+        opening: Opening,
+        batch: sql.Batch,
+        text: str,
+        params: Any,
+        timeout_s: float | None,
+    ) -> ToolResult | None:
+        """Run every statement of `text` into `batch`, `params` with the last one, once it is our turn.
+
+        Returns:
+            A timeout, which counts both; None: it is done.
+
+        Raises:
+            ToolError: what failed, and what DuckDB reported.
+        """
+        step: dict[str, JsonValue] = {"op": "run", "text": text, "params": params}
+        step |= {"as_objects": batch.as_objects, "max_rows": batch.max_rows}
+
+        async def call() -> None:
+            async with ours, self._start(opening) as start:
+                try:
+                    run = await self._runner.run({**start.request(), **step})
+                except AnswerTooLong as error:
+                    raise ToolError(f"{opening.kind}: the rows are {error}", kind="resource") from error
+                if run.answer is None:
+                    raise _death(opening.kind, run)
+                _fill(batch, _checked(run.answer))
+
+        running = asyncio.ensure_future(call())
+        try:
+            await asyncio.wait({running}, timeout=timeout_s)
+        finally:  # not asyncio.wait_for: up to Python 3.11 a second cancellation goes on before the process has ended
+            if not running.done():
+                running.cancel()
+                await ended(asyncio.gather(running, return_exceptions=True))
+        if running.cancelled():
+            return ToolResult.timed_out(timeout_s or 0.0)
+        return running.result()
+
+    @asynccontextmanager
+    async def opened(self, opening: Opening) -> AsyncIterator[Session]:
+        """A DuckDB that is used step by step.
+
+        Raises:
+            ToolError: it cannot be opened, as `child.py` says.
+        """
+        async with self._start(opening) as start:
+            session = Session(opening.kind, self._runner, start)
+            try:
+                await session.answered()
+                yield session
+            except BaseException:
+                await session.end()
+                raise
+            await session.end()
+
+    async def aclose(self) -> None:
+        await self._runner.aclose()
+
+    def _surroundings(self, directory: str) -> Surroundings:
+        own = {name: value for name, value in os.environ.items() if name.lower() in _VARIABLES}
+        return Surroundings(
+            directory=directory,
+            cwd=str(Path.cwd()),
+            environment={**process.base_environment(), **own, **without_logins()},
+            settings={name: os.environ[name] for name in SETTINGS if os.environ.get(name)},
+            roots=tuple(map(str, file_roots.roots())),
+            is_restricted=self._is_restricted,
+            hidden=file_roots.hidden(),
+            share_bytes=self._confinement.duckdb_bytes,
+        )
+
+    @asynccontextmanager
+    async def _start(self, opening: Opening) -> AsyncIterator[FirstRequest]:
+        """With what a killed process leaves behind removed at its end."""
+        requirements.check("duckdb", "duckdb")
+        async with self._runner.scratch.directory() as directory:
+            start = FirstRequest(opening, self._surroundings(directory))
+            try:
+                yield start
+            finally:
+                shutil.rmtree(start.spill, ignore_errors=True)
+
+
+class Session:
+    """One DuckDB and what it is asked for, a step at a time."""
+
+    def __init__(self, kind: str, runner: PythonRunner, start: FirstRequest) -> None:
+        self._kind = kind
+        self._conversation = Conversation()
+        first = {**start.request(), "op": "open"}
+        self._run = asyncio.ensure_future(runner.run(first, conversation=self._conversation))
+        self._is_asked = True
+
+    async def execute(self, what: str, text: str, params: Sequence[Any] | None = None) -> list[Any]:
+        """Rows of a statement of our own, in values that are JSON. `what`: is named where it fails."""
+        answer = await self._ask({"op": "execute", "what": what, "text": text, "params": params})
+        return _listed(answer, "rows")
+
+    async def select(self, what: str, text: str, *, is_file: bool) -> list[tuple[str, str]]:
+        """Begin a query: names and types of its columns."""
+        answer = await self._ask({"op": "select", "what": what, "text": text, "is_file": is_file})
+        return [(str(column[0]), str(column[1])) for column in _listed(answer, "columns")]
+
+    async def fetch(self, what: str, count: int) -> list[list[Any]]:
+        """Its next rows, at most `count`."""
+        rows: list[list[Any]] = []
+        is_more = True
+        while is_more:
+            answer = await self._ask({"op": "fetch", "what": what, "count": count})
+            rows += [[typed_values.read(value) for value in row] for row in _listed(answer, "rows")]
+            is_more = answer.get("more") is True and len(rows) < count
+        return rows
+
+    async def answered(self) -> Mapping[str, JsonValue]:
+        """What the step under way gives."""
+        try:
+            answer = await self._conversation.answered(self._run)
+        except AnswerTooLong as error:
+            raise ToolError(f"{self._kind}: rows are {error}; give a smaller 'chunk_size'", kind="resource") from error
+        if answer is None:
+            raise _death(self._kind, self._run.result())
+        self._is_asked = False
+        return _checked(answer)
+
+    async def end(self) -> None:
+        """Its process has ended then: at once where a step was broken off."""
+        if self._is_asked:
+            self._run.cancel()
+        else:
+            self._conversation.end()
+        await ended(asyncio.gather(self._run, return_exceptions=True))
+
+    async def _ask(self, request: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        self._conversation.ask(request)
+        self._is_asked = True
+        return await self.answered()
+
+
+# ── answers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _checked(answer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Raises what the process says has failed."""
+    error = answer.get("error")
+    if not isinstance(error, Mapping):
+        return answer
+    message, code = str(error.get("message")), error.get("code")
+    if error.get("is_shortage") is True:
+        raise ResourceShortage(message)
+    if error.get("kind") == ConfigurationError.default_kind:
+        raise ConfigurationError(message)
+    again = error.get("retryable") is True
+    raise ToolError(message, kind=str(error.get("kind")), retryable=again, code=None if code is None else str(code))
+
+
+def _death(kind: str, run: process.Finished) -> ToolError:
+    said = f"{kind}: the process of DuckDB {process.exit_text(run.exit_code)}"
+    if run.has_met_oom or run.exit_code in _OUT_OF_MEMORY:
+        return ToolError(f"{said}: it may need more memory than it has here ({MEMORY_LIMIT})", kind="resource")
+    return ToolError(f"{said} before it had an answer", kind="process")
+
+
+def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
+    """A list of lists in an answer."""
+    found = answer.get(name)
+    if isinstance(found, list) and all(isinstance(row, list) for row in found):
+        return found
+    raise ToolError(f"the process of DuckDB answers without {name!r}", kind="process")
+
+
+def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
+    """Raises ToolError where the answer is none to a script."""
+    statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
+    samples = _listed(answer, "samples")
+    if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):
+        raise ToolError("the process of DuckDB answers without the data of a script", kind="process")
+    for statement in statements:
+        if not isinstance(statement, dict) or not {"statement", "row_count", "affected_rows"} <= statement.keys():
+            raise ToolError("the process of DuckDB answers with a statement of no known form", kind="process")
+    batch.statements, batch.columns, batch.rows = statements, [str(column) for column in columns], rows
+    batch.truncated, batch.samples = answer.get("truncated") is True, samples

@@ -1,0 +1,217 @@
+"""Kind `ducklake`: SQL in a DuckLake catalog, through the engine of kind `duckdb`."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kinds.duckdb.files import turn
+from noetl_worker.tools.kinds.duckdb.opening import Attached, Opening
+from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
+from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, check_secrets, extension_of, quoted, secrets_of
+from noetl_worker.tools.kinds.duckdb.session import Duckdb
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.sql import sql
+
+_CATALOG_SECRET: Final = "ducklake_catalog"
+_PAIR: Final = re.compile(r"\b(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S+)")
+_SERVERS: Final = ("postgres", "mysql")
+
+
+@dataclass(frozen=True, slots=True)
+class DucklakeConfig:
+    """Run SQL in a DuckLake: tables as Parquet files under `data_path`, their catalog in a database.
+
+    The catalog is attached as `catalog_name` and used, so that tables need no prefix. The data is that of kind
+    `duckdb`, with `catalog: {name, data_path}` added. Needs DuckDB's extension `ducklake` (and `postgres`, `sqlite` or
+    `mysql` for such a catalog), installed where the worker runs or to be fetched from there.
+
+    A catalog in a DuckDB file is for one worker; several workers need one in Postgres.
+
+    Which files SQL reaches is as in kind `duckdb`. With `NOETL_WORKER_FILE_ROOTS` a catalog in a file and `data_path`
+    are in its directories; a catalog in Postgres or MySQL is reached all the same.
+    """
+
+    query: str | list[str] | None = None
+    """SQL text of one or more statements, or a list of them; DuckDB splits them."""
+    query_b64: str | list[str] | None = None
+    """The same as base64 of UTF-8; it is not rendered."""
+    params: dict[str, Any] | list[Any] = field(default_factory=list)
+    """Values of the place holders of the last statement: a list for `?` or `$1`, an object for `$name`."""
+    catalog_connection: str | None = field(default=None, repr=False)
+    """Where the catalog is: `postgresql://...` or `postgres:host=... dbname=...`, `sqlite:FILE`, or the path of a
+    DuckDB file. Absent: the first credential of `auth` that is of type postgres or mysql."""
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
+    """Credentials of the catalog and of the store of `data_path` (s3, gcs): an alias, or an object
+    `name: {source: credential, key: alias}` of several."""
+    catalog_name: str = "lake"
+    """Name of the catalog in SQL."""
+    data_path: str | None = None
+    """Directory or s3://, gs:// prefix of the Parquet files. Required."""
+    create_catalog: bool = True
+    """Make the catalog when it is not there; false: fail then."""
+    use_catalog: bool = True
+    """Run `USE catalog_name` before the first statement."""
+    read_only: bool = False
+    """Attach the catalog for reading."""
+    extensions: list[str] = field(default_factory=list)
+    """Further extensions to load, installed first when they are not there."""
+    memory_limit: str | None = None
+    """What the command may use, as kind `duckdb` has it."""
+    threads: int | None = None
+    """Threads of a query; absent: one for each core."""
+    as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
+    max_rows: int = sql.MAX_ROWS
+    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        sql.script_of(self.query, self.query_b64)
+        if not self.data_path:
+            raise ValueError("field 'data_path' is missing: the directory or s3:// prefix of the Parquet files")
+        if not self.catalog() and self.auth is None:
+            raise ValueError("no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql")
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.catalog_name):
+            raise ValueError(f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _")
+        sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
+        check_secrets("ducklake", self.auth)
+        _server_of(self.catalog())
+        for wanted in self.extensions:
+            extension_of("ducklake", wanted)
+
+    def catalog(self) -> str:
+        """`catalog_connection` without its prefix; empty: the catalog is that of a credential."""
+        return (self.catalog_connection or "").removeprefix("ducklake:").strip()
+
+
+class DucklakeTool:
+    """A DuckDB in memory for each command, with the catalog attached.
+
+    differs-from-upstream: the Rust worker's `ducklake` is its `duckdb` under another name; the Python worker's goes
+    on after a failed command, here the first failure ends it.
+    """
+
+    kind: ClassVar[str] = "ducklake"
+    config_model: ClassVar[type] = DucklakeConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS, "catalog": "catalog_connection"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
+    requires: ClassVar[Mapping[str, str]] = {"duckdb": "noetl-worker[duckdb]"}
+    is_confined: ClassVar[bool] = True
+
+    def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
+        self._duckdb = Duckdb(confinement)
+
+    async def run(self, config: DucklakeConfig, context: ToolContext) -> ToolResult:
+        secrets = await secrets_of(self.kind, config.auth, context)
+        opening, metadata = lake_opening(config, secrets, context)
+        text = sql.script_of(config.query, config.query_b64)
+        self._duckdb.check_files(self.kind, text, config.params)
+        batch = sql.Batch(config.as_objects, config.max_rows)
+        ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
+        late = await self._duckdb.run(ours, opening, batch, text, config.params, context.timeout_s)
+        catalog: dict[str, JsonValue] = {"name": config.catalog_name, "data_path": config.data_path}
+        return late or ToolResult.success({**batch.data(), "catalog": catalog})
+
+    async def aclose(self) -> None:
+        await self._duckdb.aclose()
+
+
+def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext) -> tuple[Opening, str]:
+    """What is opened for a command, and the path of the catalog as ATTACH takes it.
+
+    Raises:
+        ConfigurationError: a catalog or a directory that cannot be.
+    """
+    metadata, catalog_secret = _catalog(config, secrets, context)
+    if catalog_secret is not None and catalog_secret not in secrets:
+        secrets = [*secrets, catalog_secret]
+    canonical("ducklake: 'data_path'", str(config.data_path), is_directory=True)
+    opening = Opening(
+        kind=DucklakeTool.kind,
+        memory_limit=config.memory_limit,
+        threads=config.threads,
+        extensions=("ducklake", *_extension_of(metadata), *config.extensions),
+        secrets=tuple(secrets),
+        attach=Attached(_attach(config, metadata, catalog_secret), config.catalog_name, config.use_catalog),
+    )
+    return opening, metadata
+
+
+def _catalog(
+    config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext
+) -> tuple[str, DuckdbSecret | None]:
+    """The metadata path as ATTACH takes it, and the secret that holds the rest of a server's address."""
+    given = config.catalog()
+    from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
+    server = _server_of(given)
+    if server is not None:
+        kind, address = server
+        values = {**(from_auth.values if from_auth else {}), **address}
+        if values.get("PASSWORD"):
+            context.secrets.keep(values["PASSWORD"])
+        return f"{kind}:", DuckdbSecret(_CATALOG_SECRET, kind, kind, values)
+    if given:
+        kind = "sqlite:" if given.startswith("sqlite:") else ""
+        file = given.removeprefix("duckdb:").removeprefix(kind)
+        return kind + canonical("ducklake: 'catalog_connection'", file), None
+    if from_auth is None:
+        raise ConfigurationError(
+            f"ducklake: 'auth' has no credential of type {' or '.join(_SERVERS)}; give 'catalog_connection'"
+        )
+    return f"{from_auth.kind}:", from_auth
+
+
+def _server_of(catalog: str) -> tuple[str, dict[str, str]] | None:
+    """(postgres or mysql, its address as options of a secret); None for a catalog in a file."""
+    kind, _, address = catalog.partition(":")
+    if kind not in ("postgres", "postgresql", "mysql"):
+        return None
+    return "postgres" if kind == "postgresql" else kind, _address(catalog, address)
+
+
+def _address(address: str, pairs: str) -> dict[str, str]:
+    """Options of a secret from a URL or from key=value pairs."""
+    if "://" in address:
+        url = urllib.parse.urlsplit(address)
+        try:
+            port = url.port
+        except ValueError:
+            raise ConfigurationError("ducklake: the port of 'catalog_connection' is no number") from None
+        found = {"HOST": url.hostname, "PORT": port, "DATABASE": url.path.lstrip("/")}
+        found.update(USER=url.username, PASSWORD=url.password)
+        return {name: urllib.parse.unquote(str(value)) for name, value in found.items() if value}
+    names = {"HOST": "HOST", "PORT": "PORT", "DBNAME": "DATABASE", "DATABASE": "DATABASE", "DB": "DATABASE"}
+    names.update(USER="USER", PASSWORD="PASSWORD", PASSWD="PASSWORD")
+    found_pairs = {key.upper(): _unquoted(value) for key, value in _PAIR.findall(pairs)}
+    unknown = sorted(key.lower() for key in found_pairs if key not in names)
+    if unknown:
+        raise ConfigurationError(f"ducklake: 'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on")
+    return {names[key]: value for key, value in found_pairs.items()}
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith("'") else value
+
+
+def _extension_of(metadata: str) -> tuple[str, ...]:
+    kind = metadata.partition(":")[0] if ":" in metadata else ""
+    return (kind,) if kind in (*_SERVERS, "sqlite") else ()
+
+
+def _attach(config: DucklakeConfig, metadata: str, secret: DuckdbSecret | None) -> str:
+    options = [f"DATA_PATH {quoted(str(config.data_path))}"]
+    options.append(f"CREATE_IF_NOT_EXISTS {str(config.create_catalog).lower()}")
+    if config.read_only:
+        options.append("READ_ONLY")
+    if secret is not None:
+        options.append(f"META_SECRET {quoted(secret.name)}")
+    return f'ATTACH {quoted("ducklake:" + metadata)} AS "{config.catalog_name}" ({", ".join(options)})'

@@ -1,0 +1,250 @@
+"""From the fields of an `http` step to the request that is sent: address, parameters, headers and the body."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.file_roots import opened
+from noetl_worker.tools.http.auth import Authorization
+from noetl_worker.tools.http.client import HEADERS, shown_text
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.kinds.http.http import HttpConfig
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+_BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+_FORM: Final = "application/x-www-form-urlencoded"
+_AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
+
+
+def method_of(text: str) -> str:
+    """The method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
+    method = text.strip().upper()
+    if method not in METHODS:
+        raise ConfigurationError(f"http: method {text!r} is none of {', '.join(METHODS)}")
+    return method
+
+
+def check_address(url: str) -> httpx.URL:
+    """The address of a request. Raises ConfigurationError."""
+    try:
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError("an address starts with http:// or https:// and a host")
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        raise _not_built(url, error) from error
+    return address
+
+
+def check_request(config: HttpConfig) -> None:
+    """What can be checked before headers are rendered and files are opened: the method, and the body's form.
+
+    Raises:
+        ConfigurationError: no request can be built.
+    """
+    method_of(config.method)
+    for name, parts in (config.files or {}).items():
+        for value in parts if isinstance(parts, list) else [parts]:
+            part = _checked_part(name, value)
+            if "content_b64" in part:
+                _decoded(f"files.{name}.content_b64", part["content_b64"])
+    if config.body_b64 is not None:
+        _decoded("body_b64", config.body_b64)
+    if _is_split(config.data) and not isinstance(config.data.get("query") or {}, Mapping):
+        raise ConfigurationError(f"http: 'data.query' must be an object, not {type(config.data['query']).__name__}")
+
+
+def _not_built(url: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"http: the request to {shown_text(url)!r} cannot be built: {error}")
+
+
+def build(
+    config: HttpConfig,
+    headers: Mapping[str, JsonValue],
+    authorization: Authorization,
+    files: ExitStack,
+    *,
+    lists_are_json: bool,
+) -> httpx.Request:
+    """The request of one exchange; in a thread where it has files.
+
+    Args:
+        headers: `config.headers`, rendered.
+        files: closes the files of a multipart body, to be left when the exchange is over.
+        lists_are_json: whether a list in `params` or `form` is one text, or its field repeated.
+
+    Raises:
+        ConfigurationError: an address, a header, a parameter or a file that cannot be used.
+    """
+    method = method_of(config.method)
+    texts = {name: _as_text(value) for name, value in headers.items() if value is not None}
+    texts.update(authorization.headers)
+    as_field = _as_text if lists_are_json else _as_param
+    query, body = _routed(config, method, _content_type(texts), files, as_field)
+    if "files" in body:  # httpx writes the boundary
+        texts = {name: value for name, value in texts.items() if name.lower() != "content-type"}
+    if body.pop("is_json", False) and not _content_type(texts):
+        texts["Content-Type"] = "application/json"
+    given_names = {name.lower() for name in texts}
+    sent = [*((name, value) for name, value in HEADERS.items() if name.lower() not in given_names), *texts.items()]
+    timeouts = {"connect": config.connect_timeout, "read": config.read_timeout, "write": None, "pool": None}
+    try:
+        url = config.address
+        given = {**query, **config.params, **authorization.params}
+        params = _fields(given, as_field)
+        if params:
+            url = url.copy_with(params=url.params.merge(params))
+        if not body.keys() - {"content"}:
+            before, after, stream = _in_bytes(method, url, given_names, body.get("content", b""))
+            sent, body = [*before, *sent, *after], {"stream": stream}
+        request = httpx.Request(method, url, headers=sent, extensions={"timeout": timeouts}, **body)
+    except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
+        raise _not_built(config.url, error) from error
+    request.headers.encoding = "ascii"  # or it had not been built; to look whether it is takes a while
+    if "files" in body:
+        request.stream = _OffLoop(request.stream)
+    return request
+
+
+def _in_bytes(
+    method: str, url: httpx.URL, given: set[str], content: bytes
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]], httpx.ByteStream]:
+    """A body, and what stands before and after the headers whose names are given.
+
+    httpx would add the same, and goes through all headers four times for it: half of what a request costs to build.
+    """
+    before = [] if "host" in given else [("Host", url.netloc.decode("ascii"))]
+    after = []
+    if content and "content-length" not in given:
+        after.append(("Content-Length", str(len(content))))
+    elif method in _WITH_BODY and given.isdisjoint(("content-length", "transfer-encoding")):
+        before.append(("Content-Length", "0"))
+    return before, after, httpx.ByteStream(content)
+
+
+class _OffLoop(httpx.AsyncByteStream):
+    """A multipart body, whose files httpx would read on the loop."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = iter(self._body)
+        while (piece := await finished_off_loop(partial(next, pieces, None))) is not None:
+            yield piece
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+
+
+def _routed(
+    config: HttpConfig, method: str, content_type: str, files: ExitStack, as_field: _AsField
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """(query, httpx's keywords for the body), from the first field given that may hold one."""
+    if config.json is not None:
+        return {}, {"content": dumps(config.json), "is_json": True}
+    if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):
+        return {}, _multipart(config.form or {}, config.files or {}, files)
+    if config.form is not None:
+        return {}, {"data": _fields(config.form, as_field)}
+    if config.body_b64 is not None:
+        return {}, {"content": _decoded("body_b64", config.body_b64)}
+    for value in (config.body, config.payload):
+        if value is not None:
+            return {}, _content(value, content_type)
+    data = config.data
+    if _is_split(data):
+        query, body = data.get("query"), data.get("body")
+        return dict(query or {}), {} if body is None else _content(body, content_type)
+    if isinstance(data, Mapping) and method in _BODILESS:
+        return data, {}
+    return {}, {} if data is None else _content(data, content_type)
+
+
+def _is_split(data: Any) -> bool:
+    return isinstance(data, Mapping) and bool(data) and set(data) <= {"query", "body"}
+
+
+def _content(value: JsonValue, content_type: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"content": value.encode("utf-8", "replace")}
+    if isinstance(value, Mapping) and content_type.startswith(_FORM):
+        return {"data": _fields(value, _as_param)}
+    return {"content": dumps(value), "is_json": True}
+
+
+def _fields(given: Mapping[str, Any], as_field: _AsField) -> dict[str, str | list[str]]:
+    return {name: as_field(value) for name, value in given.items() if value is not None}
+
+
+def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitStack) -> dict[str, Any]:
+    sent: list[tuple[str, Any]] = []
+    for name, value in form.items():
+        if value is not None:
+            values = _as_param(value)
+            sent += [(name, (None, text.encode())) for text in ([values] if isinstance(values, str) else values)]
+    for name, part in parts.items():
+        for item in part if isinstance(part, list) else [part]:
+            sent.append((name, _part(name, item, files)))
+    return {"files": sent}
+
+
+def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
+    """(file name, content, content type) of one file."""
+    part = _checked_part(name, part)
+    content: Any
+    file_name = str(part.get("filename") or name)
+    if "path" in part:
+        path = Path(str(part["path"]))
+        file_name = str(part.get("filename") or path.name)
+        content = files.enter_context(opened(f"http: files: {name!r}", str(path), path))
+    elif "content_b64" in part:
+        content = _decoded(f"files.{name}.content_b64", part["content_b64"])
+    else:
+        content = _as_text(part["content"]).encode()
+    kind = part.get("content_type")
+    if kind is None:
+        return file_name, content
+    if not str(kind).isprintable() or not str(kind).isascii():  # a header of its part, which is written as it is
+        raise ConfigurationError(f"http: files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv")
+    return file_name, content, str(kind)
+
+
+def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
+    """One file as an object; a text is the path of a file on the worker."""
+    if isinstance(part, str):
+        part = {"path": part}
+    if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
+        raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
+    return part
+
+
+def _decoded(field: str, text: Any) -> bytes:
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except ValueError as error:
+        raise ConfigurationError(f"http: '{field}' is not base64: {error}") from error
+
+
+def _as_text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
+def _as_param(value: JsonValue) -> str | list[str]:
+    """A list is the field repeated; anything else is one text."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_as_text(item) for item in value]
+    return _as_text(value)

@@ -1,0 +1,280 @@
+"""The `retry` field of an `http` step: tries after a failure, and pages after a success.
+
+Every form that playbooks have is read into one Plan, and a word that nobody knows is refused: upstream reads `retry`
+and, depending on the worker, does nothing with it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.models.backoff import GROWTHS, asked_s
+from noetl_worker.models.tool_result import ToolFailure
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import seconds
+from noetl_worker.tools.fields import excerpt, nearest
+from noetl_worker.tools.policy import condition_holds, parse_condition
+
+STRATEGIES: Final = ("append", "replace", "merge")
+_WAIT_KEYS: Final = frozenset(
+    {"max_attempts", "attempts", "max_retries", "initial_delay", "delay", "initial_delay_ms", "max_delay"}
+    | {"max_delay_ms", "backoff_multiplier", "multiplier", "backoff", "jitter"}
+)
+_RULE_KEYS: Final = _WAIT_KEYS | {"when", "retry_when", "stop_when", "retry_on", "retry_on_status", "statuses"}
+_PAGE_KEYS: Final = _WAIT_KEYS | {"while", "when", "next_call", "collect", "max_iterations"}
+_NEXT_KEYS: Final = frozenset(
+    {"url", "endpoint", "params", "headers", "method", "json", "form", "body", "payload", "data"}
+)
+_KINDS: Final = frozenset(
+    {"timeout", "connection", "rate_limit", "server_error", "client_error", "auth", "not_found", "parse", "error"}
+)
+_DEFAULT_PAGES: Final = 100
+_MAX_PAGES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a rule looks at: one exchange's outcome, and the names its templates may use."""
+
+    failure: ToolFailure | None
+    names: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """One way to try again. `attempts` counts every exchange, the first one included; times are seconds."""
+
+    when: JsonValue = None
+    """A condition; None: a failure that may pass, or one of `statuses` and `kinds` when there are any."""
+    stop_when: JsonValue = None
+    statuses: frozenset[int] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    attempts: int = 3
+    delay_s: float = 1.0
+    max_delay_s: float = 60.0
+    multiplier: float = 2.0
+    backoff: str = "exponential"
+    jitter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """How a list is read page by page: `next_call` overrides fields of the request, `path` names the page's part."""
+
+    condition: JsonValue
+    next_call: Mapping[str, JsonValue]
+    path: str | None = None
+    strategy: str = "append"
+    into: str = "pages"
+    limit: int = _DEFAULT_PAGES
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPlan:
+    rules: tuple[RetryRule, ...] = ()
+    pages: Pages | None = None
+
+
+def parse(value: JsonValue) -> RetryPlan:
+    """The Plan of a `retry` field.
+
+    Args:
+        value: true; a number of exchanges; {"max_attempts", "initial_delay", "backoff_multiplier", "max_delay",
+            "jitter", "retry_when", "stop_when", "retry_on", "retry_on_status"}; {"max_retries", "initial_delay_ms",
+            "max_delay_ms", ...}; {"on_error": {...}, "on_success": {"while", "next_call", "collect"}}; a list of
+            {"when", "then"}.
+
+    Raises:
+        ConfigurationError: names the word and what is possible.
+    """
+    if value is None or value is False:
+        return RetryPlan()
+    if value is True:
+        return RetryPlan((RetryRule(),))
+    if isinstance(value, (int, float, str)):
+        return RetryPlan((RetryRule(attempts=_integer("retry", value, 1)),))
+    if isinstance(value, Mapping):
+        return _of_mapping(value)
+    if isinstance(value, Sequence):
+        return _of_list(value)
+    raise ConfigurationError(f"http: 'retry' must be true, a number, an object or a list, not {type(value).__name__}")
+
+
+def _of_mapping(value: Mapping[str, JsonValue]) -> RetryPlan:
+    if "on_error" not in value and "on_success" not in value:
+        return RetryPlan((_rule(value, "retry", _RULE_KEYS),))
+    _known(value, "retry", frozenset({"on_error", "on_success"}))
+    on_error, on_success = value.get("on_error"), value.get("on_success")
+    rules = (_rule(_object(on_error, "retry.on_error"), "retry.on_error", _RULE_KEYS),) if on_error else ()
+    pages = _pages(_object(on_success, "retry.on_success"), "retry.on_success") if on_success else None
+    return RetryPlan(rules, pages)
+
+
+def _of_list(value: Sequence[JsonValue]) -> RetryPlan:
+    rules: list[RetryRule] = []
+    pages: Pages | None = None
+    for index, rule in enumerate(value):
+        where = f"retry[{index}]"
+        entry = _object(rule, where)
+        _known(entry, where, frozenset({"when", "then"}))
+        if "when" not in entry or "then" not in entry:
+            raise ConfigurationError(f"http: {where} needs 'when' and 'then'")
+        then = {**_object(entry["then"], f"{where}.then"), "when": entry["when"]}
+        if "next_call" in then or "collect" in then:
+            if pages is not None:
+                raise ConfigurationError(f"http: {where}: there is a rule with 'next_call' already")
+            pages = _pages(then, f"{where}.then")
+        else:
+            rules.append(_rule(then, f"{where}.then", _RULE_KEYS))
+    return RetryPlan(tuple(rules), pages)
+
+
+def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> RetryRule:
+    _known(value, where, keys)
+    statuses, kinds = _reasons(value, where)
+    backoff = str(value.get("backoff") or "exponential")
+    if backoff not in GROWTHS:
+        raise ConfigurationError(f"http: {where}.backoff {backoff!r} is none of {', '.join(GROWTHS)}")
+    attempts = value.get("max_attempts", value.get("attempts"))
+    if attempts is None and "max_retries" in value:
+        attempts = _integer(f"{where}.max_retries", value["max_retries"], 0) + 1
+    return RetryRule(
+        when=_condition(value, where, ("when", "retry_when")),
+        stop_when=_condition(value, where, ("stop_when",)),
+        statuses=statuses,
+        kinds=kinds,
+        attempts=3 if attempts is None else _integer(f"{where}.max_attempts", attempts, 1),
+        delay_s=_time(value, where, ("initial_delay", "delay"), "initial_delay_ms", 1.0),
+        max_delay_s=_time(value, where, ("max_delay",), "max_delay_ms", 60.0),
+        multiplier=_number(value, where, ("backoff_multiplier", "multiplier"), 2.0),
+        backoff=backoff,
+        jitter=value.get("jitter", True) not in (False, "false", "no", 0),
+    )
+
+
+def _reasons(value: Mapping[str, JsonValue], where: str) -> tuple[frozenset[int], frozenset[str]]:
+    """Statuses and kinds of `retry_on` (both mixed), `retry_on_status` and `statuses`."""
+    statuses: set[int] = set()
+    kinds: set[str] = set()
+    for key in ("retry_on", "retry_on_status", "statuses"):
+        given = value.get(key)
+        for entry in given if isinstance(given, list) else [] if given is None else [given]:
+            text = str(entry).strip().lower()
+            if text.isdigit():
+                statuses.add(int(text))
+            elif len(text) == 3 and text[0].isdigit() and text.endswith("xx"):
+                statuses.update(range(int(text[0]) * 100, int(text[0]) * 100 + 100))
+            elif text in _KINDS:
+                kinds.add(text)
+            else:
+                known = ", ".join(sorted(_KINDS))
+                raise ConfigurationError(f"http: {where}.{key}: {entry!r} is no status and none of {known}")
+    return frozenset(statuses), frozenset(kinds)
+
+
+def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
+    _known(value, where, _PAGE_KEYS)
+    collect = value.get("collect") or {}
+    collect = {"path": collect} if isinstance(collect, str) else _object(collect, f"{where}.collect")
+    _known(collect, f"{where}.collect", frozenset({"strategy", "path", "into"}))
+    strategy = str(collect.get("strategy") or "append")
+    if strategy not in STRATEGIES:
+        raise ConfigurationError(f"http: {where}.collect.strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
+    condition = _condition(value, where, ("while", "when"))
+    if condition is None:
+        raise ConfigurationError(f"http: {where} needs 'while': whether there is another page")
+    next_call = _object(value.get("next_call"), f"{where}.next_call")
+    if not next_call:
+        raise ConfigurationError(f"http: {where}.next_call is empty: the same page would be asked for again")
+    _known(next_call, f"{where}.next_call", _NEXT_KEYS)
+    limit = value.get("max_iterations", value.get("max_attempts", value.get("attempts", _DEFAULT_PAGES)))
+    path = collect.get("path")
+    return Pages(
+        condition=condition,
+        next_call=next_call,
+        path=None if path in (None, "") else str(path),
+        strategy=strategy,
+        into=str(collect.get("into") or "pages"),
+        limit=min(_integer(f"{where}.max_attempts", limit, 1), _MAX_PAGES),
+    )
+
+
+def _condition(value: Mapping[str, JsonValue], where: str, words: tuple[str, ...]) -> JsonValue:
+    """The first of `words` that is given, as a condition; None: no condition."""
+    word = next((key for key in words if value.get(key) is not None), None)
+    return None if word is None else parse_condition(f"http: {where}", word, value[word])
+
+
+def _known(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> None:
+    for key in value:
+        if key not in keys:
+            guess = nearest(key, sorted(keys)) or f"; known: {', '.join(sorted(keys))}"
+            raise ConfigurationError(f"http: {where}: unknown key {key!r}{guess}")
+
+
+def _object(value: JsonValue, where: str) -> Mapping[str, JsonValue]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"http: {where} must be an object, not {type(value).__name__}")
+    return value
+
+
+def _integer(where: str, value: JsonValue, least: int) -> int:
+    try:
+        number = int(str(value)) if not isinstance(value, bool) else least - 1
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise ConfigurationError(f"http: {where} must be a whole number from {least}, not {value!r}")
+    return number
+
+
+def _number(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], default: float) -> float:
+    for name in names:
+        if value.get(name) is not None:
+            return seconds(value[name], f"http: {where}.{name}") if value[name] not in (0, 0.0, "0") else 0.0
+    return default
+
+
+def _time(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], in_ms: str, default: float) -> float:
+    if value.get(in_ms) is not None:
+        return _number(value, where, (in_ms,), default) / 1000
+    return _number(value, where, names, default)
+
+
+# ── deciding ────────────────────────────────────────────────────────────────────────────────────
+
+
+def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
+    """Whether this rule asks for another try after this outcome."""
+    if rule.stop_when is not None and is_true(rule.stop_when, facts, context):
+        return False
+    if rule.when is not None:
+        return is_true(rule.when, facts, context)
+    if facts.failure is None:
+        return False
+    if rule.statuses or rule.kinds:
+        return facts.names["status_code"] in rule.statuses or facts.failure.kind in rule.kinds or "error" in rule.kinds
+    return facts.failure.retryable
+
+
+def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
+    """Whether a condition holds, by the truth of its own value: a cursor is another page.
+
+    differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
+    """
+    try:
+        return condition_holds(condition, lambda value: context.values.render(value, facts.names))
+    except TemplateError as error:  # `error.status` after a success: the condition does not hold
+        context.logger.debug("http_retry_condition", condition=excerpt(str(condition), 160), problem=str(error))
+        return False
+
+
+def delay_s(rule: RetryRule, tries: int) -> float:
+    """Seconds before the next try, after `tries` exchanges; jitter spreads them over half to one and a half."""
+    delay = min(asked_s(rule.backoff, rule.delay_s, tries, multiplier=rule.multiplier), rule.max_delay_s)
+    return delay * random.uniform(0.5, 1.5) if rule.jitter else delay

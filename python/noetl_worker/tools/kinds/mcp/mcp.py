@@ -1,0 +1,297 @@
+"""Kind `mcp`: one call of a Model Context Protocol server over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError, DocumentError, ResourceShortage, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
+from noetl_worker.text.json_text import dumps, loads_exact
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import seconds, time_left
+from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.http.answer import read
+from noetl_worker.tools.http.auth import OverHttp, check_auth
+from noetl_worker.tools.http.client import send, shown
+from noetl_worker.tools.http.secret_hosts import Destination
+from noetl_worker.tools.kinds.mcp.session import McpSession, RpcError
+from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
+
+DEFAULT_SERVER: Final = "kubernetes"
+DEFAULT_TIMEOUT_S: Final = 60.0
+TIMEOUT_VARIABLE: Final = "NOETL_MCP_REQUEST_TIMEOUT_SECONDS"
+_HEALTH_PATHS: Final = ("", "/mcp", "/sse", "/message")
+_MAX_PAGES: Final = 50
+_CLOSE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class McpConfig:
+    """One request to an MCP server: a tool's call, the list of tools, any other method, or its health.
+
+    Where the server is: `endpoint`, else the worker's NOETL_MCP_<SERVER>_ENDPOINT (or _URL), else NOETL_MCP_URL.
+    """
+
+    endpoint: str | None = None
+    """Address of the server's MCP endpoint."""
+    server: str | None = None
+    """Name of the server, for the worker's settings and the result; kubernetes when absent."""
+    name: str | None = None
+    """The same, when `server` is absent; one plane puts the task's label here."""
+    method: str = "tools/call"
+    """tools/call, tools/list, resources/read, ...; or health, which asks the server's /healthz."""
+    tool: str | None = None
+    """Tool to call."""
+    arguments: dict[str, Any] | str | None = None
+    """Arguments of the tool, or of a prompt (prompts/get): an object, or the JSON text of one."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the tool when `arguments` is absent."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Parameters of any other method."""
+    auth: str | dict[str, Any] | None = None
+    """A credential's alias, or an object, as in the http tool."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """Further headers."""
+    request_id: int = 1
+    """Id of the first request."""
+    protocol_version: str = "2025-03-26"
+    """Version offered to the server; the one it answers is spoken."""
+    client_name: str = "noetl-worker"
+    """Client name sent to the server."""
+    client_version: str = "0"
+    """Client version sent to the server."""
+    capabilities: dict[str, Any] = field(default_factory=dict)
+    """Capabilities sent to the server; we have none of those a server may ask for."""
+    timeout: float | None = None
+    """Longest time of the conversation in seconds; NOETL_MCP_REQUEST_TIMEOUT_SECONDS or 60 when absent."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.arguments, str):
+            object.__setattr__(self, "arguments", _object(self.arguments))
+        if self.method == "tools/call" and not self.tool:
+            raise ValueError("tools/call requires 'tool'")
+        if self.endpoint is not None:
+            _address(self.endpoint)
+        check_auth(self.auth)
+
+    def parameters(self) -> dict[str, JsonValue]:
+        """The `params` of the request."""
+        if self.method == "tools/call":
+            return {"name": self.tool, "arguments": self.given_arguments()}
+        if self.method == "prompts/get" and isinstance(self.arguments, Mapping):
+            return {"arguments": dict(self.arguments), **self.params}
+        return dict(self.params)
+
+    def given_arguments(self) -> dict[str, JsonValue]:
+        return dict(self.arguments if isinstance(self.arguments, Mapping) else self.input)
+
+
+class McpTool(OverHttp):
+    """Data: {status: ok, server, endpoint, method, tool, arguments, text, result, initialize}; health: {status: ok,
+    server, endpoint, method, healthy, text}. `text` joins the result's text contents. tools/list has the tools of all
+    pages.
+
+    A failure of the server has data {status: error, server, endpoint, method, tool, arguments, error, text, result}:
+    a tool result with `isError` has kind execution, a JSON-RPC error kind client_error or server_error with its code.
+
+    Errors: connection (no answer), auth, not_found, rate_limit, server_error (HTTP), parse.
+
+    differs-from-upstream: a failure is a failure (both workers record a success with status error in
+    it); the session is closed; `notifications/initialized` is sent.
+    """
+
+    kind: ClassVar[str] = "mcp"
+    config_model: ClassVar[type] = McpConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {
+        "url": "endpoint",
+        "server_url": "endpoint",
+        "base_url": "endpoint",
+        "action": "method",
+        "tool_name": "tool",
+    }
+
+    def ignored(self, config: McpConfig) -> list[str]:
+        """What the registry reports beside unknown fields: what this method does not send."""
+        unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
+        if config.method == "prompts/get" and "arguments" not in config.params:
+            unread = ("tool",)
+        return [
+            f"mcp: field {name!r} is ignored: {config.method} does not send it"
+            for name in unread
+            if getattr(config, name)
+        ]
+
+    async def run(self, config: McpConfig, context: ToolContext) -> ToolResult:
+        server, endpoint = _endpoint(config)
+        with before_any_effect("no room to fetch the credential"):
+            permit = await self._authorizer.authorize(config.auth, context, Destination(str(endpoint), config.headers))
+        headers = {name: str(value) for name, value in config.headers.items() if value is not None}
+        headers = {**context.worker.with_trace(headers), **permit.headers}
+        endpoint = endpoint.copy_merge_params(dict(permit.params)) if permit.params else endpoint
+        about: dict[str, JsonValue] = {"server": server, "endpoint": shown(endpoint), "method": config.method}
+        timeout_s = time_left(config.timeout or _default_timeout_s(), context)
+        if config.method == "health":
+            call = self._health(endpoint, headers, about)
+        else:
+            call = self._converse(config, context, endpoint, headers, about)
+        try:
+            return await asyncio.wait_for(call, timeout_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            return ToolResult.timed_out(timeout_s or 0.0, data={"status": "error", **about})
+
+    async def _converse(
+        self,
+        config: McpConfig,
+        context: ToolContext,
+        endpoint: httpx.URL,
+        headers: Mapping[str, str],
+        about: dict[str, JsonValue],
+    ) -> ToolResult:
+        if config.method == "tools/call":
+            about = {**about, "tool": config.tool, "arguments": config.given_arguments()}
+        async with self._clients.lease(to=str(endpoint)) as client:
+            session = McpSession(client, endpoint, headers, config.request_id, context.stop)
+            try:
+                with before_any_effect("no room for a connection to the MCP server"):
+                    greeting = await session.initialize(
+                        {
+                            "protocolVersion": config.protocol_version,
+                            "capabilities": config.capabilities,
+                            "clientInfo": {"name": config.client_name, "version": config.client_version},
+                        }
+                    )
+                result = await _asked(session, config)
+            except RpcError as error:
+                return _rpc_failure(error, about)
+            finally:
+                await _closed(session, context)
+        return await off_loop(session.size, lambda: _result(result, {**about, "initialize": greeting}))
+
+    async def _health(self, endpoint: httpx.URL, headers: Mapping[str, str], about: dict[str, JsonValue]) -> ToolResult:
+        path = endpoint.path.rstrip("/")
+        last = path[path.rfind("/") :] if path else ""
+        url = endpoint.copy_with(path=f"{path.removesuffix(last) if last in _HEALTH_PATHS else path}/healthz")
+        try:
+            async with self._clients.lease(to=str(url)) as client:
+                request = httpx.Request("GET", url, headers=dict(headers))
+                response = await send(client, request, follow_redirects=False)
+                text = (await read(response, 65_536)).text()
+        except httpx.HTTPError as error:
+            message = f"no answer from the MCP server at {shown(url)}: {type(error).__name__}: {error}"
+            failure = ToolError(message, kind="connection", retryable=True, code=type(error).__name__)
+            raise (ResourceShortage(message) if is_shortage(error) else failure) from error
+        if response.is_success:
+            return ToolResult.success({"status": "ok", **about, "healthy": True, "text": text})
+        kind, retryable = kind_of(response.status_code)
+        message = f"the MCP server at {shown(url)} answers HTTP {response.status_code}"
+        data = {"status": "error", **about, "healthy": False, "error": message, "text": text}
+        return ToolResult.failure(message, kind=kind, retryable=retryable, code=str(response.status_code), data=data)
+
+
+def _endpoint(config: McpConfig) -> tuple[str, httpx.URL]:
+    """(server, its endpoint). ConfigurationError names the variables that would say where it is."""
+    names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
+    address, server = config.endpoint, names[0]
+    if address is None:
+        known = (
+            (name, os.environ.get(f"NOETL_MCP_{_slug(name)}{end}")) for name in names for end in ("_ENDPOINT", "_URL")
+        )
+        server, address = next(((name, value) for name, value in known if value), (server, None))
+    address = address or os.environ.get("NOETL_MCP_URL")
+    if not address:
+        raise ConfigurationError(
+            f"mcp: nothing says where the server {server!r} is: give 'endpoint', or set "
+            f"NOETL_MCP_{_slug(server)}_ENDPOINT or NOETL_MCP_URL for the worker"
+        )
+    return server, _address(address)
+
+
+def _address(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("it starts with http:// or https:// and a host")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigurationError(f"mcp: endpoint {excerpt(text, 160)!r} is no address: {error}") from error
+    return url
+
+
+def _slug(server: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", server.upper())
+
+
+def _default_timeout_s() -> float:
+    text = os.environ.get(TIMEOUT_VARIABLE)
+    return seconds(text, f"mcp: {TIMEOUT_VARIABLE}") if text else DEFAULT_TIMEOUT_S
+
+
+def _object(text: str) -> dict[str, JsonValue]:
+    try:
+        value = loads_exact(text)
+    except DocumentError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("arguments must be an object")
+    return value
+
+
+async def _asked(session: McpSession, config: McpConfig) -> Mapping[str, JsonValue]:
+    result = await session.request(config.method, config.parameters())
+    tools, cursor = result.get("tools"), result.get("nextCursor")
+    if config.method != "tools/list" or not isinstance(tools, list) or "cursor" in config.params:
+        return result
+    every, pages = list(tools), 1
+    while cursor and pages < _MAX_PAGES:
+        more = await session.request("tools/list", {**config.params, "cursor": cursor})
+        every += more.get("tools") or []
+        cursor, pages = more.get("nextCursor"), pages + 1
+    rest = {key: value for key, value in result.items() if key != "nextCursor"}
+    return {**rest, "tools": every, **({"nextCursor": cursor} if cursor else {})}
+
+
+async def _closed(session: McpSession, context: ToolContext) -> None:
+    """A session that stays open costs the server something, and us nothing: logged, and forgotten."""
+    try:
+        await asyncio.wait_for(session.close(), _CLOSE_S)
+    except Exception as error:  # TLS, a client that is closed meanwhile: none of it is the call's outcome
+        context.logger.debug("mcp_session_not_closed", problem=f"{type(error).__name__}: {error}")
+
+
+def _result(result: Mapping[str, JsonValue], about: Mapping[str, JsonValue]) -> ToolResult:
+    text = _text(result)
+    if not result.get("isError"):
+        return ToolResult.success({"status": "ok", **about, "text": text, "result": result})
+    message = f"the MCP tool {about.get('tool')!r} of {about['server']!r} reports an error: {excerpt(text, 500)}"
+    data = {"status": "error", **about, "error": message, "text": text, "result": result}
+    return ToolResult.failure(message, kind="execution", data=data)
+
+
+def _rpc_failure(error: RpcError, about: Mapping[str, JsonValue]) -> ToolResult:
+    message = f"the MCP server {about['server']!r} refuses {about['method']}: {error} (code {error.code})"
+    is_ours = error.code in (-32600, -32601, -32602, -32700)
+    data = {"status": "error", **about, "error": message, "text": str(error), "result": error.data}
+    kind = "client_error" if is_ours else "server_error"
+    return ToolResult.failure(message, kind=kind, code=str(error.code), data=data)
+
+
+def _text(result: Mapping[str, JsonValue]) -> str:
+    """The text contents, a line each; without any the result as JSON."""
+    contents = result.get("content") or result.get("contents")
+    if isinstance(contents, list):
+        texts = [
+            content["text"]
+            for content in contents
+            if isinstance(content, Mapping) and isinstance(content.get("text"), str)
+        ]
+        return "\n".join(texts)
+    return dumps(result).decode()

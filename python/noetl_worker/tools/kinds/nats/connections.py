@@ -1,0 +1,275 @@
+"""Connections to NATS servers for tools: found by credential, shared between commands, closed with the tool.
+
+Never the worker's own connection: a playbook's traffic must not delay deliveries and acks, and its credential
+decides what it may do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, ToolError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.lookups import TOOLS
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data, first_given, written_data
+from noetl_worker.tools.ending import ended
+from noetl_worker.tools.payload import MAX_RESULT_BYTES
+from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
+
+CONNECT_TIMEOUT_S: Final = 5.0
+COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
+"""What a server may send for one command: its result in base64, with what is around it."""
+_IDLE_BYTES: Final = 64 * 1024
+"""The same while there is no command: pings, and answers that come late."""
+_RESETS: Final = 3
+"""Connections that are reset while they are made, before that is believed."""
+_CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "url": ("url", "nats_url", "servers", "nats_servers"),
+    "user": ("user", "username", "nats_user", "nats_username"),
+    "password": ("password", "nats_password"),
+    "token": ("token", "nats_token"),
+    "creds": ("creds", "nats_creds", "credentials"),
+    "nkey": ("nkey", "nkey_seed", "nats_nkey", "seed"),
+}
+_NO_CONNECTION: Final = "a connection requires 'url', or 'auth' with the alias of a credential"
+_CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server and who we are there; equal addresses share a connection."""
+
+    servers: tuple[str, ...]
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    creds: str | None = field(default=None, repr=False)
+    nkey: str | None = field(default=None, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The servers without what stands before an @."""
+        return ", ".join(_without_login(server) for server in self.servers)
+
+
+def check_login(kind: str, fields: Any) -> None:
+    """What can be checked of the connection without asking for a credential; for a config model's `__post_init__`.
+
+    Args:
+        fields: the config model, which has `url`, `auth`, `user`, `password` and `token`.
+
+    Raises:
+        ConfigurationError: no connection can come about.
+    """
+    written = written_data(fields.auth)
+    url = fields.url or first_given(written or {}, _CREDENTIAL_FIELDS["url"])
+    if not _servers(kind, url) and written is not None:
+        raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
+
+
+async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
+    """The address: the tool's own fields over those of the credential that `auth` names.
+
+    Raises:
+        ConfigurationError: neither has an address.
+        CredentialError: the alias is not known, or its creds text is none.
+    """
+    with before_any_effect(f"{kind}: no room to fetch the credential"):
+        found = await credential_data(kind, fields.auth, context)
+    own: dict[str, Any] = {name: getattr(fields, name) for name in ("url", "user", "password", "token")}
+    values = {name: own.get(name) or first_given(found, names) for name, names in _CREDENTIAL_FIELDS.items()}
+    servers = _servers(kind, values.pop("url"))
+    if not servers:
+        if fields.auth is None:
+            raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
+        raise CredentialError(f"{kind}: the credential has no 'url'; register it again with one, or give 'url'")
+    for server in servers:
+        if password := urlsplit(server).password:
+            context.secrets.keep(password)
+    creds = values["creds"]
+    if creds is not None and not all(mark in str(creds) for mark in _CREDS_MARKS):
+        # nats-py reads such a text for ever, looking for its mark
+        raise CredentialError(f"{kind}: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed")
+    return Address(servers, **{name: None if value is None else str(value) for name, value in values.items()})
+
+
+def _servers(kind: str, url: JsonValue) -> tuple[str, ...]:
+    """Raises ConfigurationError for one that is no address."""
+    entries = url if isinstance(url, list) else str(url or "").split(",")
+    servers = tuple(str(entry).strip() for entry in entries if str(entry).strip())
+    for server in servers:
+        try:
+            parts = urlsplit(server if "://" in server else f"nats://{server}")
+            is_one = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_one = False
+        if not is_one:
+            raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is none: it looks like nats://host:4222")
+    return servers
+
+
+def _without_login(server: str) -> str:
+    scheme, mark, rest = server.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+class _Entry:
+    """One address: its connection once it is made, and who uses it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.making = asyncio.Lock()
+        self.client: Any = None
+        self.users = 0
+        self.refusals: deque[str] = deque(maxlen=100)
+        """What the server reported about missing permissions: it comes beside the answers, which just do not come."""
+
+
+class Connections:
+    """The connections of one tool.
+
+    Args:
+        max_idle: kept open while nobody uses them; the one that was used longest ago goes first.
+    """
+
+    def __init__(self, max_idle: int = 16) -> None:
+        self._max_idle = max_idle
+        self._entries: dict[Address, _Entry] = {}
+
+    @asynccontextmanager
+    async def lease(self, address: Address) -> AsyncIterator[Any]:
+        """A connected client of nats-py, shared with other commands of the same credential.
+
+        Raises:
+            ToolError: kind connection (retryable) or auth.
+        """
+        entry = self._entries.pop(address, None)
+        if entry is None or entry.loop is not asyncio.get_running_loop():
+            entry = _Entry()  # a connection serves the loop that it was made on
+        self._entries[address] = entry  # last in the order: used most recently
+        if not entry.users:
+            entry.refusals.clear()  # of a command that did not ask for it: it would be reported with the next timeout
+        entry.users += 1
+        try:
+            async with entry.making:
+                if entry.client is None or not entry.client.is_connected:
+                    entry.client = await self._connect(address, entry)
+            entry.client.left += COMMAND_BYTES
+            yield entry.client
+        finally:
+            entry.users -= 1
+            if entry.client is not None:
+                entry.client.left = min(entry.client.left, _IDLE_BYTES + entry.users * COMMAND_BYTES)
+            await self._close_surplus()
+
+    def refusal(self, address: Address) -> str | None:
+        """Take out the server's last report of a missing permission: an answer that never came may be due to it."""
+        entry = self._entries.get(address)
+        return entry.refusals.pop() if entry is not None and entry.refusals else None
+
+    async def aclose(self) -> None:
+        """Close all connections; commands that still use one fail."""
+        entries = list(self._entries.values())
+        self._entries.clear()
+        for entry in entries:
+            await _close(entry)
+
+    async def _connect(self, address: Address, entry: _Entry) -> Any:
+        """A new connection. One that is reset is asked for again: a server that refuses a login closes so soon that
+        its reason is often lost (10 of 100 on a busy machine), and a wrong password would look like a network's fault.
+        """
+        for _ in range(_RESETS):
+            try:
+                return await self._connect_once(address, entry)
+            except ToolError as error:
+                if not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
+                    raise
+        return await self._connect_once(address, entry)
+
+    async def _connect_once(self, address: Address, entry: _Entry) -> Any:
+        import nats.errors
+
+        from noetl_worker.remote.jetstream.client import Client
+
+        problems: list[Exception] = []
+
+        async def note(error: Exception) -> None:
+            problems[:] = [error]
+            if "permissions violation" in str(error).lower():
+                entry.refusals.append(str(error))
+
+        login = _login_options(address)
+        client = Client(TOOLS)
+        client.left = _IDLE_BYTES
+        try:
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the new connection
+            with anyio.fail_after(CONNECT_TIMEOUT_S):
+                await client.connect(
+                    list(address.servers),
+                    name="noetl-worker-tool",
+                    # A lost connection is closed, and the next command makes a new one: nothing goes on by itself.
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=int(CONNECT_TIMEOUT_S),
+                    error_cb=note,
+                    **login,
+                )
+        except BaseException as error:
+            with suppress(AssertionError):  # the library's answer to a close before its first byte
+                await client.close()  # a login that is refused leaves its socket open
+            if isinstance(error, (nats.errors.Error, OSError, asyncio.TimeoutError)):
+                cause = problems[-1] if problems else error
+                raise _refused(address, cause) from cause
+            raise
+        return client
+
+    async def _close_surplus(self) -> None:
+        unused = [address for address, entry in self._entries.items() if entry.users == 0]
+        for address in unused[: max(0, len(unused) - self._max_idle)]:
+            # The library never takes up again a closing that was cancelled: the socket would stay open.
+            await ended(asyncio.ensure_future(_close(self._entries.pop(address))))
+
+
+def _login_options(address: Address) -> dict[str, Any]:
+    if address.creds is None and address.nkey is None:
+        return {"user": address.user, "password": address.password, "token": address.token}
+    if importlib.util.find_spec("nkeys") is None:  # nats-py imports it when it signs
+        raise ConfigurationError(
+            "nats: a credential with 'creds' or 'nkey' needs nkeys: pip install 'noetl-worker[nkeys]'"
+        )
+    if address.creds is not None:
+        from nats.aio.client import RawCredentials
+
+        return {"user_credentials": RawCredentials(address.creds)}
+    return {"nkeys_seed_str": address.nkey}
+
+
+def _refused(address: Address, error: BaseException) -> ToolError:
+    from noetl_worker.remote.jetstream.client import UnusableKey
+
+    if isinstance(error, UnusableKey):
+        text = f"cannot connect to {address.shown}: the key of the credential is no NKEY seed: it begins with SU"
+        return ToolError(text, kind="auth")
+    text = str(error) or type(error).__name__
+    if is_shortage(error):  # every operation begins with its connection
+        return ResourceShortage(f"no room for a connection to {address.shown}: {text}")
+    is_login = any(word in text.lower() for word in ("authorization", "authentication"))
+    shown = f"cannot connect to {address.shown}: {text}"
+    return ToolError(shown, kind="auth" if is_login else "connection", retryable=not is_login)
+
+
+async def _close(entry: _Entry) -> None:
+    client, entry.client = entry.client, None
+    if client is not None and not client.is_closed:
+        await client.close()

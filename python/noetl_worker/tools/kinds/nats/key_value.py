@@ -1,0 +1,205 @@
+"""Key-value buckets and object stores of JetStream, for the `nats` tool. Buckets must exist."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
+from noetl_worker.tools.kinds.nats.operation import Operation
+from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_text
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.kinds.nats.nats import NatsConfig
+
+_MAX_KEYS: Final = 10_000
+_OPENING_S: Final = 2.0
+"""How long a cancelled watch may take to be open, so that it can be stopped."""
+
+# ── key-value ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    from nats.js.errors import KeyNotFoundError
+
+    bucket = await client.jetstream().key_value(config.bucket)
+    place: dict[str, JsonValue] = {"bucket": config.bucket, "key": config.key}
+    try:
+        entry = await bucket.get(config.key, revision=config.revision)
+    except KeyNotFoundError:  # an ordinary answer, as upstream has it: the playbook tests the status
+        return {"status": "not_found", **place, "value": None, "revision": None}
+    return {**place, "value": entry.value or b"", "revision": entry.revision}
+
+
+async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    value = as_bytes("nats", config.value, config.encoding)
+    if config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
+        revision = await bucket.update(config.key, value, last=config.revision)
+    else:
+        revision = await bucket.put(config.key, value)
+    return {"bucket": config.bucket, "key": config.key, "revision": revision}
+
+
+async def _remove(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    if config.operation == "kv_purge":
+        await bucket.purge(config.key)
+    else:
+        await bucket.delete(config.key, last=config.revision)
+    return {"bucket": config.bucket, "key": config.key}
+
+
+async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    keys: set[str] = set()
+    async with (
+        _watching(bucket.watchall(meta_only=True)) as watcher,
+        aclosing(_present(client, config, watcher)) as present,
+    ):
+        async for entry in present:
+            is_there = entry.operation is None
+            if is_there and (config.pattern is None or fnmatch.fnmatchcase(entry.key, config.pattern)):
+                keys.add(entry.key)
+            if len(keys) > _MAX_KEYS:
+                break
+    found = sorted(keys)[:_MAX_KEYS]
+    data: dict[str, JsonValue] = {"bucket": config.bucket, "keys": found, "count": len(found)}
+    return {**data, "truncated": True} if len(keys) > _MAX_KEYS else data
+
+
+async def _present(client: Any, config: NatsConfig, watcher: Any) -> AsyncGenerator[Any, None]:
+    """The entries that are there when the watch begins, to the last one, which says that none is pending."""
+    has_begun = False
+    while True:
+        entry = await watcher.updates()
+        if entry is not None:
+            has_begun = True
+            yield entry
+        elif has_begun or not await _has_messages(client, config):
+            return
+        if entry is not None and entry.delta == 0:
+            return
+
+
+async def _has_messages(client: Any, config: NatsConfig) -> bool:
+    """Whether there is more than what nats-py's mark for "nothing there" says.
+
+    It sets the mark when nothing is pending and nothing has arrived, which is so, too, while all is on its way.
+    """
+    info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=f"$KV.{config.bucket}.>")
+    return bool(info.state.subjects)
+
+
+@asynccontextmanager
+async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
+    """A watcher, stopped at the end. nats-py keeps one that is cancelled while it opens it: then it goes on for as long
+    as the connection, which others share."""
+    opened = asyncio.ensure_future(opening)
+    try:
+        watcher = await asyncio.shield(opened)
+    except asyncio.CancelledError:
+        await asyncio.wait({opened}, timeout=_OPENING_S)
+        if not opened.cancel() and not opened.cancelled() and opened.exception() is None:
+            await opened.result().stop()
+        raise
+    try:
+        yield watcher
+    finally:
+        await watcher.stop()
+
+
+# ── objects ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _object_put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    from nats.js.api import ObjectMeta, ObjectMetaOptions
+
+    content = as_bytes("nats", config.data, config.encoding)
+    _bounded(f"the data of object {config.object_name!r}", len(content))
+    store = await client.jetstream().object_store(config.bucket)
+    options = ObjectMetaOptions(max_chunk_size=128 * 1024)
+    meta = ObjectMeta(name=config.object_name, description=config.description, options=options)
+    info = await store.put(config.object_name, content, meta=meta)
+    return {"bucket": config.bucket, "name": info.name, "size": info.size, "digest": info.digest}
+
+
+async def _object_get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    """The content; nats-py compares its SHA-256 with the object's digest."""
+    store = await client.jetstream().object_store(config.bucket)
+    info = await store.get_info(config.object_name)
+    if info.is_link():  # its size says nothing of what it leads to
+        raise ToolError(f"object {config.object_name!r} is a link; name the object it leads to", kind="client_error")
+    _bounded(f"object {config.object_name!r}", info.size or 0)
+    store.ObjectResult = _Content
+    content = bytes((await store.get(config.object_name)).data)
+    text = await off_loop(len(content), lambda: as_text(f"object {config.object_name!r}", content, config.encoding))
+    return {"bucket": config.bucket, "name": info.name, "data": text, "size": info.size}
+
+
+class _Content:
+    """What nats-py adds the chunks of an object to. Its own copies all that it has with each chunk."""
+
+    def __init__(self, info: Any) -> None:
+        self.info = info
+        self.data = bytearray()
+
+
+async def _object_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    store = await client.jetstream().object_store(config.bucket)
+    return {"bucket": config.bucket, **_described(await store.get_info(config.object_name))}
+
+
+async def _object_list(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    from nats.js.errors import NotFoundError
+
+    store = await client.jetstream().object_store(config.bucket)
+    try:
+        found = await store.list(ignore_deletes=True)
+    except NotFoundError:  # the library's word for an empty store
+        found = []
+    objects = sorted((_described(info) for info in found), key=lambda described: str(described["name"]))
+    return {"bucket": config.bucket, "objects": objects, "count": len(objects)}
+
+
+async def _object_delete(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    store = await client.jetstream().object_store(config.bucket)
+    await store.delete(config.object_name)
+    return {"bucket": config.bucket, "name": config.object_name}
+
+
+def _described(info: Any) -> dict[str, JsonValue]:
+    return {
+        "name": info.name,
+        "size": info.size,
+        "description": info.description,
+        "chunks": info.chunks,
+        "digest": info.digest,
+    }
+
+
+def _bounded(what: str, size: int) -> None:
+    if size > MAX_RESULT_BYTES:
+        raise ToolError(f"{what} has {size} bytes; one call carries at most {MAX_RESULT_BYTES}", kind="resource")
+
+
+KEY_VALUE: Final[Mapping[str, Operation]] = {
+    "kv_get": Operation(_get, ("bucket", "key"), ("revision",)),
+    "kv_put": Operation(_write, ("bucket", "key", "value"), ("encoding", "revision")),
+    "kv_delete": Operation(_remove, ("bucket", "key"), ("revision",)),
+    "kv_purge": Operation(_remove, ("bucket", "key")),
+    "kv_keys": Operation(_keys, ("bucket",), ("pattern",)),
+}
+
+OBJECTS: Final[Mapping[str, Operation]] = {
+    "object_put": Operation(_object_put, ("bucket", "name", "data"), ("encoding", "description")),
+    "object_get": Operation(_object_get, ("bucket", "name"), ("encoding",)),
+    "object_info": Operation(_object_info, ("bucket", "name")),
+    "object_list": Operation(_object_list, ("bucket",)),
+    "object_delete": Operation(_object_delete, ("bucket", "name")),
+}

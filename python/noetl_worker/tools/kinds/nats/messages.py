@@ -1,0 +1,303 @@
+"""Messages on NATS subjects and JetStream streams, for the `nats` and `subscription` tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.ending import ended
+from noetl_worker.tools.kinds.nats.operation import Operation
+from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.kinds.nats.nats import NatsConfig
+
+_ANSWER_GRACE_S: Final = 2.0
+"""How long after a pull's own end its last status may take to arrive."""
+ACK: Final = b"+ACK"
+_CONFIRM_S: Final = 5.0
+_MESSAGE_ID: Final = "Nats-Msg-Id"
+_REFUSED_PULLS: Final = (
+    ("503", "", "does not answer: it must exist before", "not_found"),
+    ("409", "deleted", "was deleted", "not_found"),
+    ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
+    ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
+)
+"""Status, a word of its description (in small letters, without spaces) -> what is the matter with the consumer."""
+
+
+def check_names(**names: str | None) -> None:
+    """Of a bucket, a stream, a consumer. Raises ValueError for one that none can have."""
+    for name, value in names.items():
+        if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
+            raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+
+
+async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    headers = dict(config.headers)
+    if config.message_id is not None:
+        headers[_MESSAGE_ID] = config.message_id
+    ack = await client.jetstream().publish(
+        config.subject, _content(client, config), stream=config.stream, headers=as_headers(headers)
+    )
+    return {"stream": ack.stream, "seq": ack.seq, "duplicate": bool(ack.duplicate)}
+
+
+async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    """At most `batch` messages within `timeout_ms`; those returned are acked, unless `ack` is false."""
+    assert config.stream is not None
+    assert config.consumer is not None
+    pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
+    messages = [described(message, with_ack_id=not config.ack) for message in pulled]
+    acked = config.ack and await confirmed_acks(client, pulled) == len(pulled)
+    return {
+        "stream": config.stream,
+        "consumer": config.consumer,
+        "count": len(messages),
+        "messages": messages,
+        "acked": acked,
+    }
+
+
+def described(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
+    meta = message.metadata
+    fields: dict[str, JsonValue] = {
+        "subject": message.subject,
+        "stream_seq": meta.sequence.stream,
+        "consumer_seq": meta.sequence.consumer,
+        "delivered": meta.num_delivered,
+        "pending": meta.num_pending,
+        "data": message.data,
+        "headers": dict(message.headers or {}),
+    }
+    return {**fields, "ack_id": message.reply} if with_ack_id else fields
+
+
+async def _get_message(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    context = client.jetstream()
+    if config.seq is not None:
+        found = await context.get_msg(config.stream, seq=config.seq)
+    elif config.subject is not None:
+        found = await context.get_msg(config.stream, subject=config.subject)
+    else:
+        info = await context.stream_info(config.stream)
+        if info.state.messages == 0:
+            raise ToolError(f"js_get_msg failed: stream {config.stream!r} is empty", kind="not_found")
+        found = await context.get_msg(config.stream, seq=info.state.last_seq)
+    return {
+        "stream": config.stream,
+        "subject": found.subject,
+        "seq": found.seq,
+        "data": found.data or b"",
+        "headers": dict(found.headers or {}),
+    }
+
+
+async def _stream_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    info = await client.jetstream().stream_info(config.stream)
+    settings, state = info.config, info.state
+    return {
+        "stream": settings.name,
+        "config": {
+            "name": settings.name,
+            "subjects": list(settings.subjects or []),
+            "max_msgs": settings.max_msgs,
+            "max_bytes": settings.max_bytes,
+        },
+        "state": {
+            "messages": state.messages,
+            "bytes": state.bytes,
+            "first_seq": state.first_seq,
+            "last_seq": state.last_seq,
+            "consumer_count": state.consumer_count,
+        },
+    }
+
+
+def _content(client: Any, config: NatsConfig) -> bytes:
+    content = as_bytes("nats", config.data, config.encoding)
+    if len(content) > client.max_payload:
+        raise ConfigurationError(
+            f"nats: the data has {len(content)} bytes, the server takes {client.max_payload}; "
+            "put it into an object store (object_put) and publish its name"
+        )
+    return content
+
+
+# ── pulling ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def pull(client: Any, operation: str, stream: str, consumer: str, batch: int, timeout_s: float) -> list[Any]:
+    """At most `batch` messages of a durable pull consumer within `timeout_s`; none of them is acked.
+
+    One pull request whose time and size the server bounds, on an inbox of its own: when this returns, nothing of
+    it is left on the way. nats-py's `fetch` hides a deleted consumer and can leave a message waiting.
+
+    Raises:
+        ToolError: the stream or consumer is not there, or is none that can be pulled from.
+    """
+    what = f"{operation} failed: consumer {consumer!r} of stream {stream!r}"
+    reply = client.new_inbox()
+    inbox = Inbox(await client.subscribe(reply))
+    messages: list[Any] = []
+    try:
+        wanted = {"batch": batch, "expires": int(timeout_s * 1_000_000_000), "max_bytes": MAX_RESULT_BYTES}
+        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", dumps(wanted), reply=reply)
+        deadline = asyncio.get_running_loop().time() + timeout_s + _ANSWER_GRACE_S
+        while len(messages) < batch:
+            message = await inbox.next(deadline - asyncio.get_running_loop().time())
+            if message is None:  # the status got lost with a server that went away
+                break
+            status = (message.headers or {}).get("Status")
+            if status is None:
+                messages.append(message)
+            elif _ends(status, (message.headers or {}).get("Description", ""), what, bool(messages)):
+                break
+    except BaseException:
+        await ended(asyncio.ensure_future(_return(messages, inbox)))
+        raise
+    await inbox.close()
+    return messages
+
+
+class Inbox:
+    """What arrives on a subscription, none of it lost when the one who waits is cancelled.
+
+    nats-py's `next_msg` takes a message before it returns it: cancelled in between, it drops the message, and
+    nobody sees it before the consumer's ack wait is over. So it is never cancelled; the next one to ask waits for it.
+    """
+
+    def __init__(self, subscription: Any) -> None:
+        self._subscription = subscription
+        self._asked: asyncio.Task[Any] | None = None
+
+    async def next(self, timeout_s: float) -> Any | None:
+        """The next message; None when there is none within `timeout_s`. Raises nats-py's errors."""
+        if self._asked is None:
+            self._asked = asyncio.ensure_future(self._subscription.next_msg(timeout=None))
+        await asyncio.wait({self._asked}, timeout=max(0.0, timeout_s))
+        if not self._asked.done():
+            return None
+        asked, self._asked = self._asked, None
+        return asked.result()
+
+    async def drain(self) -> list[Any]:
+        """Let the server send no more; what has arrived by then and was not taken. Raises nats-py's errors."""
+        draining = asyncio.ensure_future(self._subscription.drain())  # done when all that came has been taken
+        messages = []
+        try:
+            while not draining.done():
+                self._asked = self._asked or asyncio.ensure_future(self._subscription.next_msg(timeout=None))
+                await asyncio.wait({draining, self._asked}, return_when=asyncio.FIRST_COMPLETED)
+                if self._asked.done():
+                    asked, self._asked = self._asked, None
+                    messages.append(asked.result())
+            draining.result()
+        finally:
+            draining.cancel()
+        return messages
+
+    async def close(self) -> None:
+        """After this nothing of the subscription is left, here or at the server."""
+        import nats.errors
+
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.wait({self._asked})
+            if not self._asked.cancelled():
+                self._asked.exception()  # a connection that is closed says so here, too: whoever waits has got it
+        with suppress(nats.errors.Error):  # drained, or the connection is gone
+            await self._subscription.unsubscribe()
+
+
+async def _return(messages: list[Any], inbox: Inbox) -> None:
+    """Let others have at once what was pulled for a call that ended: in hand, arrived, or still on the way.
+
+    The inbox ends first: a message that is returned while its pull still waits comes back to it, and has no owner
+    until the consumer's ack wait is over.
+    """
+    import nats.errors
+
+    try:
+        arrived = await asyncio.wait_for(inbox.drain(), _ANSWER_GRACE_S)
+        await _nak([*messages, *arrived])
+    except (nats.errors.Error, OSError, asyncio.TimeoutError):
+        return  # no connection: the server delivers them again after the consumer's ack_wait
+    finally:
+        await inbox.close()
+
+
+async def _nak(messages: Sequence[Any]) -> None:
+    import nats.errors
+
+    with suppress(nats.errors.Error, OSError):  # no connection
+        for message in messages:
+            if message.reply:
+                await message.nak()
+
+
+def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
+    """Whether a pull's status is its ordinary end. Raises ToolError for the others; 100 is a heartbeat."""
+    if status == "100":
+        return False
+    text = description.lower().replace(" ", "")
+    for of_status, word, problem, kind in _REFUSED_PULLS:
+        if status == of_status and word in text:
+            raise ToolError(f"{what} {problem}", kind=kind, retryable=kind == "rate_limit")
+    if status == "409" and "sizeexceeds" in text and not has_messages:
+        raise ToolError(f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes", kind="resource")
+    if status == "409" and "maxrequest" in text:
+        less = f"raise it to {MAX_RESULT_BYTES}" if "maxbytes" in text else "give a smaller 'batch' or 'timeout_ms'"
+        raise ToolError(
+            f"{what} has a limit below this request: {description}; {less}, or unset the limit", kind="client_error"
+        )
+    if status in ("404", "408", "409"):
+        return True
+    raise ToolError(f"{what}: {status} {description}", kind="server_error", retryable=True)
+
+
+# ── settling ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
+    """Ack pulled messages; how many the server has confirmed. The others come again after the consumer's ack wait."""
+    try:
+        problems = await acknowledge(client, [message.reply for message in messages], ACK)
+    except asyncio.CancelledError:
+        await ended(asyncio.ensure_future(_nak(messages)))  # the server heeds the first answer to each
+        raise
+    return len(messages) - len(problems)
+
+
+async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dict[str, str]:
+    """Settle pulled messages with `answer` (+ACK, -NAK, +TERM) and wait until the server has taken it.
+
+    Returns:
+        ack id -> why the server did not take it; empty when all were taken.
+    """
+    import nats.errors
+
+    async def settle(ack_id: str) -> str | None:
+        try:
+            await client.request(ack_id, answer, timeout=_CONFIRM_S)
+        except nats.errors.NoRespondersError:
+            return "no such stream or consumer"
+        except nats.errors.TimeoutError:
+            return "the server did not confirm it in time"
+        return None
+
+    answers = await asyncio.gather(*(settle(ack_id) for ack_id in ack_ids))
+    return {ack_id: problem for ack_id, problem in zip(ack_ids, answers, strict=True) if problem is not None}
+
+
+MESSAGES: Final[Mapping[str, Operation]] = {
+    "js_publish": Operation(_js_publish, ("subject",), ("data", "encoding", "headers", "message_id", "stream")),
+    "js_consume": Operation(_consume, ("stream", "consumer"), ("batch", "timeout_ms", "ack")),
+    "js_get_msg": Operation(_get_message, ("stream",), ("seq", "subject", "last")),
+    "js_stream_info": Operation(_stream_info, ("stream",)),
+}

@@ -1,0 +1,200 @@
+"""Kind `nats`: key-value buckets, object stores, messages and streams of NATS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, Final, Literal
+
+from noetl_worker.models.tool_result import ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.kinds.nats.connections import Address, Connections, address_of, check_login
+from noetl_worker.tools.kinds.nats.failures import not_permitted, spoken
+from noetl_worker.tools.kinds.nats.key_value import KEY_VALUE, OBJECTS
+from noetl_worker.tools.kinds.nats.messages import MESSAGES, check_names
+from noetl_worker.tools.kinds.nats.operation import Operation, with_values
+from noetl_worker.tools.payload import as_bytes, as_headers
+
+MAX_BATCH: Final = 1000
+MAX_WAIT_MS: Final = 5000
+_OPERATIONS: Final[Mapping[str, Operation]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
+_OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
+"""`name` too: a plane puts the task's label there."""
+_KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
+_SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
+
+
+@dataclass(frozen=True, slots=True)
+class NatsConfig:
+    """One operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
+
+    The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands with
+    the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
+    """
+
+    operation: str
+    """What to do: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
+    object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
+    url: str | list[str] | None = None
+    """Server, or several; wins over the credential's."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url and user + password, token, creds (text of a .creds file) or nkey (a seed)."""
+    user: str | None = None
+    """User name; wins over the credential's."""
+    password: str | None = None
+    """Password; wins over the credential's."""
+    token: str | None = None
+    """Token; wins over the credential's."""
+    bucket: str | None = None
+    """Bucket of a kv_ or object_ operation."""
+    key: str | None = None
+    """Key of a kv_ operation."""
+    value: Any = None
+    """What kv_put stores: text as it is, anything else as JSON."""
+    revision: int | None = None
+    """kv_put: the revision to replace, 0 for a key that is not there; kv_get: the one to read; kv_delete: only if it is
+    the last one."""
+    pattern: str | None = None
+    """kv_keys: only keys that match, * standing for anything."""
+    object: str | None = None
+    """Name of the object; use it instead of `name` where a plane takes `name` for the task's label."""
+    name: str | None = None
+    """Name of the object, when `object` is absent."""
+    data: Any = None
+    """Content of object_put and js_publish: text as it is, anything else as JSON."""
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    """Whether `value` and `data` are given, and an object's content is returned, as text or as base64."""
+    description: str | None = None
+    """Description of a stored object."""
+    stream: str | None = None
+    """Stream of js_consume, js_get_msg and js_stream_info; for js_publish the stream that must take the message."""
+    consumer: str | None = None
+    """Durable pull consumer of js_consume."""
+    subject: str | None = None
+    """Subject of js_publish; js_get_msg: the last message on it."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """Headers of a message; nulls are left out."""
+    message_id: str | None = None
+    """js_publish: id by which the stream drops a repetition."""
+    seq: int | None = None
+    """js_get_msg: sequence number of the message."""
+    last: bool = False
+    """js_get_msg: the stream's last message."""
+    batch: int = 100
+    """js_consume: at most so many; above 1000 is 1000."""
+    timeout_ms: int = 1000
+    """js_consume: how long to wait, in milliseconds; above 5000 is 5000."""
+    ack: bool = True
+    """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
+    timeout: float | None = None
+    """Longest time of the call in seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
+        operation = _SAME.get(operation, operation)
+        if operation not in _OPERATIONS:
+            raise ValueError(f"unknown operation {self.operation!r}; known: {', '.join(_OPERATIONS)}")
+        for name in _OPERATIONS[operation].required:
+            value = self.object_name if name == "name" else getattr(self, name)
+            if value is None or (value == "" and name != "value"):
+                shown = "object' or 'name" if name == "name" else name
+                raise ValueError(f"{operation} requires '{shown}'")
+        if operation == "js_get_msg" and (self.seq, self.subject, self.last) == (None, None, False):
+            raise ValueError("js_get_msg requires 'seq', 'subject' or 'last: true'")
+        if self.batch < 1 or self.timeout_ms < 1:
+            raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
+        self._check_names()
+        object.__setattr__(self, "operation", operation)
+        object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
+        object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
+        for name in ("value", "data"):
+            if name in _read_by(operation) and self.encoding == "base64":
+                as_bytes("nats", getattr(self, name), self.encoding)
+        as_headers(self.headers)
+        check_login("nats", self)
+
+    def _check_names(self) -> None:
+        check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
+        if self.key is not None and not _KEY.fullmatch(self.key):
+            raise ValueError(f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end")
+        if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
+            raise ValueError(f"subject {self.subject!r} is none: it is words with dots between them")
+
+    @property
+    def object_name(self) -> str | None:
+        """`object`, else `name`: the label of a task may have taken the latter."""
+        return self.object or self.name
+
+
+def _read_by(operation: str) -> frozenset[str]:
+    """The fields of this operation, those it requires too."""
+    _, required, optional = _OPERATIONS[operation]
+    return frozenset({*required, *optional, *(("object",) if "name" in required else ())})
+
+
+def _default(config_field: Field[Any]) -> Any:
+    return config_field.default if config_field.default_factory is MISSING else config_field.default_factory()
+
+
+class NatsTool:
+    """Data, always with `status: success` (kv_get: or `not_found`):
+
+    kv_get {bucket, key, value, revision}; kv_put {bucket, key, revision}; kv_delete, kv_purge {bucket, key}; kv_keys
+    {bucket, keys, count}. object_put {bucket, name, size, digest}; object_get {bucket, name, data, size}; object_info
+    {bucket, name, size, description, chunks, digest}; object_list {bucket, objects, count}; object_delete {bucket,
+    name}. js_publish {stream, seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq,
+    consumer_seq, delivered, pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers};
+    js_stream_info {stream, config, state}. Values and payloads that are JSON are parsed.
+
+    Errors: not_found (bucket, stream, object, consumer), client_error with code wrong_last_sequence (kv_put or
+    kv_delete of another revision), auth, connection, timeout.
+
+    differs-from-upstream: connections are kept; kv_get, kv_put and kv_delete take a `revision`.
+    """
+
+    kind: ClassVar[str] = "nats"
+    config_model: ClassVar[type] = NatsConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {
+        "nats_url": "url",
+        "servers": "url",
+        "username": "user",
+        "nats_user": "user",
+        "nats_password": "password",
+        "nats_token": "token",
+        "object_name": "object",
+        "payload": "data",
+        "msg_id": "message_id",
+    }
+    requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
+
+    def __init__(self, connections: Connections | None = None) -> None:
+        self._connections = connections or Connections()
+
+    def ignored(self, config: NatsConfig) -> list[str]:
+        """What the registry reports beside unknown fields: fields of other operations."""
+        read = _read_by(config.operation) | _OF_EVERY_OPERATION
+        given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
+        operation = config.operation
+        return [f"nats: field {name!r} is ignored: {operation} does not read it" for name in given if name not in read]
+
+    async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
+        address = await address_of("nats", config, context)
+        result = await in_time(self._call(address, config, context), context.timeout_s)
+        if result.status is ToolStatus.TIMEOUT and (refusal := self._connections.refusal(address)):
+            raise not_permitted(config.operation, refusal)
+        return result
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connections.aclose()
+
+    async def _call(self, address: Address, config: NatsConfig, context: ToolContext) -> Mapping[str, JsonValue]:
+        operation = _OPERATIONS[config.operation]
+        if "headers" in operation.optional:
+            config = replace(config, headers=context.worker.with_trace(config.headers))
+        async with spoken(self._connections, address, config.operation) as client:
+            found = await with_values(await operation.call(client, config), context.stop)
+        return {"status": "success", **found}

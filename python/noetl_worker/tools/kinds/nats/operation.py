@@ -1,0 +1,35 @@
+"""What an operation of the `nats` tool is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.payload import values_of
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.kinds.nats.nats import NatsConfig
+
+
+async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
+    """Make values of the payloads in what an operation found, in place: off the loop, charged to `owner`."""
+    places = [
+        (part, name)
+        for part in (found, *found.get("messages", ()), *found.get("entries", ()))
+        for name in ("data", "value")
+        if isinstance(part.get(name), bytes)
+    ]
+    values = await values_of([part[name] for part, name in places], owner)
+    for (part, name), value in zip(places, values, strict=True):
+        part[name] = value
+    return found
+
+
+class Operation(NamedTuple):
+    """One operation, and the fields that it reads beside those of the connection."""
+
+    call: Callable[[Any, NatsConfig], Awaitable[dict[str, JsonValue]]]
+    """With a connected client. Payloads in what it returns are bytes, which `with_values` makes values."""
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()

@@ -1,0 +1,222 @@
+"""Kind `playbook`: start a child execution, and wait for it only when asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.error_kinds import plane_failure
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.kinds.playbook.child import (
+    NoSuchResult,
+    NotShown,
+    has_ended,
+    result_of,
+    state_of,
+    steps_without_value,
+)
+
+_MIN_POLL_S: Final = 0.05
+_LIST_LAG_S: Final = 15.0
+"""For so long after a child's end its step is looked for: the plane's list of completed steps may lag behind the end
+(seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybookConfig:
+    """Starts another playbook as a child execution, and waits for it only when asked to.
+
+    The step succeeds as soon as the control plane has taken the child; with `return_result` or `return_step` it waits
+    for the child's end. A step that waits holds no slot of the worker.
+    """
+
+    path: str | None = None
+    """Path of the child in the catalog; this or `catalog_id` is needed."""
+    catalog_id: str | None = None
+    """Id of the child in the catalog, instead of `path`."""
+    version: Any = None
+    """Version of the child; absent: the newest."""
+    payload: dict[str, Any] = field(default_factory=dict)
+    """The child's workload."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """More of the child's workload; wins over `payload`. Absent or empty: the step's own input."""
+    parent_execution_id: int | None = None
+    """Execution that the child is a part of; absent: this one."""
+    return_result: bool = False
+    """Wait for the child's end and give its result back."""
+    return_step: str | None = None
+    """Wait for the child's end and give this step's result back; a plane that lists it late is asked for 15 s more."""
+    result_step: str | None = None
+    """The same as `return_step`, as newer playbooks write it."""
+    timeout: float | None = None
+    """Seconds to wait for the child's end; absent: what the command has left. The child goes on after it."""
+    poll_interval: float = 2.0
+    """Seconds between two questions for the child's status, at least 0.05."""
+
+    def __post_init__(self) -> None:
+        if not self.path and not self.catalog_id:
+            raise ValueError("'path' or 'catalog_id' is missing")
+        if self.path and self.catalog_id:
+            raise ValueError("'path' and 'catalog_id' both name a child; keep one")
+
+    @property
+    def step(self) -> str | None:
+        """The child's step whose value is wanted; None: the child as a whole."""
+        return self.return_step or self.result_step
+
+    @property
+    def pause_s(self) -> float:
+        return max(_MIN_POLL_S, self.poll_interval)
+
+
+class PlaybookTool:
+    kind: ClassVar[str] = "playbook"
+    aliases: ClassVar[tuple[str, ...]] = ("playbooks",)
+    config_model: ClassVar[type] = PlaybookConfig
+
+    async def run(self, config: PlaybookConfig, context: ToolContext) -> ToolResult:
+        started = await _start(config, context)
+        execution_id = started.get("execution_id")
+        data: dict[str, JsonValue] = {
+            "status": "started",
+            "execution_id": str(execution_id),
+            "path": config.path,
+            "async": True,
+        }
+        if not (config.return_result or config.step):
+            # As the plane's own worker: on the Python plane the answer is under `data`, its status is the call's.
+            if context.command.form.child_is_its_status:
+                data.update(status="success", data=dict(started))
+            return ToolResult.success(data)
+        if execution_id is None:
+            raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
+        child = _ChildRun(int(execution_id), data, config, context)
+        try:
+            with context.worker.waiting():
+                return await asyncio.wait_for(child.outcome(), context.timeout_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            # Not again: that would start another child.
+            return ToolResult.timed_out(context.timeout_s or 0.0, retryable=False, data=data)
+
+
+async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
+    payload = {**config.payload, **(config.input or context.values.input)}  # an empty one counts as absent
+    body: dict[str, JsonValue] = {"path": config.path} if config.path else {"catalog_id": config.catalog_id}
+    if config.version is not None:
+        body["version"] = config.version
+    body["payload"] = payload
+    body["parent_execution_id"] = config.parent_execution_id or context.command.execution_id
+    if context.command.form.start_takes_trace and (trace := context.worker.trace_headers()):
+        body["trace"] = dict(trace)
+    name = config.path or config.catalog_id
+    try:
+        return await context.worker.control_plane.execute_playbook(body)
+    except ControlPlaneError as error:  # without an answer the child may run already: it is not asked for again
+        said = f"{error.status} {excerpt(error.body, 500)}" if isinstance(error, ServerRefused) else error
+        failure = plane_failure(f"Failed to start child playbook {name!r}: {said}", error)
+        is_safe = isinstance(error, NotSent) or failure.kind == "rate_limit"
+        raise ToolError(str(failure), kind=failure.kind, retryable=is_safe, code=failure.code) from None
+
+
+@dataclass(slots=True)
+class _ChildRun:
+    """A child that is waited for."""
+
+    execution_id: int
+    started: Mapping[str, JsonValue]
+    """What names it in the result."""
+    config: PlaybookConfig
+    context: ToolContext
+
+    async def outcome(self) -> ToolResult:
+        """Wait for its end, and give what it left."""
+        config, now, until = self.config, asyncio.get_running_loop().time, 0.0
+        while True:
+            status = await self._end()
+            state = state_of(status)
+            if state != "completed":
+                return self._failure(f"child execution {self.execution_id} {state}", "playbook", status)
+            until = until or now() + _LIST_LAG_S
+            try:
+                value = await result_of(status, config.step, self.execution_id, self.context, self._answered)
+                break
+            except NoSuchResult as error:
+                if now() >= until:
+                    wanted = f"a result of {config.step!r}" if config.step else "any result"
+                    text = f"child execution {self.execution_id} completed without {wanted}; it has: {error}"
+                    return self._failure(text[:2000], "not_found", status)
+            except NotShown:
+                return self._not_shown(status)
+            await asyncio.sleep(min(config.pause_s, max(0.0, until - now())))
+        if self.context.command.form.child_is_its_status:
+            return ToolResult.success({**self._shown(status), "result": value})
+        # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
+        own = {**value, "status": value.get("status", status)} if isinstance(value, dict) else value
+        return ToolResult.success(own)
+
+    async def _end(self) -> Mapping[str, JsonValue]:
+        """The status answer of the ended child."""
+        plane, before = self.context.worker.control_plane, None
+        while True:
+            status: Mapping[str, JsonValue] = await self._answered(lambda: plane.execution_status(self.execution_id))
+            if has_ended(status, before, self.config.step):
+                return status
+            before = status
+            await asyncio.sleep(self.config.pause_s)
+
+    async def _answered(self, question: Callable[[], Awaitable[Any]]) -> Any:
+        """An answer that cannot be had is asked for again, until the wait is over."""
+        while True:
+            try:
+                return await question()
+            except ControlPlaneError as error:
+                self.context.logger.warning("child_status", problem=str(error))
+                if not error.is_retryable:
+                    raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
+            await asyncio.sleep(self.config.pause_s)
+
+    def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
+        """Returned with what is known of the child; raised where its value was asked for on the Rust plane.
+
+        A returned failure completes the step there, and the playbook would go on with nothing in the place of the
+        value; that plane's worker raises too.
+        """
+        if self.config.return_result and not self.context.command.form.child_is_its_status:
+            raise ToolError(text, kind=kind)
+        return ToolResult.failure(text, kind=kind, data=self._beside(status))
+
+    def _not_shown(self, status: Mapping[str, JsonValue]) -> ToolResult:
+        """A failure where the value was asked for. With the name of a step alone the Python plane's own worker waits
+        and gives the status document, whatever the step left: playbooks do so with a last step that leaves nothing."""
+        text = (
+            f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "
+            f"{self.config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks. `set` "
+            "in the child what is wanted under a name of its own, and read `variables.NAME` of this step, which has "
+            "`return_result` and names no step of the child"
+        )
+        if self.config.return_result:
+            return self._failure(text, "not_found", status)
+        self.context.logger.warning("child_value_not_shown", problem=text)
+        return ToolResult.success(self._shown(status))
+
+    def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The status document of a completed child on the Python plane, and which steps' values it does not have."""
+        missing = steps_without_value(status)
+        return {**self._beside(status), **({"steps_without_value": missing} if missing else {})}
+
+    def _beside(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The status document, and what names the child.
+
+        Its fields are the step's on the Python plane, as its worker gives them; on the Rust plane they are under
+        `status`.
+        """
+        data = {**self.started, "async": False}
+        if not self.context.command.form.child_is_its_status:
+            return {**data, "status": dict(status)}
+        return {**status, **data, "status": state_of(status), "variables": fields_of(status.get("variables"))}

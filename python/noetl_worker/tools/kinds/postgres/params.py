@@ -1,0 +1,135 @@
+"""The values of a statement's place holders, as psycopg sends them.
+
+A JSON list can mean an array of Postgres or a jsonb value, and the empty one is written differently as each (`{}` and
+`[]`, of which the first is an object to jsonb). So the server is asked which it expects, when a list is among the
+values; where it does not know, a list with an object in it is jsonb and any other an array.
+"""
+
+from __future__ import annotations
+
+import decimal
+import re
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.tools.kinds.postgres.address import library
+from noetl_worker.tools.kinds.postgres.rows import encoded
+from noetl_worker.tools.sql import split as sql_split
+
+_PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^()]+)\))?[sbt])")
+_NUMBER: Final = re.compile(r"(?<![\w$])\$(\d+)")
+_EXACT: Final = 2**53
+"""Up to here every whole number is a float."""
+_SAVEPOINT: Final = "noetl_parameters"
+
+
+async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool) -> Any:
+    """`params` (a list or an object) of the statement `text`, in psycopg's types."""
+    values = dict(params) if isinstance(params, dict) else dict(enumerate(params))
+    types: Mapping[Any, int] = {}
+    if any(isinstance(value, list) for value in values.values()):
+        types = await _expected(connection, text, values, is_numbered=is_numbered)
+    converted = {key: _typed(value, types.get(key, 0)) for key, value in values.items()}
+    return converted if isinstance(params, dict) else list(converted.values())
+
+
+def unused_values(text: str, params: Sequence[Any]) -> list[int]:
+    """Numbers of the values that a statement with `$1, $2` has no place for; the server would drop them silently."""
+    used = {int(number) for number in _NUMBER.findall(sql_split.bare(text))}
+    return [number for number in range(1, len(params) + 1) if number not in used]
+
+
+# ── the server's types ──────────────────────────────────────────────────────────────────────────
+
+
+async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is_numbered: bool) -> dict[Any, int]:
+    """Key of a value -> OID of the type that the server expects there; {}: it does not know."""
+    psycopg = library()
+    numbered, keys = (text, list(values)) if is_numbered else _numbered(text)
+    if any(key not in values for key in keys):
+        return {}  # a missing value: psycopg says it better when the statement is run
+    known = psycopg.adapt.Transformer(connection)
+    # A list as null has no type yet; the types of the others help the server to find it.
+    plain = [None if isinstance(values[key], list) else _typed(values[key], 0) for key in keys]
+    known.dump_sequence(plain, [psycopg.adapt.PyFormat.AUTO] * len(plain))
+    in_transaction = connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+    if in_transaction:  # a statement that the server refuses here must not end the transaction before it is run
+        await connection.execute(f"SAVEPOINT {_SAVEPOINT}")
+    async with connection.lock:
+        found = await connection.wait(_described(connection.pgconn, encoded(connection, numbered), known.types or ()))
+    if in_transaction:
+        await connection.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; RELEASE SAVEPOINT {_SAVEPOINT}")
+    return dict(zip(keys, found, strict=False))
+
+
+def _numbered(text: str) -> tuple[str, list[Any]]:
+    """A text with `%s` or `%(name)s` written with `$1, $2`, and the keys of their values."""
+    keys: list[Any] = []
+
+    def place(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            return "%"
+        key = len(keys) if match["name"] is None else match["name"]
+        if key not in keys:
+            keys.append(key)
+        return f"${keys.index(key) + 1}"
+
+    return _PLACE.sub(place, text), keys
+
+
+def _described(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any, Any, list[int]]:
+    """Have the server read the statement: the types of its parameters, [] when it refuses (running it shows why)."""
+    from psycopg import generators
+
+    pgconn.send_prepare(b"", text, list(types))
+    (prepared,) = yield from generators.execute(pgconn)
+    if prepared.status != library().pq.ExecStatus.COMMAND_OK:
+        return []
+    pgconn.send_describe_prepared(b"")
+    (described,) = yield from generators.execute(pgconn)
+    return [described.param_type(number) for number in range(described.nparams)]
+
+
+# ── the values ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _typed(value: Any, oid: int) -> Any:
+    from psycopg.types.json import Json, Jsonb
+
+    if isinstance(value, dict):
+        return Jsonb(value)
+    if not isinstance(value, list):
+        return value
+    types = library().adapters.types
+    json, jsonb = types["json"], types["jsonb"]
+    if oid in (json.oid, jsonb.oid):
+        return Json(value) if oid == json.oid else Jsonb(value)
+    if oid in (json.array_oid, jsonb.array_oid):
+        wrapped = Json if oid == json.array_oid else Jsonb
+        return [None if element is None else wrapped(element) for element in value]
+    if _has_object(value):
+        return Jsonb(value)
+    return of_one_type(value)
+
+
+def _has_object(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_object, value)))
+
+
+def of_one_type(value: list[Any]) -> list[Any]:
+    """An array has one type: whole numbers among fractions become fractions, exact ones where a float is not exact."""
+    numbers = _leaves(value)
+    if {type(element) for element in numbers} - {type(None)} != {int, float}:
+        return value
+    is_exact = all(abs(element) <= _EXACT for element in numbers if isinstance(element, int))
+    return [_with_numbers(element, float if is_exact else lambda leaf: decimal.Decimal(str(leaf))) for element in value]
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for element in value for leaf in _leaves(element)] if isinstance(value, list) else [value]
+
+
+def _with_numbers(value: Any, number: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_numbers(element, number) for element in value]
+    return None if value is None else number(value)

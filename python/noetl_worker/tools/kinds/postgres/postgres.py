@@ -1,0 +1,267 @@
+"""Kind `postgres`: SQL through psycopg 3, on a pooled connection that is reset after every command."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext, ToolForm
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.kinds.postgres.address import check_connection, conninfo, library, schemas_of
+from noetl_worker.tools.kinds.postgres.errors import is_statement_timeout, statement_failure
+from noetl_worker.tools.kinds.postgres.params import adapted, unused_values
+from noetl_worker.tools.kinds.postgres.pool import ConnectionPools
+from noetl_worker.tools.kinds.postgres.rows import read_result, run_text
+from noetl_worker.tools.process.shortage import before_any_effect
+from noetl_worker.tools.sources.sources import Sources
+from noetl_worker.tools.sql import split as sql_split
+from noetl_worker.tools.sql import sql
+from noetl_worker.tools.sql.source import check_sql, sql_of
+
+CONNECTION_SPELLINGS: Final[Mapping[str, str]] = {
+    "db_host": "host",
+    "db_port": "port",
+    "db_user": "user",
+    "db_password": "password",
+    "db_name": "database",
+    "db_conn_string": "connection_string",
+    "dsn": "connection_string",
+    "username": "user",
+}
+_NUMBERED: Final = re.compile(r"(?<![\w$])\$\d")
+_IN_ORDER: Final = re.compile(r"%s(?!\w)")
+_LONGEST_MS: Final = 2**31 - 1
+_BEGINS: Final = ("BEGIN", "START TRANSACTION")
+_OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one transaction)"
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresConfig:
+    """Run SQL in Postgres; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
+    statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, and of a
+    statement without rows `message` and a `row_count` that is the number of rows it changed (-1: none are counted), as
+    that plane's worker gives them.
+
+    * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing one
+      undoes them all. A text that leaves a transaction open fails.
+    * Nothing stays behind: settings, `search_path`, temporary tables, locks and prepared statements end with the
+      command.
+    * Whatever gives rows gives rows (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN); only NULL is null. numeric is exact
+      text, date and time ISO 8601, interval an ISO 8601 duration, bytea base64, json and jsonb themselves, an array
+      a list (up to 256 kB); NaN and infinities "NaN", "Infinity", "-Infinity"; ranges, inet, enum, composite, hstore
+      and every other type the server's text.
+    * A timeout ends the statement on the server too, and so does a cancelled execution.
+    """
+
+    query: str | list[str] | None = None
+    """SQL text of one or more statements, or a list of them; the server splits them."""
+    query_b64: str | list[str] | None = None
+    """The same as base64 of UTF-8; it is not rendered, so `{{` in it is only text."""
+    script: str | dict[str, Any] | None = None
+    """Where the SQL is, before the others: a path, a file://, http(s)://, gs:// or s3:// address, or
+    {"uri", "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are
+    rendered."""
+    params: dict[str, Any] | list[Any] = field(default_factory=list)
+    """Values of the place holders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
+    object becomes jsonb, a list what the server expects there: an array, or json; the server finds the other types."""
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
+    """Alias of a credential of type postgres, or an object with its data."""
+    connection_string: str | None = field(default=None, repr=False)
+    """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
+    host: str | None = None
+    """Host name or address, or the directory of a Unix socket; wins over the credential's, like each field below."""
+    port: int | None = None
+    """Port; absent: 5432."""
+    user: str | None = None
+    """Role; absent: postgres, but with a `connection_string` the worker process's user name."""
+    password: str | None = field(default=None, repr=False)
+    """Password, better kept in a credential."""
+    database: str | None = None
+    """Database; absent: postgres, but with a `connection_string` the one named as the user."""
+    sslmode: str | None = None
+    """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
+    schema: str | None = None
+    """`search_path` of this command: a schema, or several with commas between them. As in SQL, `Sales` is the schema
+    sales, and `"Sales"` has its capital."""
+    as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
+    max_rows: int = sql.MAX_ROWS
+    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        text = check_sql("postgres", self)
+        sql.check_above_zero(max_rows=self.max_rows)
+        check_connection(self)
+        if text is not None:
+            _check_params(text, self.params)
+
+
+class PostgresTool:
+    """One pool for each address (host, user, password, database, ...): 8 connections at most, closed after
+    a minute without use and after half an hour in any case. A connection that the server closed meanwhile is replaced
+    before the command notices."""
+
+    kind: ClassVar[str] = "postgres"
+    config_model: ClassVar[type] = PostgresConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {**CONNECTION_SPELLINGS, **sql.SPELLINGS}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
+    requires: ClassVar[Mapping[str, str]] = {
+        "psycopg": "noetl-worker[postgres]",
+        "botocore": "noetl-worker[aws] for s3:// scripts",
+    }
+    imports: ClassVar[tuple[str, ...]] = ("psycopg",)
+
+    def __init__(self, pools: ConnectionPools | None = None) -> None:
+        self.pools = pools or ConnectionPools()
+        self._sources = Sources(self.kind)
+
+    async def run(self, config: PostgresConfig, context: ToolContext) -> ToolResult:
+        with before_any_effect("no room to fetch what the statement needs"):
+            text = await sql_of(self.kind, config, self._sources, context)
+            address = await conninfo(self.kind, config, context)
+        if config.script is not None:
+            try:
+                _check_params(text, config.params)
+            except ValueError as error:
+                raise ConfigurationError(f"{self.kind}: {error}") from error
+        # A cancelled task makes psycopg cancel the statement on the server before it lets go.
+        return await in_time(self._run(address, text, config, context), context.timeout_s)
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        await self._sources.aclose()
+        await self.pools.aclose()
+
+    async def _run(
+        self, address: str, text: str, config: PostgresConfig, context: ToolContext
+    ) -> dict[str, JsonValue] | ToolResult:
+        psycopg = library()
+        batch = sql.Batch(config.as_objects, config.max_rows)
+        began = time.monotonic()
+        async with self.pools.connection(address, session_settings(config.schema, context.timeout_s)) as connection:
+            try:
+                await _execute(psycopg, connection, text, config, batch, context.stop)
+            except psycopg.Error as error:
+                if is_statement_timeout(error):
+                    return ToolResult.timed_out(round(time.monotonic() - began, 3))
+                done = len(batch.statements)
+                raise statement_failure(error, text, done, has_params=bool(config.params)) from error
+            except UnicodeDecodeError as error:
+                raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
+            except UnicodeEncodeError as error:
+                problem = f"{error}: the encoding of the session has no such character"
+                raise ToolError(f"{sql.preview(text)}: {problem}", kind="db_error") from error
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                raise sql.left_open(text, _OTHERWISE)
+        if not batch.statements:
+            raise ConfigurationError("postgres: 'query' has no statement")
+        return _data(batch, context.command.form)
+
+
+def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
+    """On the Python plane with what its worker gives besides: a `status`, and of a write a `message`.
+
+    A statement that changes no rows by itself (DDL) has the row count -1 there; on the Rust plane it has changed 0
+    (recorded: pg-writes).
+    """
+    data = batch.data(form)
+    if not form.sql_has_message:
+        if not batch.columns and data["affected_rows"] is None:
+            data["affected_rows"] = 0
+        return data
+    data["status"] = "success"
+    if not batch.columns:
+        if data["affected_rows"] is None:
+            data["row_count"] = -1
+        data["message"] = f"Command executed. {data['row_count']} rows affected."
+    return data
+
+
+def session_settings(schema: str | None, timeout_s: float | None) -> str:
+    """The SET statements that a command starts with.
+
+    The server's own timeout is for a worker that is gone: the next power of two seconds above ours, so that commands
+    with nearly the same time left find a connection that is set already.
+    """
+    settings = []
+    if timeout_s is not None:
+        server_ms = min(2 ** math.ceil(math.log2(timeout_s + 1)) * 1000, _LONGEST_MS)
+        settings.append(f"SET statement_timeout = {server_ms}; ")
+    if schema:
+        names = ", ".join(library().sql.Identifier(name).as_string(None) for name in schemas_of(schema))
+        settings.append(f"SET search_path TO {names}; ")
+    return "".join(settings)
+
+
+async def _execute(
+    psycopg: Any, connection: Any, text: str, config: PostgresConfig, batch: sql.Batch, owner: object
+) -> None:
+    if not config.params:
+        await run_text(connection, text, batch, owner)
+        return
+    # With parameters the server takes one statement at a time; the transaction is what one text would have been.
+    *leading, last = sql_split.statements(text) or [text]
+    is_numbered = _is_numbered(last, config.params)
+    cursor = psycopg.AsyncRawCursor(connection) if is_numbered else connection.cursor()
+
+    async def run_last() -> None:
+        params = await adapted(connection, last, config.params, is_numbered=is_numbered)
+        await _with_params(cursor, batch, last, params, owner)
+
+    if not leading:
+        await run_last()
+    else:
+        async with connection.transaction():
+            await run_text(connection, ";\n".join(leading), batch, owner)
+            await run_last()
+            has_own = any(one["statement"] in _BEGINS for one in batch.statements)
+            if has_own and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                raise sql.left_open(text, _OTHERWISE)
+
+
+def _check_params(text: str, params: Any) -> None:
+    """Raises ValueError for place holders of two kinds in the last statement, or a value without one."""
+    if not params or "$" not in text:
+        return
+    last = (sql_split.statements(text) or [text])[-1]
+    if _is_numbered(last, params) and (unused := unused_values(last, params)):
+        raise ValueError(
+            f"{sql.preview(last)}: 'params' has {len(params)} values, and no place holder takes "
+            f"{', '.join(f'${number}' for number in unused)}: leave out what the statement does not use"
+        )
+
+
+def _is_numbered(text: str, params: Any) -> bool:
+    """Whether the place holders are `$1, $2`; a `%s` within a string is then only text.
+
+    Raises:
+        ValueError: `%s` place holders too.
+    """
+    code = sql_split.bare(text) if isinstance(params, list) and "$" in text else ""
+    if _NUMBERED.search(code) is None:
+        return False
+    if _IN_ORDER.search(code) is not None:
+        raise ValueError(
+            f"{sql.preview(text)}: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
+            "(as an operator, put a blank after the percent sign)"
+        )
+    return True
+
+
+async def _with_params(cursor: Any, batch: sql.Batch, text: str, params: Any, owner: object) -> None:
+    async with cursor:
+        await cursor.execute(text, params)
+        command = str(cursor.statusmessage)
+        if cursor.description is None:
+            batch.changed(command, cursor.rowcount if cursor.rowcount >= 0 else None)
+            return
+        await read_result(cursor.connection, cursor.pgresult, batch, command, cursor.rowcount, owner)

@@ -1,0 +1,211 @@
+"""Runs the statements of one text and keeps as many rows as are wanted.
+
+psycopg's cursors hold every row of a result in memory before the first is looked at; here rows come in small results,
+and what is over `max_rows` is dropped on arrival. Several statements and small results together are what libpq has
+and psycopg's `stream()` has not. Values are made once all has come: many or large ones off the loop, when the worker
+has room for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import partial
+from typing import Any, Final
+
+from noetl_worker.errors import DocumentError
+from noetl_worker.process.room import room
+from noetl_worker.process.threads import LARGE, off_loop, take_turns
+from noetl_worker.text.json_text import memory_of
+from noetl_worker.tools.kinds.postgres.address import library
+from noetl_worker.tools.sql.sql import Batch
+
+_ROWS_AT_A_TIME: Final = 100
+_MANY_VALUES: Final = 10_000
+"""Values that are made on the loop at most: it takes 5 ms."""
+_VALUE_BYTES: Final = 64
+"""Memory that a value of a row takes beside its text, about."""
+UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
+"""Commands whose count is that of the rows they give."""
+
+
+async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> None:
+    """Run every statement of `text` into `batch`.
+
+    Args:
+        connection: from the pool.
+        text: of one or more statements.
+        batch: what they gave.
+        owner: whom the values are charged to in the worker's room.
+
+    Raises:
+        psycopg.Error: the first that failed; `batch` has the statements before it.
+    """
+    results = _Results(connection, batch)
+    async with connection.lock:
+        try:
+            await connection.wait(_exchange(connection.pgconn, encoded(connection, text), results))
+        except library().Error:
+            await results.read(owner)
+            raise
+        await results.read(owner)
+    if results.error is not None:
+        raise results.error
+
+
+async def read_result(connection: Any, result: Any, batch: Batch, command: str, count: int, owner: object) -> None:
+    """Put the rows of one result into `batch`, as `run_text` does.
+
+    Args:
+        connection: it came over.
+        result: complete.
+        batch: what the statements before it gave.
+        command: of the statement, as the server names it.
+        count: of the rows it changed.
+        owner: as in `run_text`.
+    """
+    results = _Results(connection, batch)
+    results.keep(result)
+    results.end_of_rows(result, command, count)
+    await results.read(owner)
+
+
+def encoded(connection: Any, text: str) -> bytes:
+    """A text in the encoding of the session; SQL_ASCII takes any bytes."""
+    encoding = connection.info.encoding
+    return text.encode("utf-8" if encoding == "ascii" else encoding)
+
+
+def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any, None]:
+    """Send and receive; psycopg drives it, and cancels the statement on the server when the task is cancelled."""
+    psycopg = library()
+    from psycopg import generators
+
+    pgconn.send_query(text)
+    if psycopg.capabilities.has_stream_chunked():
+        pgconn.set_chunked_rows_mode(_ROWS_AT_A_TIME)
+    else:
+        pgconn.set_single_row_mode()
+    yield from generators.send(pgconn)
+    try:
+        while (result := (yield from generators.fetch(pgconn))) is not None:
+            if not results.take(result):
+                return
+    except psycopg.OperationalError:
+        # The connection ended. What the server reported before it did so is the better answer.
+        if results.error is None:
+            raise
+
+
+class _Results:
+    """Takes the results of a text one by one."""
+
+    def __init__(self, connection: Any, batch: Batch) -> None:
+        self.error: Exception | None = None
+        self._connection = connection
+        self._kept = 0
+        """Bytes that came with what is kept."""
+        self._psycopg = library()
+        self._status = self._psycopg.pq.ExecStatus
+        self._encoding = connection.info.encoding
+        self._reader = self._psycopg.adapt.Transformer(connection)
+        self._json = {self._psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
+        self._batch = batch
+        self._parts: list[tuple[Any, int]] = []
+        """Of the statement that is read now: results, and how many of their rows are wanted."""
+        self._wanted = 0
+        self._values = 0
+        self._work: list[partial[None]] = []
+        """What each statement puts into the batch."""
+        self._completion: tuple[str, int | None] = ("", None)
+
+    def take(self, result: Any) -> bool:
+        """Whether there may be more."""
+        status, known = result.status, self._status
+        if status in (known.TUPLES_CHUNK, known.SINGLE_TUPLE, known.TUPLES_OK):
+            self.keep(result)
+            if command := _command(result):
+                self._completion = command, result.command_tuples
+            if status == known.TUPLES_OK:
+                # libpq notes the command in the last result that has rows; the empty one that ends them may lack it.
+                (command, count), self._completion = self._completion, ("", None)
+                self.end_of_rows(result, command, count)
+        elif status == known.COMMAND_OK:
+            self._work.append(partial(self._batch.changed, _command(result), result.command_tuples))
+        elif status in (known.COPY_IN, known.COPY_OUT, known.COPY_BOTH):
+            self.error = self._psycopg.ProgrammingError("COPY with STDIN or STDOUT needs a client; use kind transfer")
+            return False
+        elif status != known.EMPTY_QUERY and self.error is None:
+            self.error = self._psycopg.errors.error_from_result(result, encoding=self._encoding)
+        return True
+
+    def keep(self, result: Any) -> None:
+        wanted = min(result.ntuples, self._batch.max_rows + 1 - self._wanted)
+        if wanted > 0:
+            self._parts.append((result, wanted))
+            self._wanted += wanted
+            self._values += wanted * result.nfields
+            self._kept = self._connection.exchange.received
+        else:
+            self._connection.exchange.received = self._kept
+
+    def end_of_rows(self, result: Any, command: str, count: int | None) -> None:
+        parts, self._parts, self._wanted = self._parts, [], 0
+        names = [(result.fname(number) or b"").decode(self._encoding) for number in range(result.nfields)]
+        affected = None if command.startswith(UNCOUNTED) else count
+        self._work.append(partial(self._put, command, names, parts, affected))
+
+    async def read(self, owner: object) -> None:
+        """Make values of what has come. Raises ToolError: they take more memory than a command may have."""
+        work, self._work = self._work, []
+        results = [result for one in work if one.func == self._put for result in one.args[2]]
+        size = self._connection.exchange.received or self._size_of_local(results)
+        if size > LARGE or self._values > _MANY_VALUES:
+            json_size = await off_loop(size, partial(self._memory_of_json, results))
+            await room.take(size + json_size + self._values * _VALUE_BYTES, owner)
+            await off_loop(LARGE + 1, lambda: [one() for one in work])
+        else:
+            for one in work:
+                one()
+
+    def _size_of_local(self, parts: list[tuple[Any, int]]) -> int:
+        """Bytes of the values, where nothing counts what comes: over a Unix socket."""
+        if self._values > _MANY_VALUES or not self._connection.pgconn.host.startswith(b"/"):
+            return 0
+        return sum(
+            len(result.get_value(row, column) or b"")
+            for result, wanted in parts
+            for row in range(wanted)
+            for column in range(result.nfields)
+        )
+
+    def _memory_of_json(self, parts: list[tuple[Any, int]]) -> int:
+        size = 0
+        for result, wanted in parts:
+            for column in range(result.nfields):
+                if result.ftype(column) in self._json:
+                    values = (result.get_value(row, column) for row in range(wanted))
+                    size += sum(_memory_of(value) for value in values if value and len(value) > LARGE)
+        return size
+
+    def _put(self, command: str, names: list[str], parts: list[tuple[Any, int]], affected: int | None) -> None:
+        rows: list[tuple[Any, ...]] = []
+        parts.reverse()
+        while parts:
+            result, wanted = parts.pop()
+            self._reader.set_pgresult(result)
+            for start in range(0, wanted, _ROWS_AT_A_TIME):
+                rows += self._reader.load_rows(start, min(start + _ROWS_AT_A_TIME, wanted), tuple)
+                take_turns()
+        self._batch.returned(command, names, rows, affected=affected)
+
+
+def _memory_of(value: bytes) -> int:
+    """Twice: the JSON form of a database's values is made of them."""
+    try:
+        return 2 * memory_of(value)
+    except DocumentError:  # it stays text
+        return len(value)
+
+
+def _command(result: Any) -> str:
+    return (result.command_status or b"").decode()

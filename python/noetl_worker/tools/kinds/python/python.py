@@ -1,0 +1,249 @@
+"""Kind `python`: user code in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential_variables import Granted, check_auth, granted
+from noetl_worker.tools.fields import text_of_base64
+from noetl_worker.tools.process import process
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.process.own_frames import without_own_frames
+from noetl_worker.tools.python.interpreter import allowed
+from noetl_worker.tools.python.python_answer import AnswerTooLong
+from noetl_worker.tools.python.python_runner import PythonRunner
+from noetl_worker.tools.sources.sources import Sources, check_script
+
+_READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
+_LEAST_MEMORY_MB: Final = 32
+_NO_CODE: Final = "python: no code; give 'code', 'script' or 'code_b64'"
+_NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
+"""What the Python plane's own worker gives for code that leaves none."""
+_NO_ANSWER: Final = (
+    "Python code ended with code 0 but without a result that can be read: its process was ended from inside "
+    "(os._exit), or something else wrote to its socket; let the code run to its end, or use sys.exit(0)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PythonConfig:
+    """Runs Python code in a process of its own, with an empty directory and a scrubbed environment.
+
+    The code finds each key of `input` as a global, all of them as `args` and `input_data`; also `context`,
+    `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
+    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane, as
+    with its own worker, an input whose text prints an object or a list (JSON, or as Python prints it) is that object or
+    list, and any other text loses its last line break.
+
+    Result: the value, which is what a top-level `return` gives, else the global `result`, else what `main()` (also
+    `async def`; its parameters by name; once, even where `if __name__ == "__main__":` calls it) returns; with none of
+    them `{stdout, stderr}`, and on the Python plane `status` (`success`) and a `message` too. There `main()` comes
+    before `result`, unless the code calls it by itself.
+    What JSON cannot say becomes: NaN, infinities and NaT null; Decimal, UUID and ints beyond 64 bits text; dates
+    ISO 8601, those of numpy in their own unit; bytes base64; sets sorted lists; numpy and pandas numbers and lists
+    (a frame: its rows); dataclasses objects; keys text as in `json.dumps`; anything else its `str()`. `stdout`,
+    `stderr` and `exit_code` stand beside the data. An exception is an error of kind python with its type as the
+    code and the traceback, from the code's first line on, in stderr; a timeout keeps what was printed and shows
+    there where the code was.
+
+    differs-from-upstream: the Python worker runs the code inside itself; there a `print` is lost, a loop never ends
+    and `os._exit` ends the worker.
+    """
+
+    code: str | None = None
+    """The code."""
+    code_b64: str | None = None
+    """The code, as base64 of UTF-8 text; before `code`."""
+    script: str | dict[str, Any] | None = None
+    """Where the code is, before the others: a path, a file://, http(s)://, gs:// or s3:// address, source text, or
+    {"uri", "source": {"type": inline | file | http | gcs | s3, "code", "auth", "endpoint", "headers", "method",
+    "region", "timeout"}}. An http `endpoint` is the address itself or, when it ends in `/`, the directory of `uri`."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """Values for the code; over the step's own input."""
+    libs: dict[str, Any] | list[str] = field(default_factory=dict)
+    """Modules to import: global name -> module, or -> {"from": module, "import": name}; or a list of modules."""
+    deps: dict[str, Any] | None = None
+    """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in, see `python`}."""
+    auth: str | dict[str, Any] | None = None
+    """A credential's alias, or name -> {"key": alias, "service"}: as GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_*
+    or PG* variables, and as the global `auth`. With `NOETL_WORKER_ISOLATION=basic` a Google key and a Postgres password
+    (PGPASSFILE) are in files that no directory has; a program gets them by `subprocess.run(..., pass_fds=auth_fds)`."""
+    env: dict[str, Any] = field(default_factory=dict)
+    """Variables on top of PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
+    cwd: str | None = None
+    """Where it runs; absent: an empty directory; what is in it is removed afterwards."""
+    python: str | None = None
+    """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm: others start for each command
+    (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic` it has to be one that `NOETL_WORKER_PYTHONS` names."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+    memory_mb: int | None = None
+    """MiB of memory (data) that the code may have; over it, MemoryError. Linux; absent: no limit but the machine's."""
+    max_output_bytes: int = process.MAX_OUTPUT_BYTES
+    """Kept of stdout and of stderr each, in bytes (4 MiB): the first and the last half."""
+
+    def __post_init__(self) -> None:
+        if self.memory_mb is not None and self.memory_mb < _LEAST_MEMORY_MB:
+            raise ValueError(f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}")
+        if self.max_output_bytes < 1:
+            raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
+        process.environment_text(self.env)
+        written = check_script(self.source)
+        if written is not None and not written.strip():
+            raise ConfigurationError(_NO_CODE)
+        check_auth(self.auth)
+        _libs(self.libs)
+        paths = (self.deps or {}).get("sys_path")
+        if not isinstance(paths, (str, list, type(None))):
+            raise ValueError(f"deps: 'sys_path' must be a directory or a list of them, not {type(paths).__name__}")
+        unknown = sorted(set(self.deps or {}) - {"sys_path", "venv_path"})
+        if unknown:
+            raise ValueError(
+                f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'"
+            )
+
+    @property
+    def source(self) -> str | dict[str, Any]:
+        """Where the code is, as `script` says it."""
+        if self.script is not None:
+            return self.script
+        text = (self.code or "") if self.code_b64 is None else text_of_base64("code_b64", self.code_b64)
+        return {"source": {"code": text}}
+
+
+class PythonTool:
+    kind: ClassVar[str] = "python"
+    config_model: ClassVar[type] = PythonConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"code_base64": "code_b64"}
+    requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
+    is_confined: ClassVar[bool] = True
+
+    def __init__(self, runner: PythonRunner | None = None, *, confinement: Confinement = UNCONFINED) -> None:
+        self._runner = runner or PythonRunner(confinement=confinement)
+        self._environment = process.base_environment()
+        if inherited := os.environ.get("PYTHONPATH"):  # where operators put the modules of their playbooks
+            self._environment["PYTHONPATH"] = inherited
+        self._is_confined = confinement.is_on
+        self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
+        self._sources = Sources()
+
+    async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
+        code = await self._sources.of_script(config.source, context)
+        if not code.strip():
+            raise ConfigurationError(_NO_CODE)
+        interpreter = _interpreter(config, is_confined=self._is_confined)
+        async with AsyncExitStack() as directories:
+            rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
+            if rights.files and not self._by_descriptor:
+                rights.write_files(await directories.enter_async_context(self._runner.scratch.directory()))
+            scratch = await directories.enter_async_context(self._runner.scratch.directory())
+            try:
+                run = await self._runner.run(
+                    self._request(config, context, code, scratch, rights),
+                    interpreter=interpreter,
+                    timeout_s=context.timeout_s,
+                    max_output_bytes=config.max_output_bytes,
+                )
+            except AnswerTooLong as error:
+                raise ToolError(f"the result of the Python code is {error}", kind="python") from error
+        return _result(run, config, context)
+
+    async def aclose(self) -> None:
+        """End the template processes and close the connections."""
+        await self._runner.aclose()
+        await self._sources.aclose()
+
+    def _request(
+        self, config: PythonConfig, context: ToolContext, code: str, scratch: str, rights: Granted
+    ) -> dict[str, JsonValue]:
+        own = {**context.worker.trace_environment(), **process.environment_text(config.env)}
+        sys_path = (config.deps or {}).get("sys_path") or []
+        return {
+            "code": code,
+            "input": {**context.values.input, **config.input},
+            "libs": _libs(config.libs),
+            "execution_id": str(context.command.execution_id),
+            "step": context.command.step,
+            "env": {**self._environment, "TMPDIR": scratch, **rights.env, **own},
+            "cwd": process.directory("python", config.cwd) or scratch,
+            "sys_path": [sys_path] if isinstance(sys_path, str) else [str(entry) for entry in sys_path],
+            "auth": rights.data,
+            "secret_files": {name: text for name, text in rights.files.items() if name not in own},
+            "main_first": context.command.form.main_first,
+            "reads_input_again": context.command.form.reads_input_again,
+            "memory_mb": config.memory_mb,
+            # A plane's render context can be megabytes: it travels only to code that can look at it.
+            "variables": dict(context.values.variables) if _READS_CONTEXT.search(code) else {},
+        }
+
+
+def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
+    """Global name -> [module] or [module, attribute]."""
+    named: dict[str, JsonValue] = {}
+    for name, module in ({lib: lib for lib in libs} if isinstance(libs, list) else libs).items():
+        if isinstance(module, str) and module:
+            named[name] = [module]
+        elif isinstance(module, Mapping) and module.get("from") and module.get("import"):
+            named[name] = [str(module["from"]), str(module["import"])]
+        else:
+            raise ConfigurationError(f"python: libs: {name!r} must be a module or {{from, import}}, not {module!r}")
+    return named
+
+
+def _interpreter(config: PythonConfig, *, is_confined: bool) -> str:
+    interpreter, environment = config.python, (config.deps or {}).get("venv_path")
+    if environment and not interpreter:
+        interpreter = str(Path(str(environment), "bin", "python"))
+        if not os.access(interpreter, os.X_OK):
+            raise ConfigurationError(f"python: deps: {environment!r} is no virtual environment of this worker")
+    return allowed(interpreter, is_confined=is_confined) if interpreter else sys.executable
+
+
+def _result(run: process.Finished, config: PythonConfig, context: ToolContext) -> ToolResult:
+    output: dict[str, Any] = {
+        "stdout": run.stdout,
+        "stderr": run.stderr,
+        "exit_code": run.exit_code,
+        "duration_ms": run.duration_ms,
+    }
+    answer = run.answer or {}
+    if "result" in answer and not run.timed_out:
+        return ToolResult.success(answer["result"], **output)
+    data: dict[str, JsonValue] = {"stdout": run.stdout, "stderr": run.stderr}
+    if run.notes:
+        data["notes"] = list(run.notes)
+    if run.timed_out:
+        output["stderr"] = data["stderr"] = without_own_frames(run.stderr)
+        return ToolResult.timed_out(context.timeout_s or 0.0, data=data, **output)
+    error = _failure(run, config)
+    if error is None:
+        says_it = context.command.form.says_no_result and not answer.get("leaves_none")
+        return ToolResult.success({**_NO_RESULT, **data} if says_it else data, **output)
+    return ToolResult(status=ToolStatus.ERROR, data=data, error=error, **output)
+
+
+def _failure(run: process.Finished, config: PythonConfig) -> ToolFailure | None:
+    error = (run.answer or {}).get("error")
+    if isinstance(error, Mapping) and error.keys() >= {"message", "type"}:
+        message, code = str(error["message"]), str(error["type"])
+        if code == "MemoryError" and config.memory_mb is not None:
+            message += f" (memory_mb={config.memory_mb})"
+        return ToolFailure(message, kind="python", code=code)
+    if run.exit_code == 0:
+        return None if run.answer is not None and error is None else ToolFailure(_NO_ANSWER, kind="process", code="0")
+    if run.exit_code == -signal.SIGKILL and run.has_met_oom:
+        return ToolFailure("Python code was killed: out of memory", kind="process", code="out_of_memory")
+    text, died = f"Python code {process.exit_text(run.exit_code)}", run.exit_code < 0
+    return ToolFailure(text, kind="process", retryable=died, code=str(run.exit_code))

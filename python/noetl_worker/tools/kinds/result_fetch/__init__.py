@@ -1,0 +1,1 @@
+"""Kind `result_fetch`."""

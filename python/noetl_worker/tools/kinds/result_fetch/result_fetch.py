@@ -1,0 +1,109 @@
+"""Kind `result_fetch`: what stands behind a reference to the control plane's result store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Final, Literal
+
+from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.error_kinds import plane_failure
+from noetl_worker.tools.fields import excerpt
+
+RESULT_SCHEME: Final = "noetl://"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFetchConfig:
+    """Fetches a stored result by its reference, through the control plane that issued the command."""
+
+    ref: str | dict[str, Any]
+    """The reference, noetl://execution/...; or an object that has it under `ref`, as planes hand it to a step."""
+    sha256: str | None = None
+    """Digest the plane gave when the result was stored; another content is a failure."""
+    prefer: Literal["http", "flight"] = "http"
+    """How to fetch it. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
+    flight_endpoint: str | None = None
+    """Reported as ignored: results are fetched over HTTP."""
+    bearer_token: str | None = field(default=None, repr=False)
+    """Reported as ignored: the worker's own access to the control plane serves."""
+    timeout: float | None = None
+    """Longest time in seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        reference_of(self.ref)
+
+
+class ResultFetchTool:
+    """Data: the stored JSON, as it is.
+
+    Errors: not_found (no such result, or it has expired), parse (another digest), connection.
+    """
+
+    kind: ClassVar[str] = "result_fetch"
+    config_model: ClassVar[type] = ResultFetchConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
+
+    def ignored(self, config: ResultFetchConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        over_http = "results are fetched over HTTP"
+        reasons = {
+            "prefer": over_http if config.prefer == "flight" else None,
+            "flight_endpoint": over_http if config.flight_endpoint is not None else None,
+            "bearer_token": "the worker's own access serves" if config.bearer_token is not None else None,
+        }
+        return [f"result_fetch: field {name!r} is ignored: {why}" for name, why in reasons.items() if why is not None]
+
+    async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
+        return await in_time(resolve(reference_of(config.ref), context, config.sha256), context.timeout_s)
+
+
+def reference_of(value: JsonValue) -> str:
+    """The text of a reference, from the text or from an object that has it. Raises ValueError for anything else."""
+    given = value.get("ref") if isinstance(value, Mapping) else value
+    if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
+        # the Python plane would answer such a text with itself (protocol/results.md#store)
+        raise ValueError(f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}")
+    return given
+
+
+async def resolve(reference: str, context: ToolContext, sha256: str | None = None) -> JsonValue:
+    """The stored JSON. Raises ToolError: not_found, auth, server_error, connection, or parse for another digest."""
+    try:
+        data = await context.worker.control_plane.resolve_result(reference)
+    except ControlPlaneError as error:
+        is_gone = isinstance(error, ServerRefused) and error.is_not_found
+        text = f"the control plane does not give {reference}: {error}"
+        text = f"no result at {reference}: it was never stored, or it has expired" if is_gone else text
+        raise plane_failure(text, error) from error
+    if sha256 is not None:
+        await finished_off_loop(partial(check_digest, reference, data, sha256))
+    return data
+
+
+def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
+    """Compare with the SHA-256 of a plane's answer, if one is given. Raises ToolError (parse)."""
+    if expected is None:
+        return
+    if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
+        raise ToolError(f"the content of {what} is not the one with SHA-256 {expected}", kind="parse")
+
+
+def _texts(data: JsonValue) -> Iterator[bytes]:
+    """The planes hash their own JSON text, which the fetched value does not have any more: any that a plane writes.
+
+    Compact (Rust plane), and with spaces (Python plane: its recorded digests), keys as they came or sorted."""
+    yield dumps(data)
+    for ascii_only in (True, False):
+        for sort in (False, True):
+            yield json.dumps(data, ensure_ascii=ascii_only, sort_keys=sort).encode()
+            yield json.dumps(data, ensure_ascii=ascii_only, sort_keys=sort, separators=(",", ":")).encode()

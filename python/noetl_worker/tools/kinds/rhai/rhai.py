@@ -1,0 +1,193 @@
+"""Kind `rhai`: a script in the native build's interpreter, in a process of its own.
+
+What one call of a script may take is bounded nowhere in that interpreter (`replace` of a long text, closures in
+closures, values that hold themselves): a process ends with it, with its memory and its stack.
+
+One superset of the two published dialects: `http_*` return maps with `status`, `body` and `error`,
+`args` is a map and each of its members a variable too, values keep their JSON types.
+differs-from-upstream: the published tool has no limits at all, allows `eval` and `import`, and ignores `timeout`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text import json_text
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import excerpt, without_half_at_end
+from noetl_worker.tools.http import egress
+from noetl_worker.tools.process import process
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.python.python_answer import AnswerTooLong
+from noetl_worker.tools.python.python_runner import PythonRunner
+from noetl_worker.tools.requirements import missing
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INSTALL: Final = (
+    "kind rhai needs the native build of noetl-worker, which is not installed here: install a native wheel "
+    "(`pip install --force-reinstall --only-binary noetl-worker noetl-worker`), or build one with Rust on PATH "
+    "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
+)
+_MAX_OUTPUT_BYTES: Final = 65_536
+"""`MAX_OUTPUT_BYTES` of rust/rhai: there a line that does not fit is cut between two characters, and is the last."""
+_LONGEST_CHARACTER: Final = 4
+_PRINTED: Final = 500
+"""Characters of what a script printed that its failure shows."""
+_FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource"}
+_MEMORY_MB: Final = 512
+_GRACE_S: Final = 1.0
+"""A script looks at the clock between two calls; one that is in a call for so long after its time is killed."""
+_PACKAGES: Final = str(Path(__file__).parents[2])
+_VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
+"""What Rust's HTTP client reads, in capitals too."""
+_IN_PROCESS: Final = """
+from noetl_worker._core import run_rhai
+
+def refusal(host, address):
+    from noetl_worker.tools.http import egress
+    egress.deny(args["denied"])
+    return egress.refusal(host, address)
+
+kind, value, message, output = run_rhai(args["code"], args["scope"].encode(), args["timeout_s"], refusal)
+result = {"kind": kind, "value": json.loads(value or b"null"), "message": message, "output": output}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RhaiConfig:
+    """Runs a Rhai script in a process of its own: no files, no modules, 512 MiB of memory, limits on everything.
+
+    The script sees each member of `input` as a variable, and the maps `args`, `vars` and `workload`. Its functions are
+    `log`, `timestamp`, `sleep`, `parse_json`, `to_json`, `contains`, `contains_any`, `http_get`, `http_post`,
+    `http_delete` (and the same with `_auth`), and Rhai's standard packages. Needs the native build of the worker.
+    """
+
+    code: str
+    """The script; its last expression is the result."""
+    input: Mapping[str, Any] = field(default_factory=dict)
+    """Values for the script, with their JSON types: the map `args`, and a variable for each."""
+    timeout: float | None = None
+    """Seconds for the script; absent: what the command has left."""
+
+
+class RhaiTool:
+    """Runs in a process that is forked as one of `python` is; ends at the deadline and with a cancellation."""
+
+    kind: ClassVar[str] = "rhai"
+    config_model: ClassVar[type] = RhaiConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"script": "code"}
+    native_feature: ClassVar[str] = "rhai"
+    is_confined: ClassVar[bool] = True
+
+    def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
+        self._runner = PythonRunner(confinement=confinement)
+        own = {name: value for name, value in os.environ.items() if name.lower() in _VARIABLES}
+        self._environment: dict[str, JsonValue] = {**process.base_environment(), **own}
+
+    async def run(self, config: RhaiConfig, context: ToolContext) -> ToolResult:
+        """Run the script.
+
+        Returns:
+            ToolResult: data is the value of the last expression, stdout what `print`, `log` and its like wrote; a
+            timeout is a failure.
+
+        Raises:
+            ToolError: the script threw, or reached a limit; with the position in the script. As a result it would let
+                the playbook go on as if nothing had happened on the Rust plane, where the published worker fails it.
+            ConfigurationError: the script does not parse, or this install has no native build.
+        """
+        if missing(self):
+            raise ConfigurationError(_INSTALL)
+        timeout_s = context.timeout_s
+        try:
+            run = await self._runner.run(
+                self._request(config, context, timeout_s),
+                timeout_s=None if timeout_s is None else timeout_s + _GRACE_S,
+            )
+        except AnswerTooLong as error:
+            raise ToolError(f"rhai: the value is {error}", kind="resource") from error
+        if run.timed_out:
+            return ToolResult.timed_out(timeout_s or 0.0)
+        return _result(run, timeout_s)
+
+    async def aclose(self) -> None:
+        """End the template process."""
+        await self._runner.aclose()
+
+    def _request(self, config: RhaiConfig, context: ToolContext, timeout_s: float | None) -> dict[str, JsonValue]:
+        given: dict[str, JsonValue] = {
+            "code": config.code,
+            "scope": json_text.dumps(_scope(config, context)).decode(),
+            "timeout_s": timeout_s,
+            "denied": list(egress.denied()),
+        }
+        return {
+            "code": _IN_PROCESS,
+            "input": given,
+            "execution_id": str(context.command.execution_id),
+            "step": context.command.step,
+            "env": self._environment,
+            "cwd": _PACKAGES,  # and found there: nothing of the worker is loaded in the template
+            "memory_mb": _MEMORY_MB,
+        }
+
+
+def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
+    answer = (run.answer or {}).get("result")
+    if not isinstance(answer, Mapping):
+        error = (run.answer or {}).get("error")
+        said = str(error.get("message")) if isinstance(error, Mapping) else process.exit_text(run.exit_code)
+        limit = f"it may need {_MEMORY_MB} MiB of memory, and nest values as deep as its stack holds them"
+        raise ToolError(f"rhai: the process of the script failed ({said}); {limit}", kind="resource")
+    took: dict[str, Any] = {"duration_ms": run.duration_ms}
+    kind, output = str(answer["kind"]), str(answer["output"])
+    if output:
+        took["stdout"] = _without_half(output)
+    if kind == "success":
+        return ToolResult.success(answer["value"], **took)
+    if kind == "configuration":
+        raise ConfigurationError(f"rhai: {answer['message']}")
+    if kind == "timeout" and timeout_s is not None:
+        return ToolResult.timed_out(timeout_s, **took)
+    printed = f"; it had printed: {excerpt(output, _PRINTED)}" if output else ""
+    raise ToolError(f"rhai: {answer['message']}{printed}", kind=_FAILURES[kind])
+
+
+def _without_half(output: str) -> str:
+    """A last line that was cut at the limit may end inside of a secret."""
+    data = output.encode()
+    if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
+        return output
+    return without_half_at_end(data.removesuffix(b"\n")).decode("utf-8", "replace") + "\n"
+
+
+def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
+    """Name what a script sees; later ones win: variables, each argument, what hides an argument, then the maps."""
+    variables = dict(context.values.variables)
+    names: dict[str, JsonValue] = {**variables, **config.input}
+    form = context.command.form
+    if form.variables_hide_arguments and "_task" not in variables:  # a task's input is a variable itself
+        names |= _without_arguments(variables)
+    return {
+        **{name: value for name, value in names.items() if _IDENTIFIER.fullmatch(name)},
+        "execution_id": context.command.execution_id,
+        "step": context.command.step,
+        "server_url": context.command.server_url,
+        "workload": variables.get("workload", {}),
+        "vars": variables,
+        "args": dict(config.input),
+    }
+
+
+def _without_arguments(variables: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """The command's variables as they are below its arguments: on the Rust plane `ctx` is a copy of all of them."""
+    own = variables.get("ctx")
+    return own if isinstance(own, Mapping) else {}

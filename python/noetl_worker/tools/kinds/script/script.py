@@ -1,0 +1,153 @@
+"""Kind `script`: a Python script as a Kubernetes Job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import names_of, nearest
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
+from noetl_worker.tools.kinds.container.job_run import JobRun
+from noetl_worker.tools.kinds.container.script_job import JobConfig, job_config, job_name, manifests
+from noetl_worker.tools.process.shortage import before_any_effect
+from noetl_worker.tools.sources.sources import Sources, check_script
+
+POLL_S: Final = 2.0
+MAX_LOG_BYTES: Final = 1 << 20
+_STATUS: Final = {"succeeded": "completed", "failed": "failed", "timeout": "timeout"}
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptConfig:
+    """Runs a Python script as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
+
+    The cluster is the one that the worker runs in, or the one of the credential `auth` names. The Job gets the script
+    as a ConfigMap and `job.env` as a Secret, both removed with it; the script gets the input as JSON in its first
+    argument. A Job that the timeout or a cancelled command ends is deleted. A command that is run again after a crash
+    of its worker waits for the Job that it has already.
+
+    Result: `{status, job_name, namespace, pod_name, execution_time, output, succeeded, failed, exit_code}`; `output` is
+    the first MiB of the newest pod's log, `status` completed, failed or timeout. A Job that fails is an error of kind
+    process with the exit code; an API that refuses is one of kind auth, not_found or client_error.
+    """
+
+    script: str | dict[str, Any]
+    """Where the script is: as in the python kind, also {"type": inline | local | http | gcs | s3, "uri", "content"}."""
+    job: dict[str, Any] = field(default_factory=dict)
+    """image (python:3.11-slim), namespace (noetl), ttl_seconds_after_finished (300), backoff_limit (3), timeout (600
+    seconds), install_dependencies, resources, env, image_pull_policy, service_account."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url, token and ca_file of a cluster; absent: the worker's own."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """Values for the script; over the step's own input."""
+    timeout: float | None = None
+    """Seconds; absent: `job.timeout`, and what the command has left."""
+    made_after: JobConfig = field(init=False, repr=False, compare=False)
+    unknown: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Names in `job` that nothing knows."""
+
+    def __post_init__(self) -> None:
+        made_after, unknown = job_config(self.job)
+        object.__setattr__(self, "made_after", made_after)
+        object.__setattr__(self, "unknown", tuple(unknown))
+        code = check_script(_as_python_script(self.script))
+        if code is not None and not code.strip():
+            raise ValueError("the script is empty")
+        check_auth(self.auth)
+
+
+class ScriptTool:
+    """differs-from-upstream: gs:// scripts are read by the worker; the ConfigMap and the Secret belong to the Job."""
+
+    kind: ClassVar[str] = "script"
+    config_model: ClassVar[type] = ScriptConfig
+    requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        service_account: Path = SERVICE_ACCOUNT,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._clients = Clients(transport)
+        self._sources = Sources()
+        self._service_account = service_account
+        self._poll_s = poll_s
+
+    def ignored(self, config: ScriptConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        known = sorted(names_of(JobConfig))
+        return [f"script: job: unknown field {name!r} is ignored{nearest(name, known)}" for name in config.unknown]
+
+    async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
+        job = config.made_after
+        with before_any_effect("no room to fetch what the script needs"):
+            code = await self._sources.of_script(_as_python_script(config.script), context)
+            place = await place_of(config.auth, context, self._service_account)
+        if not code.strip():
+            raise ConfigurationError("script: the script is empty")
+        given = {**context.values.input, **config.input}
+        name, started = job_name(context), time.monotonic()
+        run = JobRun(self.kind, Cluster(self._clients, place, job.namespace), name, context)
+        await run.create(*manifests(name, job, code, given, context))
+        timeout_s = min(context.timeout_s or job.timeout, job.timeout)
+        end, output = await run.ended(timeout_s, self._poll_s, self._poll_s, MAX_LOG_BYTES)
+        data = _data(_STATUS[end.state], run, output, job, started)
+        if end.state == "timeout":
+            return ToolResult.timed_out(timeout_s, data=data)
+        if end.state == "succeeded":
+            return ToolResult.success(data, stdout=output, exit_code=0)
+        text, exit_code = run.failure_text(end), run.pod.exit_code
+        word = None if exit_code is None else str(exit_code)
+        if run.pod.reason == "OOMKilled":
+            word = "out_of_memory"
+        return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=exit_code)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._sources.aclose()
+        await self._clients.aclose()
+
+
+def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """The form of the python kind: {"uri", "source": {"type", "code", "auth"}}."""
+    if isinstance(script, str):
+        return script
+    source = dict(script["source"]) if isinstance(script.get("source"), Mapping) else {}
+    for name in ("type", "auth", "endpoint", "timeout"):
+        if name in script:
+            source.setdefault(name, script[name])
+    if isinstance(script.get("content"), str):
+        source.setdefault("code", script["content"])
+    if source.get("type") == "local":
+        source["type"] = "file"
+    return {"uri": script.get("uri"), "source": source}
+
+
+def _count(value: JsonValue) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:
+    """What the docstring of ScriptConfig promises, without what is not known."""
+    fields: dict[str, JsonValue] = {
+        "status": status,
+        "job_name": run.name,
+        "namespace": job.namespace,
+        "execution_time": round(time.monotonic() - started, 3),
+        "succeeded": _count(run.status.get("succeeded")),
+        "failed": _count(run.status.get("failed")),
+    }
+    known = {"pod_name": run.pod.name, "exit_code": run.pod.exit_code, "output": output}
+    return {**fields, **{name: value for name, value in known.items() if value is not None}}

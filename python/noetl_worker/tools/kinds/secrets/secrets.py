@@ -1,0 +1,241 @@
+"""Kind `secrets` (and `secret_manager`): a secret for the tasks that follow in the same sequence."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.file_roots import open_regular
+from noetl_worker.tools.http.answer import object_in, read
+from noetl_worker.tools.http.auth import OverHttp, check_auth
+from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts
+from noetl_worker.tools.http.tokens import SECRET_MANAGER, secret_address
+from noetl_worker.tools.process.shortage import before_any_effect
+
+DIRECTORY_VARIABLE: Final = "NOETL_SECRETS_DIR"
+ALLOWED_VARIABLE: Final = "NOETL_KEYCHAIN_ENV_VARS"
+_GOOGLE_NAME: Final = re.compile(r"projects/[^/]+(?:/locations/[^/]+)?/secrets/[^/]+(?:/versions/[^/]+)?")
+_MAX_BYTES: Final = 1 << 20
+_SAME: Final = {
+    "environment": "env",
+    "files": "file",
+    "gcp": "google",
+    "google_secret_manager": "google",
+    "gcp_secret_manager": "google",
+    "secret_manager": "google",
+}
+_PROVIDERS: Final = ("env", "file", "google")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsConfig:
+    """Reads one secret.
+
+    Later tasks of the same task sequence can use its value; in everything that leaves the worker it is taken out. A
+    step of its own is therefore of no use: write {{ keychain.<name>.<field> }} or `auth` there.
+    """
+
+    name: str | None = None
+    """Name of the secret; one plane may put the task's label here, then use `secret_name`."""
+    secret_name: str | None = None
+    """The same; wins over `name`. For google also projects/<project>/secrets/<name>, with /versions/<version>."""
+    provider: str | None = None
+    """env: NOETL_SECRET_<NAME> of the worker, or a variable listed in its NOETL_KEYCHAIN_ENV_VARS. file: a file of this
+    name in the worker's NOETL_SECRETS_DIR. google: Secret Manager. Absent: google for kind secret_manager and for names
+    that begin with projects/, else env."""
+    project: str | None = None
+    """Google project of a short name; the credential's project_id or GOOGLE_CLOUD_PROJECT when absent."""
+    version: str = "latest"
+    """Version of a Google secret."""
+    auth: str | dict[str, Any] | None = None
+    """google: alias of a service account's credential; the worker's own identity when absent."""
+    timeout: float | None = None
+    """Longest time in seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        if not self.secret:
+            raise ValueError("field 'name' (or secret_name) is missing")
+        provider = _SAME.get(str(self.provider).lower(), str(self.provider).lower())
+        if self.provider is not None and provider not in _PROVIDERS:
+            raise ValueError(
+                f"Secrets provider {self.provider!r} is not implemented; use {', '.join(_PROVIDERS)}, or "
+                "{{ keychain.<name>.<field> }} in a template"
+            )
+        object.__setattr__(self, "provider", None if self.provider is None else provider)
+        is_full_name = self.secret.startswith("projects/")
+        if is_full_name and self.provider in (None, "google") and not _GOOGLE_NAME.fullmatch(self.secret):
+            raise ValueError(_no_name(self.secret))
+        check_auth(self.auth)
+
+    @property
+    def secret(self) -> str:
+        return self.secret_name or self.name or ""
+
+
+class SecretsTool(OverHttp):
+    """Data: {status: success, name, provider, value, secret_value, version}: `value` and `secret_value` are the same
+    text (base64 of bytes that are no UTF-8), `version` is Google's.
+
+    Errors: not_found, auth (may not be read), connection, server_error, resource (too short to be hidden, or too long).
+
+    differs-from-upstream: `env` reads only what the worker offers to playbooks, since its own passwords are in its
+    environment too; the value never reaches an event.
+    """
+
+    kind: ClassVar[str] = "secrets"
+    aliases: ClassVar[tuple[str, ...]] = ("secret_manager",)
+    config_model: ClassVar[type] = SecretsConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
+
+    def ignored(self, config: SecretsConfig) -> list[str]:
+        """What the registry reports beside unknown fields: what a provider other than google does not read."""
+        if config.provider not in ("env", "file"):
+            return []
+        given = {"project": config.project, "auth": config.auth}
+        return [f"secrets: field {name!r} is ignored: it is for google" for name, value in given.items() if value]
+
+    async def run(self, config: SecretsConfig, context: ToolContext) -> ToolResult:
+        return await in_time(self._read(config, context), context.timeout_s)
+
+    async def _read(self, config: SecretsConfig, context: ToolContext) -> dict[str, JsonValue]:
+        is_google = context.kind == "secret_manager" or config.secret.startswith("projects/")
+        provider = config.provider or ("google" if is_google else "env")
+        version: str | None = None
+        with before_any_effect("no room to read the secret"):
+            if provider == "env":
+                content = _from_environment(config.secret).encode()
+            elif provider == "file":
+                content = await asyncio.to_thread(_from_file, config.secret)
+            else:
+                content, version = await self._from_google(config, context)
+        value = _hidden(config.secret, content, context)
+        data = {"status": "success", "name": config.secret, "provider": provider, "value": value, "secret_value": value}
+        return {**data, "version": version} if version else data
+
+    async def _from_google(self, config: SecretsConfig, context: ToolContext) -> tuple[bytes, str]:
+        """(content, version)."""
+        auth: str | Mapping[str, Any] = {"type": "gcp_adc"} if config.auth is None else config.auth
+        permit = await self._authorizer.authorize(auth, context, Destination(SECRET_MANAGER))
+        path = await _google_path(config, context)
+        request = httpx.Request("GET", secret_address(path), headers=dict(permit.headers))
+        try:
+            async with self._clients.lease(to=SECRET_MANAGER) as client:
+                response = await client.send(request, stream=True)
+                answer = await read(response, 2 * _MAX_BYTES)
+        except httpx.HTTPError as error:
+            text = f"Google's Secret Manager cannot be reached: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
+        return _google_answer(path, response.status_code, answer.take())
+
+
+def _hidden(name: str, content: bytes, context: ToolContext) -> str:
+    """The value as text, known to the worker as a secret from here on."""
+    try:
+        value = content.decode()
+    except UnicodeDecodeError:
+        value = base64.b64encode(content).decode()
+    if context.secrets.keep(value) is False:
+        raise ToolError(
+            f"Secret {name!r} is too short or too common to be told from a word, and could not be kept out of "
+            "results: give it a random text of at least 12 characters",
+            kind="resource",
+        )
+    if value != value.strip():
+        context.secrets.keep(value.strip())
+    return value
+
+
+# ── env, file ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _from_environment(name: str) -> str:
+    offered = name if name.startswith(SECRET_VARIABLE) else SECRET_VARIABLE + re.sub(r"[^A-Z0-9]", "_", name.upper())
+    allowed = {variable.strip() for variable in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
+    value = os.environ.get(offered) or (os.environ.get(name) if name in allowed else None)
+    if not value:
+        raise ToolError(
+            f"Secret {name!r} not found in environment: set {offered} for the worker, "
+            f"or list {name} in {ALLOWED_VARIABLE}",
+            kind="not_found",
+        )
+    hosts = named_hosts(offered)
+    if hosts and "*" not in hosts:
+        raise ToolError(
+            f"Secret {name!r} is for the hosts of the worker's {offered}{HOSTS_SUFFIX} only: give it to http, mcp or "
+            f"artifact as auth: {{type: bearer, source: secret, key: {offered.removeprefix(SECRET_VARIABLE)}}}",
+            kind="auth",
+        )
+    return value
+
+
+def _from_file(name: str) -> bytes:
+    """A mounted secret; the line break that editors put at its end is not part of it."""
+    directory = os.environ.get(DIRECTORY_VARIABLE)
+    if not directory:
+        raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
+    root = Path(directory).resolve()
+    path = (root / name).resolve()  # mounted secrets are links into a sibling directory below the root
+    if not path.is_relative_to(root):
+        raise ConfigurationError(f"secrets: {name!r} is outside {DIRECTORY_VARIABLE}")
+    try:
+        with open_regular(path) as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        kind = "auth" if isinstance(error, PermissionError) else "not_found"
+        raise ToolError(f"Secret {name!r} not found in {directory}: {error.strerror}", kind=kind) from error
+    if len(content) > _MAX_BYTES:
+        raise ToolError(f"Secret {name!r} has more than {_MAX_BYTES} bytes", kind="resource")
+    return content.removesuffix(b"\n").removesuffix(b"\r")
+
+
+# ── Google ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
+    """projects/<p>/secrets/<s>/versions/<v>."""
+    name = config.secret
+    if not name.startswith("projects/"):
+        found = {} if config.project else await credential_data("secrets", config.auth, context)
+        project = config.project or found.get("project_id") or os.environ.get("GOOGLE_CLOUD_PROJECT")
+        if not project:
+            raise ConfigurationError(
+                "secrets: a Google secret needs 'project', or its whole name projects/<project>/secrets/<name>"
+            )
+        name = f"projects/{project}/secrets/{name}"
+    if not _GOOGLE_NAME.fullmatch(name):
+        raise ConfigurationError(f"secrets: {_no_name(name)}")
+    return name if "/versions/" in name else f"{name}/versions/{config.version}"
+
+
+def _no_name(name: str) -> str:
+    return f"{name!r} is no name of a Google secret: projects/<project>/secrets/<name>[/versions/<version>]"
+
+
+def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
+    fields = object_in(body) or {}
+    if not 200 <= status < 300:
+        message = fields_of(fields.get("error")).get("message")
+        kind, retryable = kind_of(status)
+        text = f"Google's Secret Manager does not give {path}: HTTP {status}{f' ({message})' if message else ''}"
+        of_kind = CredentialError if kind == "auth" else ToolError
+        raise of_kind(text, kind=kind, retryable=retryable, code=str(status))
+    try:
+        content = base64.b64decode(fields_of(fields.get("payload"))["data"], validate=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ToolError(f"Google's Secret Manager gives no data for {path}", kind="parse") from error
+    return content, str(fields.get("name") or path).rpartition("/")[2]

@@ -1,0 +1,436 @@
+"""Kind `snowflake`: SQL in Snowflake through its own connector."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Final, TypeVar
+
+from noetl_worker.errors import ConfigurationError, DocumentError, ResourceShortage, ToolError
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
+from noetl_worker.text.json_text import memory_of
+from noetl_worker.tools import requirements
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.credential import credential_data, given_values, written_data
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.process.shortage import (
+    before_any_effect,
+    is_out_of_descriptors,
+    is_shortage,
+    is_shortage_text,
+    started,
+)
+from noetl_worker.tools.sql import split as sql_split
+from noetl_worker.tools.sql import sql
+
+T = TypeVar("T")
+
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "account": ("sf_account", "account"),
+    "user": ("sf_user", "user", "username"),
+    "password": ("sf_password", "password"),
+    "private_key": ("sf_private_key", "private_key"),
+    "private_key_passphrase": ("sf_private_key_passphrase", "private_key_passphrase"),
+    "token": ("sf_token", "token"),
+    "authenticator": ("sf_authenticator", "authenticator"),
+    "warehouse": ("sf_warehouse", "warehouse"),
+    "database": ("sf_database", "database"),
+    "schema": ("sf_schema", "schema"),
+    "role": ("sf_role", "role"),
+}
+_DEFAULTS: Final = {"warehouse": "COMPUTE_WH", "schema": "PUBLIC"}
+_TIMEOUTS: Final = frozenset({604, 630})
+"""Error numbers of a statement that Snowflake ended after its time."""
+_FIXED, _REAL, _DATE, _TIME, _BOOLEAN, _BINARY = 0, 1, 3, 12, 13, 11
+_JSON: Final = frozenset({5, 9, 10, 14, 15})
+_NAMES: Final[Mapping[int, str]] = {
+    _REAL: "DOUBLE",
+    _DATE: "DATE",
+    4: "TIMESTAMP",
+    6: "TIMESTAMP WITH TIME ZONE",
+    7: "TIMESTAMP WITH TIME ZONE",
+    8: "TIMESTAMP",
+    _BINARY: "BLOB",
+    _TIME: "TIME",
+    _BOOLEAN: "BOOLEAN",
+    **dict.fromkeys(_JSON, "JSON"),
+}
+_CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
+_READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
+"""After these alone no transaction can be open that would lose anything."""
+_COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
+_STOP_S: Final = 5.0
+_ROWS_AT_ONCE: Final = 1_000
+_VALUE_BYTES: Final = 64
+"""Approximate size of a value in a row, its text aside."""
+_MOST_BYTES: Final = 256 << 20
+"""Memory of the rows of one `fetch`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnowflakeConfig:
+    """Run SQL in Snowflake; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
+    statement_count}, and `truncated: true` when rows were left out.
+
+    One session for all statements (USE and ALTER SESSION hold for the ones after them), each a transaction of its own
+    unless the text has BEGIN and COMMIT; the first that fails ends the command, and so does a transaction that is left
+    open. NUMBER with decimals is exact text, VARIANT, OBJECT and ARRAY are JSON, dates and times ISO 8601, BINARY
+    base64. Each command signs in anew.
+
+    differs-from-upstream: both workers answer {statement_0: ..., statement_1: ...} and go on after a failure.
+    """
+
+    query: str | list[str] | None = None
+    """SQL text of one or more statements, or a list of them; Snowflake's connector splits them."""
+    query_b64: str | list[str] | None = None
+    """The same as base64 of UTF-8; it is not rendered."""
+    params: dict[str, Any] | list[Any] = field(default_factory=list)
+    """Values of the place holders of the last statement: a list for `%s`, an object for `%(name)s`."""
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
+    """Alias of a credential of type snowflake, or an object with its data; fields written here win over it."""
+    account: str | None = None
+    """Account identifier, `ORG-ACCOUNT`. Required, here or in the credential."""
+    user: str | None = None
+    """User. Required, here or in the credential."""
+    password: str | None = field(default=None, repr=False)
+    """Password, better kept in a credential."""
+    private_key: str | None = field(default=None, repr=False)
+    """Private key (PEM) for key-pair authentication, instead of a password."""
+    private_key_passphrase: str | None = field(default=None, repr=False)
+    """Passphrase of an encrypted `private_key`."""
+    token: str | None = field(default=None, repr=False)
+    """OAuth or programmatic access token, with `authenticator`."""
+    authenticator: str | None = None
+    """How to sign in: the connector's word (oauth, programmatic_access_token, ...); absent: password or key pair."""
+    warehouse: str | None = None
+    """Warehouse; absent: COMPUTE_WH."""
+    database: str | None = None
+    """Database."""
+    schema: str | None = None
+    """Schema; absent: PUBLIC."""
+    role: str | None = None
+    """Role; absent: the user's own."""
+    as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
+    max_rows: int = sql.MAX_ROWS
+    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left. Snowflake ends the statement by then, too."""
+
+    def __post_init__(self) -> None:
+        sql.script_of(self.query, self.query_b64)
+        sql.check_above_zero(max_rows=self.max_rows)
+        check_connection(self)
+
+
+class SnowflakeTool:
+    """A session for each command, in a thread of its own; a cancelled command closes it, which ends its statement."""
+
+    kind: ClassVar[str] = "snowflake"
+    config_model: ClassVar[type] = SnowflakeConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS, "username": "user"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
+    requires: ClassVar[Mapping[str, str]] = {"snowflake.connector": "noetl-worker[snowflake]"}
+    imports: ClassVar[tuple[str, ...]] = ("snowflake.connector",)
+
+    async def run(self, config: SnowflakeConfig, context: ToolContext) -> ToolResult:
+        settings = await connection_settings(self.kind, config, context, context.timeout_s)
+        try:
+            return await in_time(self._run(config, settings), context.timeout_s)
+        except ToolError as error:
+            if error.kind == "timeout":
+                return ToolResult.timed_out(context.timeout_s or 0.0)
+            raise
+
+    async def _run(self, config: SnowflakeConfig, settings: dict[str, Any]) -> dict[str, JsonValue]:
+        text = sql.script_of(config.query, config.query_b64)
+        batch = sql.Batch(config.as_objects, config.max_rows)
+        async with session(settings) as opened:
+            statements = await off_loop(len(text), partial(opened.statements, text))
+            for number, statement in enumerate(statements, start=1):
+                params = config.params if number == len(statements) else None
+                cursor, described = await opened.query(statement, params or None)
+                names = [column.name for column in described]
+                shown = sql.preview(statement)
+                if names and not _counts(statement, names):
+                    rows = await opened.fetch(cursor, config.max_rows + 1)
+                    values = len(rows) * len(names)
+                    await off_loop(values * _VALUE_BYTES, partial(batch.returned, shown, names, rows))
+                else:
+                    batch.changed(shown, cursor.rowcount)
+            if not all(_first_word(statement) in _READING for statement in statements):
+                await _check_ended(opened, text)
+        return batch.data()
+
+
+async def _check_ended(opened: SnowflakeSession, text: str) -> None:
+    """Raises ToolError when a transaction is open (by BEGIN, or with AUTOCOMMIT off): the session's end undoes it."""
+    cursor, _ = await opened.query("SELECT CURRENT_TRANSACTION()")
+    [[transaction]] = await opened.fetch(cursor, 1)
+    if transaction is not None:
+        raise sql.left_open(text)
+
+
+def _counts(statement: str, names: Sequence[str]) -> bool:
+    """Whether the columns are Snowflake's numbers of changed rows, not columns that the author named like them."""
+    return _first_word(statement) in _CHANGING and all(name.lower().startswith("number of ") for name in names)
+
+
+def _first_word(statement: str) -> str:
+    return sql_split.first_word(statement)
+
+
+def _without_files(statement: str) -> str:
+    """The statement without the comments that it begins with: a parameter in one could end it, and go on as another.
+
+    Raises:
+        ConfigurationError: the connector would open files for it: the account's server says which.
+    """
+    begin = 0
+    while (match := _COMMENT.match(statement, begin)) is not None:
+        begin = match.end()
+    text = statement[begin:].lstrip()
+    if text[:3].upper() in ("PUT", "GET"):
+        raise ConfigurationError(
+            "snowflake: PUT and GET open files of the worker's machine, which are not for playbooks: use a stage with "
+            "storage of its own, or INSERT (kind transfer)"
+        )
+    return text
+
+
+def check_connection(fields: Any) -> None:
+    """What can be checked of the account without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ValueError: nobody can sign in with these fields.
+    """
+    written = written_data(fields.auth)
+    if written is not None:
+        _own_settings(fields, written)
+
+
+async def connection_settings(
+    kind: str, fields: Any, context: ToolContext, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """What the connector's `connect` is given; `fields` has the connection fields, or some of them, and `auth`.
+
+    Raises:
+        ConfigurationError: no account, user or secret, or a key that cannot be read.
+    """
+    found = await credential_data(kind, fields.auth, context)
+    try:
+        settings: dict[str, Any] = dict(_own_settings(fields, found))
+    except ValueError as error:
+        raise ConfigurationError(f"{kind}: {error}") from None
+    for secret in (*_secrets_of(settings), settings.get("private_key_passphrase", "")):
+        context.secrets.keep(secret)
+    if "private_key" in settings:
+        settings["private_key"] = _der(kind, settings["private_key"], settings.pop("private_key_passphrase", None))
+    parameters: dict[str, Any] = {"ABORT_DETACHED_QUERY": True, "QUERY_TAG": "noetl-worker"}
+    if timeout_s is not None:
+        parameters["STATEMENT_TIMEOUT_IN_SECONDS"] = max(1, round(timeout_s))
+    return {**settings, "application": "noetl_worker", "session_parameters": parameters, "login_timeout": 60}
+
+
+def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
+    """The connector's words, of the fields and the credential's data. Raises ValueError for what is missing."""
+    settings = {name: str(value) for name, value in {**_DEFAULTS, **given_values(fields, found, _FIELDS)}.items()}
+    for name in ("account", "user"):
+        if name not in settings:
+            raise ValueError(f"no {name!r}; give it, or 'auth' with a credential of type snowflake")
+    if not _secrets_of(settings) and "authenticator" not in settings:
+        raise ValueError("Password is required for Snowflake authentication, or a 'private_key'")
+    return settings
+
+
+def _secrets_of(settings: Mapping[str, str]) -> list[str]:
+    return [settings[name] for name in ("password", "private_key", "token") if name in settings]
+
+
+def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
+    library()
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), passphrase.encode() if passphrase else None)
+    except (ValueError, TypeError):
+        # Not the cause's text: it can hold parts of the key.
+        raise ConfigurationError(f"{kind}: 'private_key' is no PEM key, or its passphrase is wrong") from None
+    form = serialization.PrivateFormat.PKCS8
+    return bytes(key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption()))
+
+
+@asynccontextmanager
+async def session(settings: Mapping[str, Any]) -> AsyncIterator[SnowflakeSession]:
+    """A signed-in session, closed at the end.
+
+    Raises:
+        ResourceShortage: this machine has no thread or no descriptor to sign in with.
+    """
+    opened = SnowflakeSession(library())
+    try:
+        with before_any_effect("no room for a session"):
+            await opened.open(settings)
+        yield opened
+    finally:
+        await opened.close()
+
+
+class SnowflakeSession:
+    """The connector blocks: every call goes to one thread."""
+
+    def __init__(self, connector: Any) -> None:
+        self._connector = connector
+        self._connection: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snowflake")
+
+    async def open(self, settings: Mapping[str, Any]) -> None:
+        """Sign in.
+
+        Raises:
+            ResourceShortage: no descriptor or thread to do it with.
+            ToolError: auth, or connection (retryable).
+        """
+        if is_out_of_descriptors():  # the connector tries for as long as it has, and then does not say why
+            raise ResourceShortage("no descriptor to be had for a connection")
+
+        def connect() -> None:
+            self._connection = self._connector.connect(**settings)
+
+        try:
+            await self._do(connect)
+        except self._connector.errors.Error as error:
+            is_refused = isinstance(error, self._connector.errors.DatabaseError) and not isinstance(
+                error, self._connector.errors.OperationalError
+            )
+            text = f"cannot connect: {error}"
+            if is_shortage(error) or is_shortage_text(text) or is_out_of_descriptors():  # the connector may not say
+                raise ResourceShortage(text) from error
+            raise ToolError(text, kind="auth" if is_refused else "connection", retryable=not is_refused) from error
+
+    def statements(self, text: str) -> list[str]:
+        """The statements of a text, split by the connector."""
+        from snowflake.connector.util_text import split_statements
+
+        found = [statement.strip() for statement, _ in split_statements(io.StringIO(text))]
+        return [statement for statement in found if statement] or [text]
+
+    async def query(self, statement: str, params: Any = None) -> tuple[Any, Sequence[Any]]:
+        """Run one statement: its cursor, and the description of its columns. Raises ConfigurationError for PUT, GET."""
+        text = _without_files(statement)
+
+        def run() -> tuple[Any, Sequence[Any]]:
+            cursor = self._connection.cursor()
+            cursor.execute(text if params else statement, params)
+            return cursor, cursor.description or ()
+
+        return await self._statement(statement, run)
+
+    async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one INSERT for every row; the connector sends them together."""
+        await self._statement(statement, lambda: self._connection.cursor().executemany(statement, rows))
+
+    async def fetch(self, cursor: Any, size: int) -> list[list[Any]]:
+        """The next rows; VARIANT, OBJECT and ARRAY are read as JSON, but for texts that are none.
+
+        Raises:
+            ToolError: kind `resource`, the rows take more than 256 MiB.
+        """
+        return await self._do(partial(_rows_of, cursor, size))
+
+    async def close(self) -> None:
+        """End the session; a statement that still runs ends with it."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            with suppress(ResourceShortage):  # without a thread nobody has signed in
+                started(self._thread, self._close_late)  # cancelled while it signs in: its turn comes after that
+        else:
+            # Not in the thread, which a statement may still keep busy; nor in the loop's own: it may take for ever.
+            other = ThreadPoolExecutor(1, thread_name_prefix="snowflake-end")
+            try:
+                closing = asyncio.wrap_future(started(other, connection.close))
+            except ResourceShortage:  # no other thread is to be had: in its turn, then
+                closing = asyncio.wrap_future(started(self._thread, connection.close))
+            other.shutdown(wait=False)
+            closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it ends by itself, too
+            await asyncio.wait({closing}, timeout=_STOP_S)
+        self._thread.shutdown(wait=False)
+
+    def _close_late(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _statement(self, statement: str, call: Callable[[], T]) -> T:
+        try:
+            return await self._do(call)
+        except self._connector.errors.Error as error:
+            raise _failure(self._connector, error, statement) from error
+
+    async def _do(self, call: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(started(self._thread, call))
+
+
+def _memory_of(text: str) -> int:
+    try:
+        return memory_of(text)
+    except DocumentError:  # more than any document may take
+        return _MOST_BYTES + 1
+
+
+def _rows_of(cursor: Any, size: int) -> list[list[Any]]:
+    """Return at most `size` rows, within a bound of memory."""
+    json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
+    rows: list[list[Any]] = []
+    left = _MOST_BYTES
+    while len(rows) < size and (fetched := cursor.fetchmany(min(_ROWS_AT_ONCE, size - len(rows)))):
+        for row in map(list, fetched):
+            left -= sum(len(value) if isinstance(value, (str, bytes, bytearray)) else 0 for value in row)
+            left -= len(row) * _VALUE_BYTES
+            for number in json_columns:
+                if isinstance(row[number], str):
+                    left -= _memory_of(row[number])
+            if left < 0:
+                text = f"the rows take more than {_MOST_BYTES >> 20} MiB: select less, or give a smaller 'max_rows'"
+                raise ToolError(text, kind="resource")
+            for number in json_columns:
+                with suppress(ValueError, RecursionError):  # in an ARRAY NULL is `undefined`
+                    row[number] = json.loads(row[number]) if isinstance(row[number], str) else row[number]
+            rows.append(row)
+    return rows
+
+
+def _failure(connector: Any, error: Any, statement: str) -> ToolError:
+    state = str(getattr(error, "sqlstate", None) or "")
+    kind, retryable = "db_error", False
+    if getattr(error, "errno", None) in _TIMEOUTS:
+        kind, retryable = "timeout", True
+    elif state.startswith("23"):
+        kind = "db_constraint"
+    elif state.startswith("42") or state == "02000":
+        kind = "db_syntax"
+    elif isinstance(error, connector.errors.OperationalError):
+        kind = "connection"
+    query_id = getattr(error, "sfqid", None)
+    where = f" (query {query_id})" if query_id else ""
+    return ToolError(f"{sql.preview(statement)}: {error}{where}", kind=kind, retryable=retryable, code=state or None)
+
+
+def duckdb_type(column: Any) -> str:
+    """DuckDB's name for the type of a described column."""
+    if column.type_code == _FIXED:
+        return f"DECIMAL({column.precision or 38},{column.scale})" if column.scale else "BIGINT"
+    return _NAMES.get(column.type_code, "VARCHAR")
+
+
+def library() -> Any:
+    """The connector. Raises what `requirements.library` raises."""
+    return requirements.library("snowflake.connector", "snowflake")

@@ -1,0 +1,206 @@
+"""Kind `subscription`: a bounded read of a durable consumer, and the settling of what was read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.kinds.nats.connections import Address, Connections, address_of, check_login
+from noetl_worker.tools.kinds.nats.failures import spoken
+from noetl_worker.tools.kinds.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
+from noetl_worker.tools.kinds.nats.nats import MAX_BATCH, MAX_WAIT_MS
+from noetl_worker.tools.kinds.nats.operation import with_values
+
+_OPERATIONS: Final = ("poll", "ack", "nack", "term")
+_ACK_MODES: Final = {"on_success": True, "auto": True, "true": True} | dict.fromkeys(
+    ("manual", "defer", "none", "false"), False
+)
+_ACK_PREFIX: Final = "$JS.ACK."
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionConfig:
+    """Polls a consumer of a message source, or settles messages of an earlier poll.
+
+    For work that must not be lost, poll with `ack: defer`, and settle `ack_ids` in a later step, once it is done.
+    """
+
+    source: str
+    """nats. Kafka and Pub/Sub are not read by this worker."""
+    operation: str = "poll"
+    """poll, ack, nack (or nak), term."""
+    url: str | list[str] | None = None
+    """NATS server, or several; wins over the credential's."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential, as in the nats tool."""
+    user: str | None = None
+    """User name; wins over the credential's."""
+    password: str | None = None
+    """Password; wins over the credential's."""
+    token: str | None = None
+    """Token; wins over the credential's."""
+    stream: str | None = None
+    """Stream of the consumer."""
+    consumer: str | None = None
+    """Durable pull consumer; it must exist."""
+    batch: int = 100
+    """poll: at most so many messages; above 1000 is 1000."""
+    timeout_ms: int = 1000
+    """poll: how long to wait for them, in milliseconds; above 5000 is 5000."""
+    ack: str = "on_success"
+    """poll: on_success, auto or true acks what is returned; manual, defer or false gives `ack_ids` instead; none gives
+    nothing, and the messages come again after the consumer's ack wait."""
+    ack_ids: list[str] = field(default_factory=list)
+    """ack, nack, term: the messages, as a poll gave them."""
+    nack_delay_ms: int | None = None
+    """nack: when they may come again, in milliseconds; at once when absent."""
+    timeout: float | None = None
+    """Longest time of the call in seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        source, operation, ack = (str(text).strip().lower() for text in (self.source, self.operation, self.ack))
+        operation = "nack" if operation == "nak" else operation
+        if source in ("kafka", "pubsub"):
+            raise ValueError(
+                f"source {source!r} is not read by this worker, nats is: bridge it to a stream, or read it with the "
+                "python tool and a client library"
+            )
+        if source != "nats":
+            raise ValueError(f"unsupported source {self.source!r}. Supported: nats")
+        if operation not in _OPERATIONS:
+            raise ValueError(f"unsupported operation {self.operation!r}. Supported: {', '.join(_OPERATIONS)}")
+        if ack not in _ACK_MODES:
+            raise ValueError(f"unsupported ack {self.ack!r}. Supported: {', '.join(_ACK_MODES)}")
+        self._check(operation)
+        object.__setattr__(self, "operation", operation)
+        object.__setattr__(self, "ack", ack)
+        object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
+        object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
+        check_login("subscription", self)
+
+    def _check(self, operation: str) -> None:
+        if operation == "poll":
+            for name in ("stream", "consumer"):
+                if not getattr(self, name):
+                    raise ValueError(f"[nats] requires {name!r}")
+            check_names(stream=self.stream, consumer=self.consumer)
+            if self.batch < 1 or self.timeout_ms < 1:
+                raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
+            return
+        if self.nack_delay_ms is not None and self.nack_delay_ms < 0:
+            raise ValueError(f"'nack_delay_ms' must be 0 or more, not {self.nack_delay_ms}")
+        if not self.ack_ids:
+            raise ValueError(f"{operation} requires 'ack_ids', as a poll with ack: defer gave them")
+        if len(self.ack_ids) > MAX_BATCH:
+            raise ValueError(f"{operation}: {len(self.ack_ids)} ack_ids; at most {MAX_BATCH} at once")
+        for ack_id in self.ack_ids:
+            # published to as it is: nothing but an ack may come of it
+            if not ack_id.startswith(_ACK_PREFIX) or any(mark in "*>" or mark.isspace() for mark in ack_id):
+                raise ValueError(f"ack_id {excerpt(ack_id, 80)!r} is none of a NATS poll")
+
+
+class SubscriptionTool:
+    """Data of poll: {status: success, source, operation, count, messages: [{id, data, headers, attributes, metadata:
+    {subject, stream, consumer, stream_seq, consumer_seq, delivered, pending, timestamp}, ack_id}], acked, ack_mode,
+    ack_ids, metrics: {duration_ms, bytes, redelivered}}; `id` is the sequence in the stream as text, `acked` whether
+    the server has confirmed the ack of each message.
+
+    Data of ack, nack, term: {status: success | partial, source, operation, requested, disposed, errors: [{ack_id,
+    error}], metrics: {duration_ms}}.
+
+    Errors: as the nats tool.
+    """
+
+    kind: ClassVar[str] = "subscription"
+    config_model: ClassVar[type] = SubscriptionConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"nats_url": "url", "username": "user", "ack_mode": "ack"}
+    requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
+
+    def __init__(self) -> None:
+        self._connections = Connections()
+
+    def ignored(self, config: SubscriptionConfig) -> list[str]:
+        """What the registry reports beside unknown fields: fields of other operations."""
+        of_others = {
+            "ack_ids": bool(config.ack_ids) and config.operation == "poll",
+            "nack_delay_ms": config.nack_delay_ms is not None and config.operation != "nack",
+        }
+        operation = config.operation
+        given = [name for name, is_given in of_others.items() if is_given]
+        return [f"subscription: field {name!r} is ignored: {operation} does not read it" for name in given]
+
+    async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
+        address = await address_of("subscription", config, context)
+        return await in_time(self._call(address, config, context.stop), context.timeout_s)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connections.aclose()
+
+    async def _call(self, address: Address, config: SubscriptionConfig, owner: object) -> dict[str, JsonValue]:
+        started = time.monotonic()
+        operate = _poll if config.operation == "poll" else _settle
+        async with spoken(self._connections, address, config.operation) as client:
+            data = await with_values(await operate(client, config), owner)
+        data["metrics"] = {**data.get("metrics", {}), "duration_ms": round((time.monotonic() - started) * 1000)}
+        return {"status": "success", "source": "nats", "operation": config.operation, **data}
+
+
+async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
+    pulled = await pull(
+        client, "poll", str(config.stream), str(config.consumer), config.batch, config.timeout_ms / 1000
+    )
+    is_acked = _ACK_MODES[config.ack]
+    is_deferred = not is_acked and config.ack != "none"
+    messages = [_message(message, with_ack_id=is_deferred) for message in pulled]
+    acked = is_acked and await confirmed_acks(client, pulled) == len(pulled)
+    return {
+        "count": len(messages),
+        "messages": messages,
+        "acked": acked,
+        "ack_mode": config.ack,
+        "ack_ids": [message.reply for message in pulled] if is_deferred else [],
+        "metrics": {
+            "bytes": sum(len(message.data) for message in pulled),
+            "redelivered": sum(message.metadata.num_delivered > 1 for message in pulled),
+        },
+    }
+
+
+def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
+    meta, about = message.metadata, described(message, with_ack_id=False)
+    data, headers = about.pop("data"), about.pop("headers")
+    about.update(stream=meta.stream, consumer=meta.consumer, timestamp=meta.timestamp.isoformat())
+    fields: dict[str, JsonValue] = {
+        "id": str(meta.sequence.stream),
+        "data": data,
+        "headers": headers,
+        "attributes": headers,
+        "metadata": about,
+    }
+    return {**fields, "ack_id": message.reply} if with_ack_id else fields
+
+
+async def _settle(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
+    ack_ids: Sequence[str] = list(dict.fromkeys(config.ack_ids))
+    problems = await acknowledge(client, ack_ids, _answer(config))
+    return {
+        "status": "partial" if problems else "success",
+        "requested": len(ack_ids),
+        "disposed": len(ack_ids) - len(problems),
+        "errors": [{"ack_id": ack_id, "error": problem} for ack_id, problem in problems.items()],
+    }
+
+
+def _answer(config: SubscriptionConfig) -> bytes:
+    if config.operation == "nack" and config.nack_delay_ms:
+        return b"-NAK " + dumps({"delay": config.nack_delay_ms * 1_000_000})
+    return {"ack": ACK, "nack": b"-NAK", "term": b"+TERM"}[config.operation]

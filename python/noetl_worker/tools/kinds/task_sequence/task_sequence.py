@@ -1,0 +1,497 @@
+"""Kind `task_sequence`: the tasks of a list-valued `tool`, one after the other, under their policy rules.
+
+Each task is rendered once, just before it runs, and against what the tasks before it left (protocol/tasks.md#lists). A
+failure of any kind, an exception too, reaches the task's rules as `output`. Values are data: a result that holds `{{`
+is never evaluated.
+
+The result's data is one neutral object (`SequenceProgress.data`); `python_form` and `rust_form` give a plane's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
+from noetl_worker.models.spellings import INPUTS, SEQUENCES, inputs_of
+from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.text.templates import template
+from noetl_worker.text.templates.template import WithFallback, has_template
+from noetl_worker.tools import policy
+from noetl_worker.tools.contract import ToolContext, ToolValues
+from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
+from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
+from noetl_worker.tools.process import live_output
+
+_NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One entry of the list, parsed."""
+
+    label: str
+    kind: str
+    config: Mapping[str, JsonValue]
+    input: JsonValue
+    """An object, or a text that is rendered to one."""
+    args: JsonValue
+    """Another spelling of `input`; for a kind that has a field of this name, that field."""
+    set: Mapping[str, JsonValue]
+    rules: tuple[policy.PolicyRule, ...]
+    ignored: tuple[str, ...] = ()
+    """Words of the policy that nothing reads."""
+
+
+def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
+    """Tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_0, task_1, ...
+
+    Raises:
+        ConfigurationError: an entry of another form, without kind, with a rule that cannot work.
+    """
+    if not entries:
+        raise ConfigurationError("task_sequence: there are no tasks")
+    return tuple(_parse_task(index, entry) for index, entry in enumerate(entries))
+
+
+def _parse_task(index: int, entry: JsonValue) -> Task:
+    if not isinstance(entry, Mapping):
+        raise ConfigurationError(f"task_sequence: task[{index}] must be an object")
+    if "kind" in entry:
+        label = str(entry.get("name") or f"task_{index}")
+        tool = dict(entry)
+    elif len(entry) == 1 and isinstance(next(iter(entry.values())), Mapping):
+        label = str(next(iter(entry)))
+        tool = dict(entry[label])
+    elif "name" in entry:
+        raise ConfigurationError(f"task_sequence: task {entry['name']!r} missing required 'kind' field")
+    else:
+        raise ConfigurationError(f"task_sequence: task[{index}] must have exactly one labeled entry (got {len(entry)})")
+    if not isinstance(tool.get("kind"), str):
+        raise ConfigurationError(f"task_sequence: task {label!r} missing required 'kind' field")
+    if tool.get("name") == label:  # the label, not a field of the tool
+        del tool["name"]
+    spec, assignments = _object(label, "spec", tool), _object(label, "set", tool)
+    below = {name: spec[name] for name in INPUTS if name in spec and tool.get(name) is None}
+    if not has_template(tool.get("input")):
+        _object(label, "input", tool)
+    given = spec.get("policy", tool.get("policy"))
+    rules = policy.parse_policy(label, given)
+    config = {key: value for key, value in tool.items() if key not in _NOT_THE_TOOLS}
+    if spec:
+        config["spec"] = {key: value for key, value in spec.items() if key != "policy" and key not in below}
+    return Task(
+        label=label,
+        kind=tool["kind"],
+        config=config,
+        input=tool.get("input", below.get("input")),
+        args=tool.get("args", below.get("args")),
+        set=assignments,
+        rules=rules,
+        ignored=tuple(policy.unknown_words(label, given)),
+    )
+
+
+def _object(label: str, name: str, task: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    value = task.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"task_sequence: task {label!r}: {name!r} must be an object, not {type(value).__name__}"
+        )
+    return value or {}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSequenceConfig:
+    """Runs a list of tools as one command, one after the other on the same worker, under the policy rules of each.
+
+    This is what a list-valued `tool:` of a step becomes. Each task is rendered just before it runs and sees what the
+    tasks before it gave, under their names and as `_prev`. A rule of a task may continue, retry, jump, break or fail.
+    All rules are checked before the first task runs.
+    """
+
+    tasks: list[Any]
+    """The tasks in order: `{name, kind, ...}`, or the name as the only key; `spec.policy` has a task's rules."""
+    parsed: tuple[Task, ...] = field(init=False, repr=False, compare=False, default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parsed", parse_tasks(self.tasks))
+
+
+class TaskSequenceTool:
+    kind: ClassVar[str] = "task_sequence"
+    aliases: ClassVar[tuple[str, ...]] = ("pipeline",)
+    config_model: ClassVar[type] = TaskSequenceConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"tool_config": "tasks", "tool": "tasks"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
+    field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
+
+    def ignored(self, config: TaskSequenceConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        labels, told = [task.label for task in config.parsed], []
+        for position, task in enumerate(config.parsed):
+            told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]
+        return told
+
+    def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
+        """Refuse what is known to be wrong of the tasks by now, before the first one has changed anything.
+
+        A task with rules is left to them: they hear of every failure, that of a config too.
+        """
+        for task in config.parsed:
+            if task.rules:
+                continue
+            own, given = _own_and_given(task, context)
+            context.worker.check_tool(task.kind, {**own, **dict(given)}, context)
+
+    def time_needed(self, config: TaskSequenceConfig) -> float:
+        """What the tasks' own timeouts come to: a sequence without one must not end them earlier."""
+        return sum(map(_time_of, config.parsed))
+
+    async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
+        progress = SequenceProgress(config.parsed, context)
+        while progress.end is None:
+            if context.stop.reason not in (None, "timeout"):
+                raise asyncio.CancelledError  # the task that was stopped gave a result all the same
+            await progress.step()
+        return progress.result()
+
+
+@dataclass
+class SequenceProgress:
+    """A running sequence: where it stands and what the tasks left."""
+
+    tasks: tuple[Task, ...]
+    context: ToolContext
+    position: int = 0
+    end: str | None = None
+    """ok, break, failed or timeout, once it is over."""
+    results: dict[str, JsonValue] = field(default_factory=dict)
+    updates: dict[str, JsonValue] = field(default_factory=dict)
+    """What later steps are to see: scoped name as written -> value, in the order set."""
+    executions: dict[str, int] = field(default_factory=dict)
+    """How often a task has run since it last succeeded."""
+    error: ToolFailure | None = None
+    exit_code: int | None = None
+    last: ToolResult | None = None
+    last_position: int | None = None
+    previous: JsonValue = None
+    steps: int = 0
+    started: float = field(default_factory=lambda: time.monotonic())
+
+    def __post_init__(self) -> None:
+        self.form, variables = self.context.command.form, self.context.values.variables
+        self.scope: dict[str, JsonValue] = dict(variables)
+        for name in ("ctx", "iter"):
+            value = variables.get(name)
+            if isinstance(value, Mapping):
+                self.scope[name] = dict(value)
+        self.scope.update(results=self.results, _prev=None)
+
+    # ── one task ────────────────────────────────────────────────────────────────────────────────
+
+    async def step(self) -> None:
+        """Run the task at `position` once and decide what comes next."""
+        if self.time_left() == 0 or self.steps >= _max_steps():
+            self.stop("timeout" if self.time_left() == 0 else "failed", _too_many(self.steps))
+            return
+        self.steps += 1
+        task = self.tasks[self.position]
+        attempt = self.executions[task.label] = self.executions.get(task.label, 0) + 1
+        result = await self.run_task(task, attempt)
+        self.keep(task, result)
+        result = self.assign_tasks_own(task, result, attempt)
+        outcome = policy.outcome_of(result, attempt, self.form)
+        seen = {"output": outcome, "outcome": outcome}
+        _, action = policy.choose(
+            task.rules, lambda value: self.render(value, seen), lambda reason: self.warn(task, reason), self.form
+        )
+        try:
+            self.assign(action.set if action is not None else {}, seen, is_rules=True)
+        except TemplateError as error:
+            self.stop("failed", RaisedFailure(f"task {task.label!r}: {error}", kind=error.kind))
+            return
+        await self.follow(task, action, result)
+
+    async def run_task(self, task: Task, attempt: int) -> ToolResult:
+        """The task's result; an exception becomes a failure, so that the rules see it."""
+        self.scope.update(_task=task.label, _attempt=attempt)
+        try:
+            own, given = _own_and_given(task, self.context)
+            local = {name: value for entry in given for name, value in self.local(task, *entry).items()}
+            scope, strict = {**self.scope, **local}, self.context.values.undefined_is_error
+
+            def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+                if value is local:  # rendered above: its values are data now
+                    return local
+                return template.render(value, {**scope, **extra} if extra else scope, strict=strict)
+
+            values = ToolValues(scope, local, render, strict)
+            context = dataclasses.replace(self.context, kind=task.kind, values=values, timeout_s=self.time_left())
+            config = {**own, "input": local} if local else own
+            return self.joined(await self.context.worker.run_tool(task.kind, config, context))
+        except ToolError as error:
+            if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done: not for the rules
+                raise
+            return ToolResult.raised(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
+        except Exception as error:  # whatever a plug-in raises: `output.error` has it
+            return ToolResult.raised(f"{type(error).__name__}: {error}", code=type(error).__name__)
+
+    def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
+        """The values of a task's `input` or `args`, rendered."""
+        if isinstance(value, Mapping):
+            return {key: self.render(item) for key, item in value.items()}
+        return _object(task.label, name, {name: self.render(value) or None})
+
+    def joined(self, result: ToolResult) -> ToolResult:
+        """What an inner sequence has set is set here too; its data is its tasks' data by label, on both planes."""
+        if not isinstance(result.data, SequenceData):
+            return result
+        for name, value in result.data["updates"].items():
+            self.set(name, value, leaves=True)
+        return dataclasses.replace(result, data=rust_form({**result.data, "updates": {}}))
+
+    def keep(self, task: Task, result: ToolResult) -> None:
+        """Show the task's data to the ones after it; of one that failed on the Rust plane only (policy-continue)."""
+        self.last, self.last_position, data = result, self.position, result.data
+        is_flat = self.form.sequence_is_flat
+        if result.status is not ToolStatus.SUCCESS and not is_flat:
+            return
+        self.results[task.label] = self.previous = data
+        # `.data` without such a key: printed on the Rust plane alone, where `_prev` is ours (recorded: sequence-names).
+        has_no_data = isinstance(data, dict) and "data" not in data
+        self.scope["_prev"] = seen = WithFallback(data, {"data": data}) if has_no_data else data
+        if task.label not in ("ctx", "iter", "results"):
+            self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
+
+    def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
+        """Apply the task's `set`; a template in it that fails is the task's failure, for the rules to see."""
+        outcome = policy.outcome_of(result, attempt, self.form)
+        try:
+            seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
+            self.assign(task.set, seen, is_rules=False)
+        except TemplateError as error:
+            return result if result.error is not None else ToolResult.raised(str(error), kind=error.kind)
+        return result
+
+    def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
+        """Apply a `set` block; `ctx.a.b` nests.
+
+        All names of a rule's block are seen by later steps, and of a task's own block those of `ctx.`; its other names
+        end with the sequence (recorded: set-task-bare, set-task-iter, set-rule).
+        """
+        for name, value in assignments.items():
+            self.set(name, self.render(value, extra), leaves=is_rules or name.startswith("ctx."))
+
+    def set(self, name: str, value: JsonValue, *, leaves: bool) -> None:
+        if leaves:
+            self.updates[name] = value
+        scope, *path = name.split(".")
+        _nest(self.scope, [scope, *path], value)
+        if self.form.sequence_is_flat and scope in ("ctx", "iter") and len(path) == 1:
+            self.scope[path[0]] = value  # recorded (set-task-ctx, set-task-iter): names are flat there
+
+    async def follow(self, task: Task, action: policy.Action | None, result: ToolResult) -> None:
+        succeeded = result.status is ToolStatus.SUCCESS
+        verb = action.do if action is not None else "continue" if succeeded else "fail"
+        if result.status is ToolStatus.TIMEOUT and self.time_left() == 0:
+            self.stop("timeout", None)  # the sequence's time, not only the task's
+            return
+        if succeeded and verb != "retry":
+            self.executions[task.label] = 0  # differs-from-upstream: a task revisited by `jump` has its tries again
+        if action is not None and verb == "retry":
+            await self.retry(task, action, result)
+        elif action is not None and verb == "jump":
+            await self.jump(action.to)
+        elif verb == "break":
+            self.stop("break", None)
+        elif verb == "fail":
+            by_rule = ToolFailure(f"policy rule triggered fail for task[{self.position}] {task.label!r}", kind="policy")
+            self.stop("failed", result.error or by_rule)
+        elif self.position + 1 < len(self.tasks):
+            self.position += 1
+        else:
+            self.stop("ok", None)
+
+    async def retry(self, task: Task, action: policy.Action, result: ToolResult) -> None:
+        executed = self.executions[task.label]
+        delay, left = policy.retry_delay(action, executed), self.time_left()
+        if executed >= action.attempts:
+            text = f"task {task.label!r} exceeded retry attempts ({action.attempts})"
+        elif left is not None and delay >= left:  # as http does: a wait that can only end in a timeout hides the cause
+            text = f"task {task.label!r} is not tried again: its delay of {delay:g} s is over the {left:.3g} s left"
+        else:
+            reason = result.error.message if result.error is not None else "a rule asks for it"
+            again = f"task {task.label!r}, attempt {executed} of {action.attempts}: {reason}; again in {delay:g} s"
+            if self.context.stop.reason in (None, "timeout"):  # else the list is over, with no delay before
+                live_output.say("retry", again)
+                await asyncio.sleep(delay)
+            return
+        error = result.error and dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
+        # Seen live (retry-success): a success keeps its exit code, for no rule has made a failure of it.
+        exit_code = 0 if result.exit_code is None and self.form.sequence_is_flat else result.exit_code
+        self.stop("failed", error or ToolFailure(text, kind="policy"), exit_code=exit_code)
+
+    async def jump(self, to: str | None) -> None:
+        labels = [task.label for task in self.tasks]
+        place = policy.place_of(to, self.position, labels)
+        if place is None:
+            self.stop("failed", ToolFailure(policy.not_found(to, labels[self.position]), kind="policy"))
+            return
+        self.position = place
+        await asyncio.sleep(0)  # a loop of tasks that never wait must not hold up the worker
+
+    # ── its end ─────────────────────────────────────────────────────────────────────────────────
+
+    def stop(self, end: str, error: ToolFailure | None, *, exit_code: int | None = 1) -> None:
+        """`exit_code`: of a list that fails although its last task succeeded."""
+        self.end, self.error, self.exit_code = end, error, exit_code
+
+    def result(self) -> ToolResult:
+        last = self.last or ToolResult.success()
+        output: dict[str, Any] = {"stdout": last.stdout, "stderr": last.stderr, "exit_code": last.exit_code}
+        if self.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are reported, printed or not
+            output.update(stdout=last.stdout or "", stderr=last.stderr or "")
+        if self.end == "timeout":
+            timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0, **output)
+            return dataclasses.replace(timed_out, data=self.data(timed_out.error))
+        if self.error is not None and last.status is ToolStatus.SUCCESS:
+            output["exit_code"] = self.exit_code
+        status = ToolStatus.SUCCESS if self.error is None else ToolStatus.ERROR
+        return ToolResult(status, self.data(self.error), self.error, **output)
+
+    def data(self, error: ToolFailure | None) -> SequenceData:
+        """The neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index, error}."""
+        results, label = self.results, self.tasks[self.position].label
+        if error is not None and self.last is not None and self.last_position == self.position and label not in results:
+            results = {**results, label: self.last.data}
+        data = SequenceData(
+            status="failed" if error is not None else self.end,
+            results=results,
+            updates=dict(map(self.reported, self.updates)),
+            _prev=self.previous,
+        )
+        if error is not None:
+            data.update(failed_task=label, failed_index=self.position, error=dataclasses.asdict(error))
+        return data
+
+    def reported(self, name: str) -> tuple[str, JsonValue]:
+        """An update for the control plane, which replaces complete names: `ctx.w.b` is reported as all of `ctx.w`."""
+        scope, *path = name.split(".")
+        values = self.scope.get(scope)
+        if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
+            return name, self.updates[name]
+        return f"{scope}.{path[0]}", values[path[0]]
+
+    def time_left(self) -> float | None:
+        """Seconds the sequence still has; None without a timeout."""
+        if self.context.timeout_s is None:
+            return None
+        return max(0.0, self.started + self.context.timeout_s - time.monotonic())
+
+    def render(self, value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        scope = {**self.scope, **extra} if extra else self.scope
+        missing = self.form.missing_value
+        return template.render(value, scope, strict=self.context.values.undefined_is_error, undefined=missing)
+
+    def warn(self, task: Task, reason: str) -> None:
+        self.context.logger.warning("policy_rule", task=task.label, problem=reason)
+
+
+class SequenceData(dict[str, JsonValue]):
+    """A sequence's result in the neutral form (`SequenceProgress.data`): known by its type wherever it ends up."""
+
+
+def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonValue], list[tuple[str, JsonValue]]]:
+    """(the tool's own fields, ("args" | "input", its values) in the order they count).
+
+    Raises:
+        UnknownTool: no such kind.
+        ConfigurationError: `args` that are neither a field of the tool nor an input.
+    """
+    if task.args is None:
+        return task.config, [("input", task.input)] if task.input else []
+    given = {"args": task.args, "input": task.input}
+    inputs = inputs_of(context.worker.fields_of(task.kind))
+    if "args" in inputs and not has_template(task.args):
+        _object(task.label, "args", given)
+    own = task.config if "args" in inputs else {**task.config, "args": task.args}
+    return own, [(name, given[name]) for name in inputs if given[name]]
+
+
+def _time_of(task: Task) -> float:
+    """Seconds that a task may take by what it says; without end where a template says it."""
+    spec = task.config.get("spec")
+    times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
+    if has_template(times):
+        return math.inf
+    inner = next((task.config[name] for name in TASKS_SPELLINGS if isinstance(task.config.get(name), list)), None)
+    try:
+        own = effective_timeout(task.kind, task.config)
+        if own is None and inner and task.kind in SEQUENCES:
+            return sum(map(_time_of, parse_tasks(inner)))
+    except ConfigurationError:  # reported when the task's turn comes: its rules are to hear of it
+        return 0.0
+    return own or 0.0
+
+
+def _task_output(data: JsonValue, outcome: Mapping[str, JsonValue]) -> JsonValue:
+    """`output` in a task's `set`: the raw data (Rust), with the outcome's fields behind it (Python)."""
+    return WithFallback(data, outcome) if isinstance(data, Mapping) else data
+
+
+def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -> None:
+    for name in path[:-1]:
+        inner = target.get(name)
+        target[name] = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: never change what was handed in
+        target = target[name]
+    target[path[-1]] = value
+
+
+def _max_steps() -> int:
+    text = os.environ.get("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else 1_000_000
+
+
+def _too_many(steps: int) -> ToolFailure:
+    text = f"max_iterations_exceeded: {steps} task executions; is there a jump without an end?"
+    return ToolFailure(text, kind="policy")
+
+
+# ── the planes' forms ───────────────────────────────────────────────────────────────────────────
+
+
+def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """{status: ok|failed|break, _prev, results, ctx}, on failure {error, failed_task (label)}
+    (protocol/tasks.md#lists)."""
+    form: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
+    context: dict[str, JsonValue] = {}
+    for name, value in data["updates"].items():
+        scope, *path = name.split(".")
+        if scope == "ctx" and path:
+            _nest(context, path, value)
+        elif not path:  # recorded (set-rule): the plane makes a name for later steps of it
+            context[name] = value
+    form["ctx"] = context
+    if "error" in data:
+        form["error"] = data["error"]
+        form["failed_task"] = data["failed_task"]
+    return form
+
+
+def rust_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """{label: data, ..., _context_updates}, on failure {labeled_results, failed_task (index)}
+    (protocol/tasks.md#lists)."""
+    if "error" in data:
+        return {"labeled_results": data["results"], "failed_task": data["failed_index"]}
+    form = dict(data["results"])
+    if data["updates"]:
+        form["_context_updates"] = data["updates"]
+    return form

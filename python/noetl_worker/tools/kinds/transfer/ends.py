@@ -1,0 +1,222 @@
+"""The two ends of a transfer as a playbook writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools import fields
+from noetl_worker.tools.http import auth as http_auth
+from noetl_worker.tools.kinds.duckdb.paths import MEMORY
+from noetl_worker.tools.kinds.duckdb.secrets import check_secrets
+from noetl_worker.tools.kinds.http import request as http_request
+from noetl_worker.tools.kinds.http import retry as http_retry
+from noetl_worker.tools.kinds.postgres.address import check_connection
+from noetl_worker.tools.kinds.postgres.postgres import CONNECTION_SPELLINGS
+from noetl_worker.tools.kinds.snowflake import snowflake
+
+EndT = TypeVar("EndT")
+
+_SPELLINGS: Final[Mapping[str, str]] = {
+    **CONNECTION_SPELLINGS,
+    "kind": "type",
+    "tool": "type",
+    "connection": "connection_string",
+    "file": "path",
+    "payload": "body",
+    "db_path": "database",
+}
+_POSTGRES: Final = {"auth", "connection_string", "host", "port", "user", "password", "database", "sslmode", "schema"}
+SENT_BY_HTTP: Final = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
+"""Fields of an http source that kind http is given with their templates rendered."""
+RENDERED_BY_HTTP: Final = frozenset({"headers", "retry"})
+"""Fields of an http source whose templates see what comes: `response`, `error`, `token()`."""
+_READ: Final[Mapping[str, frozenset[str]]] = {
+    "source": frozenset({"type"}),
+    "target": frozenset({"type", "table", "mapping", "key"}),
+    "postgres": frozenset({*_POSTGRES, "query"}),
+    "duckdb": frozenset({"query", "auth", "database", "connection_string"}),
+    "snowflake": frozenset({"query", "auth", "account", "user", "password", "database", "schema", "warehouse", "role"}),
+    "file": frozenset({"path", "format", "auth"}),
+    "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
+}
+"""Type of an end, and either end -> the fields it reads."""
+_OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EndConnection:
+    """What either end connects with."""
+
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
+    """Credential alias or data; of a database, or of an http source."""
+    connection_string: str | None = field(default=None, repr=False)
+    """postgres: URL or key=value pairs; duckdb: the file."""
+    host: str | None = None
+    """postgres: host."""
+    port: int | None = None
+    """postgres: port."""
+    user: str | None = None
+    """postgres, snowflake: user."""
+    password: str | None = field(default=None, repr=False)
+    """postgres, snowflake: password."""
+    database: str | None = None
+    """postgres, snowflake: database; duckdb: the file, absent: memory (a query that reads files)."""
+    sslmode: str | None = None
+    """postgres: TLS."""
+    schema: str | None = None
+    """postgres: search_path; snowflake: schema."""
+    account: str | None = None
+    """snowflake: account."""
+    warehouse: str | None = None
+    """snowflake: warehouse."""
+    role: str | None = None
+    """snowflake: role."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSource(_EndConnection):
+    """Where the rows come from."""
+
+    type: str
+    """postgres, duckdb, snowflake, http or file."""
+    query: str | None = None
+    """One SELECT; of a database."""
+    url: str | None = None
+    """http: address."""
+    method: str = "GET"
+    """http: method."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """http: headers."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """http: query parameters."""
+    json: Any = None
+    """http: body, as JSON."""
+    form: dict[str, Any] | None = None
+    """http: body, as a form."""
+    body: Any = None
+    """http: body, a text as it is."""
+    retry: Any = None
+    """http: tries and pages, as kind http has them."""
+    max_response_bytes: int | None = None
+    """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
+    data_path: str | None = None
+    """http: dotted path to the rows, `data.items`; absent: the answer itself."""
+    path: str | None = None
+    """file: path or glob of CSV, JSON, JSON lines or Parquet files."""
+    format: str | None = None
+    """file: csv, json or parquet; absent: after the path's ending."""
+
+    def __post_init__(self) -> None:
+        if self.type in ("postgres", "duckdb", "snowflake") and not (self.query or "").strip():
+            raise ValueError(f"field 'query' is missing: the SELECT of a {self.type} source")
+        if self.type == "http" and not self.url:
+            raise ValueError("Source URL required for HTTP transfer")
+        if self.type == "file" and not self.path:
+            raise ValueError("field 'path' is missing: the files of a file source")
+        if self.type == "file" and self.file_format() is None:
+            raise ValueError(f"'format' of {self.path!r} is not known; give csv, json or parquet")
+        if self.type == "http":
+            http_request.check_address(str(self.url))
+            http_request.method_of(self.method)
+            http_retry.parse(self.retry)
+            http_auth.check_auth(self.auth)
+        _check_connection("source", self)
+
+    def file_format(self) -> str | None:
+        """csv, json or parquet; None when it is not known."""
+        name = (self.format or str(self.path).removesuffix(".gz").rpartition(".")[2]).lower()
+        found = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
+        return found.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferTarget(_EndConnection):
+    """The table the rows go to."""
+
+    type: str
+    """postgres, duckdb or snowflake."""
+    table: str
+    """Table, `schema.table` too; written as in SQL."""
+    mapping: dict[str, str] = field(default_factory=dict)
+    """As the transfer's `mapping`."""
+    key: str | list[str] | None = None
+    """As the transfer's `key`."""
+
+    def __post_init__(self) -> None:
+        if not self.table.strip():
+            raise ValueError("Target table name required")
+        if self.type == "duckdb" and not self.database:
+            raise ValueError("field 'database' is missing: a DuckDB target is a file")
+        if self.type == "duckdb" and str(self.database).startswith(MEMORY):
+            given = f"'database' is {self.database!r}, which ends with the transfer"
+            raise ValueError(f"{given}: a DuckDB target is a file")
+        _check_connection("target", self)
+
+
+def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
+    """Raises ConfigurationError or ValueError for a connection that cannot come about, whatever a credential holds."""
+    if end.type == "postgres":
+        check_connection(end)
+    elif end.type == "snowflake":
+        snowflake.check_connection(end)
+    elif end.type == "duckdb":
+        check_secrets(f"transfer: {name}", end.auth)
+
+
+def type_of(name: str, given: Mapping[str, Any]) -> str | None:
+    """The type of an end as `_READ` has it; None: it is a template.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    # The worker takes `kind` for its own wherever it stands; here it is the end's type.
+    kind = next((given[key] for key in ("type", "kind", "tool") if given.get(key)), None)
+    if kind is None:
+        raise ConfigurationError(f"transfer: {name}: field 'type' is missing")
+    return None if fields.has_template(kind) else _OTHER_TYPES.get(str(kind).lower(), str(kind).lower())
+
+
+def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:
+    """The warnings about the fields in `given` that an end of this type does not read."""
+    model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
+    read = _READ[kind] | _READ[name]
+    if name == "target":
+        read = (read | {"schema"}) - {"query"}  # the schema of a DuckDB table too
+    spellings = fields.spellings_of(model, _SPELLINGS)
+    warnings = []
+    for key, value in given.items():
+        field_name = spellings.get(key, key)
+        if value in (None, {}, []) or field_name in read or key in fields.WORKER_FIELDS:
+            continue
+        if field_name in fields.names_of(model):
+            warnings.append(f"transfer: {name}: field {key!r} is ignored: {kind} does not read it")
+        elif field_name in fields.names_of(other):
+            warnings.append(f"transfer: {name}: field {key!r} is ignored: a {name} has none")
+        else:
+            guess = fields.nearest(key, sorted(read))
+            warnings.append(f"transfer: {name}: unknown field {key!r} is ignored{guess}")
+    return warnings
+
+
+def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
+    """`given`, with its templates rendered, as the model of an end.
+
+    Raises:
+        ConfigurationError: no type, a field that is missing or of the wrong type.
+    """
+    where, model_class = f"transfer: {name}", cast("Any", model)
+    known, _ = fields.canonical(where, given, model_class, _SPELLINGS)
+    known["type"] = kind = type_of(name, given)
+    if kind == "duckdb" and known.get("connection_string"):
+        known.setdefault("database", known["connection_string"])
+    try:
+        if "table" in fields.names_of(model_class) and not known.get("table"):
+            raise ConfigurationError(f"{where}: Target table name required")
+        end: EndT = fields.decode(where, model_class, known, given)
+    except ConfigurationError as error:
+        ignored = unread(name, kind, given) if kind and kind in _READ else []
+        raise fields.with_misspelt(error, ignored) from error.__cause__
+    return end

@@ -1,0 +1,248 @@
+"""Kind `transfer`: rows from one place into a table of another, in one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+from noetl_worker.errors import ConfigurationError, ResourceShortage
+from noetl_worker.models.tool_result import ToolResult
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.fields import has_template, rendered
+from noetl_worker.tools.kinds.duckdb.files import turn
+from noetl_worker.tools.kinds.duckdb.paths import canonical
+from noetl_worker.tools.kinds.duckdb.session import Duckdb
+from noetl_worker.tools.kinds.transfer import sources as transfer_sources
+from noetl_worker.tools.kinds.transfer.ends import (
+    RENDERED_BY_HTTP,
+    TransferSource,
+    TransferTarget,
+    end_of,
+    type_of,
+    unread,
+)
+from noetl_worker.tools.kinds.transfer.plan import TransferPlan
+from noetl_worker.tools.kinds.transfer.to_duckdb import duckdb_writer
+from noetl_worker.tools.kinds.transfer.to_postgres import postgres_writer
+from noetl_worker.tools.kinds.transfer.to_snowflake import snowflake_writer
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+
+_WRITERS: Final[Mapping[str, Any]] = {
+    "postgres": postgres_writer,
+    "duckdb": duckdb_writer,
+    "snowflake": snowflake_writer,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TransferConfig:
+    """Move rows from `source` into the table of `target`: all of them or, after any failure, none.
+
+    * `mode: append` adds rows; `replace` empties the table first, even when there are no new rows; `upsert` replaces
+      rows with equal `key` columns and adds the others (of two source rows with one key the later wins).
+    * Rows are read and written in chunks: memory holds one chunk (an http source: the complete answer).
+    * The table must be there; only a DuckDB table is made when it is missing, with types after the source's (numeric
+      without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or by letters alone;
+      `mapping` says otherwise.
+    * JSON of a Postgres or DuckDB source reaches a JSON column as it is, null and every digit too. Any other column
+      gets its text, of a JSON string without the quotes, and NULL for null.
+    * Objects and lists go into JSON columns as JSON, lists into array columns as arrays, and both into text as JSON.
+      Text that is a JSON object or array goes into a JSON column as it is, other text as a JSON string.
+
+    Data: {direction, source_type, target_type, mode, rows_transferred, chunks_processed, target_table, columns}, and
+    with upsert rows_inserted and rows_updated.
+    """
+
+    source: dict[str, Any] | str = field(repr=False)
+    """`type` postgres, duckdb, snowflake (each with `query` and its connection: `auth`, `connection_string`, host and
+    so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `json`, `form`, `body`,
+    `auth`, `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows) or file (`path`
+    of CSV, JSON, JSON lines or Parquet files, `format`)."""
+    target: dict[str, Any] = field(repr=False)
+    """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` may stand here
+    too."""
+    mode: Literal["append", "replace", "upsert"] = "append"
+    """What becomes of rows that are there."""
+    mapping: dict[str, str] = field(default_factory=dict)
+    """Target column -> source column, or a dotted path into an object of it; only these columns are moved. Absent:
+    every source column."""
+    key: str | list[str] | None = None
+    """Columns of the target that identify a row in an upsert; absent: its primary key."""
+    chunk_size: int = 1000
+    """Rows read and written at a time, 1 to 100000."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+    ends: tuple[TransferSource | None, TransferTarget] = field(init=False, repr=False, compare=False)
+    """Source and target; the source is None until its templates are rendered."""
+
+    def __post_init__(self) -> None:
+        target = end_of("target", self.target, TransferTarget)
+        if isinstance(self.source, str) and not has_template(self.source):
+            raise ValueError("field 'source' must be an object, not text")
+        kind = None if isinstance(self.source, str) else type_of("source", self.source)
+        if kind is not None:
+            _check_direction(kind, target)
+        if not 1 <= self.chunk_size <= 100_000:
+            raise ValueError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000")
+        object.__setattr__(self, "ends", (None, target))
+        if self.keys() and self.mode != "upsert":
+            raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
+        if target.type == "snowflake" and self.mode == "upsert" and not self.keys():
+            raise ValueError("a snowflake target has no unique key to go by; give 'key' for upsert")
+        if isinstance(self.source, dict):
+            rendered_here = [value for key, value in self.source.items() if key not in RENDERED_BY_HTTP]
+            if not has_template(rendered_here):
+                object.__setattr__(self, "ends", (self._checked(self.source), target))
+
+    def _checked(self, given: Mapping[str, Any]) -> TransferSource:
+        target = self.ends[1]
+        _check_direction(type_of("source", given), target)
+        source = end_of("source", given, TransferSource)
+        if source.type == target.type == "duckdb" and source.database and len(_files(source, target)) == 1:
+            raise ValueError("source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT")
+        return source
+
+    def source_now(self, context: ToolContext) -> TransferSource:
+        """The source with its templates rendered: not before, for those of an http source see what comes of it.
+
+        Raises:
+            ConfigurationError: what `__post_init__` would have refused.
+        """
+        if self.ends[0] is not None:
+            return self.ends[0]
+        render = context.values.render
+        if isinstance(self.source, str):
+            given = render(self.source)
+        else:
+            given = rendered("transfer: source", self.source, RENDERED_BY_HTTP, render)
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(f"transfer: field 'source' must be an object, not {type(given).__name__}")
+        try:
+            source = self._checked(given)
+        except ValueError as error:
+            raise ConfigurationError(f"transfer: {error}") from error
+        # Of a source whose type was known, `ignored` has reported already.
+        if isinstance(self.source, str) or type_of("source", self.source) is None:
+            for problem in unread("source", source.type, given):
+                context.logger.warning("tool_config", kind="transfer", problem=problem)
+        return source
+
+    def keys(self) -> list[str]:
+        given = self.key if self.key is not None else self.ends[1].key
+        return [given] if isinstance(given, str) else list(given or ())
+
+    def columns(self) -> dict[str, str]:
+        return self.mapping or self.ends[1].mapping
+
+
+def _check_direction(kind: str | None, target: TransferTarget) -> None:
+    if kind not in transfer_sources.READERS or target.type not in _WRITERS:
+        raise ValueError(f"Unsupported transfer direction: {kind} to {target.type}")
+
+
+class TransferTool:
+    """Connections of its own for both ends, closed after each transfer: one that is cut off is rolled back."""
+
+    kind: ClassVar[str] = "transfer"
+    aliases: ClassVar[tuple[str, ...]] = ("snowflake_transfer",)
+    config_model: ClassVar[type] = TransferConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {
+        "keys": "key",
+        "key_columns": "key",
+        "conflict_columns": "key",
+        "primary_key": "key",
+        "batch_size": "chunk_size",
+        "columns": "mapping",
+    }
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"source"})
+    requires: ClassVar[Mapping[str, str]] = {
+        "duckdb": "noetl-worker[duckdb] for duckdb and files",
+        "psycopg": "noetl-worker[postgres] for postgres",
+        "snowflake.connector": "noetl-worker[snowflake] for snowflake",
+    }
+    is_confined: ClassVar[bool] = True
+
+    def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
+        # it may have a DuckDB at each end
+        self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
+
+    def ignored(self, config: TransferConfig) -> list[str]:
+        """What the registry reports beside unknown fields: fields of an end of another type."""
+        kind = type_of("source", config.source) if isinstance(config.source, dict) else None
+        ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
+        return [*ignored, *unread("target", config.ends[1].type, config.target)]
+
+    async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
+        return await in_time(self._moved(config, context), context.timeout_s)
+
+    async def aclose(self) -> None:
+        await self._duckdb.aclose()
+
+    async def _moved(self, config: TransferConfig, context: ToolContext) -> dict[str, JsonValue]:
+        source, target = config.source_now(context), config.ends[1]
+        async with AsyncExitStack() as stack:
+            for database, read_only in sorted(_files(source, target).items()):
+                await stack.enter_async_context(turn(database, read_only=read_only))
+            inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
+            opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._duckdb)
+            rows = await stack.enter_async_context(opening)
+            plan = TransferPlan(config.mode, config.keys(), target, rows.session)
+            chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
+            try:
+                sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, self._duckdb))
+            except ResourceShortage as short:  # the source's query has run, and may have changed something
+                if source.type == "file":
+                    raise
+                raise short.after_an_effect() from short
+            types = [rows.types.get(path.split(".", 1)[0]) if "." not in path else None for path in chosen.values()]
+            await sink.begin(list(chosen), types, rows.sample(chosen))
+            moved = chunks = 0
+            async for chunk in rows.chunks():
+                await sink.write(rows.picked(chunk, list(chosen.values())))
+                moved, chunks = moved + len(chunk), chunks + 1
+            counts = await sink.commit()
+        return {
+            "direction": f"{source.type}_to_{target.type}",
+            "source_type": source.type,
+            "target_type": target.type,
+            "mode": config.mode,
+            "rows_transferred": moved,
+            "chunks_processed": chunks,
+            "target_table": target.table,
+            "columns": list(chosen),
+            **counts,
+        }
+
+
+def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
+    """DuckDB files -> whether they are only read; taken in one order by everybody, so that none waits for ever."""
+    files = {}
+    if source.type == "duckdb" and source.database:
+        files[canonical("transfer: source: 'database'", source.database)] = True
+    if target.type == "duckdb":
+        files[canonical("transfer: target: 'database'", str(target.database))] = False
+    return files
+
+
+def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
+    """Target column -> path in the source."""
+    paths = list(mapping.values()) or columns
+    wanted = {path if path in columns else path.split(".", 1)[0] for path in paths}
+    several = sorted(name for name in wanted if columns.count(name) > 1)
+    if several:
+        raise ConfigurationError(
+            f"transfer: the source has several columns {', '.join(map(repr, several))}: "
+            "give each a name of its own with AS"
+        )
+    if not mapping:
+        return {name: name for name in columns}
+    for path in mapping.values():
+        if path not in columns and path.split(".", 1)[0] not in columns:
+            known = ", ".join(columns) or "none"
+            raise ConfigurationError(f"transfer: the source has no column {path!r}; it has: {known}")
+    return dict(mapping)

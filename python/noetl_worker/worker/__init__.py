@@ -1,0 +1,1 @@
+"""The worker's life: its loop, processes, recovery."""

@@ -1,0 +1,200 @@
+"""The deliveries that a worker has at the same time: each is a task with its phase, from its arrival to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeAlias
+
+import structlog
+
+from noetl_worker.models.settlement import Outcome, OutcomeKind
+from noetl_worker.models.slots import Slots
+from noetl_worker.models.stopping import REPORT_S, TOOL_S, StopLevel
+from noetl_worker.observability import metrics
+from noetl_worker.observability.command_lines import CommandLines
+from noetl_worker.pipeline.delivery import acknowledge
+from noetl_worker.pipeline.delivery.keepalive import Keepalive
+from noetl_worker.pipeline.executor import Executor
+from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.process import event_loop
+from noetl_worker.remote.jetstream.delivery import Delivery
+from noetl_worker.remote.jetstream.puller import Puller
+from noetl_worker.remote.outcomes.recent_batches import RecentBatches
+from noetl_worker.worker.readings import PULSE_S
+
+Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
+CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
+"""From the end of the grace until all is returned: a tool is interrupted, then its command is reported or kept."""
+log = structlog.get_logger("noetl_worker")
+
+
+class Deliveries:
+    """One for the worker."""
+
+    def __init__(
+        self, slots: Slots, drain_timeout_s: float, emitter: Emitter, batches: RecentBatches, lines: CommandLines
+    ) -> None:
+        """`emitter`: knows which ends are with a plane that issues commands meanwhile."""
+        self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
+        self._stopping = emitter.stopping
+        self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
+        self.settled: Final[Counter[str]] = Counter()
+        """How many ended in which way."""
+        self.lines: Final = lines
+
+    async def pull_until_stopped(
+        self, puller: Puller, watch: Coroutine[Any, Any, None], keepalive: Keepalive, *, on_drain: Callable[[], None]
+    ) -> bool:
+        """Pull until a stop is asked for, or the pulling or `watch` ends; then drain. True when something was cut off.
+
+        Raises:
+            Exception: what ended the pulling or `watch`, after the drain.
+        """
+        pulling, watching = asyncio.ensure_future(puller.run()), asyncio.ensure_future(watch)
+        stopped = asyncio.ensure_future(self._stopping.reached(StopLevel.DRAIN))
+        try:
+            await asyncio.wait({pulling, watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            broken = next((task.exception() for task in (pulling, watching) if task.done()), None)
+            on_drain()
+            self._stopping.reach(StopLevel.DRAIN)
+            was_cut_off = await self.drain(puller, keepalive)
+            if broken is not None:
+                raise broken
+            return was_cut_off
+        finally:
+            self._stopping.reach(StopLevel.DRAIN)  # cancelled, too: what still comes is returned
+            await event_loop.end(pulling, watching, stopped)
+            await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
+
+    async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
+        """Let what runs finish, for as long as it may; then stop it and give it back. True when something was cut off.
+
+        An end that the plane issues commands in is waited for until the second signal, and what a plane has accepted
+        and not processed as long as a command would be.
+        """
+        puller.pause(True)  # the subscription stays: what an open pull still brings is returned at once
+        log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
+        deadline = time.monotonic() + self._drain_timeout_s
+        while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
+            await self._stopping.sleep(left_s, *running)
+            if self._stopping.is_grace_over:
+                break
+        tasks, issuing = self.running(), self._issuing()
+        if tasks:
+            log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing))
+            self._stopping.reach(StopLevel.GRACE_OVER)
+            for progress in list(self.tasks.values()):
+                progress.stop()
+            await self._wait_for_commands(CANCEL_TIMEOUT_S, or_issuing=True)
+        else:
+            await self._batches.drain(self._stopping, deadline)
+        while self._issuing() and not self._stopping.is_hard and keepalive.is_alive():
+            await self._stopping.sleep(PULSE_S, until=StopLevel.HARD)
+        is_cut_off = self._stopping.is_hard or bool(self._issuing())
+        self._stopping.reach(StopLevel.HARD)
+        for progress in list(self.tasks.values()):
+            progress.cut()
+        await self._wait_for_commands(CANCEL_TIMEOUT_S)
+        return bool(tasks) and (is_cut_off or len(tasks) > sum(issuing))
+
+    async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
+        """Wait for the end of what runs; with `or_issuing` not for ends that a plane issues commands in."""
+        deadline = time.monotonic() + most_s
+        while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
+            if or_issuing and len(running) <= sum(self._issuing()):
+                return
+            await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
+
+    def _issuing(self) -> list[bool]:
+        """The ends that are with a plane which issues commands meanwhile; whether a delivery waits for each."""
+        return list(self._emitter.issuing.values())
+
+    def running(self) -> set[asyncio.Task[None]]:
+        return {task for task in self.tasks if not task.done()}
+
+    # ── one delivery ──
+
+    def deliver(self, delivery: Delivery, executor: Executor, settle: Settle) -> None:
+        """A message is here: work on it, or give it back when we are stopping or full."""
+        progress, is_draining = Progress(), self._stopping.level >= StopLevel.DRAIN
+        if is_draining or self._slots.free() <= 0:
+            outcome = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
+            progress.enter(Phase.SETTLING)
+            work = self._answer(settle, delivery, outcome, progress)
+        else:
+            executor.services.keepalive.track(delivery.reply, delivery.received_at)
+            work = self._handle(delivery, executor, settle, progress)
+        progress.task = task = asyncio.get_running_loop().create_task(work)
+        self.tasks[task] = progress
+        self._slots.take()
+        task.add_done_callback(self._done)
+
+    async def _handle(self, delivery: Delivery, executor: Executor, settle: Settle, progress: Progress) -> None:
+        try:
+            outcome = await executor.run(delivery, progress)
+        except Exception as error:  # the last guard: a delivery is always answered
+            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.who())
+            outcome = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
+        progress.outcome = outcome
+        progress.enter(Phase.SETTLING)
+        try:
+            if outcome is None:
+                metrics.DUPLICATES.inc()
+                if self.lines.is_debug:
+                    ids = progress.who()
+                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence, **ids)
+                return
+            await self._answer(settle, delivery, outcome, progress)
+        finally:
+            executor.services.keepalive.untrack(delivery.reply)
+
+    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
+        metrics.ENDED[outcome.kind].value += 1
+        has_lines = self.lines.is_on
+        reported_at = time.monotonic() if has_lines else 0.0
+        ended = await settle(delivery, outcome, progress.who)
+        if ended is not None:
+            self.settled[ended] += 1
+        if has_lines:  # after its answer: a log that cannot be written holds no message up
+            self._log(delivery, outcome, progress, reported_at)
+
+    def _log(self, delivery: Delivery, outcome: Outcome, progress: Progress, reported_at: float) -> None:
+        is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
+        share = self.lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
+        if share:
+            _log_finished(progress, share, reported_at)
+        elif self.lines.is_debug:
+            _log_outcome(delivery, outcome, progress)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        progress = self.tasks[task]
+        del self.tasks[task]
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.who())
+
+
+def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
+    """The line of a command whose outcome the plane has."""
+    spent, failure = progress.spent(), progress.failure
+    report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
+    handled = {"failure": failure} if failure is not None else {}  # by a case of its step
+    kind = OutcomeKind.REPORTED.value
+    log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)
+
+
+def _log_outcome(delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
+    log.debug(
+        "outcome",
+        outcome=outcome.kind.value,
+        settlement=outcome.settlement.value,
+        delay_s=round(outcome.delay_s, 2),
+        cause=outcome.text,
+        stream_sequence=delivery.stream_sequence,
+        deliveries=delivery.num_delivered,
+        **progress.who(),
+    )

@@ -1,0 +1,91 @@
+"""Where the workers of this machine serve their probes, and what they say there, for `top` and `why`.
+
+Each has an empty file, named by its address.
+The directory of the outbox is the one place that a worker and its operator both know. A worker that is killed leaves
+its file; whoever reads it asks the address and finds nobody there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from noetl_worker.pipeline.outbox.directory import require_own_directory
+
+if TYPE_CHECKING:
+    import httpx
+
+_TIMEOUT_S: Final = 5.0
+
+_ENDING: Final = ".probes"
+_NAME: Final = re.compile(r"[0-9A-Za-z.:\[\]-]+:[0-9]{1,5}")
+_ANY: Final = ("0.0.0.0", "::", "[::]", "")
+
+
+@contextmanager
+def announced(directory: Path, address: str | None) -> Iterator[None]:
+    """`address` (HOST:PORT) can be found in `directory` meanwhile; where that cannot be, nothing else depends on it."""
+    path: Path | None = None
+    if address is not None:
+        with suppress(OSError, AttributeError):  # AttributeError: no owner of files on Windows
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            require_own_directory(directory)
+            path = directory / f"{address}{_ENDING}"
+            path.touch(mode=0o600)
+    try:
+        yield
+    finally:
+        if path is not None:
+            with suppress(OSError):
+                path.unlink()
+
+
+def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
+    """HOST:PORT of the setting and of each worker that is announced, as it can be asked from here; none is taken from a
+    directory that others may write to."""
+    names = [metrics_bind] if metrics_bind else []
+    with suppress(OSError, AttributeError):  # no directory, or not this user's
+        require_own_directory(directory)
+        found = sorted(path.name.removesuffix(_ENDING) for path in directory.glob(f"*{_ENDING}"))
+        names += [name for name in found if _NAME.fullmatch(name)]
+    return list(dict.fromkeys(map(_asked_at, names)))
+
+
+async def looks_at(addresses: Iterable[str], token: str = "") -> list[dict[str, Any]]:
+    """What each worker there says of itself, with its `address`; a supervisor answers for all of its own.
+
+    Instead an `error` of who does not answer, and `is_gone` where nobody listens.
+    """
+    import httpx
+
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=_TIMEOUT_S, verify=False) as client:
+        answers = await asyncio.gather(*(_asked(client, address) for address in addresses))
+    return [{"address": answer["address"], **look} for answer in answers for look in answer.get("processes", [answer])]
+
+
+async def _asked(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
+    import httpx
+
+    try:
+        answer = await client.get(f"http://{address}/debug/inflight")
+        body: Any = answer.json()
+    except httpx.HTTPError as error:
+        is_gone = isinstance(error, httpx.ConnectError)
+        return {"address": address, "error": f"no answer: {str(error) or type(error).__name__}", "is_gone": is_gone}
+    except ValueError:
+        return {"address": address, "error": f"answers {answer.status_code} and no JSON: is it a worker's probe port?"}
+    if answer.status_code != 200 or not isinstance(body, Mapping):
+        reason = body.get("error", "") if isinstance(body, Mapping) else ""
+        return {"address": address, "error": f"answers {answer.status_code} {reason}".strip()}
+    return {"address": address, **body}
+
+
+def _asked_at(bind: str) -> str:
+    """The address to ask for what listens at `bind`."""
+    host, _, port = bind.rpartition(":")
+    return f"{'127.0.0.1' if host in _ANY else host}:{port}"

@@ -1,0 +1,53 @@
+"""What the parts of a worker say about themselves twice a second: gauges that no command pays for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from noetl_worker.models.slots import Slots
+from noetl_worker.observability import metrics
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.remote.plane.gate import Gate
+from noetl_worker.remote.plane.servers import Servers
+
+PULSE_S = 0.5
+_GATE_METRICS = (metrics.GATE_LIMIT, metrics.GATE_IN_USE, metrics.GATE_WAITING, metrics.GATE_DOWN)
+
+
+class Readings:
+    """`take` is called on the main loop, PULSE_S after its last return: what it is late by is the loop's delay."""
+
+    def __init__(self, slots: Slots, outbox: Outbox, servers: Servers, in_flight: Collection[object] = ()) -> None:
+        self._slots, self._outbox, self._servers, self._in_flight = slots, outbox, servers, in_flight
+        self._due_at: float | None = None
+        self._gates = {
+            (plane, kind): tuple(metric.labels(plane, kind) for metric in _GATE_METRICS)
+            for plane, _ in servers.named()
+            for kind in ("commands", "results")
+        }
+
+    def take(self) -> None:
+        now, slots = time.monotonic(), self._slots
+        if self._due_at is not None:
+            metrics.LOOP_DELAY.observe(max(0.0, now - self._due_at))
+        metrics.CONCURRENT.set(len(self._in_flight))
+        metrics.SLOTS.set(slots.size)
+        metrics.SLOTS_IN_USE.set(slots.used)
+        metrics.SLOTS_LIMIT.set(min(slots.size, slots.ceiling()))
+        metrics.LAST_START.set(slots.is_for_one)
+        metrics.PARKED_FOR_KIND.set(slots.parked_for_kind)
+        metrics.PARKED_ELSEWHERE.set(slots.parked_elsewhere)
+        metrics.OUTBOX_OLDEST.set(self._outbox.oldest_s())
+        for plane, server in self._servers.named():
+            self._take_gate(plane, "commands", server.gate if server else None)
+            self._take_gate(plane, "results", server.store_gate if server else None)
+        self._due_at = time.monotonic() + PULSE_S
+
+    def _take_gate(self, plane: str, name: str, gate: Gate | None) -> None:
+        """A plane that was not asked yet has a gate that is open."""
+        limit, in_use, waiting, down = self._gates[plane, name]
+        limit.set(self._servers.full if gate is None else 1 if gate.is_down else gate.limit())
+        in_use.set(gate.inside if gate else 0)
+        waiting.set(gate.waiting if gate else 0)
+        down.set(1 if gate and gate.is_down else 0)

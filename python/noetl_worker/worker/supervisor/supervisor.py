@@ -1,0 +1,257 @@
+"""`run --processes N`: one process that starts N workers, starts again what dies, and stops them all.
+
+Each worker is a `run` of its own, with its own claim id, connections and outbox file. It has a session of its own, so
+that a terminal's Ctrl-C reaches the supervisor alone, which passes it on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from noetl_worker.models import backoff
+from noetl_worker.process import event_loop, handed_down, sealed_environment
+from noetl_worker.settings.settings import Settings
+
+_SETTINGS_WRONG: Final = 2
+_CANNOT_START: Final = 3
+_CUT_OFF: Final = 4
+_BROKEN: Final = 6
+_AT_ONCE: Final = 130
+_FIRST_DELAY_S: Final = 0.5
+_MOST_DELAY_S: Final = 30.0
+_LASTED_S: Final = 60.0
+"""A worker that ran for so long and then died did not die of its start."""
+_KEEPS_DYING: Final = 3
+_KILLED: Final = (
+    "it was killed from outside (SIGKILL), as a system or a container does it that is out of memory: see dmesg, or the "
+    "last state of the container; give it more memory, or fewer slots or processes"
+)
+"""It could write no line about its end."""
+log = structlog.get_logger("noetl_worker.worker.supervisor")
+
+
+@dataclass
+class WorkerProcess:
+    """One of the workers, over all its lives."""
+
+    number: int
+    probes: socket.socket | None
+    """The port of its probes: the same for each of its lives."""
+    running: asyncio.subprocess.Process | None = None
+    answered: asyncio.subprocess.Process | None = None
+    """The last life that has answered a probe: one that has not may be starting."""
+    starts: int = 0
+    deaths: int = 0
+    """In a row, none of which lasted."""
+
+    @property
+    def port(self) -> int | None:
+        return self.probes.getsockname()[1] if self.probes is not None else None
+
+
+def start_delay_s(deaths: int, draw: Callable[[], float] = random.random) -> float:
+    """How long after so many deaths in a row a worker is started again."""
+    return backoff.delay_s(deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5, draw=draw)
+
+
+class Supervisor:
+    """`run` returns the exit code of all.
+
+    Args:
+        variables: of a worker, before what differs between them.
+        worker: the command line of a worker.
+        delay_s: by its deaths in a row, how long after the last one it is started again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        variables: Mapping[str, str],
+        *,
+        worker: Sequence[str] = (sys.executable, "-m", "noetl_worker", "run"),
+        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
+        delay_s: Callable[[int], float] = start_delay_s,
+    ) -> None:
+        self._settings = settings
+        self._worker, self._clock, self._delay_s = worker, clock, delay_s
+        self._given = variables
+        self.workers: Final = [
+            WorkerProcess(number, _probe_socket() if settings.metrics_bind else None)
+            for number in range(1, settings.processes + 1)
+        ]
+        self._stops = 0
+        self._stopping = asyncio.Event()
+        self._refused: int | None = None
+        """The exit code of a worker that will never start with these settings."""
+
+    def request_stop(self) -> None:
+        """Pass the signal on: the first drains, the second cancels, the third ends at once."""
+        self._stops += 1
+        self._stopping.set()
+        log.info("stop_requested", signals=self._stops, processes=self.running)
+        for worker in self.workers:
+            self._signal(worker)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._toggle_debug)
+
+    def _toggle_debug(self) -> None:
+        """Of the workers: the supervisor's own lines are few."""
+        for worker in self.workers:
+            self._signal(worker, signal.SIGUSR1)
+
+    async def run(self) -> int:
+        """Keep them running until a stop, or until one says that it can never start."""
+        log.info("supervisor_started", processes=len(self.workers), slots=self._settings.max_concurrent)
+        codes = await asyncio.gather(*(self._keep(worker) for worker in self.workers))
+        for worker in self.workers:
+            if worker.probes is not None:
+                worker.probes.close()
+        code = self._refused if self._refused is not None else _worst(codes)
+        log.info("stopped", codes=codes, exit_code=code)
+        return code
+
+    async def _keep(self, worker: WorkerProcess) -> int:
+        """One worker's lives; the exit code of the last."""
+        while not self._stopping.is_set():
+            started_at = self._clock()
+            code = await self._life(worker)
+            if self._stopping.is_set():
+                return code
+            if code in (_SETTINGS_WRONG, _CANNOT_START) and worker.starts == 1:
+                self._refused = code
+                self.request_stop()
+                return code
+            worker.deaths = 1 if self._clock() - started_at >= _LASTED_S else worker.deaths + 1
+            delay_s = self._delay_s(worker.deaths)
+            self._log_death(worker, code, delay_s)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+            except asyncio.TimeoutError:
+                continue
+        return 0  # there is none to drain
+
+    async def _life(self, worker: WorkerProcess) -> int:
+        """Start it and wait for its end: its exit code."""
+        variables = self._variables(worker)
+        try:
+            worker.running, channel = await self._start(worker, variables)
+        except OSError as error:  # no process, no memory or no descriptor is to be had now
+            log.error("process_not_started", process=worker.number, error=str(error))
+            return os.EX_OSERR
+        with channel:
+            giving = asyncio.ensure_future(_give(channel, variables))
+            for _ in range(self._stops):  # they came while it was started
+                self._signal(worker)
+            code = await worker.running.wait()
+            worker.running = None
+            await event_loop.end(giving)
+        return code
+
+    def _log_death(self, worker: WorkerProcess, code: int, delay_s: float) -> None:
+        is_killed = code == -signal.SIGKILL
+        died: dict[str, object] = {
+            "process": worker.number,
+            "exit_code": code,
+            "deaths": worker.deaths,
+            "starts_again_s": round(delay_s, 1),
+        }
+        if worker.deaths < _KEEPS_DYING:
+            log.warning("process_died", **died, **({"advice": _KILLED} if is_killed else {}))
+            return
+        why = _KILLED if is_killed else "its own lines above say why"
+        advice = f"{why}; it is started again and again, at most every {_MOST_DELAY_S:g} s"
+        log.error("process_keeps_dying", **died, advice=advice)
+
+    def _variables(self, worker: WorkerProcess) -> dict[str, str]:
+        variables = {**self._given, "NOETL_WORKER_PROCESSES": "1"}
+        variables[handed_down.PARENT] = str(os.getpid())
+        variables["PYTHONSAFEPATH"] = "1"  # a json.py in the working directory is no module of a worker's (Python 3.11)
+        if self._settings.worker_id:
+            variables["WORKER_ID"] = f"{self._settings.worker_id}-{worker.number}"
+        variables["WORKER_METRICS_BIND"] = ""
+        if worker.probes is not None:
+            variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{worker.port}"
+            variables[handed_down.SOCKET] = str(worker.probes.fileno())
+        return variables
+
+    async def _start(
+        self, worker: WorkerProcess, variables: Mapping[str, str]
+    ) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """The process, and where it asks for its variables, if it has not all of them in its environment block."""
+        worker.starts += 1
+        block, descriptors = variables, [] if worker.probes is None else [worker.probes.fileno()]
+        mine, theirs = socket.socketpair()
+        mine.setblocking(False)
+        if self._settings.isolation != "off" and sys.platform == "linux":
+            block = {**sealed_environment.kept(variables), sealed_environment.VARIABLE: str(theirs.fileno())}
+            descriptors.append(theirs.fileno())
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._worker,
+                    env=block,
+                    pass_fds=tuple(descriptors),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except BaseException:
+                mine.close()
+                raise
+        return process, mine
+
+    @staticmethod
+    def _signal(worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> None:
+        if worker.running is None or worker.running.returncode is not None:
+            return
+        # Process.send_signal looks first whether it has ended, which before 3.13 hides the exit code from asyncio: it
+        # says 255 (cpython#87744).
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.running.pid, number)
+
+    @property
+    def running(self) -> int:
+        """How many of the workers run."""
+        return sum(worker.running is not None for worker in self.workers)
+
+
+async def _give(channel: socket.socket, variables: Mapping[str, str]) -> None:
+    """To a worker that has hidden its memory, if it asks; it may end before it does so."""
+    loop = asyncio.get_running_loop()
+    with channel, contextlib.suppress(ConnectionError):
+        if await loop.sock_recv(channel, 1):
+            await loop.sock_sendall(channel, sealed_environment.content_of(variables))
+
+
+def _probe_socket() -> socket.socket:
+    made = socket.create_server(("127.0.0.1", 0))
+    made.set_inheritable(True)
+    return made
+
+
+def _worst(codes: list[int]) -> int:
+    """130 over 4 over anything unexpected over 0; one that a signal ended before it could drain did nothing yet."""
+    known = [0 if code == -signal.SIGTERM else code for code in codes]
+    for code in (_AT_ONCE, _CUT_OFF):
+        if code in known:
+            return code
+    return 0 if not any(known) else _BROKEN

@@ -1,0 +1,407 @@
+"""The worker's life: connect, register, pull, drain, deregister.
+
+A stop is a level: it is asked for once and stays. First: drain (stop pulling, return what is not claimed, let
+what runs finish). Second: cancel. Third: exit at once. Heartbeat and keepalive outlive the drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import nats
+import structlog
+
+from noetl_worker import __version__, engine
+from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused, WorkerBroken
+from noetl_worker.models import backoff
+from noetl_worker.models.slots import WAITING_PER_SLOT, Slots
+from noetl_worker.models.stopping import StopLevel, Stopping
+from noetl_worker.observability import metrics
+from noetl_worker.observability.command_lines import CommandLines
+from noetl_worker.observability.logging import toggle_debug
+from noetl_worker.observability.outage import Outage
+from noetl_worker.observability.probes import Health
+from noetl_worker.pipeline.command.claimed_command import WorkerServices
+from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, registry_of
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
+from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.delivery.in_flight_view import InFlightView
+from noetl_worker.pipeline.delivery.keepalive import Keepalive
+from noetl_worker.pipeline.delivery.pools import Pools
+from noetl_worker.pipeline.executor import Executor
+from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.jetstream.connection import Connection, connect
+from noetl_worker.remote.jetstream.consumer import Durable, ensure_at_start, ensure_durable, look
+from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
+from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.remote.jetstream.pause import shown
+from noetl_worker.remote.jetstream.puller import Puller
+from noetl_worker.remote.jetstream.start_notes import StartNotes
+from noetl_worker.remote.outcomes.ends import ends_of
+from noetl_worker.remote.outcomes.recent_batches import RecentBatches
+from noetl_worker.remote.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
+from noetl_worker.remote.plane.gate import Gate
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.remote.plane.plane_watch import PlaneWatch
+from noetl_worker.remote.plane.rust.event_ids import event_ids_of
+from noetl_worker.remote.plane.servers import Servers
+from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_ends
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.remote.transport.traced_transport import TracedTransport
+from noetl_worker.settings.nats import SYSTEM_POOL
+from noetl_worker.settings.settings import Settings
+from noetl_worker.tools.registry import Registry
+from noetl_worker.worker.deliveries import Deliveries
+from noetl_worker.worker.readings import PULSE_S, Readings
+from noetl_worker.worker.recovery.adoption import Adoption
+
+if TYPE_CHECKING:
+    from noetl_worker.pipeline.command.trace import DeliveryTraces
+
+EXIT_OK: Final = 0
+EXIT_CANCELLED: Final = 4
+"""Commands were still running when the drain timeout was over (or a second signal came); they were returned."""
+EXIT_AT_ONCE: Final = 130
+_CREDENTIALS_S: Final = 600.0
+"""How often is looked at when they end: files are replaced while we run."""
+_AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
+_UNREACHABLE_ADVICE: Final = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
+log = structlog.get_logger("noetl_worker")
+
+
+class Worker:
+    """One worker process. `run()` returns its exit code."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        registry: Registry | None = None,
+        identity: Identity | None = None,
+        traces: DeliveryTraces | None = None,
+    ) -> None:
+        """`traces`: None: nothing is traced."""
+        engine.require(settings.engine)
+        self.settings = settings
+        self._traces = traces
+        self.identity = identity or Identity(settings)
+        self.health = Health(puller_progress=self._pulled_at)
+        self.in_flight = InFlight(2 * settings.ack_wait_s)
+        self.registry = registry or registry_of(settings)
+        self.ready = asyncio.Event()
+        self.stopping = Stopping()
+        self._stops_asked = 0
+        self._machine = Gate(settings.max_concurrent)
+        """How many commands this machine has room for: it halves when there is no descriptor or process left."""
+        self._servers = Servers(settings)
+        self._freed = asyncio.Event()
+        self.slots = Slots(
+            settings.max_concurrent,
+            limits=settings.kind_limits,
+            ceiling=self._ceiling,
+            on_free=self._freed.set,
+        )
+        self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
+        self._batches = RecentBatches()
+        ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
+        self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
+        self.deliveries: Final = Deliveries(
+            self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)
+        )
+        self._keepalive: Final = Keepalive(settings, self.health, self.identity)
+        self._adoption: Adoption | None = None
+        self.connection: Connection | None = None
+        """To NATS, and below what pulls over it: once the worker has started so far."""
+        self.puller: Puller | None = None
+        self._credentials = Outage()
+        self._pause_left_s = 0.0
+
+    @property
+    def settled(self) -> Counter[str]:
+        """How many notifications ended in which way: for the summary line and for tests."""
+        return self.deliveries.settled
+
+    # ── stopping ──
+
+    def request_stop(self) -> None:
+        """Ask for the next level: drain, cancel, exit."""
+        self._stops_asked += 1
+        log.info("stop_requested", signals=self._stops_asked, in_flight=len(self.deliveries.tasks))
+        self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
+        if self._stops_asked >= 3:
+            os._exit(EXIT_AT_ONCE)
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT ask for a stop, SIGUSR1 for the level debug and back. Call it on the loop that runs the
+        worker; not on Windows."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._toggle_debug)
+
+    def _toggle_debug(self) -> None:
+        toggle_debug(self.settings.log_level)
+        self.deliveries.lines.look()
+
+    # ── the life ──
+
+    async def run(self) -> int:
+        """Work until a stop is asked for.
+
+        Raises:
+            JetStreamError, SettingsError, ControlPlaneError: it cannot start; the text says what to do.
+            WorkerBroken: it had started, and cannot go on; it has drained.
+        """
+        settings, keepalive = self.settings, self._keepalive
+        # An end that the plane issues commands in holds its connection outside of its slot.
+        connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
+        transport = open_transport(settings, max_connections=connections)
+        client = ControlPlaneClient(
+            transport if self._traces is None else TracedTransport(transport),
+            settings,
+            servers=self._servers,
+            on_auth_refused=self._pause_for_auth,
+        )
+        pulse = asyncio.ensure_future(
+            self._pulse(Readings(self.slots, self.outbox, self._servers, self.deliveries.tasks))
+        )
+        try:
+            connection = self.connection = await self.stopping.unless_stopped(
+                connect(settings, f"noetl-worker {self.identity.unique}")
+            )
+            if connection is None:
+                return EXIT_OK
+            durable = await ensure_at_start(connection.client, settings)
+            keepalive.in_progress.ack_wait_s = durable.ack_wait_s
+            await keepalive.start()
+            plane = await self._reach_control_plane(client)
+            if plane is None:
+                return EXIT_OK
+            self.identity.warn_if_unstable(plane.dialect)
+            self._adoption = Adoption(client, self.emitter, self.in_flight, self._batches)
+            self._adoption.look()  # before the first pull: what is reported already must not run again
+            executor = self._executor(client, StartNotes(connection, self.identity.unique))
+            self._warn_of_stream(durable, plane)
+            puller = self.puller = self._make_puller(connection, durable, executor, plane)
+            return await self._work(connection, durable, puller, plane)
+        finally:
+            self.health.set_ready(False, "stopped")
+            if self._adoption is not None:
+                await self._adoption.stop()
+            await self.emitter.stop()
+            self.outbox.close()
+            await keepalive.stop()
+            await self.registry.aclose()
+            await client.close()
+            if self.connection is not None:
+                await self.connection.close()
+            pulse.cancel()
+            log.info("stopped", settled=dict(self.settled))
+
+    def _warn_of_stream(self, durable: Durable, plane: Plane) -> Durable:
+        durable.warn_of_stream(self.settings, is_made_bare=plane.rules.makes_bare_stream)
+        return durable
+
+    def _make_puller(self, connection: Connection, durable: Durable, executor: Executor, plane: Plane) -> Puller:
+        store = DeadLetterStore(connection)
+        settle = partial(settle_delivery, DeadLetters(store.publish, self.identity.unique))
+
+        async def ensure() -> Durable:
+            return self._warn_of_stream(await ensure_durable(connection.client, self.settings), plane)
+
+        return Puller(
+            connection,
+            durable,
+            window=lambda: 0 if self.outbox.is_full else self.slots.window(),
+            deliver=partial(self.deliveries.deliver, executor=executor, settle=settle),
+            ensure=ensure,
+            wake=self._freed,
+        )
+
+    async def _work(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> int:
+        metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
+        metrics.TOOLS.announce(self.registry.kinds())
+        log_what_is_not_confined(self.settings)
+        start = self._start_line(durable, plane)
+        self.health.in_flight = InFlightView(self.deliveries.tasks, start)
+        log.info("pulling", **start)
+        metrics.NATS_CONNECTED.set(1)
+        self.health.set_ready(True, "pulling")
+        self.ready.set()
+        watching = self._watch(connection, durable, puller, plane)
+        on_drain = partial(self.health.set_ready, False, "draining")
+        try:
+            was_cut_off = await self.deliveries.pull_until_stopped(puller, watching, self._keepalive, on_drain=on_drain)
+        except nats.errors.Error as broken:  # from the puller, which was quicker to notice
+            raise WorkerBroken(connection.why_closed()) from broken
+        return EXIT_CANCELLED if was_cut_off else EXIT_OK
+
+    def _start_line(self, durable: Durable, plane: Plane) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "engine": engine.ENGINE,
+            "stream": durable.stream,
+            "durable": durable.name,
+            "filters": durable.filters,
+            "pools": sorted(pools) if (pools := self.settings.pools) is not None else f"any but {SYSTEM_POOL}",
+            "slots": self.settings.max_concurrent,
+            "isolation": self.settings.isolation,
+            "control_plane": plane.dialect.value,
+            "server_url": plane.url,
+            "worker_id": self.identity.name_for(plane.dialect),
+        }
+
+    # ── around it ──
+
+    def _ceiling(self) -> int:
+        share = min(self._servers.open_share(), self._machine.open_share())
+        return math.ceil(self.settings.max_concurrent * share)
+
+    def _pulled_at(self) -> float:
+        """When the pull loop last turned; now, while there is none."""
+        return self.puller.last_progress if self.puller is not None else time.monotonic()
+
+    async def _reach_control_plane(self, client: ControlPlaneClient) -> Plane | None:
+        """Wait until the configured plane answers; None when a stop comes first.
+
+        Raises:
+            ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
+        """
+        tries, outage = 0, Outage()
+        while self.stopping.level < StopLevel.DRAIN:
+            try:
+                plane = await client.plane(self.settings.server_url)
+                if self.settings.control_plane != "auto":  # else it was asked just now
+                    await PlaneWatch(client).require_nats()
+                return plane
+            except ControlPlaneError as error:
+                if not error.is_retryable and not isinstance(error, ServerRefused):
+                    raise
+                tries += 1
+                if (line := outage.lasts(str(error))) is not None:
+                    url = self.settings.server_url
+                    log.warning("control_plane_unreachable", server_url=url, advice=_UNREACHABLE_ADVICE, **line)
+            await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=StopLevel.DRAIN)
+        return None
+
+    def _pause_for_auth(self) -> None:
+        """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
+        if self._credentials.is_on or self.puller is None:
+            return
+        metrics.AUTH_REFUSED.set(1)
+        self.puller.pause(True)
+        self.health.set_ready(False, "the control plane refuses the credentials")
+        self._log_auth_refused("401 or 403")
+
+    def _log_auth_refused(self, error: str) -> None:
+        if (line := self._credentials.lasts(error)) is not None:
+            log.error("auth_refused", server_url=self._servers.configured, advice=_AUTH_ADVICE, **line)
+
+    async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
+        """Every few seconds: the durable's lag, whether NATS is there, whether we are authorized again.
+
+        Raises:
+            WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
+        """
+        plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
+        dead_letters = DeadLetterCounts(DeadLetterStore(connection))
+        report_readiness = partial(self._report_readiness, connection, plane_watch)
+        for happens in (connection.on_disconnected, connection.on_reconnected):
+            happens.append(report_readiness)  # a look into a black hole takes its 5 s
+        look_again_at = 0.0
+        while self.stopping.level < StopLevel.DRAIN:
+            if time.monotonic() >= look_again_at:
+                self._look_at_credentials()
+                look_again_at = time.monotonic() + _CREDENTIALS_S
+            await asyncio.sleep(self.settings.lag_poll_interval_s)
+            if self.stopping.level >= StopLevel.DRAIN:
+                return
+            if connection.client.is_closed:
+                raise WorkerBroken(connection.why_closed())
+            if not self._keepalive.is_alive():
+                raise WorkerBroken(
+                    "the keepalive thread has ended: deliveries would pass to other workers while they run here. "
+                    "Please report the log's keepalive_died"
+                )
+            if self._credentials.is_on and await self._let_in(plane):
+                if self.stopping.level >= StopLevel.DRAIN:  # meanwhile: who drains never pulls again
+                    return
+                metrics.AUTH_REFUSED.set(0)
+                puller.pause(False)
+            await plane_watch.look()
+            report_readiness()
+            self.outbox.log_fullness()
+            if self._adoption is not None:
+                self._adoption.look()
+            try:
+                seen = await look(connection.client, durable)
+            except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
+                if connection.is_connected and (line := lag_trouble.lasts(repr(error))) is not None:
+                    log.warning("lag_unknown", **line)
+                continue
+            lag_trouble.ends()
+            await dead_letters.look()
+            # `nats ensure --apply` changes it while we run
+            self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
+            self._pause_left_s = seen.pause_left_s
+            report_readiness()
+            metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
+            metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
+
+    def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch) -> None:
+        metrics.NATS_CONNECTED.set(connection.is_connected)
+        if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
+            return  # those reasons outlast a connection
+        why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
+        why = why or ("the outbox is full" if self.outbox.is_full else None)
+        is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
+        self.health.set_ready(why is None, why or is_paused or "pulling")
+
+    def _look_at_credentials(self) -> None:
+        ends = credential_ends(self.settings)
+        for name in CREDENTIALS:
+            metrics.CREDENTIAL_ENDS.labels(name).set(ends.get(name, 0.0))
+
+    async def _let_in(self, plane: Plane) -> bool:
+        try:
+            await plane.heartbeat(self.identity.name_for(plane.dialect))
+        except AuthRefused as error:
+            self._log_auth_refused(str(error))
+            return False
+        except ControlPlaneError as error:
+            log.debug("auth_probe_failed", error=str(error))  # plane_down says it
+            return False
+        log.info("auth_accepted", **(self._credentials.ends() or {}))
+        return True
+
+    async def _pulse(self, readings: Readings) -> None:
+        while True:
+            self.health.pulse = time.monotonic()
+            readings.take()
+            await asyncio.sleep(PULSE_S)
+
+    def _executor(self, client: ControlPlaneClient, starts: StartNotes) -> Executor:
+        services = WorkerServices(
+            self.settings,
+            self.identity,
+            self.registry,
+            self.in_flight,
+            self._keepalive.in_progress,
+            self.emitter,
+            self.slots,
+            machine=self._machine,
+            starts=starts,
+        )
+        slots, part = self.settings.max_concurrent, self.settings.execution_share
+        share = ExecutionShare(slots, part) if 0 < part < 1 else None
+        return Executor(client, services, Pools(self.settings), share, self._traces)
