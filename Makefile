@@ -124,7 +124,8 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
 	$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
 
-docs: $(STAMP) ## docs/tools from the tools, docs/check.md from the codes, docs/log-events.md from the log lines
+docs: $(STAMP) ## docs/tools from the tools, docs/check.md from the codes, docs/log-events.md, docs/rooms.svg from the code
+	$(BIN)/python docs/draw_rooms.py
 	$(BIN)/python docs/list_log_events.py
 	$(BIN)/noetl-worker tools --markdown docs/tools
 	$(BIN)/noetl-worker check --markdown docs/check.md
