@@ -49,9 +49,3 @@ async def test_flags_of_run_reach_the_operator_commands() -> None:
         made = await asyncio.to_thread(typed, "nats", "ensure", "--apply", *at, *pool)
         assert (made.code, made.err) == (0, "")
         assert "durable gpu made" in made.out
-        dead_letters = ("--dead-letter-subject", "letters.gpu")
-        listed = await asyncio.to_thread(typed, "dead-letters", "list", "-n", "3", *at, *dead_letters)
-        assert (listed.code, "letters.gpu" in listed.err) == (0, True)
-        for words in (("show", "1"), ("requeue", "--all")):
-            asked = await asyncio.to_thread(typed, "dead-letters", *words, *at, *dead_letters)
-            assert "letters.gpu" in asked.err

@@ -157,7 +157,9 @@ async def together(home: House, server: ToolServer, round_: int) -> dict[str, tu
 
 
 def worker_state() -> dict[str, Any]:
-    names = [path.name for path in Path(tempfile.gettempdir()).iterdir()]
+    """An empty directory is kept for the next command, and is nothing of the one that had it."""
+    found = [path for path in Path(tempfile.gettempdir()).iterdir() if not path.is_dir() or any(path.iterdir())]
+    names = [path.name for path in found]
     return {
         "directory": Path.cwd(),
         "environment": dict(os.environ),
