@@ -18,7 +18,6 @@ from noetl_worker.testing import arun_tool
 
 from .test_memory_by_a_server import hostile
 
-REQUEST = {"operation": "request", "subject": "s", "timeout_ms": 2000}
 MANY = b'{"a":[' + b"[]," * 4_000_000 + b"[]]}"
 LONG_HEADER = b"NATS/1.0\r\nContent-Type: multipart/x" + b';"' * 400_000 + b"\r\n\r\n"
 
@@ -85,9 +84,9 @@ async def test_headers_of_a_stored_message_have_the_bound_of_any_others() -> Non
 @pytest.mark.parametrize("headers", [b"NATS/1.0 404 \xff\r\n\r\n", b"NATS"], ids=["status", "short"])
 async def test_message_whose_headers_cannot_be_read_is_read_without_them(headers: bytes) -> None:
     """Headers that end the library's reading without a word: whoever uses the connection waits in vain."""
-    result = await run(message(b"x", headers), **REQUEST)
-    assert result.status is ToolStatus.SUCCESS
-    assert (result.data["data"], result.data["headers"]) == ("x", {})
+    taken = message(b'{"stream": "S", "seq": 7}', headers)
+    result = await run(taken, operation="js_publish", subject="s", data="x")
+    assert (result.status, result.data["seq"]) == (ToolStatus.SUCCESS, 7)
 
 
 async def test_subject_that_is_no_text_does_not_end_the_reading_of_a_worker() -> None:
@@ -128,25 +127,28 @@ async def test_line_that_cannot_be_read_ends_the_connection(line: bytes) -> None
         server.goes_on.set()
 
 
+async def consumed(data: bytes, count: int) -> Any:
+    """So many messages with this body, of one pull."""
+
+    def answer(to: bytes) -> Iterator[bytes]:
+        acks = (b" $JS.ACK.S.c.1.%d.%d.1700000000000000000.0 " % (number, number) for number in range(count))
+        return iter([b"".join(b"MSG " + to + ack + b"%d\r\n" % len(data) + data + b"\r\n" for ack in acks)])
+
+    return await run(answer, operation="js_consume", stream="S", consumer="c", batch=count, ack=False)
+
+
 @pytest.mark.parametrize(("size", "off_loop"), [(10, 0), (2 << 20, 1)])
 async def test_large_message_is_parsed_off_the_loop(size: int, off_loop: int) -> None:
     """A message whose size alone holds up the loop."""
     threads = Threads()
-    result = await run(message(b'["' + b"a" * size + b'"]'), **REQUEST)
-    assert len(result.data["data"][0]) == size
+    result = await consumed(b'["' + b"a" * size + b'"]', 1)
+    assert len(result.data["messages"][0]["data"][0]) == size
     assert bool(threads.given) == off_loop
 
 
 async def test_many_messages_are_parsed_off_the_loop_together() -> None:
     """Many small messages of one pull, parsed in one step of the loop."""
-    data = json.dumps(["a" * 10_000]).encode()
-
-    def answer(to: bytes) -> Iterator[bytes]:
-        acks = (b" $JS.ACK.S.c.1.%d.%d.1700000000000000000.0 " % (number, number) for number in range(100))
-        return iter([b"".join(b"MSG " + to + ack + b"%d\r\n" % len(data) + data + b"\r\n" for ack in acks)])
-
     threads = Threads()
-    config = {"operation": "js_consume", "stream": "S", "consumer": "c", "batch": 100, "ack": False}
-    result = await run(answer, **config)
+    result = await consumed(json.dumps(["a" * 10_000]).encode(), 100)
     assert result.data["count"] == 100
     assert 1 <= threads.given <= 2  # weighed, and parsed

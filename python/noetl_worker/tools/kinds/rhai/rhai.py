@@ -45,7 +45,7 @@ _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource
 _MEMORY_MB: Final = 512
 _GRACE_S: Final = 1.0
 """A script looks at the clock between two calls; one that is in a call for so long after its time is killed."""
-_PACKAGES: Final = str(Path(__file__).parents[2])
+_PACKAGES: Final = str(Path(__file__).parents[4])
 _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
 """What Rust's HTTP client reads, in capitals too."""
 _IN_PROCESS: Final = """
