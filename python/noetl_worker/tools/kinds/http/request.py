@@ -215,12 +215,7 @@ def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
         content = _decoded(f"files.{name}.content_b64", part["content_b64"])
     else:
         content = _as_text(part["content"]).encode()
-    kind = part.get("content_type")
-    if kind is None:
-        return file_name, content
-    if not str(kind).isprintable() or not str(kind).isascii():  # a header of its part, which is written as it is
-        raise ConfigurationError(f"http: files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv")
-    return file_name, content, str(kind)
+    return (file_name, content) if part.get("content_type") is None else (file_name, content, str(part["content_type"]))
 
 
 def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
@@ -229,6 +224,9 @@ def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
         part = {"path": part}
     if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
         raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
+    kind = str(part.get("content_type") or "")
+    if not kind.isprintable() or not kind.isascii():  # a header of its part, which is written as it is
+        raise ConfigurationError(f"http: files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv")
     return part
 
 
