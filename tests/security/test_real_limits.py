@@ -66,7 +66,7 @@ _WORKER = """
 import asyncio, contextlib, json, os, resource, sys, tempfile, threading
 from pathlib import Path
 from noetl_worker.errors import ToolError
-from noetl_worker.process.threads import POOLS
+from noetl_worker.process.lookups import TOOLS
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.registry import Registry
 
@@ -82,22 +82,13 @@ def placed(value):
         return {name: placed(one) for name, one in value.items()}
     return value.replace("{place}", str(place)) if isinstance(value, str) else value
 
-def kept_busy(until):  # the threads that look-ups have already: who comes next needs another one
-    there, busy = [thread.name for thread in threading.enumerate()], 0
-    for name, pool in POOLS.items():
-        for _ in range(sum(one.startswith(f"noetl-{name}_") for one in there)):
-            pool.submit_for(object(), until.wait)
-            busy += 1
-    return busy
-
 @contextlib.contextmanager
 def short():
+    TOOLS.__init__("tool_names", 16)  # a new pool: the threads of the one before end with it
     what, least = resource.RLIMIT_NPROC, 0
-    is_over = threading.Event()
-    busy = kept_busy(is_over)
     if limit == "memory":  # there is room for work, and none for the stack of a thread; one that ended leaves a smaller
         threading.stack_size(next(stacks))
-        while len(os.listdir("/proc/self/task")) > 1 + busy:  # a thread that was joined still gives its memory back
+        while len(os.listdir("/proc/self/task")) > 1:  # a thread that was joined still gives its memory back
             os.sched_yield()
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         what, least = resource.RLIMIT_AS, used + (48 << 20)
@@ -107,7 +98,6 @@ def short():
         yield
     finally:
         resource.setrlimit(what, before)
-        is_over.set()
 
 async def outcome(name, around):
     kind, config = kinds[name]
