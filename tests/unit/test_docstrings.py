@@ -16,7 +16,7 @@ SURFACE: Final = (
     "envelope",
     "errors",
     "event_set",
-    "json_text",
+    "text.json_text",
     "models",
     "template",
     "testing",

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from noetl_worker.errors import DocumentError
 from noetl_worker.text import json_text
 
-VALUES = runpy.run_path(str(Path(json_text.__file__).with_name("process") / "plain_values.py"))
+VALUES = runpy.run_path(str(Path(json_text.__file__).with_name("plain_values.py")))
 HERE = datetime.timezone(datetime.timedelta(hours=5, seconds=30))
 
 

@@ -114,12 +114,9 @@ class ClaimedCommand:
             warned=services.warned,
         )
         self.progress.is_issuing = self._events.is_issuing
-
-    @property
-    def _is_copy(self) -> bool:
+        self._is_copy = plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
         """Whether the Python plane published it again: copies have the command's id as text
         (protocol/notification.md#message)."""
-        return self.plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
 
     def _is_again(self) -> bool:
         """Whether it may have been started before."""

@@ -250,7 +250,7 @@ class RecentBatches:
             _check_failed(plane, batches, error)
         now, latest = time.monotonic(), max(map(_number, self._found_completed), default=0)
         for accepted in batches:
-            if _number(accepted.batch) < latest:
+            if not accepted.is_settled and _number(accepted.batch) < latest:
                 accepted.overtaken_at = min(accepted.overtaken_at, now)
         self._remember([accepted for accepted in self._recent if not accepted.is_settled])
 
