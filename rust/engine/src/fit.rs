@@ -127,6 +127,7 @@ impl<'d> Redacting<'d> {
     }
 
     /// A secret that is a number in the result (a PIN, an account id) is the secret all the same.
+    #[inline(never)] // `value`, which recurses, is smaller without it
     fn number(&mut self, value: Value<'d>) {
         let start = self.out.len();
         value.write(&mut self.out);
@@ -139,6 +140,7 @@ impl<'d> Redacting<'d> {
         }
     }
 
+    #[inline(never)] // as above
     fn text(&mut self, value: Value<'d>) {
         let text = value.as_text().unwrap_or_default();
         let before = self.count;
@@ -182,10 +184,17 @@ impl<'d> Redacting<'d> {
     }
 
     /// A key stays as it is or goes as a whole; the position keeps two that go apart.
+    #[inline]
     fn key(&mut self, key: Value<'d>, position: usize) {
         if self.is_plain && key.kind() == Kind::Text {
-            return key.write(&mut self.out);
+            key.write(&mut self.out);
+        } else {
+            self.doubtful_key(key, position);
         }
+    }
+
+    #[inline(never)] // as above
+    fn doubtful_key(&mut self, key: Value<'d>, position: usize) {
         let text = key.as_text().unwrap_or_default();
         if self.secrets.as_ref().is_some_and(|secrets| secrets.is_in_key(&text)) {
             self.count += 1;

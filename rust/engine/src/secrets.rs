@@ -146,6 +146,7 @@ impl<'s> Secrets<'s> {
     }
 
     /// Whether a secret is somewhere in a text, be it inside of a word: a quick look before `replace`.
+    #[inline(never)]
     pub fn is_in(&self, text: &str) -> bool {
         if self.finders.is_empty() {
             return self.place(text, 0).is_some();
@@ -179,11 +180,13 @@ impl<'s> Secrets<'s> {
     }
 
     /// Whether a key has to go, as a whole: it is a secret, or has one in it that no innocent text has.
+    #[inline(never)]
     pub fn is_in_key(&self, key: &str) -> bool {
         self.is_in(key) && (self.include(key) || self.anywhere_in(key).any(|(at, _)| !is_in_reference(key, at)))
     }
 
     /// Replace every secret, from left to right, at one place the longest, and count them.
+    #[inline(never)]
     pub fn replace<'t>(&self, text: &'t str, count: &mut usize) -> Cow<'t, str> {
         if !self.is_in(text) {
             return Cow::Borrowed(text);

@@ -51,13 +51,24 @@ fn one_line() -> Option<&'static Regex> {
 /// The lines of a document's texts, keys too, over which a secret is spread.
 pub fn lines_in_document(document: &Document<'_>, secrets: &Secrets<'_>) -> Vec<String> {
     let mut lines = Vec::new();
-    if secrets.are_anywhere() && memchr::memmem::find(document.source().as_bytes(), b"\\n").is_some() {
+    let source = document.source().as_bytes();
+    let has_break = |first: usize| memchr::memmem::find(&source[first..], b"\\n").is_some();
+    if secrets.are_anywhere() && memchr::memchr(b'\\', source).is_some_and(has_break) {
         lines_in_value(document.root(), secrets, &mut lines);
     }
     lines
 }
 
 fn lines_in_value(value: Value<'_>, secrets: &Secrets<'_>, lines: &mut Vec<String>) {
+    if value.is_text() {
+        if may_be_broken_as_written(value.raw().as_bytes()) {
+            let text = value.as_text().unwrap_or_default();
+            if may_be_broken(text.as_bytes()) {
+                lines.extend(lines_in_text(&text, secrets));
+            }
+        }
+        return;
+    }
     for (key, child) in value.members() {
         lines_in_value(key, secrets, lines);
         lines_in_value(child, secrets, lines);
@@ -65,18 +76,14 @@ fn lines_in_value(value: Value<'_>, secrets: &Secrets<'_>, lines: &mut Vec<Strin
     for element in value.elements() {
         lines_in_value(element, secrets, lines);
     }
-    if value.is_text() && may_be_broken_as_written(value.raw().as_bytes()) {
-        let text = value.as_text().unwrap_or_default();
-        if may_be_broken(text.as_bytes()) {
-            lines.extend(lines_in_text(&text, secrets));
-        }
-    }
 }
 
 /// A quick look at a text with its escapes.
 fn may_be_broken_as_written(raw: &[u8]) -> bool {
     let may_begin = matches!(raw.first(), Some(b' ' | b'0' | b'\\'));
-    may_begin || [&b"\\n"[..], b"\\u00"].iter().any(|escape| memchr::memmem::find(raw, escape).is_some())
+    let has_any =
+        |rest: &[u8]| [&b"\\n"[..], b"\\u00"].iter().any(|escape| memchr::memmem::find(rest, escape).is_some());
+    may_begin || memchr::memchr(b'\\', raw).is_some_and(|first| has_any(&raw[first..]))
 }
 
 /// Whether a text looks as if a program broke it into lines.
