@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WALK = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a tool kind")[2].partition("\n## ")[0]
 GUIDE = "## Example\n\n```yaml\nkind: greet\nwhom: ada\n```\n\n## Result\n\n`{greeting}`.\n"
 TEST = """from noetl_worker.testing import run_tool
-from noetl_worker.tools.greet import GreetTool
+from noetl_worker.tools.kinds.greet.greet import GreetTool
 
 
 def test_greets():
