@@ -59,7 +59,8 @@ class TemplateProcess:
     """The template, once it is started as a program of its own.
 
     Args:
-        serving: module whose `run_command` runs the commands instead; empty: they are Python code.
+        serving: module whose `prepare` the template calls and whose `run_command` runs the commands instead; empty:
+            they are Python code.
     """
 
     def __init__(self, confinement: Confinement, serving: str = "") -> None:

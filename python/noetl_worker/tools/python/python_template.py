@@ -293,7 +293,9 @@ def main() -> None:
     of_command["set_streams"]()  # here, not in each child
     if len(sys.argv) > 4:
         sys.path[:] = json.loads(sys.argv[5])
-        run_command = importlib.import_module(sys.argv[4]).run_command
+        serving = importlib.import_module(sys.argv[4])
+        serving.prepare()
+        run_command = serving.run_command
     else:
         of_command["rehearse"]()
         run_command = of_command["run_command"]

@@ -19,6 +19,7 @@ from noetl_worker.tools.kinds.duckdb.opening import (
     Opening,
 )
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY
+from noetl_worker.tools.kinds.duckdb.prepared import PREPARED_SETTINGS, PreparedInstance
 from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, extension_of, quoted
 from noetl_worker.tools.kinds.duckdb.statements import statement_failure
 from noetl_worker.tools.process.confinement import limit_memory
@@ -32,8 +33,8 @@ _BESIDE_BYTES: Final = 512 << 20
 """Memory of the process beside what DuckDB counts: Python, libraries, a result, the stacks of threads."""
 
 
-def opened(duckdb: Any, start: FirstRequest) -> Any:
-    """A connection with everything set up; waits for a file that another process has locked.
+def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
+    """Return a connection with everything set up; wait for a file that another process has locked.
 
     Raises:
         ToolError: connection, or db_lock (both retryable).
@@ -45,7 +46,7 @@ def opened(duckdb: Any, start: FirstRequest) -> Any:
         raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
     if opening.read_only and opening.database == MEMORY:
         raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
-    connection = _connected(duckdb, start)
+    connection = _connected(duckdb, prepared, start)
     try:
         _load_and_log_in(duckdb, connection, opening)
         if opening.database != MEMORY:
@@ -64,16 +65,12 @@ def opened(duckdb: Any, start: FirstRequest) -> Any:
 # ── settings ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _connected(duckdb: Any, start: FirstRequest) -> Any:
-    """An instance in memory, which has a file attached once it is set up: addresses need extensions and secrets."""
+def _connected(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
+    """Return an instance in memory; a file is attached once it is set up, as addresses need extensions and secrets."""
     opening, around = start.opening, start.surroundings
     share = f"{around.share_bytes}B" if around.share_bytes else None
     allowed = around.settings.get(MEMORY_LIMIT) or share
     settings = [
-        # A table that does not exist must not become a Python variable, nor its error show our code.
-        ("python_enable_replacements", "false", "python_enable_replacements"),
-        # A persistent secret would be a file in our home directory, which every later execution can use.
-        ("allow_persistent_secrets", "false", "allow_persistent_secrets"),
         # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
         ("temp_directory", start.spill, "the directory for temporary files"),
         ("threads", opening.threads, "threads"),
@@ -81,12 +78,9 @@ def _connected(duckdb: Any, start: FirstRequest) -> Any:
         ("custom_extension_repository", around.settings.get(EXTENSION_REPOSITORY), EXTENSION_REPOSITORY),
         ("memory_limit", allowed, MEMORY_LIMIT),
     ]
-    given = [(name, value, origin) for name, value, origin in settings if value]
-    try:
-        connection = duckdb.connect(config={name: value for name, value, _ in given})
-    except duckdb.Error:  # by one statement each, which says which of them is refused
-        connection = duckdb.connect()
-        for name, value, origin in given:
+    connection = prepared.take() or duckdb.connect(config=PREPARED_SETTINGS)
+    for name, value, origin in settings:
+        if value:
             _set(duckdb, connection, opening.kind, name, value, origin)
     if share:
         limit = around.share_bytes if allowed == share else limit_bytes(connection)
