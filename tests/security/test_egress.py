@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import pytest
 from noetl_worker.errors import SettingsError, ToolError
 from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
-from noetl_worker.settings.networks import Networks
+from noetl_worker.process import handed_down
+from noetl_worker.settings.networks import OWN_PORTS, Networks
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.built_in import BUILT_IN
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
+from noetl_worker.worker.supervisor.supervisor import Supervisor
 from tools.http_server import Answer, ToolServer
 
 from .commands import placed
@@ -347,6 +349,41 @@ async def test_request_to_the_workers_own_probes_is_refused(host: str) -> None:
             await arun_tool("http", {"url": f"http://{host}:{server.port}/debug/inflight"})
     finally:
         await server.close()
+
+
+@pytest.mark.rust
+def test_rhai_script_does_not_connect_to_the_workers_own_probes(server: ToolServer, own_port: int) -> None:
+    """A `rhai` script reads /debug/inflight, by a redirect too."""
+    address = f"http://127.0.0.1:{own_port}/debug/inflight"
+    server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": address})
+    for url in (address, server.url("/away")):
+        assert said_by_rhai(CALL.replace("{url}", url)).endswith(f"port {own_port} is the worker's own")
+
+
+async def test_probes_of_the_other_workers_of_a_supervisor_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of `run --processes 3`: a command of one worker reads what runs in the next."""
+    settings = load_settings({"WORKER_METRICS_BIND": "127.0.0.1:9464", "NOETL_WORKER_PROCESSES": "3"})
+    supervisor = Supervisor(settings, {})
+    ports = [9464, *(worker.port for worker in supervisor.workers)]
+    [variables, *_] = [supervisor.variables(worker) for worker in supervisor.workers]
+    monkeypatch.setenv(handed_down.PORTS, variables[handed_down.PORTS])
+    server = ProbeServer(pages_of(Health()))
+    await server.open("127.0.0.1:0")
+    try:
+        for port in ports:
+            with pytest.raises(ToolError, match=f"port {port} is the worker's own"):
+                await arun_tool("http", {"url": f"http://127.0.0.1:{port}/debug/inflight"})
+    finally:
+        await server.close()
+        supervisor.close()
+
+
+@pytest.fixture
+def own_port() -> Iterator[int]:
+    """A port like that of the worker's probes; nobody listens there."""
+    OWN_PORTS.add(1)
+    yield 1
+    OWN_PORTS.discard(1)
 
 
 def test_other_ports_of_this_machine_are_reached(server: ToolServer) -> None:

@@ -244,6 +244,7 @@ NO_SETTINGS = {
     "NOETL_COMMANDS": "a stream",
     "NOETL_COMMAND_STARTS": "a bucket",
     "NOETL_DEAD_LETTERS": "a stream",
+    "NOETL_WORKER_PROBES_PORTS": "from a supervisor to its worker",
     "NOETL_WORKER_PROBES_SOCKET": "from a supervisor to its worker",
     "NOETL_WORKER_SEALED_ENVIRONMENT": "from one start of the worker to the next",
     "NOETL_WORKER_SUPERVISOR": "from a supervisor to its worker",

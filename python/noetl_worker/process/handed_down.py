@@ -11,6 +11,8 @@ from typing import Final
 
 SOCKET: Final = "NOETL_WORKER_PROBES_SOCKET"
 """The descriptor of the socket of the probes: its port is known before the worker runs, and outlives it."""
+PORTS: Final = "NOETL_WORKER_PROBES_PORTS"
+"""The ports of the supervisor's and all its workers' probes, separated by commas."""
 PARENT: Final = "NOETL_WORKER_SUPERVISOR"
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -22,6 +24,11 @@ def listening_socket() -> socket.socket | None:
         return None
     os.set_inheritable(int(descriptor), False)
     return socket.socket(fileno=int(descriptor))
+
+
+def probe_ports() -> tuple[int, ...]:
+    """Return the ports of the probes of the supervisor and all its workers; none without a supervisor."""
+    return tuple(int(port) for port in os.environ.pop(PORTS, "").split(",") if port)
 
 
 def end_with_parent() -> bool:

@@ -22,9 +22,9 @@ pub fn run_rhai<'py>(
     refusal: Py<PyAny>,
 ) -> PyResult<(&'static str, Option<Bound<'py, PyBytes>>, String, String)> {
     let timeout = timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-    let denied = move |host: &str, address: &str| {
+    let denied = move |host: &str, address: &str, port: Option<u16>| {
         Python::attach(|py| {
-            let said = refusal.call1(py, (host, address));
+            let said = refusal.call1(py, (host, address, port));
             said.and_then(|said| said.extract::<Option<String>>(py)).unwrap_or_else(|error| Some(error.to_string()))
         })
     };

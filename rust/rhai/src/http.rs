@@ -112,7 +112,7 @@ impl Resolver for GuardedResolver {
         }
         let (mut allowed, mut reason) = (self.empty(), None);
         for address in found.iter() {
-            match (self.denied)(uri.host().unwrap_or_default(), &address.ip().to_string()) {
+            match (self.denied)(uri.host().unwrap_or_default(), &address.ip().to_string(), Some(address.port())) {
                 None => allowed.push(*address),
                 Some(text) => reason = Some(text),
             }
@@ -128,7 +128,7 @@ impl Resolver for GuardedResolver {
 fn check_literal(denied: &Arc<Denied>, url: &str) -> Result<(), ureq::Error> {
     let uri: Uri = url.parse().map_err(ureq::http::Error::from)?;
     let host = uri.host().unwrap_or_default();
-    match denied(host, host.trim_start_matches('[').trim_end_matches(']')) {
+    match denied(host, host.trim_start_matches('[').trim_end_matches(']'), uri.port_u16()) {
         Some(text) => Err(ureq::Error::Other(text.into())),
         None => Ok(()),
     }

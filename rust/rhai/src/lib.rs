@@ -70,8 +70,8 @@ pub struct Run {
     pub output: String,
 }
 
-/// Why a script may not connect to this address of a host, or to what is written for it; None: it may.
-pub type Denied = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
+/// Why a script may not connect to this address and port of a host, or to what is written for it; None: it may.
+pub type Denied = dyn Fn(&str, &str, Option<u16>) -> Option<String> + Send + Sync;
 
 /// When a script has to end, and where it may not connect to.
 #[derive(Clone)]

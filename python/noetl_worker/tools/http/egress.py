@@ -45,10 +45,10 @@ async def check_literal(request: httpx.Request) -> None:
         check(request.url.host, unquote(request.url.host))
 
 
-def refusal(host: str, address: str) -> str | None:
-    """Why there is no connection to this address of a host; None: there may be one, or the text is a name."""
+def refusal(host: str, address: str, port: int | None) -> str | None:
+    """Return why there is no connection to this address of a host, or None: there may be one, or it is a name."""
     try:
-        check(host, unquote(address))
+        check(host, unquote(address), port)
     except EgressDenied as error:
         return str(error)
     except ValueError:

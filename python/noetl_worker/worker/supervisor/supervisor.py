@@ -123,12 +123,16 @@ class Supervisor:
         """Keep them running until a stop, or until one says that it can never start."""
         log.info("supervisor_started", processes=len(self.workers), slots=self._settings.max_concurrent)
         codes = await asyncio.gather(*(self._keep(worker) for worker in self.workers))
-        for worker in self.workers:
-            if worker.probes is not None:
-                worker.probes.close()
+        self.close()
         code = self._refused if self._refused is not None else _worst(codes)
         log.info("stopped", codes=codes, exit_code=code)
         return code
+
+    def close(self) -> None:
+        """Close the sockets of its workers' probes."""
+        for worker in self.workers:
+            if worker.probes is not None:
+                worker.probes.close()
 
     async def _keep(self, worker: WorkerProcess) -> int:
         """One worker's lives; the exit code of the last."""
@@ -152,7 +156,7 @@ class Supervisor:
 
     async def _life(self, worker: WorkerProcess) -> int:
         """Start it and wait for its end: its exit code."""
-        variables = self._variables(worker)
+        variables = self.variables(worker)
         try:
             worker.running, channel = await self._start(worker, variables)
         except OSError as error:  # no process, no memory or no descriptor is to be had now
@@ -182,7 +186,7 @@ class Supervisor:
         advice = f"{why}; it is started again and again, at most every {_MOST_DELAY_S:g} s"
         log.error("process_keeps_dying", **died, advice=advice)
 
-    def _variables(self, worker: WorkerProcess) -> dict[str, str]:
+    def variables(self, worker: WorkerProcess) -> dict[str, str]:
         variables = {**self._given, "NOETL_WORKER_PROCESSES": "1"}
         variables[handed_down.PARENT] = str(os.getpid())
         variables["PYTHONSAFEPATH"] = "1"  # a json.py in the working directory is no module of a worker's (Python 3.11)
@@ -192,7 +196,13 @@ class Supervisor:
         if worker.probes is not None:
             variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{worker.port}"
             variables[handed_down.SOCKET] = str(worker.probes.fileno())
+            variables[handed_down.PORTS] = ",".join(map(str, self._probe_ports()))
         return variables
+
+    def _probe_ports(self) -> list[int]:
+        """Return the ports of all probes, its own and its workers': no tool of any of them connects there."""
+        own = int(self._settings.metrics_bind.rpartition(":")[2])
+        return [own, *(worker.port for worker in self.workers if worker.port is not None)]
 
     async def _start(
         self, worker: WorkerProcess, variables: Mapping[str, str]

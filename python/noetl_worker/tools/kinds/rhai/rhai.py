@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.settings.networks import OWN_PORTS
 from noetl_worker.text import json_text
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import excerpt, without_half_at_end
@@ -51,10 +52,12 @@ _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_pro
 _IN_PROCESS: Final = """
 from noetl_worker._core import run_rhai
 
-def refusal(host, address):
+def refusal(host, address, port):
+    from noetl_worker.settings.networks import OWN_PORTS
     from noetl_worker.tools.http import egress
     egress.deny(args["denied"])
-    return egress.refusal(host, address)
+    OWN_PORTS.update(args["own_ports"])
+    return egress.refusal(host, address, port)
 
 kind, value, message, output = run_rhai(args["code"], args["scope"].encode(), args["timeout_s"], refusal)
 result = {"kind": kind, "value": json.loads(value or b"null"), "message": message, "output": output}
@@ -128,6 +131,7 @@ class RhaiTool:
             "scope": json_text.dumps(_scope(config, context)).decode(),
             "timeout_s": timeout_s,
             "denied": list(egress.denied()),
+            "own_ports": sorted(OWN_PORTS),
         }
         return {
             "code": _IN_PROCESS,
