@@ -79,16 +79,27 @@ def _reading_of(text: str) -> Reading:
 
 def _read_into(reading: Reading) -> None:
     reading.tree = tree = LENIENT.parse(reading.text)
-    with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
-        reading.free = frozenset(meta.find_undeclared_variables(tree))
-    reading.filters = [Word(one.name, one.lineno) for one in tree.find_all(nodes.Filter) if one.name != COUNTED]
-    reading.tests = [Word(one.name, one.lineno) for one in tree.find_all(nodes.Test)]
-    for call in tree.find_all(nodes.Call):
-        if isinstance(call.node, nodes.Getattr):
-            reading.methods.append(Word(call.node.attr, call.lineno))
-        elif isinstance(call.node, nodes.Name):
-            reading.functions.append(Word(call.node.name, call.lineno))
+    found = list(tree.find_all(nodes.Node))
+    reading.free = _free_names(tree, found)
+    for node in found:
+        if isinstance(node, nodes.Filter) and node.name != COUNTED:
+            reading.filters.append(Word(node.name, node.lineno))
+        elif isinstance(node, nodes.Test):
+            reading.tests.append(Word(node.name, node.lineno))
+        elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr):
+            reading.methods.append(Word(node.node.attr, node.lineno))
+        elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name):
+            reading.functions.append(Word(node.node.name, node.lineno))
     reading.chains = list(_chains(tree, may_be_missing=False))
+
+
+def _free_names(tree: nodes.Template, found: list[nodes.Node]) -> frozenset[str]:
+    """Return the names that a template reads and does not make itself."""
+    if any(isinstance(node, nodes.Stmt) and not isinstance(node, nodes.Output) for node in found):
+        with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
+            return frozenset(meta.find_undeclared_variables(tree))  # compiles it, which takes as long as to parse it
+        return frozenset()
+    return frozenset(node.name for node in found if isinstance(node, nodes.Name))
 
 
 def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
