@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from noetl_worker.errors import DocumentError, MaybeProcessed, TransportError
+from noetl_worker.errors import MaybeProcessed, TransportError
 from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
 from noetl_worker.models.settlement import assert_never
 from noetl_worker.models.wire import Dialect
@@ -16,7 +16,6 @@ from noetl_worker.remote.plane.answers import MEANING, Meaning, is_server_error,
 from noetl_worker.remote.plane.client import Plane, refusal
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.transport.transport import Response
-from noetl_worker.text import json_text
 
 LOST_ANSWER_TRIES: Final = 3
 _NEEDED: Final = ("execution_id", "node_name", "action")
@@ -75,10 +74,8 @@ def _read_success(answer: Response) -> ClaimOutcome:
 
 def _no_object(answer: Response) -> ClaimOutcome:
     what = f"claim answered {answer.status} with a body that is not a JSON object"
-    try:
-        json_text.loads(answer.body)
-    except DocumentError as error:
-        what = f"{what} ({error})"
-        if error.code == "json_size":  # the plane's own, and too much each time
+    if answer.error is not None:
+        what = f"{what} ({answer.error})"
+        if answer.error.code == "json_size":  # the plane's own, and too much each time
             return ClaimRefused(what)
     return RetryLater(f"{what}: is a proxy in between?", is_server_error=True)

@@ -23,7 +23,7 @@ from noetl_worker.errors import (
 )
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, fields_of
 from noetl_worker.observability import metrics
-from noetl_worker.process.threads import finished_off_loop, off_loop
+from noetl_worker.process.threads import LARGE, finished_off_loop, off_loop
 from noetl_worker.remote.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.gate import Gate
@@ -173,7 +173,8 @@ class ControlPlaneClient:
             if packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
                 limit_s += _on_its_way_s(packed)
         if gate is None:
-            return await self.transport.send(method, url, all_headers, packed, limit_s)
+            answer = await self.transport.send(method, url, all_headers, packed, limit_s)
+            return answer if len(answer.body) <= LARGE else await _read(answer)
         if not (gate.try_enter() or await gate.enter(patience_s)):
             raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
         if on_sent is not None:
@@ -192,7 +193,7 @@ class ControlPlaneClient:
             gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
         else:
             gate.answered(time.monotonic() - sent_at if on_sent is None else None)
-        return answer
+        return answer if len(answer.body) <= LARGE else await _read(answer)
 
     def headers_for(self, url: str) -> Mapping[str, str]:
         """What every request to this URL has."""
@@ -207,6 +208,12 @@ class ControlPlaneClient:
     async def close(self) -> None:
         self.credential_cache.clear()
         await self.transport.close()
+
+
+async def _read(answer: Response) -> Response:
+    """Parse a large body in a thread: it may have the values of a whole execution, and the loop serves all others."""
+    await off_loop(len(answer.body), answer.json)
+    return answer
 
 
 class Plane:

@@ -53,21 +53,22 @@ def parts_of(body: tuple[bytes, ...]) -> Iterator[memoryview]:
 
 
 class Response:
-    """One answer. `headers`: names in lower case."""
+    """One answer. `headers`: names in lower case; `error`: why its body is no JSON, once that was read."""
 
-    __slots__ = ("_value", "body", "headers", "status")
+    __slots__ = ("_value", "body", "error", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
         self._value: JsonValue = _NOT_READ
+        self.error: DocumentError | None = None
 
     def json(self) -> JsonValue:
         """The body's JSON, read once; None for a body that is none (an HTML page of a proxy)."""
         if self._value is _NOT_READ:
             try:
                 self._value = json_text.loads(self.body)
-            except DocumentError:
-                self._value = None
+            except DocumentError as error:
+                self._value, self.error = None, error
         return self._value
 
 
