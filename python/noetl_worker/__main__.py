@@ -41,10 +41,26 @@ def _main() -> None:
     if sys.argv[1:] in ([], ["run"]) and os.name == "posix" and _ASKS_FOR_COMPLETION not in os.environ:
         gc.disable()  # a tenth of a start: nothing that is loaded is garbage; `worker_process.py` switches it on again
         sys.exit(worker_alone()({}))
+    if sys.argv[1:] in (["--version"], ["-V"]) and _has_shown_version():
+        return
     _load_structlog()
     from noetl_worker import cli
 
     cli.main()
+
+
+def _has_shown_version() -> bool:
+    """Print the version with nothing loaded but the engine. False: something is wrong, and the command line says it."""
+    from noetl_worker.errors import NoetlWorkerError
+
+    try:
+        from noetl_worker.engine import version_line
+
+        sys.stdout.write(f"{version_line()}\n")
+        sys.stdout.flush()
+    except (NoetlWorkerError, OSError):
+        return False
+    return True
 
 
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:

@@ -365,7 +365,7 @@ def started_after(code: str, *arguments: str) -> Ended:
         ("noetl-worker dev", "yaml", ["dev", "p.yaml"]),
         ("noetl-worker", "yaml", ["check", "p.yaml"]),
         ("noetl-worker test", "yaml", ["test", "p.test.yaml"]),
-        ("noetl-worker", "uvicorn", ["exec", "noop", "--credential", "pg=pg.json"]),
+        ("noetl-worker dev", "uvicorn", ["dev", "p.yaml"]),
     ],
 )
 def test_what_only_the_extra_installs_is_named_with_how_to_install_it(
@@ -387,4 +387,4 @@ class Stop:
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Stop())
 """
-    assert started_after(code, "--version") == Ended(130, "", "")
+    assert started_after(code, "config") == Ended(130, "", "")

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from noetl_worker import __version__
 from noetl_worker.cli.system import EXIT_NOT_REACHED, EXIT_SETTINGS, text_of
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
 from noetl_worker.observability.terminal import say
@@ -39,9 +38,9 @@ _GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from noetl_worker.engine import ENGINE
+        from noetl_worker.engine import version_line
 
-        say(f"noetl-worker {__version__} (engine: {ENGINE}, Python {sys.version.split()[0]})")
+        say(version_line())
         raise typer.Exit
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "load_engine",
     "redact_text",
     "require",
+    "version_line",
 ]
 
 VARIABLE: Final = "NOETL_WORKER_ENGINE"
@@ -115,3 +116,8 @@ evaluate = _module.evaluate
 find_marks = _module.find_marks
 fit_result = _module.fit_result
 redact_text = _module.redact_text
+
+
+def version_line() -> str:
+    """Return what `--version` prints."""
+    return f"noetl-worker {__version__} (engine: {ENGINE}, Python {sys.version.split()[0]})"

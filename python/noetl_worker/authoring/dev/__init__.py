@@ -20,9 +20,29 @@ differs-from-upstream:
 
 from __future__ import annotations
 
-from noetl_worker.authoring.dev.nats_server import NatsServer
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook, load_playbook
-from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
-from noetl_worker.authoring.dev.settings import PlaneSettings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noetl_worker.authoring.dev.nats_server import NatsServer
+    from noetl_worker.authoring.dev.orchestration.playbook import Playbook, load_playbook
+    from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+    from noetl_worker.authoring.dev.settings import PlaneSettings
 
 __all__ = ["DevControlPlane", "NatsServer", "PlaneSettings", "Playbook", "RawCommand", "load_playbook"]
+
+_MODULES = {
+    "DevControlPlane": "plane",
+    "NatsServer": "nats_server",
+    "PlaneSettings": "settings",
+    "Playbook": "orchestration.playbook",
+    "RawCommand": "plane",
+    "load_playbook": "orchestration.playbook",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: `check` needs positions in files, and no server."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import Tool
-from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA
 
 _FOR_PEOPLE: Final = ("desc", "description")
@@ -39,6 +38,8 @@ def playbook_schema(tools: Iterable[Tool[Any]], *, strict: bool = False) -> dict
         tools: the kinds that are known; a tool of another kind is an error of the file.
         strict: unknown fields of a tool do not validate, nor does a tool without `kind`.
     """
+    from noetl_worker.tools.docs.schema import json_schema  # takes 0.2 s to load, and the linter needs the keys alone
+
     definitions: dict[str, Any] = {}
     dispatch: list[dict[str, Any]] = []
     names: list[str] = []
