@@ -1,1 +1,1 @@
-"""This process: its loop, threads, environment."""
+"""The worker's own process: its event loop, threads, memory and environment."""
