@@ -46,7 +46,7 @@ def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WI
     reader = _PieceReader(data, read, window)
     value, end = reader.value(reader.after_space(0), 0)
     if reader.after_space(end) != len(data):
-        raise ValueError(f"something follows the value, at byte {end}")
+        raise ValueError(f"unexpected text after the value, at byte {end}")
     return value
 
 
@@ -124,20 +124,20 @@ class _PieceReader:
             if sign == closing:
                 return made, at
             if sign != b",":
-                raise ValueError(f"no comma and no end, at byte {at - 1}")
+                raise ValueError(f"expected a comma or a closing bracket, at byte {at - 1}")
 
     def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
-        """Return a member in the form in which it is added to its container, and its end."""
+        """Return the member at `at`, as a tuple or dict to add to its container, and its end."""
         at = self.after_space(at)
         if not is_object:
             value, end = self.value(at, depth)
             return (value,), end
         if self._data[at : at + 1] != b'"':
-            raise ValueError(f"no name of a member, at byte {at}")
+            raise ValueError(f"expected a key in double quotes, at byte {at}")
         name, at = self._text(at)
         at = self.after_space(at)
         if self._data[at : at + 1] != b":":
-            raise ValueError(f"no colon behind a name, at byte {at}")
+            raise ValueError(f"expected a colon after a key, at byte {at}")
         value, end = self.value(self.after_space(at + 1), depth)
         return {name: value}, end
 
@@ -152,6 +152,6 @@ class _PieceReader:
             if self._data[end : end + 1] == b'"':
                 return "".join(parts), end + 1
             if end == at:
-                raise ValueError(f"no end of a text, at byte {at}")
+                raise ValueError(f"unterminated text, at byte {at}")
             at = end
             take_turns()

@@ -47,7 +47,7 @@ class Room:
         """
         key = weakref.ref(owner, self._gone)
         if (wanted := self._shares.get(key, 0) + size) > MOST_OF_ONE:
-            took = f"what servers sent takes {wanted >> 20:,} MiB of memory, over {MOST_OF_ONE >> 20} for one command"
+            took = f"data from servers takes {wanted >> 20:,} MiB of memory, over {MOST_OF_ONE >> 20} for one command"
             raise ToolError(f"{took}: ask for less, or in several steps", kind="resource")
         while not self._has_room(key, size):
             loop = asyncio.get_running_loop()

@@ -200,4 +200,4 @@ def take_turns() -> None:
     if given_up is not None:
         time.sleep(0)
         if given_up.is_set():
-            raise TimeoutError("the command that this is for has ended")
+            raise TimeoutError("the command that this work belongs to has ended")

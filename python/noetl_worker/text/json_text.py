@@ -277,7 +277,7 @@ def _has_embedded(value: Any, depth: int) -> bool:
 
 
 def _around_embedded(value: Any, depth: int) -> bytes:
-    """Return JSON written by the standard library, with the JSON embedded in its uppermost `depth` levels put in."""
+    """Return a value as JSON by the standard library. JSON embedded in the first `depth` levels is inserted as is."""
     if type(value) in TEXTS:
         return _embedded_bytes(value)
     if depth and isinstance(value, dict) and _has_embedded(value, depth):

@@ -36,7 +36,7 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
 
 
 async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST_ASKED) -> ExecutionRun:
-    """Read an execution from `plane`, asking for at most `most_asked` commands that no event describes."""
+    """Read an execution from `plane`. Of the commands that no event describes, ask for at most `most_asked`."""
     dialect = _DIALECTS[plane.dialect]
     detail = await plane.execution_detail(execution_id)
     events = await _all_events(plane, execution_id, detail)

@@ -133,12 +133,12 @@ class ComparisonView:
         info = found.durable_info or {}
         return [
             f"    left to you, since somebody decided it: nats consumer edit {found.stream} {found.durable}",
-            "What JetStream does not change takes a new one, LOSING the durable's place "
+            "A field that JetStream cannot change takes a new durable, LOSING the place of this one "
             f"(messages waiting: {info.get('num_pending', 0)}, in flight: {info.get('num_ack_pending', 0)}):",
-            "it begins with the oldest message of the stream, so finished commands come",
+            "the new one begins with the oldest message of the stream, so finished commands come",
             "again and are dropped at their claim. Stop the pool, then",
             f"    nats consumer rm {found.stream} {found.durable} && {ENSURE}",
-            "or leave it to whoever uses it, and set another NATS_CONSUMER.",
+            "or leave this durable to its users, and set another NATS_CONSUMER.",
         ]
 
 

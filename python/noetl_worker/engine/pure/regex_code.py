@@ -21,7 +21,7 @@ SIZE_LIMIT: Final = 10 * 2**20
 SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
 """Largest size at which a pattern with classes is surely within the crate's limit: since the tables of Python 3.10 no
 class has grown by more than 21 % (`\\p{Lm}`)."""
-_STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes: a state, an entry of a table of bytes, a branch of a fork
+_STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes of a state, of an entry in a byte table, of a branch of a fork
 _LAST_ALIKE: Final = (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF)
 """Last characters of ranges with one length in UTF-8. Surrogates, which have no UTF-8 form, are a range too."""
 

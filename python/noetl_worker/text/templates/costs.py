@@ -74,7 +74,7 @@ def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge a change of case that reserves so much for ASCII characters as well."""
+    """Charge a change of case for which CPython reserves the same space for ASCII characters too."""
     _case(budget, value)
     if isinstance(value, str):
         budget.charge(size=14 * len(value))
@@ -280,7 +280,7 @@ def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **__: Any)
 
 
 def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -> None:
-    """Charge `batch` and `slice`: lists of the elements, filled up to the number asked for."""
+    """Charge `batch` and `slice`, which make lists of the elements and fill them up to the number asked for."""
     count = named.get("linecount", named.get("slices", count))
     _each(8, 80)(budget, value)
     if isinstance(count, int):

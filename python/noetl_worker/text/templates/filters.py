@@ -213,7 +213,7 @@ def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) ->
     kind, made, budget = type(start), list(start), budget_of(context)
     for item in items:
         if not isinstance(item, kind):
-            raise TypeError(f"sum: {type(item).__name__} beside {kind.__name__}")
+            raise TypeError(f"sum: cannot add {type(item).__name__} to {kind.__name__}")
         budget.charge(1 + len(item) // 8, 8 * len(item))
         made.extend(item)
     return kind(made)

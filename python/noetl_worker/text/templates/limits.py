@@ -299,7 +299,7 @@ def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None
 def charge_format(budget: Budget, template: str, arguments: Iterable[Any]) -> None:
     """Charge a format (`%` or `str.format`) as if each number were a width and each field printed all arguments."""
     if _WIDTH_FROM_ARGUMENT.search(template):
-        raise SecurityError("a width in its format is an argument: write it as a number")
+        raise SecurityError("a format takes a width from an argument: write the width as a number")
     budget.charge(len(template) // 4, 4 * text_size(template))
     widths = sum(int(number.group()) for number in _NUMBER.finditer(template))
     fields = sum(1 for _ in _FIELD.finditer(template))

@@ -128,6 +128,6 @@ def _reason(places: Sequence[str]) -> str:
     return (
         f"the control plane has put {REDACTED} in place of {', '.join(places[:_MOST_PLACES])}{more}: it stores the "
         "fields of a command above 8 kB, and large results, and takes out what looks like a secret (an object or a "
-        "list under a name like auth, token or authors; a text like `Basic ...`, a link with ?token=). Hand on less, "
+        "list under a name like auth, token or authors; a text like `Basic ...`, a link with ?token=). Pass on less, "
         "so that all fields stay below 8 kB, rename it, or name a credential (auth: its_alias) in place of its value"
     )
