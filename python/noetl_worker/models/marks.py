@@ -9,7 +9,7 @@ class Marks(NamedTuple):
     """Things that a claim may contain. True means perhaps, False means certainly not."""
 
     templates: bool = True
-    """`{{`, `{%` or `{#` in a text."""
+    """A text with `{{`, `{%` or `{#`."""
     references: bool = True
     """A field in the result store, or a keychain entry."""
     secrets: bool = True

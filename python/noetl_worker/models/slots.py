@@ -35,7 +35,7 @@ class Slots:
     limits: Mapping[str, int] = field(default_factory=dict)
     """Largest number of commands at the same time, by kind."""
     ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
-    """Returns the number of slots that the control plane's gate lets us fill. Less than one counts as one."""
+    """Function that returns how many slots the control plane's gate lets us fill. Less than one counts as one."""
     on_free: Callable[[], object] = field(default=lambda: None)
     """Called when a slot is free again."""
     used: int = field(default=0, init=False)
@@ -109,7 +109,7 @@ class Slots:
                 self._running[kind] += 1
 
     async def enter_alone(self) -> None:
-        """Wait, without a slot, until no other command holds one. No command is let in until `leave_alone`.
+        """Wait, without a slot, until no other command holds one. Then no other is let in until `leave_alone`.
 
         A command inside `waiting` may still go on beside this one, because it may be waiting for this very command.
         """

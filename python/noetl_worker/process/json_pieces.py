@@ -28,7 +28,7 @@ _TEXT: Final = re.compile(rb'(?:[^"\\]+|\\u[dD][89abAB]..\\u....|\\u(?![dD][89ab
 _STEPS: Final = {0x5B: -1, 0x7B: -1, 0x5D: 1, 0x7D: 1}
 """Change of depth at each bracket and brace when a text is read backwards."""
 _skip: Final = json.JSONDecoder(parse_int=float).scan_once  # type: ignore[attr-defined]
-"""Finds the end of a value in bytes decoded as Latin-1, where each byte is one character."""
+"""Function that finds the end of a value in bytes decoded as Latin-1, where each byte is one character."""
 
 
 def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WINDOW) -> Any:

@@ -31,7 +31,7 @@ _KNOWN: Final[ContextVar[Callable[[], Known] | None]] = ContextVar("noetl_worker
 
 
 remember: Final = _KNOWN.set
-"""Sets the function whose result `known_here` returns, in this task and the tasks that it starts."""
+"""Function that sets the source of `known_here` for this task and the tasks that it starts."""
 
 
 def known_here() -> SecretTexts:

@@ -99,7 +99,7 @@ def _characters(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _compared(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge the comparison of elements with each other, more than once and in depth. A text's are its characters."""
+    """Charge the comparison of elements with each other, repeatedly and in depth. Texts are compared by characters."""
     budget.charge_value((value, *arguments, *named.values()), 12)
     if isinstance(value, Mapping):  # a list of the keys is made first
         budget.charge(6 * len(value))
@@ -130,7 +130,7 @@ def _looked_through(budget: Budget, value: Any, *arguments: Any, **named: Any) -
 
 
 def _from_the_end(budget: Budget, value: str, sought: Any = "", *_: Any, **__: Any) -> None:
-    """Charge a search from the end of a text, which CPython does not do in time linear in both texts."""
+    """Charge a search from the end of a text. Its time in CPython is not linear in the two texts."""
     length = len(sought) if isinstance(sought, str) else 1
     budget.charge(1 + len(value) * max(length, 8) // 256, len(value))
 
