@@ -1,4 +1,4 @@
-"""The engine, in Rust and in Python: notifications, cases, redaction and the fitting of results.
+"""The engine, in Rust and in Python: notifications, cases, redaction.
 
 Only this module chooses the engine. `NOETL_WORKER_ENGINE` is `auto` (default), `rust` (an error if it is not
 installed) or `python`. A whole module is chosen, never single functions, so the two engines cannot mix.

@@ -1,1 +1,1 @@
-"""The worker's own process: its event loop, threads, memory and environment."""
+"""This process: its event loop, threads, memory, environment."""
