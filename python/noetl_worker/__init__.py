@@ -1,4 +1,4 @@
-"""A worker for NoETL: pulls command notifications, runs one tool for each, reports what happened."""
+"""A worker for NoETL: pulls command notifications, runs one tool for each, reports the outcome."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """The command line; Ctrl-C while it loads is no error of it."""
+    """Run the command line. Ctrl-C while it loads ends the process without a traceback."""
     try:
         _main()
     except KeyboardInterrupt:
@@ -25,7 +25,10 @@ def main() -> None:
 
 
 def _main() -> None:
-    """Nothing but what hides the memory is imported before the environment is there, since modules read it."""
+    """Run the command line, or a worker alone.
+
+    Only the module that hides the memory is imported before the environment is complete, because others read it.
+    """
     if sealed_environment.is_handed_over():
         from noetl_worker.tools.process.confinement import hide_memory
 
@@ -39,7 +42,7 @@ def _main() -> None:
                 f"noetl-worker: commands may read the worker's variables: they cannot be sealed: {error}\n"
             )
     if sys.argv[1:] in ([], ["run"]) and os.name == "posix" and _ASKS_FOR_COMPLETION not in os.environ:
-        gc.disable()  # a tenth of a start: nothing that is loaded is garbage; `worker_process.py` switches it on again
+        gc.disable()  # saves a tenth of the start: imports leave no garbage; `worker_process.py` enables it again
         sys.exit(worker_alone()({}))
     if sys.argv[1:] in (["--version"], ["-V"]) and _has_shown_version():
         return
@@ -64,7 +67,7 @@ def _has_shown_version() -> bool:
 
 
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
-    """What runs a worker (`worker_process.run_process`), without what reads flags and draws tables: 15 MB."""
+    """Return `worker_process.run_process`, without loading the command line and its tables, which take 15 MB."""
     _load_structlog()
     from noetl_worker.worker.worker_process import run_process
 
@@ -72,7 +75,7 @@ def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
 
 
 def _load_structlog() -> None:
-    """Without rich, which it loads where there is one, for traces in colours: ours are text before they reach it."""
+    """Import structlog without rich, which structlog would load for coloured tracebacks that we never print."""
     sys.modules["rich"] = None  # type: ignore[assignment]
     try:
         import structlog  # noqa: F401

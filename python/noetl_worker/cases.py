@@ -1,4 +1,4 @@
-"""`when`/`then`, by the name that docs/library.md gives it: `noetl_worker.pipeline.command.cases`."""
+"""Public name of the `when`/`then` cases (docs/library.md), in `noetl_worker.pipeline.command.cases`."""
 
 from noetl_worker.pipeline.command.cases import compile_cases, match_cases, parse_action
 

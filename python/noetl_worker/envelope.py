@@ -1,4 +1,4 @@
-"""One notification's bytes, by the name that docs/library.md gives it: `noetl_worker.pipeline.delivery.envelope`."""
+"""Public name of the notification decoder (docs/library.md), in `noetl_worker.pipeline.delivery.envelope`."""
 
 from noetl_worker.pipeline.delivery.envelope import decode_notification
 

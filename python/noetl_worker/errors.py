@@ -1,8 +1,8 @@
-"""Every exception this package raises, on one screen.
+"""All exceptions of this package.
 
-Both engines raise these classes (the Rust one imports them from here). Each class says in `is_retryable`
-whether the same call may succeed later; ids and codes are attributes, not only text. A message says what
-failed, with which value, and what to do.
+Both engines raise these classes; the Rust engine imports them from here. `is_retryable` is True if the same call may
+succeed later. Ids and codes are attributes, not only text. A message says what failed, with which value, and what to
+do.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class NoetlWorkerError(Exception):
-    """Root of the tree."""
+    """Base class of all exceptions of this package."""
 
     is_retryable: ClassVar[bool] = False
 
 
 class SettingsError(NoetlWorkerError):
-    """A setting does not parse or contradicts another; the worker does not start.
+    """A setting that does not parse or contradicts another one. The worker does not start.
 
     Args:
-        variable: its name in the environment.
-        value: what was given.
-        allowed: what would be right, and what to do.
+        variable: the setting's environment variable.
+        value: the value that was given.
+        allowed: the values that are allowed, and what to do.
     """
 
     def __init__(self, variable: str, value: str, allowed: str) -> None:
@@ -36,10 +36,10 @@ class SettingsError(NoetlWorkerError):
 
 
 def describe(error: BaseException) -> str:
-    """`TypeName: text`.
+    """Return `TypeName: text`, or the type's name alone for an exception without a text.
 
     Args:
-        error: several of the libraries' have no text of their own.
+        error: any exception; several of the libraries' exceptions have no text.
     """
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -49,11 +49,11 @@ def describe(error: BaseException) -> str:
 
 
 class EngineError(NoetlWorkerError):
-    """Input the engine refuses.
+    """Input that the engine refuses.
 
     Args:
-        code: stable and equal in both engines.
-        message: for people; it may change.
+        code: the error's code, stable and equal in both engines.
+        message: a text for people; it may change.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -66,21 +66,21 @@ class DocumentError(EngineError):
 
 
 class NotificationError(EngineError):
-    """A JetStream message that is not a command notification; it can never be claimed."""
+    """A JetStream message that is not a command notification and can never be claimed."""
 
 
 class CaseError(EngineError):
-    """One case that does not parse. Reported per case, never raised for a whole table."""
+    """A case that does not parse. It is reported for the one case, never raised for a whole table."""
 
 
 class ConditionError(EngineError):
-    """A reached condition cannot be evaluated (text that is no number, a bad regular expression).
+    """A condition that was reached and cannot be evaluated (a text that is no number, a bad regular expression).
 
     Args:
-        code: stable and equal in both engines.
-        message: for people; it may change.
-        case: index of its case, where those that do not parse are not counted; None outside a case table.
-        condition: its index in that case.
+        code: the error's code, stable and equal in both engines.
+        message: a text for people; it may change.
+        case: index of the condition's case, not counting cases that do not parse; None outside a case table.
+        condition: index of the condition in its case.
     """
 
     def __init__(self, code: str, message: str, *, case: int | None = None, condition: int | None = None) -> None:
@@ -90,24 +90,24 @@ class ConditionError(EngineError):
 
 
 class EngineUnavailable(NoetlWorkerError):
-    """The engine asked for by NOETL_WORKER_ENGINE is not installed, or its version differs."""
+    """An engine, chosen by NOETL_WORKER_ENGINE, that is not installed or has another version."""
 
 
 class EnginePanic(NoetlWorkerError):
-    """The Rust engine hit a bug. The process goes on; please report the text."""
+    """A bug in the Rust engine. The process goes on; please report the text."""
 
 
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class ToolError(NoetlWorkerError):
-    """A tool could not do its work; becomes `call.error` + `command.failed`.
+    """A failure of a tool. It is reported as `call.error` and `command.failed`.
 
     Args:
         message: says what failed, with which value, and what to do.
         kind: a word of protocol/tasks.md#results: `configuration`, `connection`, `timeout`, `auth`, ...
-        retryable: whether the same call may succeed later.
-        code: of the tool's own, for rules: an HTTP status, a SQLSTATE.
+        retryable: True if the same call may succeed later.
+        code: the tool's own code, for rules: an HTTP status, a SQLSTATE.
     """
 
     default_kind: ClassVar[str] = "unknown"
@@ -122,8 +122,9 @@ class ToolError(NoetlWorkerError):
 
 
 class ResourceShortage(ToolError):
-    """This machine had no descriptor, process or memory left, and the tool has had no effect yet: the command can be
-    returned. Where it has had one, `ToolError` of kind `resource` says so.
+    """A lack of descriptors, processes or memory on this machine before the tool had any effect.
+
+    The command can be returned. After an effect, a `ToolError` of kind `resource` is raised instead.
 
     Args:
         message: what was missing, and for what.
@@ -133,21 +134,21 @@ class ResourceShortage(ToolError):
         super().__init__(message, kind="resource", retryable=True)
 
     def after_an_effect(self) -> ToolError:
-        """What it is where something else was done before."""
+        """Return the error to raise if the tool has already had an effect."""
         return ToolError(str(self), kind=self.kind, retryable=True)
 
 
 class ConfigurationError(ToolError):
-    """The tool's config is wrong or incomplete; found before `command.started`."""
+    """A tool's config that is wrong or incomplete. It is found before `command.started`."""
 
     default_kind = "configuration"
 
 
 class CommandCancelled(ToolError):
-    """Somebody cancelled the execution while its tool ran.
+    """A cancellation of the execution while its tool ran.
 
     Args:
-        message: for the command's end.
+        message: the reason, for the command's terminal events.
     """
 
     def __init__(self, message: str) -> None:
@@ -155,21 +156,21 @@ class CommandCancelled(ToolError):
 
 
 class Interrupted(NoetlWorkerError):
-    """The worker stops, and this command's tool was stopped for it: the command is returned."""
+    """A tool that was ended because the worker stops. The command is returned."""
 
 
 class UnknownTool(ConfigurationError):
-    """No tool of this kind is registered."""
+    """A kind for which no tool is registered."""
 
 
 class TemplateError(ToolError):
-    """A template does not compile or cannot be rendered."""
+    """A template that does not compile or cannot be rendered."""
 
     default_kind = "template"
 
 
 class CredentialError(ToolError):
-    """A credential alias or keychain reference cannot be resolved."""
+    """A credential alias or keychain reference that cannot be resolved."""
 
     default_kind = "auth"
 
@@ -178,21 +179,21 @@ class CredentialError(ToolError):
 
 
 class ControlPlaneError(NoetlWorkerError):
-    """The control plane could not be reached, or refused."""
+    """A control plane that could not be reached, or refused the request."""
 
 
 class TransportError(ControlPlaneError):
-    """No answer. Use the subclass to know whether the request may have been processed."""
+    """A request without an answer. The subclass says whether the plane may have processed the request."""
 
     is_retryable = True
 
 
 class NotSent(TransportError):
-    """The request did not leave (refused, unreachable, no free connection in time): safe to repeat."""
+    """A request that was not sent (refused, unreachable, no free connection in time). It is safe to repeat."""
 
 
 class MaybeProcessed(TransportError):
-    """The request left and no complete answer came back: repeat only with the same identity."""
+    """A request that was sent and got no complete answer. Repeat it only with the same identity."""
 
 
 class ServerRefused(ControlPlaneError):
@@ -200,10 +201,10 @@ class ServerRefused(ControlPlaneError):
 
     Args:
         message: the request and the answer, for people.
-        status: of HTTP.
-        body: its first 2,000 characters.
-        retry_after_s: seconds, of the header Retry-After; None without one.
-        is_page: whether it is a 404 of a proxy between, which says nothing of what the plane would answer.
+        status: the HTTP status.
+        body: the first 2,000 characters of the answer's body.
+        retry_after_s: seconds from the header Retry-After; None without one.
+        is_page: True for a 404 page of a proxy in between, which says nothing about the plane's answer.
     """
 
     def __init__(
@@ -221,21 +222,21 @@ class ServerRefused(ControlPlaneError):
 
 
 class AuthRefused(ServerRefused):
-    """401 or 403: no command will succeed until the credential setting is mended."""
+    """An answer 401 or 403. No command will succeed until the credential setting is corrected."""
 
 
 class PlaneWithoutNats(ControlPlaneError):
-    """A control plane that no longer sends commands over NATS: a worker in front of it would never get one."""
+    """A control plane that does not send commands over NATS. This worker would never get one."""
 
 
 # ── JetStream and playbooks ─────────────────────────────────────────────────────────────────────
 
 
 class ClaimLost(ControlPlaneError):
-    """The command of the outcome belongs to another worker, or is over.
+    """A command that belongs to another worker or is over, found when its outcome was to be reported.
 
     Args:
-        claim: the plane's answer, when it was asked again.
+        claim: the plane's answer to a second claim of the command.
     """
 
     def __init__(self, claim: HeldByOther | AlreadyFinished | NotFound | ClaimRefused) -> None:
@@ -244,15 +245,15 @@ class ClaimLost(ControlPlaneError):
 
 
 class JetStreamError(NoetlWorkerError):
-    """The stream or the durable is missing or differs from the settings; the text has the fix."""
+    """A stream or durable that is missing or differs from the settings. The text says how to correct it."""
 
 
 class WorkerBroken(NoetlWorkerError):
-    """A worker that was pulling lost what it cannot mend by itself; it has drained, and is to be started again."""
+    """A failure that a running worker cannot repair by itself. The worker has drained and must be started again."""
 
 
 class PlaybookError(NoetlWorkerError):
-    """A playbook that cannot be run; names the step and field."""
+    """A playbook that cannot be run. The text names the step and field."""
 
 
 __all__ = [name for name, one in globals().items() if isinstance(one, type) and issubclass(one, NoetlWorkerError)]

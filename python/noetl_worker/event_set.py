@@ -1,4 +1,4 @@
-"""The terminal events of a command by their public name: `noetl_worker.pipeline.outbox.event_set`."""
+"""Public name of a command's terminal events, in `noetl_worker.pipeline.outbox.event_set`."""
 
 from noetl_worker.pipeline.outbox.event_set import EventSet
 

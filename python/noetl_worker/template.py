@@ -1,4 +1,4 @@
-"""Templates, by the name that docs/library.md gives it: `noetl_worker.text.templates.template`."""
+"""Public name of the templates (docs/library.md), in `noetl_worker.text.templates.template`."""
 
 from noetl_worker.text.templates.template import PlainText, WithFallback, has_template, render, truthy
 

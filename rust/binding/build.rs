@@ -1,5 +1,5 @@
-//! Puts a hash of the Rust sources into the extension, so that a stale `_core` in a source tree is noticed.
-//! The same sum is computed by `tests/engine/source_hash.py`.
+//! The build script puts a hash of the Rust sources into the extension, so that a stale `_core` in a source tree is
+//! noticed. `tests/engine/source_hash.py` computes the same hash.
 
 use std::path::{Path, PathBuf};
 

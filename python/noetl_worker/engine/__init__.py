@@ -1,7 +1,7 @@
-"""Notifications, cases, budgets: in Rust and in Python.
+"""The engine, in Rust and in Python: notifications, cases, redaction.
 
-This is the one place that chooses. `NOETL_WORKER_ENGINE` is `auto` (default), `rust` (an error if it is not there) or
-`python`. A module is chosen, never single functions, so that engines cannot mix.
+Only this module chooses the engine. `NOETL_WORKER_ENGINE` is `auto` (default), `rust` (an error if it is not
+installed) or `python`. A whole module is chosen, never single functions, so the two engines cannot mix.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def load_engine(choice: str) -> tuple[str, Engine]:
     """Return (name, module) for a choice of `auto`, `rust` or `python`.
 
     Raises:
-        SettingsError: any other choice.
-        EngineUnavailable: `rust` was asked for and is not installed, or belongs to another version; the latter is an
-            error under `auto` too, because a mixed install is a broken one.
+        SettingsError: `choice` is another word.
+        EngineUnavailable: `rust` was chosen and is not installed, or the Rust engine has another version; the latter
+            is an error under `auto` too, because a mixed install is a broken one.
     """
     if choice not in ("auto", "rust", "python"):
         raise SettingsError(VARIABLE, choice, "one of auto, rust, python")
@@ -75,14 +75,18 @@ def load_engine(choice: str) -> tuple[str, Engine]:
 
 
 def require(choice: str) -> None:
-    """Raises SettingsError when settings that were read after the import ask for the other engine."""
+    """Check that settings read after the import do not ask for the other engine.
+
+    Raises:
+        SettingsError: `choice` is the other engine.
+    """
     if choice not in ("auto", ENGINE):
         wanted = f"auto, or {ENGINE}: that engine was imported before these settings were read"
         raise SettingsError(VARIABLE, choice, wanted)
 
 
 def _is_pure_by_choice() -> bool:
-    """Whether the install was made without a Rust engine on purpose (`NOETL_WORKER_BUILD=pure`)."""
+    """Return True if the package was built without a Rust engine on purpose (`NOETL_WORKER_BUILD=pure`)."""
     return os.path.exists(f"{os.path.dirname(__file__)}/pure_by_choice")  # noqa: PTH110, PTH120
 
 
@@ -104,10 +108,10 @@ def _fix() -> str:
 _name, _module = load_engine(os.environ.get(VARIABLE, "auto") or "auto")
 
 ENGINE: Final[str] = _name
-"""`rust` or `python`; also in `--version`, the start log line, a metric and the registration."""
+"""The engine's name: `rust` or `python`. `--version`, the start log line, a metric and the registration have it too."""
 
 SOURCE_HASH: Final[str | None] = getattr(_module, "SOURCE_HASH", None)
-"""Hash of the Rust sources the extension was built from; None on the Python engine."""
+"""Hash of the Rust sources that the extension was built from; None on the Python engine."""
 
 compile_cases = _module.compile_cases
 decide = _module.decide

@@ -1,6 +1,6 @@
-"""What an engine is: the calls both implementations offer, with equal answers and equal errors.
+"""The interface of an engine: the calls that both engines offer, with equal answers and equal errors.
 
-Bytes or small scalars go in, frozen values come out. Nothing here calls back into Python, and neither engine keeps
+Calls take bytes or small scalars and return frozen values. No call calls back into Python, and neither engine keeps
 a caller's object after the call. `engine/pure` is the specification; `rust/engine` is its twin, file for file.
 """
 
@@ -15,17 +15,17 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
 
 MAX_DEPTH: Final = 512
-"""Nested arrays and objects a document may have; one more is DocumentError `json_depth`."""
+"""Largest depth of nested arrays and objects in a document. A deeper one is DocumentError `json_depth`."""
 
 MAX_INTEGER_DIGITS: Final = 4_300
-"""Digits of one integer; CPython's own default limit, taken over by the Rust engine (`json_number`)."""
+"""Most digits of an integer (more are `json_number`). It is CPython's default limit; the Rust engine has it too."""
 
 TEMPLATES: Final = 1
-"""A mark: `{{`, `{%` or `{#` in a text."""
+"""Mark for `{{`, `{%` or `{#` in a text."""
 REFERENCES: Final = 2
-"""A mark: a field in the result store, or a keychain entry."""
+"""Mark for a field in the result store, or a keychain entry."""
 SECRETS: Final = 4
-"""A mark: a key that names a secret, or an address, which may have a password in it."""
+"""Mark for a key that names a secret, or a URL, which may contain a password."""
 
 Side = Literal["left", "right"]
 
@@ -34,12 +34,12 @@ class CaseMatch(NamedTuple):
     """The first case whose conditions all hold."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a match
-    """Position among the cases that parse, as upstream reports it."""
+    """Position among the cases that parse, as the planes' own workers report it."""
     action: CaseAction
 
 
 class PendingMatch(Protocol):
-    """Matching reached a templated side and waits for its value."""
+    """A match that has reached a side with a template and waits for its value."""
 
     @property
     def case(self) -> int:
@@ -54,20 +54,20 @@ class PendingMatch(Protocol):
 
     @property
     def template(self) -> JsonValue:
-        """The text of a left side, or the whole JSON value of a right side (some string in it has marks)."""
+        """The text of a left side, or the whole JSON value of a right side with a template in one of its texts."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
-        """Go on with the rendered value. A handle may be resumed any number of times.
+        """Go on with the rendered value. A pending match may be resumed any number of times.
 
         Args:
-            rendered: what `template` gave, as compact JSON.
+            rendered: the value that `template` rendered to, as compact JSON.
 
         Returns:
-            As `CompiledCases.match`.
+            The same values as `CompiledCases.match`.
 
         Raises:
             DocumentError: the bytes are not JSON.
-            ConditionError: as `CompiledCases.match`.
+            ConditionError: see `CompiledCases.match`.
         """
 
 
@@ -80,19 +80,19 @@ class CompiledCases(Protocol):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Every name a left side may look up, sorted: nothing else of the variables has to be encoded."""
+        """All names that a left side may look up, sorted. Only these variables have to be encoded."""
 
     @property
     def reads_result(self) -> bool:
-        """Whether some left side starts at the tool's data; if not, `data` may be None."""
+        """True if a left side starts at the tool's data. Otherwise `data` may be None."""
 
     def __len__(self) -> int: ...
 
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | PendingMatch | None:
-        """Return the first case that holds, or the first templated side reached, or None.
+        """Return the first case that holds, or a pending match at the first side with a template, or None.
 
         Args:
-            variables: a JSON object; anything else reads as no variables.
+            variables: a JSON object; any other value counts as no variables.
             data: the tool's `data` as JSON; None when the tool returned none.
 
         Raises:
@@ -117,7 +117,7 @@ class Engine(Protocol):
         """
 
     def compile_cases(self, data: bytes) -> CompiledCases:
-        """Parse cases; one that does not parse is in `skipped`.
+        """Parse cases. A case that does not parse goes to `skipped`.
 
         Args:
             data: a JSON array of cases (protocol/conditions.md#cases); any other JSON value is an empty table.
@@ -131,12 +131,12 @@ class Engine(Protocol):
 
         Args:
             left: a JSON value.
-            op: a word of protocol/conditions.md#operators.
+            op: an operator of protocol/conditions.md#operators.
             right: a JSON value; None where the operator needs none.
 
         Raises:
             CaseError: `unknown_operator`.
-            ConditionError: the operator makes no sense of the two, as in `CompiledCases.match`.
+            ConditionError: the operator cannot be applied to the two values; codes as in `CompiledCases.match`.
             DocumentError: one of the values does not parse.
         """
 
@@ -145,12 +145,12 @@ class Engine(Protocol):
 
         Args:
             condition: a JSON object {"left": ..., "op": ..., "right": ...}.
-            variables: a JSON object: what a bare left side may name.
+            variables: a JSON object with the variables that a left side may name.
             data: the tool's `data` as JSON; None when the tool returned none.
 
         Raises:
             CaseError: the condition does not parse.
-            ConditionError: it cannot be evaluated; `template_reached` for a templated side.
+            ConditionError: the condition cannot be evaluated; `template_reached` if a side has a template.
             DocumentError: one of the documents does not parse.
         """
 
@@ -170,17 +170,17 @@ class Engine(Protocol):
 
         Args:
             text: any text for people: an error, a line of a log.
-            secrets: replaced wherever they are.
-            words: replaced where they are whole words.
+            secrets: texts replaced wherever they occur.
+            words: texts replaced only as whole words.
         """
 
     def find_marks(self, data: bytes) -> int:
-        """What a JSON text may have in it.
+        """Return marks of what a JSON text may contain.
 
         Args:
             data: the text in UTF-8; it need not be JSON.
 
         Returns:
-            The sum of TEMPLATES, REFERENCES and SECRETS. What is not in the sum is certainly not in the text, nor in
-            JSON inside of its texts. An escaped ASCII character could hide anything: then it is all of them.
+            The sum of TEMPLATES, REFERENCES and SECRETS. A missing mark is certain: neither the text nor JSON inside
+            its texts contains such a thing. An escaped ASCII character could hide anything, so it sets all marks.
         """

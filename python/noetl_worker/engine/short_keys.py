@@ -1,4 +1,4 @@
-"""What is kept of texts that playbooks choose: so many of them, and none that is long."""
+"""A bounded cache for keys that playbooks choose: a limited number of them, and no long one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
 _LONGEST: Final = 1_000
-"""Characters: what is longer is worked out each time."""
+"""Most characters of a key in the cache. The value of a longer key is made each time."""
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 
 
 class ByShortKey(dict[_Key, _Value]):
-    """`made[key]` is `make(key)`, kept for short keys; a full one begins anew."""
+    """A cache in which `cache[key]` is `make(key)`. Only short keys are kept, and a full cache is cleared."""
 
     def __init__(self, make: Callable[[_Key], _Value], most: int) -> None:
         self._make = make
@@ -22,6 +22,6 @@ class ByShortKey(dict[_Key, _Value]):
         value = self._make(key)
         if len(key if isinstance(key, str) else repr(key)) <= _LONGEST:
             if len(self) >= self._most:
-                self.clear()  # at once: other threads read it
+                self.clear()  # one atomic step, because other threads read the cache
             self[key] = value
         return value

@@ -1,9 +1,9 @@
 """Frozen values that cross rooms.
 
-Ids are Python ints (64-bit, exact) or, for `command_id`, whatever form was received: it is echoed unchanged
-(the Rust plane compares strings, the Python plane parses both).
+Ids are Python ints (64-bit, exact). `command_id` keeps the form in which it was received and is echoed unchanged:
+the Rust plane compares strings, the Python plane parses both forms.
 
-Who is outside of the worker imports from here; the package imports from the module that defines a value.
+Code outside the package imports values from here; the package imports them from the modules that define them.
 """
 
 from noetl_worker.models.case import CaseAction, CaseDecision, Continue, Exit, Fail, Goto, Retry, SetVar, SkippedCase

@@ -1,4 +1,4 @@
-"""What the cases of a command decide (protocol/conditions.md#cases)."""
+"""Decisions of a command's cases (protocol/conditions.md#cases)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CaseAction: TypeAlias = Continue | Exit | SetVar | Goto | Retry | Fail
 
 @dataclass(frozen=True, slots=True)
 class SkippedCase:
-    """A case that did not parse; upstream drops it silently, we count it and say so."""
+    """A case that did not parse. The planes' own workers drop it silently; this worker counts and reports it."""
 
     index: int
     """Position in the list as written (not in the filtered one)."""
@@ -54,9 +54,9 @@ class SkippedCase:
 
 @dataclass(frozen=True, slots=True)
 class CaseDecision:
-    """What `cases.py` found: the first match (or none) and what had to be skipped."""
+    """Result of evaluating the cases: the first that holds, if any, and the skipped ones."""
 
     index: int | None = None
-    """Position among the cases that parse, as upstream reports it; None when no case holds."""
+    """Position among the cases that parse, as the planes' own workers report it; None when no case holds."""
     action: CaseAction | None = None
     skipped: tuple[SkippedCase, ...] = ()

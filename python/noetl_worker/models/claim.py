@@ -1,4 +1,4 @@
-"""What a claim can come to (`pipeline/claim/claim.py` has the table)."""
+"""Possible outcomes of a claim (`pipeline/claim/claim.py` maps the plane's answers to them)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from noetl_worker.models.wire import JsonValue
 
 @dataclass(slots=True)  # not frozen, as ToolResult
 class Claimed:
-    """Ours. `body` is the plane's answer."""
+    """A command that is now ours."""
 
     body: Mapping[str, JsonValue]
+    """The plane's answer."""
     marks: Marks = ALL
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyFinished:
-    """The command, or its whole execution, is over: nothing is left to do."""
+    """A command that is over, alone or with its whole execution. Nothing is left to do."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class HeldByOther:
-    """Another worker has it. It may die, so the message stays in the queue."""
+    """A command that another worker has. That worker may die, so the message stays in the queue."""
 
     reason: str
     retry_after_s: float | None
@@ -35,7 +36,7 @@ class HeldByOther:
 
 @dataclass(frozen=True, slots=True)
 class HeldByThisWorker:
-    """This very id has reported `command.started`: in flight here, or lost in a crash or a lost answer."""
+    """A command already started under this worker's id: in flight here, or lost in a crash or with an answer."""
 
     reason: str
     retry_after_s: float | None
@@ -43,7 +44,7 @@ class HeldByThisWorker:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """A passing trouble: a lock, a busy or unreachable plane."""
+    """A temporary failure: a lock, a busy plane or an unreachable one."""
 
     reason: str
     retry_after_s: float | None = None
@@ -52,21 +53,21 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class AuthRefusedClaim:
-    """401 or 403: no claim will succeed before the credential setting is mended."""
+    """An answer 401 or 403: no claim will succeed until the credential setting is corrected."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """Nobody knows the command (yet): a restored database, a replica behind, or poison."""
+    """A command that the plane does not know, or not yet: a restored database, a lagging replica, or a bad message."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRefused:
-    """It can never be claimed like this: set it aside with the answer."""
+    """A refusal that no further try can change: the notification becomes a dead letter with the plane's answer."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""A command that is ours, read from its claim."""
+"""A claimed command, read from the plane's answer to the claim."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 
 @dataclass(frozen=True, slots=True)
 class LoopPosition:
-    """Which item of a loop a command is; the Python plane has it echoed into the events (protocol/command.md#loops)."""
+    """A command's position in a loop. The Python plane expects it back in the events (protocol/command.md#loops)."""
 
     event_id: JsonValue = None
     iteration_index: JsonValue = None
@@ -20,19 +20,19 @@ class LoopPosition:
 
 @dataclass(slots=True)  # not frozen: command.py makes it in two steps, and nothing else changes it
 class Command:
-    """A claimed command, references resolved: one tool call to make."""
+    """A claimed command with its references resolved: one tool call to make."""
 
     execution_id: int
     event_id: int
     command_id: CommandId
     step: str
     kind: str
-    """Tool kind, as the plane's `action`."""
+    """Tool kind, the plane's `action`."""
     config: Mapping[str, JsonValue]
     """The tool's own fields; a task sequence has {"tasks": [...]}."""
     input: Mapping[str, JsonValue]
     variables: Mapping[str, JsonValue]
-    """`render_context` of the plane plus `action` and `node_name`."""
+    """The plane's `render_context` plus `action` and `node_name`."""
     cases: Sequence[JsonValue]
     meta: Mapping[str, JsonValue]
     server_url: str
@@ -41,9 +41,10 @@ class Command:
     loop: LoopPosition | None = None
     catalog_id: str | None = None
     marks: Marks = ALL
-    """What may be in its config, input and variables."""
+    """Templates, references and secrets that `config`, `input` and `variables` may contain."""
     redacted: Sequence[str] = ()
-    """Where in its variables the plane has put "[REDACTED]" in place of a value (text/templates/redacted.py)."""
+    """Paths in `variables` where the plane put "[REDACTED]" in place of a value (text/templates/redacted.py)."""
 
     def who(self) -> dict[str, object]:
+        """Return the ids, step and kind of this command for a log line."""
         return {**ids_of(self), "kind": self.kind}

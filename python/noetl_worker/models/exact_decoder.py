@@ -1,4 +1,4 @@
-"""The standard library's JSON decoder, strict where it is lax: for the engine's documents and for `json_text`."""
+"""The standard library's JSON decoder, made strict. The engine's documents and `json_text` use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_float(text: str) -> float:
 
 
 def refuse_constant(text: str) -> JsonValue:
-    """Refuse NaN and Infinity, which the standard library reads and JSON does not have.
+    """Refuse NaN and Infinity, which the standard library accepts although they are not JSON.
 
     Raises:
         ValueError: always.
@@ -31,4 +31,4 @@ def refuse_constant(text: str) -> JsonValue:
 
 
 exact_decoder: Final = json.JSONDecoder(parse_float=read_float, parse_constant=refuse_constant)
-"""Decoder that keeps every digit of a whole number."""
+"""Decoder that keeps every digit of an integer."""

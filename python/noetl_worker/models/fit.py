@@ -1,4 +1,4 @@
-"""How a result is fitted to an event."""
+"""Rules and result of fitting a tool's result into an event."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Final, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class SecretTexts:
-    """The secret texts that are looked for in what leaves, by where they are taken out (`secrets.strength`)."""
+    """Secret texts to redact, grouped by where they are replaced (`text/secrets/strength.py`)."""
 
     anywhere: tuple[str, ...] = ()
+    """Texts replaced wherever they occur."""
     words: tuple[str, ...] = ()
-    """Where they are whole words, and never inside of a key."""
+    """Texts replaced only as whole words, and never inside a key."""
     message_words: tuple[str, ...] = ()
-    """The same, in texts for people only."""
+    """Texts replaced only as whole words, and only in messages for people."""
 
     @property
     def in_data(self) -> tuple[str, ...]:
@@ -26,36 +27,36 @@ class SecretTexts:
 
     @property
     def in_messages(self) -> tuple[str, ...]:
-        """Those that are looked for as whole words in a text for people."""
+        """Texts replaced as whole words in a message for people."""
         return self.words + self.message_words
 
 
 _ENVELOPE_BYTES: Final = 512
-"""Room for what an event puts around the fitted result: the wrapper object and the command id."""
+"""Bytes reserved for the parts of the event around the fitted result: the wrapper object and the command id."""
 
 
 @dataclass(slots=True)  # not frozen, as ToolResult
 class FitRules:
-    """How a result is fitted to an event (engine call `fit_result`)."""
+    """Rules for fitting a result into an event (engine call `fit_result`)."""
 
     max_bytes: int = 102_400
-    """Inclusive budget of the compact JSON, in bytes (protocol/results.md#limits)."""
+    """Largest size of the compact JSON, in bytes, inclusive (protocol/results.md#limits)."""
     preview_bytes: int = 4_096
     preview_depth: int = 8
     secrets: tuple[str, ...] = ()
     """Known secret values, replaced wherever they appear."""
     secret_words: tuple[str, ...] = ()
-    """Known secret values that are replaced where they are whole words, and never inside of a key."""
+    """Known secret values, replaced only as whole words and never inside a key."""
     message_words: tuple[str, ...] = ()
-    """The same for texts for people only (errors, reasons): `fit_result` does not look for them."""
+    """Known secret values, replaced only in messages for people (errors, reasons). `fit_result` ignores them."""
 
     @classmethod
     def of(cls, known: SecretTexts, *, max_bytes: int) -> FitRules:
-        """The rules for a command's secrets.
+        """Return the rules for a command's secrets.
 
         Args:
-            known: those secrets, by where they are taken out.
-            max_bytes: of the result in its event, with what is put around it.
+            known: the secrets, grouped by where they are replaced.
+            max_bytes: largest size of the result in its event, including the wrapper object around it.
         """
         return cls(
             max_bytes - _ENVELOPE_BYTES,
@@ -66,11 +67,11 @@ class FitRules:
 
 
 class FittedResult(NamedTuple):
-    """A result after one pass of redaction and measuring."""
+    """A result that was redacted and measured in one pass."""
 
     body: bytes
     """Compact JSON, redacted."""
     size: int
     redactions: int
     preview: bytes | None
-    """A bounded summary, only when `size` is over the budget."""
+    """A bounded summary when `size` is over the budget, else None."""

@@ -1,4 +1,4 @@
-"""What a claim may have in it: a command without templates, references and secrets is not walked."""
+"""Marks of what a claim may contain. A command without templates, references and secrets is not searched for them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Final, NamedTuple
 
 
 class Marks(NamedTuple):
-    """Whether something of a kind may be there; False is certain."""
+    """Things that a claim may contain. True means perhaps, False means certainly not."""
 
     templates: bool = True
-    """`{{`, `{%` or `{#` in a text."""
+    """A text with `{{`, `{%` or `{#`."""
     references: bool = True
     """A field in the result store, or a keychain entry."""
     secrets: bool = True
-    """A key that names a secret (`secrets`), or an address, which may have a password in it."""
+    """A key that names a secret (`secrets`), or a URL, which may contain a password."""
 
 
 ALL: Final = Marks()

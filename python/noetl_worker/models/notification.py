@@ -1,4 +1,4 @@
-"""What a notification says."""
+"""The decoded content of a notification."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from noetl_worker.models.wire import CommandId, JsonValue, ids_of
 
 
 class Envelope(NamedTuple):
-    """A decoded command notification (protocol/notification.md#message). A NamedTuple: it is made once per message on
-    the hot path."""
+    """A decoded command notification (protocol/notification.md#message).
+
+    It is a NamedTuple because one is made per message on the hot path.
+    """
 
     execution_id: int
     event_id: int
-    """Id of the `command.issued` event; the key of the claim."""
+    """Id of the `command.issued` event, by which the command is claimed."""
     command_id: CommandId
     step: str
     server_url: str
-    """Where to claim and report; "" when the notification has none (then the configured URL holds)."""
+    """URL of the plane to claim from and report to; "" if the notification has none (the configured URL applies)."""
     pool: str | None
     trace: Mapping[str, JsonValue] | None
 
     def who(self) -> dict[str, object]:
+        """Return the ids and step of the command for a log line."""
         return ids_of(self)

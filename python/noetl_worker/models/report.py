@@ -1,4 +1,4 @@
-"""What is reported to the plane."""
+"""The report of a command: the outcome that the worker tells the plane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noetl_worker.models.wire import JsonValue
 
 @dataclass(slots=True)
 class Upload:
-    """A result over the event budget, for the result store (protocol/results.md#store)."""
+    """A result over the event budget, to be stored in the result store (protocol/results.md#store)."""
 
     name: str
     data: bytes
@@ -19,13 +19,13 @@ class Upload:
     source_step: str
     preview: JsonValue
     beside: Mapping[str, JsonValue] = field(default_factory=dict)
-    """What the event's context has beside the result, whatever stands for it (Rust plane: the command id)."""
+    """Keys that the event's context has in addition to the reference (on the Rust plane the command id)."""
 
     def reference(self, answer: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """What stands for the result in an event (protocol/results.md#store).
+        """Return the reference that stands for the result in an event (protocol/results.md#store).
 
         Args:
-            answer: the store's, to the PUT: `ref`, `store`, `scope`, `bytes`, `sha256`, `expires_at`.
+            answer: the store's answer to the PUT: `ref`, `store`, `scope`, `bytes`, `sha256`, `expires_at`.
         """
         meta: dict[str, JsonValue] = {
             "bytes": answer.get("bytes", len(self.data)),
@@ -48,25 +48,25 @@ class Upload:
 
 @dataclass(slots=True)  # not frozen, as ToolResult
 class Report:
-    """How a command ended, fitted and redacted: all that a dialect needs to write its terminal events."""
+    """The outcome of a command, fitted and redacted: everything a dialect needs to write the terminal events."""
 
     status: str
     """Tool status word (success, error, timeout), also when a case or the worker itself failed the command."""
     context: JsonValue
-    """`result.context` of the events: an object within the budget; None where there is none."""
+    """`result.context` of the events: an object within the budget, or None."""
     response: JsonValue = None
-    """The tool's own data; beside a reference only that of some for the Python plane."""
+    """The tool's own data. None if there is a reference, except for some results on the Python plane."""
     reference: Mapping[str, JsonValue] | None = None
-    """Where the result is, in the store's words, once the store has it."""
+    """The reference to the stored result, once the store has it."""
     upload: Upload | None = None
-    """What has to be stored before the events are sent; let go of once the store has answered: the events may still
-    wait for hours."""
+    """The result to store before the events are sent. It is freed once the store has answered, because the events may
+    still wait for hours."""
     error: str | None = None
-    """Set: the command failed, and this text says why."""
+    """Reason of the failure; None if the command succeeded."""
     error_kind: str | None = None
-    """Of a failure that the worker found (timeout, cancelled, configuration, ...: protocol/tasks.md#results)."""
+    """Kind of a failure that the worker found (timeout, cancelled, configuration, ...: protocol/tasks.md#results)."""
     exit: Exit | None = None
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""
     is_changed_by_store: bool = False
-    """Whether later steps see another value than this one, for which an event has no room beside its reference."""
+    """True if the plane's store changes the value and the event has no room for the original beside the reference."""

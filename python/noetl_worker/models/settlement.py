@@ -1,7 +1,7 @@
-"""How one notification ended, as data, and what JetStream is answered for it.
+"""The ways in which a notification can end, each with the answer that JetStream gets.
 
-`OutcomeKind` decides; texts are for people, and nothing reads them. Its values are the words of logs, metrics and
-dead letters.
+Code decides by `OutcomeKind` alone; texts are for people and nothing parses them. The values of `OutcomeKind` are the
+words used in logs, metrics and dead letters.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from typing import Final, NoReturn
 
 
 def assert_never(value: NoReturn) -> NoReturn:
-    """For the end of a table: mypy refuses the call where a row is missing (`typing` has it from Python 3.11 on)."""
+    """Raise at the end of a table. Mypy refuses the call if a row is missing (`typing` has it from Python 3.11 on).
+
+    Raises:
+        AssertionError: always.
+    """
     raise AssertionError(f"{value!r} has no row")
 
 
 class Settlement(Enum):
-    """The three answers JetStream knows for a message that is done with."""
+    """The three answers that end a delivery of a message in JetStream."""
 
     ACK = "ack"
     NAK = "nak"
     TERM = "term"
-    """Only once its dead letter is stored."""
+    """Sent only once the message's dead letter is stored."""
 
-    __hash__ = object.__hash__  # the tables are read for every command, and Enum's own is a Python function
+    __hash__ = object.__hash__  # the tables are read for every command, and Enum.__hash__ is a slow Python function
 
 
 class OutcomeKind(Enum):
-    """How it ended: the word of it, and what JetStream is answered."""
+    """Ways in which a notification can end: the word for logs and metrics, and the answer to JetStream."""
 
     REPORTED = "reported", Settlement.ACK
     FINISHED_BEFORE = "already_finished", Settlement.ACK
@@ -39,15 +43,16 @@ class OutcomeKind(Enum):
     BUSY = "retry_later", Settlement.NAK
     AUTH_REFUSED = "auth_refused", Settlement.NAK
     NOT_FOUND = "not_found", Settlement.NAK
-    """Nobody knows the command, which may change; UNKNOWN_COMMAND when it did not."""
+    """A command that the plane does not know yet; if that stays so, UNKNOWN_COMMAND."""
     FOREIGN_POOL = "foreign_pool", Settlement.NAK
-    """For another pool, whose worker may still get it; POOL_NOT_SERVED when none did for too long."""
+    """A command of another pool, whose workers may still get it; if none does for too long, POOL_NOT_SERVED."""
     SYSTEM_POOL = "system_pool", Settlement.ACK
-    """For the pool `system`, brought by a filter for all pools: its own workers have it from their own durable."""
+    """A command of the pool `system`, matched by a filter for all pools. Workers of that pool get it from their own
+    durable."""
     DUPLICATE = "in_flight_here", Settlement.NAK
     NO_SLOT = "no_free_slot", Settlement.NAK
     OVER_SHARE = "over_share", Settlement.NAK
-    """Its execution has its share of the slots (pipeline/delivery/execution_share.py)."""
+    """A command whose execution already has its share of the slots (pipeline/delivery/execution_share.py)."""
     RETURNED = "returned", Settlement.NAK
     INTERRUPTED = "interrupted", Settlement.NAK
     SHORT_OF_RESOURCES = "short_of_resources", Settlement.NAK
@@ -77,25 +82,25 @@ _REASONS: Final[Mapping[OutcomeKind, str]] = {
     OutcomeKind.OUTCOME_REFUSED: "the control plane refuses the outcome",
     OutcomeKind.POOL_NOT_SERVED: "another pool's command",
 }
-"""How the reason of a dead letter begins. A refused claim has the plane's answer alone, which begins with "claim"."""
+"""First words of a dead letter's reason. A refused claim has only the plane's answer, which begins with "claim"."""
 _NAMES: Final = {**_REASONS, OutcomeKind.CLAIM_REFUSED: "claim"}
 SETTLED: Final[Mapping[tuple[OutcomeKind, Settlement], str]] = {
     (kind, settlement): f"{settlement.value}:{_NAMES.get(kind, kind.value)}"
     for kind in OutcomeKind
     for settlement in Settlement
 }
-"""The words of the summary line, by what was really answered: a dead letter that could not be stored is returned."""
+"""Words of the summary line, by the answer that was really given: a dead letter that could not be stored is a nak."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one notification ended."""
+    """The end of one notification."""
 
     kind: OutcomeKind
     text: str = ""
-    """Why, for people."""
+    """The reason, for people."""
     delay_s: float = 0.0
-    """Only for nak; never zero but at shutdown."""
+    """Delay of a nak. It is zero only at shutdown."""
 
     @property
     def settlement(self) -> Settlement:
@@ -107,7 +112,7 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """For the log: a word; of a dead letter the complete text."""
+        """The reason for the log: a word, or the complete text if there is a dead letter."""
         if not self.dead_letter:
             return self.kind.value
         begins = _REASONS.get(self.kind)

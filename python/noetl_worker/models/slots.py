@@ -1,7 +1,8 @@
-"""How many commands run at the same time: slots, and what a kind may take of them.
+"""Slots, which bound how many commands run at the same time, and the limits for each kind.
 
-Whoever waits holds no slot: a parent that waits for its child, a set that waits for its plane, a claimed command
-whose kind is full or that is to run alone. What is pulled is bounded by `window`; what runs by `free` and the kinds.
+A command that waits holds no slot: a parent that waits for its child, an event set that waits for its plane, a claimed
+command whose kind is full or that has to run alone. `window` bounds the pulling; `free` and the kinds' limits bound
+the running.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ WAITING_PER_SLOT: Final = 10
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A command that waits for its kind, or to be alone, or that runs after that."""
+    """A command that waits for room in its kind or to run alone, or that runs after such a wait."""
 
     kind: str = ""
     admitted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -32,17 +33,17 @@ class Slots:
 
     size: int
     limits: Mapping[str, int] = field(default_factory=dict)
-    """Kind -> most commands of it at the same time."""
+    """Largest number of commands at the same time, by kind."""
     ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
-    """How many slots the control plane lets us fill (its gate); never below one."""
+    """Function that returns how many slots the control plane's gate lets us fill. Less than one counts as one."""
     on_free: Callable[[], object] = field(default=lambda: None)
-    """Called when one is free again."""
+    """Called when a slot is free again."""
     used: int = field(default=0, init=False)
     parked_elsewhere: int = field(default=0, init=False)
     _running: Counter[str] = field(default_factory=Counter, init=False)
     _queue: list[_Waiter] = field(default_factory=list, init=False)
     _alone: list[_Waiter] = field(default_factory=list, init=False)
-    """Commands that are to run alone: the first one runs so, or is the next."""
+    """Commands that have to run alone. The first one runs now, or is the next to run."""
 
     @property
     def parked_for_kind(self) -> int:
@@ -50,15 +51,18 @@ class Slots:
 
     @property
     def is_for_one(self) -> bool:
-        """Whether a command runs alone, or waits until it does."""
+        """True if a command runs alone, or waits to run alone."""
         return bool(self._alone)
 
     def free(self) -> int:
-        """Below zero while a command that waited goes on beside the one that took its slot."""
+        """Return the number of free slots.
+
+        The number is negative while a command that waited runs again beside the one that took its slot.
+        """
         return 0 if self._alone else self.size - self.used
 
     def window(self) -> int:
-        """How many more may be pulled: none while too many wait for a kind, or one is to run alone."""
+        """Return how many more notifications may be pulled: 0 if too many wait for a kind or one has to run alone."""
         if self._alone or len(self._queue) >= self.size:
             return 0
         return min(self.size, max(1, self.ceiling())) - self.used
@@ -76,13 +80,13 @@ class Slots:
 
     @contextmanager
     def waiting(self, kind: str | None = None) -> Iterator[None]:
-        """Inside, the command holds nothing: not its slot and, of `kind`, not its place among those that may run.
+        """Give up the command's slot, and its place within `kind`, inside the block.
 
-        Afterwards it has all of it back at once, above the limits if need be: a command that has begun must be able
-        to end. Bounded: with WAITING_PER_SLOT waiting for each slot, another one keeps what it has.
+        After the block the command has both back at once, even above the limits: a command that has begun must be able
+        to end. Once WAITING_PER_SLOT commands per slot wait so, a further one keeps its slot and place.
 
         Args:
-            kind: the kind within which the command runs; None for one outside of its kind.
+            kind: the kind whose limit the command counts against; None if it counts against none.
         """
         if self.parked_elsewhere >= self.size * WAITING_PER_SLOT:
             yield
@@ -105,9 +109,9 @@ class Slots:
                 self._running[kind] += 1
 
     async def enter_alone(self) -> None:
-        """Wait, outside of the slot, until no other command holds one. None is let in from now until `leave_alone`.
+        """Wait, without a slot, until no other command holds one. Then no other is let in until `leave_alone`.
 
-        Whoever waits for something else goes on beside it all the same: what it waits for may be this command.
+        A command inside `waiting` may still go on beside this one, because it may be waiting for this very command.
         """
         place = _Waiter()
         self._alone.append(place)
@@ -123,7 +127,7 @@ class Slots:
 
     def _leave_alone(self, place: _Waiter) -> None:
         self._alone.remove(place)
-        self.release(0)  # its slot stays taken; others may run
+        self.release(0)  # the command keeps its slot; others may run now
 
     def _admit_alone(self) -> None:
         first = self._alone[0].admitted
@@ -131,12 +135,12 @@ class Slots:
             first.set_result(None)
 
     def is_limited(self, kind: str) -> bool:
-        """Whether a command of this kind may have to wait for others of it."""
+        """Return True if a command of this kind may have to wait for others of the same kind."""
         return kind in self.limits
 
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
-        """Inside, a command of this kind runs within its limit; before, it waits for it outside of its slot."""
+        """Wait without a slot until the kind has room, and count the command against its limit inside the block."""
         if not self.is_limited(kind):
             yield
             return
@@ -157,7 +161,7 @@ class Slots:
             self._leave(place)
 
     def _admit(self) -> None:
-        """Admit, in their order, those whose kind has room, while there are slots; beside one that is alone, none."""
+        """Admit waiting commands in order while slots are free and their kind has room, and no other runs alone."""
         for place in list(self._queue):
             if self.used >= self.size:
                 return
@@ -171,11 +175,11 @@ class Slots:
             place.admitted.set_result(None)
 
     def _leave(self, place: _Waiter) -> None:
-        """Back to the slot that the delivery holds."""
+        """End the wait or the run of a command, which then has the slot of its delivery again."""
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1
             self._admit()
             return
         self._running[place.kind] -= 1
-        self.release(0)  # its slot stays taken; another of its kind may run
+        self.release(0)  # the command keeps its slot; another one of its kind may run now

@@ -1,4 +1,4 @@
-"""Words of playbooks that mean the same, on both planes."""
+"""Synonyms that playbooks may use on both planes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Container
 from typing import Final
 
 INPUTS: Final = ("args", "input")
-"""The names of an input. Where both give a value under one name, that of `input` counts."""
+"""Field names for an input. If both fields have the same key, the value in `input` counts."""
 SEQUENCES: Final = ("task_sequence", "pipeline")
-"""The kinds of a list of tasks."""
+"""Kinds for a list of tasks."""
 STEP_OF_TASKS: Final = ":task_sequence"
-"""What the Python plane adds to the name of a step that is such a list."""
+"""Suffix that the Python plane adds to the name of a step that is a list of tasks."""
 
 
 def inputs_of(fields: Container[str]) -> tuple[str, ...]:
-    """The same for a kind with these fields: a container's `args` are a field of its own."""
+    """Return the input names of a kind with these fields: without `args` where that is a field of the kind itself."""
     return INPUTS[1:] if "args" in fields else INPUTS

@@ -1,8 +1,10 @@
-"""The stop of a worker: a level that is asked for once and stays, waits that it shortens, and how long is left.
+"""The stop of a worker: its levels, waits that end when a level is reached, and the time left for each task.
 
-drain       nothing more is pulled; what runs goes on, for NOETL_WORKER_DRAIN_TIMEOUT_S
-grace over  tools are interrupted, waits end, what is reported gets one more try; then everything is returned
-hard        what is still under way is cut off
+A level once reached is never left. The levels are:
+
+drain       nothing more is pulled; running commands go on, for NOETL_WORKER_DRAIN_TIMEOUT_S
+grace over  tools are interrupted, waits end, each report gets one more try; then all commands are returned
+hard        everything still under way is cut off
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 CLAIM_S: Final = 3.0
-"""How long a claim that is under way may take once the grace is over."""
+"""Time for a claim under way once the grace is over."""
 REPORT_S: Final = 3.0
-"""The same for the events of an outcome; then the outbox has them."""
+"""Time for the terminal events of a command once the grace is over; then the outbox keeps them."""
 TOOL_S: Final = 5.0
-"""How long an interrupted tool has for its partial output; then it is left behind."""
+"""Time for an interrupted tool to give its partial output; then it is left behind."""
 KEEPALIVE_S: Final = 5.0
-"""How long the keepalive has after all that, to deregister and to close its connection."""
+"""Time for the keepalive to deregister and close its connection, after everything else has ended."""
 
 
 class StopLevel(IntEnum):
@@ -31,14 +33,14 @@ class StopLevel(IntEnum):
 
 
 class Stopping:
-    """How far the stop of this worker has come."""
+    """The level that the stop of this worker has reached."""
 
     def __init__(self) -> None:
         self.level = StopLevel.NONE
         self._reached = {level: asyncio.Event() for level in StopLevel if level}
 
     def reach(self, level: StopLevel) -> None:
-        """Go to this level; never back."""
+        """Go to this level. A level below the present one changes nothing."""
         for reached, event in self._reached.items():
             if reached <= level:
                 event.set()
@@ -57,13 +59,13 @@ class Stopping:
         return self.level >= StopLevel.HARD
 
     async def reached(self, level: StopLevel) -> None:
-        """Wait for this level."""
+        """Wait until this level is reached."""
         await self._reached[level].wait()
 
     async def sleep(
         self, seconds: float, *awaited: asyncio.Future[Any], until: StopLevel = StopLevel.GRACE_OVER
     ) -> None:
-        """Sleep, at most until one of these futures is done, or the stop comes to `until`."""
+        """Sleep for `seconds`, or until one of the futures is done or the stop reaches the level `until`."""
         stopped = asyncio.ensure_future(self._reached[until].wait())
         try:
             await asyncio.wait({stopped, *awaited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -71,7 +73,10 @@ class Stopping:
             stopped.cancel()
 
     async def unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
-        """Its result; None when a stop comes first: a start that waits for a server must not outlast a SIGTERM."""
+        """Return the coroutine's result, or None if a stop comes first.
+
+        A start that waits for a server must not outlast a SIGTERM.
+        """
         task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.reached(StopLevel.DRAIN))
         try:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -81,5 +86,5 @@ class Stopping:
             task.cancel()
             stopped.cancel()
             await asyncio.gather(task, stopped, return_exceptions=True)
-        # What was made in the very step of the stop is the caller's, to be closed.
+        # A result that came in the same loop step as the stop belongs to the caller, who has to close it.
         return None if task.cancelled() or task.exception() is not None else task.result()

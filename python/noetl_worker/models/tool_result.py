@@ -1,4 +1,4 @@
-"""What a tool gives, and in which form its plane reads it."""
+"""Results of tools, and the form in which each plane expects them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ToolStatus(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class ToolFailure:
-    """Why a tool's status is not success (taxonomy of protocol/tasks.md#results)."""
+    """The reason why a tool's status is not success (kinds: protocol/tasks.md#results)."""
 
     message: str
     kind: str = "unknown"
@@ -27,12 +27,12 @@ class ToolFailure:
 
 @dataclass(frozen=True, slots=True)
 class RaisedFailure(ToolFailure):
-    """What a task of a list raised: unless its rules go on, it fails the command on each plane, as it does alone."""
+    """A failure that a task of a list raised. It fails the command on both planes unless a rule continues."""
 
 
-@dataclass(slots=True)  # not frozen: two are made for each command; nothing changes one
+@dataclass(slots=True)  # not frozen: two are made per command, and freezing costs time; nothing changes one
 class ToolResult:
-    """What a tool returns; both a returned failure and a success."""
+    """The result of a tool: a success, or a failure that it returned."""
 
     status: ToolStatus
     data: JsonValue = None
@@ -44,10 +44,10 @@ class ToolResult:
 
     @classmethod
     def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
-        """The tool has done its work.
+        """Return the result of a tool that has done its work.
 
         Args:
-            data: what later steps see as the step's result.
+            data: the step's result as later steps see it.
             fields: `stdout`, `stderr`, `exit_code`, `duration_ms`.
         """
         return cls(status=ToolStatus.SUCCESS, data=data, **fields)
@@ -62,13 +62,13 @@ class ToolResult:
         code: str | None = None,
         **fields: Any,
     ) -> ToolResult:
-        """A failure that the playbook may handle: an exit code, an HTTP status.
+        """Return a failure that the playbook may handle, such as an exit code or an HTTP status.
 
         Args:
             message: says what failed, with which value, and what to do.
             kind: a word of protocol/tasks.md#results: `auth`, `connection`, `timeout`, ...
-            retryable: whether the same call may succeed later.
-            code: of the tool's own, for rules: an HTTP status, a SQLSTATE.
+            retryable: True if the same call may succeed later.
+            code: the tool's own code, for rules: an HTTP status, a SQLSTATE.
             fields: `data`, `stdout`, `stderr`, `exit_code`, `duration_ms`.
         """
         error = ToolFailure(message=message, kind=kind, retryable=retryable, code=code)
@@ -76,37 +76,39 @@ class ToolResult:
 
     @classmethod
     def raised(cls, message: str, **fields: Any) -> ToolResult:
-        """What a task of a list raised.
+        """Return the failure that a task of a list raised.
 
         Args:
-            message: its text.
-            fields: the other ones of ToolFailure.
+            message: the text of the failure.
+            fields: the other fields of ToolFailure.
         """
         return cls(status=ToolStatus.ERROR, error=RaisedFailure(message, **fields))
 
     @classmethod
     def timed_out(cls, timeout_s: float, *, retryable: bool = True, **fields: Any) -> ToolResult:
-        """The tool was ended by its timeout.
+        """Return the result of a tool that was ended by its timeout.
 
         Args:
-            timeout_s: which one, in seconds.
-            retryable: whether the same call may be made again.
-            fields: `data`, `stdout`, `stderr`, `exit_code`, `duration_ms`, as far as the tool had come.
+            timeout_s: the timeout, in seconds.
+            retryable: True if the same call may be made again.
+            fields: the partial `data`, `stdout`, `stderr`, `exit_code` and `duration_ms`.
         """
         error = ToolFailure(f"Execution timed out after {timeout_s:g} seconds", kind="timeout", retryable=retryable)
         return cls(status=ToolStatus.TIMEOUT, error=error, **fields)
 
     def lasting(self, duration_ms: int) -> ToolResult:
-        """The same, with how long it took.
+        """Return a copy of this result with its duration.
 
         Args:
-            duration_ms: in milliseconds.
+            duration_ms: the duration, in milliseconds.
         """
         return ToolResult(self.status, self.data, self.error, self.stdout, self.stderr, self.exit_code, duration_ms)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The wire's ToolResult (protocol/tasks.md#results): `status` always, the others only when set; `error` is a
-        string."""
+        """Return this result as JSON (protocol/tasks.md#results).
+
+        `status` is always there, the other keys only when set; `error` is a string.
+        """
         body: dict[str, JsonValue] = {"status": self.status.value}
         if self.error is not None:
             body["error"] = self.error.message
@@ -119,41 +121,41 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolForm:
-    """What a plane's own worker gives for a tool: playbooks of that plane read it."""
+    """The form of tool results on one plane. It follows the plane's own worker, because playbooks rely on it."""
 
     success_word: str
-    """How the status of a success is printed in a rule of a policy."""
+    """The text of a success status in a rule of a policy."""
     missing_value: JsonValue = None
-    """What a template gives for an undefined variable, in an input or a task."""
+    """The value of an undefined variable in a template of an input or a task."""
     error_has_status_code: bool = False
-    """Whether `output.error` of an HTTP answer has it too."""
+    """True if `output.error` of an HTTP answer has the status code too."""
     not_of_http: frozenset[str]
-    """Fields of an HTTP answer that it does not give."""
+    """Fields of an HTTP answer that this plane's worker does not give."""
     field_list_is_json: bool = False
-    """Whether a list in `params` or `form` (kind http) is sent as one JSON text, or its field for each item."""
+    """True if a list in `params` or `form` (kind http) is sent as one JSON text, not as one field per item."""
     main_first: bool = False
-    """Whether a function `main` counts before a variable `result` (kind python)."""
+    """True if a function `main` takes precedence over a variable `result` (kind python)."""
     reads_input_again: bool = False
-    """Whether code (kind python) is given the object or list that a text of its input prints, and any other text
+    """True if code (kind python) gets an input text that prints an object or list as that value, and any other text
     without its last line break."""
     variables_hide_arguments: bool = False
-    """Whether a script (kind rhai) sees a variable of the command in place of an argument of the same name."""
+    """True if a variable of the command hides an argument of the same name from a script (kind rhai)."""
     says_no_result: bool = False
-    """Whether code that leaves no result (kind python) is reported with a status and a message."""
+    """True if code that leaves no result (kind python) is reported with a status and a message."""
     has_return_code: bool = False
-    """Whether a shell's exit code is `returncode`, with all commands and their time beside it."""
+    """True if a shell's exit code is named `returncode`, and all commands with their times are given too."""
     sql_has_message: bool = False
-    """Whether SQL answers with a status and a message, and the rows that a write changed are its `row_count`."""
+    """True if SQL answers with a status and a message, and counts the rows changed by a write in `row_count`."""
     numbers_statements: bool = False
-    """Whether DuckDB gives each statement's rows under a number."""
+    """True if DuckDB gives the rows of each statement under a number."""
     noop_names_step: bool = False
     child_is_its_status: bool = False
-    """Whether a child execution is given as its status document, or as the value it left."""
+    """True if the result of a child execution is its status document, not the value it left."""
     start_takes_trace: bool = False
-    """Whether the start of a child has a field `trace`, which the notifications of its commands carry
+    """True if the start of a child takes a field `trace`, which the notifications of its commands carry
     (protocol/notification.md#message)."""
     sequence_is_flat: bool = False
-    """Whether the tasks of a sequence stand by their labels alone, those that failed too."""
+    """True if the results of a sequence stand under the labels of its tasks alone, including failed tasks."""
     bare_rule_holds: bool = False
-    """Whether a rule of a policy with an action and neither `when` nor `else` holds always, or never
+    """True if a policy rule with an action and neither `when` nor `else` always holds; False if it never does
     (protocol/tasks.md#policies)."""

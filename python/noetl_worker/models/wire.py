@@ -1,4 +1,4 @@
-"""The words of the wire that everything uses."""
+"""Types and small readers of wire values that all rooms use."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 JsonValue: TypeAlias = Any
-"""None, bool, int, float, str, list or dict with str keys: the only place where `Any` means JSON."""
+"""A JSON value: None, bool, int, float, str, list or dict with str keys."""
 
 CommandId: TypeAlias = int | str
 
 
 class Dialect(str, Enum):
-    """Which control plane issued the command; decides the form of every event."""
+    """The control plane that issued a command. It decides the form of every event."""
 
     PYTHON = "python"
     RUST = "rust"
 
 
 def fields_of(value: object) -> dict[str, Any]:
-    """Of an object; of anything else none."""
+    """Return `value` if it is an object, else an empty dict."""
     return value if isinstance(value, dict) else {}
 
 
 def ids_of(known: Any) -> dict[str, object]:
-    """Of a command, in whichever form it is: what an operator searches the log for."""
+    """Return the ids and step of a command or its notification, for an operator to search the log by."""
     return {
         "execution_id": known.execution_id,
         "command_id": known.command_id,
@@ -35,19 +35,19 @@ def ids_of(known: Any) -> dict[str, object]:
 
 
 def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    """`result.context` of a plane's event, where both planes keep what a worker sent."""
+    """Return `result.context` of a plane's event, where both planes keep the values that a worker sent."""
     return fields_of(fields_of(event.get("result")).get("context"))
 
 
 def with_scalars(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
-    """A JSON value with what `change` makes of each text, number, bool and null in it, at any depth."""
+    """Return a JSON value with `change` applied to each text, number, bool and null in it, at any depth."""
     if isinstance(value, dict):
         return {key: with_scalars(item, change) for key, item in value.items()}
     return [with_scalars(item, change) for item in value] if isinstance(value, list) else change(value)
 
 
 def texts_in(value: JsonValue) -> Iterator[str]:
-    """Every text in a JSON value, at any depth; keys are none."""
+    """Yield every text in a JSON value, at any depth. Keys are not included."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

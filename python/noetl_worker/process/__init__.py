@@ -1,1 +1,1 @@
-"""This process: its loop, threads, environment."""
+"""This process: its event loop, threads, memory, environment."""

@@ -1,4 +1,4 @@
-"""Which event loop runs us (uvloop where it is installed, else the standard one); how tasks end."""
+"""The event loop (uvloop if it is installed, else the standard one), and the cancellation of tasks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from noetl_worker.process.threads import WORK, WORK_THREADS, Threads
 
 T = TypeVar("T")
 _AGAIN_S: Final = 2.0
-"""Longer than what is cancelled needs to put things away."""
+"""Seconds until a task is cancelled again. This is longer than a task needs to clean up."""
 
 
 def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
-    """Give it to the first of them that still waits; False when nobody does."""
+    """Give `value` to the first future that still waits. Return False if none does."""
     while waiting:
         place = waiting.popleft()
         if not place.done():
@@ -25,7 +25,7 @@ def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end; one owner has at most a quarter of the loop's threads."""
+    """Run `main` to its end. One owner has at most a quarter of the loop's threads."""
     try:
         import uvloop
     except ImportError:
@@ -40,10 +40,10 @@ async def _with_threads(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel them until they have ended; what they end with is left in them.
+    """Cancel tasks until they have ended. Their results and exceptions stay in them.
 
-    Once is not enough: before 3.12 asyncio.wait_for, as inside of nats-py, swallows a cancellation that meets what it
-    waits for (cpython #86296), and a loop that had asked the server went on for ever.
+    One cancellation is not enough: before Python 3.12 asyncio.wait_for, which nats-py uses, swallows a cancellation
+    that arrives together with the awaited result (cpython #86296), and a loop in nats-py would go on for ever.
     """
     left = set(tasks)
     while left:

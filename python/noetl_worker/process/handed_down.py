@@ -1,4 +1,4 @@
-"""What `run --processes` hands to its workers beside the variables: a listening socket, and whom to end with."""
+"""Values that the supervisor (`run --processes`) gives its workers: a listening socket, ports and its process id."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import sys
 from typing import Final
 
 SOCKET: Final = "NOETL_WORKER_PROBES_SOCKET"
-"""The descriptor of the socket of the probes: its port is known before the worker runs, and outlives it."""
+"""Variable with the descriptor of the probes' socket. Its port is known before the worker runs, and outlives it."""
 PORTS: Final = "NOETL_WORKER_PROBES_PORTS"
-"""The ports of the supervisor's and all its workers' probes, separated by commas."""
+"""Variable with the ports of the probes of the supervisor and all its workers, separated by commas."""
 PARENT: Final = "NOETL_WORKER_SUPERVISOR"
+"""Variable with the supervisor's process id."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def listening_socket() -> socket.socket | None:
-    """The socket that was handed down; None: there is none. Commands do not inherit it."""
+    """Return the socket from the supervisor, or None if there is none. Commands do not inherit it."""
     descriptor = os.environ.pop(SOCKET, None)
     if descriptor is None:
         return None
@@ -32,12 +33,12 @@ def probe_ports() -> tuple[int, ...]:
 
 
 def end_with_parent() -> bool:
-    """Drain when the supervisor is gone, however it went (Linux). Whether there is one."""
+    """Drain when the supervisor is gone, however it ended (on Linux). Return True if there is a supervisor."""
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return False
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(parent):  # it went before that
+    if os.getppid() != int(parent):  # the supervisor ended before the prctl call
         sys.exit(0)
     return True

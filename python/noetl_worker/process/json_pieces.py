@@ -1,7 +1,7 @@
-"""JSON read a piece at a time: a parser holds the interpreter's lock to its end, for 12 MB of `[],` 4 s.
+"""A reader of JSON piece by piece. A parser holds the interpreter's lock until its end: 4 s for 12 MB of `[],`.
 
-Only boundaries are found here. The values are made by the reader that is given, of at most 64 kB at a time, so that
-they are the same whichever way a text is read.
+Only the boundaries of the pieces are found here. The given reader makes the values, from at most 64 kB at a time, so
+the values are the same as when the whole text is read at once.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from noetl_worker.process.threads import take_turns
 __all__ = ["loads_in_pieces"]
 
 _WINDOW: Final = 1 << 16
-"""Bytes that are read at a time."""
+"""Bytes read at a time."""
 _MOST_NESTED: Final = 32
-"""Depth of values that are longer than a window."""
+"""Largest depth at which values longer than a window are read."""
 _SPACE: Final = re.compile(rb"[ \t\n\r]*")
 _WORD: Final = re.compile(rb"[^ \t\n\r,\]}]*")
 _TEXT: Final = re.compile(rb'(?:[^"\\]+|\\u[dD][89abAB]..\\u....|\\u(?![dD][89abAB])....|\\[^u])*', re.DOTALL)
-"""Complete characters and escapes: the two halves of a surrogate pair are one."""
+"""Pattern of complete characters and escapes. An escaped surrogate pair counts as one character."""
 _STEPS: Final = {0x5B: -1, 0x7B: -1, 0x5D: 1, 0x7D: 1}
-"""From the end to the beginning: brackets and braces."""
+"""Change of depth at each bracket and brace when a text is read backwards."""
 _skip: Final = json.JSONDecoder(parse_int=float).scan_once  # type: ignore[attr-defined]
-"""Finds the end of a value. In text of Latin-1, where each byte is a character."""
+"""Function that finds the end of a value in bytes decoded as Latin-1, where each byte is one character."""
 
 
 def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WINDOW) -> Any:
-    """Parse one JSON text, with turns for other threads in between.
+    """Parse one JSON text, letting other threads run between its pieces.
 
     Args:
         data: JSON in UTF-8.
-        read: parses a part of it, raises ValueError.
-        window: bytes that are read at a time.
+        read: parses one piece; raises ValueError.
+        window: bytes read at a time.
 
     Raises:
-        ValueError: it is no JSON, or large values are nested too deeply.
+        ValueError: the text is not JSON, or large values are nested too deeply.
         TimeoutError: from `take_turns`.
     """
     reader = _PieceReader(data, read, window)
     value, end = reader.value(reader.after_space(0), 0)
     if reader.after_space(end) != len(data):
-        raise ValueError(f"something follows the value, at byte {end}")
+        raise ValueError(f"unexpected text after the value, at byte {end}")
     return value
 
 
 def _last_comma(window: bytes) -> int:
-    """Where the last member ends that is complete in a window, which begins with a member; 0: none is."""
+    """Return the end of the last complete member in a window that begins with a member, or 0 if none is complete."""
     parts = window.replace(b"\\\\", b"__").replace(b'\\"', b"__").split(b'"')
     at = len(window)
-    if len(parts) % 2 == 0:  # it ends within a text
+    if len(parts) % 2 == 0:  # the window ends within a text
         at -= len(parts.pop()) + 1
     code = b"".join(parts[::2])
     depth = code.count(b"[") + code.count(b"{") - code.count(b"]") - code.count(b"}")
@@ -72,7 +72,7 @@ def _last_comma(window: bytes) -> int:
 
 def _end(pattern: re.Pattern[bytes], data: bytes, start: int, most: int = sys.maxsize) -> int:
     found = pattern.match(data, start, most)
-    assert found is not None  # each of them matches nothing too
+    assert found is not None  # each pattern also matches an empty text
     return found.end()
 
 
@@ -84,7 +84,7 @@ class _PieceReader:
         return _end(_SPACE, self._data, at)
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
-        """The value that begins here, and its end."""
+        """Return the value that begins at `at`, and its end."""
         sign = self._data[at : at + 1]
         if sign in (b"[", b"{"):
             if depth == _MOST_NESTED:
@@ -113,7 +113,7 @@ class _PieceReader:
             with suppress(StopIteration, ValueError, RecursionError):
                 end = _skip((opening + window).decode("latin-1"), 0)[1] - 1
                 members = self._read(opening + window[:end])
-                if members or at == first:  # behind a comma there are some
+                if members or at == first:  # after a comma there must be a member
                     add(members)
                     return made, at + end
             member, at = self._member(at, depth + 1, is_object=is_object)
@@ -124,20 +124,20 @@ class _PieceReader:
             if sign == closing:
                 return made, at
             if sign != b",":
-                raise ValueError(f"no comma and no end, at byte {at - 1}")
+                raise ValueError(f"expected a comma or a closing bracket, at byte {at - 1}")
 
     def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
-        """A member, as it is added to its container, and its end."""
+        """Return the member at `at`, as a tuple or dict to add to its container, and its end."""
         at = self.after_space(at)
         if not is_object:
             value, end = self.value(at, depth)
             return (value,), end
         if self._data[at : at + 1] != b'"':
-            raise ValueError(f"no name of a member, at byte {at}")
+            raise ValueError(f"expected a key in double quotes, at byte {at}")
         name, at = self._text(at)
         at = self.after_space(at)
         if self._data[at : at + 1] != b":":
-            raise ValueError(f"no colon behind a name, at byte {at}")
+            raise ValueError(f"expected a colon after a key, at byte {at}")
         value, end = self.value(self.after_space(at + 1), depth)
         return {name: value}, end
 
@@ -147,11 +147,11 @@ class _PieceReader:
         while True:
             end = _end(_TEXT, self._data, at, at + self._window)
             while end > at and self._data[end : end + 1] >= b"\x80" and self._data[end] & 0xC0 == 0x80:
-                end -= 1  # not within a character
+                end -= 1  # do not cut within a UTF-8 character
             parts.append(self._read(b'"%b"' % self._data[at:end]))
             if self._data[end : end + 1] == b'"':
                 return "".join(parts), end + 1
             if end == at:
-                raise ValueError(f"no end of a text, at byte {at}")
+                raise ValueError(f"unterminated text, at byte {at}")
             at = end
             take_turns()

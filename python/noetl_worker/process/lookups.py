@@ -1,7 +1,7 @@
-"""Addresses of names, looked up in threads of their own: one resolver that does not answer holds up no other look-up.
+"""Name look-ups in threads of their own, so that a resolver that does not answer delays no other look-up.
 
-The event loop's own look-ups are not used: uvloop has four threads for them, the standard loop those of all files, and
-whoever asks for four silent names has them.
+The event loop's look-ups are not used: uvloop has four threads for them, and the standard loop shares them with all
+file work. Four names whose resolver is silent would take all of uvloop's threads.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from noetl_worker.process.threads import OWN_NAMES, OWNER, TOOL_NAMES, Threads
 
 T = TypeVar("T")
 _KEPT_S: Final = 30.0
-"""`getaddrinfo` does not tell the time to live of a record."""
+"""Seconds for which addresses are believed. `getaddrinfo` does not tell a record's time to live."""
 _MOST_KEPT: Final = 64
 
 
 class Lookups:
-    """Look-ups by one pool of threads."""
+    """Look-ups in one pool of threads."""
 
     def __init__(self, pool: str, threads: int) -> None:
         self._threads = Threads(pool, threads)
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses of `host`, the most wanted first; an address is its own.
+        """Return the addresses of `host`, the preferred one first. An address is returned as it is.
 
         Raises:
-            OSError, UnicodeError: it has none, or nobody knows.
-            RuntimeError: no thread is to be had.
+            OSError, UnicodeError: the name has no address, or the look-up failed.
+            RuntimeError: no thread can be started.
         """
         return [host] if _is_address(host) else await self._looked_up(host, port)
 
@@ -41,13 +41,13 @@ class Lookups:
         return await asyncio.wrap_future(self._threads.submit_for(OWNER.get(), within))
 
     def forget(self, host: str) -> None:
-        """Look the name up again for the next connection."""
+        """Forget the addresses of `host`, so that the next connection looks it up again."""
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
-        """Return what `connect` gives for the first address that it does not raise OSError for.
+        """Try the addresses of `host` in order. Return the result of the first `connect` without an OSError.
 
         Raises:
-            OSError, UnicodeError, RuntimeError: see `addresses`, or the first of those of `connect`.
+            OSError, UnicodeError, RuntimeError: see `addresses`, or the first error of `connect`.
         """
         failure: OSError | None = None
         for address in await self.addresses(host, port):
@@ -59,12 +59,12 @@ class Lookups:
 
 
 class OwnLookups(Lookups):
-    """Look-ups of the names that the settings have: each has a quarter of the threads, and is known for 30 seconds."""
+    """Look-ups of names from the settings. A name takes at most a quarter of the threads and is kept for 30 seconds."""
 
     def __init__(self, pool: str, threads: int) -> None:
         super().__init__(pool, threads)
         self._known: dict[str, tuple[list[str], float]] = {}
-        """By name, its addresses and until when they are believed."""
+        """Addresses of each name, and the time until which they are believed."""
 
     async def _looked_up(self, host: str, port: int) -> list[str]:
         if (known := self._believed(host)) is not None:
@@ -72,7 +72,7 @@ class OwnLookups(Lookups):
         return await asyncio.wrap_future(self._threads.submit_for(host, partial(self._look_up, host, port)))
 
     def _look_up(self, host: str, port: int) -> list[str]:
-        found = self._believed(host)  # by a look-up that this one has waited for
+        found = self._believed(host)  # an earlier look-up of the name may have answered while this one waited
         if found is None:
             found = _look_up(host, port)
             self._known[host] = (found, time.monotonic() + _KEPT_S)
@@ -85,7 +85,7 @@ class OwnLookups(Lookups):
         return addresses if time.monotonic() < until_s else None
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
-        """See `Lookups.connected`. A server that cannot be reached is looked up again by the next attempt."""
+        """Connect as `Lookups.connected` does. After a failure the next attempt looks the name up again."""
         try:
             return await super().connected(host, port, connect)
         except BaseException:  # a deadline too
@@ -93,7 +93,7 @@ class OwnLookups(Lookups):
             raise
 
     def forget(self, host: str) -> None:
-        """See `Lookups.forget`."""
+        """Forget the addresses of `host`, so that the next connection looks it up again."""
         self._known.pop(host, None)
 
 
@@ -101,7 +101,7 @@ def _is_address(host: str) -> bool:
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
-        except (OSError, ValueError):  # a ValueError where it has a zero byte
+        except (OSError, ValueError):  # ValueError if `host` has a zero byte
             continue
         return True
     return False
@@ -113,6 +113,6 @@ def _look_up(host: str, port: int) -> list[str]:
 
 
 OWN: Final = OwnLookups(OWN_NAMES, 8)
-"""For connections to planes and NATS."""
+"""Look-ups for connections to planes and NATS."""
 TOOLS: Final = Lookups(TOOL_NAMES, 16)
-"""For connections of tools, by execution."""
+"""Look-ups for connections of tools. One execution takes at most a quarter of the threads."""

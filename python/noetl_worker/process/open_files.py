@@ -1,23 +1,23 @@
-"""How many files this process may have open at the same time."""
+"""The limit of files that this process may have open at the same time."""
 
 from __future__ import annotations
 
 import sys
 from typing import Final
 
-if sys.platform != "win32":  # which has no such limit
+if sys.platform != "win32":  # Windows has no such limit
     import resource
 
 _ENOUGH: Final = 1_048_576
-"""Where the hard limit is none at all, as on macOS, whose kernel has one of its own."""
+"""Limit to ask for when there is no hard limit, as on macOS, whose kernel has its own limit."""
 _MACOS_MOST: Final = 10_240
 
 
 def raise_open_files_limit() -> int | None:
-    """Raise the soft limit of open files to the hard one; the limit in force, or None where there is none.
+    """Raise the soft limit of open files to the hard one. Return the limit in force, or None if there is none.
 
-    The soft one is 1024 nearly everywhere, for programs that use select(): a worker of many slots needs more, and one
-    that has none left fails whatever it runs.
+    The soft limit is 1024 nearly everywhere, for programs that use select(). A worker with many slots needs more, and
+    without free descriptors every command fails.
     """
     if sys.platform == "win32":
         return None
@@ -27,7 +27,7 @@ def raise_open_files_limit() -> int | None:
             return soft
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # more than the kernel gives a process, whatever the hard limit says
+        except (OSError, ValueError):  # the kernel gives a process less than the hard limit says
             continue
         return wanted
     return soft

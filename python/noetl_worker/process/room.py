@@ -1,7 +1,7 @@
-"""Memory of this process for what servers send, charged before anything is built of it and shared by all commands.
+"""The memory budget for data from servers, shared by all commands. Data is charged before anything is built from it.
 
-Whoever finds no room waits, and its server with it: within the deadline of its command. The one that came first never
-waits, so two that have half of what they need do not wait for each other.
+A command that finds no room waits within its deadline, and its server waits with it. The owner that came first never
+waits, so two owners that each have half of what they need cannot block each other.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from noetl_worker.errors import ToolError
 __all__ = ["MOST_OF_ONE", "room"]
 
 MOST_OF_ONE: Final = 512 << 20
-"""Bytes of one document and its values. With the shares of the others it stays below the 1 GiB of the image."""
+"""Most bytes of one owner. With the shares of the other owners it stays below the container image's 1 GiB."""
 _MOST: Final = 256 << 20
-"""Bytes of all owners together, above which only the first one goes on."""
+"""Bytes of all owners together, above which only the first owner goes on."""
 _FREE: Final = 1 << 20
-"""Bytes that any owner may have without waiting: an ordinary answer never waits for a large one."""
+"""Bytes that any owner may have without waiting. An ordinary answer never waits for a large one."""
 
 
 class Room:
-    """The shares of the owners. Taken on an event loop, given back by any thread."""
+    """The owners' shares of the memory budget. They are taken on an event loop and given back by any thread."""
 
     def __init__(self) -> None:
         self._shares: dict[weakref.ref[object], int] = {}
-        """The owner that has had one for longest first."""
+        """Bytes of each owner, the oldest owner first."""
         self._waiting: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
 
     @property
@@ -35,19 +35,19 @@ class Room:
         return sum(self._shares.copy().values())
 
     async def take(self, size: int, owner: object) -> None:
-        """Charge `size` bytes to `owner`, until that is gone or `give_back` is called; wait where there is no room.
+        """Charge `size` bytes to `owner` until `owner` is gone or `give_back` is called; wait while there is no room.
 
         Args:
             size: bytes, known or estimated.
-            owner: the `stop` of a tool's context, which lasts as long as its result; or whatever else can be weakly
-                referred to, and is kept for as long as the bytes are.
+            owner: the `stop` of a tool's context, which lasts as long as the tool's result; or any other weakly
+                referable object that lives as long as the bytes.
 
         Raises:
-            ToolError: kind `resource`, `owner` would have over 512 MiB.
+            ToolError: kind `resource`, if `owner` would have over 512 MiB.
         """
         key = weakref.ref(owner, self._gone)
         if (wanted := self._shares.get(key, 0) + size) > MOST_OF_ONE:
-            took = f"what servers sent takes {wanted >> 20:,} MiB of memory, over {MOST_OF_ONE >> 20} for one command"
+            took = f"data from servers takes {wanted >> 20:,} MiB of memory, over {MOST_OF_ONE >> 20} for one command"
             raise ToolError(f"{took}: ask for less, or in several steps", kind="resource")
         while not self._has_room(key, size):
             loop = asyncio.get_running_loop()
@@ -91,4 +91,4 @@ def _wake(changed: asyncio.Future[None]) -> None:
 
 
 room: Final = Room()
-"""The one of this process."""
+"""The memory budget of this process."""

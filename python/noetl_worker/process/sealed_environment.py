@@ -1,14 +1,15 @@
-"""The worker's environment out of its environment block, which every process of its user may read (/proc/PID/environ).
+"""Removal of the worker's variables from its environment block, which all processes of its user may read.
 
-`noetl-worker run` writes its variables to a sealed file in memory and starts itself again with what the interpreter
-needs alone; the new start reads that file first thing and closes it. From then on the variables are in `os.environ` as
-ever: in the worker's memory, which nobody else may read. What it starts gets what it is handed.
+`noetl-worker run` writes its variables to a sealed file in memory and starts itself again with only the variables that
+the interpreter needs. The new start reads that file first and closes it. From then on the variables are in `os.environ`
+as usual: in the worker's memory, which no other process may read, not in /proc/PID/environ. A process that the worker
+starts gets only the variables it is given.
 
-A supervisor starts its workers with a socket in the file's place, since others may read the file of a process that has
-not yet hidden its memory. It sends the variables to a worker that has, and says so.
+A supervisor gives its workers a socket instead of a file, because other processes may read the file of a process that
+has not yet hidden its memory. It sends the variables once a worker says that its memory is hidden.
 
-Before anything else is imported, so that the second start costs a bare interpreter's: this module loads nothing that
-an interpreter has not loaded by itself (json and typing alone cost as much as the interpreter).
+This happens before any other import, so the second start costs no more than a bare interpreter. Therefore this module
+imports nothing that the interpreter has not loaded by itself (json and typing alone cost as much as the interpreter).
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
-"""The descriptor of the file or socket; in the new start alone, and gone once it is read."""
+"""Variable with the descriptor of the file or socket. Only the new start has it, until the file is read."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
 _KEPT: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
 _KEPT_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
-"""What the loader, the C library and the interpreter read before any code of ours runs."""
+"""Prefixes of variables that the loader, the C library and the interpreter read before any code of ours runs."""
 _END: Final = b"\0\0"
-"""Of the variables: all of them have come."""
+"""Marks the end of the variables. Without it some are missing."""
 
 
 def is_handed_over() -> bool:
-    """Whether this is a new start, which is to hide its memory and then to `take` its variables."""
+    """Return True in the new start, which has to hide its memory and then `take` its variables."""
     return VARIABLE in os.environ
 
 
 def take() -> None:
-    """Into `os.environ`; ends the process where the supervisor went before it had sent all."""
+    """Read the variables into `os.environ`. End the process if the supervisor ended before it had sent all."""
     descriptor = int(os.environ.pop(VARIABLE))
     content = b""
     try:
@@ -63,10 +64,13 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def begin(arguments: Sequence[str]) -> None:
-    """The first thing of the command line, with its arguments; starts it again where that is due.
+    """Start the command line again without its variables, if it runs a worker on Linux and isolation is on.
+
+    Args:
+        arguments: the command line's arguments.
 
     Raises:
-        OSError: the system has no such file, or refuses the start.
+        OSError: the system has no sealed files, or refuses the start.
     """
     is_run = not arguments or arguments[0] == "run"
     is_off = os.environ.get("NOETL_WORKER_ISOLATION", "").strip().lower() == "off"
@@ -75,12 +79,12 @@ def begin(arguments: Sequence[str]) -> None:
 
 
 def content_of(environment: Mapping[str, str]) -> bytes:
-    """What is handed over."""
+    """Return the content of the sealed file: all variables and the end mark."""
     return b"\0".join(os.fsencode(f"{name}={value}") for name, value in environment.items()) + _END
 
 
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
-    """What stays in the environment block."""
+    """Return the variables that stay in the environment block."""
     return {name: value for name, value in environment.items() if _stays(name, environment.get(_MORE, ""))}
 
 
@@ -94,7 +98,7 @@ def _renew(environment: Mapping[str, str]) -> NoReturn:
 
 
 def _stays(name: str, more: str) -> bool:
-    """`more` has names, comma-separated, and beginnings of names that end in `*`."""
+    """Return True if a variable stays. `more` lists further names, separated by commas; `*` ends a prefix."""
     if name in _KEPT or name.startswith(_KEPT_PREFIXES):
         return True
     patterns = [pattern.strip() for pattern in more.split(",") if pattern.strip()]
@@ -104,7 +108,7 @@ def _stays(name: str, more: str) -> bool:
 def _sealed(content: bytes) -> int:
     import fcntl
 
-    descriptor = os.memfd_create("noetl-worker", os.MFD_ALLOW_SEALING)  # and so not closed by exec
+    descriptor = os.memfd_create("noetl-worker", os.MFD_ALLOW_SEALING)  # without MFD_CLOEXEC, so exec keeps it open
     try:
         view = memoryview(content)
         while view:

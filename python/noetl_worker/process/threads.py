@@ -1,4 +1,4 @@
-"""Work in a thread, also where the machine has none left to give, and no pool of threads that one execution fills."""
+"""Work in threads. No execution can fill a pool, and work is done even if no thread can be started."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 LARGE: Final = 1 << 16
-"""Bytes that are converted on the loop at most: it takes less than a millisecond."""
+"""Most bytes that are converted on the event loop. That takes less than a millisecond."""
 _is_given_up: Final[contextvars.ContextVar[threading.Event | None]] = contextvars.ContextVar("given_up", default=None)
 
 OWNER: Final[contextvars.ContextVar[Hashable]] = contextvars.ContextVar("noetl_worker_threads_owner", default=None)
-"""The execution that work is done for; None is the worker itself, which may have every thread."""
+"""The execution that work is done for. None is the worker itself, which may have every thread."""
 _PART: Final = 4
-"""One owner has at most one of so many threads."""
+"""Divisor of a pool: one owner has at most a quarter of its threads."""
 OWN_NAMES: Final = "own_names"
-"""The pool for look-ups of the names that planes and NATS have in the settings."""
+"""The pool for look-ups of the planes' and NATS servers' names."""
 TOOL_NAMES: Final = "tool_names"
-"""The pool for look-ups of tools."""
+"""The pool for name look-ups of tools."""
 WORK: Final = "work"
-"""The pool that `asyncio.to_thread` takes: files, unpacking, conversion, redaction."""
+"""The pool that `asyncio.to_thread` uses, for files, unpacking, conversion and redaction."""
 WORK_THREADS: Final = 16
 
 
@@ -41,9 +41,9 @@ class _Call:
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool of threads that share one kind of work. One owner has at most a quarter of them.
+    """A pool of threads for one kind of work. One owner has at most a quarter of them.
 
-    A call counts until it has ended, whether somebody still waits for it or not: most cannot be stopped.
+    A call counts until it has ended, even if nobody waits for it any more: most calls cannot be stopped.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -56,14 +56,14 @@ class Threads(ThreadPoolExecutor):
         POOLS[name] = self
 
     def submit(self, call: Callable[..., T], /, *args: Any, **named: Any) -> Future[T]:
-        """See `ThreadPoolExecutor.submit`; the owner is that of the context."""
+        """Submit a call as `ThreadPoolExecutor.submit` does, for the owner in the context variable `OWNER`."""
         return self.submit_for(OWNER.get(), partial(call, *args, **named))
 
     def submit_for(self, owner: Hashable, run: Callable[[], T]) -> Future[T]:
-        """Run it when it is the owner's turn.
+        """Submit a call that runs when its owner has a thread left.
 
         Raises:
-            RuntimeError: no thread is to be had, and the call never runs.
+            RuntimeError: no thread can be started, and the call never runs.
         """
         call = _Call(owner, run)
         with self._lock:
@@ -81,7 +81,7 @@ class Threads(ThreadPoolExecutor):
             super().submit(self._work, call)
 
     def _next(self) -> _Call | None:
-        """Return the call that has waited longest and whose owner has a thread left; a thread is taken for it."""
+        """Return the longest-waiting call whose owner has a thread left, and count it as running."""
         with self._lock:
             self._waiting = [call for call in self._waiting if not call.future.cancelled()]
             call = next(filter(self._has_share, self._waiting), None) if len(self._running) < self._most else None
@@ -99,7 +99,7 @@ class Threads(ThreadPoolExecutor):
                 _finish(call.future, call.run)
         finally:
             self._release(call)
-            with suppress(RuntimeError):  # no other thread to be had: this one takes what is queued next
+            with suppress(RuntimeError):  # no other thread can be started: this one takes the next call from the queue
                 self._start()
 
     def _release(self, call: _Call) -> None:
@@ -108,12 +108,12 @@ class Threads(ThreadPoolExecutor):
             self._ended_s = time.monotonic()
 
     def waiting_s(self) -> float:
-        """Return how long the call has waited that has waited longest, for a thread or for its owner's share."""
+        """Return the seconds that the longest-waiting call has waited, for a thread or for its owner's share."""
         with self._lock:
             return self._since(call.since_s for call in self._waiting if not call.future.cancelled())
 
     def stands_s(self) -> float:
-        """Return for how long no call has ended although one waits for nothing but a thread."""
+        """Return the seconds for which no call has ended while one waited only for a thread."""
         with self._lock:
             if len(self._running) < self._most:
                 return 0.0
@@ -127,24 +127,24 @@ class Threads(ThreadPoolExecutor):
 
 
 POOLS: Final[dict[str, Threads]] = {}
-"""The pools of this process by name, for its metrics and probes; of several with one name the last."""
+"""The pools of this process by name, for metrics and probes. The last pool with a name replaces earlier ones."""
 
 
 def _finish(future: Future[T], call: Callable[[], T]) -> None:
     try:
         result = call()
-    except BaseException as error:  # whatever it is, it is for whoever waits
+    except BaseException as error:  # any exception belongs to the caller that waits
         future.set_exception(error)
     else:
         future.set_result(result)
 
 
 def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[], T]) -> Future[T]:
-    """As `submit`, a method of an executor or loop.
+    """Submit `call` by `submit`, a method of an executor or event loop. Return the future of its result.
 
     Raises:
-        RuntimeError: no thread is to be had, and the call never runs. After a refused thread an executor alone leaves
-            the call in its queue, from where a thread that is there already takes it later on.
+        RuntimeError: no thread can be started, and the call never runs. A bare executor would leave the call in its
+            queue, where an existing thread may still take it later.
     """
     future: Future[T] = Future()
 
@@ -161,9 +161,9 @@ def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[],
 
 
 async def finished_off_loop(call: Callable[[], T]) -> T:
-    """`asyncio.to_thread` for what is done with the result of something that has happened, and is not to be lost.
+    """Run `call` in a thread, for work on a result that must not be lost.
 
-    Without a thread it is done at once, here: the loop stands still for as long as it takes.
+    If no thread can be started, the call runs at once on the event loop, which stands still meanwhile.
     """
     submit = partial(asyncio.get_running_loop().run_in_executor, None)
     within = partial(contextvars.copy_context().run, call)
@@ -175,9 +175,9 @@ async def finished_off_loop(call: Callable[[], T]) -> T:
 
 
 async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """Return what `work` gives, done in a thread when the `size` bytes it works on would hold up the loop.
+    """Return the result of `work`, which runs in a thread if `size` bytes would hold up the event loop.
 
-    `take_turns` in it ends it when nobody waits for it any more.
+    A call of `take_turns` in `work` ends it when nobody waits for its result any more.
     """
     if size <= LARGE:
         return work()
@@ -191,7 +191,7 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
 
 
 def take_turns() -> None:
-    """Let other threads run, between two pieces of long work.
+    """Let other threads run between two pieces of long work.
 
     Raises:
         TimeoutError: the command that the work is for has ended.
@@ -200,4 +200,4 @@ def take_turns() -> None:
     if given_up is not None:
         time.sleep(0)
         if given_up.is_set():
-            raise TimeoutError("the command that this is for has ended")
+            raise TimeoutError("the command that this work belongs to has ended")

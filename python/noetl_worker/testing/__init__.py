@@ -1,4 +1,4 @@
-"""A tool without a worker, for those who write tools.
+"""Tests of a tool without a worker, for authors of tools.
 
     from noetl_worker.testing import HttpStub, call_tool, run_tool
 
@@ -15,7 +15,7 @@
         assert (call.kind, call.retryable) == ("auth", False)
         call.assert_no_secrets()
 
-`run_tool` gives the result or raises, `call_tool` gives everything that came of the call, failures too. The config goes
+`run_tool` returns the result or raises. `call_tool` returns everything about the call, failures too. The config goes
 through the same registry as in the worker: spellings, templates, types, unknown fields.
 """
 

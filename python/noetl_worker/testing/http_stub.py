@@ -1,4 +1,4 @@
-"""A web server on this machine that answers what a test has set, and remembers what it was asked."""
+"""A web server on this machine that gives the answers set by a test and records the requests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _POLL_S: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request that came in."""
+    """A request that the stub received."""
 
     method: str
     path: str
-    """Without the query."""
+    """Path of the URL, without the query."""
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Headers of the request, with names in lower case."""
     body: bytes
 
     @property
     def json(self) -> Any:
-        """The body as JSON; ValueError if it is none."""
+        """The body as JSON. Raises ValueError if it is not JSON."""
         return json.loads(self.body)
 
 
@@ -41,14 +41,14 @@ class _Answer:
     headers: dict[str, str]
     delay_s: float
     left: int | None
-    """How often it may still be given; None without an end."""
+    """Number of times the answer may still be given; None: always."""
 
 
 class HttpStub:
-    """`with HttpStub() as server:`; `server.url` is its address, `server.requests` what came in, in order.
+    """A web server for tests: `with HttpStub() as server:`, then `server.url` and `server.requests`.
 
     It is a real server on a free port of the loopback address, so that the tool's own client, its timeouts and its
-    connection errors are tested. After the block nothing listens there any more: a call then is refused.
+    connection errors are tested. After the block nothing listens on the port any more and connections are refused.
     """
 
     def __init__(self) -> None:
@@ -66,19 +66,19 @@ class HttpStub:
         delay_s: float = 0.0,
         times: int | None = None,
     ) -> None:
-        """Set what a request gets; answers to the same request are given in the order they were set.
+        """Set the answer to a request. Answers to the same request are given in the order in which they were set.
 
         Args:
             request: method and path, "POST /hooks"; the query does not count.
-            status: 200 unless given.
+            status: the HTTP status.
             json: the body, to be written as JSON; None: `text` is the body.
             text: the body as it is.
-            headers: over the Content-Type that the body brings.
-            delay_s: wait before it is sent, to make the tool's timeout strike.
-            times: how often; the next answer follows. None: always.
+            headers: further headers; they replace the Content-Type that fits the body.
+            delay_s: seconds to wait before the answer, to let the tool's timeout expire.
+            times: number of times the answer is given before the next one follows. None: always.
 
         Raises:
-            ValueError: `request` is no method and path.
+            ValueError: `request` is not a method and a path.
         """
         method, _, path = request.partition(" ")
         if method not in _METHODS or not path.startswith("/"):
@@ -91,7 +91,7 @@ class HttpStub:
 
     @property
     def requests(self) -> list[Received]:
-        """What came in until now, in order."""
+        """The requests received so far, in order."""
         with self._server.lock:
             return list(self._server.received)
 
@@ -136,7 +136,7 @@ class _StubServer(ThreadingHTTPServer):
         return _Answer(404, text.encode(), {"Content-Type": "text/plain"}, 0.0, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is what tests of timeouts do, not an error of the stub."""
+        """Ignore a client that closes its connection early: tests of timeouts do that on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        """Nothing on the test's stderr."""
+        """Write nothing to the test's stderr."""
 
 
 for _method in _METHODS:

@@ -1,4 +1,4 @@
-"""Everything that came of one call of a tool, and what of it a test has to look at."""
+"""One call of a tool, with everything that a test may want to check about it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ["ToolCall", "acall_tool", "call_tool"]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """What came of a call. A failure reads the same whether the tool returned it or raised it."""
+    """A call of a tool and its effects. A failure reads the same whether the tool returned or raised it."""
 
     result: ToolResult | None
-    """What `run` returned; None when it raised, or was not reached."""
+    """The result of `run`; None if `run` raised or was not reached."""
     raised: BaseException | None
     warnings: tuple[str, ...]
-    """What the registry had to say about the config: unknown fields."""
+    """Warnings of the registry about the config: unknown fields."""
     log: tuple[tuple[str, str, Mapping[str, Any]], ...]
-    """(level, event, fields) of what the tool logged."""
+    """(level, event, fields) of each line that the tool logged."""
     progress: tuple[Mapping[str, JsonValue], ...]
     control_plane: MemoryControlPlane
     secrets: SecretTexts
-    """Texts that must not leave, in every form they may have: the credentials' and what `keep` was given."""
+    """Secret texts in every form they may have: those of the credentials, and those given to `keep`."""
 
     @property
     def succeeded(self) -> bool:
@@ -57,7 +57,7 @@ class ToolCall:
 
     @property
     def kind(self) -> str | None:
-        """`output.error.kind`, a word of noetl_worker.tools.error_kinds; None on success."""
+        """The failure's kind, a word of noetl_worker.tools.error_kinds (`output.error.kind`); None on success."""
         return self._failure.kind if self._failure is not None else None
 
     @property
@@ -67,29 +67,29 @@ class ToolCall:
 
     @property
     def retryable(self) -> bool:
-        """`output.error.retryable`; False on success."""
+        """True if the same call may succeed later (`output.error.retryable`); False on success."""
         return self._failure is not None and self._failure.retryable
 
     @property
     def code(self) -> str | None:
-        """`output.error.code`; None on success."""
+        """The failure's code (`output.error.code`); None on success."""
         return self._failure.code if self._failure is not None else None
 
     @property
     def sent(self) -> Mapping[str, JsonValue]:
-        """The result as the worker sends it in its events: encoded, and secrets taken out."""
+        """The result as the worker sends it in its events: encoded, and without secrets."""
         result = self.result or ToolResult.failure(self.message or "", kind=self.kind or "unknown")
         sent: Mapping[str, JsonValue] = redact_value(json_text.loads(json_text.dumps(result.to_json())), self.secrets)
         return sent
 
     def assert_no_secrets(self) -> None:
-        """Fail if the tool itself put a secret anywhere: its data, error, log, progress, what it stored or started.
+        """Fail if the tool put a secret into its data, error, log, progress, stored results or child executions.
 
-        The worker takes known secrets out of what leaves, but only as it knows them: one that a tool has cut, joined
-        or hashed gets through. A tool that shows none needs no luck.
+        The worker redacts known secrets, but only in the forms it knows: a secret that a tool has cut, joined or
+        hashed is not found. Only a tool that shows no secret at all is safe.
 
         Raises:
-            AssertionError: names the place, and the secret's first two characters.
+            AssertionError: a secret was found; the text names the place and the secret's first two characters.
         """
         plane = self.control_plane
         places: dict[str, Any] = {
@@ -111,7 +111,7 @@ class ToolCall:
 
 
 def _chain(error: BaseException) -> list[str]:
-    """The texts of an exception and of what caused it: the worker reports them all."""
+    """Return the texts of an exception and its causes. The worker reports all of them."""
     texts: list[str] = []
     current: BaseException | None = error
     while current is not None and len(texts) < 20:
@@ -121,11 +121,11 @@ def _chain(error: BaseException) -> list[str]:
 
 
 async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:
-    """Call a tool once in the running loop; never raises for what the tool does.
+    """Call a tool once in the running loop. An exception of the tool is returned in the call, not raised.
 
     Args:
         tool: an instance of your tool, or a kind.
-        config: as a playbook has it, unrendered.
+        config: the config as in a playbook, unrendered.
         context: see `tool_context`; a `logger`, `control_plane` or `report_progress` of your own is used as it is.
     """
     secrets = KnownSecrets()
@@ -146,7 +146,7 @@ async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **c
         prepared = registry.prepare(kind, config, made)
         warnings = prepared.warnings
         result = await prepared.run()
-    except Exception as error:  # a tool may raise anything, and the test asks for it
+    except Exception as error:  # a tool may raise anything, and the test wants to see it
         raised = error
     finally:
         await registry.aclose()
@@ -155,11 +155,11 @@ async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **c
 
 
 def call_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:
-    """`acall_tool` on an event loop of its own, for plain test functions.
+    """Call a tool once on a new event loop, for plain test functions.
 
     Args:
-        tool: as in `acall_tool`.
-        config: as in `acall_tool`.
-        context: as in `acall_tool`.
+        tool: see `acall_tool`.
+        config: see `acall_tool`.
+        context: see `acall_tool`.
     """
     return asyncio.run(acall_tool(tool, config, **context))

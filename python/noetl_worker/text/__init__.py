@@ -1,1 +1,1 @@
-"""What is read, rendered and redacted: JSON, YAML, templates, secrets."""
+"""JSON and YAML, templates, and the redaction of secrets."""

@@ -1,8 +1,8 @@
-"""JSON in and out, through orjson where it is installed.
+"""Reading and writing of JSON, with orjson if it is installed.
 
-`loads` keeps 64-bit ids exact on both libraries. `dumps` always gives valid compact JSON: what JSON cannot say
-(NaN, Decimal, datetime, bytes, sets, ints beyond 64 bits, lone surrogates) gets a defined form, since a result
-must not be lost for one odd value. With and without orjson the values are the same; tests/unit/test_json_text.py
+`loads` keeps 64-bit ids exact with both libraries. `dumps` always gives valid compact JSON: values that JSON does not
+have (NaN, Decimal, datetime, bytes, sets, ints beyond 64 bits, lone surrogates) get a defined form, since a result
+must not be lost for one odd value. The values are the same with and without orjson; tests/unit/test_json_text.py
 compares them.
 """
 
@@ -24,55 +24,57 @@ from noetl_worker.text.plain_values import TEXTS, key_text, plain
 orjson: Any
 try:
     import orjson
-except ImportError:  # no wheel for this platform: slower, same answers
+except ImportError:  # no wheel for this platform: slower, with the same answers
     orjson = None
 
 __all__ = ["dumps", "embed", "escaped_size", "fits", "loads", "loads_exact", "loads_in_room", "memory_of", "plain"]
 
 _MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
-"""What orjson, and so what a plane that reads with it or with serde, takes for a whole number."""
+"""Limits of the integers that orjson and serde accept, and so the planes, which read with one of them."""
 _MAX_INT_CHARS: Final = 20
 _LONG_NUMBER: Final = b"0" * 19
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
-"""With these a long number is found in a tenth of the time that a pattern takes: 0.8 ms a MB."""
+"""Table that turns all digits into zeros. A search for zeros finds a long number ten times as fast as a pattern does
+(0.8 ms a MB)."""
 _EMBEDDED_DEPTH: Final = 8
-"""What is embedded is embedded by us, in an event: not deeper than this. Deeper it is parsed, which takes longer."""
+"""Largest depth at which `dumps` looks for embedded JSON, which only our own events contain. JSON embedded deeper is
+parsed, which takes longer."""
 _ESCAPE_CHARS: Final = 6
-"""Of a UTF-16 unit: `\\u` and four digits."""
+"""Characters of an escaped UTF-16 unit: `\\u` and four digits."""
 _MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
-"""What each of these bytes stands for in CPython, about; the texts themselves are counted by their length. Lists and
-objects count twice: the collector looks at each of them, and holds everything up meanwhile."""
+"""Approximate bytes of memory in CPython for each of these signs. Texts are counted by their length. Lists and objects
+count twice, because the garbage collector visits each of them and stops everything meanwhile."""
 _AT_ONCE: Final = 16 << 20
-"""Bytes of a text, or of the values that it makes, that are read in one go: it takes 20 ms. More gives other threads
-their turns."""
+"""Most bytes, of a text or of its values, that are read at once, which takes 20 ms. More are read in pieces, between
+which other threads run."""
 _MOST_GROWTH: Final = 95
-"""Of a byte and what it makes: `[],` is the most."""
+"""Largest memory of a value per byte of its text. `[],` is the worst."""
 _SHORT: Final = _AT_ONCE // _MOST_GROWTH
-"""Bytes of a text that is not looked at: whatever it makes."""
+"""Most bytes of a text whose memory is not estimated, because it cannot be over `_AT_ONCE`."""
 _LOOKED_AT: Final = 1 << 18
+"""Bytes of a text that are estimated at a time."""
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _OPTIONS: Final = (
     0
     if orjson is None
-    # dataclasses: orjson leaves out the fields that begin with `_`; times: it cuts a zone's seconds. Not its option for
-    # keys that are no text: a float's text is another one with each version (1e-5, 0.00001).
+    # orjson leaves out a dataclass's fields that begin with `_`, and cuts the seconds of a time zone. Its option for
+    # keys that are not texts is not used, because it writes floats differently in each version (1e-5, 0.00001).
     else orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 )
 
 
 def loads(data: bytes | str) -> JsonValue:
-    """Parse one JSON text. A whole number beyond 64 bits is read as a float.
+    """Parse one JSON text. An integer beyond 64 bits is read as a float.
 
     Args:
         data: bytes in UTF-8, or text.
 
     Raises:
-        DocumentError: never a library's error. Codes: `json_syntax`, with the position; `json_size`: its values would
-            take over 512 MiB of memory.
+        DocumentError: `json_syntax`, with the position; `json_size` if the values would take over 512 MiB of memory.
     """
     try:
-        if data[_SHORT : _SHORT + 1]:  # not by `len`: that is a call more for each text of each command
+        if data[_SHORT : _SHORT + 1]:  # instead of `len`, which would be one more call for each text of each command
             return _large(data, _loads)
         return orjson.loads(data) if orjson is not None else _loads_exactly(data)
     except (ValueError, RecursionError) as error:
@@ -80,15 +82,15 @@ def loads(data: bytes | str) -> JsonValue:
 
 
 def loads_exact(data: bytes | str) -> JsonValue:
-    """As `loads`, but a whole number beyond 64 bits is read as one: for what comes from outside and is passed on.
+    """Parse one JSON text, keeping integers beyond 64 bits. It is for data from outside that is passed on.
 
-    `dumps` gives such a number as decimal text; a float would be another number.
+    `dumps` writes such a number as decimal text; a float would be a different number.
 
     Args:
         data: bytes in UTF-8, or text.
 
     Raises:
-        DocumentError: as `loads`.
+        DocumentError: see `loads`.
     """
     try:
         return _large(data, _loads_with_digits) if data[_SHORT : _SHORT + 1] else _loads_with_digits(data)
@@ -97,15 +99,15 @@ def loads_exact(data: bytes | str) -> JsonValue:
 
 
 async def loads_in_room(data: bytes, owner: object, read: Callable[[bytes], JsonValue] = loads_exact) -> JsonValue:
-    """Parse what a server sent: where it is large off the loop, and once the worker has room for its values.
+    """Parse JSON from a server. Large JSON is parsed in a thread, once the memory budget has room for its values.
 
     Args:
         data: bytes in UTF-8.
-        owner: whom the values are charged to, see `Room.take`.
+        owner: the owner to charge the values to, see `Room.take`.
         read: `loads` or `loads_exact`.
 
     Raises:
-        DocumentError: as `loads`.
+        DocumentError: see `loads`.
         ToolError: kind `resource`, from `Room.take`.
     """
     size = len(data)
@@ -117,20 +119,20 @@ async def loads_in_room(data: bytes, owner: object, read: Callable[[bytes], Json
 
 
 def memory_of(data: bytes | str) -> int:
-    """Bytes of the values that a JSON text makes, about, its own beside them.
+    """Return the approximate bytes of memory of a JSON text and its values together.
 
     Args:
         data: bytes in UTF-8, or text.
 
     Raises:
-        DocumentError: `json_size`, before anything is made: it is over 512 MiB.
+        DocumentError: `json_size` if they are over 512 MiB. No value has been made then.
     """
     raw = data.encode() if isinstance(data, str) else data
     size = len(raw)
     if size * _MOST_GROWTH <= _AT_ONCE:
         return size * _MOST_GROWTH
     size += sum(map(_memory_of_signs, _parts(raw)))
-    if size > _AT_ONCE:  # or it is text that looks like values
+    if size > _AT_ONCE:  # signs within texts may have been counted too: count again without them
         size = len(raw) + _memory_of_values(raw)
     if size > MOST_OF_ONE:
         reason = f"{len(raw):,} bytes of JSON that would take {size >> 20:,} MiB of memory, over {MOST_OF_ONE >> 20}"
@@ -155,7 +157,7 @@ def _loads_with_digits(data: bytes | str) -> JsonValue:
 
 
 def _parts(data: bytes) -> Iterator[bytes]:
-    """The text in pieces, no escape in two of them."""
+    """Yield the text in pieces, never cutting between a backslash and the character it escapes."""
     start = 0
     while piece := data[start : start + _LOOKED_AT]:
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
@@ -170,7 +172,7 @@ def _memory_of_signs(data: bytes) -> int:
 
 
 def _memory_of_values(raw: bytes) -> int:
-    """The same without what stands in texts."""
+    """Return the memory of the values, without counting signs that are within texts."""
     size, is_text = 0, 0
     for piece in _parts(raw):
         parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
@@ -180,11 +182,11 @@ def _memory_of_values(raw: bytes) -> int:
 
 
 def _loads_exactly(data: bytes | str, decoder: json.JSONDecoder | None = None) -> JsonValue:
-    """The standard library, as strict as orjson: UTF-8 only, no half of a surrogate pair, no infinite number."""
+    """Parse with the standard library, as strictly as orjson: only UTF-8, no lone surrogate, no infinite number."""
     raw = data.encode() if isinstance(data, str) else bytes(data)
     value: JsonValue = (decoder or _decoder).decode(raw.decode())
     if b"\\u" in raw:
-        json.dumps(value, ensure_ascii=False).encode()  # raises for half of a pair
+        json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
     return value
 
 
@@ -200,24 +202,24 @@ _decoder: Final = json.JSONDecoder(parse_int=_read_int, parse_float=read_float, 
 
 
 def dumps(value: JsonValue) -> bytes:
-    """Compact UTF-8 JSON.
+    """Return a value as compact JSON in UTF-8.
 
     Args:
-        value: any value; see `plain` for what is converted.
+        value: any value; `plain` says how other values than JSON's are converted.
     """
     if orjson is not None:
         try:
             packed: bytes = orjson.dumps(value, default=_default, option=_OPTIONS)
             return packed
-        except TypeError:  # an int beyond 64 bits, a lone surrogate, a key that is no text: the slow way handles them
+        except TypeError:  # an int beyond 64 bits, a lone surrogate or a key that is no text goes the slow way
             pass
     return _around_embedded(value, _EMBEDDED_DEPTH)
 
 
 def escaped_size(data: bytes) -> int:
-    """The length of the same compact JSON with nothing but printable ASCII in it, as `json.dumps` writes it.
+    """Return the length of the JSON escaped to printable ASCII, as `json.dumps` writes it.
 
-    A number with an exponent is one character longer there (1e+16): not counted, an event has room for it.
+    A number with an exponent is one character longer there (1e+16). This is not counted: an event has room for it.
 
     Args:
         data: compact JSON in UTF-8.
@@ -231,17 +233,17 @@ def escaped_size(data: bytes) -> int:
 
 
 def fits(data: bytes, max_bytes: int) -> bool:
-    """Whether the escaped form of some JSON is small enough (`escaped_size`).
+    """Return True if the escaped form of some JSON has at most `max_bytes` (`escaped_size`).
 
     Args:
         data: compact JSON in UTF-8.
-        max_bytes: the most that the form may have.
+        max_bytes: largest size of the escaped form.
     """
     return len(data) * _ESCAPE_CHARS <= max_bytes or (len(data) <= max_bytes and escaped_size(data) <= max_bytes)
 
 
 class _Embedded:
-    """What orjson's Fragment is, where there is no orjson."""
+    """Replacement for orjson's Fragment when orjson is not installed."""
 
     __slots__ = ("contents",)
 
@@ -250,7 +252,7 @@ class _Embedded:
 
 
 def embed(body: bytes) -> Any:
-    """A value that `dumps` writes as it is, without parsing it again.
+    """Return a value that `dumps` writes as it is, without parsing it again.
 
     Args:
         body: JSON in UTF-8.
@@ -275,7 +277,7 @@ def _has_embedded(value: Any, depth: int) -> bool:
 
 
 def _around_embedded(value: Any, depth: int) -> bytes:
-    """The standard library's text, joined around the bytes that are embedded in the uppermost levels."""
+    """Return a value as JSON by the standard library. JSON embedded in the first `depth` levels is inserted as is."""
     if type(value) in TEXTS:
         return _embedded_bytes(value)
     if depth and isinstance(value, dict) and _has_embedded(value, depth):

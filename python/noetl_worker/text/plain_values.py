@@ -1,7 +1,7 @@
-"""Any value as JSON has it: for what the worker writes, and for the result of a `python` command.
+"""Conversion of any value to JSON, for the JSON that the worker writes and the result of a `python` command.
 
-Read by path into the process of a command (`tools/python/python_command.py`), which has no package: the standard
-library only, and Python 3.9.
+A command's process, which does not have this package, loads this file by its path (`tools/python/python_command.py`).
+So it uses only the standard library and runs on Python 3.9.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from enum import Enum
 from typing import Any
 
 MAX_DEPTH = 254
-"""orjson's own limit."""
+"""Largest depth of nested containers: orjson's own limit."""
 TEXTS: dict[type, Callable[[Any], Any]] = {}
-"""Types that are JSON text already -> what reads them."""
+"""Readers by type, for types that are JSON text already."""
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
-    """The JSON-plain form of a value.
+    """Return a value converted to plain JSON values.
 
     NaN and infinities -> null; Decimal and UUID -> exact text; date and time -> ISO 8601; bytes -> base64 text; set ->
     sorted list; ints beyond 64 bits -> decimal text (up to 2**64-1 they are numbers); Enum -> its value; dataclass,
@@ -31,8 +31,8 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     own unit and NaT -> null; other objects -> str().
 
     Args:
-        value: anything.
-        above: ids of the containers that it is in: one that contains itself ends there.
+        value: any value.
+        above: ids of the containers around it, by which a container that contains itself is found.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -51,7 +51,7 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     within = (*above, id(value))
     if isinstance(value, Mapping):
         members: dict[str, Any] = {}
-        for key, item in value.items():  # no comprehension here and below: it would be one more frame a level
+        for key, item in value.items():  # loops, because a comprehension would be one more stack frame per level
             members[key_text(key)] = plain(item, within)
         return members
     if isinstance(value, (list, tuple)):
@@ -63,7 +63,7 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
 
 
 def key_text(key: Any) -> str:
-    """The text of a key: a text, a number as Python prints it, null, true, false, ISO 8601."""
+    """Return a key as text: a number as Python prints it, null, true, false, a time in ISO 8601."""
     if isinstance(key, str):
         return _whole(key)
     if isinstance(key, Enum):
@@ -84,16 +84,16 @@ def key_text(key: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """No half of a surrogate pair."""
+    """Return a text with halves of surrogate pairs replaced by `?`."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _of_object(value: Any, within: tuple[int, ...]) -> Any:
-    if isinstance(value, (set, frozenset)):  # in an order that is the same next time
+    if isinstance(value, (set, frozenset)):  # sorted, so that the order is the same each time
         items = [plain(item, within) for item in value]
         return sorted(items, key=lambda item: (type(item).__name__, _sort_key(item)))
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat() if value == value else None  # the NaT of pandas
+        return value.isoformat() if value == value else None  # the NaT of pandas is not equal to itself
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, (decimal.Decimal, uuid.UUID, type)):
@@ -110,9 +110,9 @@ def _sort_key(item: Any) -> Any:
 
 
 def _converted(value: Any, within: tuple[int, ...]) -> Any:
-    """numpy and Series, pydantic, DataFrame: by what they offer, so that none of them has to be imported."""
+    """Convert values of numpy, pandas and pydantic by their methods, so that no library has to be imported."""
     kind = getattr(getattr(value, "dtype", None), "kind", "")
-    if kind in ("M", "m") and hasattr(value, "astype"):  # `tolist` would give nanoseconds, a number
+    if kind in ("M", "m") and hasattr(value, "astype"):  # `tolist` would give a number of nanoseconds
         return _without_nat(value.astype(str).tolist())
     for method, arguments in (("tolist", ()), ("model_dump", ()), ("to_dict", ("records",))):
         convert = getattr(value, method, None)
@@ -120,7 +120,7 @@ def _converted(value: Any, within: tuple[int, ...]) -> Any:
             made = convert(*arguments)
             if type(made) is not type(value):
                 return plain(made, within)
-            return plain(float(value), within) if kind == "f" else str(value)  # longdouble is its own list
+            return plain(float(value), within) if kind == "f" else str(value)  # `tolist` of a longdouble is itself
     return _whole(str(value))
 
 

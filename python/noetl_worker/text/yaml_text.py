@@ -1,4 +1,4 @@
-"""YAML in, through libyaml where PyYAML has it, as its wheels do: a tenth of the time of the loader in Python."""
+"""Reading of YAML, with libyaml if PyYAML has it (its wheels do): ten times as fast as the loader in Python."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from noetl_worker.models.wire import JsonValue
 _TAG: Final = "tag:yaml.org,2002:"
 _NO_JSON: Final = ("binary", "set", "timestamp")
 _MOST_BY_ALIASES: Final = 200_000
-"""Aliases of aliases make more of a few lines."""
+"""Most values that aliases may add. Aliases of aliases turn a few lines into very many values."""
 _MOST_CHARACTERS: Final = 4 << 20
-"""A plain word takes 64 bytes a character while its type is looked for."""
+"""Most characters of a document. A plain word takes 64 bytes a character while its type is resolved."""
 _MOST_NODES: Final = 100_000
 _MOST_NESTED: Final = 100
-"""Depth of a document of many nodes: libyaml looks at each level for each of them."""
+"""Largest depth of a document with many nodes: libyaml visits each level for each node."""
 _LONGEST_NUMBER: Final = 1_000
-"""Signs of a whole number. `1:1:1` is one to the base of 60, which takes the square of its length."""
+"""Most characters of a number. Reading `1:1:1`, a number of base 60, takes the square of its length."""
 _LONGEST_WORD: Final = 40
+"""Most characters of a value that is checked by `read_otherwise`."""
 _WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
 UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)
-"""What reading may raise; ValueError for a number of too many digits, UnicodeEncodeError too."""
+"""Exceptions that reading may raise. A number of too many digits raises ValueError; so does bad text (as
+UnicodeEncodeError)."""
 
 
 class JsonLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Gives what JSON can say. A date without quotes is text, since JSON has no dates."""
+    """A loader that makes JSON values only. A date without quotes is a text, since JSON has no dates."""
 
     yaml_implicit_resolvers: ClassVar[Mapping[str, Any]] = {
         first: [one for one in found if one[0] != f"{_TAG}timestamp"] for first, found in _IMPLICIT.items()
@@ -63,10 +65,14 @@ for _name in ("int", "float"):
 
 
 def _check_nodes(text: str) -> None:
-    """Raise ConstructorError before a node is made: they take 700 bytes each, and libyaml makes all in one step."""
+    """Check the size of a document before any node is made. A node takes 700 bytes, and libyaml makes all at once.
+
+    Raises:
+        ConstructorError: the document is too large.
+    """
     if len(text) > _MOST_CHARACTERS:
         raise ConstructorError(None, None, f"a document of more than {_MOST_CHARACTERS:,} characters")
-    if sum(map(text.count, "[{,:-?")) <= _MOST_NODES // 2:  # each makes two at most
+    if sum(map(text.count, "[{,:-?")) <= _MOST_NODES // 2:  # each sign makes two nodes at most
         return
     nodes = depth = 0
     event: Any
@@ -79,8 +85,14 @@ def _check_nodes(text: str) -> None:
 
 
 def _check_aliases(root: yaml.Node) -> None:
-    """Each node once; its size counts what stands below it as often as aliases name it."""
-    sizes: dict[int, int] = {}  # 0: it is not left yet
+    """Check that no alias contains itself and that aliases do not make too many values.
+
+    Each node is visited once. Its size counts a node below it as often as aliases name that node.
+
+    Raises:
+        ConstructorError: a check fails.
+    """
+    sizes: dict[int, int] = {}  # 0: the node's descendants are still being visited
     waiting = [(root, False)]
     while waiting:
         node, is_left = waiting.pop()
@@ -103,7 +115,7 @@ def _below(node: yaml.Node) -> list[yaml.Node]:
 
 
 def nodes_below(node: yaml.Node | None) -> Iterator[yaml.Node]:
-    """Each once, in the order of the text."""
+    """Yield a node and all nodes below it once, in the order of the text."""
     seen: set[int] = set()
     waiting = [] if node is None else [node]
     while waiting:
@@ -115,19 +127,19 @@ def nodes_below(node: yaml.Node | None) -> Iterator[yaml.Node]:
 
 
 def duplicate_keys(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
-    """Each key that is there again, with the first of its name: of them, only the last counts."""
+    """Yield each repeated key with the first key of the same name. Only the last value of a name counts."""
     for found in nodes_below(node):
         if isinstance(found, yaml.MappingNode):
             seen: dict[tuple[str, str], yaml.ScalarNode] = {}
             for key, _ in found.value:
                 if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                    first = seen.setdefault((key.tag, key.value), key)  # 1 and "1" are two
+                    first = seen.setdefault((key.tag, key.value), key)  # 1 and "1" are different keys
                     if first is not key:
                         yield key, first
 
 
 def read_otherwise(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
-    """Values that YAML 1.1 reads otherwise than they look: `12:30` is 750, `01234` is 668, `no` is false."""
+    """Yield values that YAML 1.1 reads differently from how they look: `12:30` is 750, `01234` 668, `no` false."""
     for found in nodes_below(node):
         if isinstance(found, yaml.MappingNode):
             yield from (value for _, value in found.value if _is_read_otherwise(value))
@@ -147,20 +159,20 @@ def _is_read_otherwise(node: yaml.Node) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Of what reading has raised."""
-    if isinstance(error, LookupError):  # as `!!bool x` raises it
+    """Return the reason in an exception that reading raised."""
+    if isinstance(error, LookupError):  # raised for `!!bool x`
         return "a tag (!!...) that does not fit its value"
     return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
 
 
 def place_of(error: UnicodeEncodeError) -> tuple[int, int]:
-    """Line and column of what is not UTF-8; both count from 1."""
+    """Return line and column of the text that is not UTF-8, both counted from 1."""
     before = error.object[: error.start]
     return before.count("\n") + 1, error.start - before.rfind("\n")
 
 
 def where_of(error: Exception) -> str:
-    """Of what reading has raised: ` at line 3, column 7`, as far as it is known."""
+    """Return the place in an exception that reading raised: ` at line 3, column 7`, or "" if it is unknown."""
     mark = getattr(error, "problem_mark", None)
     return f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
 
@@ -169,7 +181,8 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
     """Parse one document.
 
     Args:
-        otherwise: how the error's message begins.
+        text: the document.
+        otherwise: first words of the error's message.
 
     Raises:
         DocumentError: code `yaml`, with the parser's reason and position in one line.
@@ -177,7 +190,7 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
     try:
         _check_nodes(text)
         return yaml.load(text, JsonLoader)
-    except UnicodeEncodeError as error:  # bytes of another encoding, or half of a surrogate pair
+    except UnicodeEncodeError as error:  # bytes of another encoding, or a lone surrogate
         line, column = place_of(error)
         raise DocumentError("yaml", f"{otherwise} at line {line}, column {column}: not UTF-8") from error
     except UNREADABLE as error:

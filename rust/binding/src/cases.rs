@@ -11,19 +11,19 @@ use pyo3::types::{PyNone, PyString, PyTuple};
 use crate::convert;
 use crate::guard::guarded;
 
-/// See `protocol.CaseTable`.
+/// Parsed cases; see `protocol.CompiledCases`.
 #[pyclass(frozen, module = "noetl_worker._core")]
 pub struct CaseTable {
     table: Arc<engine::CaseTable>,
 }
 
-/// See `protocol.NeedsTemplate`.
+/// A match that waits for a rendered template; see `protocol.PendingMatch`.
 #[pyclass(frozen, module = "noetl_worker._core")]
 pub struct NeedsTemplate {
     pending: Pending,
 }
 
-/// See `protocol.Engine.compile_cases`.
+/// Parse cases; see `protocol.Engine.compile_cases`.
 #[pyfunction]
 pub fn compile_cases(py: Python<'_>, data: &[u8]) -> PyResult<CaseTable> {
     guarded(py, || {

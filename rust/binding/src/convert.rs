@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyList, PyNone, PyString, PyTuple, PyType};
 
-/// Inputs over this many bytes are worth giving the GIL to another thread.
+/// Most bytes of an input for which the GIL is kept. Larger inputs take long enough to let another thread run.
 const RELEASE_BYTES: usize = 64 * 1024;
 
 /// Run `work` without the GIL when its input is large.
@@ -18,7 +18,7 @@ pub fn released<T: Send>(py: Python<'_>, size: usize, work: impl FnOnce() -> T +
     }
 }
 
-/// A class of a module of this package, looked up at its first use.
+/// A Python class of this package, looked up at its first use.
 pub struct Class {
     module: &'static str,
     cell: PyOnceLock<Py<PyType>>,
@@ -29,7 +29,7 @@ impl Class {
         Self { module, cell: PyOnceLock::new() }
     }
 
-    /// The class.
+    /// Return the class.
     pub fn get<'py>(&'static self, py: Python<'py>, name: &str) -> PyResult<&'py Bound<'py, PyType>>
     where
         'static: 'py,
@@ -44,7 +44,7 @@ static ENVELOPE: Class = Class::of("noetl_worker.models");
 pub static FITTED_RESULT: Class = Class::of("noetl_worker.models");
 pub static CASE_MATCH: Class = Class::of("noetl_worker.engine.protocol");
 
-/// Make a NamedTuple of its fields, past its `__new__`: a Python call per message is a third of the whole decode.
+/// Make a NamedTuple from its fields without its `__new__`, a Python call that takes a third of the whole decode.
 pub fn named_tuple<'py>(
     py: Python<'py>,
     class: &Bound<'py, PyType>,
@@ -56,7 +56,7 @@ pub fn named_tuple<'py>(
     new.bind(py).call1((class, fields))
 }
 
-/// A text of Python. Half a surrogate pair (a file name that was no UTF-8) becomes `?`, as in the pure engine.
+/// Read a Python text. A lone surrogate (from a file name that is not UTF-8) becomes `?`, as in the pure engine.
 pub fn text(text: &Bound<'_, PyString>) -> PyResult<String> {
     match text.to_cow() {
         Ok(whole) => Ok(whole.into_owned()),
@@ -67,12 +67,12 @@ pub fn text(text: &Bound<'_, PyString>) -> PyResult<String> {
     }
 }
 
-/// A sequence of texts.
+/// Read a sequence of texts.
 pub fn texts(sequence: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     sequence.try_iter()?.map(|one| text(one?.cast::<PyString>()?)).collect()
 }
 
-/// An `Envelope` (models/notification.py).
+/// Make an `Envelope` (models/notification.py).
 pub fn envelope<'py>(py: Python<'py>, envelope: &Envelope, document: &Document<'_>) -> PyResult<Bound<'py, PyAny>> {
     let command_id = match &envelope.command_id {
         CommandId::Integer(number) => id(py, *number)?,
@@ -102,7 +102,7 @@ fn id(py: Python<'_>, number: i128) -> PyResult<Bound<'_, PyAny>> {
     })
 }
 
-/// A JSON value.
+/// Make the Python object of a JSON value.
 pub fn value<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
     Ok(match value.kind() {
         Kind::Null => PyNone::get(py).to_owned().into_any(),
@@ -135,7 +135,7 @@ fn integer<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
     }
 }
 
-/// The one place where errors of the engine become Python exceptions.
+/// Make the Python exception of an engine's error. All such errors pass through here.
 pub fn error(py: Python<'_>, error: EngineError) -> PyErr {
     let class = match error.family {
         Family::Document => "DocumentError",
@@ -151,13 +151,13 @@ pub fn error(py: Python<'_>, error: EngineError) -> PyErr {
     raise(placed.and_then(|()| errors(py, class)?.call((error.code, error.message), Some(&keywords))))
 }
 
-/// An `EnginePanic`.
+/// Make an `EnginePanic`.
 pub fn panic(py: Python<'_>, text: &str) -> PyErr {
     let message = format!("the Rust engine panicked: {text}. The process goes on; please report this text");
     raise(errors(py, "EnginePanic").and_then(|class| class.call1((message,))))
 }
 
-/// A class of errors.py; looked up each time, errors are rare.
+/// Return a class of errors.py. It is looked up each time, because errors are rare.
 fn errors<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("noetl_worker.errors")?.getattr(name)
 }
@@ -166,7 +166,7 @@ fn raise(exception: PyResult<Bound<'_, PyAny>>) -> PyErr {
     exception.map_or_else(|error| error, PyErr::from_value)
 }
 
-/// The action of a matched case (models/case.py).
+/// Make the action of a matched case (models/case.py).
 pub fn action<'py>(py: Python<'py>, table: &engine::CaseTable, case: usize) -> PyResult<Bound<'py, PyAny>> {
     let models = py.import("noetl_worker.models")?;
     let node = |index: usize| value(py, table.value(index));

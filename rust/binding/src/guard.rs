@@ -9,7 +9,7 @@ use crate::convert;
 
 /// Run the body of an exported function; a panic becomes `EnginePanic`.
 pub fn guarded<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    // Unwind-safe: the engine's values are not shared between calls.
+    // This is unwind-safe, because the engine's values are not shared between calls.
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => result,
         Err(payload) => Err(convert::panic(py, &text_of(&*payload))),

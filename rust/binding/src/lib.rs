@@ -1,4 +1,4 @@
-//! `noetl_worker._core`: the Rust engine for Python. Conversions of arguments, values and errors only.
+//! `noetl_worker._core`, the Rust engine for Python. It only converts arguments, values and errors.
 
 mod cases;
 mod convert;
@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::guard::guarded;
 
-/// See `protocol.Engine.decode_notification`.
+/// Decode a notification; see `protocol.Engine.decode_notification`.
 #[pyfunction]
 fn decode_notification<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     guarded(py, || {
@@ -21,7 +21,7 @@ fn decode_notification<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py,
     })
 }
 
-/// See `protocol.Engine.decide`.
+/// Apply an operator to two values; see `protocol.Engine.decide`.
 #[pyfunction]
 #[pyo3(signature = (left, op, right))]
 fn decide(py: Python<'_>, left: &[u8], op: &str, right: Option<&[u8]>) -> PyResult<bool> {
@@ -31,7 +31,7 @@ fn decide(py: Python<'_>, left: &[u8], op: &str, right: Option<&[u8]>) -> PyResu
     })
 }
 
-/// See `protocol.Engine.evaluate`.
+/// Evaluate a condition; see `protocol.Engine.evaluate`.
 #[pyfunction]
 #[pyo3(signature = (condition, variables, data))]
 fn evaluate(py: Python<'_>, condition: &[u8], variables: &[u8], data: Option<&[u8]>) -> PyResult<bool> {
@@ -42,7 +42,7 @@ fn evaluate(py: Python<'_>, condition: &[u8], variables: &[u8], data: Option<&[u
     })
 }
 
-/// See `protocol.Engine.fit_result`.
+/// Fit a result to an event; see `protocol.Engine.fit_result`.
 #[pyfunction]
 fn fit_result<'py>(
     py: Python<'py>,
@@ -61,14 +61,14 @@ fn fit_result<'py>(
         let fitted = convert::released(py, given.len(), || engine::fit_result(given, &rules))
             .map_err(|error| convert::error(py, error))?;
         let preview = fitted.preview.map(|preview| PyBytes::new(py, &preview));
-        // Megabytes in which nothing was replaced are not held twice.
+        // An unchanged document of megabytes is not held twice.
         let body = if fitted.body == given { data.clone() } else { PyBytes::new(py, &fitted.body) };
         let fields = (body, fitted.body.len(), fitted.redactions, preview).into_pyobject(py)?;
         convert::named_tuple(py, convert::FITTED_RESULT.get(py, "FittedResult")?, &fields)
     })
 }
 
-/// See `protocol.Engine.redact_text`.
+/// Redact free text; see `protocol.Engine.redact_text`.
 #[pyfunction]
 #[pyo3(signature = (text, secrets, words = None))]
 fn redact_text(
@@ -84,7 +84,7 @@ fn redact_text(
     })
 }
 
-/// See `protocol.Engine.find_marks`.
+/// Return marks of what a JSON text may contain; see `protocol.Engine.find_marks`.
 #[pyfunction]
 fn find_marks(py: Python<'_>, data: &[u8]) -> PyResult<u8> {
     guarded(py, || Ok(convert::released(py, data.len(), || engine::find_marks(data))))

@@ -9,9 +9,10 @@ use pyo3::types::PyBytes;
 
 use crate::guard::guarded;
 
-/// Run a script; returns (kind, value as JSON or None, message, output).
+/// Run a script. Return (kind, value as JSON or None, message, output).
 ///
-/// `refusal(host, address)` is why a script may not connect there, or None. One that fails refuses.
+/// `refusal(host, address)` returns the reason why a script may not connect there, or None. If it raises, the
+/// connection is refused.
 #[pyfunction]
 #[pyo3(signature = (code, variables, timeout_s, refusal))]
 pub fn run_rhai<'py>(

@@ -1,4 +1,4 @@
-//! One engine call many times, without Python: what `benches/check_gates.py` subtracts to see the binding's share.
+//! One engine call made many times without Python. `benches/check_gates.py` subtracts its time to get the binding's.
 //!
 //! `calls decode|match|fit COUNT FILE...`: the files are the call's arguments.
 
@@ -28,7 +28,7 @@ fn run(name: &str, count: usize, inputs: &[Vec<u8>]) -> Result<(), EngineError> 
         ("match", [cases, variables, data]) => {
             let table = Arc::new(CaseTable::compile(cases)?);
             for _ in 0..count {
-                // Resumed as the binding can: with one caller less the compiler inlines more than it does there.
+                // This resumes as the binding does. Without this caller the compiler would inline more than there.
                 if let Outcome::Needs(pending) = table.first_match(black_box(variables), Some(black_box(data)))? {
                     black_box(pending.resume(b"null")?);
                 }

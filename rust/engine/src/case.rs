@@ -1,4 +1,4 @@
-//! Case tables: parse once, find the first case that holds (protocol/conditions.md#cases).
+//! Case tables: parsed once, then searched for the first case that holds (protocol/conditions.md#cases).
 //! Twin: `python/noetl_worker/engine/pure/case.py`.
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,7 +11,7 @@ use crate::error::EngineError;
 
 const ACTIONS: [&str; 6] = ["continue", "exit", "set_var", "goto", "retry", "fail"];
 
-/// What a case asks for. Values are nodes of the table's document.
+/// The action of a case. Values are nodes of the table's document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Go on.
@@ -37,7 +37,7 @@ pub enum Action {
     },
     /// Try again.
     Retry {
-        /// After so many milliseconds.
+        /// Milliseconds to wait before it.
         delay_ms: Option<u64>,
     },
     /// Fail the command.
@@ -68,12 +68,12 @@ pub struct CaseTable {
     document: Document<'static>,
     cases: Vec<Case>,
     skipped: Vec<Skipped>,
-    /// Every name a left side may look up, sorted, and its slot.
+    /// All names that a left side may look up, sorted, and their slots.
     names: Vec<String>,
     slots: HashMap<String, usize>,
-    /// Every path below the tool's data, once.
+    /// All paths below the tool's data, each once.
     paths: Vec<Vec<Segment>>,
-    /// Where each condition's left value is looked up, case by case.
+    /// Slot of each condition's left value, case by case.
     lookups: Vec<Vec<Lookup>>,
 }
 
@@ -84,7 +84,7 @@ enum Lookup {
     Name(usize),
 }
 
-/// Which side of a condition.
+/// A side of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// Left.
@@ -93,18 +93,18 @@ pub enum Side {
     Right,
 }
 
-/// What matching came to.
+/// The outcome of matching.
 #[derive(Debug)]
 pub enum Outcome {
     /// This case holds.
     Match(usize),
-    /// A templated side was reached; resume with its value.
+    /// A side with a template was reached; resume with its value.
     Needs(Box<Pending>),
     /// No case holds.
     Nothing,
 }
 
-/// Where the left value of a condition is, so that it survives until the right side is rendered.
+/// The place of a condition's left value, kept until the right side is rendered.
 #[derive(Clone, Debug)]
 enum LeftPlace {
     Data(Option<usize>),
@@ -127,13 +127,13 @@ pub struct Pending {
     left: LeftPlace,
 }
 
-/// The two documents of one match, and where the variables that conditions name are.
+/// The two documents of one match, and the places of the variables that conditions name.
 #[derive(Debug)]
 struct Scope<'a> {
     variables: Document<'a>,
     data: Option<Document<'a>>,
     found: Vec<Option<usize>>,
-    /// Where the paths lead, filled when one is first asked for: UNKNOWN, NOWHERE, or the node + FIRST_NODE.
+    /// The place to which each path leads, found at its first use: UNKNOWN, NOWHERE, or the node + FIRST_NODE.
     walked: Vec<AtomicUsize>,
 }
 
@@ -141,7 +141,7 @@ const UNKNOWN: usize = 0;
 const NOWHERE: usize = 1;
 const FIRST_NODE: usize = 2;
 
-/// What one condition or case came to, before a `Pending` owns its documents.
+/// The outcome of one condition or case, before a `Pending` owns its documents.
 enum Step {
     No,
     Match(usize),
@@ -149,7 +149,7 @@ enum Step {
 }
 
 impl CaseTable {
-    /// Parse a list of cases; elements that do not parse are kept in `skipped`, as upstream drops them.
+    /// Parse a list of cases. Cases that do not parse go to `skipped`; the planes' own workers drop them too.
     ///
     /// # Errors
     /// `DocumentError`.
@@ -182,37 +182,37 @@ impl CaseTable {
         Ok(Self { paths: paths.paths, lookups, document, cases, skipped, names, slots })
     }
 
-    /// Number of cases that parse.
+    /// Return the number of cases that parse.
     pub fn len(&self) -> usize {
         self.cases.len()
     }
 
-    /// Whether there is none.
+    /// Return true if no case parses.
     pub fn is_empty(&self) -> bool {
         self.cases.is_empty()
     }
 
-    /// Elements that do not parse.
+    /// Return the cases that do not parse.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// Every name a left side may look up, sorted.
+    /// Return all names that a left side may look up, sorted.
     pub fn variables(&self) -> &[String] {
         &self.names
     }
 
-    /// Whether some left side starts at the tool's data.
+    /// Return true if a left side starts at the tool's data.
     pub fn reads_result(&self) -> bool {
         !self.paths.is_empty()
     }
 
-    /// The action of a case.
+    /// Return the action of a case.
     pub fn action(&self, case: usize) -> &Action {
         &self.cases[case].then
     }
 
-    /// A value of an action.
+    /// Return a value of an action.
     pub fn value(&self, index: usize) -> Value<'_> {
         self.document.value(index)
     }
@@ -242,7 +242,7 @@ impl CaseTable {
         })
     }
 
-    /// One pass over the variables, however many conditions name them.
+    /// Find the variables that conditions name, in one pass over all variables.
     fn find_variables(&self, variables: &Document<'_>) -> Vec<Option<usize>> {
         let mut found = vec![None; self.names.len()];
         if !self.names.is_empty() {
@@ -265,7 +265,7 @@ impl CaseTable {
         Ok(Step::No)
     }
 
-    /// Go through the conditions of one case; `No` when one of them does not hold.
+    /// Evaluate the conditions of one case. Return `No` if one of them does not hold.
     fn conditions_from(&self, scope: &Scope<'_>, case: usize, first: usize) -> Result<Step, EngineError> {
         for condition in first..self.cases[case].when.len() {
             let parsed = &self.cases[case].when[condition];
@@ -323,13 +323,13 @@ impl CaseTable {
     }
 }
 
-/// A null that a walk made up is in no document.
+/// Return the place of a value in a document, or None for a null that stands for a missing value.
 fn place_of(value: Value<'_>, data: &Document<'_>) -> Option<usize> {
     let is_made_up = value.kind() == Kind::Null && data.value(value.index()).kind() != Kind::Null;
     (!is_made_up).then(|| value.index())
 }
 
-/// Distinct paths, in the order conditions name them.
+/// Distinct paths, in the order in which conditions name them.
 #[derive(Default)]
 struct Paths {
     paths: Vec<Vec<Segment>>,
@@ -370,7 +370,7 @@ impl Scope<'_> {
 }
 
 impl Pending {
-    /// The value to render: a left side's text, or a right side.
+    /// Return the value to render: a left side's text, or a right side.
     pub fn template(&self) -> Operand<'_> {
         let condition = &self.table.cases[self.case].when[self.condition];
         match (self.side, condition.right) {
@@ -379,7 +379,7 @@ impl Pending {
         }
     }
 
-    /// The table the match runs on.
+    /// Return the table of this match.
     pub fn table(&self) -> &Arc<CaseTable> {
         &self.table
     }
@@ -387,7 +387,7 @@ impl Pending {
     /// Go on with the rendered value.
     ///
     /// # Errors
-    /// As `CaseTable::first_match`.
+    /// See `CaseTable::first_match`.
     pub fn resume(&self, rendered: &[u8]) -> Result<Outcome, EngineError> {
         let rendered = Document::parse(rendered)?;
         let (case, condition) = (self.case, self.condition);
@@ -420,7 +420,7 @@ impl Pending {
     }
 }
 
-/// Parse {"when": [...], "then": ...} or, a quirk of upstream's reader, the positional [when, then].
+/// Parse {"when": [...], "then": ...}, or [when, then], which the planes' own workers happen to accept too.
 fn parse_case(value: Value<'_>) -> Result<Case, EngineError> {
     let (when, then) = match value.kind() {
         Kind::Array => match (value.len(), value.element(0), value.element(1)) {

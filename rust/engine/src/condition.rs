@@ -1,4 +1,4 @@
-//! The twelve operators and the condition that applies one (protocol/conditions.md#cases).
+//! The twelve operators, and conditions that apply them (protocol/conditions.md#cases).
 //! Twin: `python/noetl_worker/engine/pure/condition.py`.
 
 use std::borrow::Cow;
@@ -24,15 +24,15 @@ pub enum Operator {
     Gte,
     /// Less or equal, as doubles.
     Lte,
-    /// Substring; what is no text counts as empty.
+    /// Substring; a value that is not a text counts as "".
     Contains,
-    /// Regular expression found anywhere; what is no text counts as empty.
+    /// Regular expression found anywhere; a value that is not a text counts as "".
     Matches,
     /// Neither null, false, zero nor empty.
     Truthy,
     /// Not `Truthy`.
     Falsy,
-    /// Equal to an element of an array; false when the right side is none.
+    /// Equal to an element of an array; false if the right side is not an array.
     In,
     /// Not `In`.
     NotIn,
@@ -65,7 +65,7 @@ pub enum Operand<'d> {
     Text(&'d str),
 }
 
-/// A compiled literal pattern, or why it does not compile.
+/// A compiled literal pattern, or the error of one that does not compile.
 pub type Pattern = Result<Regex, EngineError>;
 
 /// One parsed condition. The right side is a node of the document it was parsed from.
@@ -79,9 +79,9 @@ pub struct Condition {
     pub right: Option<usize>,
     /// Path below the tool's data; None unless the left side starts there.
     pub path: Option<Vec<Segment>>,
-    /// Whether the left side is a template, if it names no variable.
+    /// True if the left side is a template unless it names a variable.
     pub left_has_marks: bool,
-    /// Whether some text of the right side is a template.
+    /// True if a text of the right side is a template.
     pub right_has_marks: bool,
     /// The literal pattern of `matches`.
     pub pattern: Option<Pattern>,
@@ -162,12 +162,12 @@ fn path_of(left: &str) -> Option<Vec<Segment>> {
     left.strip_prefix("result.").map(|path| path.split('.').map(Segment::new).collect())
 }
 
-/// Whether a text has template marks.
+/// Return true if a text has template marks.
 pub fn is_marked(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
 }
 
-/// Whether any text in a value (keys aside, repeated keys by their last value) has template marks.
+/// Return true if any text in a value has template marks. Keys do not count; of repeated keys the last value counts.
 pub fn has_marks(value: Value<'_>) -> bool {
     match value.kind() {
         Kind::Text => is_marked(value.raw()),
@@ -217,7 +217,7 @@ impl<'d> Operand<'d> {
 /// Apply an operator. `pattern` is the compiled right side of `matches`, when it is a literal.
 ///
 /// # Errors
-/// `ConditionError`: `not_a_number`, `not_numeric`, `invalid_regex`. Left is looked at before right.
+/// `ConditionError`: `not_a_number`, `not_numeric`, `invalid_regex`. The left side is checked first.
 pub fn holds(
     op: Operator,
     left: Operand<'_>,
@@ -254,7 +254,7 @@ fn is_in(left: Operand<'_>, right: Value<'_>) -> bool {
     right.elements().any(|element| left.is_equal(element))
 }
 
-/// JSON equality without coercion: 1, 1.0 and true are three different values.
+/// Compare two JSON values without coercion: 1, 1.0 and true are three different values.
 pub fn is_equal(left: Value<'_>, right: Value<'_>) -> bool {
     match (left.kind(), right.kind()) {
         (Kind::Text, Kind::Text) => left.raw() == right.raw(),
@@ -277,7 +277,7 @@ fn is_equal_object(left: Value<'_>, right: Value<'_>) -> bool {
         && left.iter().all(|(key, one)| right.get(key).is_some_and(|other| is_equal(*one, *other)))
 }
 
-/// Read a side of an ordering; null and a missing side are 0.
+/// Convert a side of an ordering to a double. Null and a missing side are 0.
 fn as_double(value: Value<'_>) -> Result<f64, EngineError> {
     match value.kind() {
         Kind::Null | Kind::False => Ok(0.0),
@@ -322,7 +322,8 @@ pub fn decide(left: &[u8], op: &str, right: Option<&[u8]>) -> Result<bool, Engin
 /// Evaluate one condition without templates.
 ///
 /// # Errors
-/// `CaseError` (it does not parse), `ConditionError` (`template_reached` for a templated side), `DocumentError`.
+/// `CaseError` (the condition does not parse), `ConditionError` (`template_reached` if a side has a template),
+/// `DocumentError`.
 pub fn evaluate(condition: &[u8], variables: &[u8], data: Option<&[u8]>) -> Result<bool, EngineError> {
     let document = Document::parse(condition)?;
     let parsed = Condition::parse(document.root(), "condition")?;
@@ -355,7 +356,7 @@ pub fn kind_of(value: Value<'_>) -> &'static str {
     }
 }
 
-/// Quote a text for a message, whole or not at all: half of a secret would not be known as one.
+/// Quote a text for a message, whole or not at all: redaction would not recognize half of a secret.
 pub fn quoted(text: &str) -> String {
     let chars = text.chars().count();
     if chars > QUOTED_CHARS {

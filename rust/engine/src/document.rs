@@ -1,8 +1,8 @@
-//! JSON documents: what parses, to which value, and with which error.
+//! JSON documents, read exactly as the pure engine reads them: the same values and the same errors.
 //! Twin: `python/noetl_worker/engine/pure/document.py`.
 //!
-//! A document is its text and a flat list of nodes that point into it: nothing is decoded before it is asked for, and
-//! a whole subtree is skipped by one index. Integers keep every digit because they stay text.
+//! A document is its text and a flat list of nodes that point into it. Nothing is decoded before it is used, and a
+//! whole subtree is skipped by one index. Integers keep every digit because they stay text.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ pub enum Kind {
     Object,
 }
 
-/// What the reader makes of one value, in reading order.
+/// The node of one value. Nodes are in reading order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
@@ -65,8 +65,8 @@ impl<'a> Document<'a> {
     /// Parse a document.
     ///
     /// # Errors
-    /// `json_utf8`, `json_syntax`, `json_depth`, `json_number`, `json_surrogate`, `json_size` (4 GiB and more);
-    /// whichever comes first in reading order.
+    /// `json_utf8`, `json_syntax`, `json_depth`, `json_number`, `json_surrogate`, `json_size` (4 GiB and more): the
+    /// first error in reading order.
     pub fn parse(data: &'a [u8]) -> Result<Self, EngineError> {
         let text = std::str::from_utf8(data)
             .map_err(|error| refusal("json_utf8", &format!("not UTF-8 at byte {}", error.valid_up_to())))?;
@@ -77,22 +77,22 @@ impl<'a> Document<'a> {
         Ok(Self { text: Cow::Borrowed(text), nodes })
     }
 
-    /// The whole document as a value.
+    /// Return the whole document as a value.
     pub fn root(&self) -> Value<'_> {
         self.value(0)
     }
 
-    /// The value at a node that `Value::index` gave.
+    /// Return the value at a node from `Value::index`.
     pub fn value(&self, index: usize) -> Value<'_> {
         Value { text: &self.text, nodes: &self.nodes, at: index }
     }
 
-    /// The same document, owning its text.
+    /// Return the same document, which then owns its text.
     pub fn into_owned(self) -> Document<'static> {
         Document { text: Cow::Owned(self.text.into_owned()), nodes: self.nodes }
     }
 
-    /// The text the document was parsed from.
+    /// Return the text from which the document was parsed.
     pub fn source(&self) -> &str {
         &self.text
     }
@@ -103,7 +103,7 @@ pub(crate) fn refusal(code: &'static str, message: &str) -> EngineError {
 }
 
 impl<'d> Value<'d> {
-    /// A null that belongs to no document: missing paths, a missing right side.
+    /// Return a null that belongs to no document, for missing paths and a missing right side.
     pub fn null() -> Self {
         Value { text: "", nodes: &NULL_NODE, at: 0 }
     }
@@ -112,28 +112,28 @@ impl<'d> Value<'d> {
         &self.nodes[self.at]
     }
 
-    /// The kind of this value.
+    /// Return the kind of this value.
     pub fn kind(self) -> Kind {
         self.node().kind
     }
 
-    /// Where the value is in its document, for `Document::value`.
+    /// Return the value's node in its document, for `Document::value`.
     pub fn index(self) -> usize {
         self.at
     }
 
-    /// The token as written: a number's text, the inside of a text's quotes.
+    /// Return the token as written: a number's text, or a text without its quotes.
     pub fn raw(self) -> &'d str {
         let node = self.node();
         &self.text[node.start as usize..node.end as usize]
     }
 
-    /// Whether this is a text.
+    /// Return true if this is a text.
     pub fn is_text(self) -> bool {
         matches!(self.kind(), Kind::Text | Kind::EscapedText)
     }
 
-    /// The text, escapes resolved; None for any other kind.
+    /// Return the text with its escapes resolved, or None for any other kind.
     pub fn as_text(self) -> Option<Cow<'d, str>> {
         match self.kind() {
             Kind::Text => Some(Cow::Borrowed(self.raw())),
@@ -142,8 +142,8 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// The beginning of a text of at most so many bytes, no character split, and the bytes of the whole; a large text
-    /// is not unescaped for it.
+    /// Return the beginning of a text in at most that many bytes, without splitting a character, and the bytes of the
+    /// whole text. A large text is not unescaped for this.
     pub fn head(self, max_bytes: usize) -> (String, usize) {
         let raw = if self.is_text() { self.raw() } else { "" };
         let (mut head, mut size, mut is_full) = (String::new(), 0, false);
@@ -166,7 +166,7 @@ impl<'d> Value<'d> {
         (head, size)
     }
 
-    /// Whether a text has an escape that stands for one of several characters, or for one that need not be escaped.
+    /// Return true if a text has `\u`, `\t` or `\/`: escapes of characters that may also be written in another way.
     pub fn has_odd_escape(self) -> bool {
         let bytes = self.raw().as_bytes();
         let mut from = 0;
@@ -179,7 +179,7 @@ impl<'d> Value<'d> {
         false
     }
 
-    /// Whether this text equals another; false for any other kind.
+    /// Return true if this text equals another; false for any other kind.
     pub fn is_text_equal(self, other: &str) -> bool {
         match self.kind() {
             Kind::Text => self.raw() == other,
@@ -188,7 +188,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// An integer's text: `-0` reads as `0`, as Python has no negative zero among integers.
+    /// Return an integer's text. `-0` becomes `0`, because Python's integers have no negative zero.
     pub fn integer_text(self) -> &'d str {
         let raw = self.raw();
         if raw == "-0" {
@@ -198,12 +198,12 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// A number as the nearest double (an integer may become infinite), 0 for any other kind.
+    /// Return a number as the nearest double (an integer may become infinite), or 0 for any other kind.
     pub fn as_double(self) -> f64 {
         self.raw().parse().unwrap_or(0.0)
     }
 
-    /// Elements of an array or members of an object, as written; 0 for any other kind.
+    /// Return the number of elements or members as written, or 0 for any other kind.
     pub fn len(self) -> usize {
         match self.kind() {
             Kind::Array | Kind::Object => self.node().end as usize,
@@ -211,12 +211,12 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// Whether `len` is 0.
+    /// Return true if `len` is 0.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// The elements of an array; none for any other kind.
+    /// Return the elements of an array; none for any other kind.
     pub fn elements(self) -> impl Iterator<Item = Value<'d>> {
         let mut at = self.at + 1;
         let count = if self.kind() == Kind::Array { self.len() } else { 0 };
@@ -227,7 +227,7 @@ impl<'d> Value<'d> {
         })
     }
 
-    /// The members of an object as written, keys that come twice twice; none for any other kind.
+    /// Return the members of an object as written, with repeated keys; none for any other kind.
     pub fn members(self) -> impl Iterator<Item = (Value<'d>, Value<'d>)> {
         let mut at = self.at + 1;
         let count = if self.kind() == Kind::Object { self.len() } else { 0 };
@@ -239,7 +239,7 @@ impl<'d> Value<'d> {
         })
     }
 
-    /// The members of an object as a dict has them: the last of equal keys wins, at the first one's place.
+    /// Return the members of an object as a dict has them: of equal keys the last value, at the place of the first.
     pub fn distinct_members(self) -> Vec<(Value<'d>, Value<'d>)> {
         let mut members: Vec<(Value<'d>, Value<'d>)> = self.members().collect();
         if has_repeated_key(&members) {
@@ -258,12 +258,12 @@ impl<'d> Value<'d> {
         members
     }
 
-    /// The value of a key; the last of equal ones.
+    /// Return the value of a key; of equal keys the last one counts.
     pub fn get(self, name: &str) -> Option<Value<'d>> {
         self.members().filter(|(key, _)| key.is_text_equal(name)).last().map(|(_, value)| value)
     }
 
-    /// The element at an index.
+    /// Return the element at an index.
     pub fn element(self, index: usize) -> Option<Value<'d>> {
         if index < self.len() {
             self.elements().nth(index)
@@ -272,7 +272,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// Follow a path through objects (by key) and arrays (by index); null where it does not lead anywhere.
+    /// Return the value at a path through objects (by key) and arrays (by index), or null if there is none.
     pub fn walk(self, path: &[Segment]) -> Value<'d> {
         let mut value = self;
         for segment in path {
@@ -338,7 +338,7 @@ impl<'d> Value<'d> {
     }
 }
 
-/// One step of a path: a key, and an index if it reads as one.
+/// One step of a path: a key, and an index if the key can be read as one.
 #[derive(Clone, Debug)]
 pub struct Segment {
     key: String,
@@ -346,13 +346,13 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Parse as `usize` does: `01` and `+1` are numbers, `-1`, an empty text and other digits are not.
+    /// Parse an index as `usize` does: `01` and `+1` are numbers; `-1`, "" and non-ASCII digits are not.
     pub fn new(key: &str) -> Self {
         Self { key: key.to_owned(), index: key.parse().ok() }
     }
 }
 
-/// Objects up to this size are checked pair by pair, which needs no allocation.
+/// Most members of an object whose keys are compared pair by pair, which needs no allocation.
 const PAIRWISE: usize = 12;
 
 fn has_repeated_key(members: &[(Value<'_>, Value<'_>)]) -> bool {
@@ -480,9 +480,9 @@ fn write_float(raw: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(printed.as_bytes());
 }
 
-/// The digits of a double that lies midway between the two shortest texts for it, when the lower one is even:
-/// `repr` takes that one (562949953421312.25 is ...2.2), Rust always the upper one. A double midway has at most 18
-/// digits, and so at most 25 binary places.
+/// Return the digits of a double midway between its two shortest texts, if the lower text is even. Python's `repr`
+/// takes the lower text then (562949953421312.25 is ...2.2), Rust always takes the upper one. A double midway has at
+/// most 18 digits, and so at most 25 binary places.
 fn even_of_a_tie(value: f64, exponent: i32, shortest: usize) -> Option<String> {
     const PLACES: f64 = (1u32 << 25) as f64;
     const MOST_DIGITS: usize = 45;
@@ -510,7 +510,7 @@ fn fixed(digits: &str, exponent: i32) -> String {
     }
 }
 
-/// Whether `repr(float(raw))` is `raw`: up to 15 digits round-trip through a double, so only the form decides.
+/// Return true if `repr(float(raw))` is `raw`. Up to 15 digits round-trip through a double, so only the form decides.
 fn is_printed_already(raw: &[u8]) -> bool {
     let digits = raw.strip_prefix(b"-").unwrap_or(raw);
     if digits.len() > 16 {

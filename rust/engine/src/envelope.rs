@@ -1,11 +1,11 @@
-//! Command notifications: bytes to `Envelope`. Twin: `python/noetl_worker/engine/pure/envelope.py`.
+//! The decoder of command notifications. Twin: `python/noetl_worker/engine/pure/envelope.py`.
 
 use std::borrow::Cow;
 
 use crate::document::{Document, Kind, Value};
 use crate::error::{EngineError, Family};
 
-/// A command id in the form it came in.
+/// A command id in the form in which it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandId {
     /// An integer of 64 bits, signed or unsigned.
@@ -19,13 +19,13 @@ pub enum CommandId {
 pub struct Envelope {
     /// Execution.
     pub execution_id: i128,
-    /// Event of `command.issued`; the key of the claim.
+    /// Id of the `command.issued` event, by which the command is claimed.
     pub event_id: i128,
     /// Command, echoed unchanged.
     pub command_id: CommandId,
     /// Step.
     pub step: String,
-    /// Where to claim and report; empty when the notification has none.
+    /// URL of the plane to claim from and report to; empty when the notification has none.
     pub server_url: String,
     /// Execution pool.
     pub pool: Option<String>,
@@ -36,7 +36,7 @@ pub struct Envelope {
 const FIELDS: [&str; 7] = ["execution_id", "event_id", "command_id", "step", "server_url", "execution_pool", "trace"];
 const EXCERPT_CHARS: usize = 60;
 
-/// Decode one notification; unknown fields are ignored, the first field that is wrong is named.
+/// Decode one notification. Unknown fields are ignored; an error names the first wrong field.
 ///
 /// # Errors
 /// `NotificationError` with a code of a document, or `not_an_object`, `missing_field`, `wrong_type`, `empty_field`,
@@ -148,7 +148,7 @@ fn wrong<T>(code: &'static str, name: &str, expected: &str, value: Value<'_>) ->
     Err(refusal(code, text))
 }
 
-/// Name the kind of a value and a bounded excerpt of its JSON.
+/// Describe a value for a message: its size, or a bounded excerpt of its JSON.
 fn found(value: Value<'_>) -> String {
     match value.kind() {
         Kind::Object => format!("an object of {} keys", value.distinct_members().len()),

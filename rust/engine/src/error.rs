@@ -1,8 +1,8 @@
-//! What the engine refuses. Twin: `python/noetl_worker/errors.py`.
+//! The errors of the engine. Twin: `python/noetl_worker/errors.py`.
 
 use std::fmt;
 
-/// Which Python exception class carries the error.
+/// The Python exception class of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `DocumentError`: bytes that are not a JSON document within the limits.
@@ -11,7 +11,7 @@ pub enum Family {
     Notification,
     /// `CaseError`: a case, a condition or an action that does not parse.
     Case,
-    /// `ConditionError`: a reached condition that cannot be evaluated.
+    /// `ConditionError`: a condition that was reached and cannot be evaluated.
     Condition,
 }
 
@@ -22,29 +22,29 @@ pub struct EngineError {
     pub family: Family,
     /// The stable code.
     pub code: &'static str,
-    /// What failed, with which value.
+    /// The text for people: what failed, with which value.
     pub message: String,
-    /// Case and condition, for an error of a case table.
+    /// Indexes of case and condition, for an error in a case table.
     pub place: Option<(usize, usize)>,
 }
 
 impl EngineError {
-    /// An error that belongs to no case.
+    /// Make an error that belongs to no case.
     pub fn new(family: Family, code: &'static str, message: impl Into<String>) -> Self {
         Self { family, code, message: message.into(), place: None }
     }
 
-    /// A `CaseError`.
+    /// Make a `CaseError`.
     pub fn case(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(Family::Case, code, message)
     }
 
-    /// A `ConditionError`.
+    /// Make a `ConditionError`.
     pub fn condition(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(Family::Condition, code, message)
     }
 
-    /// The same error, naming the case and the condition it happened in.
+    /// Return this error with the case and condition in which it happened.
     #[must_use]
     pub fn at(self, case: usize, condition: usize) -> Self {
         let message = format!("case {case}, condition {condition}: {}", self.message);

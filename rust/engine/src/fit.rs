@@ -1,4 +1,4 @@
-//! Fit a result to an event: redact, measure, cut a preview.
+//! The fitting of a result to an event: redaction, size and preview.
 //! Twin: `python/noetl_worker/engine/pure/fit.py`.
 
 use std::borrow::Cow;
@@ -15,46 +15,46 @@ use crate::wrapped::lines_in_document;
 
 /// Longest text of a preview, in bytes of UTF-8.
 pub const TEXT_BYTES: usize = 512;
-/// Below this many bytes no member fits: `"":1` and a comma.
+/// Least bytes in which a member fits: `"":1` and a comma.
 const SMALLEST_MEMBER: i64 = 6;
 
-/// A document of ten thousand different keys does not profit from remembering them.
+/// Most keys that are remembered. A document with ten thousand different keys would not profit from more.
 const MAX_KNOWN_KEYS: usize = 256;
 
-/// How a result is fitted.
+/// Rules for fitting a result into an event.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Inclusive budget of the compact JSON.
+    /// Largest size of the compact JSON, inclusive.
     pub max_bytes: usize,
-    /// Budget of the preview.
+    /// Largest size of the preview.
     pub preview_bytes: usize,
-    /// Nested levels of the preview.
+    /// Most nested levels of the preview.
     pub preview_depth: usize,
     /// Known secret values, replaced wherever they appear.
     pub secrets: Vec<String>,
-    /// Known secret values that are replaced where they are whole words.
+    /// Known secret values, replaced only as whole words.
     pub secret_words: Vec<String>,
 }
 
-/// A result after one pass of redaction and measuring.
+/// A result that was redacted and measured in one pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fitted {
     /// Compact JSON, redacted.
     pub body: Vec<u8>,
-    /// How much was replaced.
+    /// Number of replacements.
     pub redactions: usize,
-    /// A bounded summary, only when the body is over the budget.
+    /// A bounded summary if the body is over the budget.
     pub preview: Option<Vec<u8>>,
 }
 
-/// Redact a JSON document, measure its compact form, preview it when that is over the budget.
+/// Redact a JSON document, measure its compact form, and make a preview if that is over the budget.
 ///
 /// # Errors
 /// `DocumentError`.
 pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
     let document = Document::parse(data)?;
-    // One look at the whole text instead of one at every value. Escapes can hide a trigger or a secret from it: texts
-    // that have such are checked one by one.
+    // The whole text is searched once instead of each value. Escapes can hide a trigger or a secret from this search,
+    // so texts with escapes are checked one by one.
     let mut prepared = Secrets::prepare(&rules.secrets, &rules.secret_words, &[]);
     let lines = prepared.as_ref().map_or(vec![], |secrets| lines_in_document(&document, secrets));
     if !lines.is_empty() {
@@ -83,17 +83,17 @@ fn preview_of(body: &[u8], rules: &Rules) -> Result<Vec<u8>, EngineError> {
     Ok(preview.value(document.root(), 1, budget).unwrap_or_else(|| b"null".to_vec()))
 }
 
-/// One walk that writes the redacted document.
+/// One walk through a document that writes it redacted.
 struct Redacting<'d> {
     secrets: Option<Secrets<'d>>,
-    /// No value without escapes holds anything to replace, keys aside.
+    /// True if no value without escapes contains anything to replace; keys are not included.
     is_plain: bool,
-    /// A number may be a secret.
+    /// True if a number may be a secret.
     has_numbers: bool,
-    /// Inside a reference, which has to stay usable: only a value that is a secret as a whole goes.
+    /// True inside a reference, which has to stay usable: only a text that is a secret as a whole is replaced.
     knows_only: bool,
     count: usize,
-    /// Rows have the same keys over and over.
+    /// Remembered keys, because rows repeat their keys.
     known_keys: HashMap<&'d str, Named, BuildHasherDefault<QuickHasher>>,
     out: Vec<u8>,
 }
@@ -120,18 +120,18 @@ impl<'d> Redacting<'d> {
         }
     }
 
-    /// Whether the look at the whole source has seen this text too: what it was after has none of the characters that
-    /// are escaped here. Megabytes of lines are not copied for it.
+    /// Return true if the search of the whole source covered this text too, because no secret has any of the characters
+    /// that are escaped in it. This avoids copying megabytes of lines.
     fn is_as_plain(&self, value: Value<'d>) -> bool {
         !value.has_odd_escape() && self.secrets.as_ref().is_none_or(Secrets::are_never_escaped)
     }
 
-    /// A secret that is a number in the result (a PIN, an account id) is the secret all the same.
-    #[inline(never)] // `value`, which recurses, is smaller without it
+    /// Write a number, or the mark if it is a secret (a PIN, an account id).
+    #[inline(never)] // keeps the recursive `value` small
     fn number(&mut self, value: Value<'d>) {
         let start = self.out.len();
         value.write(&mut self.out);
-        // As written here, not as it stands in the source: 1234.50 is the secret 1234.5.
+        // The number is compared as it is written here, not as in the source: 1234.50 is the secret 1234.5.
         let text = std::str::from_utf8(&self.out[start..]).unwrap_or_default();
         if self.secrets.as_ref().is_some_and(|secrets| secrets.include_number(text)) {
             self.count += 1;
@@ -183,7 +183,7 @@ impl<'d> Redacting<'d> {
         self.out.push(b'}');
     }
 
-    /// A key stays as it is or goes as a whole; the position keeps two that go apart.
+    /// Write a key, or a mark in place of the whole key. The position tells two such marks apart.
     #[inline]
     fn key(&mut self, key: Value<'d>, position: usize) {
         if self.is_plain && key.kind() == Kind::Text {
@@ -204,7 +204,7 @@ impl<'d> Redacting<'d> {
         }
     }
 
-    /// Whether the whole value goes because of its name; null and booleans hold no secret.
+    /// Return true if a whole value is replaced because of its key. Null and booleans are never secret.
     #[inline]
     fn hides(&mut self, key: Value<'d>, value: Value<'d>) -> bool {
         match self.named(key) {
@@ -231,7 +231,7 @@ impl<'d> Redacting<'d> {
     }
 }
 
-/// FNV over eight bytes at a time. Keys that collide on purpose cost time only up to `MAX_KNOWN_KEYS`.
+/// An FNV hasher over eight bytes at a time. Keys that collide on purpose cost time only up to `MAX_KNOWN_KEYS`.
 struct QuickHasher(u64);
 
 impl Default for QuickHasher {
@@ -291,7 +291,8 @@ impl Preview {
         }
     }
 
-    /// Small values first, so that a `row_count` after a thousand rows survives; containers share what is left.
+    /// Return the preview of an object. Scalars get their space first, so that a `row_count` after a thousand rows
+    /// survives; containers share the rest.
     fn object(&self, value: Value<'_>, depth: usize, budget: i64) -> Vec<u8> {
         let mark_text = mark("_keys", value.len());
         let mark_text = &mark_text[1..mark_text.len() - 1];
@@ -355,7 +356,7 @@ fn mark(name: &str, number: usize) -> Vec<u8> {
     format!("{{\"_truncated\":true,\"{name}\":{number}}}").into_bytes()
 }
 
-/// A text cut to 512 bytes of UTF-8 without splitting a character.
+/// Cut a text to 512 bytes of UTF-8 without splitting a character.
 fn head(value: Value<'_>) -> Vec<u8> {
     let (text, _) = value.head(TEXT_BYTES);
     let mut out = Vec::with_capacity(text.len() + 2);

@@ -1,20 +1,20 @@
-//! What a JSON text may have in it, found by one search of its bytes.
+//! Marks of what a JSON text may contain, found by one search of its bytes.
 //! Twin: `python/noetl_worker/engine/pure/marks.py`.
 
 use std::sync::OnceLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-/// `{{`, `{%` or `{#` in a text.
+/// Mark for `{{`, `{%` or `{#` in a text.
 pub const TEMPLATES: u8 = 1;
-/// A field in the result store, or a keychain entry.
+/// Mark for a field in the result store, or a keychain entry.
 pub const REFERENCES: u8 = 2;
-/// A key that names a secret, or an address, which may have a password in it.
+/// Mark for a key that names a secret, or a URL, which may contain a password.
 pub const SECRETS: u8 = 4;
-/// An escape may write any ASCII character.
+/// All marks, for a text with an escape that may write any ASCII character.
 pub const ALL: u8 = TEMPLATES | REFERENCES | SECRETS;
 
-/// What says that a mark is there, in lower case.
+/// Bytes, in lower case, that set each mark.
 const FOUND_BY: [(u8, &[&str]); 4] = [
     (ALL, &["\\u00"]),
     (TEMPLATES, &["{{", "{%", "{#"]),
@@ -42,20 +42,20 @@ const FOUND_BY: [(u8, &[&str]); 4] = [
         ],
     ),
 ];
-/// A copy in lower case is made of so many bytes at a time: it stays in the processor's first cache.
+/// Bytes that are copied in lower case at a time, so that the copy stays in the processor's first cache.
 const PART: usize = 8 * 1024;
 
-/// The sum of the marks of a JSON text.
+/// Return the sum of the marks of a JSON text.
 #[must_use]
 pub fn find_marks(data: &[u8]) -> u8 {
     static CELL: OnceLock<Option<Vec<(u8, AhoCorasick)>>> = OnceLock::new();
     let searchers = CELL.get_or_init(|| {
-        // In lower case the searcher compares many bytes at once; without case it goes byte by byte.
+        // On lower case the searcher compares many bytes at once; a search that ignores case goes byte by byte.
         let search = |texts: &[&str]| AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(texts).ok();
         FOUND_BY.iter().map(|(mark, texts)| Some((*mark, search(texts)?))).collect()
     });
     let Some(searchers) = searchers else { return ALL };
-    // What begins in one part may end in the next.
+    // A match may begin in one part and end in the next.
     let longest = searchers.iter().map(|(_, searcher)| searcher.max_pattern_len()).max().unwrap_or(1);
     let (mut found, mut buffer) = (0, [0; PART]);
     for start in (0..data.len()).step_by(PART + 1 - longest) {

@@ -4,17 +4,17 @@
 use crate::document::{refusal, Kind, Node};
 use crate::error::EngineError;
 
-/// Nested arrays and objects a document may have.
+/// Largest depth of nested arrays and objects in a document.
 pub const MAX_DEPTH: usize = 512;
-/// Digits of one integer; CPython's own default limit.
+/// Most digits of an integer; CPython's own default limit.
 pub const MAX_INTEGER_DIGITS: usize = 4_300;
 
-/// The parser: one pass, left to right; the first thing wrong decides the error.
+/// The parser: one pass, left to right, in which the first mistake decides the error.
 pub(crate) struct Reader<'a> {
     data: &'a [u8],
     at: usize,
     nodes: Vec<Node>,
-    /// Nodes of the containers that are open.
+    /// Nodes of the open containers.
     open: Vec<u32>,
 }
 
@@ -171,7 +171,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A float is out of range only with an exponent or a very long whole part: the rest is not converted here.
+    /// Check the range of a float. Only one with an exponent or a very long integer part can be out of range, so others
+    /// are not converted here.
     fn refuse_infinite(&mut self, start: usize, end: usize) -> Result<(), EngineError> {
         let token = &self.data[start..end];
         let may_be = token.len() > 300 || memchr::memchr2(b'e', b'E', token).is_some();
@@ -284,7 +285,7 @@ fn plain_end(data: &[u8], from: usize) -> usize {
     at
 }
 
-/// Four hexadecimal digits at the start.
+/// Read four hexadecimal digits at the start.
 pub(crate) fn hex4(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4)?.iter().try_fold(0, |value, byte| Some(value * 16 + char::from(*byte).to_digit(16)?))
 }

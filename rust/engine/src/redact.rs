@@ -1,5 +1,5 @@
-//! What must not leave the worker: by key, by known value, by the shape of a credential.
-//! Redacting twice changes nothing more: addresses come last, since the other rules may leave a part of one behind.
+//! Redaction of secrets before they leave the worker: by key, by known value, by the shape of a credential.
+//! Redacting twice changes nothing more. For this, URLs come last, since other rules may leave a part of one behind.
 //! Twin: `python/noetl_worker/engine/pure/redact.py`.
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use crate::document::{Kind, Value};
 use crate::secrets::Secrets;
 use crate::wrapped::lines_in_text;
 
-/// What replaces a secret.
+/// The mark that replaces a secret.
 pub const MARK: &str = "[REDACTED]";
 
 const SENSITIVE_WORDS: &[&str] = &[
@@ -95,7 +95,7 @@ const DESCRIBING_WORDS: &[&str] = &[
     "status",
 ];
 const PAGING_WORDS: &[&str] = &["page", "next", "prev", "previous", "continuation", "sync"];
-/// `tokens` are secrets after one of these; elsewhere they are the pieces of a text, or how many of them.
+/// Words after which `tokens` are secrets; elsewhere they are pieces of a text, or the number of them.
 const TOKEN_WORDS: &[&str] = &[
     "access",
     "refresh",
@@ -123,7 +123,7 @@ const TOKEN_WORDS: &[&str] = &[
     "invite",
 ];
 const REFERENCE_KINDS: [&str; 2] = ["result_ref", "temp_ref"];
-/// All that an object of such a kind has when it is nothing but a reference: no `extracted`, no preview.
+/// The only keys of a plain reference: it has no `extracted` and no preview.
 const REFERENCE_FIELDS: &[&str] =
     &["kind", "ref", "store", "scope", "meta", "correlation", "expires_at", "uri", "ipc"];
 
@@ -139,9 +139,9 @@ const CREDENTIAL: &str = concat!(
     r"|(?-u:\b)ya29\.[A-Za-z0-9._-]{8,}",
     r"|(?-u:\b)xox[abeoprs]-[A-Za-z0-9-]{8,}",
 );
-/// The password of an address, up to the last @ before the host: one in it need not be escaped to be sent.
+/// The password in a URL, up to the last @ before the host: clients accept a password with an unescaped @.
 const ADDRESS: &str = r#"(://[^/ \t\r\n:@?#]*:)([^/ \t\r\n@]+(?:@[^/ \t\r\n@"'<>,;]+)*)@"#;
-/// One of these is in every text that `CREDENTIAL` matches.
+/// Texts of which at least one is in every text that `CREDENTIAL` matches.
 const TRIGGERS: [&str; 18] = [
     "earer ",
     "earer\t",
@@ -188,11 +188,11 @@ fn assignment() -> Option<&'static Regex> {
     built(&CELL, ASSIGNMENT)
 }
 
-/// The vector searcher where the processor has one: the automaton visits every byte.
+/// The search for triggers: a vector searcher if the processor has one, else an automaton, which visits every byte.
 enum Triggers {
     Vector(packed::Searcher),
     Automaton(AhoCorasick),
-    /// Neither could be built: every text is looked at by the expression.
+    /// No search, because neither could be built: the regular expression searches every text.
     Nothing,
 }
 
@@ -215,7 +215,7 @@ impl Triggers {
     }
 }
 
-/// Whether a text may hold what `CREDENTIAL` matches: a filter that is many times faster than the expression.
+/// Return true if `CREDENTIAL` may match in a text. This filter is many times faster than the regular expression.
 pub fn may_hold_credential(text: &str) -> bool {
     text.len() >= 6 && (may_hold_address(text) || Triggers::get().is_in(text))
 }
@@ -224,18 +224,18 @@ fn may_hold_address(text: &str) -> bool {
     memchr::memchr(b'@', text.as_bytes()).is_some() && memchr::memmem::find(text.as_bytes(), b"://").is_some()
 }
 
-/// What a key says of its value.
+/// Statement of a key about its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// No secret.
+    /// The value is not a secret.
     Nothing,
-    /// A secret, whatever the value is.
+    /// The value is a secret, whatever it is.
     Secret,
-    /// Several secrets, unless the value holds no text: `access_tokens: 5` is a number of them.
+    /// The value is secret if it contains a text: `access_tokens: 5` is only a number of tokens.
     Secrets,
 }
 
-/// What a key names: judged by whole words and pairs of words, unless the last word describes the secret only.
+/// Return what a key says about its value, judged by whole words and pairs of words.
 pub fn named_by(key: &str) -> Named {
     let words = words_of(key);
     let Some(last) = words.last() else { return Named::Nothing };
@@ -284,7 +284,7 @@ fn is_secret_word(previous: &str, word: &str) -> bool {
             .any(|(one, other)| previous.eq_ignore_ascii_case(one) && word.eq_ignore_ascii_case(other))
 }
 
-/// Whether a text is anywhere in a value; keys are none.
+/// Return true if there is a text anywhere in a value. Keys do not count.
 pub fn holds_text(value: Value<'_>) -> bool {
     match value.kind() {
         Kind::Text | Kind::EscapedText => true,
@@ -298,7 +298,7 @@ fn is_one_of(word: &str, list: &[&str]) -> bool {
     list.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
-/// End of the word that starts here, `at` itself when none does: `[A-Z]+(?![a-z])|[A-Z]?[a-z]+`.
+/// Return the end of the word that starts at `at`, or `at` if none does: `[A-Z]+(?![a-z])|[A-Z]?[a-z]+`.
 fn word_end(bytes: &[u8], at: usize) -> usize {
     let run = |from: usize, is_wanted: fn(&u8) -> bool| {
         from + bytes[from..].iter().take_while(|byte| is_wanted(byte)).count()
@@ -313,8 +313,8 @@ fn word_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Whether a value does nothing but stand for one kept elsewhere (protocol/command.md#python-plane): a reference that carries a value
-/// beside it is none.
+/// Return true if a value only stands for one that is kept elsewhere (protocol/command.md#python-plane). An object that
+/// contains a reference together with a value does not count.
 pub fn is_reference(value: Value<'_>) -> bool {
     if value.kind() != Kind::Object {
         return false;
@@ -327,12 +327,12 @@ pub fn is_reference(value: Value<'_>) -> bool {
     }
 }
 
-/// What `$noetl_ref` holds.
+/// Return true if the value of `$noetl_ref` is a keychain entry.
 fn is_keychain_entry(value: Value<'_>) -> bool {
     value.kind() == Kind::Object && value.get("kind").is_some_and(Value::is_text)
 }
 
-/// An object of one of the kinds of reference, with its address and nothing that was stored there.
+/// Return true if a value is a reference with its address and without any of the stored value.
 fn is_located(value: Value<'_>) -> bool {
     value.kind() == Kind::Object
         && value.get("kind").is_some_and(is_reference_kind)
@@ -344,9 +344,9 @@ fn is_reference_kind(kind: Value<'_>) -> bool {
     REFERENCE_KINDS.iter().any(|known| kind.is_text_equal(known))
 }
 
-/// The keys of an object whose values may be references, which stay as they are; see `is_kept`.
+/// Return the keys of an object whose values may be references to keep; see `is_kept`.
 pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] {
-    // One byte tells most keys apart, and this is asked for every object.
+    // One byte rules out most keys; this matters because every object is checked.
     let may_be = |key: Value<'_>| matches!(key.raw().as_bytes().first(), Some(b'$' | b'_' | b'r' | b'\\'));
     let is_kept = |key: Value<'_>| ["$noetl_ref", "_ref", "ref"].iter().any(|name| key.is_text_equal(name));
     if !members.iter().any(|(key, _)| may_be(*key) && is_kept(*key)) {
@@ -360,13 +360,13 @@ pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] 
     }
 }
 
-/// Whether the value of a key is a reference that stays as it is; `kept` are the `kept_keys` of its object.
+/// Return true if the value of a key is a reference to keep; `kept` are the `kept_keys` of its object.
 pub fn is_kept(kept: &[&str], key: Value<'_>, value: Value<'_>) -> bool {
     kept.iter().any(|name| key.is_text_equal(name))
         && (value.is_text() || is_located(value) || (key.is_text_equal("$noetl_ref") && is_keychain_entry(value)))
 }
 
-/// Replace known secrets, then what looks like a credential.
+/// Replace known secrets, then texts that look like credentials.
 pub fn redact<'t>(text: &'t str, secrets: Option<&Secrets<'_>>, count: &mut usize) -> Cow<'t, str> {
     let replaced = secrets.map_or(Cow::Borrowed(text), |secrets| secrets.replace(text, count));
     if !may_hold_credential(&replaced) {
@@ -375,7 +375,7 @@ pub fn redact<'t>(text: &'t str, secrets: Option<&Secrets<'_>>, count: &mut usiz
     then(then(replaced, credentials, count), addresses, count)
 }
 
-/// Apply one more rule; a text that it leaves alone is not copied.
+/// Apply one more rule. A text without a match is not copied.
 fn then<'t>(text: Cow<'t, str>, rule: fn(&str, &mut usize) -> Option<String>, count: &mut usize) -> Cow<'t, str> {
     match rule(&text, count) {
         Some(redacted) => Cow::Owned(redacted),
@@ -395,7 +395,8 @@ fn credentials(text: &str, count: &mut usize) -> Option<String> {
     (start > 0).then(|| out + &text[start..])
 }
 
-/// "Basic authentication" is prose; a base64 pair of user and password practically never is one plain word.
+/// Return true if a match is prose, such as "Basic authentication". The base64 of user and password is practically
+/// never one plain word.
 fn is_only_prose(found: &str) -> bool {
     let is_basic = found.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("basic"));
     is_basic && is_prose(found[5..].trim_start_matches([' ', '\t']))
@@ -431,7 +432,7 @@ fn is_prose(word: &str) -> bool {
     rest.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
-/// Redact free text: known secrets, credentials by their shape, and the value of `password=...` and its like.
+/// Redact free text: known secrets, credentials by their shape, and the value of `password=...` and the like.
 pub fn redact_text(text: &str, secrets: &[String], words: &[String]) -> String {
     let mut count = 0;
     let mut prepared = Secrets::prepare(secrets, words, &[]);

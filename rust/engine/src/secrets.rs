@@ -1,4 +1,4 @@
-//! The known secrets of one call, and where they are in a text.
+//! The known secrets of one call, and the search for them in texts.
 //! Twin: `python/noetl_worker/engine/pure/secrets.py`.
 
 use std::borrow::Cow;
@@ -11,71 +11,71 @@ use regex::bytes::Regex;
 
 use crate::redact::MARK;
 
-/// A shorter known secret is not searched for.
+/// Least characters of a known secret to search for.
 pub const MIN_SECRET_CHARS: usize = 4;
-/// A longer secret is found by so many of its first characters, and goes as far as the text goes along with it.
+/// Characters by which a longer secret is found. It is replaced as far as the text continues to match it.
 const LONGEST_HEAD: usize = 1_024;
 /// No link.
 const NONE: u32 = u32::MAX;
-/// One vector search each is the fastest up to here; above, one pass over the text for all of them.
+/// Most secrets for which one vector search per secret is fastest. More are found in one pass over the text.
 const MAX_FINDERS: usize = 16;
-/// Bytes of the shortest secret: what one is looked up by.
+/// Bytes of the shortest secret, by which secrets are looked up.
 const HEAD: usize = 4;
-/// Most bytes between two looks at a text.
+/// Most bytes between two samples of a text.
 const STRIDE: usize = 8;
-/// Most bytes of a look.
+/// Most bytes of a sample.
 const WIDEST: usize = 8;
-/// What a letter or digit directly before a word may be the end of, without being a part of that word.
+/// Pattern of escapes that may end in a letter or digit directly before a word, without being a part of that word.
 const ESCAPE: &str = r"(?-u)(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\z";
 const LONGEST_ESCAPE: usize = 14;
 /// The beginning of a reference to a value that the plane keeps.
 const REFERENCE: &str = "noetl://";
-/// Bytes before a secret that are looked at for the beginning of a reference.
+/// Bytes before a secret that are searched for the beginning of a reference.
 const LONGEST_REFERENCE: usize = 1024;
 
-/// Known secrets of one call, ready to be searched for. Nothing of them is kept after it.
+/// Known secrets of one call, ready to be searched for. Nothing is kept after the call.
 ///
-/// A text costs time that depends on it alone, whatever it and the secrets look like. The secrets are in order, each
-/// with the longest other one that it begins with: at a place, the last secret that is not behind the text in that
-/// order is the longest one there, or begins with it. No automaton: building one took ten times as long as this.
+/// The time of a search depends on the text's length alone. The secrets are sorted, and each is linked to the longest
+/// other secret that it begins with. At a place in the text, the last secret not sorted after the text is the longest
+/// one there, or begins with the longest one. No automaton is used: building one took ten times as long.
 #[derive(Debug)]
 pub struct Secrets<'s> {
     entries: Vec<Entry<'s>>,
     /// First bytes of each entry.
     heads: Vec<u32>,
-    /// Those longer than `LONGEST_HEAD`, in order.
+    /// Secrets longer than `LONGEST_HEAD`, sorted.
     long: Vec<&'s str>,
     numbers: HashSet<&'s str>,
     finders: Vec<Finder<'s>>,
-    /// Bytes between two looks at a text.
+    /// Bytes between two samples of a text.
     stride: usize,
-    /// Bytes of a look.
+    /// Bytes of a sample.
     width: usize,
-    /// A bit for each piece of so many bytes at the first `stride` places of an entry: one is met at some look.
+    /// Bits for the pieces of `width` bytes at the first `stride` places of each entry. Some sample meets one of them.
     pieces: Filter,
-    /// The same of the heads alone: few texts get past it without reason.
+    /// Bits for the heads of all entries, which stop nearly all places without a secret.
     filter: Filter,
     are_plain: OnceCell<bool>,
 }
 
-/// One secret, or the head of long ones. The links are places in `Secrets::entries`; `NONE`: there is none.
+/// One secret, or the head of long ones. Links are indexes in `Secrets::entries`, or `NONE`.
 #[derive(Debug)]
 struct Entry<'s> {
     text: &'s str,
-    /// A secret as it is.
+    /// True for a whole secret.
     is_whole: bool,
-    /// The head of long ones.
+    /// True for the head of long secrets.
     is_head: bool,
-    /// It goes wherever it stands; others as whole words only.
+    /// True if the secret is replaced anywhere, false if only as a whole word.
     is_anywhere: bool,
     depth: u32,
-    /// The longest other secret that this one begins with.
+    /// Link to the longest other secret that this one begins with.
     shorter: u32,
-    /// One farther down the same way, so that any of it is found in a few steps.
+    /// Link that skips several of those, so that any secret of a chain is found in a few steps.
     jump: u32,
-    /// The longest of them that goes wherever this one stands.
+    /// Link to the longest shorter secret that is replaced where this one ends inside a word.
     within: u32,
-    /// The longest of them that goes wherever it stands.
+    /// Link to the longest shorter secret that is replaced anywhere.
     anywhere: u32,
 }
 
@@ -83,7 +83,7 @@ impl<'s> Entry<'s> {
     fn new(secret: &'s str, is_anywhere: bool) -> Self {
         let head = secret.char_indices().nth(LONGEST_HEAD).map_or(secret, |(end, _)| &secret[..end]);
         let is_whole = head.len() == secret.len();
-        // No text has a word of that length by chance.
+        // A text does not contain a word of that length by chance.
         let (is_head, is_anywhere) = (!is_whole, is_anywhere || !is_whole);
         let (depth, shorter, jump, within, anywhere) = (0, NONE, NONE, NONE, NONE);
         Self { text: head, is_whole, is_head, is_anywhere, depth, shorter, jump, within, anywhere }
@@ -91,10 +91,10 @@ impl<'s> Entry<'s> {
 }
 
 impl<'s> Secrets<'s> {
-    /// Prepare a set: texts that are taken out wherever they are, `lines` of wrapped ones as well, and `words`, which
-    /// are taken out where they are whole words. None when no secret is long enough.
+    /// Prepare a set of secrets. `secrets` and the `lines` of wrapped secrets are replaced anywhere, `words` only as
+    /// whole words. Return None when no secret is long enough.
     pub fn prepare(secrets: &'s [String], words: &'s [String], lines: &'s [String]) -> Option<Self> {
-        // A piece of the mark cannot be told from the mark.
+        // A secret that is a part of the mark would be found in every mark.
         let is_long = |secret: &str| secret.chars().nth(MIN_SECRET_CHARS - 1).is_some() && !MARK.contains(secret);
         let anywhere = secrets.iter().chain(lines).map(|secret| (secret.as_str(), true));
         let values = anywhere.chain(words.iter().map(|secret| (secret.as_str(), false)));
@@ -140,12 +140,12 @@ impl<'s> Secrets<'s> {
         Some(Self { entries, heads, long, numbers, finders, stride, width, pieces, filter, are_plain })
     }
 
-    /// Whether one of them goes wherever it stands.
+    /// Return true if a secret has to be replaced wherever it occurs.
     pub fn are_anywhere(&self) -> bool {
         self.entries.iter().any(|entry| entry.is_anywhere)
     }
 
-    /// Whether a secret is somewhere in a text, be it inside of a word: a quick look before `replace`.
+    /// Return true if a secret is anywhere in a text, even inside a word. This is a quick check before `replace`.
     #[inline(never)]
     pub fn is_in(&self, text: &str) -> bool {
         if self.finders.is_empty() {
@@ -154,19 +154,19 @@ impl<'s> Secrets<'s> {
         self.finders.iter().any(|finder| finder.find(text.as_bytes()).is_some())
     }
 
-    /// Whether a text is one of the secrets, and nothing else.
+    /// Return true if the whole text is one of the secrets.
     pub fn include(&self, text: &str) -> bool {
         let found = self.entries.binary_search_by_key(&text, |entry| entry.text);
         found.is_ok_and(|number| self.entries[number].is_whole) || self.long.binary_search(&text).is_ok()
     }
 
-    /// Whether a secret may be a number: few are, and documents are full of numbers.
+    /// Return true if a secret may be a number. Few are, and documents are full of numbers.
     pub fn have_numbers(&self) -> bool {
         !self.numbers.is_empty()
     }
 
-    /// Whether no secret has a character that JSON has to escape: each stands in a document as it is, unless that
-    /// escapes more than it has to.
+    /// Return true if no secret has a character that JSON has to escape. Then a document contains each secret as it is,
+    /// unless it escapes more than necessary.
     pub fn are_never_escaped(&self) -> bool {
         *self.are_plain.get_or_init(|| {
             let is_escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
@@ -174,18 +174,18 @@ impl<'s> Secrets<'s> {
         })
     }
 
-    /// Whether the text of a number is exactly a secret.
+    /// Return true if the text of a number is exactly a secret.
     pub fn include_number(&self, text: &str) -> bool {
         self.numbers.contains(text)
     }
 
-    /// Whether a key has to go, as a whole: it is a secret, or has one in it that no innocent text has.
+    /// Return true if a whole key has to be replaced: it is a secret, or contains one that is replaced anywhere.
     #[inline(never)]
     pub fn is_in_key(&self, key: &str) -> bool {
         self.is_in(key) && (self.include(key) || self.anywhere_in(key).any(|(at, _)| !is_in_reference(key, at)))
     }
 
-    /// Replace every secret, from left to right, at one place the longest, and count them.
+    /// Replace secrets from left to right, the longest one at each place, and count them.
     #[inline(never)]
     pub fn replace<'t>(&self, text: &'t str, count: &mut usize) -> Cow<'t, str> {
         if !self.is_in(text) {
@@ -210,7 +210,7 @@ impl<'s> Secrets<'s> {
         Cow::Owned(out)
     }
 
-    /// The beginning and the end of each secret that goes wherever it is, the longest of one place.
+    /// Return start and end of each secret that is replaced anywhere, the longest one at each place.
     pub fn anywhere_in<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, usize)> + 'a {
         let mut from = 0;
         std::iter::from_fn(move || loop {
@@ -226,7 +226,7 @@ impl<'s> Secrets<'s> {
         })
     }
 
-    /// The next place where a secret begins, and the number of the longest one there.
+    /// Return the next place where a secret begins, and the number of the longest one there.
     fn place(&self, text: &str, from: usize) -> Option<(usize, usize)> {
         let bytes = text.as_bytes();
         let mut looked = from.div_ceil(self.stride) * self.stride;
@@ -245,7 +245,7 @@ impl<'s> Secrets<'s> {
         None
     }
 
-    /// The longest secret that some bytes begin with; `head` is that of the bytes.
+    /// Return the longest secret with which some bytes begin; `head` is the head of these bytes.
     fn longest(&self, head: u32, bytes: &[u8]) -> Option<usize> {
         let first = self.heads.partition_point(|known| *known < head);
         let end = first + self.heads[first..].partition_point(|known| *known == head);
@@ -260,13 +260,13 @@ impl<'s> Secrets<'s> {
         Some(number)
     }
 
-    /// Bytes of the longest secret at a place that goes wherever it is; 0: none does.
+    /// Return the bytes of the longest secret at a place that is replaced anywhere, or 0.
     fn size_anywhere(&self, text: &str, at: usize, number: usize) -> usize {
         let entry = &self.entries[number];
         self.size(text, at, if entry.is_anywhere { Some(number) } else { place_of(entry.anywhere) })
     }
 
-    /// Bytes of the longest secret at a place that goes there; 0: none does.
+    /// Return the bytes of the longest secret at a place that is replaced there, or 0.
     fn size_to_replace(&self, text: &str, at: usize, number: usize) -> usize {
         let entry = &self.entries[number];
         let number = if entry.is_anywhere {
@@ -297,7 +297,7 @@ impl<'s> Secrets<'s> {
     }
 }
 
-/// Set the links of an entry; those before it have theirs.
+/// Set the links of an entry. The entries before it must have theirs.
 fn link(entries: &mut [Entry<'_>], number: usize) {
     let (before, after) = entries.split_at_mut(number);
     let entry = &mut after[0];
@@ -323,19 +323,19 @@ fn place_of(link: u32) -> Option<usize> {
     (link != NONE).then_some(link as usize)
 }
 
-/// How far two texts are equal.
+/// Return the number of bytes that two texts have in common at their beginning.
 fn common_size(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(left, right)| left == right).count()
 }
 
-/// Whether a place is inside of a word. Beside a sign there is none.
+/// Return true if a place is inside a word: between two letters.
 fn goes_on(text: &str, at: usize) -> bool {
     let is_word = |letter: Option<char>| letter.is_some_and(is_letter);
     is_word(text[..at].chars().next_back()) && is_word(text[at..].chars().next())
 }
 
-/// What words are made of. By ranges, so that it does not depend on a version of Unicode; in scripts without blanks
-/// between words (from U+2000) a letter says nothing.
+/// Return true if a character is part of words. Ranges are used, so that no version of Unicode matters. Letters of
+/// scripts without blanks between words (from U+2000) do not count.
 fn is_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_' || ('\u{c0}'..'\u{2000}').contains(&letter)
 }
@@ -346,7 +346,7 @@ fn follows_escape(text: &[u8], at: usize) -> bool {
     expression.is_some_and(|escape| escape.is_match(&text[at.saturating_sub(LONGEST_ESCAPE)..at]))
 }
 
-/// Whether a secret is a part of a reference, which is of use only as a whole.
+/// Return true if a place is inside a reference, which is of use only as a whole.
 fn is_in_reference(text: &str, at: usize) -> bool {
     let end = text.len().min(at + REFERENCE.len());
     let around = &text.as_bytes()[at.saturating_sub(LONGEST_REFERENCE)..end];
@@ -359,7 +359,7 @@ fn head(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |first: &[u8; HEAD]| u32::from_be_bytes(*first))
 }
 
-/// What a piece of four to eight bytes is known by.
+/// Return the key of a piece of four to eight bytes in the filter.
 fn piece_key(piece: &[u8]) -> u32 {
     head(piece).wrapping_mul(0x85eb_ca6b) ^ head(&piece[piece.len() - HEAD..])
 }

@@ -1,5 +1,5 @@
 //! Encoded secrets that a program broke into lines: `base64`, `xxd`, `xxd -p`, `od -tx1`, `hexdump -C`.
-//! The lines that hold one together are secrets too.
+//! The lines over which a secret is spread are treated as secrets too.
 //! Twin: `python/noetl_worker/engine/pure/wrapped.py`.
 
 use std::sync::OnceLock;
@@ -13,15 +13,16 @@ const DUMPED: &str = concat!(
     r"(?s-u)\A(?:[0-9a-fA-F]{6,16}: ((?:[0-9a-fA-F]{2,8} )+) .*",
     r"|(?:[0-9a-fA-F]{6,16})?((?: {1,2}[0-9a-fA-F]{2})+) *(?:[|>].*)?)\z",
 );
-/// What a dump's second line begins with.
+/// Beginning of the second line of a hex dump.
 const LINE_OF_DUMP: &str = r"(?-u)\A(?:[0-9a-fA-F]{6,16}:?)? {1,2}[0-9a-fA-F]{2,8} ";
-/// A dump of up to 16 bytes, or the first line of a longer one.
+/// Beginning of a hex dump of up to 16 bytes, or of the first line of a longer dump.
 const ONE_LINE: &str = r"(?-u)\A(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ";
-/// Digits before a line break that make a text one that may be broken.
+/// Least number of digits before a line break in a text that a program may have broken into lines.
 const WIDTH: usize = 40;
 const BLANKS: [char; 5] = [' ', '\t', '\r', '\x0b', '\x0c'];
 
-/// What a line has of an encoded text is up to `digits_end` in all of them; it is taken out from `start` to `end`.
+/// A line's part of an encoded text. It ends at `digits_end` in the joined digits of all lines, and the text from
+/// `start` to `end` is replaced if the part is secret.
 struct Piece {
     digits_end: usize,
     start: usize,
@@ -48,7 +49,7 @@ fn one_line() -> Option<&'static Regex> {
     built(&CELL, ONE_LINE)
 }
 
-/// The lines of a document's texts, keys too, over which a secret is spread.
+/// Return the lines of a document's texts and keys over which a secret is spread.
 pub fn lines_in_document(document: &Document<'_>, secrets: &Secrets<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     let source = document.source().as_bytes();
@@ -78,7 +79,7 @@ fn lines_in_value(value: Value<'_>, secrets: &Secrets<'_>, lines: &mut Vec<Strin
     }
 }
 
-/// A quick look at a text with its escapes.
+/// Return true if a text, as written with its escapes, may have been broken into lines. This is a quick check.
 fn may_be_broken_as_written(raw: &[u8]) -> bool {
     let may_begin = matches!(raw.first(), Some(b' ' | b'0' | b'\\'));
     let has_any =
@@ -86,7 +87,7 @@ fn may_be_broken_as_written(raw: &[u8]) -> bool {
     may_begin || memchr::memchr(b'\\', raw).is_some_and(|first| has_any(&raw[first..]))
 }
 
-/// Whether a text looks as if a program broke it into lines.
+/// Return true if a text looks as if a program broke it into lines.
 fn may_be_broken(text: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"_+/-".contains(byte);
     let is_broken = |at: usize| {
@@ -97,7 +98,7 @@ fn may_be_broken(text: &[u8]) -> bool {
     one_line().is_some_and(|begin| begin.is_match(text)) || memchr::memchr_iter(b'\n', text).any(is_broken)
 }
 
-/// The lines of a text over which a secret is spread, or that are a dump of it; such that meet as one.
+/// Return the lines of a text that a secret is spread over or dumped in. Overlapping stretches are joined.
 pub fn lines_in_text(text: &str, secrets: &Secrets<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     let is_dump = || dumped().is_some_and(|dump| dump.is_match(text.as_bytes()));
@@ -110,7 +111,7 @@ pub fn lines_in_text(text: &str, secrets: &Secrets<'_>) -> Vec<String> {
         let first = &pieces[pieces.partition_point(|piece| piece.digits_end <= first_digit)];
         let last = &pieces[pieces.partition_point(|piece| piece.digits_end < last_digit)];
         if first.digits_end == last.digits_end && !first.is_dump {
-            continue; // it stands there as it is
+            continue; // the secret is within one line and found without this module
         }
         if first.start >= end {
             if end > 0 {
@@ -126,8 +127,8 @@ pub fn lines_in_text(text: &str, secrets: &Secrets<'_>) -> Vec<String> {
     lines
 }
 
-/// What each line has of an encoded text, and all of it.
-/// Of a line with other words the last one may begin what goes on in the next, and the first one end it.
+/// Return each line's part of an encoded text, and all parts joined.
+/// In a line with several words, the first may end an encoded text and the last may begin one.
 fn pieces_of(text: &str) -> (Vec<Piece>, String) {
     let (mut pieces, mut joined) = (Vec::new(), String::new());
     let mut start = 0;

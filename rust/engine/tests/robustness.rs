@@ -1,5 +1,5 @@
-//! Random damage to every input: nothing panics, and what comes out can be read again.
-//! `NOETL_WORKER_FUZZ_SECONDS` makes it longer; a failure prints its seed.
+//! Tests with random damage to every input: nothing panics, and every output can be read again.
+//! `NOETL_WORKER_FUZZ_SECONDS` makes them longer; a failure prints its seed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

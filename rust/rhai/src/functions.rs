@@ -7,14 +7,14 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString, Position};
 
 use crate::{json, Limits, Output};
 
-/// Register everything but HTTP.
+/// Register all functions except HTTP.
 pub fn register(engine: &mut Engine, limits: &Limits, output: &Output) {
     register_output(engine, output);
     register_time(engine, limits);
     engine.register_fn("parse_json", |text: &str| serde_json::from_str(text).map_or(Dynamic::UNIT, json::from_value));
     engine.register_fn("to_json", |value: Dynamic| json::to_value(&value).to_string());
     engine.register_fn("contains", |text: &str, part: &str| text.contains(part));
-    // The published tool compares exactly, the CLI without case; every script seen was written for the CLI.
+    // The published tool compares exactly, the CLI ignores case; every script seen was written for the CLI.
     engine.register_fn("contains_any", |text: &str, parts: Array| {
         let text = text.to_lowercase();
         parts.iter().any(|part| text.contains(&part.to_string().to_lowercase()))
@@ -58,7 +58,7 @@ fn sleep(time: Duration, limits: &Limits) -> Result<(), Box<EvalAltResult>> {
     Ok(())
 }
 
-/// The error of a script that has to end; scripts cannot catch it.
+/// Make the error that ends a script; scripts cannot catch it.
 pub fn terminated() -> Box<EvalAltResult> {
     EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into()
 }

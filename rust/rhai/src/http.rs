@@ -14,9 +14,9 @@ use ureq::Agent;
 use crate::functions::terminated;
 use crate::{json, Denied, Limits};
 
-/// One request may take this long, and never longer than the script has left.
+/// Longest time of one request, unless the script has less left.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of one answer.
+/// Most bytes of one answer.
 const MAX_BODY_BYTES: u64 = 10 * 1024 * 1024;
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -86,7 +86,8 @@ fn agent(timeout: Duration) -> Agent {
     Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).build().into()
 }
 
-/// An agent that connects to no address that is denied: what a name resolves to is what is connected to, at redirects too.
+/// Return an agent that refuses denied addresses. It connects only to the checked addresses of a name, also after a
+/// redirect.
 fn guarded(timeout: Duration, denied: &Arc<Denied>) -> Agent {
     let config = agent(timeout).config().clone();
     let resolver = GuardedResolver { inner: DefaultResolver::default(), denied: Arc::clone(denied) };
@@ -108,7 +109,7 @@ impl Resolver for GuardedResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = self.inner.resolve(uri, config, timeout)?;
         if config.proxy().is_some_and(|proxy| proxy.uri() == uri) {
-            return Ok(found); // the worker's own
+            return Ok(found); // the worker's own proxy is always allowed
         }
         let (mut allowed, mut reason) = (self.empty(), None);
         for address in found.iter() {
@@ -124,7 +125,7 @@ impl Resolver for GuardedResolver {
     }
 }
 
-/// An address in a URL is checked where a proxy makes the connection, too.
+/// Check an address written in a URL, which the resolver does not see if a proxy makes the connection.
 fn check_literal(denied: &Arc<Denied>, url: &str) -> Result<(), ureq::Error> {
     let uri: Uri = url.parse().map_err(ureq::http::Error::from)?;
     let host = uri.host().unwrap_or_default();
@@ -157,7 +158,7 @@ fn unanswered(error: &ureq::Error) -> Map {
     map
 }
 
-/// A token of the machine's service account; "" anywhere but on Google's machines.
+/// Return a token of the machine's service account, or "" outside Google's cloud.
 fn gcp_token() -> Option<String> {
     let host = std::env::var("GCE_METADATA_HOST").unwrap_or_else(|_| "metadata.google.internal".to_owned());
     let url = format!("http://{host}/computeMetadata/v1/instance/service-accounts/default/token");

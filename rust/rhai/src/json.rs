@@ -1,9 +1,9 @@
-//! JSON values as rhai values and back.
+//! Conversion of JSON values to rhai values and back.
 
 use rhai::{Array, Dynamic, Map};
 use serde_json::{Number, Value};
 
-/// A JSON value for a script. Integers over 63 bits become floats, as in the published tool.
+/// Convert a JSON value for a script. Integers over 63 bits become floats, as in the published tool.
 pub fn from_value(value: Value) -> Dynamic {
     match value {
         Value::Null => Dynamic::UNIT,
@@ -20,7 +20,7 @@ pub fn from_value(value: Value) -> Dynamic {
     }
 }
 
-/// A script's value as JSON: unit and infinities are null, a char is a text, a blob an array of bytes.
+/// Convert a script's value to JSON: unit and infinities become null, a char a text, a blob an array of bytes.
 pub fn to_value(value: &Dynamic) -> Value {
     if value.is_unit() {
         return Value::Null;
@@ -46,7 +46,7 @@ pub fn to_value(value: &Dynamic) -> Value {
     Value::String(value.to_string())
 }
 
-/// Compact JSON of a script's value.
+/// Return a script's value as compact JSON.
 pub fn to_bytes(value: &Dynamic) -> Vec<u8> {
     to_value(value).to_string().into_bytes()
 }

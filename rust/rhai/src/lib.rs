@@ -1,6 +1,7 @@
 //! The rhai tool: a script with `args` and variables in, a JSON value out. No Python here.
 //!
-//! A superset of the two published dialects: `http_*` return maps, `args` is a map and its members are variables too.
+//! It is a superset of the two published dialects: `http_*` return maps, `args` is a map, and its members are variables
+//! too.
 //! A script can neither load code (`eval`, `import`) nor outlive its deadline.
 
 #![forbid(unsafe_code)]
@@ -15,33 +16,33 @@ use std::time::{Duration, Instant};
 
 use rhai::{Dynamic, Engine, EvalAltResult, Scope};
 
-/// Operations of one script; about half a minute of pure computing, so that a loop ends without a deadline too.
+/// Most operations of one script: about half a minute of pure computing, so that a loop ends even without a deadline.
 pub const MAX_OPERATIONS: u64 = 500_000_000;
-/// Bytes of one text.
+/// Most bytes of one text.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
-/// Elements of one array, members of one map, nested ones included. The interpreter counts them at every change, so
-/// more would let a script grow one for minutes.
+/// Most elements of an array and members of a map, including nested ones. The interpreter counts them at every change,
+/// so a script could otherwise grow one for minutes.
 pub const MAX_ELEMENTS: usize = 100_000;
-/// Nested calls of script functions.
+/// Most nested calls of script functions.
 pub const MAX_CALLS: usize = 64;
-/// Bytes kept of what a script prints.
+/// Most bytes that are kept of a script's output.
 pub const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
-/// Why a script gave no value.
+/// The kind of a script's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// It does not parse, or its scope is no JSON object.
+    /// The script does not parse, or its scope is not a JSON object.
     Configuration,
-    /// It threw, or called what does not exist, or mixed types.
+    /// The script threw, called something that does not exist, or mixed types.
     Script,
-    /// It needed more operations or memory than allowed.
+    /// The script needed more operations or memory than allowed.
     Limit,
     /// The deadline passed.
     Timeout,
 }
 
 impl FailureKind {
-    /// One word for the Python side.
+    /// Return the word for the Python side.
     pub fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
@@ -52,28 +53,28 @@ impl FailureKind {
     }
 }
 
-/// A script that gave no value.
+/// The failure of a script that gave no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Why.
+    /// The kind of failure.
     pub kind: FailureKind,
     /// The text of the engine, with line and position.
     pub message: String,
 }
 
-/// What a script came to, and what it printed.
+/// The result and the output of a script.
 #[derive(Debug)]
 pub struct Run {
-    /// The value of its last expression as JSON.
+    /// The value of the script's last expression as JSON.
     pub value: Result<Vec<u8>, Failure>,
-    /// Lines of `print`, `log` and its like, cut to `MAX_OUTPUT_BYTES`.
+    /// Lines of `print`, `log` and the like, cut to `MAX_OUTPUT_BYTES`.
     pub output: String,
 }
 
-/// Why a script may not connect to this address and port of a host, or to what is written for it; None: it may.
+/// Function that returns the reason why a script may not connect to an address and port of a host, or None if it may.
 pub type Denied = dyn Fn(&str, &str, Option<u16>) -> Option<String> + Send + Sync;
 
-/// When a script has to end, and where it may not connect to.
+/// The deadline of a script, and the check of the addresses that it connects to.
 #[derive(Clone)]
 pub struct Limits {
     deadline: Option<Instant>,
@@ -81,7 +82,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A script may run this long.
+    /// Make the limits of a script that starts now.
     pub fn new(timeout: Option<Duration>, denied: Arc<Denied>) -> Self {
         Self { deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), denied }
     }
@@ -90,20 +91,20 @@ impl Limits {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether the script has to end now.
+    /// Return true if the script has to end now.
     fn are_over(&self) -> bool {
         self.left() == Some(Duration::ZERO)
     }
 }
 
-/// What a script printed so far.
+/// The output of a script so far.
 #[derive(Clone, Default)]
 struct Output(Arc<Mutex<Lines>>);
 
 #[derive(Default)]
 struct Lines {
     text: String,
-    /// A line was cut: nothing comes after it, so that the cut is at the end, where the tool looks for half of a secret.
+    /// True once a line was cut. Nothing is added after it: the tool looks for half of a secret only at the end.
     is_cut: bool,
 }
 
@@ -175,7 +176,7 @@ fn engine(limits: &Limits, output: &Output) -> Engine {
     engine.set_max_expr_depths(64, 32);
     let ends = limits.clone();
     engine.on_progress(move |operations| {
-        // The clock costs more than most operations do.
+        // Reading the clock takes longer than most operations.
         (operations % 256 == 0 && ends.are_over()).then_some(Dynamic::UNIT)
     });
     functions::register(&mut engine, limits, output);

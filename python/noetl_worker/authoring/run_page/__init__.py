@@ -1,1 +1,1 @@
-"""A run as one page: what the events of an execution say, on either plane, as one HTML file that asks nobody."""
+"""The execution page: the events of an execution, on either plane, as one HTML file that makes no requests."""

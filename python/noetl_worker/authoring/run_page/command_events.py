@@ -1,4 +1,4 @@
-"""The events of an execution, folded into its commands. What a field is called is the dialect's to know."""
+"""The events of an execution, folded into its commands. The dialect knows the names of the fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMMAND_ENDS: Final = ("command.completed", "command.failed")
 
 @dataclass(slots=True)
 class ToolOutcome:
-    """What an end says."""
+    """The outcome of a tool, as a terminal event tells it."""
 
     is_failed: bool = False
     output: JsonValue = None
@@ -27,29 +27,30 @@ class ToolOutcome:
 
 
 class RunDialect(Protocol):
-    """What the events of one plane mean."""
+    """A reader of one plane's events."""
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
-        """Of an event that ends a command or its call."""
+        """Return the outcome in an event that ends a command or its call."""
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Of the command.issued whose command has to be asked for, the event ids."""
+        """Return the event ids of the command.issued events whose commands the plane has to be asked for."""
 
     def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
-        """A command for each command.issued, with its id where the plane says it."""
+        """Return a command for each command.issued event, with the command's id if the plane tells it."""
 
     def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
-        """The execution without its commands."""
+        """Return the execution without its commands."""
 
 
 def fold(
     dialect: RunDialect, events: list[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]
 ) -> list[RunCommand]:
-    """The commands, in the order they were issued.
+    """Return the commands of an execution, in the order in which they were issued.
 
     Args:
-        events: all of them, in the order of their ids.
-        asked: by the id of command.issued, what `GET /api/commands/{event_id}` answered.
+        dialect: the reader of the plane's events.
+        events: all events of the execution, in the order of their ids.
+        asked: the answers to `GET /api/commands/{event_id}`, by the id of command.issued.
     """
     commands = dialect.issued(events, asked)
     known = {command.command_id: command for command in commands if command.command_id}
@@ -57,7 +58,7 @@ def fold(
         if not (command_id := command_of(event)):
             continue
         command = known.get(command_id)
-        if command is None:  # its command.issued is on no page
+        if command is None:  # its command.issued is not among the events
             command = known[command_id] = RunCommand(step_of(event), command_id)
             commands.append(command)
         _take(command, event, dialect)
@@ -65,7 +66,7 @@ def fold(
 
 
 def _order(event: Mapping[str, Any]) -> tuple[float, int]:
-    """By time: a worker whose clock is behind sends ids below the command's own (protocol/events.md#ids)."""
+    """Return the sort key of an event: its time, since a slow clock gives events low ids (protocol/events.md#ids)."""
     return time_of(event.get("created_at")) or 0.0, number_of(event.get("event_id"))
 
 
@@ -78,11 +79,11 @@ def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) ->
         if not is_over or command.claimed is None:
             command.claimed = at
     elif name == "command.started":
-        if not is_over or command.started is None:  # a late one is harmless (protocol/events.md#late-reports)
+        if not is_over or command.started is None:  # a late start is harmless (protocol/events.md#late-reports)
             command.started = at
         command.state = command.state if is_over else CommandState.RUNNING
     elif name in _CALL_ENDS:
-        if not is_over:  # the first one counts (protocol/claim.md#races)
+        if not is_over:  # the first outcome counts (protocol/claim.md#races)
             _end(command, dialect.outcome(event), at)
     elif name in _COMMAND_ENDS:
         outcome = dialect.outcome(event)
@@ -101,13 +102,13 @@ def _end(command: RunCommand, outcome: ToolOutcome, at: float | None) -> None:
 
 
 def printed(fields: dict[str, Any]) -> tuple[str, str]:
-    """Take what was printed out of a result, which is shown beside it."""
+    """Remove stdout and stderr from a result and return them. The page shows them separately."""
     stdout, stderr = (fields.pop(name) if isinstance(fields.get(name), str) else "" for name in ("stdout", "stderr"))
     return stdout, stderr
 
 
 def command_of(event: Mapping[str, Any]) -> str:
-    """The id of the command that an event names; empty where it names none."""
+    """Return the id of the command that an event names, or "" if it names none."""
     return str(context_of(event).get("command_id") or "")
 
 
@@ -116,13 +117,16 @@ def step_of(event: Mapping[str, Any]) -> str:
 
 
 def number_of(value: object) -> int:
-    """An id: a number or its text."""
+    """Return an id, given as a number or as its text, or 0 for anything else."""
     text = str(value)
     return int(text) if text.isdecimal() and text.isascii() else 0
 
 
 def time_of(value: object) -> float | None:
-    """Of an RFC 3339 text in UTC, as both planes write it: with any number of digits of a second, `Z` or `+00:00`."""
+    """Return the seconds since 1970 of an RFC 3339 text in UTC, or None for anything else.
+
+    Planes write any number of digits of a second, and `Z` or `+00:00`.
+    """
     if not isinstance(value, str):
         return None
     try:
@@ -133,7 +137,7 @@ def time_of(value: object) -> float | None:
 
 
 def text_of(value: object) -> str:
-    """An error: a text, or an object with a `message` (recorded: failed-error-object-events)."""
+    """Return the text of an error: a text itself, or an object's `message` (recorded: failed-error-object-events)."""
     if isinstance(value, str):
         return value
     return str(fields_of(value).get("message") or value) if value else ""

@@ -1,9 +1,9 @@
-"""Where the steps of a graph stand: ranks by the longest path, few crossings, straight lines.
+"""The places of a graph's steps: ranks by the longest path, few crossings, straight lines.
 
-A layered drawing in three known steps (Sugiyama): arcs that lead back are put aside, each step stands one rank after
-the last of those that lead to it, and a rank is sorted by the middle of its neighbours. An arc over several ranks has
-a place in each, so that it passes no step. No small library does it: dagre brings lodash, networkx numpy, graphviz a
-program.
+This is a layered drawing in three known steps (Sugiyama): arcs that lead back are put aside, each step gets the rank
+after the last step that leads to it, and each rank is sorted by the mean place of its neighbours. An arc over several
+ranks has a place in each, so that it does not cross a step. No small library does this: dagre needs lodash, networkx
+needs numpy, graphviz is a program.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Final, TypeAlias
 _SWEEPS: Final = 6
 Edge: TypeAlias = tuple[int, int]
 Node: TypeAlias = tuple[int, int | Edge]
-"""A rank, and the step there or the long arc that passes."""
+"""A rank, and the step in it or the long arc that passes through it."""
 Neighbours: TypeAlias = tuple[Mapping[Node, Sequence[Node]], Mapping[Node, Sequence[Node]]]
-"""Of a rank before, and of the one after."""
+"""Neighbours of each node in the rank before, and in the rank after."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunLayout:
     places: list[tuple[int, float]]
-    """Of each step its rank, and where it stands across."""
+    """Rank of each step, and its place within the rank."""
     routes: Mapping[Edge, list[tuple[int, float]]]
-    """Of each arc the places it passes, both ends included. One that leads back has its two ends alone."""
+    """Places that each arc passes, including both ends. An arc that leads back has only its two ends."""
 
 
 def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) -> RunLayout:
-    """`count` steps and the arcs between them, by number; `straight`: those whose line matters most."""
+    """Lay out `count` steps and the arcs between them. The arcs in `straight` are kept straight first."""
     back = _leading_back(count, edges)
     forward = [edge for edge in dict.fromkeys(edges) if edge not in back]
     ranks = _ranks(count, forward)
@@ -49,7 +49,7 @@ def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) 
 
 
 def _leading_back(count: int, edges: Sequence[Edge]) -> set[Edge]:
-    """Arcs to a step that led to theirs, found by walking in depth; no recursion, a playbook may be long."""
+    """Return the arcs that close a cycle, found by a depth-first search without recursion: a playbook may be long."""
     ways: dict[int, list[int]] = {}
     for start, to in edges:
         ways.setdefault(start, []).append(to)
@@ -87,7 +87,7 @@ def _chain(edge: Edge, steps: Sequence[Node]) -> list[Node]:
 
 
 def _neighbours(chains: Iterable[Sequence[Node]]) -> Neighbours:
-    """Those before and those after, a rank away."""
+    """Return the nodes before and after each node, one rank away."""
     before: dict[Node, list[Node]] = {}
     after: dict[Node, list[Node]] = {}
     for chain in chains:
@@ -114,7 +114,7 @@ def _across(layers: list[list[Node]], neighbours: Neighbours, lines: Neighbours)
 def _spread(
     layer: Sequence[Node], wanted: Mapping[Node, float], across: dict[Node, float], first: Sequence[Node]
 ) -> None:
-    """As near as they can to where they want to be, one apart, and those of `first` where they want to be."""
+    """Place the nodes of a rank near their wanted places, at least one apart; those of `first` have priority."""
     at = float("-inf")
     for node in layer:
         across[node] = at = max(wanted[node], at + 1)

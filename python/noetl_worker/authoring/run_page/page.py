@@ -1,7 +1,7 @@
-"""The page: one HTML file with its style, its script and its data in it, which asks nobody for anything.
+"""The execution page: one HTML file that contains its style, script and data, and makes no requests.
 
-What comes from a playbook is data: JSON in an element that no browser runs, without a character that could end that
-element. The script writes it as text, never as markup, and its policy lets nothing else run.
+Values from a playbook are JSON in an element that no browser runs, without a character that could end the element. The
+script writes them as text, never as markup, and the page's content security policy lets no other script run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _IN_SCRIPT: Final = {
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
-"""What could end the element, or a line of JavaScript."""
+"""Escapes of the characters that could end the element, or a line of JavaScript."""
 _MOST_DRAWN: Final = 150
-"""Steps of a graph: more of them are no picture any more, and thousands of elements."""
+"""Most steps of a drawn graph. More of them give thousands of elements and no readable picture."""
 
 
 def page_of(
@@ -40,12 +40,13 @@ def page_of(
     written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
 ) -> str:
-    """The whole file.
+    """Return the whole HTML file.
 
     Args:
-        own_secrets: of this process; they are taken out of all that is shown.
-        written: seconds since 1970; default: now.
-        runs: of a page that is served and follows its run, what else there is (`data_of`).
+        run: the execution to show.
+        own_secrets: the secrets of this process, which are redacted in all values.
+        written: time of writing, in seconds since 1970; None: now.
+        runs: for a page that is served and follows its execution, the other executions (see `data_of`).
     """
     style, is_live = _file("page.css"), runs is not None
     script = "\n".join(["'use strict';", *map(_file, (*_SCRIPTS, *(["live.js"] if is_live else [])))])
@@ -60,7 +61,7 @@ def page_of(
 
 
 def in_script(value: JsonValue) -> str:
-    """JSON that can stand in a script element."""
+    """Return a value as JSON that can stand in a script element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_IN_SCRIPT)
 
 
@@ -71,7 +72,10 @@ def _file(name: str) -> str:
 
 
 def _policy(style: str, script: str, *, is_live: bool) -> str:
-    """Nothing but these two texts; no request (a live page: to where it came from), no form, no base, no frame."""
+    """Return a content security policy that allows only this style and this script.
+
+    No requests are allowed (on a live page only to its own server), and no forms, base elements or frames.
+    """
     home = "connect-src 'self'; " if is_live else ""
     return (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
@@ -90,7 +94,7 @@ def data_of(
     written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """What the page's script reads. `runs`: {id, path, state, at} of each run that can be looked at instead."""
+    """Return the data for the page's script. `runs` has {id, path, state, at} of each execution to choose from."""
     values, written = ShownValues(run, own_secrets), time.time() if written is None else written
     numbers = {name: number for number, name in enumerate(run.steps)}
     moments = (moment for command in run.commands for moment in (command.issued, command.ended) if moment is not None)
@@ -164,5 +168,5 @@ def _command(command: RunCommand, numbers: Mapping[str, int], begin: float, valu
 
 
 def _since(begin: float, moment: float | None) -> float | None:
-    """Milliseconds: whole numbers for nearly all that events say."""
+    """Return the milliseconds from `begin` to `moment`, which for most events is a whole number."""
     return round((moment - begin) * 1000, 1) if moment is not None else None

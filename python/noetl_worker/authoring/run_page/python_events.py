@@ -1,8 +1,8 @@
-"""What the events of the Python plane say (protocol/events.md#python-plane; recorded: tool-python-events-full-example).
+"""The events of the Python plane (protocol/events.md#python-plane; recorded: tool-python-events-full-example).
 
-An event names its command by a number; `command.issued` does not, and says in `parent_event_id` which event led to it.
-The plane makes the number of a command before the id of its `command.issued`, and both grow. So the commands of a step
-are its `command.issued` in the same order; where a step has more of these than numbers, the plane is asked.
+An event names its command by a number. `command.issued` does not; its `parent_event_id` names the event that led to it.
+The plane makes the number of a command before the id of its `command.issued`, and both grow. So the numbers of a step's
+commands and its `command.issued` events have the same order. If their counts differ, the plane is asked.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from noetl_worker.models.wire import context_of, fields_of
 
 _BESIDE: Final = ("command_id", "worker_id")
 _UNWRITTEN: Final = ("spec", "output")
-"""What the plane adds to each tool_config, without a value (recorded: tool-python-events-full-example)."""
+"""Keys that the plane adds to each tool_config without a value (recorded: tool-python-events-full-example)."""
 _ITEM: Final = "__loop_claimed_index"
-"""In `input` of an item of a loop (recorded: loop-sequential-claim)."""
+"""Key in `input` with the index of a loop's item (recorded: loop-sequential-claim)."""
 
 
 class PythonRunEvents:
@@ -75,7 +75,7 @@ class PythonRunEvents:
 
 
 def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
-    """Of each step its command.issued in order, and the numbers of the commands that its other events name."""
+    """Return each step's command.issued events in order, and the command numbers that its other events name."""
     issued: dict[str, list[Mapping[str, Any]]] = {}
     numbers: dict[str, set[int]] = {}
     for event in events:
@@ -103,5 +103,6 @@ def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str
 
 
 def _has_output(fields: Mapping[str, Any]) -> bool:
-    """Whether `output` is what was printed, as the worker adds it to command.completed (pipeline/report/results.py)."""
+    """Return True if `output` has stdout and stderr, which the worker adds to command.completed
+    (pipeline/report/results.py)."""
     return fields_of(fields.get("output")).keys() == {"stdout", "stderr"}

@@ -1,4 +1,4 @@
-"""Reading a run from its control plane: all pages of its events, its playbook, and commands that no event describes."""
+"""Reading of an execution from its plane: all pages of events, its playbook, and commands that no event describes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
 MOST_ASKED: Final = 1000
-"""Commands that are asked for one by one."""
+"""Most commands that are asked for one by one."""
 _AT_ONCE: Final = 4
 _PAGE: Final = 200
-"""Events (recorded: pyworker-loop-parallel-events); `page` counts from 1 [source NoETL 4.26.0]."""
+"""Events of a page (recorded: pyworker-loop-parallel-events). `page` counts from 1 [source NoETL 4.26.0]."""
 _DIALECTS: Final[Mapping[Dialect, RunDialect]] = {Dialect.PYTHON: PythonRunEvents(), Dialect.RUST: RustRunEvents()}
 
 
 async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
-    """The run as the configured control plane tells it.
+    """Read an execution from the configured control plane.
 
     Raises:
-        ControlPlaneError: it cannot be reached, refuses the credentials, or knows no such execution.
+        ControlPlaneError: the plane cannot be reached, refuses the credentials, or does not know the execution.
     """
     async with ControlPlaneClient(open_transport(settings, max_connections=_AT_ONCE), settings) as client:
         return await read_run_of(await client.plane(""), execution_id)
 
 
 async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST_ASKED) -> ExecutionRun:
-    """As `read_run`; of at most `most_asked` commands is asked what no event says."""
+    """Read an execution from `plane`. Of the commands that no event describes, ask for at most `most_asked`."""
     dialect = _DIALECTS[plane.dialect]
     detail = await plane.execution_detail(execution_id)
     events = await _all_events(plane, execution_id, detail)
@@ -45,8 +45,8 @@ async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST
     asked = await _ask(plane, wanted[:most_asked])
     if len(asked) < len(wanted):
         run.notes.append(
-            f"What {len(wanted) - len(asked)} of {len(wanted)} commands were given is not here: "
-            f"it is in no event, and {most_asked} are asked for at most."
+            f"The input of {len(wanted) - len(asked)} of {len(wanted)} commands is not shown: "
+            f"no event has it, and at most {most_asked} commands are asked for."
         )
     run.commands = fold(dialect, events, asked)
     document = await _playbook(plane, detail, run)
@@ -55,7 +55,10 @@ async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST
 
 
 async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """In the order of their ids, each once: what is added meanwhile moves others to the next page."""
+    """Return all events once, in the order of their ids.
+
+    An event added meanwhile moves others to the next page, so a page may repeat events.
+    """
     found = {number_of(event.get("event_id")): event for event in _events(detail)}
     page = 0
     while fields_of(detail.get("pagination")).get("has_next"):
@@ -81,12 +84,12 @@ async def _ask(plane: Plane, event_ids: Sequence[int]) -> dict[int, Mapping[str,
 
 
 async def _playbook(plane: Plane, detail: Mapping[str, Any], run: ExecutionRun) -> Mapping[str, Any]:
-    """As it was run: the version that the execution names. Without it the steps are those of the events."""
+    """Return the playbook in the version that the execution names, or {} if the plane does not have it."""
     try:
         entry = await plane.catalog_entry(str(detail.get("catalog_id") or ""))
     except ControlPlaneError as error:
-        run.notes.append(f"The playbook is not here, so that arcs which were not taken are missing: {error}")
+        run.notes.append(f"The playbook could not be read, so arcs that were not taken are missing: {error}")
         return {}
     run.version = run.version or str(entry.get("version") or "")
-    layout = entry.get("layout")  # the Rust plane's payload is the workload (protocol/executions.md#the-catalog)
+    layout = entry.get("layout")  # on the Rust plane `payload` is the workload (protocol/executions.md#the-catalog)
     return {"workflow": layout} if isinstance(layout, list) else fields_of(entry.get("payload"))

@@ -1,4 +1,4 @@
-"""A run as the page shows it: the same for both planes. Times are seconds since 1970; None where no event says one."""
+"""An execution as the page shows it, for both planes. Times are seconds since 1970, or None if no event has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.models.wire import JsonValue
 
 
 class CommandState(str, Enum):
-    """How far a command came, by its events."""
+    """The state of a command, by its events."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -20,24 +20,24 @@ class CommandState(str, Enum):
 
 @dataclass(slots=True)
 class RunCommand:
-    """One command. What stays empty is in no event."""
+    """One command. A field that no event has stays empty."""
 
     step: str
     command_id: str = ""
     event_id: int | None = None
-    """Of its command.issued."""
+    """Id of its command.issued."""
     state: CommandState = CommandState.WAITING
     item: int | None = None
-    """Which item of a loop it is for."""
+    """Index of its item, in a loop."""
     kind: str = ""
     after: str | None = None
-    """The step whose end issued it."""
+    """Step whose end led to this command."""
     issued: float | None = None
     claimed: float | None = None
     started: float | None = None
     ended: float | None = None
     attempts: int = 0
-    """How often it was claimed."""
+    """Number of claims."""
     worker: str = ""
     input: JsonValue = None
     output: JsonValue = None
@@ -60,7 +60,7 @@ class RunStep:
     name: str
     kind: str = ""
     text: str = ""
-    """What the playbook says of it."""
+    """Description of the step in the playbook."""
     is_loop: bool = False
     ways: list[RunWay] = field(default_factory=list)
 
@@ -82,4 +82,4 @@ class ExecutionRun:
     commands: Sequence[RunCommand] = ()
     steps: Mapping[str, RunStep] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """What is not known, and why."""
+    """Notes about missing values, and why they are missing."""

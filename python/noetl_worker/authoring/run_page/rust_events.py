@@ -1,7 +1,7 @@
-"""What the events of the Rust plane say (protocol/events.md#rust-plane; recorded: batch-execution, fail-execution).
+"""The events of the Rust plane (protocol/events.md#rust-plane; recorded: batch-execution, fail-execution).
 
-The id of a command holds the id of its `command.issued`: `<execution>:<step>:<event>`, and `:i<item>` in a loop. What
-it was given is in no event: its command is asked for (protocol/claim.md#fetch).
+The id of a command contains the id of its `command.issued`: `<execution>:<step>:<event>`, and `:i<item>` in a loop. No
+event has a command's input, so the plane is asked for the command (protocol/claim.md#fetch).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[
 
 
 def _issued_by(command_id: str) -> int:
-    """The id of its command.issued."""
+    """Return the event id of the command.issued that a command id contains."""
     head, _, last = command_id.rpartition(":")
     return number_of(head.rpartition(":")[2] if _item_of(command_id) is not None else last)
 

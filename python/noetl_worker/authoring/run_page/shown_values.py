@@ -1,4 +1,4 @@
-"""Values as the page shows them: redacted, then as text, with an end."""
+"""Values as the page shows them: redacted, converted to text and shortened."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from noetl_worker.text.secrets import redaction
 from noetl_worker.text.secrets.known import KnownSecrets
 
 MOST_CHARS: Final = 20_000
-"""Of one text. An event holds a hundred kilobytes; a page of a thousand such would open slowly."""
+"""Most characters of one text. An event may have 100 kB, and a page with a thousand such texts would open slowly."""
 _LEAST_CHARS: Final = 1_000
 _ALL_CHARS: Final = 40_000_000
-"""Of a page, about, where a run has thousands of commands."""
+"""Approximate characters of a whole page when an execution has thousands of commands."""
 _TEXTS_OF_COMMAND: Final = 3
 ShownText: TypeAlias = list[Any]
-"""Its title, its text, and how many characters it has in all where it was cut."""
+"""A title, a text and, if the text was cut, its original number of characters."""
 
 
 class ShownValues:
-    """The values of one run."""
+    """The values of one execution, ready to be shown."""
 
     def __init__(self, run: ExecutionRun, own_secrets: Iterable[str] = ()) -> None:
-        """What the run and its commands were given names secrets, which are then taken out wherever they stand."""
+        """Collect the secrets named in the inputs of the execution and its commands, to redact them everywhere."""
         known = KnownSecrets(tuple(own_secrets))
         for given in (run.workload, *(command.input for command in run.commands)):
             known.add_inline(given)
@@ -34,14 +34,14 @@ class ShownValues:
         self._most = max(_LEAST_CHARS, min(MOST_CHARS, share))
 
     def text(self, text: str) -> str:
-        """Free text on one line or several: an error."""
+        """Return free text, such as an error, redacted and shortened."""
         return self._cut("", redaction.redact_text(text, self._secrets))[1] if text else ""
 
     def printed(self, title: str, text: str) -> list[ShownText]:
         return [self._cut(title, redaction.redact_text(text, self._secrets))] if text.strip() else []
 
     def value(self, value: JsonValue) -> list[ShownText]:
-        """A value as JSON. Its texts of several lines (code, SQL, a page) are shown as they are, under their names."""
+        """Return a value as JSON. Its multi-line texts (code, SQL, a page) are separate, under their own names."""
         if value is None or value in ({}, []):
             return []
         value = redaction.redact_value(value, self._secrets)
@@ -62,7 +62,7 @@ class ShownValues:
 
 
 def visible(text: str) -> str:
-    """Control characters as their numbers: those that turn the direction of text make a name read as another."""
+    """Replace control characters by their numbers. Some reverse the direction of text and so disguise a name."""
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\u{{{ord(char):x}}}" for char in text)

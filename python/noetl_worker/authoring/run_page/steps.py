@@ -1,4 +1,4 @@
-"""The steps of a run and the ways between them: what the playbook says, and which ways the commands took."""
+"""The steps of an execution and the arcs between them, from the playbook and from the arcs that commands took."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from noetl_worker.authoring.run_page.run import RunCommand, RunStep, RunWay
 from noetl_worker.models.wire import JsonValue, fields_of
 
 _END: Final = "end"
-"""A step that the planes add (recorded: catalog-resource)."""
+"""Name of a step that the planes add (recorded: catalog-resource)."""
 
 
 def steps_of(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
-    """The steps in the order of the playbook, then those that only the commands name."""
+    """Return the steps in the order of the playbook, then the steps that only commands name."""
     steps = {step.name: step for item in document.get("workflow") or () if (step := _step(item)) is not None}
     for command in commands:
         step = steps.setdefault(command.step, RunStep(command.step))
@@ -32,10 +32,10 @@ def steps_of(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dic
 
 
 def _taken(steps: Mapping[str, RunStep], commands: Sequence[RunCommand]) -> dict[tuple[str, str], None]:
-    """The pairs of steps of which one led to the other.
+    """Return the pairs of steps in which the first step led to the second.
 
-    The Python plane says so. The Rust plane issues the next commands as it takes an end (protocol/events.md), so that
-    there it was the step that ended last before, of those with an arc to this one.
+    The Python plane names the first step. The Rust plane issues the next commands when it takes a terminal event
+    (protocol/events.md), so there it is the last step that ended before, of the steps with an arc to this one.
     """
     before: dict[str, list[str]] = {}
     for step in steps.values():
@@ -81,7 +81,7 @@ def _kind(tool: JsonValue) -> str:
 
 
 def _ways(following: JsonValue) -> Iterator[RunWay]:
-    """Of any written form: {arcs: [...]}, one {step: ...}, a list, one name."""
+    """Yield the arcs of a step's `next` in any of its forms: {arcs: [...]}, one {step: ...}, a list, one name."""
     if isinstance(following, dict) and "arcs" in following:
         following = following["arcs"]
     for arc in following if isinstance(following, list) else [following]:

@@ -1,1 +1,1 @@
-"""What the commands show: tables for a terminal, JSON for a pipe."""
+"""Output of the command line: tables for a terminal, JSON for a pipe."""

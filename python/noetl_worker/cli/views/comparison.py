@@ -1,4 +1,4 @@
-"""Stream and durable against the settings, as a table a terminal has room for, or as one JSON object."""
+"""Comparison of stream and durable with the settings, as a table for a terminal or as one JSON object."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """What `noetl-worker nats ensure` says."""
+    """The output of `noetl-worker nats ensure`."""
 
     found: Found
     settings: Settings
@@ -46,7 +46,7 @@ class ComparisonView:
 
     @cached_property
     def _parts(self) -> Sequence[_Part]:
-        """Without dead letters while there is no such stream: the first dead letter makes it."""
+        """Stream, durable and, once the first dead letter has created it, the stream of dead letters."""
         found, info = self.found, self.found.stream_info
         stream = stream_rows(None if info is None else info["config"], self.settings)
         durable = durable_rows(found.durable_info, self.settings)
@@ -61,12 +61,13 @@ class ComparisonView:
 
     @property
     def is_as_wanted(self) -> bool:
-        """With nothing missing: the rows of what is not there do not agree."""
+        """True if nothing is missing or different. The rows of a missing part do not agree."""
         return all(row.agrees for row in self._rows)
 
     @property
     def is_fine(self) -> bool:
-        """As wanted; after --apply also with what is left to somebody: an install waits for nobody's decision."""
+        """True if all is as wanted. After --apply, fields left to a person's decision count as fine, so that an install
+        does not wait for it."""
         return all(row.agrees or (self.is_applied and row.is_left_to_somebody) for row in self._rows)
 
     @property
@@ -99,7 +100,7 @@ class ComparisonView:
             console.print(line, markup=False, soft_wrap=True)
 
     def closing(self) -> list[str]:
-        """What to do now."""
+        """Return the lines that say what to do now."""
         lines = []
         if left_s := pause_left_s(self.found.durable_info):
             lines.append(
@@ -132,12 +133,12 @@ class ComparisonView:
         info = found.durable_info or {}
         return [
             f"    left to you, since somebody decided it: nats consumer edit {found.stream} {found.durable}",
-            "What JetStream does not change takes a new one, LOSING the durable's place "
+            "A field that JetStream cannot change takes a new durable, LOSING the place of this one "
             f"(messages waiting: {info.get('num_pending', 0)}, in flight: {info.get('num_ack_pending', 0)}):",
-            "it begins with the oldest message of the stream, so finished commands come",
+            "the new one begins with the oldest message of the stream, so finished commands come",
             "again and are dropped at their claim. Stop the pool, then",
             f"    nats consumer rm {found.stream} {found.durable} && {ENSURE}",
-            "or leave it to whoever uses it, and set another NATS_CONSUMER.",
+            "or leave this durable to its users, and set another NATS_CONSUMER.",
         ]
 
 
@@ -157,7 +158,7 @@ def _as_json(part: _Part) -> dict[str, Any]:
 
 
 def _table(part: _Part) -> Table:
-    """Every field; what it matters for is below it, for those that differ."""
+    """Return a table of all fields of a part. Fields that differ are marked with `!`."""
     table = plain_table(
         " ",
         *(Column(name, overflow="fold", no_wrap=name == "field") for name in ("field", "is", "wanted")),

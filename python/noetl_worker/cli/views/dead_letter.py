@@ -1,4 +1,4 @@
-"""Dead letters for people and as JSON; nothing is shown that looks like a secret."""
+"""Dead letters for people and as JSON, without anything that looks like a secret."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ REASONS: Final = tuple(kind.value for kind in OutcomeKind if kind.settlement is 
 """The kinds of dead letters."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")
-"""What has it: as JSON, as the text of what is none, or where it is none of noetl-worker's."""
+"""Keys for the message: as JSON, as a text that is not JSON, or of a message that noetl-worker did not write."""
 
 
 @dataclass(frozen=True)
 class ShownDeadLetter:
-    """A dead letter as shown. `dead letter` is None when the message in the stream is none of ours."""
+    """A message in the stream of dead letters, as it is shown."""
 
     kept: StoredMessage
     dead_letter: DeadLetter | None
+    """The dead letter, or None if noetl-worker did not write the message."""
 
     @classmethod
     def of(cls, kept: StoredMessage) -> ShownDeadLetter:
@@ -78,7 +79,7 @@ class ShownDeadLetter:
 
 
 def print_entries(entries: Sequence[ShownDeadLetter], total: int, stream: str, *, as_json: bool) -> None:
-    """A table, or one JSON object a line. `total`: how many dead letters there are, shown or not."""
+    """Print a table, or one JSON object per line. `total` is the number of all dead letters, shown or not."""
     console = operator_console()
     if as_json:
         for entry in entries:
@@ -112,7 +113,7 @@ def _cells(entry: ShownDeadLetter) -> list[Text]:
 
 
 def _inside(entry: ShownDeadLetter) -> dict[str, Any]:
-    """The rest of a dead letter: where it came from and what it was, redacted."""
+    """Return the rest of a dead letter, redacted: where it came from, and its message."""
     dead_letter = entry.dead_letter
     if dead_letter is None:
         return {"message": excerpt(entry.kept.data, 4096)}
@@ -133,7 +134,7 @@ def _inside(entry: ShownDeadLetter) -> dict[str, Any]:
 
 
 def print_entry(entry: ShownDeadLetter, *, as_json: bool) -> None:
-    """All that is known of one dead letter, a line for each field and the message last; or one JSON object."""
+    """Print one dead letter in full: a line for each field and the message last, or one JSON object."""
     console, shown = operator_console(), {**entry.as_json(), **_inside(entry)}
     if as_json:
         say_json(shown)

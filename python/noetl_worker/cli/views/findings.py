@@ -1,4 +1,4 @@
-"""What `noetl-worker doctor` has found, for people."""
+"""Output of `noetl-worker doctor` for people."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from noetl_worker.cli.doctor import Finding
 from noetl_worker.observability.terminal import operator_console
 
 _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}
-"""State of a finding -> its mark, and in which colour."""
+"""Mark and colour of each state of a finding."""
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    """Below each other: side by side a subject would be broken inside of its words, and could not be copied."""
+    """Return a table with what was found and wanted below each other, so that long subjects can be copied whole."""
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
         mark, style = _MARKS[finding.state.value]
@@ -30,7 +30,7 @@ def _table(findings: Sequence[Finding]) -> Table:
 
 
 def print_findings(findings: Sequence[Finding], *, brief: bool, console: Console | None = None) -> None:
-    """A table, and below it what to do about each thing that is not fine."""
+    """Print a table, and below it what to do about each finding that is not fine."""
     console = console or operator_console()
     shown = [finding for finding in findings if not brief or finding.state.value != "fine"]
     if shown:

@@ -1,4 +1,4 @@
-"""What `exec` and `replay` do and show: the result, and the events that would have been sent."""
+"""The work and output of `exec` and `replay`: the result, and the events that would have been sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from noetl_worker.tools.process.live_output import PrintedLine
 async def done_here(
     local_run: LocalRun, body: Mapping[str, JsonValue], envelope: Envelope, program: str
 ) -> LocalOutcome:
-    """Run the command, until Ctrl-C; then raises typer.Exit."""
+    """Run the command to its end or until Ctrl-C.
+
+    Raises:
+        typer.Exit: Ctrl-C was pressed.
+    """
     progress = Progress()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
     done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
@@ -32,9 +36,9 @@ async def done_here(
 
 
 def print_result(done: LocalOutcome, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
-    """The result as it would be reported to the plane: one line about it, then JSON.
+    """Print the result as it would be reported to the plane: one line about it, then JSON.
 
-    `output`: what the tool has printed, for the JSON form.
+    `output` has the lines that the tool has printed, for the JSON form.
     """
     call = done.call
     if call is None:
@@ -48,17 +52,17 @@ def print_result(done: LocalOutcome, output: Sequence[PrintedLine] = (), *, as_j
         return
     say(f"{call['name']} after {done.seconds:.3f} s", err=True)
     said = {name: payload[name] for name in ("error", "error_kind") if name in payload}
-    shown = payload.get("response", payload.get("result")) or said or None  # the Rust plane is told the text alone
+    shown = payload.get("response", payload.get("result")) or said or None  # the Rust plane gets only the error's text
     say_json(shown, indent=2)
 
 
 def print_line(line: PrintedLine) -> None:
-    """What the tool prints, when it prints it."""
+    """Print a line of the tool's output as soon as the tool has printed it."""
     say(f"{line.stream} | {line.text}", err=True)
 
 
 def print_requests(done: LocalOutcome, *, as_json: bool) -> None:
-    """Every request that was not sent, word for word."""
+    """Print every request that was not sent, word for word."""
     for withheld in done.withheld:
         request = {"method": withheld.method, "path": withheld.path, "body": withheld.body}
         if as_json:

@@ -1,4 +1,4 @@
-"""One worker as `top` shows it: a few lines about it, and a table of what runs, the longest first."""
+"""One worker as `top` shows it: a few lines about the worker, and a table of its commands, the oldest first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.observability.terminal import harmless, plain_table
 
 
 def view_of(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
-    """`height`: rows that there is room for; None: all."""
+    """Return the view of one worker with at most `height` commands; None: with all of them."""
     address = str(look.get("address"))
     if "error" in look:
         return Group(Text(f"{address}: {harmless(str(look['error']))}", style="red"), Text(""))

@@ -1,4 +1,4 @@
-"""The engine in Python: the specification, and what runs where no wheel with the Rust engine fits."""
+"""The engine in Python: the specification, and the engine on platforms without a wheel of the Rust engine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Case tables: parse once, find the first case that holds (protocol/conditions.md#cases). Twin:
-rust/engine/src/case.rs."""
+"""Case tables: parsed once, then searched for the first case that holds (protocol/conditions.md#cases).
+
+Twin: rust/engine/src/case.rs.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class Case:
 
 
 class CaseTable:
-    """See `protocol.CaseTable`."""
+    """Parsed cases; see `protocol.CompiledCases`."""
 
     __slots__ = ("_cases", "reads_result", "skipped", "variables")
 
@@ -47,17 +49,17 @@ class CaseTable:
         return len(self._cases)
 
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | NeedsTemplate | None:
-        """Return the first case that holds; see `protocol.CaseTable.match`."""
+        """Return the first case that holds; see `protocol.CompiledCases.match`."""
         return _Match(self._cases, parse(variables), None if data is None else parse(data)).go_on()
 
 
 _TO_BE_FOUND: Final = object()
-"""In place of a side that is not known yet."""
+"""Stands for a side whose value is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """One match: the table and the two documents. Immutable, so that a handle can be resumed twice."""
+    """One match: the table and the two documents. It is immutable, so that a pending match can be resumed twice."""
 
     cases: tuple[Case, ...]
     variables: JsonValue
@@ -66,7 +68,7 @@ class _Match:
     def go_on(
         self, first_case: int = 0, at: int = 0, left: Any = _TO_BE_FOUND, right: Any = _TO_BE_FOUND
     ) -> CaseMatch | NeedsTemplate | None:
-        """Go through the cases from a condition on, of which sides may be rendered by now."""
+        """Evaluate the cases from the condition `at` of `first_case` on. Its sides may already be rendered."""
         for case_index in range(first_case, len(self.cases)):
             case = self.cases[case_index]
             while at < len(case.when):
@@ -95,7 +97,7 @@ class _Match:
 
 @dataclass(frozen=True, slots=True)
 class NeedsTemplate:
-    """See `protocol.NeedsTemplate`."""
+    """A match that waits for a rendered template; see `protocol.PendingMatch`."""
 
     case: int
     condition: int
@@ -105,7 +107,7 @@ class NeedsTemplate:
     _left: JsonValue = field(default=None, repr=False)
 
     def resume(self, rendered: bytes) -> CaseMatch | NeedsTemplate | None:
-        """Go on with the rendered value; see `protocol.NeedsTemplate.resume`."""
+        """Go on with the rendered value; see `protocol.PendingMatch.resume`."""
         value = parse(rendered)
         if self.side == "left":
             return self._run.go_on(self.case, self.condition, value)
@@ -113,7 +115,7 @@ class NeedsTemplate:
 
 
 def compile_cases(data: bytes) -> CaseTable:
-    """Parse a list of cases; elements that do not parse are reported in `skipped`, as upstream drops them."""
+    """Parse a list of cases. Cases that do not parse go to `skipped`; the planes' own workers drop them too."""
     listed = parse(data)
     cases: list[Case] = []
     skipped: list[SkippedCase] = []
@@ -126,7 +128,7 @@ def compile_cases(data: bytes) -> CaseTable:
 
 
 def _parse_case(value: JsonValue) -> Case:
-    """Parse {"when": [...], "then": ...} or, a quirk of upstream's reader, the positional [when, then]."""
+    """Parse {"when": [...], "then": ...}, or [when, then], which the planes' own workers happen to accept too."""
     if type(value) is list:
         if len(value) != 2:
             raise CaseError("wrong_type", f"a positional case has 2 elements, found {len(value)}")

@@ -1,4 +1,4 @@
-"""Sets of characters as sorted ranges of code points, for patterns. Twin: the tables of the `regex` crate."""
+"""Sets of characters, as sorted ranges of code points, for regular expressions. Twin: the `regex` crate's tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SPACE: Final[Ranges] = [
     (0x205F, 0x205F),
     (0x3000, 0x3000),
 ]
-# Word characters that no general category covers: joiners and the enclosed letters (Other_Alphabetic).
+# Word characters outside the general categories of words: joiners and the enclosed letters (Other_Alphabetic).
 _MORE_WORD: Final[Ranges] = [
     (0x200C, 0x200D),
     (0x24B6, 0x24E9),
@@ -50,11 +50,11 @@ _POSIX: Final[dict[str, Ranges]] = {
     "xdigit": [(0x30, 0x39), (0x41, 0x46), (0x61, 0x66)],
 }
 _ASSIGNED: Final = (range(0x40000), range(0xE0000, 0xE1000))
-"""Where all characters are whose categories have to be looked up."""
+"""Ranges with all characters whose categories have to be looked up."""
 _PRIVATE_PLANES: Final[Ranges] = [(0xF0000, 0xFFFFD), (0x100000, 0x10FFFD)]
 _CASED_BESIDE_LETTERS: Final[Ranges] = [(0x345, 0x345), (0x2160, 0x217F), (0x24B6, 0x24E9)]
 _FOLDED_ALIKE: Final = {0x1FD3: 0x390, 0x1FE3: 0x3B0, 0xFB05: 0xFB06}
-"""One letter written in two ways: nothing that `unicodedata` has shows that they fold to one another."""
+"""Letters that have two code points. `unicodedata` does not show that one folds to the other."""
 _POSIX_CLASS: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
 _CATEGORIES: Final = (
     "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi",
@@ -73,7 +73,7 @@ _LONG_NAMES: Final = {
 
 
 def normalized(ranges: Ranges) -> Ranges:
-    """Sort and join."""
+    """Return the ranges sorted, with overlapping and adjacent ones joined."""
     joined: Ranges = []
     start, end = -1, -2
     for low, high in sorted(ranges):
@@ -98,7 +98,7 @@ def complement(ranges: Ranges) -> Ranges:
 
 
 def combine(operation: str, left: Ranges, right: Ranges) -> Ranges:
-    """Apply a set operation of bracketed classes: `&&` both, `--` left only, `~~` exactly one."""
+    """Apply a set operation of bracketed classes: `&&` in both, `--` in the left only, `~~` in exactly one."""
     both = complement(complement(left) + complement(right))
     if operation == "&&":
         return both
@@ -108,7 +108,7 @@ def combine(operation: str, left: Ranges, right: Ranges) -> Ranges:
 
 @lru_cache(maxsize=1)
 def _by_category() -> dict[str, Ranges]:
-    """Ranges of every general category, made when first asked for; 25 ms, because empty planes are not gone through."""
+    """Return the ranges of every general category. The first call takes 25 ms; empty Unicode planes are skipped."""
     tables: dict[str, Ranges] = {name: [] for name in _CATEGORIES}
     for codes in _ASSIGNED:
         start = codes.start
@@ -128,7 +128,7 @@ def _of_categories(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def folded(ranges: Ranges) -> Ranges:
-    """Add what differs from a character of the set by simple case folding only."""
+    """Return the set with all characters added that fold to the same as one of its characters (simple folding)."""
     codes, alike = _cases()
     more = [
         (other, other)
@@ -141,7 +141,7 @@ def folded(ranges: Ranges) -> Ranges:
 
 @lru_cache(maxsize=1)
 def _cases() -> tuple[list[int], dict[int, list[int]]]:
-    """Characters that have another case, sorted, and for each all that fold to the same."""
+    """Return the characters that have another case, sorted, and for each the characters that fold to the same."""
     by_fold: dict[int, list[int]] = {}
     for low, high in (*_of_categories(("Lu", "Ll", "Lt")), *_CASED_BESIDE_LETTERS):
         for code in range(low, high + 1):
@@ -153,13 +153,13 @@ def _cases() -> tuple[list[int], dict[int, list[int]]]:
 def _fold(code: int) -> int:
     char = chr(code)
     full = char.casefold()
-    simple = full if len(full) == 1 else char.lower()  # what folds to several letters may have a simple form as well
+    simple = full if len(full) == 1 else char.lower()  # a letter that folds to several may have a simple fold too
     return _FOLDED_ALIKE.get(code, ord(simple) if len(simple) == 1 else code)
 
 
 @lru_cache(maxsize=6)
 def perl(letter: str) -> Ranges:
-    """Return \\d \\s \\w, or \\D \\S \\W: the same list at each call."""
+    """Return the set of \\d \\s \\w, or \\D \\S \\W. Each call returns the same list."""
     if letter.isupper():
         return complement(perl(letter.lower()))
     if letter == "s":
@@ -171,7 +171,7 @@ def perl(letter: str) -> Ranges:
 
 
 def named_property(name: str) -> Ranges | None:
-    """Return a general category by its short or long name, or None for what is not known here."""
+    """Return the set of a general category by its short or long name, or None for an unknown name."""
     plain = re.sub(r"[ _-]", "", name).lower()
     for prefix in ("generalcategory=", "gc=", "generalcategory:", "gc:"):
         plain = plain.removeprefix(prefix)
@@ -191,7 +191,7 @@ def named_property(name: str) -> Ranges | None:
 
 
 def posix(source: str, at: int) -> tuple[Ranges, bool, int] | None:
-    """Read `[:name:]` or `[:^name:]`: the set, whether it is negated, the end; None for an ordinary nested class."""
+    """Read `[:name:]` or `[:^name:]`. Return the set, True if negated, and the end; None for an ordinary class."""
     found = _POSIX_CLASS.match(source, at)
     if found is None or found.group(2) not in _POSIX:
         return None

@@ -1,4 +1,4 @@
-"""The twelve operators and the condition that applies one (protocol/conditions.md#cases).
+"""The twelve operators, and conditions that apply them (protocol/conditions.md#cases).
 
 Twin: rust/engine/src/condition.rs.
 """
@@ -21,17 +21,18 @@ _RUST_FLOAT: Final = re.compile(
 )
 _QUOTED_CHARS: Final = 60
 MAX_KEPT: Final = 256 * (KEPT + 256)
-"""Of letters, instructions and states of compiled patterns: 256 of ordinary length, or three of the largest."""
+"""Largest total of characters, instructions and states of the compiled patterns: 256 ordinary or three largest ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One parsed condition. `path` is None unless the left side starts at the tool's data."""
+    """One parsed condition."""
 
     left: str
     op: str
     right: JsonValue
     path: tuple[str, ...] | None
+    """Path into the tool's data; None if the left side does not start there."""
     left_has_marks: bool
     right_has_marks: bool
 
@@ -81,7 +82,7 @@ def _is_marked(text: str) -> bool:
 
 
 def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) -> JsonValue | LeftTemplate:
-    """Find the left value: tool data, then an exact variable, then a template, then the text itself."""
+    """Return the left value: from the tool's data, else a variable, else a template, else the text itself."""
     if condition.path is not None:
         return walk(data, condition.path)
     if type(variables) is dict and condition.left in variables:
@@ -90,7 +91,7 @@ def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) ->
 
 
 def is_equal(left: JsonValue, right: JsonValue) -> bool:
-    """JSON equality without coercion: 1, 1.0 and true are three different values."""
+    """Compare two JSON values without coercion: 1, 1.0 and true are three different values."""
     pairs = [(left, right)]
     while pairs:
         left, right = pairs.pop()
@@ -110,7 +111,7 @@ def is_equal(left: JsonValue, right: JsonValue) -> bool:
 
 
 def _as_double(value: JsonValue) -> float:
-    """Read a side of an ordering as Rust reads an f64; null and a missing side are 0."""
+    """Convert a side of an ordering as Rust reads an f64. Null and a missing side are 0."""
     if value is None:
         return 0.0
     if type(value) in (int, bool, float):
@@ -138,7 +139,10 @@ _patterns: Final[dict[str, Automaton]] = {}
 
 
 def compiled(source: str, kept: dict[str, Automaton] = _patterns) -> Automaton:
-    """Compile once per pattern, until too much is in `kept`; a failure is raised where it is reached, each time."""
+    """Return a compiled pattern from the cache `kept`, which is cleared when it is full.
+
+    Errors are not cached: a bad pattern raises each time it is reached.
+    """
     pattern = kept.get(source)
     if pattern is None:
         pattern = compile_pattern(source)
@@ -153,7 +157,7 @@ def _is_in(left: JsonValue, right: JsonValue) -> bool:
     return type(right) is list and any(is_equal(left, element) for element in right)
 
 
-# Left before right, as upstream: when both sides are no numbers, the left one is named.
+# The left side is converted before the right one, as in the planes' own workers: an error names the left side first.
 OPERATORS: Final[dict[str, Callable[[JsonValue, JsonValue], bool]]] = {
     "eq": is_equal,
     "ne": lambda left, right: not is_equal(left, right),
@@ -194,5 +198,5 @@ def kind_of(value: JsonValue) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote a text for a message, whole or not at all: half of a secret would not be known as one."""
+    """Quote a text for a message, whole or not at all: redaction would not recognize half of a secret."""
     return encode(text).decode("utf-8") if len(text) <= _QUOTED_CHARS else f"a text of {len(text)} characters"

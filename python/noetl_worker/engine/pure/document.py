@@ -1,8 +1,8 @@
-"""JSON documents: what parses, to which value, and with which error. Twin: rust/engine/src/document.rs.
+"""The reader of JSON documents, exact about values and errors. Twin: rust/engine/src/document.rs.
 
-`parse` uses the standard decoder where it is exact and falls back to `DocumentReader`, the specification, where
-something is odd: the first error in reading order decides the code, and the standard decoder reports other ones,
-accepts NaN, lone surrogates and infinite floats, and has a nesting limit of its own.
+`parse` uses the standard decoder where it is exact. Otherwise it falls back to `DocumentReader`, the specification,
+where the first error in reading order decides the code. The standard decoder reports other errors, accepts NaN, lone
+surrogates and infinite floats, and has its own nesting limit.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _encoder: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_n
 def parse(data: bytes) -> JsonValue:
     """Return the value of a JSON document.
 
-    Integers keep every digit, floats are read as the nearest double, `1` and `1.0` stay different kinds, the last of
-    equal keys wins at the first one's place.
+    Integers keep every digit, floats are read as the nearest double, and `1` and `1.0` stay different kinds. Of equal
+    keys the last value counts, at the place of the first.
 
     Raises:
         DocumentError: `json_utf8`, `json_syntax`, `json_depth` (over 512), `json_number` (a float out of range, an
@@ -67,7 +67,7 @@ def encode(value: JsonValue) -> bytes:
 
 
 def walk(value: JsonValue, segments: tuple[str, ...]) -> JsonValue:
-    """Follow a path through objects (by key) and arrays (by index); None where it does not lead anywhere."""
+    """Return the value at a path through objects (by key) and arrays (by index), or None if there is none."""
     for segment in segments:
         if type(value) is dict:
             value = value.get(segment)
@@ -80,7 +80,7 @@ def walk(value: JsonValue, segments: tuple[str, ...]) -> JsonValue:
 
 
 def _array_index(segment: str) -> int | None:
-    """Parse as Rust's usize does: `01` and `+1` are numbers, `-1`, an empty text and other digits are not."""
+    """Parse an index as Rust parses a usize: `01` and `+1` are numbers; `-1`, "" and non-ASCII digits are not."""
     if not _INDEX.fullmatch(segment) or len(segment) > 32:
         return None
     return int(segment)
@@ -91,7 +91,7 @@ def _closer(container: dict[str, JsonValue] | list[JsonValue]) -> str:
 
 
 class DocumentReader:
-    """The specification: one pass, left to right; the first thing wrong decides the error."""
+    """The specification of parsing: one pass, left to right, in which the first mistake decides the error."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -106,7 +106,7 @@ class DocumentReader:
 
     def _value(self) -> JsonValue:
         """Read one value without recursion: 512 levels must not depend on the caller's stack."""
-        open_ones: list[tuple[Any, str | None]] = []  # containers that are not closed, with their key in the parent
+        open_ones: list[tuple[Any, str | None]] = []  # open containers, each with its key in the parent
         key: str | None = None
         while True:
             value = self._scalar_or_open()
@@ -148,7 +148,7 @@ class DocumentReader:
         return self._fail("json_syntax", "expected a value")
 
     def _takes(self, sign: str) -> bool:
-        """Step over this if it comes next."""
+        """Step over `sign` and return True if it comes next."""
         is_next = self._text.startswith(sign, self._at)
         self._at += is_next * len(sign)
         return is_next
@@ -188,7 +188,7 @@ class DocumentReader:
         return value
 
     def _string(self) -> str:
-        """The rest of a text, from its opening quote on."""
+        """Read a text whose opening quote was just read."""
         pieces: list[str] = []
         while True:
             plain = cast("re.Match[str]", _PLAIN.match(self._text, self._at))

@@ -1,4 +1,4 @@
-"""Command notifications: bytes to `Envelope` (protocol/notification.md#message). Twin: rust/engine/src/envelope.rs."""
+"""The decoder of command notifications (protocol/notification.md#message). Twin: rust/engine/src/envelope.rs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _EXCERPT_CHARS: Final = 60
 
 
 def decode_notification(data: bytes) -> Envelope:
-    """Decode one notification; unknown fields are ignored, the first field that is wrong is named.
+    """Decode one notification. Unknown fields are ignored; an error names the first wrong field.
 
-    Ids may be integers or texts of digits and must fit 64 bits, signed or unsigned. `command_id` keeps the form it
-    came in. A missing, null or empty `server_url` is "".
+    Ids may be integers or texts of digits and must fit 64 bits, signed or unsigned. `command_id` keeps the form in
+    which it was received. A missing, null or empty `server_url` is "".
 
     Raises:
         NotificationError: see `protocol.Engine.decode_notification`.
@@ -49,7 +49,7 @@ def _id(body: Mapping[str, JsonValue], name: str) -> int:
         return _within_64_bits(name, value)
     if type(value) is str and _DIGITS.fullmatch(value):
         digits = value.lstrip("0") or "0"
-        # Compared by length first: a text of a million digits is not worth a conversion.
+        # The length is compared first, because converting a text of a million digits is slow.
         if len(digits) > 20:
             _fail("out_of_range", name, "an integer of 64 bits", value)
         return _within_64_bits(name, int(digits), value)
@@ -98,7 +98,7 @@ def _fail(code: str, name: str, expected: str, value: JsonValue) -> NoReturn:
 
 
 def _found(value: JsonValue) -> str:
-    """Name the kind of a value and a bounded excerpt of its JSON."""
+    """Describe a value for a message: its size, or a bounded excerpt of its JSON."""
     if type(value) is dict:
         return f"an object of {len(value)} keys"
     if type(value) is list:

@@ -1,8 +1,8 @@
-"""Fit a result to an event: redact, measure, cut a preview. Twin: rust/engine/src/fit.rs.
+"""The fitting of a result to an event: redaction, size and preview. Twin: rust/engine/src/fit.rs.
 
-The preview is small enough to travel in every event and can be navigated like the result: objects stay objects,
-arrays keep their first element, texts their first 512 bytes. What was left out is shown by `_truncated`, with
-`_keys` (keys of the object), `_count` (elements of the array) or `_len` (bytes of the text), all of the original.
+The preview is small enough for every event and has the structure of the result: objects stay objects, arrays keep
+their first element, texts their first 512 bytes. `_truncated` shows that something was left out, with the original's
+`_keys` (keys of the object), `_count` (elements of the array) or `_len` (bytes of the text).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEXT_BYTES: Final = 512
 
 
 def fit_result(data: bytes, rules: FitRules) -> FittedResult:
-    """Redact a JSON document, measure its compact form, preview it when that is over `rules.max_bytes`.
+    """Redact a JSON document, measure its compact form, and make a preview if that is over `rules.max_bytes`.
 
     Raises:
         DocumentError: the bytes are not JSON.
@@ -33,18 +33,18 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
     redacting = Redactor(secrets)
     value = redacting.value(document)
     made = encode(value)
-    body = data if made == data else made  # megabytes in which nothing was replaced are not held twice
+    body = data if made == data else made  # an unchanged document of megabytes is not held twice
     summary = preview(value, rules) if len(body) > rules.max_bytes else None
     return FittedResult(body, len(body), redacting.count, summary)
 
 
 def preview(value: JsonValue, rules: FitRules) -> bytes:
-    """Return a bounded summary as compact JSON, never over `rules.preview_bytes` (but for `null`)."""
+    """Return a bounded summary as compact JSON. Only `null` may be over `rules.preview_bytes`."""
     return _within(value, rules.preview_depth, rules.preview_bytes) or b"null"
 
 
 def _within(value: JsonValue, levels: int, budget: int) -> bytes | None:
-    """JSON within a budget in bytes, of so many levels of containers; None when nothing useful fits."""
+    """Return JSON of at most `budget` bytes and `levels` nested containers, or None when nothing useful fits."""
     if type(value) is dict:
         made = _object(value, levels, budget) if levels > 0 else _mark("_keys", len(value))
     elif type(value) is list:
@@ -68,7 +68,10 @@ def _array(value: list[JsonValue], levels: int, budget: int) -> bytes:
 
 
 def _object(value: dict[str, JsonValue], levels: int, budget: int) -> bytes:
-    """Small values first, so that a `row_count` after a thousand rows survives; containers share what is left."""
+    """Return the preview of an object.
+
+    Scalars get their space first, so that a `row_count` after a thousand rows survives; containers share the rest.
+    """
     mark = _mark("_keys", len(value))[1:-1]
     room = budget - 2 - len(mark) - 1
     containers_last = sorted(value, key=lambda key: type(value[key]) in (dict, list))

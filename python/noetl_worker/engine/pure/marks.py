@@ -1,7 +1,7 @@
-"""What a JSON text may have in it, found by a search of its bytes.
+"""Marks of what a JSON text may contain, found by a search of its bytes.
 
-A mark too many costs time; one too few would send a template as text or a secret as data. So each is a search for the
-shortest bytes that all forms of the thing share, and an escape that could hide them sets all marks.
+A superfluous mark costs time; a missing one would send a template as text or a secret as data. So each search is for
+the shortest bytes that all forms have in common, and an escape that could hide such bytes sets all marks.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Final
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 
 _ESCAPED: Final = b"\\u00"
-"""How JSON may write any ASCII character, `{` and `p` too."""
+"""Beginning of the escape by which JSON may write any ASCII character, even `{` and `p`."""
 
 
 def find_marks(data: bytes) -> int:
-    """The sum of the marks; see `protocol.Engine.find_marks`."""
+    """Return the sum of the marks; see `protocol.Engine.find_marks`."""
     lower = data.lower()
     if _ESCAPED in lower:
         return TEMPLATES | REFERENCES | SECRETS
@@ -25,9 +25,10 @@ def find_marks(data: bytes) -> int:
 
 
 def _names_secrets(lower: bytes) -> bool:
-    """Each word and pair of words that redaction knows has one of these in it; a test compares.
+    """Return True if a text may have a key that names a secret, or a URL.
 
-    Written out: a loop over them takes three times as long as what it looks for.
+    Each word and pair of words that redaction knows contains one of these; a test compares them. They are written out
+    because a loop over them takes three times as long.
     """
     return (
         (b"pass" in lower or b"pwd" in lower or b"cred" in lower or b"secret" in lower)

@@ -1,10 +1,10 @@
-"""What must not leave the worker: by key, by known value, by the shape of a credential.
+"""Redaction of secrets before they leave the worker: by key, by known value, by the shape of a credential.
 
 Twin: rust/engine/src/redact.rs.
 
 Keys are judged by whole words: `author`, `concert` and `max_tokens` stay.
-Reference placeholders stay usable: only a value that is a known secret as a whole is replaced in them (noetl#626).
-Redacting twice changes nothing more: addresses come last, since the other rules may leave a part of one behind.
+References stay usable: in them only a text that is a known secret as a whole is replaced (noetl#626).
+Redacting twice changes nothing more. For this, URLs come last, since the other rules may leave a part of one behind.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ SENSITIVE_PAIRS: Final = frozenset(
         ("connection", "string"),
     }
 )
-# A last word that describes the secret instead of holding it: token_type, secret_name, password_policy, token_url.
+# A key with such a last word describes a secret and does not contain it: token_type, secret_name, password_policy.
 DESCRIBING_WORDS: Final = frozenset({
     "name", "names", "type", "types", "kind", "url", "uri", "endpoint", "count", "counts",
     "length", "limit", "limits", "size", "budget", "usage", "expires", "expiry", "expiration",
     "ttl", "at", "in", "required", "enabled", "policy", "method", "path", "file", "version",
     "scope", "scopes", "status",
 })  # fmt: skip
-# Pagination: a playbook needs the value to fetch the next page, and it opens nothing.
+# A token after one of these words is for pagination: a playbook needs it for the next page, and it gives no access.
 _PAGING_WORDS: Final = frozenset({
     "page", "next", "prev", "previous", "continuation", "sync",
 })  # fmt: skip
 
-# `tokens` are secrets after one of these; elsewhere they are the pieces of a text, or how many of them.
+# `tokens` after one of these words are secrets; elsewhere they are pieces of a text, or the number of them.
 _TOKEN_WORDS: Final = frozenset({
     "access", "refresh", "id", "auth", "oauth", "api", "bearer", "session", "csrf", "xsrf", "secret", "security",
     "personal", "private", "service", "user", "client", "device", "bot", "login", "deploy", "registration",
@@ -76,7 +76,7 @@ _CREDENTIAL: Final = re.compile(
     r"|\bxox[abeoprs]-[A-Za-z0-9-]{8,}",
     re.ASCII,
 )
-# The password of an address, up to the last @ before the host: one in it need not be escaped to be sent.
+# The password in a URL, up to the last @ before the host: clients accept a password with an unescaped @.
 _ADDRESS: Final = re.compile(r"(://[^/ \t\r\n:@?#]*:)([^/ \t\r\n@]+(?:@[^/ \t\r\n@\"'<>,;]+)*)(?=@)", re.ASCII)
 _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*")
 _ASSIGNMENT: Final = re.compile(
@@ -89,13 +89,13 @@ _ASSIGNMENT: Final = re.compile(
 
 
 class Named(Enum):
-    """What a key says of its value."""
+    """Statement of a key about its value."""
 
     NOTHING = "nothing"
     SECRET = "secret"
-    """Whatever the value is."""
+    """The value is a secret, whatever it is."""
     SECRETS = "secrets"
-    """Several, unless the value holds no text: `access_tokens: 5` is a number of them."""
+    """The value is secret if it contains a text: `access_tokens: 5` is only a number of tokens."""
 
 
 def _named_by(key: str) -> Named:
@@ -114,7 +114,7 @@ def _named_by(key: str) -> Named:
 
 
 named_by: Final = ByShortKey(_named_by, most=4096).__getitem__
-"""What a key names: judged by whole words and pairs of words, unless the last word describes the secret only."""
+"""Function that returns what a key says about its value, judged by whole words and pairs of words."""
 
 
 def _is_secret_word(previous: str, word: str) -> bool:
@@ -122,21 +122,21 @@ def _is_secret_word(previous: str, word: str) -> bool:
 
 
 def holds_text(value: JsonValue) -> bool:
-    """Whether a text is anywhere in a value; keys are none."""
+    """Return True if there is a text anywhere in a value. Keys do not count."""
     return next(texts_in(value), None) is not None
 
 
 _REFERENCE_KINDS: Final = ("result_ref", "temp_ref")
-# All that an object of such a kind has when it is nothing but a reference: no `extracted`, no preview.
+# The only keys of a plain reference: it has no `extracted` and no preview.
 _REFERENCE_FIELDS: Final = frozenset({
     "kind", "ref", "store", "scope", "meta", "correlation", "expires_at", "uri", "ipc",
 })  # fmt: skip
 
 
 def is_reference(value: JsonValue) -> bool:
-    """Whether a value does nothing but stand for one kept elsewhere (protocol/command.md#python-plane).
+    """Return True if a value only stands for one that is kept elsewhere (protocol/command.md#python-plane).
 
-    A reference that carries a value beside it is none.
+    An object that contains a reference together with a value does not count.
     """
     if type(value) is not dict:
         return False
@@ -148,12 +148,12 @@ def is_reference(value: JsonValue) -> bool:
 
 
 def _is_keychain_entry(value: JsonValue) -> bool:
-    """What `$noetl_ref` holds."""
+    """Return True if the value of `$noetl_ref` is a keychain entry."""
     return type(value) is dict and type(value.get("kind")) is str
 
 
 def _is_located(value: JsonValue) -> bool:
-    """An object of one of the kinds of reference, with its address and nothing that was stored there."""
+    """Return True for a reference with its address and without any of the stored value."""
     return (
         type(value) is dict
         and value.get("kind") in _REFERENCE_KINDS
@@ -163,7 +163,7 @@ def _is_located(value: JsonValue) -> bool:
 
 
 class Redactor:
-    """Redaction with one set of known secrets. Counts what it replaced; one per document."""
+    """Redaction of one document with one set of known secrets. It counts the replacements."""
 
     __slots__ = ("_is_free_text", "_is_in_reference", "_knows_only", "_secrets", "count")
 
@@ -174,10 +174,12 @@ class Redactor:
         free_text: bool = False,
         known_only: bool = False,
     ) -> None:
-        """Begin a document.
+        """Prepare for one document.
 
-        `free_text`: the value of `password=...` and its like is replaced too; results are data and keep it.
-        `known_only`: neither names nor shapes are judged.
+        Args:
+            secrets: the known secrets.
+            free_text: True to replace the value of `password=...` and the like too. Results are data and keep it.
+            known_only: True to replace known secrets only, without judging keys or shapes.
         """
         self.count = 0
         self._secrets = secrets
@@ -186,7 +188,7 @@ class Redactor:
         self._knows_only = known_only
 
     def text(self, text: str) -> str:
-        """Replace known secrets, then what looks like a credential."""
+        """Replace known secrets, then texts that look like credentials."""
         if self._is_in_reference:
             if not self._secrets.include(text):
                 return text
@@ -233,7 +235,7 @@ class Redactor:
                 target[name] = self._child(value, waiting)
 
     def _located(self, value: JsonValue) -> JsonValue:
-        """What a reference says; of its texts only one that is a secret as a whole is replaced."""
+        """Return a copy of a reference, in which only texts that are secrets as a whole are replaced."""
         outside, self._is_in_reference = self._is_in_reference, True
         try:
             return self.value(value)
@@ -241,7 +243,7 @@ class Redactor:
             self._is_in_reference = outside
 
     def _hides(self, key: str, value: JsonValue) -> bool:
-        """Whether the whole value goes because of its name; null and booleans hold no secret."""
+        """Return True if a whole value is replaced because of its key. Null and booleans are never secret."""
         if self._knows_only or self._is_in_reference or value is None or type(value) is bool:
             return False
         named = named_by(key)
@@ -259,14 +261,14 @@ class Redactor:
     def _scalar(self, value: JsonValue) -> JsonValue:
         if type(value) is str:
             return self.text(value)
-        # A secret that is a number in the result (a PIN, an account id) is the secret all the same.
+        # A secret may be a number in the result (a PIN, an account id).
         if (type(value) is int or type(value) is float) and self._secrets.include_number(value):
             self.count += 1
             return MARK
         return value
 
     def _key(self, key: str, position: int) -> str:
-        """A key stays as it is or goes as a whole; the position keeps two that go apart."""
+        """Return a key unchanged, or a mark in place of the whole key. The position tells two such marks apart."""
         if not self._secrets.is_in_key(key):
             return key
         self.count += 1
@@ -274,7 +276,7 @@ class Redactor:
 
     def _credential(self, found: re.Match[str]) -> str:
         text = found.group()
-        # "Basic authentication" is prose; a base64 pair of user and password practically never is one plain word.
+        # "Basic authentication" is prose; the base64 of user and password is practically never one plain word.
         if text[:5].lower() == "basic" and _PROSE.fullmatch(text[5:].lstrip(" \t")):
             return text
         self.count += 1
@@ -291,7 +293,7 @@ _REFERENCE_KEYS: Final = frozenset({"$noetl_ref", "_ref", "ref"})
 
 
 def _is_kept(key: str, source: dict[str, JsonValue]) -> bool:
-    """Whether the value of such a key is a reference that stays as it is."""
+    """Return True if the value of one of `_REFERENCE_KEYS` is a reference to keep."""
     value = source[key]
     if key == "ref" and source.get("kind") not in _REFERENCE_KINDS:
         return False

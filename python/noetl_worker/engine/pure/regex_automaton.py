@@ -1,8 +1,9 @@
-"""Is there a match: all ways through the code at once, in time linear in the text. Twin: the `regex` crate's search.
+"""The search for a match: it follows all ways through the code at once, in time linear in the text.
 
-A state is the set of places one may be at after a character, so a text costs one look-up a character once its states
-are known. They are made when they are first reached, in at most one pass over the code each, and forgotten when there
-are too many (there can be exponentially many): memory stays bounded, and so is the work of all passes of one search.
+Twin: the `regex` crate's search. A state is the set of places in the code that may be reached after a character, so a
+known state costs one look-up per character. States are made when they are first reached, each in at most one pass over
+the code. There can be exponentially many, so they are forgotten when there are too many. Memory stays bounded, and so
+does the work of one search.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from noetl_worker.engine.pure.regex_code import Chars, Code, literal_head
 from noetl_worker.errors import ConditionError
 
 KEPT: Final = 4_096
-"""Places of known states and ways between them, together; about half a megabyte."""
+"""Most places and transitions of all known states together: about half a megabyte."""
 STEPS: Final = 1_000_000
-"""Instructions that making the states of one search may take, a fifth of a second; ordinary patterns take hundreds."""
+"""Most instructions for making the states of one search: a fifth of a second. Ordinary patterns take hundreds."""
 
 _EDGE, _LINE, _WORD, _OTHER = range(4)
-"""What is beside a place: an end of the text, a line feed, a word character, another one."""
+"""Neighbours of a place in the text: an end of the text, a line feed, a word character, another character."""
 
 
 def _holding(before: int, after: int) -> frozenset[str]:
@@ -45,7 +46,7 @@ _ALL_LOOKS: Final = frozenset().union(*_LOOKS.values())
 
 
 class _AutomatonState:
-    """Where one may be after what was read, and the states that follow by the next character."""
+    """The places that may be reached after the characters read so far, and the states after the next character."""
 
     __slots__ = ("after", "after_interval", "before", "places")
 
@@ -57,7 +58,7 @@ class _AutomatonState:
 
 
 class Automaton:
-    """The code of one pattern, ready for searches. Threads may share it: what one forgets, another makes anew."""
+    """The code of one pattern, ready for searches. Threads may share it: a state that one forgets is made again."""
 
     def __init__(self, code: Code, *, kept: int = KEPT) -> None:
         self._code, self._most = code, kept
@@ -78,10 +79,10 @@ class Automaton:
         return len(self._code)
 
     def is_found_in(self, text: str) -> bool:
-        """Search.
+        """Return True if the pattern matches anywhere in a text.
 
         Raises:
-            ConditionError: `regex_unsupported`, the states of this search would take over `STEPS` instructions.
+            ConditionError: `regex_unsupported` if the states of this search would take over `STEPS` instructions.
         """
         at = text.find(self._head)
         if at < 0 or len(self._head) == len(self._code):
@@ -100,7 +101,7 @@ class Automaton:
         return self._reached(state.places, _LOOKS[state.before, _EDGE])[0] is None
 
     def _follow(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
-        """Return the state after a state and a character that were not yet met together, and the steps it took."""
+        """Return the state that follows a state on a character for the first time, and the steps it took."""
         interval = -1 if char.isascii() else self._interval(char)
         following, steps = state.after_interval.get(interval), 0
         if following is None:
@@ -137,9 +138,9 @@ class Automaton:
         return known, steps
 
     def _reached(self, places: Iterable[int], holding: frozenset[str]) -> tuple[list[int] | None, int]:
-        """Return the places that take a character, reached without taking one, and the steps.
+        """Return the places that can be reached without taking a character and take one next, and the steps.
 
-        None instead of the places: the end of the code is among what is reached.
+        None instead of the places means that the end of the code is reached, which is a match.
         """
         code, end = self._code, len(self._code)
         waiting, seen = list(places), set(places)
@@ -164,7 +165,7 @@ class Automaton:
         return _WORD if self._sees_words and char in self._word else _OTHER
 
     def _interval(self, char: str) -> int:
-        """Return the number of the stretch of characters that no set of the code distinguishes from this one."""
+        """Return the number of the interval of characters that all sets of the code treat as they treat `char`."""
         if self._bounds is None:
             sets = {step for step in self._code if isinstance(step, Chars)} | {self._word}
             self._bounds = sorted({bound for chars in sets for bound in chars.bounds})
@@ -178,6 +179,6 @@ class Automaton:
         self._kept = 0
 
     def _refuse(self) -> None:
-        self._forget()  # so that the same search is refused the next time as well
+        self._forget()  # the same search must be refused the next time too
         text = f"Invalid regex: a search that takes over {STEPS:,} steps on this text needs the Rust engine"
         raise ConditionError("regex_unsupported", text)

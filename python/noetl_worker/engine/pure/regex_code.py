@@ -1,8 +1,9 @@
-"""The code of a regular expression: pieces, how they are put together, and how large the crate's program would be.
+"""The code of a regular expression, made of pieces, and the size that the crate's program would have.
 
 Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece.
-`size` is what the crate's reverse program takes in bytes, captures added: it is the larger of the crate's two programs
-wherever classes reach beyond ASCII. Some per cent remain: the crate knows newer characters than an older Python.
+`size` is the size in bytes of the crate's reverse program plus captures. This is the larger of the crate's two programs
+if classes reach beyond ASCII. It may be wrong by some per cent, because the crate knows newer characters than an older
+Python.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from noetl_worker.engine.pure.code_points import normalized
 
 SIZE_LIMIT: Final = 10 * 2**20
 SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
-"""Up to here one with classes is within the crate's limit: since the tables of Python 3.10 none has grown by more than
-21 % (`\\p{Lm}`)."""
-_STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes: a state, an entry of a table of bytes, a branch of a fork
+"""Largest size at which a pattern with classes is surely within the crate's limit: since the tables of Python 3.10 no
+class has grown by more than 21 % (`\\p{Lm}`)."""
+_STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes of a state, of an entry in a byte table, of a branch of a fork
 _LAST_ALIKE: Final = (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF)
-"""Before each there are as many bytes, or the halves of pairs, which have no form."""
+"""Last characters of ranges with one length in UTF-8. Surrogates, which have no UTF-8 form, are a range too."""
 
 
 class Chars:
@@ -43,12 +44,13 @@ class Chars:
 
 
 Code: TypeAlias = list["Chars | str | tuple[int, ...]"]
-"""Take a character; go on if an assertion of that name holds; go on at each of these distances."""
+"""Instructions: `Chars` takes a character, a text goes on if the assertion of that name holds, a tuple goes on at each
+of its distances."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Code, how deep it is nested, and the crate's bytes for it."""
+    """A part of a pattern: its code, its nesting depth, and its size in the crate's program in bytes."""
 
     code: Code
     depth: int = 0
@@ -56,7 +58,7 @@ class Piece:
 
 
 def one_of(ranges: Sequence[tuple[int, int]]) -> Piece:
-    """One character of a set, whose ranges are sorted and joined."""
+    """Return a piece that takes one character of a set, whose ranges are sorted and joined."""
     return _one_of(tuple(ranges))
 
 
@@ -67,7 +69,7 @@ def _one_of(ranges: tuple[tuple[int, int], ...]) -> Piece:
 
 
 def literal_head(code: Code) -> str:
-    """Return what each match begins with: the single characters at the head of the code."""
+    """Return the text that every match begins with: the single characters at the head of the code."""
     chars = ((step.only() if isinstance(step, Chars) else "") for step in code)
     return "".join(takewhile(bool, chars))
 
@@ -77,7 +79,7 @@ def captured(piece: Piece) -> Piece:
 
 
 def row(pieces: Sequence[Piece]) -> Piece:
-    """One after the other."""
+    """Return a piece that matches the given pieces one after the other."""
     if len(pieces) == 1:
         return pieces[0]
     depth = max((piece.depth for piece in pieces), default=-1) + 1
@@ -89,12 +91,12 @@ def row(pieces: Sequence[Piece]) -> Piece:
 
 
 def alternatives(pieces: Sequence[Piece]) -> Piece:
-    """Any one of them."""
+    """Return a piece that matches any one of the given pieces."""
     if len(pieces) == 1:
         return pieces[0]
     depth = max(piece.depth for piece in pieces) + 1
     sets = [set_ for set_ in map(_bare_set, pieces) if set_]
-    if len(sets) == len(pieces):  # the crate makes one set of them too
+    if len(sets) == len(pieces):  # the crate joins them to one set too
         joined = one_of(normalized([pair for chars in sets for pair in chars.ranges]))
         return Piece(joined.code, depth, joined.size)
     end = 1 + sum(len(piece.code) + 1 for piece in pieces)
@@ -108,28 +110,28 @@ def alternatives(pieces: Sequence[Piece]) -> Piece:
     words = [word for word in map(_bare_word, pieces) if word]
     if len(words) == len(pieces):
         backwards = [word[::-1] for word in words]
-        size = max(size, _words_size(words), _words_size(backwards))  # never less than our own code, which has no trie
+        size = max(size, _words_size(words), _words_size(backwards))  # at least the size of our own code without a trie
     else:
         size += 2 * _STATE + len(pieces) * _BRANCH
     return Piece([tuple(starts), *body], depth, size)
 
 
 def _bare_set(piece: Piece) -> Chars | None:
-    """What it takes, if it is one character of a set and no group that captures."""
+    """Return the set of a piece that takes one character and is no capturing group, or None."""
     only = piece.code[0] if len(piece.code) == 1 else None
     return only if isinstance(only, Chars) and piece.size == one_of(only.ranges).size else None
 
 
 def _bare_word(piece: Piece) -> bytes:
-    """What it matches, if that is one text and no group that captures."""
+    """Return the only text that a piece matches, or b"" if there are several or it is a capturing group."""
     word = literal_head(piece.code)
     encoded = word.encode("utf-8", "surrogatepass") if len(word) == len(piece.code) else b""
     return encoded if piece.size == _STATE * len(encoded) else b""
 
 
 def repeated(piece: Piece, low: int, high: int | None) -> Piece | None:
-    """From `low` to `high` times (None: any number); None where it is larger than may be."""
-    if not any(isinstance(step, Chars) for step in piece.code):  # it takes nothing: more than once is once
+    """Return a piece repeated `low` to `high` times (None: without limit), or None if it is over the size limit."""
+    if not any(isinstance(step, Chars) for step in piece.code):  # the piece takes no character: once is enough
         low, high = min(low, 1), 1 if high is None else min(high, 1)
     code, length, fork = piece.code, len(piece.code), _STATE + 2 * _BRANCH
     optional = 0 if high is None else high - low
@@ -169,7 +171,7 @@ def _set_size(chars: Chars) -> int:
 
 
 def _words_size(words: list[bytes]) -> int:
-    """Words are a trie there: a fork and its letters for each beginning."""
+    """Return the crate's size of alternative words, which it stores as a trie: one fork for each beginning."""
     beginnings: list[dict[int, Any]] = [{}]
     for word in words:
         beginning = beginnings[0]
@@ -183,7 +185,7 @@ def _words_size(words: list[bytes]) -> int:
 
 
 def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Rows of byte ranges that together are the UTF-8 forms of the characters from `low` to `high`."""
+    """Yield rows of byte ranges that together are the UTF-8 forms of the characters from `low` to `high`."""
     cut = next(_cuts(low, high), None)
     if cut is not None:
         yield from _encoded(low, cut)
@@ -193,7 +195,7 @@ def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
 
 
 def _cuts(low: int, high: int) -> Iterator[int]:
-    """Last characters of a row: others have more bytes, or the bytes after one do not run over all their values."""
+    """Yield places at which `low` to `high` must be cut so that each part is one row of byte ranges."""
     yield from (last for last in _LAST_ALIKE if low <= last < high)
     for bits in (6, 12, 18) if low >= 0x80 else ():
         rest = (1 << bits) - 1

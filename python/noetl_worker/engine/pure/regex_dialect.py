@@ -1,7 +1,7 @@
-"""The Rust regular-expression dialect: read what is supported into code, refuse what the Rust crate refuses.
+"""The parser of Rust's regular-expression dialect. It refuses every pattern that the Rust crate refuses.
 
-Twin: the parser of the `regex` crate. Only "is there a match" is asked, so groups do not capture and greediness does
-not matter. Where the two still differ, the code here is `regex_unsupported` or the row below says what to expect:
+Twin: the parser of the `regex` crate. The only question is whether there is a match, so groups do not capture and
+greediness does not matter. The two engines differ in these rows; `regex_unsupported` is the error code here:
 
 | pattern or input                                     | Rust engine      | here                         |
 |------------------------------------------------------|------------------|------------------------------|
@@ -27,7 +27,7 @@ from noetl_worker.errors import ConditionError
 _NEST_LIMIT: Final = 250
 _MAX_COUNT: Final = 2**32 - 1
 _FLAGS: Final = "imsURux"
-_FLAGS_ITEM: Final = Piece([], -1, 0)  # `(?i)` by itself: part of the branch, nothing that can be repeated
+_FLAGS_ITEM: Final = Piece([], -1, 0)  # stands for `(?i)` alone, which cannot be repeated
 _CONTROL: Final = {"a": "\a", "f": "\f", "t": "\t", "n": "\n", "r": "\r", "v": "\v"}
 _HEX_LENGTH: Final = {"x": 2, "u": 4, "U": 8}
 _WORD_LOOKS: Final = {"b": "word edge", "B": "no word edge", "<": "word start", ">": "word end"}
@@ -39,22 +39,23 @@ def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
     """Compile a pattern of the Rust dialect.
 
     Args:
-        kept: how much of what a search has found out is kept for the next one.
+        source: the pattern.
+        kept: most states and transitions that are kept from one search to the next.
 
     Raises:
-        ConditionError: `invalid_regex` where the Rust crate refuses it, `regex_unsupported` where only this engine
+        ConditionError: `invalid_regex` if the Rust crate refuses the pattern, `regex_unsupported` if only this engine
             does; the text starts with `Invalid regex: `.
     """
     return Automaton(_Reader(source).pattern(), kept=kept)
 
 
 _Modes: TypeAlias = frozenset[str]
-"""The flags that are set: i, m, s and x mean something here."""
+"""The flags that are set. Only i, m, s and x have a meaning here."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """An open group: the modes to go back to, finished branches, and the pieces of the current branch."""
+    """An open group: the modes to restore at its end, its finished branches, and the pieces of the current branch."""
 
     outer_modes: _Modes
     captures: bool = False
@@ -70,9 +71,9 @@ class _Reader:
         self._groups = [_Group(self._modes)]
         self._names: set[str] = set()
         self._size = 0
-        """Of all pieces in open groups."""
+        """Size of all pieces in open groups."""
         self._has_tables = False
-        """Whether its size depends on which characters there are."""
+        """True if the pattern's size depends on the version of Unicode."""
 
     def pattern(self) -> regex_code.Code:
         while self._at < len(self._source):
@@ -138,7 +139,7 @@ class _Reader:
         return code_points.folded(ranges) if "i" in self._modes else ranges
 
     def _skip_space(self) -> bool:
-        """Step over white space and comments where the mode is verbose; whether there were any."""
+        """Step over white space and comments in verbose mode. Return True if there were any."""
         start = self._at
         while "x" in self._modes and self._at < len(self._source):
             char = self._source[self._at]
@@ -181,7 +182,7 @@ class _Reader:
         self._at = end + 1
 
     def _read_flags(self) -> bool:
-        """Read `flags:` (True: a group opens) or `flags)` (False: they hold until the current group ends)."""
+        """Read flags. Return True for `flags:`, which opens a group, and False for `flags)`, which does not."""
         seen: set[str] = set()
         modes, on = self._modes, True
         while True:
@@ -267,7 +268,7 @@ class _Reader:
     # ── escapes ─────────────────────────────────────────────────────────────────────────────────
 
     def _escape(self) -> None:
-        """After the backslash, outside brackets."""
+        """Read an escape outside brackets. The cursor is after the backslash."""
         char = self._source[self._at : self._at + 1]
         if char in ("b", "B", "<", ">"):
             self._at += 1
@@ -285,7 +286,7 @@ class _Reader:
             self._add_literal(self._literal_escape(char))
 
     def _class_escape(self, char: str) -> Ranges:
-        """Read \\d \\s \\w \\p and their negations; the cursor is at the letter."""
+        """Read \\d \\s \\w \\p and their negations. The cursor is at the letter."""
         self._at += 1
         self._has_tables = True
         if char not in "pP":
@@ -294,7 +295,7 @@ class _Reader:
         return code_points.complement(ranges) if char == "P" else ranges
 
     def _braced(self, length: int) -> str:
-        """What is in braces; where none open here, so many characters."""
+        """Return the text in braces, or the next `length` characters if no brace opens here."""
         start, end = self._at, self._at + length
         if self._source.startswith("{", start):
             start, end = start + 1, self._source.find("}", start)
@@ -338,7 +339,7 @@ class _Reader:
     # ── bracketed classes ───────────────────────────────────────────────────────────────────────
 
     def _class(self, level: int = 1) -> Ranges:
-        """Read a class from its `[`."""
+        """Read a bracketed class. The cursor is at its `[`."""
         if level > _NEST_LIMIT:
             self._refuse_depth()
         self._at += 1
@@ -367,12 +368,12 @@ class _Reader:
         return code_points.complement(combined) if negated else combined
 
     def _combined(self, operation: str, left: Ranges | None, right: Ranges) -> Ranges:
-        """Apply an operation, if there is one. Cases are added to each side, and so before a negation."""
+        """Apply a set operation, if there is one. Case folding is applied to each side first, before any negation."""
         right = code_points.normalized(self._folded(right))
         return right if left is None else self._folded(code_points.combine(operation, left, right))
 
     def _leading_dashes(self) -> Ranges:
-        """Any number of dashes at the start are themselves, and no operator."""
+        """Read dashes at the start of a class, which stand for themselves and are not an operator."""
         dashes: Ranges = []
         self._skip_space()
         while self._source.startswith("-", self._at):
@@ -382,7 +383,7 @@ class _Reader:
         return dashes
 
     def _class_item(self, items: Ranges, level: int) -> None:
-        """Read one member into `items`."""
+        """Read one member of a class into `items`."""
         if self._source[self._at] == "[":
             named = code_points.posix(self._source, self._at)
             if named is None:

@@ -1,4 +1,4 @@
-"""The known secrets of one call, and where they are in a text. Twin: rust/engine/src/secrets.rs."""
+"""The known secrets of one call, and the search for them in texts. Twin: rust/engine/src/secrets.rs."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from typing import Final
 MARK: Final = "[REDACTED]"
 
 MIN_SECRET_CHARS: Final = 4
-"""A shorter known secret is not searched for: replacing every "1" would destroy the result, not protect it."""
+"""Least characters of a known secret to search for. Replacing every "1" would destroy the result, not protect it."""
 
 LONGEST_HEAD: Final = 1_024
-"""A longer secret is found by so many of its first characters, and goes as far as the text goes along with it."""
+"""Characters by which a longer secret is found. It is replaced as far as the text continues to match it."""
 _FEW: Final = 16
-"""Up to here one search for each secret is the fastest."""
+"""Most secrets for which one search per secret is fastest."""
 _WORTH_AN_INDEX: Final = 100
-"""Searches for each secret that cost as much as an index of them does; a search of a longer text counts for several."""
+"""Searches per secret that cost as much as building an index. A search of a longer text counts as several."""
 _CHARS_OF_A_SEARCH: Final = 512
+"""Characters of a text that count as one search."""
 _STRIDE: Final = 8
-"""Most characters between two looks at a text; a secret is indexed at as many places."""
+"""Most characters between two samples of a text. A secret is indexed at as many offsets."""
 _WIDEST: Final = 8
-"""Most characters of a look."""
+"""Most characters of a sample."""
 
 _ESCAPE: Final = re.compile(
     r"(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\Z", re.ASCII
 )
-"""What a letter or digit directly before a word may be the end of, without being a part of that word."""
+"""Pattern of escapes that may end in a letter or digit directly before a word, without being a part of that word."""
 _LONGEST_ESCAPE: Final = 14
 _REFERENCE: Final = "noetl://"
 """The beginning of a reference to a value that the plane keeps."""
 _LONGEST_REFERENCE: Final = 1024
-"""Characters before a secret that are looked at for the beginning of a reference."""
+"""Characters before a secret that are searched for the beginning of a reference."""
 _ENDS_REFERENCE: Final = re.compile(r"[^!-~]|[\"'<>\\]")
 
 
 class Secrets:
-    """Known secrets of one call. No compiled pattern: `re` would keep it, and the secrets in it, for the process.
+    """Known secrets of one call.
 
-    `secrets` are taken out wherever they are in a value, `words` where they are whole words of one. A key is a name,
-    and nothing is taken out of the middle of one: see `is_in_key`. Nor out of a reference (`noetl://...`).
+    `secrets` are replaced wherever they occur in a value, `words` only as whole words. Nothing is replaced in the
+    middle of a key, which is a name (see `is_in_key`), nor inside a reference (`noetl://...`). No pattern is compiled,
+    because `re` would keep it, and the secrets in it, as long as the process lives.
     """
 
     __slots__ = ("_all", "_anywhere", "_heads", "_index", "_numbers", "_searches")
@@ -55,15 +57,15 @@ class Secrets:
 
     @property
     def are_anywhere(self) -> bool:
-        """Whether one of them goes wherever it stands."""
+        """True if a secret has to be replaced wherever it occurs."""
         return bool(self._anywhere)
 
     def and_anywhere(self, more: set[str]) -> Secrets:
-        """Return these and more that go wherever they stand."""
+        """Return these secrets together with `more`, which are replaced wherever they occur."""
         return Secrets((*self._anywhere, *more), tuple(self._all))
 
     def are_in(self, text: str) -> bool:
-        """Whether a secret is somewhere in a text, be it inside of a word: a quick look before `replace`."""
+        """Return True if a secret is anywhere in a text, even inside a word. This is a quick check before `replace`."""
         if len(self._heads) > _FEW:
             self._searches += 1 + len(text) // _CHARS_OF_A_SEARCH
             if self._index is not None or self._searches > _WORTH_AN_INDEX:
@@ -71,21 +73,21 @@ class Secrets:
         return any(head in text for head in self._heads)
 
     def include(self, text: str) -> bool:
-        """Whether a text is one of the secrets, and nothing else."""
+        """Return True if the whole text is one of the secrets."""
         return text in self._all
 
     def include_number(self, value: float) -> bool:
-        """Whether a number, as a document has it, is exactly a secret."""
+        """Return True if a number, written as in a document, is exactly a secret."""
         return bool(self._numbers) and repr(value) in self._numbers
 
     def is_in_key(self, key: str) -> bool:
-        """Whether a key has to go, as a whole: it is a secret, or has one in it that no innocent text has."""
+        """Return True if a whole key has to be replaced: it is a secret, or contains one that is replaced anywhere."""
         if key in self._all:
             return True
         return self.are_in(key) and any(not _is_in_reference(key, at) for at, _ in self.anywhere_in(key))
 
     def replace(self, text: str) -> tuple[str, int]:
-        """Replace from left to right; at one place the longest secret wins. Returns (text, how many)."""
+        """Replace secrets from left to right, the longest one at each place. Return the text and their number."""
         pieces: list[str] = []
         start = 0
         index = self._indexed()
@@ -100,7 +102,7 @@ class Secrets:
         return MARK.join(pieces), len(pieces) - 1
 
     def anywhere_in(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield the beginning and the end of each secret that goes wherever it is, the longest of one place."""
+        """Yield start and end of each secret that is replaced anywhere, the longest one at each place."""
         if not self.are_in(text):
             return
         index, after_long = self._indexed(), 0
@@ -116,10 +118,10 @@ class Secrets:
 
 
 class _Index:
-    """Finds the secrets of a text in time that depends on the text alone, whatever it and the secrets look like.
+    """Index that finds secrets in a text in time that depends on the text's length alone.
 
-    The secrets are in order, each with the longest other one that it begins with. At a place, the last secret that is
-    not behind the text in that order is the longest one there, or begins with it.
+    The secrets are sorted, and each is linked to the longest other secret that it begins with. At a place in the text,
+    the last secret not sorted after the text is the longest one there, or begins with the longest one.
     """
 
     __slots__ = (
@@ -131,17 +133,18 @@ class _Index:
         self._long = sorted(secret for secret in secrets if len(secret) > LONGEST_HEAD)
         long_heads = {secret[:LONGEST_HEAD] for secret in self._long}
         self._heads = sorted(long_heads.union(secret for secret in secrets if len(secret) <= LONGEST_HEAD))
-        # No text has a word of that length by chance.
+        # A text does not contain a word of that length by chance.
         self._is_anywhere = [head in anywhere or head in long_heads for head in self._heads]
         none = [-1] * len(self._heads)
         self._shorter = none[:]
-        """The longest other secret that one begins with; -1: none. The lists below are such links too."""
+        """Link of each secret to the longest other one that it begins with; -1: none."""
         self._jumps = none[:]
-        """One farther down the same way, so that any of it is found in a few steps."""
+        """Links that skip several of those, so that any secret of a chain is found in a few steps."""
         self._depths = [0] * len(none)
         self._within = none[:]
-        """The longest that goes wherever the longer one stands."""
+        """Links to the longest shorter secret that is replaced where the longer one ends inside a word."""
         self._anywhere = none[:]
+        """Links to the longest shorter secret that is replaced anywhere."""
         self._link()
         shortest = min(map(len, self._heads), default=_STRIDE)
         self._width = width = max(MIN_SECRET_CHARS, min(_WIDEST, shortest // 2))
@@ -189,11 +192,11 @@ class _Index:
         return number
 
     def size_anywhere(self, text: str, at: int, number: int) -> int:
-        """Characters of the longest secret at a place that goes wherever it is; 0: none does."""
+        """Return the length of the longest secret at a place that is replaced anywhere, or 0."""
         return self._size(text, at, number if self._is_anywhere[number] else self._anywhere[number])
 
     def size_to_replace(self, text: str, at: int, number: int) -> int:
-        """Characters of the longest secret at a place that goes there; 0: none does."""
+        """Return the length of the longest secret at a place that is replaced there, or 0."""
         if not self._is_anywhere[number]:
             if _goes_on(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
                 number = self._anywhere[number]
@@ -211,7 +214,7 @@ class _Index:
 
 
 def _common_size(one: str, other: str) -> int:
-    """How far two texts are equal."""
+    """Return the number of characters that two texts have in common at their beginning."""
     size, step = 0, min(len(one), len(other))
     while step:
         if one[size : size + step] == other[size : size + step]:
@@ -223,31 +226,31 @@ def _common_size(one: str, other: str) -> int:
 
 
 def _long_enough(secrets: Sequence[str]) -> frozenset[str]:
-    # A piece of the mark looks like the mark.
+    # A secret that is a part of the mark would be found in every mark.
     return frozenset(
         without_surrogates(secret) for secret in secrets if len(secret) >= MIN_SECRET_CHARS and secret not in MARK
     )
 
 
 def _goes_on(text: str, at: int) -> bool:
-    """Whether a place is inside of a word. Beside a sign there is none."""
+    """Return True if a place is inside a word: between two letters."""
     return 0 < at < len(text) and _is_letter(text[at - 1]) and _is_letter(text[at])
 
 
 def _is_letter(sign: str) -> bool:
-    """What words are made of. By ranges, so that it does not depend on a version of Unicode.
+    """Return True if a character is part of words. Ranges are used, so that no version of Unicode matters.
 
-    In scripts without blanks between words (from U+2000) a letter says nothing.
+    Letters of scripts without blanks between words (from U+2000) do not count.
     """
     return (sign.isascii() and (sign.isalnum() or sign == "_")) or "\u00c0" <= sign < "\u2000"
 
 
 def _is_in_reference(text: str, at: int) -> bool:
-    """Whether a place is inside of a reference."""
+    """Return True if a place is inside a reference."""
     found = text.rfind(_REFERENCE, max(0, at - _LONGEST_REFERENCE), at + len(_REFERENCE))
     return found >= 0 and _ENDS_REFERENCE.search(text, found, max(found, at)) is None
 
 
 def without_surrogates(text: str) -> str:
-    """Replace halves of surrogate pairs by `?`: a file name in an exception's text may hold some."""
+    """Replace halves of surrogate pairs by `?`. A file name in an exception's text may contain some."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,7 +1,8 @@
 """Encoded secrets that a program broke into lines: `base64`, `xxd`, `xxd -p`, `od -tx1`, `hexdump -C`.
 
-The lines that hold one together are secrets too. Not covered, since there is no end to them: words of several bytes
-(`od -x`), `od -c`, base64 in lines under 40 characters. Twin: rust/engine/src/wrapped.rs.
+The lines over which a secret is spread are treated as secrets too. Other forms are not covered, because there is no
+end to them: words of several bytes (`od -x`), `od -c`, base64 in lines under 40 characters.
+Twin: rust/engine/src/wrapped.rs.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _MAY_BE_BROKEN: Final = re.compile(
     r"\n(?:(?<=[\w+/-]{40}\n)|(?<=[\w+/-]{40}\r\n)|(?=(?:[0-9a-fA-F]{6,16}:?)? {1,2}[0-9a-fA-F]{2,8} ))", re.ASCII
 )
 _MAY_BE_ONE_LINE: Final = re.compile(r"(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ")
-"""A dump of up to 16 bytes, or the first line of a longer one."""
+"""Pattern of a hex dump of up to 16 bytes, or of the first line of a longer dump."""
 
 
 class _Piece(NamedTuple):
-    """What a line has of an encoded text, and where in the whole text the line is that is taken out for it."""
+    """A line's part of an encoded text, and the place in the whole text to replace if the part is secret."""
 
     digits: str
     start: int
@@ -39,7 +40,7 @@ class _Piece(NamedTuple):
 
 
 def with_lines(secrets: Secrets, texts: Iterable[str]) -> Secrets:
-    """Return the secrets, and the lines of these texts over which one of them is spread."""
+    """Return the secrets together with the lines of `texts` over which a secret is spread."""
     if not secrets.are_anywhere:
         return secrets
     lines = {line for text in texts for line in _lines_in(text, secrets)}
@@ -47,7 +48,7 @@ def with_lines(secrets: Secrets, texts: Iterable[str]) -> Secrets:
 
 
 def broken_texts(root: JsonValue) -> Iterator[str]:
-    """Yield the texts of a document, keys too, that look as if a program broke them into lines."""
+    """Yield the texts and keys of a document that look as if a program broke them into lines."""
     waiting = [root]
     while waiting:
         value = waiting.pop()
@@ -62,7 +63,7 @@ def broken_texts(root: JsonValue) -> Iterator[str]:
 
 
 def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
-    """Yield the lines of a text over which a secret is spread, or that are a dump of it; such that meet as one."""
+    """Yield the lines of a text that a secret is spread over or dumped in. Overlapping stretches are joined."""
     if "\n" not in text and _DUMPED.fullmatch(text) is None:
         return
     pieces = _pieces(text)
@@ -72,7 +73,7 @@ def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
     for first_digit, last_digit in secrets.anywhere_in(joined):
         first, last = bisect_right(ends, first_digit), bisect_left(ends, last_digit)
         if first == last and not pieces[first].is_dump:
-            continue  # it stands there as it is
+            continue  # the secret is within one line and found without this module
         if pieces[first].start >= end:
             if end:
                 yield text[start:end]
@@ -83,9 +84,9 @@ def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
 
 
 def _pieces(text: str) -> list[_Piece]:
-    """Return what each line has of an encoded text.
+    """Return each line's part of an encoded text.
 
-    Of a line with other words the last one may begin what goes on in the next, and the first one end it.
+    In a line with several words, the first may end an encoded text and the last may begin one.
     """
     pieces: list[_Piece] = []
     start = 0

@@ -1,1 +1,1 @@
-"""Credentials of a command, and how their values are kept out of all that leaves."""
+"""The secrets of a command, and their removal from everything that leaves the worker."""

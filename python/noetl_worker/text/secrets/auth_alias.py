@@ -1,4 +1,4 @@
-"""Which credential an `auth` object names: one reading for the kinds that fetch it and for what is hidden of it."""
+"""The credential alias in an `auth` object, read the same way by the kinds that fetch it and by redaction."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Final
 
 _NAMES: Final = ("credential", "key", "alias")
 ALIAS_FIELDS: Final = frozenset({*_NAMES, "source"})
-"""What says only which credential it is; the other fields of the object are data of its own."""
+"""Fields that only name the credential. The other fields of the object are its own data."""
 
 
 def alias_of(auth: Mapping[str, Any]) -> Any:
-    """The alias in {"credential": alias} or {"source": "credential", "key": alias}; None: it has the values itself.
+    """Return the alias in {"credential": alias} or {"source": "credential", "key": alias}, or None.
 
-    A `key` without `source` is an API's key, and no alias.
+    None means that the object contains the values itself. A `key` without `source` is an API key, not an alias.
     """
     if auth.get("source") != "credential" and auth.get("credential") is None:
         return None

@@ -1,8 +1,8 @@
-"""Secrets a control plane gave, kept for a minute: a loop of a thousand commands asks once, not a thousand times.
+"""A cache of credentials from a control plane, kept for a minute. A loop of a thousand commands asks for one once.
 
-One per control-plane client, so one per worker. The key says who may see an entry (`credentials.py`); what is kept is
-packed, so that no command can change what the next one gets. Failures are never kept: a credential that was just
-registered works at once.
+There is one cache per control-plane client, so one per worker. The key says who may see an entry (`credentials.py`).
+Entries are kept serialised, so that no command can change what the next one gets. Failures are never kept: a
+credential that was just registered works at once.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import json_text
 
 TTL_S: Final = 60.0
-"""Longest time a secret is used without asking again. differs-from-upstream: the Python worker keeps it for 300 s; a
-rotated or withdrawn credential would be used for that long."""
+"""Longest time for which a credential is used without asking again. differs-from-upstream: the Python worker keeps it
+for 300 s, and so would use a rotated or withdrawn credential for that long."""
 MAX_ENTRIES: Final = 256
-"""As the Python worker's (protocol/executions.md#credentials); the entry that was not used for longest goes first."""
+"""Most entries, the same number as in the Python worker (protocol/executions.md#credentials). The least recently used
+entry goes first."""
 
 Key: TypeAlias = tuple[str | int | None, ...]
 
 
 class Fetched(NamedTuple):
-    """A plane's answer and how long it is good for."""
+    """A plane's answer and its lifetime."""
 
     value: JsonValue
     lifetime_s: float | None
-    """None: the plane named no end. Zero or less: use it once, never keep it."""
+    """Seconds for which the value may be kept. None: the plane named no end. Zero or less: use it once."""
 
 
 class CredentialCache:
-    """Bounded, with a time to live, which an entry's own lifetime shortens, and one request for many askers."""
+    """A bounded cache with a time to live. Concurrent callers with the same key share one request."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Key, tuple[bytes, float]] = OrderedDict()
@@ -44,10 +45,10 @@ class CredentialCache:
         return len(self._entries)
 
     async def get(self, key: Key, fetch: Callable[[], Awaitable[Fetched]]) -> JsonValue:
-        """The value under `key`, a fresh copy; fetched when it is not there, once for all who ask meanwhile.
+        """Return a fresh copy of the value under `key`. A missing value is fetched once for all concurrent callers.
 
         Raises:
-            Whatever `fetch` raises, to everybody who waits for it; nothing is kept then.
+            Exception: any exception of `fetch`, to every caller that waits for it. Nothing is kept then.
         """
         packed = self._kept(key)
         if packed is None:
@@ -56,11 +57,11 @@ class CredentialCache:
                 flight = asyncio.ensure_future(self._fetch(key, fetch))
                 self._flights[key] = flight
                 flight.add_done_callback(_taken_note_of)
-            packed = await asyncio.shield(flight)  # one asker's cancellation is not the others'
+            packed = await asyncio.shield(flight)  # a caller's cancellation must not cancel the others
         return json_text.loads(packed)
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Drop entries that turned out to be wrong. An answer that is under way now is used, but not kept."""
+        """Drop entries that turned out to be wrong. An answer under way is still used, but not kept."""
         for key in keys:
             self._entries.pop(key, None)
             self._flights.pop(key, None)
@@ -98,6 +99,6 @@ class CredentialCache:
 
 
 def _taken_note_of(flight: asyncio.Task[bytes]) -> None:
-    """An error that nobody waits for any more (all askers were cancelled) is not one to complain about."""
+    """Read a failed fetch's exception, so that asyncio logs nothing if all its callers were cancelled."""
     if not flight.cancelled():
         flight.exception()

@@ -1,8 +1,8 @@
-"""The forms a secret text may leave in: as JSON, SQL, HTML and URL text, quoted by a shell, in base64 and hex.
+"""The forms in which a secret text may leave: in JSON, SQL, HTML and URLs, quoted by a shell, in base64 and hex.
 
-A form of its own comes only from characters that are in the secret: one of letters and digits has two forms of text
-(as it is and in base64 or hex), one with a quote, a slash or a space has a dozen more. Not covered, because there is
-no end to them: encodings of encodings, and percent-encoding of some characters that no library leaves out.
+A secret has only the forms that its characters cause: with letters and digits alone it is written as it is or encoded
+in base64 or hex; with a quote, a slash or a space it has a dozen more. Other forms are not covered, because there is
+no end to them: encodings of encodings, and percent-encodings of characters that all libraries leave as they are.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from urllib.parse import quote
 
 _LINE_CHARS: Final = 16
 _MIN_ENCODED: Final = 8
-"""Shorter encoded pieces (base64, hex) turn up by chance."""
+"""Least characters of an encoded form (base64, hex) to look for. Shorter ones occur by chance."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]*")
-"""What no text format escapes."""
+"""Pattern of texts that no format escapes."""
 _ESCAPED: Final = re.compile(r"%[0-9A-F]{2}")
 _SAFE_IN_URLS: Final = (
     "",  # quote(safe=""), form fields
     "/",  # quote
     "*",  # a browser's form fields
     "!*'()",  # encodeURIComponent
-    "!$&'()*+,;=",  # user and password of an address (RFC 3986)
+    "!$&'()*+,;=",  # user and password of a URL (RFC 3986)
     "!$&'()*+,;=:",
     "!$&'()*+,;=:@",  # a path's segment
     "!$&'()*+,;=:@/",  # a path
     "!$&'()*+,;=:@/?",  # a query: httpx, requests
     "!$&'()*+,;=:@/?#",  # encodeURI
-    "!$&'()*+,;=:@/?#[]%",  # requote_uri: escapes what cannot stand in an address at all
+    "!$&'()*+,;=:@/?#[]%",  # requote_uri: escapes only characters that no URL may contain
 )
 _HTML_QUOTES: Final = ({'"': "&quot;", "'": "&#x27;"}, {'"': "&#34;", "'": "&#39;"}, {'"': "&quot;", "'": "&apos;"})
-"""html.escape; markupsafe, Go; XML."""
+"""Escapes of quotes in HTML and XML: by html.escape; by markupsafe and Go; by XML."""
 
 
 def written_forms(text: str) -> Iterator[str]:
-    """Yield the text and how other texts quote it, some of them twice."""
+    """Yield the text and its quoted forms, some of them twice."""
     yield text
     yield text.strip()
     if not _PLAIN.fullmatch(text):
@@ -50,7 +50,7 @@ def written_forms(text: str) -> Iterator[str]:
 
 
 def encoded_forms(text: str) -> Iterator[str]:
-    """Yield what is left of the text in base64 and hex, which begins and ends in the middle of a longer word."""
+    """Yield the forms of the text in base64 and hex that are found even inside a longer encoded text."""
     raw = text.encode("utf-8", "replace")
     encoded = [raw.hex(), raw.hex().upper(), *_base64_cores(raw)]
     yield from (form for form in encoded if len(form) >= _MIN_ENCODED)
@@ -73,12 +73,12 @@ def _in_json(text: str) -> Iterator[str]:
 
 
 def _in_quotes(text: str) -> Iterator[str]:
-    yield repr(text)[1:-1]  # how a KeyError, a traceback and a log of arguments quote it
+    yield repr(text)[1:-1]  # KeyErrors, tracebacks and logs of arguments
     if "'" in text:
         yield text.replace("'", "''")  # SQL
         yield text.replace("'", "'\"'\"'")  # shlex.quote
-        yield text.replace("'", "'\\''")  # the trace of a shell
-        yield text.replace("\\", "\\\\").replace("'", "\\'")  # repr beside other quotes, MySQL
+        yield text.replace("'", "'\\''")  # the trace of a shell (set -x)
+        yield text.replace("\\", "\\\\").replace("'", "\\'")  # repr of a text with both kinds of quotes, MySQL
     if '"' in text:
         yield text.replace('"', '""')  # CSV, names in SQL
 
@@ -91,7 +91,7 @@ def _in_html(text: str) -> Iterator[str]:
 
 
 def _in_urls(text: str) -> Iterator[str]:
-    # Most of the sets are the same for one secret: what they leave as it is, is not in it.
+    # Most of the sets have the same effect on one secret: they differ in characters that the secret does not have.
     for safe in {"".join(sign for sign in signs if sign in text) for signs in _SAFE_IN_URLS}:
         form = quote(text, safe=safe, errors="replace")
         if form != text:
@@ -108,10 +108,10 @@ def _in_url_cases(form: str) -> Iterator[str]:
 
 
 def _base64_cores(raw: bytes) -> Iterator[str]:
-    """The part of the base64 text that holds `raw` alone, for each of the three places it may start at."""
+    """Yield the part of a base64 text that depends on `raw` alone, for each of the three possible offsets."""
     for shift in range(3):
-        start = (shift * 8 + 5) // 6  # the first digit with no bit of what stands before
-        end = (shift + len(raw)) * 8 // 6  # digits after it share bits with what follows
+        start = (shift * 8 + 5) // 6  # the first digit without a bit of the bytes before
+        end = (shift + len(raw)) * 8 // 6  # digits from here on share bits with the bytes after
         core = base64.b64encode(b"\0" * shift + raw + b"\0\0").decode()[start:end]
         yield core
         yield core.replace("+", "-").replace("/", "_")

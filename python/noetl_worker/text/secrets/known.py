@@ -1,8 +1,8 @@
-"""The secret texts of one command, in every form they may leave in (`forms`), by where they are taken out
+"""The secret texts of one command, in every form they may have (`forms`), grouped by where they are replaced
 (`strength`).
 
-What a credential holds is secret unless its name says that it is an address: a new kind of credential must not leak
-because its field has an odd name.
+All values of a credential are secret unless their names say that they are an address or a user: a new kind of
+credential must not leak because its field has an odd name.
 """
 
 from __future__ import annotations
@@ -33,25 +33,27 @@ _PUBLIC_WORDS: Final = DESCRIBING_WORDS | frozenset({
     "server", "servers", "service", "source", "sslmode", "stage", "stream", "subject", "table", "tenant", "timeout",
     "topic", "user", "username", "warehouse", "zone",
 })  # fmt: skip
-"""Last words of a credential's field that say where or who, not with what: they stay readable in results."""
+"""Last words of credential fields that name a place or a user, not a secret. Such values stay readable in results."""
 _ALIAS_WORDS: Final = frozenset({"auth", "credential", "credentials", "authentication"})
-"""In a tool's config a text under such a name (`auth`, `pg_auth`) is an alias, which errors have to name."""
+"""Last words of config fields whose text is an alias (`auth`, `pg_auth`). Errors have to name it, so it is not secret.
+"""
 _SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|ApiKey)[ \t]+(\S+)", re.IGNORECASE)
 _AUTH_VALUES: Final = frozenset({"value", "key", "api_key"})
 _USER_INFO: Final = re.compile(r"://[^/:@?#]*:(?!\d{1,5}/)(.+)", re.DOTALL)
-"""Of a word up to its last `@`. More than `redact` takes for a password in free text: in a config one with a slash in
-it is a mistake, which the error text would quote. Digits before a slash are a port."""
+"""Pattern of the password in a URL, applied to a word up to its last `@`. Unlike in `redact`, a password may contain a
+slash: such a config is a mistake, which the error text would quote. Digits before a slash are a port."""
 _PARAMETER: Final = re.compile(r"[?&;]([\w.~-]+)=([^&;#\s\"'<>]+)")
-"""Of an address's query."""
+"""Pattern of a parameter in a URL's query."""
 _SIGNATURE_WORDS: Final = frozenset({"sig", "signature", "hmac"})
 _MAYBE_SIGNATURES: Final = frozenset({"code", "key", "sign"})
-"""Parameters that hold a key at some services and a plain word at others."""
+"""Names of parameters that are a key at some services and a plain word at others."""
 _MIN_FLOAT_CHARS: Final = 6
-"""Shorter numbers with a point (0.25, 1.5) are in every result, and no secrets."""
+"""Least characters of a secret number with a point. Shorter ones (0.25, 1.5) are in every result."""
 
 
 MOST_OF_A_COMMAND: Final = 1_000
-"""Different secrets of one command. Its forms, up to 80 for each, are looked for in all that leaves."""
+"""Most different secrets of one command. All forms, up to 80 for each secret, are looked for in everything that leaves.
+"""
 _TOO_MANY: Final = (
     "this command has more than {:,} different secrets (its credentials, and what stands under names like `password` "
     "or `token`), and the worker looks for no more: name fields otherwise that hold no secret, keep the secrets where "
@@ -60,26 +62,29 @@ _TOO_MANY: Final = (
 
 
 class _Meaning(NamedTuple):
-    """Of a name in a config."""
+    """Meaning of a name in a config for the value under it."""
 
     is_alias: bool
-    """A text names a credential; an object says which, or has it."""
+    """True if a text names a credential, and an object names or contains one."""
     is_secret: bool
     is_several: bool
-    """A text is one; of an object each text is."""
+    """True if a text is a secret, and so is each text in an object."""
 
 
 class KnownSecrets:
     """A growing set of texts that must not leave the worker.
 
-    Measured: the forms of one take 5 to 30 us, once; then each text or result that is looked through takes 2 ms for
-    each thousand secrets (5 ms on the Python engine, 40 ms for a large one), and its own time by its size alone.
+    Measured: making the forms of one secret takes 5 to 30 us. Then redacting a text or result takes 2 ms per thousand
+    secrets (5 ms on the Python engine, 40 ms for a large one), plus a time that depends on its size alone.
     """
 
     def __init__(self, own: Sequence[str] = (), *, most: int | None = None) -> None:
-        """Begin with the secrets of the worker, the same for every command of the process, which do not count.
+        """Begin with the worker's own secrets, which do not count.
 
-        `most`: with one more, whoever adds it is told so by a ConfigurationError. None: for what is only shown.
+        Args:
+            own: the worker's own secrets, the same for every command of the process.
+            most: largest number of secrets. Adding one more raises ConfigurationError. None: without limit, for values
+                that are only shown.
         """
         self._most, self._count = most, 0
         self._seen: dict[str, Strength] = {}
@@ -89,13 +94,13 @@ class KnownSecrets:
 
     @property
     def has_any(self) -> bool:
-        """Whether one was found for this command."""
+        """True if this command has a secret."""
         return bool(self._seen)
 
     def texts(self) -> SecretTexts:
-        """Every text to look for: the secrets themselves and their encoded forms."""
+        """Return all texts to look for: the secrets themselves and their encoded forms."""
         if self._new:
-            if self._found is None:  # most commands have none of their own
+            if self._found is None:  # made late, because most commands have no secrets of their own
                 self._found = _Found(self._texts)
             for text in self._new:
                 self._found.add(text, self._seen[text])
@@ -104,9 +109,9 @@ class KnownSecrets:
         return self._texts
 
     def add(self, text: str) -> bool:
-        """One secret. False when there is too little in it: it stays in data.
+        """Add one secret. Return False if it is too weak, so that it is not replaced in data.
 
-        Texts under four characters are not kept at all: replacing every "1" protects nothing.
+        Texts under four characters are ignored: replacing every "1" protects nothing.
         """
         found = [self._add_part(part) for part in _parts(text)]
         return bool(found) and all(found)
@@ -122,15 +127,15 @@ class KnownSecrets:
         return self._seen[text] in (Strength.WORDY, Strength.STRONG)
 
     def add_all(self, value: JsonValue) -> None:
-        """Every text and number inside `value`."""
+        """Add every text and number inside `value` as a secret."""
         for scalar in _scalars(value):
             self.add(scalar)
 
     def add_credential(self, data: Mapping[str, JsonValue]) -> list[str]:
-        """What a credential holds, but for its addresses; and the password inside of an address.
+        """Add the values of a credential, except its addresses; of an address, add the password in it.
 
         Returns:
-            The fields whose secret has too little in it to be distinguished from a word.
+            The fields whose secret is too weak to be told from a word.
         """
         weak: list[str] = []
         for key, value in data.items():
@@ -148,9 +153,9 @@ class KnownSecrets:
         return weak
 
     def add_inline(self, config: object) -> None:
-        """What a tool's own config names as secret: `password: ...`, a header, an `auth` object; not an alias."""
+        """Add the secrets named in a tool's config: `password: ...`, a header, an `auth` object, but not an alias."""
         waiting: list[tuple[str, Any]] = [("", config)]
-        while waiting:  # all of it: its size is bounded by the command's
+        while waiting:  # no limit, because the size of the command bounds it
             name, value = waiting.pop()
             kind = type(value)
             if value is None or kind is bool:
@@ -161,7 +166,7 @@ class KnownSecrets:
                 meaning = _MEANINGS[name]
                 if meaning.is_alias:
                     self._add_auth(value)
-                elif meaning.is_several:  # `api_keys: {github: ...}`: one under each name; numbers are counts
+                elif meaning.is_several:  # `api_keys: {github: ...}` has a secret under each name; numbers are counts
                     self.add_credential({str(key): item for key, item in value.items() if holds_text(item)})
                 waiting += [(key if type(key) is str else str(key), item) for key, item in value.items()]
             elif kind is list or isinstance(value, (list, tuple)):
@@ -185,7 +190,7 @@ class KnownSecrets:
                 self.add(value)
 
     def _add_of_address(self, value: JsonValue) -> None:
-        """The password of `scheme://user:password@host`, and what signs an address: nobody else can use it without."""
+        """Add the password in `scheme://user:password@host`, and the signature in a URL's query."""
         for text in _scalars(value):
             if "://" in text:
                 for word in text.split() if "@" in text else ():
@@ -199,7 +204,7 @@ class KnownSecrets:
 
 
 class _Found:
-    """The texts to look for, each once, in the order they were found."""
+    """The texts to look for, each once, in the order in which they were found."""
 
     def __init__(self, given: SecretTexts | None = None) -> None:
         given = given or SecretTexts()
@@ -223,7 +228,7 @@ class _Found:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """The text, if it is long enough to be looked for, and what follows the scheme when it is a header's value."""
+    """Yield the text if it is long enough to look for, and also the token after the scheme of a header's value."""
     if len(text.strip()) < MIN_SECRET_CHARS or text in MARK:
         return
     yield text
@@ -232,7 +237,7 @@ def _parts(text: str) -> Iterator[str]:
         yield from _parts(header.group(1))
 
 
-@lru_cache(maxsize=8)  # they stay in memory anyway; a command's secrets must not outlive it in a cache
+@lru_cache(maxsize=8)  # the worker's secrets stay in memory anyway; a command's must not outlive it in a cache
 def _texts_of_worker(texts: tuple[str, ...]) -> SecretTexts:
     found = _Found()
     for text in texts:
@@ -242,7 +247,7 @@ def _texts_of_worker(texts: tuple[str, ...]) -> SecretTexts:
 
 
 def _is_signature(name: str, value: str) -> bool:
-    """Whether a parameter opens what is at an address: by its name, by its value where that can be either."""
+    """Return True if a parameter gives access to its URL, judged by the name, and by the value for unclear names."""
     last = _last_word(name)
     if last in _SIGNATURE_WORDS or named_by(name) is Named.SECRET:
         return True
@@ -250,9 +255,10 @@ def _is_signature(name: str, value: str) -> bool:
 
 
 def _meaning(key: str) -> _Meaning:
-    """What stands under a name in a config.
+    """Return the meaning of a name in a config.
 
-    Bare `tokens` may be the words of a text: its results are hidden, but no word is taken out everywhere for it.
+    A field named just `tokens` may hold the words of a text. Its value is hidden in results, but the words are not
+    replaced elsewhere.
     """
     last, named = _last_word(key), named_by(key)
     is_several = last == "passwords" or (named is Named.SECRETS and key.lower() != "tokens")
@@ -272,7 +278,7 @@ def _last_word(name: str) -> str:
 
 
 def _scalars(value: JsonValue) -> Iterator[str]:
-    """Texts and numbers, at any depth; keys are not values."""
+    """Yield the texts and numbers in a value, at any depth. Keys are not included."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -290,5 +296,5 @@ def _scalars(value: JsonValue) -> Iterator[str]:
 
 def _float_texts(value: float) -> Iterator[str]:
     yield repr(value)
-    if value.is_integer():  # a template, a database or JavaScript writes 48151623.0 without its point
+    if value.is_integer():  # templates, databases and JavaScript may write 48151623.0 without the point
         yield str(int(value))

@@ -1,7 +1,7 @@
-"""Redaction for every path out that is not an event body: exception texts, log lines, values of events.
+"""Redaction of everything that leaves except event bodies: exception texts, log lines, values of events.
 
-Event bodies go through `engine.fit_result`, which applies the same rules in one pass. Whoever logs or stores something
-while a command runs need not be handed its secrets: `known_here()` has them, for this task and what it starts.
+Event bodies go through `engine.fit_result`, which applies the same rules in one pass. Code that logs or stores values
+while a command runs gets the command's secrets from `known_here()`, in the command's task and all tasks it starts.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.text import json_text
 
 LARGE: Final = 256 * 1024
-"""Above this a value is redacted beside the loop: the pure engine takes 0.3 s a megabyte."""
+"""Most characters that are redacted on the event loop; more go to a thread. The pure engine takes 0.3 s a megabyte."""
 _LONGEST_SECRET: Final = 8_192
-"""A key file of 4 kB, in hex. A longer secret that begins in an excerpt is known by its lines only."""
+"""Characters after the cut of an excerpt that are searched too: a key file of 4 kB in hex. Of a longer secret that
+begins in an excerpt only single lines are found."""
 Known: TypeAlias = SecretTexts | Sequence[str]
-"""What is known to be secret; a plain sequence is taken out wherever it stands."""
+"""Known secrets. The texts of a plain sequence are replaced wherever they occur."""
 _KNOWN: Final[ContextVar[Callable[[], Known] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
 
 remember: Final = _KNOWN.set
-"""Takes a function: in this task and those that it starts, `known_here` gives what the function gives at that time."""
+"""Function that sets the source of `known_here` for this task and the tasks that it starts."""
 
 
 def known_here() -> SecretTexts:
-    """The secrets of the command that is being worked on; none outside of one."""
+    """Return the secrets of the command that this task works on, or no secrets outside a command."""
     known = _KNOWN.get()
     return _texts(known()) if known is not None else SecretTexts()
 
@@ -48,9 +49,9 @@ def _secrets(anywhere: Sequence[str], words: Sequence[str], value: JsonValue) ->
 
 
 def redact_text(text: str, known: Known = ()) -> str:
-    """Redact free text, which people read: short known secrets go too, where they are whole words.
+    """Redact a text for people. Short known secrets are replaced too if they are whole words.
 
-    Replaces known secrets of at least four characters, what has the shape of a credential (Bearer and Basic headers,
+    Replaces known secrets of at least four characters, texts in the form of a credential (Bearer and Basic headers,
     JWT, PEM, `sk-`, `ghp_`, `AIza`, `ya29.`, `xox*-`, the password of a URL), and the value of `password=...`.
     """
     texts = _texts(known)
@@ -58,16 +59,16 @@ def redact_text(text: str, known: Known = ()) -> str:
 
 
 def redact_value(value: JsonValue, known: Known = ()) -> JsonValue:
-    """Return a redacted copy of a JSON value: by key words, known secrets and shapes, as `engine.fit_result` does.
+    """Return a redacted copy of a JSON value: by key, known secret and shape, as `engine.fit_result` does.
 
-    Tuples and other non-JSON objects pass through as they are; encode first if they may hold secrets.
+    Tuples and other non-JSON objects stay as they are; encode a value first if they may contain secrets.
     """
     texts = _texts(known)
     return Redactor(_secrets(texts.anywhere, texts.words, value)).value(value)
 
 
 def redact_fields(fields: Mapping[str, Any], known: Known = ()) -> dict[str, JsonValue]:
-    """Redact the fields of a log line: as `redact_value`, their texts as free text. Any object becomes plain JSON."""
+    """Redact the fields of a log line, as plain JSON: texts as `redact_text` does, all else as `redact_value` does."""
     plain = json_text.plain(dict(fields))
     texts = _texts(known)
     secrets = _secrets(texts.anywhere, texts.in_messages, plain)
@@ -76,9 +77,9 @@ def redact_fields(fields: Mapping[str, Any], known: Known = ()) -> dict[str, Jso
 
 
 def excerpt(text: str | bytes, chars: int) -> str:
-    """The first characters of a foreign text, redacted before it is cut: half of a secret would not be known any more.
+    """Return the first characters of a foreign text, redacted by `redact_text` before the cut.
 
-    For every text that goes out cut: into a message, a log line, a preview. As free text, see `redact_text`.
+    Use it for every text that is cut for a message, a log line or a preview: half of a secret would not be recognized.
     """
     most = chars + _LONGEST_SECRET
     if isinstance(text, bytes):
@@ -89,19 +90,19 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 
 def without_half_at_end(data: bytes) -> bytes:
-    """What was cut at its end, as output is at its limit, without a piece of a known secret that the cut left there."""
+    """Return bytes that were cut at their end, without a piece of a known secret that the cut left there."""
     size = _half_at_end(data, _encoded(known_here().in_data))
     return data[:-size] + MARK.encode() if size else data
 
 
 def without_half_at_start(data: bytes) -> bytes:
-    """The same for what was cut at its start, as the last lines of an output are."""
+    """Return bytes that were cut at their start, without a piece of a known secret that the cut left there."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().in_data)))
     return MARK.encode() + data[size:] if size else data
 
 
 def _half_at_end(data: bytes, secrets: Iterable[bytes]) -> int:
-    """How many of the last bytes are the beginning of a secret, at most."""
+    """Return the largest number of last bytes that are the beginning of a secret."""
     longest = 0
     for secret in secrets:
         beginning = secret[: _least(secret)]
@@ -119,20 +120,20 @@ def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:
 
 
 def _least(secret: bytes) -> int:
-    """Bytes of a secret that are worth taking out; fewer are at many a cut by chance, and disclose little."""
+    """Return the least bytes of a cut secret to replace. Fewer occur by chance and disclose little."""
     return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 
 def without_known(value: JsonValue, known: Known) -> JsonValue:
-    """Return a copy without the known secrets, in texts and keys; nothing is judged by its name or shape.
+    """Return a copy without the known secrets in texts and keys. Keys and shapes are not judged.
 
-    For values that a playbook passes on, where `auth: my_alias` is a name and no secret.
+    This is for values that a playbook passes on, where `auth: my_alias` is a name and not a secret.
     """
     texts = _texts(known)
     return Redactor(_secrets(texts.anywhere, texts.words, value), known_only=True).value(value)
 
 
 async def passed_on(value: JsonValue, known: Known) -> JsonValue:
-    """Return `without_known`; a large value is gone through beside the loop."""
+    """Return `without_known`, computed in a thread for a large value."""
     work = partial(without_known, value, known)
     return await finished_off_loop(work) if sum(map(len, texts_in(value))) > LARGE else work()

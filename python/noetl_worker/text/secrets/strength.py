@@ -1,7 +1,7 @@
-"""How much is in a secret, and so where it may be cut out of what leaves: one rule for all secrets.
+"""The strength of a secret, which decides where it is replaced: one rule for all secrets.
 
-A secret that looks like a word would be cut out of words: with the password `demo`, `demographics` in the data
-that the next step works with. One that no text has by chance is taken out wherever it stands.
+A secret that looks like a word must not be replaced inside words: the password `demo` would destroy `demographics` in
+the data of the next step. A secret that no text contains by chance is replaced wherever it occurs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from enum import Enum
 from typing import Final
 
 _LEAST_BITS: Final = 40.0
-"""With less, a secret cannot be distinguished from a word, a year or a number of a row."""
+"""Least bits of a secret that is replaced in data. A weaker one looks like a word, a year or a row number."""
 _SAFE_BITS: Final = 64.0
+"""Least bits of a secret that is replaced anywhere."""
 _COMMON_BITS: Final = 10.0
-"""What a common word adds."""
+"""Bits of a common word."""
 _FEWEST_SIGNS: Final = 3
-"""Of different ones: a line of `=` or `0` is a picture and no secret."""
-# What is beyond ASCII is said by what it is not: a set that names it takes 10 ms to compile.
+"""Least number of different characters in a secret. A line of `=` or `0` is no secret."""
+# The last pattern is a negated set, because a set that lists the characters beyond ASCII takes 10 ms to compile.
 _ALPHABETS: Final = (
     (re.compile(r"[0-9]"), 10),
     (re.compile(r"[a-z]"), 26),
@@ -32,7 +33,7 @@ _BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
 _LETTERS: Final = re.compile(r"[A-Z]?[^\x00-`{-\xde]{2,}|[A-Z\xc0-\xde]{2,}")
 _MAX_DIGITS: Final = 4
 _DATE: Final = re.compile(r"[0-9]{1,4}(?:[-./: T][0-9]{1,4})+Z?")
-"""Of dates, times, addresses of machines and telephone numbers the digits alone count: data is full of their signs."""
+"""Pattern of dates, times, IP addresses and telephone numbers. Only their digits count, since data is full of them."""
 _COMMON_WORDS: Final = frozenset(
     """
     abc123 access account accounts action active admin administrator administrators agent airflow analyst analytics
@@ -70,24 +71,24 @@ _COMMON_WORDS: Final = frozenset(
     yourpassword zookeeper zxcvbnm
     """.split()  # noqa: SIM905 - as a list literal it would be 300 lines long
 )
-"""What occurs in data by itself: names of things in a playbook, and passwords that everybody tries first."""
+"""Words that occur in data anyway: names of things in a playbook, and passwords that everybody tries first."""
 
 
 class Strength(Enum):
-    """Where a secret is taken out. The engines are given the last two as `words` and `secrets`."""
+    """Strengths of a secret. The engines get WORDY secrets as `words` and STRONG ones as `secrets`."""
 
     COMMON = "common"
-    """Nowhere: it discloses nothing, and its word is in every second text."""
+    """A secret that is replaced nowhere: it is an ordinary word and discloses nothing."""
     SHORT = "short"
-    """As a whole word in texts for people (errors, log lines); never in data."""
+    """A secret that is replaced as a whole word in texts for people (errors, log lines), never in data."""
     WORDY = "wordy"
-    """As a whole value or word of data too; never inside of a key."""
+    """A secret that is replaced as a whole word in data too, never inside a key."""
     STRONG = "strong"
-    """Wherever it stands: nothing innocent looks like it."""
+    """A secret that is replaced wherever it occurs: no innocent text looks like it."""
 
 
 def strength_of(text: str) -> Strength:
-    """By alphabet and length; where all words are common ones (`Demo-2024!`), each counts as one of a thousand."""
+    """Return the strength by alphabet and length. If all words are common (`Demo-2024!`), each adds only 10 bits."""
     if text.lower() in _COMMON_WORDS or len(set(text)) < _FEWEST_SIGNS:
         return Strength.COMMON
     words = _RUN_OF_LETTERS.findall(text)
@@ -101,7 +102,7 @@ def strength_of(text: str) -> Strength:
 
 
 def _is_of_words(text: str) -> bool:
-    """Words and short numbers with signs between: `eu-west-1-prod`, `customerRecords`, `Summer 2024!`."""
+    """Return True for words and short numbers joined by signs: `eu-west-1-prod`, `customerRecords`, `Summer 2024!`."""
     return all(_is_word(piece) for piece in _BETWEEN_WORDS.split(text))
 
 

@@ -1,4 +1,4 @@
-"""A call of a function, method, filter or test, charged before it runs. What has no cost is not offered."""
+"""Calls of functions, methods, filters and tests, charged before they run. Only calls with a known cost are offered."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from noetl_worker.text.templates.keys import CheckedNamespace, new_object
 from noetl_worker.text.templates.limits import CALL_NODES, budget_of, charge_format, counted
 
 _OWN_NODES: Final = 14
-"""Of a filter or test, whatever it does."""
+"""Cost of any filter or test, in addition to its work."""
 _GIVEN_NODES: Final = 4
-"""Of each argument; all of a list may be given as arguments (`*list`)."""
+"""Cost of each argument. A call may spread a whole list into arguments (`*list`)."""
 _STEP_NODES: Final = 10
-"""Of an attribute or index in a field of `text.format`."""
+"""Cost of an attribute or index in a field of `text.format`."""
 _MAX_PARTS: Final = 8
 _OWNERS: Final = (LoopContext, Cycler)
 _FUNCTIONS: Final = (BlockReference, Joiner, Undefined)
 _OF_SCOPE: Final = {"_loop_vars", "_block_vars"}
-"""What Jinja adds to the names of a call, for itself."""
+"""Keyword arguments that Jinja adds to a call for its own use."""
 
 
 class Format:
-    """`text.format` and `text.format_map`, kept apart from other functions so that a call of them is charged."""
+    """`text.format` or `text.format_map` in a type of its own, so that a call is recognized and charged."""
 
     def __init__(self, text: str, function: Callable[..., str]) -> None:
         self.text = text
@@ -41,9 +41,10 @@ class Format:
 def charge_call(
     context: Context, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Any call in a template, and the arguments to call it with: an iterator has its cost element by element.
+    """Charge any call in a template. Return the arguments to call with; iterators among them are charged by element.
 
-    Raises SecurityError: over the budget, or what is not offered.
+    Raises:
+        SecurityError: the call is over the budget, or not offered.
     """
     budget = budget_of(context)
     if not _OF_SCOPE.isdisjoint(named):
@@ -94,13 +95,16 @@ _PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
     "environment": lambda context: (context.environment,),
     "eval_context": lambda context: (context.eval_ctx,),
 }
-"""What Jinja's own filters and tests get first."""
+"""Leading arguments of Jinja's own filters and tests, by their kind."""
 
 
 def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None = None) -> Callable[..., Any]:
-    """A filter or test that is charged before it runs; what it is given without a length, element by element.
+    """Return a filter or test that is charged before it runs. A value without a length is charged by element.
 
-    `attribute_at`: which of its arguments is an attribute that is looked up in each element.
+    Args:
+        function: the filter or test.
+        cost: charges the call's work to the budget.
+        attribute_at: index of the argument that is an attribute to look up in each element, if there is one.
     """
     kind = getattr(function, "jinja_pass_arg", None)
     own = _PASSED[kind.name if kind is not None else ""]

@@ -1,7 +1,7 @@
-"""What each filter, test and method of the sandbox costs, charged to the rendering's budget before it runs.
+"""The costs of the sandbox's filters, tests and methods, charged to the rendering's budget before they run.
 
-What is not listed here is not offered to templates. A cost is at least what the work takes: a text's bytes are what is
-copied, its nodes what Python code or a regular expression does with each of its characters.
+Only filters, tests and methods listed here are offered to templates. A cost is at least the work done: bytes for text
+that is copied, nodes for the work of Python code or a regular expression on each character.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from jinja2.exceptions import SecurityError
 from noetl_worker.text.templates.limits import PRINTED, Budget, charge_format, charge_numbers, text_size
 
 Cost = Callable[..., None]
-"""Called with the budget, the value and the arguments."""
+"""Function that charges a call. It is called with the budget, the value and the arguments."""
 _PIECE: Final = 60
-"""Bytes of a short text, and of its place in a list."""
+"""Bytes of a short text and its place in a list."""
 _MAX_DIGITS: Final = 400
 _MAX_OF_LINK: Final = 100
-"""Characters of what `urlize` writes into each link, and a tenth of it the schemes that it looks for in each word."""
+"""Most characters that `urlize` writes into each link. It may look for a tenth as many schemes in each word."""
 _ENCODINGS: Final = (
     *("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1"),
     *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
 )
-"""Linear in their text, whatever is in it. Python's other ones need not be: punycode takes two minutes for 900 kB."""
+"""Encodings whose time is linear in any text. Others need not be: punycode takes two minutes for 900 kB."""
 _ERRORS: Final = ("strict", "ignore", "replace")
-"""The others write up to 90 characters for one."""
+"""Error handlers that are offered. Others write up to 90 characters for one."""
 LAZY_NODES: Final = 12
 
 
@@ -38,7 +38,7 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
 
 
 def _printed(budget: Budget, value: Any, size: int = 1) -> None:
-    """A text of which as much as `size` of it is made; a list or an object becomes a text first."""
+    """Charge a text from which texts of `size` times its bytes are made. A list or object becomes a text first."""
     if isinstance(value, str):
         budget.charge_value(value, PRINTED, size)
     else:
@@ -48,7 +48,7 @@ def _printed(budget: Budget, value: Any, size: int = 1) -> None:
 
 
 def _text(times: int = 1, per_sign: int = 0) -> Cost:
-    """A text that is made `times` as large, with `per_sign` nodes for each of its characters."""
+    """Return the cost of making a text `times` as large, with `per_sign` nodes for each of its characters."""
 
     def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
         for part in (value, *arguments, *named.values()):
@@ -62,26 +62,26 @@ def _text(times: int = 1, per_sign: int = 0) -> Cost:
 
 
 def _number(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Python reads digits in quadratic time, and no more than 4,300."""
+    """Charge the reading of a number. Python reads digits in quadratic time, and at most 4,300."""
     _printed(budget, value, 2)
     if isinstance(value, str):
         budget.charge(len(value) // 4)
 
 
 def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """CPython makes room for three of the widest characters for each that is not ASCII."""
+    """Charge a change of case. CPython reserves three of the widest characters for each one in a non-ASCII text."""
     _printed(budget, value, 1 if not isinstance(value, str) or value.isascii() else 4)
 
 
 def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """The same, for ASCII as well."""
+    """Charge a change of case for which CPython reserves the same space for ASCII characters too."""
     _case(budget, value)
     if isinstance(value, str):
         budget.charge(size=14 * len(value))
 
 
 def _each(weight: int, size: int = 0) -> Cost:
-    """Something done with each element; a text's elements are its characters."""
+    """Return the cost of work on each element. A text's elements are its characters."""
 
     def cost(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
         if isinstance(value, Sized):
@@ -93,33 +93,33 @@ def _each(weight: int, size: int = 0) -> Cost:
 
 
 def _characters(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """A list of a text's characters: other than Latin-1 are objects of their own."""
+    """Charge a list of a text's characters. Characters beyond Latin-1 are separate objects."""
     wide = isinstance(value, str) and not value.isascii()
     _each(2, 80 if wide else 0)(budget, value)
 
 
 def _compared(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Elements compared with each other: all that is in them, more than once. A text's are its characters."""
+    """Charge the comparison of elements with each other, repeatedly and in depth. Texts are compared by characters."""
     budget.charge_value((value, *arguments, *named.values()), 12)
-    if isinstance(value, Mapping):  # its keys, of which a list is made first
+    if isinstance(value, Mapping):  # a list of the keys is made first
         budget.charge(6 * len(value))
     _each_sign(budget, value)
 
 
 def _each_sign(budget: Budget, value: Any) -> None:
-    """A text that is gone through character by character."""
+    """Charge work on each character of a text."""
     if isinstance(value, (str, bytes)):
         budget.charge(10 * len(value), 80 * len(value))
 
 
 def _grouped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """An attribute of each is looked up before they are compared."""
+    """Charge the look-up of an attribute in each element, and the comparison of the elements."""
     _each(16)(budget, value)
     _compared(budget, value, *arguments, **named)
 
 
 def _compared_as_wholes(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Tests, which compare texts as wholes."""
+    """Charge a test that compares its operands, texts as wholes."""
     budget.charge_value((value, *arguments, *named.values()), 12)
 
 
@@ -130,7 +130,7 @@ def _looked_through(budget: Budget, value: Any, *arguments: Any, **named: Any) -
 
 
 def _from_the_end(budget: Budget, value: str, sought: Any = "", *_: Any, **__: Any) -> None:
-    """CPython's search from the end is not linear in both texts."""
+    """Charge a search from the end of a text. Its time in CPython is not linear in the two texts."""
     length = len(sought) if isinstance(sought, str) else 1
     budget.charge(1 + len(value) * max(length, 8) // 256, len(value))
 
@@ -169,7 +169,7 @@ def _indented(budget: Budget, value: Any, width: Any = 4, *_: Any, **__: Any) ->
 
 
 def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any, **__: Any) -> None:
-    for part in (value, old, new):  # a text is made of it twice, once of them to be counted
+    for part in (value, old, new):  # each part is converted to text twice: here for counting, then by the filter
         _printed(budget, part)
         if not isinstance(part, str):
             _printed(budget, part)
@@ -180,7 +180,7 @@ def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any,
 
 
 def _pieces(budget: Budget, value: Any, separator: Any = None, *_: Any, **named: Any) -> None:
-    """Into a list of texts, as many as there are separators."""
+    """Charge the splitting of a text into one text per separator."""
     separator = named.get("sep", named.get("separator", separator))
     _printed(budget, value, 2)
     if isinstance(value, str):
@@ -204,7 +204,7 @@ def _lines(budget: Budget, value: str, *_: Any, **__: Any) -> None:
 
 
 def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **named: Any) -> None:
-    """The elements as text, with the separator between; an attribute of each is looked up."""
+    """Charge the joining of elements as text with a separator, and the look-up of an attribute in each."""
     if attribute or named:
         _each(160)(budget, value)
     budget.charge_value(value, PRINTED, 2)
@@ -235,7 +235,7 @@ def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
-    """A control character is six in JSON; an indent comes once a level and element."""
+    """Charge the writing of JSON, where a control character becomes six. An indent costs once per level and element."""
     step = _length_of_indent(indent)
     if step > _MAX_DIGITS:
         raise SecurityError(f"an indent of over {_MAX_DIGITS}")
@@ -245,7 +245,7 @@ def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
 
 
 def _levels(value: Any) -> int:
-    """The lines that a value has in JSON, each as often as the level that it is on."""
+    """Return the sum of the levels of all lines that a value has in indented JSON."""
     levels, waiting = 0, [(value, 1)]
     while waiting:
         item, level = waiting.pop()
@@ -257,7 +257,7 @@ def _levels(value: Any) -> int:
 
 
 def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """A container of JSON takes thirty times its two characters. A list or an object becomes a text before."""
+    """Charge the parsing of JSON. A container takes thirty times its two characters. Other values become text first."""
     _printed(budget, value, 2)
     if not isinstance(value, str):
         _printed(budget, value)
@@ -267,7 +267,7 @@ def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Each tag and comment is cut out of the text."""
+    """Charge the removal of tags and comments, each of which is cut out of the text."""
     _printed(budget, value, 4)
     if isinstance(value, str):
         budget.charge(len(value) + value.count("<") * len(value) // 256)
@@ -280,7 +280,7 @@ def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **__: Any)
 
 
 def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -> None:
-    """`batch` and `slice`: lists of the elements, filled up to the number that is asked for."""
+    """Charge `batch` and `slice`, which make lists of the elements and fill them up to the number asked for."""
     count = named.get("linecount", named.get("slices", count))
     _each(8, 80)(budget, value)
     if isinstance(count, int):
@@ -310,7 +310,7 @@ def _absolute(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _wrapped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Between lines, of which each may be a character long, is what the fourth argument says."""
+    """Charge `wordwrap`. A line may be one character long, and `wrapstring` (an argument) stands between lines."""
     _text(8, per_sign=20)(budget, value, *arguments, **named)
     between = named.get("wrapstring", arguments[2] if len(arguments) > 2 else None)
     if isinstance(between, str):
@@ -330,7 +330,7 @@ _WORDS: Final = _text(2, per_sign=2)
 
 
 def lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """What is done with an element is charged by itself."""
+    """Charge a filter that yields elements one by one. The work on each element is charged separately."""
     if isinstance(value, Sized):
         budget.charge(LAZY_NODES * len(value))
 
@@ -376,8 +376,7 @@ ATTRIBUTE_AT: Final = {
     "sort": 2,
     "map": 99,
 }
-"""Filters that look an attribute up in each element, and which of their arguments it is; of `map` none without a name.
-"""
+"""Filters that look up an attribute in each element, with the index of that argument. `map` takes it only by name."""
 
 TEST_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("boolean", "callable", "defined", "escaped", "even", "false", "filter", "float"), _free),

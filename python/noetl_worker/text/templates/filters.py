@@ -1,7 +1,7 @@
-"""The filters of NoETL's templates (protocol/tasks.md#templates), and how a value becomes text.
+"""The filters of NoETL's templates (protocol/tasks.md#templates), and the conversion of values to text.
 
-Where the two upstream workers differ, the choice is noted at the filter; `tests/tools/test_template.py` has
-each as a case.
+Where the workers of the two planes differ, the filter says which one it follows; `tests/tools/test_template.py` tests
+each choice.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", 
 
 
 def truthy(value: JsonValue) -> bool:
-    """Whether a condition's value holds: Python truthiness, and the falsy words of the planes for text.
+    """Return True if a condition's value holds: by Python's rules, and for a text by the planes' falsy words.
 
     Args:
-        value: any JSON value. Falsy text, after trim and lower case: "" false 0 no none null off {} []
+        value: any JSON value. Falsy texts, trimmed and in lower case, are: "" false 0 no none null off {} []
             (protocol/conditions.md#truth).
     """
     if isinstance(value, str):
@@ -39,10 +39,10 @@ def truthy(value: JsonValue) -> bool:
 
 
 def to_text(value: Any) -> str:
-    """How a value prints inside text: as JSON would, but strings bare and undefined as nothing.
+    """Return a value as text, as JSON writes it, but a string without quotes and undefined as nothing.
 
-    differs-from-upstream: null prints `null`; the Rust worker prints `none`, the Python worker `None`. JSON
-    bodies and SQL, where such text ends up, know only `null`, `true` and `false`.
+    differs-from-upstream: null prints `null`; the Rust worker prints `none`, the Python worker `None`. Such text ends
+    up in JSON bodies and SQL, which know only `null`, `true` and `false`.
     """
     if isinstance(value, str):
         return str.__str__(value)
@@ -54,11 +54,11 @@ def to_text(value: Any) -> str:
 
 
 JSON_SCALARS: Final = frozenset({str, int, bool, type(None)})
-"""Their lists are printed as they are. A float may be NaN, which is null."""
+"""Types whose lists are printed unchanged. Floats are not among them, since NaN has to become null."""
 
 
 def _printable(value: Any) -> Any:
-    """`plain`, with undefined as null."""
+    """Convert a value as `plain` does, and undefined to null."""
     if isinstance(value, Undefined):
         return None
     if type(value) in (list, tuple) and JSON_SCALARS.issuperset(map(type, value)):
@@ -83,7 +83,7 @@ def _number(value: Any, convert: Callable[[Any], Any], default: Any) -> Any:
 
 def _to_int(value: Any) -> int:
     try:
-        return int(value)  # first: a 64-bit id as text keeps every digit
+        return int(value)  # tried first, because a 64-bit id as text must keep every digit
     except ValueError:
         return int(float(value))
 
@@ -97,7 +97,7 @@ def _float(value: Any, default: Any = 0.0) -> Any:
 
 
 def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
-    """Replaces undefined and null, as the Rust worker does (the Python worker leaves null)."""
+    """Replace undefined and null, as the Rust worker does. (The Python worker keeps null.)"""
     if isinstance(value, Undefined) or value is None:
         return default
     return default if boolean and not value else value
@@ -116,7 +116,7 @@ def _fromjson(value: Any) -> Any:
 
 
 def _length(value: Any) -> int:
-    """Characters, elements or keys; 0 for what has no length (the Rust worker counts UTF-8 bytes)."""
+    """Return the number of characters, elements or keys, or 0 for a scalar. (The Rust worker counts UTF-8 bytes.)"""
     if value is None or isinstance(value, (bool, int, float)):
         return 0
     return len(value) if hasattr(value, "__len__") else sum(1 for _ in value)
@@ -180,7 +180,7 @@ def _get(environment: Environment, value: Any, key: Any, default: Any = None) ->
 
 
 def _format(value: Any, *arguments: Any, **named: Any) -> str:
-    """`%` formatting; the text is the format, as in Jinja."""
+    """Format by `%`. The value is the format, as in Jinja."""
     return str(to_text(value) % (named or arguments))
 
 
@@ -206,21 +206,21 @@ def _lower(value: Any) -> Any:
 
 @pass_context
 def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) -> Any:
-    """Jinja's, which copies what it has once an element where these are lists."""
+    """Sum as Jinja does, but without copying the sum so far for each element if the elements are lists."""
     items = value if attribute is None else map(make_attrgetter(context.environment, attribute), value)
     if not isinstance(start, (list, tuple)):
         return sum(items, start)
     kind, made, budget = type(start), list(start), budget_of(context)
     for item in items:
         if not isinstance(item, kind):
-            raise TypeError(f"sum: {type(item).__name__} beside {kind.__name__}")
+            raise TypeError(f"sum: cannot add {type(item).__name__} to {kind.__name__}")
         budget.charge(1 + len(item) // 8, 8 * len(item))
         made.extend(item)
     return kind(made)
 
 
 def _escape(value: Any) -> str:
-    """HTML-escaped plain text: Jinja's Markup would escape whatever is added to it later."""
+    """Return HTML-escaped text as a plain str. Jinja's Markup would escape every text added to it later."""
     return str(markup_escape(to_text(value)))
 
 

@@ -1,7 +1,7 @@
-"""What may be a key of an object that a template makes.
+"""Limits for the keys of objects that templates make.
 
-Python finds keys by their hash. Of a text it is another one in each process. Of numbers and tuples it is known: who
-chooses them well has each compared with each.
+Python finds keys by their hash. The hash of a text differs in each process, but the hash of a number or tuple can be
+predicted: well-chosen keys would all collide, and each would be compared with every other.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from jinja2.runtime import Undefined
 from jinja2.utils import Namespace
 
 _LONGEST: Final = 60
-"""Bits of a whole number: among longer ones are many with the same hash."""
+"""Most bits of an integer key. Many longer integers have the same hash."""
 MAX_NUMBERS: Final = 4_000
-"""Of one object. Shorter numbers have hashes of their own, but can be chosen so that the places which Python tries for
-them are taken: one of these is found as fast as a budget of its object's size allows."""
+"""Most number keys of one object. Numbers with different hashes can still be chosen so that the slots Python tries are
+taken. With this many, looking one up stays within the budget for an object of that size."""
 KEY_TYPES: Final = (str, int, float, type(None), Undefined)
 
 
 def new_object(pairs: Any = (), /, **named: Any) -> dict[Any, Any]:
-    """`dict(...)`."""
+    """Return a new object, for `dict(...)` and `{...}` in a template.
+
+    Raises:
+        SecurityError: a key is not allowed.
+    """
     made = dict(pairs) if isinstance(pairs, Mapping) else _checked(pairs)
     made.update(named)
     return made
@@ -45,7 +49,7 @@ def _checked(pairs: Iterable[Any]) -> dict[Any, Any]:
 
 
 class CheckedNamespace(Namespace):
-    """`namespace(...)`: its keys are those of `new_object`, and it prints without what is in it."""
+    """An object for `namespace(...)`, with the keys that `new_object` allows. It prints without its content."""
 
     def __init__(self, pairs: Any = (), /, **named: Any) -> None:
         super().__init__(new_object(pairs, **named))
@@ -55,7 +59,7 @@ class CheckedNamespace(Namespace):
 
 
 def distinct(value: Any) -> Any:
-    """The same for equal values, and different for others; only texts decide its hash."""
+    """Return a key that is equal for equal values only. Its hash comes from texts, so it cannot be predicted."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):

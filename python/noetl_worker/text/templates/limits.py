@@ -1,9 +1,8 @@
-"""How much one rendering may do: a budget of nodes and bytes, charged before anything is done.
+"""The budget of one rendering, in nodes and bytes, charged before any work is done.
 
-A template runs on the worker's event loop, beside every other command of the worker. The sandbox keeps it away from
-the process; the budget keeps a typo (`'x' * 10 ** 9`, a loop in a loop in a loop) away from its memory and its time.
-What filters and methods cost is in `costs.py`; here is the budget, and what operators, slices, loops and values
-cost.
+A template runs on the worker's event loop, beside all other commands of the worker. The sandbox protects the process;
+the budget protects its memory and time from a typo (`'x' * 10 ** 9`, a loop in a loop in a loop). Here are the budget
+and the costs of operators, slices, loops and values; `costs.py` has the costs of filters and methods.
 """
 
 from __future__ import annotations
@@ -21,48 +20,50 @@ from jinja2.runtime import Context, Undefined
 from jinja2.utils import pass_context
 
 MAX_NODES: Final = 1_000_000
-"""Elements looked at, rounds of loops, calls: each some 0.1 us of the event loop, together a tenth of a second."""
+"""Most nodes: elements visited, rounds of loops, calls. Each takes some 0.1 us, all together a tenth of a second."""
 MAX_BYTES: Final = 64_000_000
-"""Of all texts and lists that are made on the way to the result; the largest result that a plane takes is as large."""
+"""Most bytes of all texts and lists made on the way to the result. The largest result that a plane takes is as large.
+"""
 MAX_TIME_S: Final = 2.0
 MAX_BITS: Final = 100_000
+"""Most bits of an integer that a template may make."""
 PRINTED: Final = 6
-"""The weight of what becomes text."""
+"""Nodes for each element of a value that becomes text."""
 CONTAINER_NODES: Final = 8
-"""What Python code takes to look at one list or object, or at one element of a list of different things."""
+"""Nodes for the visit of a list or object by Python code, or of an element in a list of mixed types."""
 _MAPPING_NODES: Final = 12
-"""The same for an object, whose keys and values are looked at."""
+"""Nodes for the visit of an object, including its keys and values."""
 _ENTRY_NODES: Final = 4
-"""Of a key and its value, at least: to find out what they are is most of it."""
+"""Least nodes for a key and its value. Most of it is for finding out their types."""
 _WRITTEN: Final = 8
-"""How often the bytes of a list or an object are charged when it becomes text."""
+"""Factor for the bytes of a list or object that becomes text."""
 ROUND_NODES: Final = 8
-"""What a round of a loop costs beside half a node for each part of what is in the loop."""
+"""Nodes for a round of a loop, in addition to half a node for each syntax node in the loop."""
 CALL_NODES: Final = 40
-"""What a call of a macro, or of a loop by itself, costs."""
+"""Nodes for a call of a macro, or of a recursive loop."""
 COMPILED_NODES: Final = 1_000
-"""What it costs to compile a template, beside its tokens; one that is kept compiled costs nothing."""
+"""Nodes for compiling a template, in addition to its tokens. A cached template costs nothing."""
 _TOKEN_NODES: Final = 150
-"""Some 25 us, most of it in Python's own compiler, which takes 4 kB of memory for it."""
+"""Nodes for compiling one token: some 25 us, most of it in Python's compiler, which takes 4 kB for it."""
 COUNTED: Final = "_counted"
-"""The filter that `count_loops` puts around what a loop goes over; no playbook can name it (see `Environment`)."""
+"""Filter that `count_loops` puts around a loop's elements. No playbook can name it (see `Environment`)."""
 _LONG_BITS: Final = 64
-"""A number of more costs what its digits take: Python writes them in quadratic time."""
+"""Most bits of an integer that costs nothing extra. Python writes the digits of longer ones in quadratic time."""
 _POINTER: Final = 8
 _ENTRY: Final = 100
-"""Bytes of a key and its value in a dict, about."""
+"""Approximate bytes of a key and its value in a dict."""
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 _FLAT: Final = _ATOMS | {str}
 _NO_ITERATORS: Final = frozenset({str, int, float, bool, list, dict, tuple})
 _ONE_TEXT: Final = (str, bytes, int, float, type(None))
 _LISTS: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView)
 _OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
-"""Of operators; those that are not charged fail, whatever the operator."""
+"""Types that operators may have. Other types have no cost and are refused."""
 _KEYS: Final = (KeysView, set)
 _SOUGHT_NODES: Final = 80
-"""The weight of a key that is sought among others (see `keys.MAX_NUMBERS`)."""
+"""Nodes for a key that is looked up among others (see `keys.MAX_NUMBERS`)."""
 _NESTED_NODES: Final = 32
-"""Of a tuple in a tuple: Python goes down them for their hash, and ends the process where its stack does."""
+"""Nodes for a nested tuple. Hashing recurses, and a deep tuple would overflow the C stack."""
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _FIELD: Final = re.compile(r"[%{]")
 _QUOTED: Final = re.compile(r"%[^a-zA-Z%]*[ra]|![ra]")
@@ -70,7 +71,7 @@ _WIDTH_FROM_ARGUMENT: Final = re.compile(r"%[-+ #0]*\*|%[^a-zA-Z%]*\.\*|\{[^{}]*
 
 
 class Budget:
-    """What one rendering has left."""
+    """The nodes, bytes and time that one rendering has left."""
 
     __slots__ = ("_bytes", "_ends_at", "_nodes", "heaviest_round")
 
@@ -81,7 +82,11 @@ class Budget:
         self.heaviest_round = ROUND_NODES
 
     def charge(self, count: int = 0, size: int = 0) -> None:
-        """Raises SecurityError: it is more than is left."""
+        """Charge nodes and bytes.
+
+        Raises:
+            SecurityError: the budget has less left.
+        """
         self._nodes -= count
         self._bytes -= size
         if self._nodes < 0:
@@ -90,15 +95,20 @@ class Budget:
             raise SecurityError(f"it makes more than {MAX_BYTES:,} bytes on the way: do it in a python step")
 
     def charge_round(self, count: int) -> None:
-        """One round of a loop, one call of a macro. Raises SecurityError."""
+        """Charge one round of a loop or one call of a macro.
+
+        Raises:
+            SecurityError: the budget has less left, or the time is over.
+        """
         self.charge(count)
         if time.monotonic() > self._ends_at:
             raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s")
 
     def charge_value(self, value: Any, weight: int = 1, size: int = 1) -> None:
-        """A value with all that is in it, as often as it is in it: `weight` nodes an element, its texts `size` times.
+        """Charge a value and everything in it: `weight` nodes for each element, and the bytes of texts `size` times.
 
-        A list of numbers or texts alone costs a quarter of that: it is gone through without Python code.
+        A value that is in it twice costs twice. A list of only numbers or texts costs a quarter, because it is visited
+        without Python code.
         """
         if type(value) is str:
             self.charge(1, size * text_size(value))
@@ -127,12 +137,12 @@ class Budget:
                     self.charge_number(item, size)
 
     def charge_number(self, number: int, size: int = 1) -> None:
-        """A long one, when it becomes text."""
+        """Charge the conversion of an integer to text, which only costs for a long one."""
         if (bits := number.bit_length()) > _LONG_BITS:
             self.charge(bits * bits >> 16, size * (bits // 3))
 
     def charge_numbers(self, items: Collection[Any], size: int = 1, *, are_all: bool = False) -> None:
-        """The long ones among them, when they become text; `are_all`: nothing else is among them."""
+        """Charge the conversion of the integers among `items` to text. `are_all`: all items are integers."""
         self.charge(len(items) // (4 if are_all else 2))
         numbers = items if are_all else [item for item in items if type(item) is int]
         with suppress(OverflowError):
@@ -143,7 +153,7 @@ class Budget:
             self.charge(sum(one * one for one in bits) >> 16, size * (sum(bits) // 3))
 
     def charge_printed(self, value: Any, times: int = 1) -> None:
-        """A value that becomes text, `times` times: what is in a list or an object is gone through and written."""
+        """Charge a value that becomes text `times` times. All elements of a list or object are visited and written."""
         if isinstance(value, _ONE_TEXT):
             self.charge_value(value, PRINTED * times, times)
         else:
@@ -166,42 +176,45 @@ class Budget:
         waiting.extend(items)
 
     def charge_tuples(self, values: Iterable[Any]) -> None:
-        """Those among them: whatever looks one up asks for its hash, which is that of all that is in it."""
+        """Charge the tuples among `values`. A look-up of a tuple hashes everything in it."""
         for value in values:
             if isinstance(value, tuple):
                 self.charge_value(value, 1, 0)
 
     def listed(self, value: Any) -> Any:
-        """An iterator as a list, charged one by one; anything else as it is."""
+        """Return an iterator as a list, with each element charged; return any other value as it is."""
         if type(value) in _NO_ITERATORS or not isinstance(value, Iterator):
             return value
         return list(self.charging(value))
 
     def charging(self, items: Iterable[Any], weight: int = 1) -> Iterator[Any]:
-        """`items`, charged one by one."""
+        """Yield the items, each charged before it is yielded."""
         for item in items:
             self.charge(weight, _POINTER)
             yield item
 
 
 def budget_of(context: Context) -> Budget:
-    budget: Budget = context.budget  # type: ignore[attr-defined]  # Scope has one
+    budget: Budget = context.budget  # type: ignore[attr-defined]  # every context is a TemplateScope, which has one
     return budget
 
 
 def text_size(text: str | bytes) -> int:
-    """Bytes of a text in memory, at most; those of bytes when they are printed."""
+    """Return the most bytes that a text takes in memory, or that bytes take when they are printed."""
     return len(text) if isinstance(text, str) and text.isascii() else 4 * len(text)
 
 
 def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
-    """Of all texts in it. Without Python code for each where all are ASCII: to charge must cost less than the work."""
+    """Return the size of all texts among `items`.
+
+    If all are ASCII, no Python code runs per text: charging must cost less than the work itself.
+    """
     texts = items if is_texts_only else [item for item in items if type(item) is str]
     return sum(map(len, texts)) if all(map(str.isascii, texts)) else sum(map(text_size, texts))
 
 
 def charge_source(budget: Budget, source: str, tokens: Iterable[tuple[int, str, str]]) -> None:
-    """What it takes to compile a template, whose tokens are looked at one by one."""
+    """Charge the compilation of a template, token by token."""
     budget.charge(COMPILED_NODES + 2 * source.count("\n"), text_size(source))
     for _, kind, _ in tokens:
         if kind != "whitespace":
@@ -217,7 +230,7 @@ def count_loops(tree: nodes.Template) -> None:
 
 @pass_context
 def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any]:
-    """`items`, a round each."""
+    """Yield the items, each charged as a round of a loop."""
     budget = budget_of(context)
     budget.heaviest_round = max(budget.heaviest_round, weight)
     for item in items:
@@ -226,7 +239,7 @@ def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any
 
 
 def charge_slice(budget: Budget, value: Any, part: slice) -> None:
-    """What `value[start:stop:step]` copies."""
+    """Charge the copying by `value[start:stop:step]`."""
     if isinstance(value, Sized):
         count = len(range(*part.indices(len(value))))
         wide = isinstance(value, str) and not value.isascii()
@@ -234,7 +247,11 @@ def charge_slice(budget: Budget, value: Any, part: slice) -> None:
 
 
 def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> None:
-    """What `left operator right` takes; asked before it is done. What has no cost here is no operand."""
+    """Charge `left operator right` before it is computed.
+
+    Raises:
+        SecurityError: the budget has less left, or an operand has a type without a cost.
+    """
     is_format = operator == "%" and isinstance(left, str)
     if operator == "-" and isinstance(left, _KEYS) and isinstance(right, (*_KEYS, list, tuple, dict)):
         budget.charge_value((left, right), _SOUGHT_NODES)
@@ -262,14 +279,14 @@ def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> No
 
 
 def joined_size(texts: Iterable[Any]) -> int:
-    """Bytes of some texts as one: a single wide character makes all of them wide."""
+    """Return the bytes of some texts joined to one. A single wide character makes the whole text wide."""
     found = [text for text in texts if isinstance(text, str)]
     length = sum(map(len, found))
     return length if all(map(str.isascii, found)) else 4 * length
 
 
 def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None:
-    """The same of whole numbers."""
+    """Charge an operator on two integers."""
     bits = (left.bit_length(), right.bit_length())
     made = sum(bits) if operator == "*" else max(bits)
     if operator == "**" and right > 0:
@@ -280,9 +297,9 @@ def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None
 
 
 def charge_format(budget: Budget, template: str, arguments: Iterable[Any]) -> None:
-    """A format (`%` or `str.format`): its numbers may all be widths, each field may print all of its arguments."""
+    """Charge a format (`%` or `str.format`) as if each number were a width and each field printed all arguments."""
     if _WIDTH_FROM_ARGUMENT.search(template):
-        raise SecurityError("a width in its format is an argument: write it as a number")
+        raise SecurityError("a format takes a width from an argument: write the width as a number")
     budget.charge(len(template) // 4, 4 * text_size(template))
     widths = sum(int(number.group()) for number in _NUMBER.finditer(template))
     fields = sum(1 for _ in _FIELD.finditer(template))

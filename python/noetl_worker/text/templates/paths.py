@@ -1,4 +1,4 @@
-"""Which names, and which of their fields, a template reads: found in its syntax tree, without rendering it."""
+"""The names and fields that a template reads, found in its syntax tree without rendering it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from noetl_worker.text.templates.sandbox import LENIENT
 
 _WORD: Final = re.compile(r"\w+")
 _FIRST_NAME: Final = re.compile(r"[.\[]")
-"""What ends it in a place."""
+"""Pattern of the sign that ends the first name of a path."""
 _CODE: Final = ("code", "script")
 _CODE_B64: Final = ("code_b64", "code_base64")
 
 Path: TypeAlias = tuple[str | int, ...]
-"""A name, then keys and indexes that are written out: `a.b[0]`. It ends where one is computed, or at a slice."""
+"""A name, then literal keys and indexes: `a.b[0]`. It ends at a computed key or a slice."""
 
 
 def paths_in(text: str) -> set[Path]:
-    """The paths of a template, each as far as it is written out; none where it does not parse (rendering says why)."""
+    """Return the paths of a template, or an empty set if it does not parse. (Rendering says why.)"""
     try:
         tree = LENIENT.parse(text)
     except TemplateError:
@@ -40,7 +40,10 @@ def paths_in(text: str) -> set[Path]:
 
 
 def looked_up(node: nodes.Node | None) -> tuple[nodes.Node | None, list[str | int], list[nodes.Node]]:
-    """Of `a.b[0][c].d` the root (a), the keys up to one that is computed (b, 0), and what such ones are (c)."""
+    """Split a look-up into root, literal keys and computed keys: `a.b[0][c].d` gives `a`, `[b, 0]` and `[c]`.
+
+    The literal keys end before the first computed key.
+    """
     keys: list[str | int] = []
     computed: list[nodes.Node] = []
     while isinstance(node, nodes.Getattr | nodes.Getitem):
@@ -56,13 +59,16 @@ def looked_up(node: nodes.Node | None) -> tuple[nodes.Node | None, list[str | in
 
 
 def names_in(code: str, names: Iterable[str]) -> set[str]:
-    """Which of the names are in the code. No pattern of each, which would go through it, and be kept, once a name."""
+    """Return the names that occur in the code.
+
+    No pattern is made of each name: each would search the whole code, and `re` would keep it.
+    """
     words = set(_WORD.findall(code))
     return {name for name in names if name in words or (not _WORD.fullmatch(name) and name in code)}
 
 
 def codes_of(fields: Mapping[str, JsonValue]) -> Iterator[str]:
-    """The code that a tool's own fields have; of base64 what it says, or itself where it is none: a template."""
+    """Yield the code in a tool's own fields. Base64 is decoded; a template in its place is yielded as it is."""
     for name in _CODE:
         if isinstance(fields.get(name), str):
             yield fields[name]
@@ -75,7 +81,7 @@ def codes_of(fields: Mapping[str, JsonValue]) -> Iterator[str]:
 
 
 def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
-    """Those of the places that the code in a tool's config, or in those of its tasks, may read."""
+    """Return the places that code may read, in a tool's config or in the configs of its tasks."""
     code = " ".join(_codes_in(config))
     names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
     in_code = names_in(code, names.values())

@@ -1,9 +1,9 @@
-"""Values that the Python plane has put "[REDACTED]" in place of, in what its result store keeps for it.
+"""Values that the Python plane has replaced by "[REDACTED]" in its result store.
 
-Fields of a command above 8 kB are there (protocol/command.md#python-plane), and so are large results. What looks like a
-secret is taken out: a list under `authors` too (read in its source; `remote/plane/python/store.py` has the rule). A
-tool that is given the text in its place is green with a wrong value, or says that a credential of that name is not
-there. So each is found when it is fetched, and what reads one fails.
+The store keeps the fields of a command above 8 kB (protocol/command.md#python-plane) and large results. It replaces
+everything that looks like a secret, even a list under `authors` (read in its source; `remote/plane/python/store.py` has
+the rule). A tool that got the replacement would succeed with a wrong value, or miss a credential of that name. So each
+replacement is found when it is fetched, and reading one fails.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ from noetl_worker.models.wire import JsonValue
 
 REDACTED: Final = "[REDACTED]"
 _OF_ANSWERS: Final = frozenset({"set-cookie", "www-authenticate", "set_cookie", "www_authenticate"})
-"""Headers of an HTTP answer, which nobody means who hands on the whole of it."""
+"""Headers of an HTTP answer. A playbook that passes on a whole answer does not need them."""
 _MOST_PLACES: Final = 5
 
 
 class RedactedValue(ToolError):
-    """A value that the plane has taken out is read. No TemplateError, with which a rule of a task does not hold."""
+    """A read of a value that the plane has redacted.
+
+    It is no TemplateError, because a TemplateError in a task's rule only means that the rule does not hold.
+    """
 
     default_kind = "configuration"
 
 
 class RedactedText(str):
-    """The text, wherever it stands for another value. Its `place` is said as a template would."""
+    """The text "[REDACTED]" in place of a value."""
 
     __slots__ = ("place",)
     place: str
+    """Path of the value, as a template would write it."""
 
     @classmethod
     def at(cls, place: str) -> RedactedText:
@@ -40,14 +44,14 @@ class RedactedText(str):
 
 
 def mark_redacted(value: Any, name: str) -> list[str]:
-    """Put a RedactedText in the place of each text that is REDACTED and nothing else; where they are.
+    """Replace each text that is exactly REDACTED by a RedactedText, in place.
 
     Args:
-        value: as it was read from the store; it is changed.
-        name: what its fields are below; "" for names of their own.
+        value: the value from the store; it is changed.
+        name: name of the value in templates; "" if its fields are names themselves.
 
     Returns:
-        Their places, without headers of an HTTP answer.
+        The places of the replaced texts, without headers of an HTTP answer.
     """
     found: list[str] = []
     waiting: list[tuple[Any, str]] = [(value, name)]
@@ -64,12 +68,19 @@ def mark_redacted(value: Any, name: str) -> list[str]:
 
 
 def mark_stored(value: Any, packed: bytes, name: str, *, redacts: bool) -> list[str]:
-    """The same of what a store gave as `packed`; `redacts`: whether its plane's does so at all (its rules say it)."""
+    """Mark the redacted texts of a value from a store as `mark_redacted` does.
+
+    Args:
+        value: the value from the store; it is changed.
+        packed: the same value as JSON, for a quick search.
+        name: name of the value in templates.
+        redacts: True if the plane's store redacts at all (the plane's rules say so).
+    """
     return mark_redacted(value, name) if redacts and REDACTED.encode() in packed else []
 
 
 def members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
-    """Of an object or a list each key or index, its value, and where that is, as a template would say it."""
+    """Yield each key or index of an object or list, its value, and the value's path as a template would write it."""
     if isinstance(holder, dict):
         for key in list(holder):
             yield key, holder[key], f"{place}.{key}" if place else key
@@ -79,18 +90,25 @@ def members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
 
 
 def check_read(value: Any) -> Any:
-    """What a template has looked up. Raises RedactedValue where the plane has taken it out."""
+    """Return a value that a template has looked up.
+
+    Raises:
+        RedactedValue: the plane has redacted the value.
+    """
     if type(value) is RedactedText:
         raise RedactedValue(_reason([value.place]))
     return value
 
 
 def check_given(value: JsonValue, places: Sequence[str] = ()) -> None:
-    """Raise RedactedValue where a tool would be given a text that the plane has put in place of another value.
+    """Check that a tool gets no text that the plane has put in place of another value.
 
     Args:
-        value: its config.
-        places: where such texts are in what its templates may name: then a text may have one in it.
+        value: the tool's config.
+        places: places of such texts in the variables. If there are any, a rendered text may contain one.
+
+    Raises:
+        RedactedValue: the tool would get such a text.
     """
     waiting: list[JsonValue] = [value]
     while waiting:
@@ -110,6 +128,6 @@ def _reason(places: Sequence[str]) -> str:
     return (
         f"the control plane has put {REDACTED} in place of {', '.join(places[:_MOST_PLACES])}{more}: it stores the "
         "fields of a command above 8 kB, and large results, and takes out what looks like a secret (an object or a "
-        "list under a name like auth, token or authors; a text like `Basic ...`, a link with ?token=). Hand on less, "
+        "list under a name like auth, token or authors; a text like `Basic ...`, a link with ?token=). Pass on less, "
         "so that all fields stay below 8 kB, rename it, or name a credential (auth: its_alias) in place of its value"
     )

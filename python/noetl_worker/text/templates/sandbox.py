@@ -1,4 +1,4 @@
-"""The Jinja2 environment behind `template.py`: sandboxed, chainable, with NoETL's filters
+"""The Jinja2 environment of `template.py`: sandboxed, with chainable undefined values and NoETL's filters
 (protocol/tasks.md#templates)."""
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from noetl_worker.text.templates.limits import Budget, budget_of, charge_operati
 from noetl_worker.text.templates.redacted import check_read
 
 _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
-"""Variables that are no step's result: their `result` is a key or nothing."""
+"""Variables that are not the result of a step. Their `result` is an ordinary key."""
 _METHOD: Final = "method"
-"""The `ctx` of an attribute that is called."""
+"""The `ctx` of an attribute's syntax node that is called."""
 _SHORT: Final = 1_000
-"""Characters of a text whose comparison costs nothing."""
+"""Most characters of a text whose comparison costs nothing."""
 
 
 class _StrictMissing(ChainableUndefined):
-    """Undefined that may be walked through and given a default, but not used."""
+    """An undefined value that may be looked into and given a default, but raises when it is used."""
 
     __slots__ = ()
     __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error
@@ -41,11 +41,11 @@ class _StrictMissing(ChainableUndefined):
 
 
 class WithFallback(dict[str, Any]):
-    """An object whose missing keys are looked up in another one; what it prints and holds stays its own.
+    """An object whose missing keys are looked up in another object. It prints and contains only its own keys.
 
     Args:
-        own: its keys; copied.
-        fallback: the other object; not copied.
+        own: the object's own keys; they are copied.
+        fallback: the other object; it is not copied.
     """
 
     __slots__ = ("fallback",)
@@ -61,19 +61,19 @@ class WithFallback(dict[str, Any]):
         return self.fallback[key]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """As of a dict.
+        """Return the value of a key, as a dict does.
 
         Args:
-            key: looked up here, then in the fallback.
-            default: where neither has it.
+            key: the key to look up in this object, then in the fallback.
+            default: the value if neither has the key.
         """
         return super().get(key, self.fallback.get(key, default))
 
 
 class MissingSecret(ChainableUndefined):
-    """A keychain entry that is not there, and all that is asked of it: undefined, but no text is made of it.
+    """A missing keychain entry or a field of one. It is undefined, but raises when it is printed.
 
-    It would print as nothing, and a request with an empty bearer token would leave the worker.
+    Printed as nothing, it would let a request with an empty bearer token leave the worker.
     """
 
     __slots__ = ()
@@ -87,9 +87,9 @@ class MissingSecret(ChainableUndefined):
 
 
 class SecretEntry(dict[str, Any]):
-    """A keychain entry, or the whole name space (`entry` is ""): a field it lacks is a failure that names it.
+    """A keychain entry, or the whole keychain (`entry` is ""). Reading a missing field raises an error that names it.
 
-    `missing`: entries that the plane was asked for and does not have.
+    `missing` has the entries that the plane was asked for and does not have.
     """
 
     __slots__ = ("entry", "missing")
@@ -100,7 +100,11 @@ class SecretEntry(dict[str, Any]):
         self.missing = missing
 
     def field(self, name: str) -> Any:
-        """Raises CredentialError: there is none, or it is null or empty."""
+        """Return the value of a field.
+
+        Raises:
+            CredentialError: there is no such field, or it is null or empty.
+        """
         if name in self.missing:
             return MissingSecret(name=name)
         value = self.get(name)
@@ -108,28 +112,28 @@ class SecretEntry(dict[str, Any]):
             state = "is empty" if name in self else "does not exist"
             known = f"; it has {', '.join(sorted(self))}" if self else ""
             what = f"keychain entry {self.entry!r}: field {name!r}" if self.entry else f"keychain entry {name!r}"
-            # Entries are fetched before a template is rendered: a name that it computes is not among them.
+            # Entries are fetched before a template is rendered, so an entry with a computed name is never fetched.
             advice = "" if self.entry else "; write its name out, as keychain.name or keychain['name']"
             raise CredentialError(f"{what} {state}{known}{advice}", code="keychain_field")
         return SecretEntry(value, f"{self.entry}.{name}") if type(value) is dict else value
 
 
 class TemplateScope(Context):
-    """A Jinja context over a mapping that is not copied: the variables first, then the globals."""
+    """A Jinja context over variables that are not copied. Globals are looked up after the variables."""
 
     @cached_property
     def budget(self) -> Budget:
-        """Of the rendering that this context is a part of (`template.render` puts it here)."""
+        """The budget of the rendering that this context belongs to (set by `template.render`)."""
         return Budget()
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:  # noqa: A002 - as Jinja's own
-        """The context of a scoped block: it has no budget of its own."""
+        """Return the context of a scoped block, with this context's budget."""
         inner = super().derived(locals)
         inner.__dict__["budget"] = self.budget
         return inner
 
     def concat(self, pieces: list[str]) -> str:
-        """What a `set` block, a macro or a call block gives: charged before the text is made."""
+        """Join the pieces of a `set` block, a macro or a call block. The text is charged before it is made."""
         self.budget.charge(len(pieces), joined_size(pieces))
         return "".join(pieces)
 
@@ -142,10 +146,10 @@ class TemplateScope(Context):
 
 
 class _Generator(CodeGenerator):
-    """Calls look a method up as an attribute; everything else looks a key up. `~` prints as `to_text` does."""
+    """A code generator in which only calls look up methods; all else looks up keys. `~` prints as `to_text` does."""
 
     def _write_around(self, before: str, parts: Iterable[Any], after: str, frame: Frame) -> None:
-        """Python code with the code of some expressions in it, a comma behind each."""
+        """Write Python code with the code of some expressions in it, each followed by a comma."""
         self.write(before)
         for part in parts:
             self.visit(part, frame)
@@ -193,7 +197,7 @@ class _Generator(CodeGenerator):
         self._write_around("environment.concat_text(context, (", node.nodes, "))", frame)
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        """Nothing but text is worked out while a template is compiled: no budget is there yet."""
+        """Compute only text while a template is compiled, because there is no budget yet."""
         if not isinstance(node, nodes.TemplateData):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
@@ -204,14 +208,14 @@ class _Generator(CodeGenerator):
 
 
 class _Compared:
-    """One side of a comparison; a stand-in that only the generator sees."""
+    """One side of a comparison, a syntax node that only the generator sees."""
 
     def __init__(self, node: nodes.Expr) -> None:
         self.node = node
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """Sandboxed; raises SecurityError at once where Jinja's own hands out a silent undefined."""
+    """The sandboxed environment. It raises SecurityError where Jinja's own sandbox returns a silent undefined."""
 
     code_generator_class = _Generator
     context_class = TemplateScope
@@ -225,7 +229,7 @@ class Environment(ImmutableSandboxedEnvironment):
             keep_trailing_newline=True,
             autoescape=False,
             cache_size=0,
-            optimized=False,  # it would work out constants without a budget, for the process
+            optimized=False,  # the optimizer would compute constants without a budget
         )
         filters: dict[str, Callable[..., Any]] = {**self.filters, **FILTERS}
         self.filters = {
@@ -239,7 +243,7 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals["namespace"] = CheckedNamespace
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """`value.name` without a call: the key of an object. `{{ workload.items }}` is data, not a method."""
+        """Return the key for `value.name` without a call. `{{ workload.items }}` is data, not a method."""
         if isinstance(obj, SecretEntry):
             return obj.field(attribute)
         if isinstance(obj, dict):
@@ -252,26 +256,26 @@ class Environment(ImmutableSandboxedEnvironment):
         return obj if isinstance(obj, Undefined) else self.undefined(obj=obj, name=attribute)
 
     def step_result(self, context: Context, name: str, obj: Any) -> Any:
-        """`step.result`: its key of that name, else the step's own data, which older playbooks write so
+        """Return the value of `step.result`: the key `result`, else the step's whole data, as older playbooks expect
         (protocol/command.md#names).
 
-        For a variable of the command only: a row of a loop without a `result` has none.
+        The whole data is returned only for a variable of the command, not for a row of a loop.
         """
         if type(obj) in (dict, WithFallback) and "result" not in obj and context.parent.get(name) is obj:
             return obj
         return self.getattr(obj, "result")
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        if not isinstance(argument, KEY_TYPES):  # its hash and its text are those of all that is in it
+        if not isinstance(argument, KEY_TYPES):  # hashing or printing a container visits everything in it
             raise SecurityError(f"a key is a text or a number, no {type(argument).__name__}")
         if isinstance(obj, SecretEntry):
             return obj.field(str(argument))
         if isinstance(argument, str) and isinstance(obj, (str, dict, list, tuple)):
-            return self.getattr(obj, argument)  # a key or nothing, as with a dot: never a method
+            return self.getattr(obj, argument)  # a key or undefined, as with a dot, never a method
         return check_read(super().getitem(obj, argument))
 
     def method(self, obj: Any, attribute: str) -> Any:
-        """`value.name(...)`: the attribute, so that `m.items()` works beside a key of that name."""
+        """Return the attribute for a call `value.name(...)`, so that `m.items()` works even with a key `items`."""
         return super().getattr(obj, attribute)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -299,7 +303,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def compared(context: Context, value: Any) -> Any:
-        """A side of a comparison: all that is in it may be looked at."""
+        """Return a side of a comparison, charged because everything in it may be visited."""
         if isinstance(value, str):
             if len(value) > _SHORT:
                 budget_of(context).charge(1 + len(value) // 64)
@@ -321,7 +325,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
 @pass_context
 def _printed(context: Context, value: Any) -> str:
-    """`to_text`, charged."""
+    """Return a value as text (`to_text`) and charge for it."""
     check_read(value)
     if isinstance(value, int):
         budget_of(context).charge_number(value)

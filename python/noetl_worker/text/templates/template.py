@@ -2,15 +2,15 @@
 
 The rules:
 
-* text without `{{` or `{%` is untouched: "10" stays text, "007" stays "007"; one that is only comments is "";
-* text that is exactly one expression, white space around it allowed, is evaluated and keeps its type;
-  undefined, at any depth, is None, and in an input on the Python plane ""; where it ends in `| tojson`, it is the
-  value too (both upstream workers read such text again; `| tojson | string` is the text);
-* any other text is always a string; values print as JSON does (`true`, `null`), undefined prints nothing;
-* keys are not rendered; values put in are never scanned again, so data holding `{{` stays data, and so does a
-  PlainText wherever it stands.
+* a text without `{{` or `{%` is unchanged: "10" stays a text, "007" stays "007"; a text of only comments becomes "";
+* a text that is exactly one expression, with white space around it allowed, is evaluated and keeps its type.
+  Undefined, at any depth, becomes None, or "" in an input on the Python plane. With `| tojson` at its end it is still
+  the value (the planes' own workers parse such text again); `| tojson | string` gives the text;
+* any other text stays a text; values print as in JSON (`true`, `null`), and undefined prints nothing;
+* keys are not rendered. Inserted values are never rendered again, so data that contains `{{` stays data, and so does
+  a PlainText anywhere.
 
-differs-from-upstream: both upstream workers print a template and guess the type from the printed text, which
+differs-from-upstream: the planes' own workers print a template and guess the type from the printed text, which
 turns the string "42" into a number (protocol/tasks.md#templates).
 """
 
@@ -38,33 +38,34 @@ __all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
 
 _CACHED_TEMPLATES: Final = 1_024
 _LONGEST_CACHED: Final = 16_384
-"""Characters. Longer templates are compiled each time, so that the cache stays below some 20 MB."""
+"""Most characters of a cached template. Longer ones are compiled each time, so the cache stays below some 20 MB."""
 _EXCERPT: Final = 160
+"""Most characters of a template that an error quotes."""
 _REASON: Final = 500
-"""Characters of what an exception says: some quote all that they were given."""
+"""Most characters of an exception's text that an error quotes. Some exceptions quote their whole input."""
 _MISSING: Final = object()
 _COMMENT: Final = re.compile(r"\s*\{#.*?#\}", re.DOTALL)
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _ENTRY_BYTES: Final = 20
-"""Of a name and its value in JSON, but for texts."""
+"""Bytes of a key and its value in JSON, without the value's texts."""
 _ITEM_BYTES: Final = 8
 _SEQUENCES: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView, Iterator)
 
 
 class PlainText(str):
-    """A text that is data, whatever it looks like: it is never rendered."""
+    """A text that is data and is never rendered, even if it looks like a template."""
 
     __slots__ = ()
 
 
 def has_template(value: JsonValue) -> bool:
-    """Whether any text inside a value holds `{{` or `{%` and is not known to be data.
+    """Return True if any text inside a value contains `{{` or `{%` and is not known to be data.
 
     Args:
-        value: any JSON value; keys of objects are not looked at, nor is `PlainText`.
+        value: any JSON value; keys of objects and `PlainText` do not count.
     """
     if isinstance(value, str):
-        # One character is looked for sixty times as fast as two, and most texts have no brace.
+        # A search for one character is sixty times as fast as for two, and most texts have no brace.
         return "{" in value and ("{{" in value or "{%" in value) and not isinstance(value, PlainText)
     if isinstance(value, Mapping):
         return any(map(has_template, value.values()))
@@ -77,19 +78,19 @@ def render(
     """Render every template inside `value`, once.
 
     Args:
-        value: any JSON value; lists and objects are walked, object keys are kept as they are.
-        variables: what templates may name; it is not copied and not changed.
-        strict: an undefined variable that is printed or evaluated raises, `| default(...)` still works.
-        undefined: what a text gives that is one expression and undefined.
+        value: any JSON value; lists and objects are rendered in depth, object keys are kept as they are.
+        variables: the variables of the templates; they are neither copied nor changed.
+        strict: True to raise for an undefined variable that is printed or evaluated; `| default(...)` still works.
+        undefined: the result of a text that is exactly one expression whose value is undefined.
 
     Returns:
-        The rendered value. Containers are new, values put in are shared with `variables`: do not change them.
+        The rendered value. Containers are new; inserted values are shared with `variables`, so do not change them.
 
     Raises:
-        TemplateError: it does not compile, uses what the sandbox forbids, fails while running, or gives
-            something JSON cannot say. Names the template (an excerpt), the line and what to do.
+        TemplateError: a template does not compile, uses something that the sandbox forbids, fails while running, or
+            gives a value that JSON does not have. The text has an excerpt of the template, the line and what to do.
         CredentialError: a keychain entry has no such field.
-        RedactedValue: the plane has taken out what it reads.
+        RedactedValue: a template reads a value that the plane has redacted.
 
     Cost: 0.5 us for a cached path (`{{ a.b }}`), some 4 us for another cached expression; 0.2-1 ms to compile.
     """
@@ -99,11 +100,11 @@ def render(
 def _render(
     value: JsonValue, variables: Mapping[str, JsonValue], strict: bool, undefined: JsonValue, budget: Budget | None
 ) -> JsonValue:
-    """`budget`: None for a single text, which makes its own when it needs one."""
+    """Render a value within a budget. `budget` is None for a single text, which makes one when it needs it."""
     if isinstance(value, str):
         if isinstance(value, PlainText):
             return str(value)
-        if "{" not in value:  # as in `has_template`
+        if "{" not in value:  # a fast check, as in `has_template`
             return value
         if "{#" in value and _is_comment(value):
             return ""
@@ -112,7 +113,7 @@ def _render(
         return value
     if isinstance(value, dict):
         rendered = {}
-        for key, item in value.items():  # loops, not comprehensions: one stack frame a level, for deep values
+        for key, item in value.items():  # loops, because comprehensions take two stack frames per level of a deep value
             rendered[key] = _render(item, variables, strict, undefined, budget)
         return rendered
     if isinstance(value, (list, tuple)):
@@ -124,7 +125,7 @@ def _render(
 
 
 def _is_comment(text: str) -> bool:
-    """Whether there is nothing but `{# ... #}` in a text; beside other text `{#` may be a shell's `${#list}`."""
+    """Return True if a text has only comments `{# ... #}`. In other text `{#` may belong to a shell's `${#list}`."""
     end = 0
     while found := _COMMENT.match(text, end):
         end = found.end()
@@ -144,14 +145,14 @@ def _render_text(
             return found
     try:
         return compiled.run(variables, undefined, budget or Budget())
-    except (CredentialError, RedactedValue):  # name what is missing; a template's error would hide their kind
+    except (CredentialError, RedactedValue):  # these name what is missing; a TemplateError would hide their kind
         raise
     except Exception as error:  # an expression may raise anything
         _fail(source, error, compiled.template)
 
 
 def _walk(path: tuple[str, ...], variables: Mapping[str, JsonValue]) -> Any:
-    """The value at a plain path of object keys, or _MISSING: then Jinja decides what it is."""
+    """Return the value at a path of object keys, or _MISSING if Jinja has to find it."""
     value: Any = variables
     for key in path:
         if (type(value) is dict or value is variables) and key in value:
@@ -167,7 +168,7 @@ class _Compiled:
     template: Template
     is_expression: bool
     path: tuple[str, ...] | None
-    """Set when the expression is only a path: the fast way, and data that needs no conversion."""
+    """The path, if the expression is only a path. Then the value is found without Jinja and needs no conversion."""
 
     def run(self, variables: Mapping[str, JsonValue], undefined: JsonValue, budget: Budget) -> JsonValue:
         template = self.template
@@ -180,8 +181,8 @@ class _Compiled:
             pass
         result = context.vars["result"]
         if isinstance(result, MissingSecret) and template.environment is LENIENT:
-            return None  # never `undefined`, which may be an empty text
-        value = native(result, budget)  # strict: raises, naming the variable
+            return None  # not `undefined`, which may be an empty text
+        value = native(result, budget)  # in strict mode this raises for undefined and names the variable
         return undefined if isinstance(result, Undefined) else value
 
 
@@ -192,12 +193,12 @@ def _charged(pieces: Iterable[str], budget: Budget) -> Iterator[str]:
 
 
 def _charged_block(block: Callable[[Context], Iterator[str]], budget: Budget) -> Callable[[Context], Iterator[str]]:
-    """A block can be called as often as one likes (`self.name()`)."""
+    """Return a block whose pieces are charged. A template may call a block any number of times (`self.name()`)."""
     return lambda context: _charged(block(context), budget)
 
 
 def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
-    """A template that is not kept compiled yet; the one that was made first makes room for it."""
+    """Compile a template and cache it, in place of the oldest one if the cache is full."""
     environment = STRICT if strict else LENIENT
     try:
         charge_source(budget, source, environment.lex(source))
@@ -221,11 +222,11 @@ def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
 
 
 _KEPT: Final[dict[bool, dict[str, _Compiled]]] = {False: {}, True: {}}
-"""By whether they are strict: the templates that are compiled."""
+"""The compiled templates, by their source, for each value of `strict`."""
 
 
 def only_expression(tree: nodes.Template) -> nodes.Expr | None:
-    """The expression of a text that is one `{{ }}` with nothing but white space around it."""
+    """Return the expression of a text that is one `{{ }}` with only white space around it, or None."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
     parts = [
@@ -244,10 +245,10 @@ def _path(expression: nodes.Expr | None) -> tuple[str, ...] | None:
 
 
 def native(value: Any, budget: Budget) -> JsonValue:
-    """A Jinja result as JSON value: undefined -> None, tuples and iterators -> lists.
+    """Convert a Jinja result to a JSON value: undefined -> None, tuples and iterators -> lists.
 
-    What is in it several times counts as often: it is written out as often. Lists and objects of scalars stay the
-    same objects, which are looked at without Python code.
+    A value that is in it several times is charged each time, because JSON repeats it. Lists and objects of scalars are
+    returned as they are, which needs no Python code per element.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -259,7 +260,7 @@ def native(value: Any, budget: Budget) -> JsonValue:
     if kind is list or kind is dict:
         return _native_container(value, budget)
     if isinstance(value, Undefined):
-        str(value)  # strict: raises, naming the variable
+        str(value)  # in strict mode this raises and names the variable
         return None
     if isinstance(value, str):
         budget.charge(1, len(value))
@@ -312,7 +313,7 @@ def _fail(source: str, error: Exception, template: Template | None) -> NoReturn:
 
 
 def _reason(error: Exception) -> str:
-    said = error.message if isinstance(error, TemplateSyntaxError) else str(error)  # without its line: `_fail` has it
+    said = error.message if isinstance(error, TemplateSyntaxError) else str(error)  # `_fail` adds the line
     text = excerpt(said or type(error).__name__, _REASON).rstrip(".")
     if isinstance(error, TemplateSyntaxError):
         return f"{text}. Text that only looks like a template goes between {{% raw %}} and {{% endraw %}}"
@@ -322,7 +323,7 @@ def _reason(error: Exception) -> str:
 
 
 def _line_of(error: Exception, template: Template | None) -> int | None:
-    """The template's line a failed expression stands in, from the generated code's traceback."""
+    """Return the template's line with the failed expression, found by the traceback of the generated code."""
     if template is None:
         return None
     line: int | None = None
