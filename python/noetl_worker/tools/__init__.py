@@ -1,1 +1,1 @@
-"""What a command does: a folder a kind below kinds/."""
+"""The tools of a worker: the contract, the registry, and a folder for each kind below `kinds/`."""
