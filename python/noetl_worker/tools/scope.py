@@ -79,7 +79,7 @@ class CallScope:
                     raise ToolError(text, kind="cancelled")
             elif task.done():
                 return task.result()
-            if self._asking is not None and not self._stop.is_set():  # a bug of ours, not a cancellation
+            if self._asking is not None and not self._stop.is_set():  # the check failed: a bug of ours
                 task.cancel()
                 self._asking.result()
             return await self._stopped(task)
