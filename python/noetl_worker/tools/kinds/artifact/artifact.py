@@ -136,7 +136,7 @@ class ArtifactConfig:
 
 
 class ArtifactTool(OverHttp):
-    """Gets and puts content. Data of get: {data, uri, size_bytes, compressed, sha256}. Data of put: {uri, size_bytes,
+    """Tool of kind `artifact`. Data of get: {data, uri, size_bytes, compressed, sha256}. Data of put: {uri, size_bytes,
     compressed, sha256}, and for a stored result the control plane's answer (ref, store, scope, expires_at).
 
     size_bytes and sha256 describe the content as stored (gzip included); for a stored result, its compact JSON.
