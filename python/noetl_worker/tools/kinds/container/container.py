@@ -68,7 +68,7 @@ class ContainerConfig:
     backoff_limit: int = 0
     """Number of retries by Kubernetes after a failure."""
     restart_policy: Literal["Never", "OnFailure"] = "Never"
-    """Whether the pod restarts a container that failed."""
+    """Policy for a container that failed: with OnFailure the pod starts it again."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When the image is pulled; Kubernetes decides when absent."""
     node_selector: dict[str, str] = field(default_factory=dict)
@@ -133,9 +133,9 @@ def _of_runtime(key: str, value: Any) -> Any:
 
 
 class ContainerTool:
-    """Runs the Job. Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout | created, reason,
-    message, pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the result are the
-    container's.
+    """Tool of kind `container`. Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout |
+    created, reason, message, pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the
+    result are the container's.
 
     A command that is redelivered after a crash of its worker finds the Job that it made, and waits for that one. A
     worker that shuts down leaves the Job running for this. Errors: process (it failed), auth, client_error
