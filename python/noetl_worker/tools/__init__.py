@@ -1,1 +1,1 @@
-"""The tools of a worker: the contract, the registry, and a folder for each kind below `kinds/`."""
+"""Tools that commands run: the contract, the registry, and a folder for each kind below kinds/."""

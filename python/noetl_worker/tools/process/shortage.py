@@ -84,5 +84,5 @@ def started(executor: Executor, call: Callable[[], T]) -> Future[T]:
     try:
         return submitted(executor.submit, call)
     except RuntimeError as error:
-        raise_shortage("no thread to be had", error)
+        raise_shortage("no thread can be started", error)
         raise

@@ -24,8 +24,9 @@ _CHANNEL: Final = 3
 
 
 def allowed(given: str, *, is_confined: bool) -> str:
-    """Return the path of the interpreter that a step names. A directory's links are resolved, which give other
-    environments.
+    """Return the path of the interpreter that a step names.
+
+    Links to its directory are resolved, because through one the interpreter would find another environment.
 
     Raises:
         ConfigurationError: the operator has not allowed it.

@@ -54,7 +54,7 @@ class Conversation:
         self._answer: PythonAnswer | None = None
 
     def begin(self, request: Request, answer: PythonAnswer) -> None:
-        """Begin with the first request, which is on its way. An earlier beginning counts only if its request was never
+        """Begin with the first request, which is on its way. A second beginning is for a request that was never
         read."""
         self._request, self._answer = request, answer
         answer.on_line = self._told

@@ -325,7 +325,7 @@ class _Template:
                 f"the Python template process {self._end}, and the command with it", kind="process", retryable=True
             )
         if answer.process is None and not timed_out:
-            raise ResourceShortage("no process to be had for the command")
+            raise ResourceShortage("no process can be started for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
         elapsed = round((time.monotonic() - started) * 1000)
         notes = (*about_out, *about_err)

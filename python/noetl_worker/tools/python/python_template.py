@@ -170,7 +170,8 @@ class Template:
             os.close(descriptor)
 
     def fork(self) -> int:
-        """Fork like os.fork, but return -1 if no process can be started. The child closes the worker's descriptors."""
+        """Fork like os.fork, but return -1 if no process can be started. The child closes its copies of our
+        descriptors."""
         try:
             pid = os.fork()
         except OSError:

@@ -67,7 +67,9 @@ def check_job(config: ContainerConfig | JobConfig) -> None:
     """Check the fields that all configs of a Job have."""
     check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
-        raise ValueError(f"'namespace' {config.namespace!r} is none: small letters, digits and -, at most 63")
+        raise ValueError(
+            f"'namespace' {config.namespace!r} is not allowed: use small letters, digits and -, at most 63"
+        )
     for name, amounts in config.resources.items():
         if name not in _RESOURCES:
             raise ValueError(f"resources: {name!r} is none of {', '.join(_RESOURCES)}")

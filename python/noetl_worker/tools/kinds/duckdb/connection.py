@@ -43,7 +43,7 @@ def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
     """
     opening = start.opening
     if is_out_of_descriptors():  # checked here, as DuckDB 1.5 ends the process when it has none
-        raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
+        raise ResourceShortage(f"{opening.kind}: no file descriptor is free to open {opening.database!r}")
     if opening.read_only and opening.database == MEMORY:
         raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
     connection = _connected(duckdb, prepared, start)

@@ -136,7 +136,7 @@ def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:
     values = {option: _text(value) for option, value in found.items() if value is not None}
     if not values:
         wanted = ", ".join(fields[0] for fields in options.values())
-        raise ConfigurationError(f"{kind}: auth {name!r} has nothing of a {word} credential in it: {wanted}")
+        raise ConfigurationError(f"{kind}: auth {name!r} has no field of a {word} credential: {wanted}")
     return DuckdbSecret(re.sub(r"\W", "_", name), duckdb_type, extension, values)
 
 

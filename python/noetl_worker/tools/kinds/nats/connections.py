@@ -114,7 +114,7 @@ def _servers(kind: str, url: JsonValue) -> tuple[str, ...]:
         except ValueError:
             is_one = False
         if not is_one:
-            raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is none: it looks like nats://host:4222")
+            raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is no address: write nats://host:4222")
     return servers
 
 
@@ -262,7 +262,7 @@ def _refused(address: Address, error: BaseException) -> ToolError:
     from noetl_worker.remote.jetstream.client import UnusableKey
 
     if isinstance(error, UnusableKey):
-        text = f"cannot connect to {address.shown}: the key of the credential is no NKEY seed: it begins with SU"
+        text = f"cannot connect to {address.shown}: the key of the credential is no NKEY seed, which begins with SU"
         return ToolError(text, kind="auth")
     text = str(error) or type(error).__name__
     if is_shortage(error):  # every operation begins with a connection, so nothing has run yet

@@ -119,9 +119,11 @@ class NatsConfig:
     def _check_names(self) -> None:
         check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
         if self.key is not None and not _KEY.fullmatch(self.key):
-            raise ValueError(f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end")
+            raise ValueError(
+                f"key {self.key!r} is not allowed: use letters, digits and - / _ = . with no dot at either end"
+            )
         if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
-            raise ValueError(f"subject {self.subject!r} is none: it is words with dots between them")
+            raise ValueError(f"subject {self.subject!r} is not allowed: write words with dots between them")
 
     @property
     def object_name(self) -> str | None:

@@ -83,7 +83,7 @@ class PythonConfig:
     env: dict[str, Any] = field(default_factory=dict)
     """Variables added to PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
     cwd: str | None = None
-    """Working directory; absent: an empty directory, removed afterwards."""
+    """Working directory; absent: an empty directory, whose content is removed afterwards."""
     python: str | None = None
     """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm, while others start for each
     command (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS` must name it."""

@@ -48,7 +48,7 @@ class ShellConfig:
     shell: str = "sh"
     """The shell, run as `<shell> -c <command>`."""
     cwd: str | None = None
-    """Working directory; absent: an empty directory, removed afterwards."""
+    """Working directory; absent: an empty directory, whose content is removed afterwards."""
     env: dict[str, Any] = field(default_factory=dict)
     """Variables added to PATH, HOME, LANG, LC_*, TZ and USER of the worker; a null is left out."""
     timeout: float | None = None

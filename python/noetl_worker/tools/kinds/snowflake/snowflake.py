@@ -305,7 +305,7 @@ class SnowflakeSession:
             ToolError: auth, or connection (retryable).
         """
         if is_out_of_descriptors():  # the connector would retry until its timeout, and then not say why
-            raise ResourceShortage("no descriptor to be had for a connection")
+            raise ResourceShortage("no file descriptor is free for a connection")
 
         def connect() -> None:
             self._connection = self._connector.connect(**settings)

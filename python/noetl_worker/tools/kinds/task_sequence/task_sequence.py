@@ -1,11 +1,10 @@
 """Kind `task_sequence`: runs the tasks of a list-valued `tool` one after the other, under their policy rules.
 
 Each task is rendered once, just before it runs, and can use the results of earlier tasks (protocol/tasks.md#lists).
-A failure of any kind, an exception too, reaches the task's rules as `output`. Values are data: a result that
-contains `{{` is never evaluated.
+A failure of any kind, an exception too, reaches the task's rules as `output`. A result that contains `{{` stays
+data.
 
-The result's data is one neutral object (`SequenceProgress.data`); `python_form` and `rust_form` convert it to a
-plane's own form.
+The result's data is a neutral object (`SequenceProgress.data`), converted by `python_form` or `rust_form`.
 """
 
 from __future__ import annotations
@@ -267,8 +266,7 @@ class SequenceProgress:
         if result.status is not ToolStatus.SUCCESS and not is_flat:
             return
         self.results[task.label] = self.previous = data
-        # `.data` if the data has no such key: part of the printed text only on the Rust plane, where `_prev` is our own
-        # (recorded: sequence-names).
+        # A fallback for `.data`, printed only on the Rust plane, where `_prev` is ours (recorded: sequence-names).
         has_no_data = isinstance(data, dict) and "data" not in data
         self.scope["_prev"] = seen = WithFallback(data, {"data": data}) if has_no_data else data
         if task.label not in ("ctx", "iter", "results"):
@@ -474,7 +472,7 @@ def _too_many(steps: int) -> ToolFailure:
 
 
 def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return {status: ok|failed|break, _prev, results, ctx}, on failure with {error, failed_task (label)}
+    """Return {status: ok|failed|break, _prev, results, ctx}; a failure adds {error, failed_task (label)}
     (protocol/tasks.md#lists)."""
     form: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
     context: dict[str, JsonValue] = {}
