@@ -52,16 +52,16 @@ class ToolLogger(Protocol):
         """Log a line about normal operation.
 
         Args:
-            event: as of `debug`.
-            fields: as of `debug`.
+            event: as in `debug`.
+            fields: as in `debug`.
         """
 
     def warning(self, event: str, **fields: Any) -> Any:
         """Log a line that somebody should look at.
 
         Args:
-            event: as of `debug`.
-            fields: as of `debug`.
+            event: as in `debug`.
+            fields: as in `debug`.
         """
 
 
@@ -85,21 +85,21 @@ class ToolControlPlane(Protocol):
         """Return the status of an execution, as its plane reports it (protocol/executions.md#children).
 
         Args:
-            execution_id: of a child, or of any other execution.
+            execution_id: id of a child, or of any other execution.
         """
 
     async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
         """Return an execution with its `events`.
 
         Args:
-            execution_id: of a child, or of any other execution.
+            execution_id: id of a child, or of any other execution.
         """
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
         """Store a value in the plane's result store (protocol/results.md#store).
 
         Args:
-            name: of the value, within its execution.
+            name: name of the value within its execution.
             data: JSON in UTF-8.
             source_step: the step that it comes from.
 
@@ -118,7 +118,7 @@ class ToolControlPlane(Protocol):
         """Return a variable of the execution, or None if it has no variable of this name.
 
         Args:
-            name: of the variable.
+            name: name of the variable.
         """
 
     async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
@@ -130,7 +130,7 @@ class ToolControlPlane(Protocol):
 
 
 class Stop:
-    """The reason a running tool must stop: a level that stays set, because an edge can be missed."""
+    """The reason why a running tool must stop. Once set it stays set, so that a tool cannot miss it."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -200,8 +200,8 @@ class ToolValues:
     variables: Mapping[str, JsonValue]
     input: Mapping[str, JsonValue]
     render: Render
-    """Renders a JSON value against the variables (plus `extra`). Inserted values are never scanned for templates again.
-    """
+    """Function that renders a JSON value against the variables (plus `extra`). Inserted values are never scanned for
+    templates again."""
     undefined_is_error: bool = False
     """True if `render` raises for an undefined variable. A tool that renders by itself must do the same."""
 
@@ -215,8 +215,8 @@ class ToolWorker:
     """`run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences. The context is this
     tool's own context, or a `dataclasses.replace` copy of it with other values."""
     fields_of: Callable[[str], frozenset[str]]
-    """Returns the fields of a kind's config, for sequences: `args` is a field of `container`, but for other kinds a
-    spelling of `input`. Raises UnknownTool."""
+    """Function that returns the fields of a kind's config, for sequences: `args` is a field of `container`, but for
+    other kinds a spelling of `input`. Raises UnknownTool."""
     check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None]
     """`check_tool(kind, config, context)` raises the error with which `run_tool` would refuse the config, as far as
     that is known before its templates are rendered. A sequence checks all its tasks before the first one changes
@@ -226,7 +226,7 @@ class ToolWorker:
     """`with context.worker.waiting():` frees the command's slot during a wait for other commands. Without it, parents
     that wait for their children fill all slots, and no child ever starts."""
     trace_headers: Callable[[], Mapping[str, str]] = dict
-    """Returns `traceparent` and `tracestate` of the tool's span; nothing if commands are not traced."""
+    """Function that returns `traceparent` and `tracestate` of the tool's span; nothing if commands are not traced."""
 
     def with_trace(self, headers: Mapping[str, T]) -> dict[str, T | str]:
         """Return headers for a request of the tool, with the headers that propagate its trace.
@@ -277,13 +277,13 @@ class Tool(Protocol[ConfigT]):
     depend on a credential, a file or the worker's environment are found in `run`.
 
     Optional attributes: `aliases`, other kinds that mean the same tool; `field_aliases`, other spelling -> canonical
-    name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its own tasks one by
-    one); `inline = True` says that `run` never waits and takes no time: it is awaited directly, with no task and no
-    timeout; `async def aclose(self)` closes what the tool keeps open between calls; `check(config, context)` raises
-    ConfigurationError for requirements of a decoded config on other tools; `time_needed(config)` returns the least
-    seconds that a config without a timeout needs, which may exceed the worker's default; `ignored(config)` returns
-    texts about parts of a decoded config that nothing reads, reported like unknown fields; `field_schemas` (field ->
-    JSON Schema) describes a field more precisely than its type; `requires` (module -> how to install it) lets
+    name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its own tasks one by one);
+    `inline = True` says that `run` never waits and takes no time: it is awaited directly, with no task and no timeout;
+    `async def aclose(self)` closes what the tool keeps open between calls; `check(config, context)` raises
+    ConfigurationError if a decoded config asks something impossible of other tools; `time_needed(config)` returns the
+    minimum seconds that a config without a timeout needs, which may exceed the worker's default; `ignored(config)`
+    returns texts about parts of a decoded config that nothing reads, reported like unknown fields; `field_schemas`
+    (field -> JSON Schema) describes a field more precisely than its type; `requires` (module -> how to install it) lets
     `noetl-worker tools` say what is missing; `imports` names modules that are imported with the kind, in a thread,
     before its first command.
     """

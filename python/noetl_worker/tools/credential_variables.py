@@ -50,7 +50,7 @@ _GOOGLE: Final = ("gcs", "gcp", "google", "service_account", "authorized_user")
 
 @dataclass(slots=True)
 class Granted:
-    """Environment variables, files and credentials by name that the code of a step is given."""
+    """Environment variables, files and named credentials for the code of a step."""
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

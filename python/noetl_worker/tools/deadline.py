@@ -39,7 +39,7 @@ def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float |
     Each is a time, or an object {"total": ...}.
 
     Args:
-        kind: of the tool, for the error's text.
+        kind: the tool's kind, for the error's text.
         raw_config: as a playbook has it. A value that is still a template is skipped: `Registry.prepare` calls
             again with rendered values.
 

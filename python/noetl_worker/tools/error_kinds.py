@@ -20,7 +20,8 @@ class ErrorKind(NamedTuple):
 
     meaning: str
     retryable: str
-    """Can the same call succeed later? Yes, no, or the condition. `output.error.retryable` answers for one failure."""
+    """Yes, no, or the condition under which the same call may succeed later. `output.error.retryable` answers for one
+    failure."""
 
 
 ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {

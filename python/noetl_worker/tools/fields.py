@@ -1,7 +1,8 @@
 """Conversion of a playbook's fields to a tool's config: spellings, types, and the errors for values that do not fit.
 
-One table of spellings serves all tools (protocol/tasks.md#fields). One decoder (mashumaro) converts what YAML and
-the planes blur, such as a number where text is meant, and refuses the rest with the field's name.
+One table of spellings serves all tools (protocol/tasks.md#fields). One decoder (mashumaro) converts values whose
+type YAML or a plane has changed, such as a number where text is meant, and refuses other values with the field's
+name.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def names_of(model: type) -> frozenset[str]:
 
 
 def spellings_of(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, str]:
-    """Return other spelling -> the model's field, from the common table and the tool's own."""
+    """Return a map of other spellings to the model's fields, from the common table and the tool's own."""
     common = _spellings_for(model)
     return {**common, **own_spellings} if own_spellings else common
 
@@ -288,7 +289,8 @@ class _Form(NamedTuple):
     """Checks for the values of one field. They are derived from its type once, which takes longer than a check."""
 
     fits: Callable[[Any], bool]
-    """Returns True if containers have the right shape; mashumaro would take an object's keys for a list."""
+    """Function that returns True if containers have the right shape; mashumaro would take an object's keys for a
+    list."""
     is_typed_object: bool
     """True for an object whose values have a declared type, such as text or numbers."""
 

@@ -60,7 +60,7 @@ def roots() -> tuple[Path, ...]:
 
 
 def checked(kind: str, given: str, path: Path, *, within: str | None = None) -> Path:
-    """Return `path` with its links followed.
+    """Return `path` with its links followed, if a playbook may name it.
 
     `given` is the name the playbook uses; `within` is a variable that names a narrower root.
 

@@ -121,7 +121,7 @@ def tool_context(
         control_plane: one to inspect afterwards; a new one by default.
         registry: for `context.worker.run_tool`; the built-in tools by default.
         secrets: filled with what the tool hands to `context.secrets.keep`.
-        dialect: of the plane that issued the command.
+        dialect: dialect of the plane that issued the command.
         overrides: any other field of ToolContext or of its groups (execution_id, step, timeout_s, input, logger, ...).
 
     Raises:

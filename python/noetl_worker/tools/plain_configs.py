@@ -21,7 +21,7 @@ class Checked(NamedTuple):
     warnings: tuple[str, ...]
     timeout_s: float | None
     needed_s: float
-    """Least seconds that the call is given if its config has no timeout."""
+    """Minimum seconds that the call is given if its config has no timeout."""
 
 
 class PlainConfigs(dict[tuple[str, bytes], Checked]):

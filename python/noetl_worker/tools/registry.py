@@ -64,7 +64,7 @@ class PreparedTool:
     own_timeout_s: float | None = None
     """The config's own timeout alone; None if it has none."""
     needed_s: float = 0.0
-    """Least seconds that the call needs if its config has no timeout."""
+    """Minimum seconds that the call needs if its config has no timeout."""
     is_inline: bool = False
     """True if the tool says that it never waits: it needs no task of its own."""
 
@@ -73,7 +73,7 @@ class PreparedTool:
 
         Args:
             default_s: seconds if the config has no timeout and the tool does not need more.
-            hard_s: most seconds, whatever the config says.
+            hard_s: maximum seconds, whatever the config says.
         """
         if (limit_s := self.own_timeout_s) is None:
             limit_s = default_s if self.needed_s <= default_s else self.needed_s
@@ -89,7 +89,7 @@ class PreparedTool:
 
         Raises:
             ToolError: the tool's own, or the tool called exit.
-            ConfigurationError: the tool returned something else than a ToolResult.
+            ConfigurationError: the tool returned something other than a ToolResult.
         """
         context = self.context
         if context.timeout_s != self.timeout_s:
@@ -214,7 +214,7 @@ class Registry:
         """Return the tool of a kind.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
 
         Raises:
             UnknownTool: lists the kinds there are.
@@ -235,7 +235,7 @@ class Registry:
         """Import a kind before its first use, in a thread: its library could block the loop for 0.2 s.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
         """
         if kind not in self._tools and (name := ALIASES.get(kind, kind)) in BUILT_IN:
             await asyncio.to_thread(requirements.load, BUILT_IN[name])
@@ -251,7 +251,7 @@ class Registry:
         """Check and render a config, as the module docstring describes.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
             raw_config: as a playbook has it, unrendered.
             context: what templates see, and the time left.
             has_secrets: looks for secrets in the config as given, and in a newly checked one. If neither has any, the
@@ -310,7 +310,7 @@ class Registry:
         """Return the fields of a kind's config, by their own names. Raises UnknownTool.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
         """
         return fields.names_of(self.get(kind).config_model)
 

@@ -74,7 +74,7 @@ class CallScope:
         try:
             await self._over
             if task.cancelled():
-                if not self._stop.is_set():  # a redelivery would repeat this for ever
+                if not self._stop.is_set():  # nobody stopped it: a redelivery would repeat this for ever
                     text = "the tool was cancelled from within: something that it awaited was"
                     raise ToolError(text, kind="cancelled")
             elif task.done():

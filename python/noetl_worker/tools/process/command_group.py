@@ -27,7 +27,7 @@ def commands_group(worker: int) -> Path:
     limited children, so it is beside the worker's, in a parent that was delegated.
 
     Raises:
-        OSError: why no cgroup can be made.
+        OSError: no cgroup can be made; the text says why.
     """
     lines = OWN_CGROUP.read_text(encoding="utf-8").splitlines()
     own = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}

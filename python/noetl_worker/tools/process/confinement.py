@@ -95,10 +95,11 @@ class Confinement:
     descriptors: int = 0
     memory_bytes: int = 0
     processes: int = 0
-    """Most processes of all commands of the worker together, threads counted, if a cgroup can be made for them."""
+    """Maximum number of processes of all commands of the worker together, threads counted, if a cgroup can be made for
+    them."""
     allows_namespaces: bool = False
     duckdb_bytes: int = 0
-    """Most memory of a `duckdb` command, in bytes."""
+    """Maximum memory of a `duckdb` command, in bytes."""
 
     @property
     def is_on(self) -> bool:
@@ -313,7 +314,7 @@ def _keep_descendants() -> None:
 
 
 def _can_keep_descendants(children: str = CHILDREN) -> bool:
-    """Return True if the kernel can do this; some sandboxes emulate a kernel that cannot."""
+    """Return True if the kernel lets descendants become our children; some sandboxes emulate a kernel that does not."""
     assert libc is not None
     is_reaper = ctypes.c_int()
     knows = libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(is_reaper), 0, 0, 0) == 0

@@ -13,7 +13,7 @@ from noetl_worker.text.secrets.redaction import known_here, redact_text, without
 from noetl_worker.tools.process.own_frames import without_own_frames
 
 _LONGEST: Final = 8_192
-"""Most bytes of one line; the rest of the line is left out."""
+"""Maximum bytes of one line; the rest of the line is left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 from noetl_worker.tools.process.live_output import LiveLines
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
-"""Most bytes kept of each stream; at worst twice this for each running command."""
+"""Maximum bytes kept of each stream; at worst twice this for each running command."""
 MEMORY_EVENTS: Final = "/sys/fs/cgroup/memory.events"
 """File of the worker's cgroup, if that is one of version 2."""
 GRACE_S: Final = 2.0

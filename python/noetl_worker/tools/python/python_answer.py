@@ -34,7 +34,7 @@ class PythonAnswer(process.Capture):
         self.process: int | None = None
         """Process id of the command; None: the command has not begun."""
         self.on_line: Callable[[], None] | None = None
-        """Called for each answer of a conversation; each answer ends with a line break."""
+        """Callback for each answer of a conversation; each answer ends with a line break."""
 
     def _keep(self, chunk: bytes) -> None:
         if self.process is None:
@@ -54,8 +54,8 @@ class Conversation:
         self._answer: PythonAnswer | None = None
 
     def begin(self, request: Request, answer: PythonAnswer) -> None:
-        """Begin with the first request, which is on its way. A second beginning is for a request that was never
-        read."""
+        """Begin with the first request, which is on its way. Begin again only if the earlier one never reached its
+        command."""
         self._request, self._answer = request, answer
         answer.on_line = self._told
         answer.watch()

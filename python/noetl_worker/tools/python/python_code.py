@@ -1,6 +1,7 @@
 """Analysis of a `python` step's code: a top-level return, a `result`, a `main` that it calls itself.
 
-This file is read by path into the template process, like `python_template.py`: only the standard library.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard
+library.
 """
 
 from __future__ import annotations

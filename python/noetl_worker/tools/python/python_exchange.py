@@ -3,7 +3,8 @@
 The request is 8 bytes of length and one JSON object. The answer is 8 bytes with the id of the command's process,
 sent before anything else, and one JSON object.
 
-This file is read by path into the template process, like `python_template.py`: only the standard library.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard
+library.
 """
 
 from __future__ import annotations

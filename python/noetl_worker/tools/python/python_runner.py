@@ -41,7 +41,7 @@ _START_S: Final = 30.0
 """Seconds for the first answer: an interpreter may be loaded from a slow file system."""
 _TEMPLATES_A_COMMAND: Final = 3
 _IDLE_SUPERVISORS: Final = 16
-"""Most idle supervisors kept for the next commands; each takes a few MB."""
+"""Maximum number of idle supervisors kept for the next commands; each takes a few MB."""
 
 
 class PythonRunner:

@@ -1,6 +1,7 @@
 """Values for user code: its input as the Python worker reads it, and that worker's helper functions.
 
-This file is read by path into the template process, like `python_template.py`: only the standard library.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard
+library.
 """
 
 from __future__ import annotations

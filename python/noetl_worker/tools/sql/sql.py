@@ -20,7 +20,7 @@ from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt, text_of_base64
 
 MAX_ROWS: Final = 100_000
-"""Most rows kept of one statement; more are left out and marked, so that a result fits into memory."""
+"""Maximum number of rows kept of one statement; more are left out and marked, so that a result fits into memory."""
 SPELLINGS: Final = {
     "command_b64": "query_b64",
     "commands_b64": "query_b64",

@@ -71,9 +71,9 @@ class ArtifactConfig:
     compress: bool = False
     """put: gzip the content. A get unpacks gzip by itself where it finds it."""
     sha256: str | None = None
-    """get: SHA-256 digest of the content as stored; the step fails if the content has another."""
+    """get: expected SHA-256 digest of the content as stored; the step fails if it differs."""
     max_bytes: int = DEFAULT_MAX_BYTES
-    """Most bytes of content, packed and unpacked; 16 MiB, at most 256 MiB."""
+    """Maximum bytes of content, packed and unpacked; 16 MiB by default, at most 256 MiB."""
     auth: str | dict[str, Any] | None = None
     """For http(s): a credential's alias, or an object, as in the http tool."""
     headers: dict[str, Any] = field(default_factory=dict)

@@ -105,7 +105,7 @@ def _url(found: Mapping[str, Any]) -> str:
 
 
 def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the answer if it is a Job. Raises ToolError if something else than a Kubernetes API answered."""
+    """Return the answer if it is a Job. Raises ToolError if something other than a Kubernetes API answered."""
     metadata = answer.get("metadata")
     if not isinstance(metadata, Mapping) or not {"name", "uid"} <= metadata.keys():
         text = "the Kubernetes API answers with an object that is no Job: is a proxy in between?"

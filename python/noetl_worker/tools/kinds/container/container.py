@@ -85,7 +85,7 @@ class ContainerConfig:
     wait: bool = True
     """false: only create the Job; nothing reports to the playbook how it ended."""
     max_log_bytes: int = 262_144
-    """Most bytes of the output that are returned, from its beginning."""
+    """Maximum bytes of the output that are returned, from its beginning."""
     runtime: dict[str, Any] = field(default_factory=dict)
     """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
     timeout: float | None = None

@@ -81,7 +81,7 @@ class JobRun:
             raise
 
     async def _end(self, first_poll_s: float, most_poll_s: float) -> JobEnd:
-        """Poll until the Job has ended; a failed poll that may pass is repeated."""
+        """Poll until the Job has ended; a poll that fails but may succeed later is repeated."""
         tries = 0
         while True:
             try:

@@ -21,7 +21,7 @@ from noetl_worker.tools.kinds.container.container_job import (
 )
 
 MAX_SCRIPT_BYTES: Final = 1_000_000
-"""Most bytes of a script that a ConfigMap can hold beside its other fields."""
+"""Maximum bytes of a script that a ConfigMap can hold beside its other fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def job_name(context: ToolContext) -> str:
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
 ) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
-    """Return the Job, and the objects that belong to it by resource, not yet with the Job as owner."""
+    """Return the Job, and resource -> the object that belongs to it, before the Job is set as owner."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
     metadata = metadata_of("script", name, job.namespace, context)

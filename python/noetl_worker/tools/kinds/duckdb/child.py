@@ -30,7 +30,7 @@ from noetl_worker.tools.python.python_exchange import begin, encode, receive, se
 from noetl_worker.tools.sql import sql
 
 _PIECE_BYTES: Final = 8 << 20
-"""Most bytes of rows, as text, in one answer; the next answer has the next rows."""
+"""Maximum bytes of rows, as text, in one answer; the next answer has the next rows."""
 _ATTACHED: Final = "SELECT 1 FROM duckdb_databases() WHERE NOT internal AND path IS NOT NULL"
 BATCH: Final = ("columns", "rows", "truncated", "statements", "samples")
 """Fields of a `sql.Batch` in the answer to a script."""

@@ -63,14 +63,14 @@ class DuckdbConfig:
     extensions: list[str] = field(default_factory=list)
     """Extensions to load, installed first if they are missing: `spatial`, or `h3 from community`."""
     memory_limit: str | None = None
-    """Most memory of the command, like 2GB, up to its limit without this field: NOETL_DUCKDB_MEMORY_LIMIT, else a share
-    of 80 % of the machine (with NOETL_WORKER_ISOLATION=off: all of that, or more on request)."""
+    """Maximum memory of the command, like 2GB, up to its limit without this field: NOETL_DUCKDB_MEMORY_LIMIT, else a
+    share of 80 % of the machine (with NOETL_WORKER_ISOLATION=off: all of that, or more on request)."""
     threads: int | None = None
     """Number of threads of a query; absent: one for each core."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
-    """Most rows kept of the last statement; more are left out and marked by `truncated`."""
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
     """Seconds; absent: the command's remaining time."""
 

@@ -12,7 +12,7 @@ from noetl_worker.tools.kinds.duckdb.paths import MEMORY
 from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret
 
 MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"
-"""Variable: most memory of one command, like 2GB; absent: its share, without isolation 80 % of the machine each."""
+"""Variable: maximum memory of one command, like 2GB; absent: its share, without isolation 80 % of the machine each."""
 EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
 """Variable: directory in which extensions are looked for and installed; absent: ~/.duckdb/extensions."""
 EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
@@ -60,7 +60,7 @@ class Surroundings:
     """True if Landlock denies the process the `hidden` paths or, with roots, all paths outside them."""
     hidden: tuple[str, ...]
     share_bytes: int
-    """Most memory that the command may set if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
+    """Maximum memory that the command may set if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ _NO_PATH: Final = re.compile(r"~|[^/]*:")
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
-"""Most characters of a path; a longer text is not a path."""
+"""Maximum number of characters of a path; a longer text is not a path."""
 
 
 def canonical(field: str, given: str, *, is_directory: bool = False) -> str:

@@ -37,7 +37,7 @@ _VARIABLES: Final = frozenset(
         *("ssl_cert_file", "ssl_cert_dir", "curl_ca_bundle", "aws_region", "aws_default_region"),
     }
 )
-"""Variables that DuckDB's extensions read from the worker's environment, in small letters. None is a secret."""
+"""Variables that DuckDB's extensions read from the worker's environment, in lower case. None is a secret."""
 _OUT_OF_MEMORY: Final = (-signal.SIGKILL, -signal.SIGABRT)
 
 
@@ -72,6 +72,7 @@ class Duckdb:
 
         Returns:
             A timeout, whose time includes the wait; None if the statements ran.
+
         Raises:
             ToolError: the statement that failed, and DuckDB's report.
         """
@@ -232,7 +233,7 @@ def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
 
 
 def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
-    """Copy the answer's data into `batch`. Raises ToolError for an answer to something else than a script."""
+    """Copy the answer's data into `batch`. Raises ToolError for an answer to something other than a script."""
     statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
     samples = _listed(answer, "samples")
     if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):

@@ -63,13 +63,13 @@ class DucklakeConfig:
     extensions: list[str] = field(default_factory=list)
     """Further extensions to load, installed first if they are missing."""
     memory_limit: str | None = None
-    """Most memory of the command, as in kind `duckdb`."""
+    """Maximum memory of the command, as in kind `duckdb`."""
     threads: int | None = None
     """Number of threads of a query; absent: one for each core."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
-    """Most rows kept of the last statement; more are left out and marked by `truncated`."""
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
     """Seconds; absent: the command's remaining time."""
 

@@ -61,7 +61,8 @@ class HttpConfig:
     payload: Any = None
     """Body: another name of `body`."""
     data: Any = None
-    """An object {"query": ..., "body": ...} of both; other data is the query of a GET and the body of other methods."""
+    """Query and body, as {"query": ..., "body": ...}; any other value is the query of a GET, or the body of another
+    method."""
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or an object with `type` bearer, basic, api_key, header, headers,
     oauth2_client_credentials, gcp_adc or service_account and its values (or `credential`: alias, or `source: secret`
@@ -90,7 +91,7 @@ class HttpConfig:
     """json: parsed, or text if it is not JSON; text: in the declared charset, or UTF-8 (with a note) if that charset is
     not in the Encoding Standard; binary: {"base64", "size"}."""
     max_response_bytes: int = MAX_RESPONSE_BYTES
-    """Most bytes of the answer, or of all pages together (8 MiB, at most 256 MiB). More are cut, and `truncated` is
+    """Maximum bytes of the answer, or of all pages together (8 MiB, at most 256 MiB). More are cut, and `truncated` is
     set."""
     retry: Any = None
     """Tries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""

@@ -64,7 +64,8 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """How to read a list page by page: `next_call` overrides fields of the request, `path` names the page's part."""
+    """Rules for reading a list page by page: `next_call` overrides fields of the request, `path` names the page's
+    part."""
 
     condition: JsonValue
     next_call: Mapping[str, JsonValue]

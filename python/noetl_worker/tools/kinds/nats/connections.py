@@ -28,9 +28,9 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
-"""Most bytes from a server for one command: its result in base64, with its envelope."""
+"""Maximum bytes from a server for one command: its result in base64, with its envelope."""
 _IDLE_BYTES: Final = 64 * 1024
-"""Most bytes from a server while no command runs: pings, and late answers."""
+"""Maximum bytes from a server while no command runs: pings, and late answers."""
 _RESETS: Final = 3
 """Retries of a connection that is reset while it is made, before an error is reported."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -132,15 +132,14 @@ class _Entry:
         self.client: Any = None
         self.users = 0
         self.refusals: deque[str] = deque(maxlen=100)
-        """Permission violations that the server reported. It reports them apart, and never answers the refused
-        request."""
+        """Permission violations. The server reports them separately, and never answers the refused request."""
 
 
 class Connections:
     """The connections of one tool.
 
     Args:
-        max_idle: most unused connections kept open; the least recently used one is closed first.
+        max_idle: maximum number of unused connections kept open; the least recently used one is closed first.
     """
 
     def __init__(self, max_idle: int = 16) -> None:

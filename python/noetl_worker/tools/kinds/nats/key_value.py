@@ -74,7 +74,7 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 
 async def _present(client: Any, config: NatsConfig, watcher: Any) -> AsyncGenerator[Any, None]:
-    """Yield the entries present when the watch begins, up to the last one, which has none pending."""
+    """Yield the entries present when the watch begins, up to the last one, after which none is pending."""
     has_begun = False
     while True:
         entry = await watcher.updates()

@@ -28,7 +28,7 @@ _REFUSED_PULLS: Final = (
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
     ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
 )
-"""Status, a word of its description (in small letters, without spaces) -> the problem with the consumer."""
+"""Status, a word of its description (in lower case, without spaces) -> the problem with the consumer."""
 
 
 def check_names(**names: str | None) -> None:

@@ -84,7 +84,7 @@ class NatsConfig:
     last: bool = False
     """js_get_msg: the stream's last message."""
     batch: int = 100
-    """js_consume: most messages; above 1000 counts as 1000."""
+    """js_consume: maximum number of messages; above 1000 counts as 1000."""
     timeout_ms: int = 1000
     """js_consume: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: bool = True

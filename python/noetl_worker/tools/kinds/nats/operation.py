@@ -30,6 +30,6 @@ class Operation(NamedTuple):
     """One operation, and the fields that it reads besides those of the connection."""
 
     call: Callable[[Any, NatsConfig], Awaitable[dict[str, JsonValue]]]
-    """Called with a connected client. Payloads in the result are bytes, which `with_values` replaces by values."""
+    """Function of a connected client. Payloads in its result are bytes, which `with_values` replaces by values."""
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()

@@ -1,10 +1,10 @@
 """The result of an ended child execution, in the form of each control plane's own worker.
 
 The Python plane's status answer has values of steps (`variables`), except values with a `status` or a `reference`,
-and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final; `reference` is read in its source,
-and that later versions show no step's value at all, only values made by `set`). Its events add only the `reference`
-of a large result (protocol/results.md#limits; read in its source): an event shows `result.context` of a worker's
-event, and not its `response`. The Rust plane's status answer has no values; they are in the child's events
+and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final; read in its source: the case of
+`reference`, and that later versions show only values made by `set`). Its events add only the `reference` of a large
+result (protocol/results.md#limits; read in its source): an event shows `result.context` of a worker's event, and not
+its `response`. The Rust plane's status answer has no values; they are in the child's events
 (protocol/executions.md#children).
 """
 
@@ -19,7 +19,7 @@ from noetl_worker.models.wire import JsonValue, context_of, fields_of
 from noetl_worker.tools.contract import ToolContext
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Asks the control plane until it answers."""
+"""Function that asks the control plane until it answers."""
 
 _ENDED: Final = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CANCELED": "cancelled"}
 _ENDS: Final = ("call.done", "call.error", "loop.done")

@@ -19,7 +19,7 @@ from noetl_worker.tools.kinds.postgres.errors import connection_failure
 from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
-"""Most bytes of one exchange: a text, a statement with parameters, a chunk of a transfer."""
+"""Maximum bytes of one exchange: a text, a statement with parameters, a chunk of a transfer."""
 _LOOK_S: Final = 0.02
 _ANY_PORT: Final = 5432
 """Port for looking up addresses, which do not depend on it."""

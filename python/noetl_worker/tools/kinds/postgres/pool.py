@@ -37,8 +37,8 @@ class ConnectionPools:
     """The pools of one worker."""
 
     max_size: int = 8
-    """Most connections to one address; a further command waits, within its own timeout. To have fewer, limit the
-    kind."""
+    """Maximum number of connections to one address; a further command waits, within its own timeout. To have fewer,
+    limit the kind."""
     max_idle_s: float = 60.0
     """Seconds after which an unused connection is closed."""
     max_age_s: float = 1800.0

@@ -21,7 +21,7 @@ from noetl_worker.tools.sql.sql import Batch
 
 _ROWS_AT_A_TIME: Final = 100
 _MANY_VALUES: Final = 10_000
-"""Most values that are made on the loop, which takes 5 ms."""
+"""Maximum number of values that are made on the loop, which takes 5 ms."""
 _VALUE_BYTES: Final = 64
 """Approximate memory of one value in a row, besides its text."""
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
@@ -201,7 +201,7 @@ class _Results:
 
 
 def _memory_of(value: bytes) -> int:
-    """Return the memory of a JSON value twice: the values and their JSON form exist together."""
+    """Return twice the memory of a JSON value, since the values and their JSON form exist together."""
     try:
         return 2 * memory_of(value)
     except DocumentError:  # not parsed, so it stays text

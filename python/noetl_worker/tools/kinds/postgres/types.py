@@ -24,7 +24,7 @@ _MOMENT: Final = re.compile(
 _MOMENTS: Final = ("time", "timetz", "timestamp", "timestamptz")
 _TEXTS: Final = ("date", "inet", "cidr")
 LONGEST_APART: Final = 1 << 18
-"""Most bytes of an array, a record or a range that is parsed; a longer one stays the server's text."""
+"""Maximum bytes of an array, a record or a range that is parsed; a longer one stays the server's text."""
 _SHORT: Final = 1 << 12
 _JSON: Final = ("json", "jsonb")
 _RANGES: Final = ("int4", "int8", "num", "date", "ts", "tstz")

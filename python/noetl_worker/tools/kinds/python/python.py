@@ -90,9 +90,10 @@ class PythonConfig:
     timeout: float | None = None
     """Seconds; absent: the command's remaining time."""
     memory_mb: int | None = None
-    """Most MiB of memory (data) of the code; beyond it, MemoryError. Linux only; absent: no limit but the machine's."""
+    """Maximum MiB of memory (data) of the code; beyond it, MemoryError. Linux only; absent: no limit but the
+    machine's."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Most bytes kept of stdout and of stderr each (4 MiB): the first and the last half."""
+    """Maximum bytes kept of stdout and of stderr each (4 MiB): the first and the last half."""
 
     def __post_init__(self) -> None:
         if self.memory_mb is not None and self.memory_mb < _LEAST_MEMORY_MB:

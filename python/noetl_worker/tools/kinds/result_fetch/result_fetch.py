@@ -29,7 +29,7 @@ class ResultFetchConfig:
     ref: str | dict[str, Any]
     """The reference, noetl://execution/...; or an object that has it under `ref`, as planes pass it to a step."""
     sha256: str | None = None
-    """SHA-256 digest that the plane gave when the result was stored; the step fails if the content has another."""
+    """Expected SHA-256 digest, as the plane gave it when the result was stored; the step fails if it differs."""
     prefer: Literal["http", "flight"] = "http"
     """Protocol. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
     flight_endpoint: str | None = None

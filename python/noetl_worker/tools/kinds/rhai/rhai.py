@@ -38,15 +38,15 @@ _INSTALL: Final = (
     "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
 )
 _MAX_OUTPUT_BYTES: Final = 65_536
-"""`MAX_OUTPUT_BYTES` of rust/rhai. It cuts the first line that does not fit, between two characters, and drops the
+"""`MAX_OUTPUT_BYTES` of rust/rhai, which cuts the first line that does not fit, between two characters, and drops the
 rest."""
 _LONGEST_CHARACTER: Final = 4
 _PRINTED: Final = 500
-"""Most characters of a script's output in its failure."""
+"""Maximum number of characters of a script's output in its failure."""
 _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource"}
 _MEMORY_MB: Final = 512
 _GRACE_S: Final = 1.0
-"""Seconds after its time until a script is killed. A script checks the clock only between two calls."""
+"""Seconds from a script's timeout until it is killed. A script checks the clock only between two calls."""
 _PACKAGES: Final = str(Path(__file__).parents[4])
 _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
 """Variables that Rust's HTTP client reads, in capitals too."""

@@ -22,9 +22,9 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 
 _PREVIEW: Final = 200
 _LONGEST_ARGUMENT: Final = 100_000
-"""Most bytes of a command that is passed as an argument (Linux allows 128 KiB); a longer one is passed in a file."""
+"""Maximum bytes of a command that is passed as an argument (Linux allows 128 KiB); a longer one is passed in a file."""
 _LEAST_OUTPUT: Final = 4096
-"""Least bytes kept of each command of a list, however much earlier commands printed."""
+"""Minimum bytes kept of each command of a list, however much earlier commands printed."""
 _CODES: Final = {126: "found, but cannot be run", 127: "command not found"}
 
 
@@ -56,7 +56,8 @@ class ShellConfig:
     capture: bool = True
     """False: the output is thrown away (upstream: it goes to the worker's own output, mixed with its log)."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Most bytes kept of stdout and of stderr each (4 MiB), of all commands together: the first and the last half."""
+    """Maximum bytes kept of stdout and of stderr each (4 MiB), of all commands together: the first and the last
+    half."""
 
     def __post_init__(self) -> None:
         if self.max_output_bytes < 1:

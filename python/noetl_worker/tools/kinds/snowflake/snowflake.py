@@ -66,14 +66,14 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
-"""First words of statements that cannot leave a transaction open that would lose anything."""
+"""First words of statements that change nothing: after only these, an open transaction has nothing to lose."""
 _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 1_000
 _VALUE_BYTES: Final = 64
 """Approximate size of a value in a row, its text aside."""
 _MOST_BYTES: Final = 256 << 20
-"""Most memory of the rows of one `fetch`, in bytes."""
+"""Maximum memory of the rows of one `fetch`, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class SnowflakeConfig:
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
-    """Most rows kept of the last statement; more are left out and marked by `truncated`."""
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
     """Seconds; absent: the command's remaining time. Snowflake ends the statement by then, too."""
 

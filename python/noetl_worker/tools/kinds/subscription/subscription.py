@@ -28,9 +28,10 @@ _ACK_PREFIX: Final = "$JS.ACK."
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionConfig:
-    """Polls a consumer of a message source, or settles messages of an earlier poll.
+    """Polls a consumer of a message source, or acks, nacks or terminates messages of an earlier poll.
 
-    For work that must not be lost, poll with `ack: defer`, and settle `ack_ids` in a later step, once it is done.
+    For work that must not be lost, poll with `ack: defer`, and ack the `ack_ids` in a later step, once the work is
+    done.
     """
 
     source: str
@@ -52,7 +53,7 @@ class SubscriptionConfig:
     consumer: str | None = None
     """Durable pull consumer; it must exist."""
     batch: int = 100
-    """poll: most messages; above 1000 counts as 1000."""
+    """poll: maximum number of messages; above 1000 counts as 1000."""
     timeout_ms: int = 1000
     """poll: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: str = "on_success"

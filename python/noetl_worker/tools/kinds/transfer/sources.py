@@ -31,7 +31,7 @@ from noetl_worker.tools.kinds.transfer.plan import JsonText, PostgresSession, js
 
 Row = Sequence[Any]
 _MOST_COLUMNS: Final = 2_000
-"""Most columns of a source. A Postgres table has at most 1,600."""
+"""Maximum number of columns of a source. A Postgres table has at most 1,600."""
 _MOST_VALUES: Final = 10_000_000
 
 _DUCKDB_TYPES: Final[Mapping[str, str]] = {

@@ -126,8 +126,7 @@ class PostgresWriter(Writer):
         return counts
 
     async def _check_not_read(self) -> None:
-        """Raise ConfigurationError if the source reads the table, for which TRUNCATE would wait: neither would ever
-        end."""
+        """Raise ConfigurationError if the source reads the table: TRUNCATE and the source would wait for each other."""
         source = self._plan.source
         if source is not None and await self._rows(_READ_BY, (self._table, source.pid, source.server_started)):
             raise ConfigurationError(
