@@ -67,8 +67,8 @@ def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def given_values(fields: Any, found: Mapping[str, Any], table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return for each name in `table` the config's own field, or else the credential's value under a spelling in
-    `table`."""
+    """Return name -> value for each name in `table`: the config's own field, or else the credential's under a
+    spelling."""
     own = {name: getattr(fields, name, None) for name in table}
     values = {name: first_given(found, table[name]) if value is None else value for name, value in own.items()}
     return {name: value for name, value in values.items() if value is not None}

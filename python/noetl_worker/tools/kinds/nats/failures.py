@@ -13,7 +13,8 @@ from noetl_worker.tools.kinds.nats.connections import COMMAND_BYTES, Address, Co
 
 @asynccontextmanager
 async def spoken(connections: Connections, address: Address, operation: str) -> AsyncIterator[Any]:
-    """Provide a connected client. An error of the library inside becomes a ToolError that names the operation."""
+    """Provide a connected client. An error of the library inside the block becomes a ToolError that names the
+    operation."""
     import nats.errors
 
     async with connections.lease(address) as client:

@@ -92,7 +92,7 @@ async def resolve(reference: str, context: ToolContext, sha256: str | None = Non
 
 
 def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
-    """Compare with the SHA-256 of a plane's answer, if one is given. Raises ToolError (parse)."""
+    """Compare `data` with a SHA-256 of a plane's answer, if one is given. Raises ToolError (parse) if it differs."""
     if expected is None:
         return
     if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
