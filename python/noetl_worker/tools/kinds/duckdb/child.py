@@ -192,5 +192,6 @@ def _restrict(start: FirstRequest, around: Surroundings) -> None:
     except OSError as error:
         kind = start.opening.kind
         raise_shortage(f"{kind}: no room to confine DuckDB", error)
-        text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; NOETL_WORKER_ISOLATION=off allows it"
+        remedy = "NOETL_WORKER_ISOLATION=off runs it unconfined"
+        text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; {remedy}"
         raise ToolError(text, kind="configuration") from error
