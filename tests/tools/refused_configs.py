@@ -177,7 +177,7 @@ DUCKDB: list[tuple[dict[str, Any], str]] = [
         {"auth": {"type": "ftp", "user": "u"}},
         "auth 'noetl' is of type 'ftp'; DuckDB has secrets for gcs, http, huggingface, mysql, postgres, r2, s3",
     ),
-    ({"auth": {"type": "http"}}, "auth 'noetl' has nothing of a http credential in it: token, scope"),
+    ({"auth": {"type": "http"}}, "auth 'noetl' has no field of a http credential: token, scope"),
     ({"extensions": ["a-b"]}, "extension 'a-b' is no name; write `name` or `name from repository`"),
 ]
 
@@ -278,7 +278,10 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
     ),
     ({"image": "i", "env": [{"value": 1}]}, "each of env needs 'name'"),
     ({"image": " "}, "image is required"),
-    ({**JOB, "namespace": "My Space"}, "'namespace' 'My Space' is none: small letters, digits and -, at most 63"),
+    (
+        {**JOB, "namespace": "My Space"},
+        "'namespace' 'My Space' is not allowed: use small letters, digits and -, at most 63",
+    ),
     ({**JOB, "backoff_limit": -1}, "'backoff_limit' must be 0 or more, not -1"),
     ({**JOB, "ttl_seconds_after_finished": -1}, "'ttl_seconds_after_finished' must be 0 or more, not -1"),
     ({**JOB, "resources": {"cpu": 1}}, "resources: 'cpu' is none of requests, limits, claims"),
@@ -338,7 +341,7 @@ NATS: list[tuple[dict[str, Any], str]] = [
         {"operation": "js_stream_info", "stream": "a.b"},
         "stream 'a.b' has a character that no stream may have",
     ),
-    ({"operation": "js_publish", "subject": "a b"}, "subject 'a b' is none: it is words with dots between them"),
+    ({"operation": "js_publish", "subject": "a b"}, "subject 'a b' is not allowed: write words with dots between them"),
     (
         {"operation": "js_publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
         "header 'a' has a line break or a colon where none may be",
@@ -350,15 +353,15 @@ NATS: list[tuple[dict[str, Any], str]] = [
     ({**PUT, "url": "{{ missing }}"}, NO_NATS),
     (
         {**PUT, "url": "nats://h", "key": "a b"},
-        "key 'a b' is none: letters, digits and - / _ = . with no dot at either end",
+        "key 'a b' is not allowed: use letters, digits and - / _ = . with no dot at either end",
     ),
     (
         {**PUT, "url": "nats://h", "key": ".a"},
-        "key '.a' is none: letters, digits and - / _ = . with no dot at either end",
+        "key '.a' is not allowed: use letters, digits and - / _ = . with no dot at either end",
     ),
-    ({**PUT, "url": "nats://"}, "url 'nats://' is none: it looks like nats://host:4222"),
-    ({**PUT, "url": "nats://user:word@:4222"}, "url 'nats://:4222' is none: it looks like nats://host:4222"),
-    ({**PUT, "url": "nats://user:word@host:port"}, "url 'nats://host:port' is none: it looks like nats://host:4222"),
+    ({**PUT, "url": "nats://"}, "url 'nats://' is no address: write nats://host:4222"),
+    ({**PUT, "url": "nats://user:word@:4222"}, "url 'nats://:4222' is no address: write nats://host:4222"),
+    ({**PUT, "url": "nats://user:word@host:port"}, "url 'nats://host:port' is no address: write nats://host:4222"),
     ({**PUT, "url": "nats://h", "encoding": "base64", "value": "%"}, NO_BASE64),
     ({**PUT, "url": "nats://h", "encoding": "base64", "value": "no base64!"}, NO_BASE64),
 ]
@@ -388,7 +391,7 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"source": "nats", "operation": "ack", "ack_ids": ["$JS.API.STREAM.DELETE.S"]},
-        "ack_id '$JS.API.STREAM.DELETE.S' is none of a NATS poll",
+        "ack_id '$JS.API.STREAM.DELETE.S' is not from a NATS poll",
     ),
     (
         {"source": "nats", "operation": "ack", "ack_ids": ["$JS.ACK.x"] * 1001},

@@ -1,1 +1,1 @@
-"""What a command does: a folder a kind below kinds/."""
+"""Tools that commands run: the contract, the registry, and a folder for each kind below kinds/."""

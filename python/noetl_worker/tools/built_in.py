@@ -1,4 +1,4 @@
-"""The built-in kinds: where the class of each is. All else a kind says of itself, as a plug-in does."""
+"""The module and class of each built-in kind. The class itself says everything else, as a plug-in's class does."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _CLASSES: Final[Mapping[str, str]] = {
 BUILT_IN: Final[Mapping[str, str]] = {
     kind: f"noetl_worker.tools.kinds.{kind}.{kind}:{name}" for kind, name in _CLASSES.items()
 }
-"""Kind -> module and class."""
+"""Kind -> its class, as "module:Class"."""
 ALIASES: Final[Mapping[str, str]] = {
     "playbooks": "playbook",
     "pipeline": "task_sequence",
     "secret_manager": "secrets",
     "snowflake_transfer": "transfer",
 }
-"""Also in the classes: here so that none has to be imported for its name."""
+"""Alias -> kind. The classes name these aliases too; this table saves importing a class for its aliases."""

@@ -1,4 +1,4 @@
-"""What a tool is, and the only things it may ask of the worker.
+"""The tool contract: the protocol of a tool, and all that a tool may ask of the worker.
 
 A tool imports this module, `models`, `errors` and its own library; everything else reaches it through the
 `ToolContext` it is handed. An integrator's tool is written against this file alone.
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 CONTRACT_VERSION: Final = 1
-"""Of what is in this file. A tool names the one that it is written for (`contract`), and is refused by another."""
+"""Version of the contract in this file. A tool names the version it is written for (`contract`); another is refused."""
 Render: TypeAlias = Callable[..., JsonValue]
 
 ConfigT = TypeVar("ConfigT", contravariant=True)
@@ -41,7 +41,7 @@ class ToolLogger(Protocol):
     """A structured logger already bound to execution_id, command_id and step."""
 
     def debug(self, event: str, **fields: Any) -> Any:
-        """Log a line that is shown with LOG_LEVEL=debug alone.
+        """Log a line that is shown only with LOG_LEVEL=debug.
 
         Args:
             event: a name in snake_case, the same for each line of its sort.
@@ -49,19 +49,19 @@ class ToolLogger(Protocol):
         """
 
     def info(self, event: str, **fields: Any) -> Any:
-        """Log a line of the ordinary run of things.
+        """Log a line about normal operation.
 
         Args:
-            event: as of `debug`.
-            fields: as of `debug`.
+            event: as in `debug`.
+            fields: as in `debug`.
         """
 
     def warning(self, event: str, **fields: Any) -> Any:
         """Log a line that somebody should look at.
 
         Args:
-            event: as of `debug`.
-            fields: as of `debug`.
+            event: as in `debug`.
+            fields: as in `debug`.
         """
 
 
@@ -79,27 +79,27 @@ class ToolControlPlane(Protocol):
         """
 
     async def playbook(self) -> Mapping[str, JsonValue]:
-        """The playbook that the command is of, as it was registered: nothing in it is rendered."""
+        """Return the registered playbook of the command's execution, with nothing rendered."""
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
-        """How an execution stands, as its plane says it (protocol/executions.md#children).
+        """Return the status of an execution, as its plane reports it (protocol/executions.md#children).
 
         Args:
-            execution_id: of a child, or of any other execution.
+            execution_id: id of a child, or of any other execution.
         """
 
     async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
-        """An execution with its `events`.
+        """Return an execution with its `events`.
 
         Args:
-            execution_id: of a child, or of any other execution.
+            execution_id: id of a child, or of any other execution.
         """
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
         """Store a value in the plane's result store (protocol/results.md#store).
 
         Args:
-            name: of the value, within its execution.
+            name: name of the value within its execution.
             data: JSON in UTF-8.
             source_step: the step that it comes from.
 
@@ -108,17 +108,17 @@ class ToolControlPlane(Protocol):
         """
 
     async def resolve_result(self, ref: str) -> JsonValue:
-        """A value of the result store.
+        """Return a value of the result store.
 
         Args:
             ref: `noetl://...`, as the store answered it.
         """
 
     async def get_var(self, name: str) -> JsonValue:
-        """A variable of the execution; None where it has none of this name.
+        """Return a variable of the execution, or None if it has no variable of this name.
 
         Args:
-            name: of the variable.
+            name: name of the variable.
         """
 
     async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
@@ -130,7 +130,7 @@ class ToolControlPlane(Protocol):
 
 
 class Stop:
-    """Why a running tool must stop: a level that stays set (an edge can be missed)."""
+    """The reason why a running tool must stop. Once set it stays set, so that a tool cannot miss it."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -149,10 +149,10 @@ class Stop:
 
 
 class ToolSecrets(Protocol):
-    """Secrets that a tool asks for, and those that it has found."""
+    """Access to credentials, and the place to register secrets that a tool obtains by itself."""
 
     def credential(self, alias: str, /) -> Awaitable[Mapping[str, JsonValue]]:
-        """The data of a credential.
+        """Return the data of a credential.
 
         Args:
             alias: its name on the control plane.
@@ -165,8 +165,10 @@ class ToolSecrets(Protocol):
         """
 
     def keep(self, text: str, /) -> bool | None:
-        """Call it at once with every secret that the tool obtains by itself: from then on it is taken out of results,
-        errors, logs and progress, wherever it appears.
+        """Register a secret that the tool obtained by itself. It is then redacted from results, errors, logs and
+        progress.
+
+        Call this at once with every such secret.
 
         Args:
             text: a fetched token, a generated password. What `credential` gave is known already.
@@ -176,9 +178,9 @@ class ToolSecrets(Protocol):
         """
 
 
-@dataclass(slots=True)  # not frozen, as ToolContext
+@dataclass(slots=True)  # not frozen, for the reason given at ToolContext
 class ToolCommand:
-    """Which command it is, the same for each task of a list."""
+    """The identity of the command, shared by all tasks of a list."""
 
     execution_id: int
     command_id: CommandId
@@ -187,45 +189,47 @@ class ToolCommand:
     server_url: str
     worker_id: str
     form: ToolForm
-    """What the own worker of this command's plane gives for a tool. Playbooks are written for it: where the two workers
-    give different data for the same config, a tool gives the one that this plane's playbooks read."""
+    """The result form of the plane's own worker. Playbooks are written for that worker: where the two published workers
+    give different data for the same config, a tool gives the data that this plane's playbooks read."""
 
 
-@dataclass(slots=True)  # not frozen, as ToolContext
+@dataclass(slots=True)  # not frozen, for the reason given at ToolContext
 class ToolValues:
-    """What templates see."""
+    """The values that templates can name."""
 
     variables: Mapping[str, JsonValue]
     input: Mapping[str, JsonValue]
     render: Render
-    """Renders a JSON value against the variables (plus `extra`); values put in are never scanned again."""
+    """Function that renders a JSON value against the variables (plus `extra`). Inserted values are never scanned for
+    templates again."""
     undefined_is_error: bool = False
-    """Whether `render` takes an undefined variable for an error; a tool that renders by itself keeps to it."""
+    """True if `render` raises for an undefined variable. A tool that renders by itself must do the same."""
 
 
-@dataclass(slots=True)  # not frozen, as ToolContext
+@dataclass(slots=True)  # not frozen, for the reason given at ToolContext
 class ToolWorker:
-    """What the worker does for a tool."""
+    """The services of the worker that a tool may use."""
 
     control_plane: ToolControlPlane
     run_tool: Callable[..., Awaitable[ToolResult]]
-    """`run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences; the context is this
-    one, or `dataclasses.replace` of it with other values."""
+    """`run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences. The context is this
+    tool's own context, or a `dataclasses.replace` copy of it with other values."""
     fields_of: Callable[[str], frozenset[str]]
-    """The fields of a kind's config, for sequences: `args` is a container's own and elsewhere another spelling of
-    `input`. Raises UnknownTool."""
+    """Function that returns the fields of a kind's config, for sequences: `args` is a field of `container`, but for
+    other kinds a spelling of `input`. Raises UnknownTool."""
     check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None]
-    """`check_tool(kind, config, context)` raises what `run_tool` would refuse the config with, so far as that can be
-    known without its templates: a sequence asks for each of its tasks before the first one changes anything."""
+    """`check_tool(kind, config, context)` raises the error with which `run_tool` would refuse the config, as far as
+    that is known before its templates are rendered. A sequence checks all its tasks before the first one changes
+    anything."""
     report_progress: Callable[[Mapping[str, JsonValue]], None]
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-    """`with context.worker.waiting():` around a wait for other commands: the slot is free meanwhile. Without it,
-    parents that wait for their children fill all slots, and no child ever starts."""
+    """`with context.worker.waiting():` frees the command's slot during a wait for other commands. Without it, parents
+    that wait for their children fill all slots, and no child ever starts."""
     trace_headers: Callable[[], Mapping[str, str]] = dict
-    """`traceparent` and `tracestate` of the tool's span; nothing where commands are not traced."""
+    """Function that returns `traceparent` and `tracestate` of the tool's span; nothing if commands are not traced."""
 
     def with_trace(self, headers: Mapping[str, T]) -> dict[str, T | str]:
-        """Headers for a request of the tool, with those that carry the trace on.
+        """Return headers for a request of the tool, with the headers that propagate its trace.
 
         Args:
             headers: the author's own; they win, whatever their case.
@@ -235,18 +239,18 @@ class ToolWorker:
         return {**carried, **headers}
 
     def trace_environment(self) -> dict[str, str]:
-        """TRACEPARENT and TRACESTATE, as programs that know traces read them."""
+        """Return TRACEPARENT and TRACESTATE, the variables that programs with tracing read."""
         return {name.upper(): value for name, value in self.trace_headers().items()}
 
 
-@dataclass(slots=True)  # not frozen: its making, with its groups, is a tenth of the time of a fast command
+@dataclass(slots=True)  # not frozen: creating it and its groups takes a tenth of a fast command's time
 class ToolContext:
-    """One tool call's view of the worker; a tool changes nothing of it."""
+    """The worker as one tool call sees it. A tool must not change anything in it."""
 
     kind: str
     timeout_s: float | None
-    """The time left for the command, None when unlimited; the worker cancels the task when it is over, so a tool only
-    has to clean up in `finally` (kill its process group, roll back)."""
+    """Time left for the command, None when unlimited. The worker cancels the task when this time is over, so a tool
+    only has to clean up in `finally` (kill its process group, roll back)."""
     stop: Stop
     logger: ToolLogger
     command: ToolCommand
@@ -255,7 +259,7 @@ class ToolContext:
     worker: ToolWorker
 
     def with_render(self, render: Render) -> ToolContext:
-        """A copy with another way to render.
+        """Return a copy with another `render`.
 
         Args:
             render: see `ToolValues.render`.
@@ -267,20 +271,21 @@ class ToolContext:
 class Tool(Protocol[ConfigT]):
     """A tool kind.
 
-    `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode; field names are the canonical ones
-    of protocol/tasks.md#fields. Its `__post_init__` raises ValueError (or ConfigurationError) for whatever is seen to
-    be wrong from the rendered values alone: the command is then refused before it is reported as started. What a
-    credential, a file or the worker's environment decides is for `run`.
+    `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode; field names are the canonical
+    ones of protocol/tasks.md#fields. Its `__post_init__` raises ValueError (or ConfigurationError) for every mistake
+    that the rendered values alone show: the command is then refused before it is reported as started. Mistakes that
+    depend on a credential, a file or the worker's environment are found in `run`.
 
-    Not needed, but used where a tool has them: `aliases`, other kinds that mean the same tool; `field_aliases`, other
-    spelling -> canonical name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its
-    own tasks one by one); `inline = True` says that `run` waits for nothing and takes no time: it is awaited as it is,
-    with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls; `check(config,
-    context)` raises ConfigurationError for what a decoded config asks of other tools; `time_needed(config)` gives the
-    seconds that a config without a timeout needs at least, over the worker's default; `ignored(config)` gives texts
-    about parts of a decoded config that nothing reads, reported as unknown fields are; `field_schemas` (field -> JSON
-    Schema) says more of a field than its type does; `requires` (module -> how to install it) lets `noetl-worker tools`
-    say what is missing; `imports` names those that are imported with the kind, in a thread, before its first command.
+    Optional attributes: `aliases`, other kinds that mean the same tool; `field_aliases`, other spelling -> canonical
+    name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its own tasks one by one);
+    `inline = True` says that `run` never waits and takes no time: it is awaited directly, with no task and no timeout;
+    `async def aclose(self)` closes what the tool keeps open between calls; `check(config, context)` raises
+    ConfigurationError if a decoded config asks something impossible of other tools; `time_needed(config)` returns the
+    minimum seconds that a config without a timeout needs, which may exceed the worker's default; `ignored(config)`
+    returns texts about parts of a decoded config that nothing reads, reported like unknown fields; `field_schemas`
+    (field -> JSON Schema) describes a field more precisely than its type; `requires` (module -> how to install it) lets
+    `noetl-worker tools` say what is missing; `imports` names modules that are imported with the kind, in a thread,
+    before its first command.
     """
 
     kind: ClassVar[str]

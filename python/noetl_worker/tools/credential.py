@@ -1,4 +1,4 @@
-"""The `auth` of a config as the data of a credential: for every kind (protocol/tasks.md#fields)."""
+"""Resolving the `auth` of a config to the data of a credential, for every kind (protocol/tasks.md#fields)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ DATABASE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "user": ("db_user", "user", "username"),
     "password": ("db_password", "password"),
 }
-"""Part of a database's address -> its fields in a credential."""
+"""Part of a database's address -> the names of credential fields that hold it."""
 _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
 
 
 async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> dict[str, Any]:
-    """The data of `auth`: an alias; an object that names one; or the data itself.
+    """Return the data of `auth`, which is an alias, an object that names one, or the data itself.
 
-    An object's other fields win over the credential's. {"anything": {...}} with one entry is that entry.
+    An object's other fields override the credential's. An object {"anything": {...}} with one entry stands for that
+    entry.
     """
     if auth is None:
         return {}
@@ -35,7 +36,7 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
 
 
 async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
-    """The same of an object that is one credential, whatever it has inside."""
+    """Return the data of `auth`, taking an object for exactly one credential, whatever is nested in it."""
     if isinstance(auth, str):
         return dict(await context.secrets.credential(auth))
     alias = alias_of(auth)
@@ -46,7 +47,8 @@ async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> di
 
 
 def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The data that stands in the playbook itself; None where a credential is named: what it has is not known yet.
+    """Return the data that is written in the playbook itself, or None if `auth` names a credential, which is not
+    fetched yet.
 
     Raises:
         ValueError: several credentials.
@@ -60,12 +62,13 @@ def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | No
 
 
 def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The value under the first of these spellings that has one."""
+    """Return the first value in `found` under one of these names that is neither null nor empty."""
     return next((found[name] for name in names if found.get(name) not in (None, "", [])), None)
 
 
 def given_values(fields: Any, found: Mapping[str, Any], table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Of each name in `table` the config's own field, else what the credential has under one of its spellings there."""
+    """Return name -> value for each name in `table`: the config's own field, or else the credential's under a
+    spelling."""
     own = {name: getattr(fields, name, None) for name in table}
     values = {name: first_given(found, table[name]) if value is None else value for name, value in own.items()}
     return {name: value for name, value in values.items() if value is not None}

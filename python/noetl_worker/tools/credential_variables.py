@@ -1,4 +1,4 @@
-"""The `auth` of a `python` step: credentials as the environment variables that client libraries look for.
+"""The `auth` of a `python` step: credentials as the environment variables that client libraries read.
 
 Each credential is also in the code's `auth` global, under its name: {"gcs": {"type": ..., ...}}.
 """
@@ -50,15 +50,15 @@ _GOOGLE: Final = ("gcs", "gcp", "google", "service_account", "authorized_user")
 
 @dataclass(slots=True)
 class Granted:
-    """What the code gets: variables of its environment, and the credentials by name."""
+    """Environment variables, files and named credentials for the code of a step."""
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    """Variable -> content of a file that it is to name."""
+    """Variable -> content of the file whose path the variable will hold."""
     data: dict[str, JsonValue] = field(default_factory=dict)
 
     def write_files(self, directory: str) -> None:
-        """Into a directory that outlives the code, readable by nobody else."""
+        """Write the files into `directory`, readable by nobody else. The directory must outlive the code."""
         for number, (variable, content) in enumerate(self.files.items()):
             path = Path(directory, f"google-{number}.json")
             path.touch(mode=0o600, exist_ok=False)
@@ -72,7 +72,7 @@ async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *,
 
     Args:
         auth: an alias; {"key": alias, "service": "gcs"}; or name -> one of these.
-        by_descriptor: what a program can read from a file is in `files`, not in `env`.
+        by_descriptor: put secrets that a program can read from a file into `files`, not into `env`.
 
     Raises:
         CredentialError: an alias that cannot be resolved.
@@ -96,7 +96,8 @@ async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *,
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """What can be checked of `auth` without asking for a credential. Raises ConfigurationError as `granted` does."""
+    """Check as much of `auth` as is possible without fetching a credential. Raises ConfigurationError as `granted`
+    does."""
     for name, entry in _entries(auth).items():
         _alias(name, entry)
 
@@ -115,8 +116,10 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
-    """(the credential to fetch, the service that is named). Here `key` is an alias without `source` too, as fixtures
-    write it: no entry has a value under that name."""
+    """Return the alias of the credential to fetch, and the name of the service.
+
+    `key` is an alias even without `source`, as fixtures write it: no entry has a value under that name.
+    """
     if not isinstance(entry, Mapping):
         raise ConfigurationError(f"python: auth: {name!r} must be an alias or an object, not {type(entry).__name__}")
     alias = alias_of(entry) or entry.get("key")
@@ -132,14 +135,14 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
 
 
 def _password_file(password: str) -> str:
-    """As libpq reads it, for any server: the variables beside it say which."""
+    """Return the password as a line of a PGPASSFILE, for any server: other variables say which server it is."""
     if "\n" in password or "\r" in password:
         raise ConfigurationError("python: auth: a password with a line break has no place in a PGPASSFILE")
     return "*:*:*:*:" + password.replace("\\", "\\\\").replace(":", "\\:") + "\n"
 
 
 def aws_variables(data: Mapping[str, JsonValue]) -> dict[str, str]:
-    """What a credential says of an AWS account, under the names of its environment variables."""
+    """Return the fields of an AWS credential under the names of their environment variables."""
     return _from_table(_AWS, data)
 
 

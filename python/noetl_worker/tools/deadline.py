@@ -1,4 +1,4 @@
-"""Timeouts of a tool call: every spelling a playbook uses, as one number of seconds."""
+"""Timeouts of a tool call: every spelling that playbooks use, as one number of seconds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
 TIMEOUTS: Final = ("timeout", "timeout_seconds")
-"""The names of a timeout, at the top of a config and under its `spec`."""
+"""Names of a timeout field, at the top of a config and under its `spec`."""
 _PARTS: Final = ("total", "connect", "read")
 _DURATION: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|sec|secs|m|min|mins|h)?\s*")
 _UNITS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0}
 
 
 def seconds(value: JsonValue, field: str) -> float:
-    """30, 1.5, "30", "30s", "500ms", "2m" or "1h" in seconds; ConfigurationError names `field` otherwise."""
+    """Return 30, 1.5, "30", "30s", "500ms", "2m" or "1h" in seconds. Raises ConfigurationError that names `field`."""
     number = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)
@@ -34,12 +34,14 @@ def seconds(value: JsonValue, field: str) -> float:
 
 
 def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float | None:
-    """The shortest of `timeout` and `timeout_seconds`, at the top and under `spec` (each a time, or {"total": ...}).
+    """Return the shortest of `timeout` and `timeout_seconds`, at the top and under `spec`.
+
+    Each is a time, or an object {"total": ...}.
 
     Args:
-        kind: of the tool, for the error's text.
-        raw_config: as a playbook has it. A value that is still a template is passed over: `Registry.prepare` asks
-            again with rendered ones.
+        kind: the tool's kind, for the error's text.
+        raw_config: as a playbook has it. A value that is still a template is skipped: `Registry.prepare` calls
+            again with rendered values.
 
     Returns:
         Seconds; None if none is set.
@@ -53,7 +55,7 @@ def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float |
 
 
 def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, float]:
-    """{"connect_timeout": s, "read_timeout": s} of a timeout like {"connect": 2, "read": "5s", "total": 30}."""
+    """Return {"connect_timeout": s, "read_timeout": s} for a timeout like {"connect": 2, "read": "5s", "total": 30}."""
     parts: dict[str, float] = {}
     for given in _given(raw_config).values():
         for name in ("connect", "read"):
@@ -63,7 +65,7 @@ def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, f
 
 
 def _given(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Each timeout of a config, under the name to report it by."""
+    """Return each timeout of a config, under the name that errors give it."""
     spec = fields_of(raw_config.get("spec"))
     at_the_top = {name: raw_config.get(name) for name in TIMEOUTS}
     return at_the_top | {f"spec.{name}": spec.get(name) for name in TIMEOUTS}
@@ -79,14 +81,15 @@ def _total(kind: str, field: str, value: JsonValue) -> JsonValue:
 
 
 def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
-    """The tool's own timeout, never longer than what the command has left."""
+    """Return the tool's own timeout, or the command's remaining time if that is shorter."""
     if timeout_s is None or context.timeout_s is None:
         return context.timeout_s if timeout_s is None else timeout_s
     return min(timeout_s, context.timeout_s)
 
 
 async def in_time(call: Awaitable[JsonValue], timeout_s: float | None) -> ToolResult:
-    """What it gives, as a success where it is no result yet; a timeout where it takes longer."""
+    """Await `call` and return its value as a successful result, unless it is a result already. Return a timeout after
+    `timeout_s`."""
     try:
         given = await asyncio.wait_for(call, timeout_s)
         return given if isinstance(given, ToolResult) else ToolResult.success(given)

@@ -1,4 +1,4 @@
-"""Kinds that NoETL's registries name and this worker has no tool for, and what to use instead."""
+"""Kinds that NoETL's registries name but this worker does not run, and what to use instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 INSTEAD: Final[Mapping[str, str]] = {
     "agent": "call the agent over http or mcp, or a NoETL agent with kind: playbook",
-    # The frames' routes are in no recording of ours: to guess at them would lose rows or process them twice.
+    # None of our recordings has the routes of frames: guessing them would lose rows or process them twice.
     "cursor_worker": "a cursor loop is leased frame by frame from the control plane, which only NoETL's own Python "
     "worker does: write loop: {in: ...} on the step, read page by page in a task sequence whose rule jumps back, or "
     "run one of NoETL's own workers for this kind",
@@ -17,4 +17,4 @@ INSTEAD: Final[Mapping[str, str]] = {
     "provider": "call the cloud's API with the http tool (auth type gcp_adc), or its command line with shell",
     "wasm": "use the rhai or python tool",
 }
-"""Kind -> what a playbook can write instead."""
+"""Kind -> what to write in a playbook instead."""

@@ -1,4 +1,4 @@
-"""Waiting for what must have ended before its owner goes on, whatever cancels the owner."""
+"""Waiting for something that must have ended before its owner goes on, even if the owner is cancelled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ T = TypeVar("T")
 
 
 async def ended(running: asyncio.Future[T]) -> T:
-    """Its result; a cancellation, the second one too, goes on only after its end.
+    """Return the result of `running`. A cancellation of the owner, and a second one, is raised only after `running`
+    ends.
 
-    `asyncio.shield` keeps the inner one alive and lets the owner go: what both use would be free too early.
+    `asyncio.shield` would let the owner go on while the inner future still runs, and free their shared resources too
+    early.
     """
     is_cancelled = False
     while not running.done():

@@ -1,7 +1,8 @@
-"""The words of `output.error.kind`: by which a playbook's rules and the events name a failure.
+"""The words of `output.error.kind`, by which a playbook's rules and the events name a failure.
 
-Most are the Python worker's (protocol/tasks.md#results), so that playbooks written for it hold; the others it calls
-`unknown`. The built-in tools use no word that is not here; a plug-in may, but a playbook author will look here first.
+Most are the Python worker's words (protocol/tasks.md#results), so that playbooks written for it work; that worker
+calls the other failures `unknown`. The built-in tools use only the words listed here; a plug-in may use others, but
+a playbook author will look here first.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ class ErrorKind(NamedTuple):
 
     meaning: str
     retryable: str
-    """Whether the same call may succeed later: yes, no, or what it depends on. `output.error.retryable` has the answer
-    for one failure."""
+    """Yes, no, or the condition under which the same call may succeed later. `output.error.retryable` answers for one
+    failure."""
 
 
 ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
@@ -62,7 +63,7 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
 
 
 def kind_of(status: int) -> tuple[str, bool]:
-    """(kind of protocol/tasks.md#results, whether the same request may succeed later)."""
+    """Return the kind of an HTTP status (protocol/tasks.md#results), and True if the same request may succeed later."""
     if status in (401, 403):
         return "auth", False
     if status == 404:
@@ -75,13 +76,13 @@ def kind_of(status: int) -> tuple[str, bool]:
 
 
 def http_failure(text: str, status: int) -> ToolError:
-    """An answer that is no success, where a tool has no other result of it."""
+    """Return the ToolError for an HTTP answer that is not a success, for tools with no other result for it."""
     kind, retryable = kind_of(status)
     return ToolError(text, kind=kind, retryable=retryable, code=str(status))
 
 
 def plane_failure(text: str, error: ControlPlaneError) -> ToolError:
-    """A request to the control plane that failed, as the failure of the tool that made it."""
+    """Return the ToolError for a request to the control plane that failed."""
     if not isinstance(error, ServerRefused):
         return ToolError(text, kind="connection", retryable=error.is_retryable)
     kind, retryable = kind_of(_BAD_GATEWAY if error.is_page else error.status)

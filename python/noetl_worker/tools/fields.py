@@ -1,7 +1,8 @@
-"""From a playbook's fields to a tool's config: spellings, types, and what to say when they do not fit.
+"""Conversion of a playbook's fields to a tool's config: spellings, types, and the errors for values that do not fit.
 
-One table of spellings for all tools (protocol/tasks.md#fields); one decoder (mashumaro) that converts what YAML and the
-planes blur, a number where text is meant, and refuses the rest with the field's name.
+One table of spellings serves all tools (protocol/tasks.md#fields). One decoder (mashumaro) converts values whose
+type YAML or a plane has changed, such as a number where text is meant, and refuses other values with the field's
+name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mashumaro.dialect import Dialect
 
 __all__ = ["excerpt", "has_template", "without_half_at_end", "without_half_at_start"]
-"""What tools take from here of modules that they do not import themselves."""
+"""Names of other modules that tools import from here instead."""
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "query": ("command", "commands", "sql", "queries", "cmd", "cmds"),
@@ -37,9 +38,8 @@ _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "auth": ("credential",),
     "timeout": ("timeout_seconds",),
 }
-"""Canonical field -> other spellings (protocol/tasks.md#fields). One counts only for a tool that has the field and
-not the spelling. What only one tool has besides is in its `field_aliases`, which win over this table.
-"""
+"""Canonical field -> other spellings (protocol/tasks.md#fields). A spelling applies only to a tool that has the field
+and no field named like the spelling. A tool's own `field_aliases` win over this table."""
 
 WORKER_FIELDS: Final[Mapping[str, str]] = {
     "kind": "The tool.",
@@ -60,9 +60,9 @@ WORKER_FIELDS: Final[Mapping[str, str]] = {
     "set": "Values for later steps, made from the output.",
     "next": "The control plane reads it at the step; not read here.",
 }
-"""Fields the worker itself reads or the planes put beside a tool's own.
+"""Fields that the worker itself reads, or that the planes put beside a tool's own.
 
-The registry reports those among them that are given where nothing reads them.
+The registry reports a field of this table where it is given but nothing reads it.
 """
 
 _NONE: Final[Mapping[str, str]] = {}
@@ -72,7 +72,7 @@ _SENSITIVE: Final = ("password", "token", "secret", "auth", "key", "credential",
 def canonical(
     kind: str, raw: Mapping[str, JsonValue], model: type, own_spellings: Mapping[str, str]
 ) -> tuple[dict[str, JsonValue], list[str]]:
-    """The fields of `raw` under the model's names, and the names nothing knows.
+    """Return the fields of `raw` under the model's names, and the names that are unknown.
 
     Nulls count as absent (the Python plane sends `spec: null, output: null`). `input` and `args` together are
     merged, `input` winning; any other field given twice with different values is an error.
@@ -97,12 +97,12 @@ def canonical(
 
 @functools.lru_cache(maxsize=128)
 def names_of(model: type) -> frozenset[str]:
-    """The fields of a config model; those that it fills by itself (`init=False`) are none."""
+    """Return the names of a config model's fields, except those the model fills by itself (`init=False`)."""
     return frozenset(field.name for field in dataclasses.fields(model) if field.init)
 
 
 def spellings_of(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, str]:
-    """Other spelling -> the model's field, from the common table and the tool's own one."""
+    """Return a map of other spellings to the model's fields, from the common table and the tool's own."""
     common = _spellings_for(model)
     return {**common, **own_spellings} if own_spellings else common
 
@@ -116,7 +116,8 @@ def _spellings_for(model: type) -> Mapping[str, str]:
 def lifted(
     raw: Mapping[str, JsonValue], spec: Mapping[str, JsonValue], model: type, own_spellings: Mapping[str, str]
 ) -> dict[str, JsonValue]:
-    """The tool's fields under `spec`, in any spelling; what stands at the top wins, of `input` each value by itself."""
+    """Return the tool's fields under `spec`, in any spelling. A field at the top wins; `input` is merged value by
+    value."""
     own, spellings = names_of(model), spellings_of(model, own_spellings)
     at_the_top = {spellings.get(name, name): name for name, value in raw.items() if value is not None}
     found: dict[str, JsonValue] = {}
@@ -144,7 +145,7 @@ def _merged(kind: str, name: str, keys: tuple[str, str], first: JsonValue, secon
 def rendered(
     where: str, given: Mapping[str, JsonValue], raw_fields: frozenset[str], render: Callable[[JsonValue], JsonValue]
 ) -> dict[str, JsonValue]:
-    """`given` with its templates rendered, but for those of `raw_fields`.
+    """Return `given` with its templates rendered, except in the fields of `raw_fields`.
 
     Raises:
         TemplateError: names the field.
@@ -198,7 +199,7 @@ def _boolean(value: Any) -> bool:
 
 @functools.cache
 def _lenient() -> type[Dialect]:
-    """How texts, numbers and booleans are read. The library is loaded with the first config, not at the start."""
+    """Return how texts, numbers and booleans are decoded. mashumaro is imported with the first config, not at start."""
     from mashumaro.dialect import Dialect
 
     class Lenient(Dialect):
@@ -221,7 +222,7 @@ def _decoder(model: type) -> BasicDecoder[Any]:
 
 @functools.lru_cache(maxsize=128)
 def hints_of(model: type) -> Mapping[str, Any]:
-    """The types of a config model's fields, resolved."""
+    """Return the resolved types of a config model's fields."""
     return typing.get_type_hints(model)
 
 
@@ -232,7 +233,8 @@ def decode(
     raw: Mapping[str, JsonValue],
     own_spellings: Mapping[str, str] = _NONE,
 ) -> Any:
-    """`model` from canonical, rendered fields; `raw` is what was written, for the message about a missing one.
+    """Decode `model` from canonical, rendered fields. `raw`, the fields as written, serves the error about a missing
+    one.
 
     Raises:
         ConfigurationError: a missing field (and whether a template left it empty), or one of another type.
@@ -266,12 +268,12 @@ def _missing(
     if name in fields:
         source = next((raw[key] for key in (name, *others) if raw.get(key) is not None), None)
         return f"{kind}: field {name!r} is null: its template {excerpt(str(source), 160)!r} gives nothing"
-    usual = f" (or {', '.join(others[:3])})" if others else ""  # more are accepted than a message should name
+    usual = f" (or {', '.join(others[:3])})" if others else ""  # a message names three; more are accepted
     return f"{kind}: field {name!r}{usual} is missing"
 
 
 def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:
-    if typing.get_origin(hint) is dict and isinstance(value, Mapping):  # one of its values, then
+    if typing.get_origin(hint) is dict and isinstance(value, Mapping):  # then one of its values is of the wrong type
         inner = typing.get_args(hint)[1]
         fits = _check_of(inner)
         odd = next((key for key, item in value.items() if not fits(item)), None)
@@ -284,12 +286,13 @@ def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationErr
 
 
 class _Form(NamedTuple):
-    """Of a field, from its type: read once, since it takes longer than to look at a value."""
+    """Checks for the values of one field. They are derived from its type once, which takes longer than a check."""
 
     fits: Callable[[Any], bool]
-    """Whether the containers are of the right shape; mashumaro would take an object's keys for a list."""
+    """Function that returns True if containers have the right shape; mashumaro would take an object's keys for a
+    list."""
     is_typed_object: bool
-    """An object of texts or numbers."""
+    """True for an object whose values have a declared type, such as text or numbers."""
 
 
 @functools.lru_cache(maxsize=128)
@@ -331,7 +334,7 @@ _NAMES: Final[Mapping[Any, str]] = {
 
 
 def describe(hint: Any) -> str:
-    """A type in a playbook author's words: `text`, `a list of text`, `one of 'a', 'b'`."""
+    """Return a type in a playbook author's words: `text`, `a list of text`, `one of 'a', 'b'`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(argument) for argument in arguments if argument is not type(None))
@@ -349,7 +352,7 @@ def describe(hint: Any) -> str:
 
 
 def text_of_base64(field: str, encoded: str) -> str:
-    """Of a config's `field`; for its `__post_init__`. Raises ValueError."""
+    """Decode base64 text of the config field named `field`, for a `__post_init__`. Raises ValueError."""
     try:
         return base64.b64decode(encoded, validate=True).decode()
     except ValueError as error:
@@ -357,18 +360,18 @@ def text_of_base64(field: str, encoded: str) -> str:
 
 
 def with_misspelt(error: ConfigurationError, warnings: Sequence[str]) -> ConfigurationError:
-    """The error, with those of the warnings that are often why."""
+    """Return the error with the "did you mean" warnings appended, which often explain it."""
     misspelt = [warning for warning in warnings if "did you mean" in warning]
     return ConfigurationError(f"{error} ({'; '.join(misspelt)})") if misspelt else error
 
 
 def unknown_field(kind: str, name: str, model: type) -> str:
-    """What is said of a field that `canonical` does not know."""
+    """Return the warning about a field that `canonical` does not know."""
     guess = nearest(name.removeprefix("spec."), sorted(names_of(model)))
     return f"{kind}: unknown field {name!r} is ignored{guess}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no known name is close."""
+    """Return `; did you mean 'x'?`, or an empty text if no known name is close."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,5 @@
-"""Which files of the worker's machine a playbook may name: artifacts, `files:`, certificates, what DuckDB opens."""
+"""Rules for the files of the worker's machine that a playbook may name: artifacts, `files:`, certificates and all that
+DuckDB opens."""
 
 from __future__ import annotations
 
@@ -13,33 +14,33 @@ from typing import BinaryIO, Final
 from noetl_worker.errors import ConfigurationError
 
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
-"""Variable: the directories that such files have to be in, separated by `:`; empty: anywhere but what is forbidden."""
+"""Variable: directories, separated by `:`, that must contain such files. Empty: any directory that is not forbidden."""
 ARTIFACT_ROOT: Final = "NOETL_ARTIFACT_ROOT"
-"""Variable: the directory that file artifacts have to be in, within the others."""
+"""Variable: the directory that must contain file artifacts, in addition to the other rules."""
 KERNEL: Final = ("/proc", "/sys")
-"""The worker's memory, other processes' environments."""
+"""Trees that expose the worker's memory and other processes' environments."""
 _SHARED: Final = ("HOME", "NOETL_DATA_DIR", "NOETL_DUCKDB_EXTENSION_DIRECTORY", ARTIFACT_ROOT)
-"""Variables: directories in which playbooks make files, as they do in the roots, the working and the temporary one."""
+"""Variables naming directories in which playbooks create files, besides the roots, the working and temporary one."""
 _OWN: Final = "noetl-"
-"""How the worker's directories in the temporary one begin: the outbox, the scratch directories of other commands."""
+"""Name prefix of the worker's own directories in the temporary one: the outbox, other commands' scratch directories."""
 
 
 _own: tuple[str, ...] = ()
 
 
 def keep_own(files: Iterable[str]) -> None:
-    """Set what is the worker's own in this process, beside what has its name: its outbox, files with its secrets."""
+    """Set the worker's own files in this process that lack that prefix: its outbox, files with its secrets."""
     global _own
     _own = tuple(files)
 
 
 def hidden() -> tuple[str, ...]:
-    """The worker's own that DuckDB can be kept from by its place: nothing else is made in a directory above it."""
+    """Return the worker's own paths that DuckDB can be denied by directory: playbooks create no files above them."""
     return tuple(sorted({str(path) for path in map(_real, _own) if not _is_shared(path)}))
 
 
 def within_reach() -> list[str]:
-    """The worker's own that it cannot be kept from so."""
+    """Return the worker's own paths that cannot be denied by directory."""
     return sorted({str(path) for path in map(_real, _own) if _is_shared(path)})
 
 
@@ -59,7 +60,9 @@ def roots() -> tuple[Path, ...]:
 
 
 def checked(kind: str, given: str, path: Path, *, within: str | None = None) -> Path:
-    """`path` with its links followed. `given` is how the playbook names it, `within` a variable with a narrower root.
+    """Return `path` with its links followed, if a playbook may name it.
+
+    `given` is the name the playbook uses; `within` is a variable that names a narrower root.
 
     Raises:
         ConfigurationError: a file that a playbook may not name.
@@ -77,7 +80,7 @@ def checked(kind: str, given: str, path: Path, *, within: str | None = None) -> 
 
 
 def opened(kind: str, given: str, path: Path) -> BinaryIO:
-    """The file that a playbook names, for reading; called in a thread, as its file system may not answer.
+    """Open a file that a playbook names, for reading. Call this in a thread: the file system may not answer.
 
     Raises:
         ConfigurationError: as `checked`, or it cannot be opened, or is no regular file.
@@ -91,9 +94,9 @@ def opened(kind: str, given: str, path: Path) -> BinaryIO:
 
 
 def open_regular(real: Path) -> BinaryIO:
-    """Of a path without links. Raises OSError, for all but regular files too: a pipe waits for its other end.
+    """Open a path that has no links. Raises OSError, also for anything but a regular file: opening a pipe would block.
 
-    The open file is asked, not its name, which may be another's meanwhile.
+    The open descriptor is checked, not the path, which may meanwhile name another file.
     """
     descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
@@ -106,7 +109,7 @@ def open_regular(real: Path) -> BinaryIO:
 
 
 def is_forbidden(real: Path) -> bool:
-    """Of a path without links, whatever the roots are."""
+    """Return True if playbooks may never name this path (without links), whatever the roots are."""
     if any(real.is_relative_to(tree) for tree in KERNEL):
         return True
     if any(real.is_relative_to(own) for own in map(_real, _own)):

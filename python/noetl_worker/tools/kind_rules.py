@@ -1,4 +1,4 @@
-"""Which kinds of tools run on this worker at all, whatever a playbook asks for."""
+"""Rules for which kinds of tools this worker runs at all, whatever a playbook asks for."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import Final
 
 CARRIERS: Final = frozenset({"task_sequence", "workbook"})
-"""They do nothing but run other kinds, each of which is asked for by itself: a list of kinds need not name them."""
+"""Kinds that only run other kinds. Each of those is checked by itself, so a list of allowed kinds need not name these.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class KindRules:
-    """Kinds by their own names, no aliases."""
+    """Allowed and denied kinds, by their own names without aliases."""
 
     only: frozenset[str] = frozenset()
-    """Empty: every kind."""
+    """Kinds that may run. Empty: every kind."""
     denied: frozenset[str] = frozenset()
 
     def refusal(self, kind: str) -> str | None:
-        """Why this kind does not run, None where it does."""
+        """Return why this kind does not run here, or None if it does."""
         if kind in self.denied:
             return f"kind {kind!r} does not run on this worker: its NOETL_WORKER_KINDS_DENY names it"
         if self.only and kind not in self.only | CARRIERS:

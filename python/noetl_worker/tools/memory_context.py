@@ -1,4 +1,4 @@
-"""A ToolContext with everything in memory, and one call of a tool in it."""
+"""A ToolContext that keeps everything in memory, and a function that runs a tool once in it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class MemoryControlPlane:
 
 
 class RecordedLogger:
-    """Keeps (level, event, fields) in `records`, and passes them on to the standard logging."""
+    """A logger that keeps (level, event, fields) in `records` and passes them on to the standard logging."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, str, dict[str, Any]]] = []
@@ -100,7 +100,7 @@ class _MemorySecrets:
 
 
 _METADATA: Final[tuple[str, ...]] = ("execution_id", "step", "server_url", "worker_id", "command_id")
-"""Templates see these too, as in the worker."""
+"""Fields of the command that templates can name too, as in the worker."""
 
 
 def tool_context(
@@ -113,19 +113,19 @@ def tool_context(
     dialect: Dialect = RustRules.dialect,
     **overrides: Any,
 ) -> ToolContext:
-    """A ToolContext with everything in memory.
+    """Return a ToolContext that keeps everything in memory.
 
     Args:
         variables: what templates and user code can name.
         credentials: alias -> data, as `context.secrets.credential` gives it ({"type": "bearer", "token": ...}).
-        control_plane: to look into afterwards; a fresh one otherwise.
-        registry: for `context.worker.run_tool`; the built-in tools otherwise.
+        control_plane: one to inspect afterwards; a new one by default.
+        registry: for `context.worker.run_tool`; the built-in tools by default.
         secrets: filled with what the tool hands to `context.secrets.keep`.
-        dialect: of the plane that issued the command.
+        dialect: dialect of the plane that issued the command.
         overrides: any other field of ToolContext or of its groups (execution_id, step, timeout_s, input, logger, ...).
 
     Raises:
-        TypeError: an override that is no such field; names the ones there are.
+        TypeError: an override is no such field; the message lists the fields.
     """
     metadata = {name: overrides[name] for name in _METADATA if name in overrides}
     scope: dict[str, JsonValue] = {**(variables or {}), **metadata}
@@ -186,7 +186,7 @@ async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **co
 
 
 def run_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:
-    """`arun_tool` on an event loop of its own, for plain test functions.
+    """Run `arun_tool` on an event loop of its own, for plain test functions.
 
     Args:
         tool: as in `arun_tool`.

@@ -1,4 +1,4 @@
-"""Values of a playbook as bytes in a message, an object or a file, and back."""
+"""Conversion of a playbook's values to the bytes of a message, an object or a file, and back."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from noetl_worker.process.threads import LARGE, off_loop
 from noetl_worker.text.json_text import dumps, loads_exact, memory_of
 
 MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
-"""What one call may bring into the worker's memory."""
+"""Largest size in bytes that one call may load into the worker's memory."""
 
 
 def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:
-    """Text as UTF-8 (or decoded from base64), null as nothing, anything else as JSON.
+    """Return text as UTF-8 (or decoded from base64), null as nothing, anything else as JSON.
 
     Raises:
         ConfigurationError: names the tool `kind`; text that is no base64.
@@ -33,11 +33,11 @@ def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:
 
 
 def as_value(data: bytes | None) -> JsonValue:
-    """JSON parsed, other text as it is, other bytes as {"base64": ..., "size": ...}."""
+    """Return parsed JSON, other text unchanged, other bytes as {"base64": ..., "size": ...}."""
     content = data or b""
     try:
         return loads_exact(content)
-    except DocumentError:  # not JSON: text, or bytes
+    except DocumentError:  # the content is not JSON but text or bytes
         pass
     try:
         return content.decode()
@@ -46,7 +46,7 @@ def as_value(data: bytes | None) -> JsonValue:
 
 
 async def values_of(payloads: Sequence[bytes | None], owner: object) -> list[JsonValue]:
-    """Return `as_value` of each, off the loop and charged where they are large together.
+    """Return `as_value` of each payload. Large payloads are parsed off the loop, and their memory is reserved.
 
     Raises:
         ToolError: kind `resource`, from `Room.take`.
@@ -58,16 +58,16 @@ async def values_of(payloads: Sequence[bytes | None], owner: object) -> list[Jso
 
 
 def _weight(payload: bytes | None) -> int:
-    """Return the memory of its value, about: of text that is no JSON its size."""
+    """Return the approximate memory of the payload's value; for a payload that is not JSON, its size."""
     content = payload or b""
     try:
         return memory_of(content) if content.lstrip()[:1] in (b"[", b"{") else len(content)
-    except DocumentError:  # too large for JSON, so it is given as text
+    except DocumentError:  # too large to parse as JSON, so the value is its text
         return len(content)
 
 
 def as_text(what: str, data: bytes, encoding: str) -> str:
-    """Content in the encoding the playbook asked for. Raises ToolError (parse) for bytes that are not UTF-8."""
+    """Return content in the encoding that the playbook asked for. Raises ToolError (parse) if it is not UTF-8."""
     if encoding == "base64":
         return base64.b64encode(data).decode()
     try:
@@ -77,7 +77,7 @@ def as_text(what: str, data: bytes, encoding: str) -> str:
 
 
 def as_headers(headers: Mapping[str, JsonValue]) -> dict[str, str] | None:
-    """Header values as text, nulls left out. Raises ConfigurationError for one with a line break."""
+    """Return header values as text, without nulls. Raises ConfigurationError for a line break."""
     given: dict[str, str] = {}
     for name, value in headers.items():
         if value is None:

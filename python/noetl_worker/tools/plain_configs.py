@@ -1,4 +1,4 @@
-"""Configs that were checked a moment ago: the same text means the same config, where nothing in it is a template."""
+"""A cache of checked configs. Equal text means an equal config if nothing in it is a template."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from noetl_worker.text import json_text
 
 _MOST: Final = 512
 _LONGEST: Final = 4_096
-"""Bytes. Together some megabytes at most; a longer config costs more to run than to check."""
+"""Longest config text kept, in bytes. All together take a few megabytes; a longer config costs more to run than to
+check."""
 
 
 class Checked(NamedTuple):
-    """What a check found; the config is shared by the calls that have the same text, and nothing changes it."""
+    """The result of a check. Calls with the same text share the config, and nothing changes it."""
 
     config: Any
     warnings: tuple[str, ...]
     timeout_s: float | None
     needed_s: float
-    """Without a timeout of its own it is given at least so long."""
+    """Minimum seconds that the call is given if its config has no timeout."""
 
 
 class PlainConfigs(dict[tuple[str, bytes], Checked]):
-    """The last checked configs by kind and text. Not for configs with secrets: they must not outlive their command."""
+    """The last checked configs by kind and text. Configs with secrets are not kept, as these must not outlive their
+    command."""
 
     @staticmethod
     def key(kind: str, raw: Mapping[str, JsonValue] | JsonValue) -> tuple[str, bytes] | None:
-        """Where a config is kept; None for one that is not: it has a template, is long, or is no JSON."""
+        """Return the cache key of a config, or None for one that is not cached: with a template, long, or not JSON."""
         try:
             text = json_text.dumps(raw)
         except (TypeError, ValueError):
@@ -37,5 +39,5 @@ class PlainConfigs(dict[tuple[str, bytes], Checked]):
 
     def keep(self, key: tuple[str, bytes], checked: Checked) -> None:
         if len(self) >= _MOST:
-            del self[next(iter(self))]  # the oldest: what is in use comes back at once
+            del self[next(iter(self))]  # the oldest entry; one still in use is added again at its next call
         self[key] = checked

@@ -1,7 +1,7 @@
 """Policy rules of a task: what to do with its outcome (protocol/tasks.md#policies).
 
-Rules are parsed before anything runs, so that a verb nobody knows is refused instead of ignored.
-The first rule that holds decides; a condition that cannot be evaluated does not hold, and says so in the log.
+Rules are parsed before anything runs, so that an unknown verb is refused instead of ignored. The first rule that
+holds decides. A condition that cannot be evaluated does not hold, and a warning is logged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORDS: Final = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off", 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`then` of a rule. `attempts` counts every execution of the task, the first one included."""
+    """The `then` of a rule. `attempts` counts every execution of the task, including the first."""
 
     do: str = "continue"
     attempts: int = _ATTEMPTS
@@ -44,23 +44,24 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """`when` is True for `else`; `action` None means the default one."""
+    """One rule. `when` is True for `else`; an `action` of None means the default action."""
 
     when: JsonValue
     action: Action | None
     is_bare: bool = False
-    """An action with neither `when` nor `else`: what it means is the plane's (`ToolForm.bare_rule_holds`)."""
+    """True for an action with neither `when` nor `else`; the plane decides its meaning (`ToolForm.bare_rule_holds`)."""
 
 
 class StatusWord(str):
-    """`output.status`: prints what the plane's worker says, equals every word for it (protocol/tasks.md#policies)."""
+    """The value of `output.status`: it prints as the plane's worker would, and equals every word for the status
+    (protocol/tasks.md#policies)."""
 
     __slots__ = ("_words",)
     _words: frozenset[str]
 
     @classmethod
     def of(cls, status: ToolStatus, form: ToolForm) -> StatusWord:
-        """Prints success (Rust plane) or ok (Python plane), or error."""
+        """Return a word that prints as `success` (Rust plane) or `ok` (Python plane), or as `error`."""
         words = {"ok", "success"} if status is ToolStatus.SUCCESS else {"error", status.value}
         word = cls(form.success_word if status is ToolStatus.SUCCESS else "error")
         word._words = frozenset(words)
@@ -76,7 +77,10 @@ class StatusWord(str):
 
 
 def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, JsonValue]:
-    """What rules see as `output`: {status, ok, data, error, http, exit_code, meta}; `error` is None on success."""
+    """Return the `output` of a task as rules see it: {status, ok, data, error, http, exit_code, meta}.
+
+    `error` is None on success.
+    """
     http: dict[str, JsonValue] = {"status": None}
     if isinstance(result.data, Mapping) and "status_code" in result.data:
         http = {"status": result.data["status_code"], "headers": result.data.get("headers")}
@@ -105,7 +109,7 @@ def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, Js
 def choose(
     rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any], form: ToolForm
 ) -> tuple[bool, Action | None]:
-    """(whether a rule held, its action); `warn` gets the reason a rule could not hold."""
+    """Return (True if a rule held, its action). `warn` is called with the reason why a rule could not hold."""
     for index, rule in enumerate(rules):
         if rule.is_bare and not form.bare_rule_holds:
             warn(f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
@@ -121,17 +125,20 @@ def choose(
 
 
 def condition_holds(condition: JsonValue, render: Callable[[JsonValue], JsonValue]) -> bool:
-    """Whether a parsed condition holds. Raises TemplateError for one that cannot be evaluated."""
+    """Return True if a parsed condition holds. Raises TemplateError if it cannot be evaluated."""
     return condition if isinstance(condition, bool) else truthy(render(condition))
 
 
 def retry_delay(action: Action, retries: int) -> float:
-    """Seconds before the next try; `retries` counts from 1. No jitter, no cap but the command's timeout."""
+    """Return the seconds before the next try; `retries` counts from 1.
+
+    There is no jitter, and no cap but the command's timeout.
+    """
     return backoff.asked_s(action.backoff, action.delay_s, retries)
 
 
 def place_of(to: str | None, position: int, labels: Sequence[str]) -> int | None:
-    """Where a jump from `position` leads, to the last of several tasks of a name; None: nowhere."""
+    """Return the index that a jump from `position` leads to, or None if there is none. The last task of a name wins."""
     if to is not None and to.lower() in _PREVIOUS:
         return position - 1 if position else None
     return max((index for index, label in enumerate(labels) if label == to), default=None)
@@ -142,7 +149,10 @@ def not_found(to: str | None, label: str) -> str:
 
 
 def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[str]:
-    """Told before a sequence begins; a failure when such a rule holds."""
+    """Return the errors of jumps to unknown tasks, for the log before a sequence begins.
+
+    Such a rule fails the task only when it holds.
+    """
     jumps = [rule.action.to for rule in rules if rule.action is not None and rule.action.do == "jump"]
     return [not_found(to, labels[position]) for to in jumps if place_of(to, position, labels) is None]
 
@@ -151,7 +161,7 @@ def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[s
 
 
 def parse_policy(label: str, policy: JsonValue) -> tuple[PolicyRule, ...]:
-    """The rules of {"rules": [...], "on_unmatched": "continue"|"fail"} or a list of rules; None -> ().
+    """Parse {"rules": [...], "on_unmatched": "continue"|"fail"} or a list of rules; None gives ().
 
     Raises:
         ConfigurationError: names the task, the rule's position and the word that is wrong.
@@ -184,25 +194,25 @@ def _parse_rule(where: str, rule: JsonValue) -> PolicyRule:
 
 
 def _then_of_else(otherwise: JsonValue) -> JsonValue:
-    """The action of an `else`; what stands elsewhere than below its `then` is none, for both published workers."""
+    """Return the `then` of an `else`. Both published workers ignore an action written anywhere else in it."""
     return otherwise.get("then") if isinstance(otherwise, Mapping) else None
 
 
 def _refuse_removed(where: str, given: Mapping[str, JsonValue]) -> None:
-    """Older playbooks' words: to ignore one would lose what it sets or decides."""
+    """Raise ConfigurationError for words of older playbooks: ignoring one would lose a value it sets or decides."""
     removed = [word for word in _REMOVED if word in given]
     if removed:
         raise ConfigurationError(f"{where}: {removed[0]!r} is not supported; use 'when', 'then' and 'set'")
 
 
 def parse_condition(where: str, word: str, when: JsonValue) -> JsonValue:
-    """A condition as `condition_holds` takes it.
+    """Return a condition in the form that `condition_holds` takes.
 
     Raises:
         ConfigurationError: text that is neither a template nor a word for true or false.
     """
     if isinstance(when, str) and not has_template(when):
-        if when.strip().lower() not in _WORDS:  # without marks it would be text, and text is true
+        if when.strip().lower() not in _WORDS:  # as text without template marks it would always be true
             shown = fields.excerpt(when, 80)
             raise ConfigurationError(f"{where}: '{word}: {shown}' is no template; write it as {{{{ ... }}}}")
         return truthy(when)
@@ -241,13 +251,14 @@ def _backoff(then: Mapping[str, JsonValue]) -> str:
 
 
 def _count(value: JsonValue) -> int | None:
-    """A whole number, which may be text. None for another value: the default is taken (recorded: policy-numbers)."""
+    """Return a whole number, also from text, or None for any other value: the default is used then (recorded:
+    policy-numbers)."""
     text = str(value).strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 def _seconds(value: JsonValue) -> float | None:
-    """A number, which may be text; None for another value."""
+    """Return a finite number, also from text, or None for any other value."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -256,7 +267,7 @@ def _seconds(value: JsonValue) -> float | None:
 
 
 def unknown_words(label: str, policy: JsonValue) -> list[str]:
-    """Words in a policy that nothing reads, reported as unknown fields are; the policy has been parsed."""
+    """Return warnings about words in a policy that nothing reads. The policy must have been parsed before."""
     if not isinstance(policy, Mapping):
         policy = {"rules": policy or []}
     found = _unknown(f"task_sequence: task {label!r}: policy", policy, _POLICY_WORDS)
@@ -275,7 +286,7 @@ def unknown_words(label: str, policy: JsonValue) -> list[str]:
 
 
 def _replaced(where: str, action: JsonValue) -> list[str]:
-    """Values in whose place another one is taken."""
+    """Return warnings about values that are replaced by a default."""
     if not isinstance(action, Mapping):
         return []
     count, seconds, growth = (action.get(name) for name in ("attempts", "delay", "backoff"))

@@ -1,8 +1,8 @@
-"""Finds the tools and makes one call of one of them: `registry.prepare(kind, config, context)`, `prepared.run()`.
+"""The registry of tools, and one call of one of them: `registry.prepare(kind, config, context)`, `prepared.run()`.
 
-`prepare` is where a config is checked, before `command.started` is reported: spellings, templates, types,
-unknown fields. Built-in tools are imported when first asked for; a plug-in that does not load is one warning at
-start and a clear error for its kind, never the end of the worker.
+`prepare` checks a config before `command.started` is reported: spellings, templates, types, unknown fields. Built-in
+tools are imported at first use; a plug-in that does not load causes one warning at start and a clear error for its
+kind, and never ends the worker.
 """
 
 from __future__ import annotations
@@ -59,53 +59,53 @@ class PreparedTool:
     config: Any
     context: ToolContext
     timeout_s: float | None
-    """The shortest of the config's timeouts and what the context has left; seconds."""
+    """Seconds: the shorter of the config's shortest timeout and the context's remaining time."""
     warnings: tuple[str, ...] = ()
     own_timeout_s: float | None = None
-    """The config's own alone; None where it has none."""
+    """The config's own timeout alone; None if it has none."""
     needed_s: float = 0.0
-    """What it needs at least where it has none."""
+    """Minimum seconds that the call needs if its config has no timeout."""
     is_inline: bool = False
-    """Whether the tool says that it waits for nothing: it needs no task of its own."""
+    """True if the tool says that it never waits: it needs no task of its own."""
 
     def limit(self, default_s: float, hard_s: float) -> None:
-        """Give the call, and its context, the timeout of a worker.
+        """Apply a worker's timeouts to the call and its context.
 
         Args:
-            default_s: seconds, where the config has none and the tool does not need more.
-            hard_s: seconds, whatever the config says.
+            default_s: seconds if the config has no timeout and the tool does not need more.
+            hard_s: maximum seconds, whatever the config says.
         """
         if (limit_s := self.own_timeout_s) is None:
             limit_s = default_s if self.needed_s <= default_s else self.needed_s
         self.timeout_s = self.context.timeout_s = min(limit_s, hard_s)
 
     async def run(self) -> ToolResult:
-        """Run it once. Raises ToolError, or whatever a plug-in raises; `duration_ms` is always set."""
+        """Run the call once. Raises ToolError, or whatever a plug-in raises. The result always has `duration_ms`."""
         started, result = time.monotonic(), await self.call()
         return result if result.duration_ms is not None else result.lasting(round((time.monotonic() - started) * 1000))
 
     async def call(self) -> ToolResult:
-        """As `run`, for who measures the time: `duration_ms` is set where the tool says it.
+        """Run the call once, for a caller that measures the time: `duration_ms` is set only if the tool sets it.
 
         Raises:
-            ToolError: the tool's own, or it called exit.
-            ConfigurationError: it gave something else than a ToolResult.
+            ToolError: the tool's own, or the tool called exit.
+            ConfigurationError: the tool returned something other than a ToolResult.
         """
         context = self.context
         if context.timeout_s != self.timeout_s:
             context = dataclasses.replace(context, timeout_s=self.timeout_s)
         try:
             result = await self.tool.run(self.config, context)
-        except SystemExit as error:  # it would end the loop, and with it the worker and all it runs
+        except SystemExit as error:  # SystemExit would end the loop, and with it the worker and all its commands
             raise ToolError(f"{self.kind}: the tool called exit with {error.code!r}", kind=self.kind) from error
         if isinstance(result, ToolResult):
             return result
         raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
 
     async def run_in_time(self) -> ToolResult:
-        """Run it inside of another tool; a while after its timeout it is interrupted, and the result says timeout.
+        """Run the call inside another tool. It is interrupted some time after its timeout, and the result says timeout.
 
-        A tool that gives its partial output on the way out is heard.
+        Partial output that the tool returns while it is interrupted is kept.
         """
         if self.timeout_s is None or self.is_inline:
             return await self.run()
@@ -115,7 +115,7 @@ class PreparedTool:
 
 
 class _InnerStop(Stop):
-    """The stop of one call inside of a command: its timeout must not look like the end of the command."""
+    """The stop of one call inside a command: its timeout must not look like the end of the command."""
 
     def __init__(self, outer: Stop) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _InnerStop(Stop):
 
 
 class _Given(NamedTuple):
-    """A tool, and what it says of itself: read once, not for each call."""
+    """A tool and the attributes it declares, read once and not at each call."""
 
     tool: Tool[Any]
     is_inline: bool
@@ -142,9 +142,9 @@ class Registry:
     """Tools by kind.
 
     Args:
-        tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
-        plugins: whether to load the `noetl_worker.tools` entry points.
-        confinement: what commands of the built-in tools that run code may not do.
+        tools: instances, added after the built-in ones and the plug-ins; the last one of a kind wins.
+        plugins: True to load the `noetl_worker.tools` entry points.
+        confinement: restrictions for the built-in tools that run code.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Registry:
         self.broken: list[BrokenPlugin] = []
         self._plain = PlainConfigs()
         self._tools: dict[str, Tool[Any]] = {}
-        self._given: dict[str, _Given] = {}  # what was found, and the rules let through
+        self._given: dict[str, _Given] = {}  # tools that were looked up and that the rules allow
         if plugins:
             for point in entry_points(group=ENTRY_POINT_GROUP):
                 self._load_plugin(point)
@@ -170,7 +170,7 @@ class Registry:
         """Add a tool under its kind and aliases.
 
         Args:
-            tool: an instance; it takes the place of another one of its kind.
+            tool: an instance; it replaces another one of its kind.
 
         Raises:
             ConfigurationError: says what the tool lacks.
@@ -180,15 +180,15 @@ class Registry:
         self._plain, self._given = PlainConfigs(), {}
 
     def kinds(self) -> tuple[str, ...]:
-        """Every kind that can be asked for, sorted; aliases left out."""
+        """Return every kind that can be asked for, sorted, without aliases."""
         return tuple(sorted({*BUILT_IN, *(tool.kind for tool in self._tools.values())}))
 
     def kinds_that_run(self) -> tuple[str, ...]:
-        """Those of them that are not refused."""
+        """Return the kinds that are not refused."""
         return tuple(kind for kind in self.kinds() if self._rules.refusal(kind) is None)
 
     def knows(self, name: str) -> bool:
-        """Whether there is such a kind or alias, if only of a plug-in that does not load.
+        """Return True if there is such a kind or alias, even if its plug-in does not load.
 
         Args:
             name: as a playbook has it.
@@ -197,11 +197,11 @@ class Registry:
         return known or any(plugin.name == name for plugin in self.broken)
 
     def limit(self, only: Iterable[str], denied: Iterable[str]) -> None:
-        """From here on refuse kinds.
+        """Refuse kinds from now on.
 
         Args:
             only: kinds or aliases that run; empty: all.
-            denied: those that do not.
+            denied: kinds or aliases that do not run.
         """
         self._rules = KindRules(frozenset(map(self._own_name, only)), frozenset(map(self._own_name, denied)))
         self._given.clear()
@@ -211,10 +211,10 @@ class Registry:
         return tool.kind if tool is not None else ALIASES.get(name, name)
 
     def get(self, kind: str) -> Tool[Any]:
-        """The tool of a kind.
+        """Return the tool of a kind.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
 
         Raises:
             UnknownTool: lists the kinds there are.
@@ -232,10 +232,10 @@ class Registry:
         return given
 
     async def load(self, kind: str) -> None:
-        """Import a kind that was not used yet, in a thread: with its library it would hold the loop up for 0.2 s.
+        """Import a kind before its first use, in a thread: its library could block the loop for 0.2 s.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
         """
         if kind not in self._tools and (name := ALIASES.get(kind, kind)) in BUILT_IN:
             await asyncio.to_thread(requirements.load, BUILT_IN[name])
@@ -248,14 +248,14 @@ class Registry:
         *,
         has_secrets: Callable[[object], bool] | None = None,
     ) -> PreparedTool:
-        """Check and render a config; see the module.
+        """Check and render a config, as the module docstring describes.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
             raw_config: as a playbook has it, unrendered.
             context: what templates see, and the time left.
-            has_secrets: looks for secrets in the config as given, and as checked where that is new; without any, what
-                the check finds is kept for the next call.
+            has_secrets: looks for secrets in the config as given, and in a newly checked one. If neither has any, the
+                result of the check is cached for the next call.
 
         Raises:
             UnknownTool: no such kind.
@@ -307,15 +307,15 @@ class Registry:
         return Checked(config, tuple(warnings), raw["timeout"], 0.0 if needed is None else needed(config))
 
     def fields_of(self, kind: str) -> frozenset[str]:
-        """The fields of a kind's config, by their own names. Raises UnknownTool.
+        """Return the fields of a kind's config, by their own names. Raises UnknownTool.
 
         Args:
-            kind: or an alias.
+            kind: a kind or an alias.
         """
         return fields.names_of(self.get(kind).config_model)
 
     def check(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> None:
-        """Refuse a config as `prepare` does, if it is known by now: not where a template is to be filled later.
+        """Refuse a config as `prepare` does, as far as possible without values. A config with templates is not checked.
 
         Args:
             kind: as in `prepare`.
@@ -334,12 +334,12 @@ class Registry:
             self.prepare(kind, raw_config, context)
 
     async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
-        """Prepare and run in one go; what a ToolContext offers as `run_tool`. Raises what these raise.
+        """Prepare a call and run it. This is `run_tool` of a ToolContext; it raises what `prepare` and the run raise.
 
         Args:
             kind: as in `prepare`.
             raw_config: as in `prepare`.
-            context: to run it in.
+            context: the context to run it in.
         """
         prepared = self.prepare(kind, raw_config, context)
         for warning in prepared.warnings:
@@ -354,7 +354,7 @@ class Registry:
                 continue
             try:
                 await close()
-            except Exception:  # the others have something to close too, and how the worker ends is not a tool's affair
+            except Exception:  # the other tools must be closed too, and a tool must not decide how the worker ends
                 _log.exception("tool %r could not be closed", tool.kind)
 
     def _built_in(self, kind: str) -> Tool[Any]:
@@ -402,7 +402,7 @@ class Registry:
 
 
 def _names(tool: Tool[Any]) -> tuple[str, ...]:
-    """Kind and aliases of what claims to be a tool; ConfigurationError for what is missing."""
+    """Return the kind and aliases of a tool. Raises ConfigurationError for a missing or wrong attribute."""
     kind, model = getattr(tool, "kind", None), getattr(tool, "config_model", None)
     if not isinstance(kind, str) or not kind:
         raise ConfigurationError(f"{tool!r} is no tool: it has no `kind`")
@@ -431,7 +431,7 @@ def _read_by(tool: Tool[Any]) -> frozenset[str]:
 
 
 def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
-    """Fields that count at a step only (its `case` has been taken out by now), and those of `spec` nothing reads."""
+    """Return fields that are read only at a step (`case` is removed before), and unread fields of `spec`."""
     names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _read_by(tool)]
     if "spec" in fields.names_of(tool.config_model):
         return names
@@ -442,10 +442,10 @@ def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
 def _with_timeout(
     kind: str, raw_config: Mapping[str, JsonValue] | Sequence[JsonValue], tool: Tool[Any], context: ToolContext
 ) -> dict[str, JsonValue]:
-    """The config as an object, with one rendered `timeout` in seconds for every way it can be written.
+    """Return the config as an object, with one rendered `timeout` in seconds for every way it can be written.
 
-    A bare list is a sequence's tasks. Fields of the tool that stand under `spec` are taken from there
-    (playbooks of the Python plane write them so; protocol/tasks.md#fields).
+    A bare list is a sequence's tasks. Fields of the tool under `spec` are lifted from there (playbooks of the Python
+    plane write them so; protocol/tasks.md#fields).
     """
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
     spec = fields_of(raw.get("spec"))

@@ -1,4 +1,4 @@
-"""What a kind needs beside the plain install, and what of it is missing here."""
+"""Requirements of a kind beyond the plain install, and which of them are missing here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NATIVE_BUILD: Final = "the native build"
 
 
 def missing(tool: Tool[Any]) -> tuple[str, ...]:
-    """How to install what the tool lacks, for each thing; () where it can do all it is for."""
+    """Return how to install each thing the tool lacks; () if nothing is missing."""
     feature: str | None = getattr(tool, "native_feature", None)
     lacking = () if feature is None or _has_native(feature) else (_NATIVE_BUILD,)
     named: Mapping[str, str] = getattr(tool, "requires", {})
@@ -24,25 +24,26 @@ def missing(tool: Tool[Any]) -> tuple[str, ...]:
 
 
 def class_at(place: str) -> type[Tool[Any]]:
-    """The class at "module:Class", imported."""
+    """Import and return the class at "module:Class"."""
     module, _, name = place.partition(":")
     found: type[Tool[Any]] = getattr(importlib.import_module(module), name)
     return found
 
 
 def load(place: str) -> None:
-    """Import the class at "module:Class" and its `imports`, as far as they are installed: the kind says what is not."""
+    """Import the class at "module:Class" and those of its `imports` that are installed. The kind itself reports the
+    others."""
     for module in getattr(class_at(place), "imports", ()):
         with suppress(ImportError):
             importlib.import_module(module)
 
 
 def library(module: str, extra: str) -> Any:
-    """A module of the library that `extra` of this package has.
+    """Import and return a module that this package's extra `extra` installs.
 
     Raises:
-        ConfigurationError: it is not installed; names the extra.
-        ResourceShortage: this machine has not what it takes to load it.
+        ConfigurationError: the module is not installed; the message names the extra.
+        ResourceShortage: this machine lacks the memory or files to load it.
     """
     try:
         return importlib.import_module(module)
@@ -54,7 +55,7 @@ def library(module: str, extra: str) -> Any:
 
 
 def check(module: str, extra: str) -> None:
-    """Raise ConfigurationError where a module is not installed that `extra` of this package has; it is not loaded."""
+    """Raise ConfigurationError if a module of this package's extra `extra` is not installed, without loading it."""
     if not _is_there(module):
         raise _not_installed(module, extra)
 

@@ -1,7 +1,7 @@
 """The one way to stop a running tool: its timeout, the end of its execution, or the stop of the worker.
 
-A tool that is interrupted learns the reason (`context.stop`), has a grace for its partial output, and is left behind
-after it: it may hold a thread that nobody can end.
+A tool that is interrupted learns the reason (`context.stop`) and has a grace period to return its partial output.
+After that it is abandoned, as it may hold a thread that cannot be stopped.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ log = structlog.get_logger("noetl_worker.tool")
 
 
 class CallScope:
-    """One tool call.
+    """The run of one tool call, and its interruption.
 
     Args:
-        stop: how the tool learns the reason.
-        timeout_s: the tool's own; it knows it, so it is interrupted TOOL_S later only.
-        poll_s: before the first question whether the execution is cancelled: most tools have ended by then.
-        until_cancelled: that question; it waits until the answer is yes. None: never asked.
-        who: the ids of its command, for the log.
+        stop: tells the tool the reason.
+        timeout_s: the tool's own. The tool knows it too, so it is interrupted only TOOL_S later.
+        poll_s: delay before the first check whether the execution is cancelled: most tools have ended by then.
+        until_cancelled: waits until the execution is cancelled. None: never checked.
+        who: returns the ids of the command, for the log.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class CallScope:
         self._until_cancelled = until_cancelled
         self._asking: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] | None = None
-        """Has a result when the tool has ended or is to be stopped."""
+        """Future that is resolved when the tool has ended or is to be stopped."""
 
     def interrupt(self, reason: str) -> None:
-        """Stop the tool; the first reason stays. Before `run` and after its end it changes nothing but the reason."""
+        """Stop the tool; the first reason stays. Before `run` and after its end, only the reason is set."""
         self._stop.set(reason)
         self._wake()
 
     async def run(self, call: Coroutine[Any, Any, ToolResult]) -> ToolResult:
-        """The result of the tool, or what it raised.
+        """Return the result of the tool, or raise what it raised.
 
         Raises:
             CommandCancelled: its execution was cancelled, and it was stopped.
@@ -69,21 +69,21 @@ class CallScope:
         timers = [loop.call_later(self._timeout_s + self._grace_s, self.interrupt, TIMEOUT)]
         if self._until_cancelled is not None:
             timers.append(loop.call_later(self._poll_s, self._ask, self._until_cancelled))
-        if self._stop.is_set():  # since before the tool began
+        if self._stop.is_set():  # the stop was asked for before the tool began
             self._wake()
         try:
             await self._over
             if task.cancelled():
-                if not self._stop.is_set():  # nobody has stopped this command: as a stop it would come again for ever
+                if not self._stop.is_set():  # nobody stopped it: a redelivery would repeat this for ever
                     text = "the tool was cancelled from within: something that it awaited was"
                     raise ToolError(text, kind="cancelled")
             elif task.done():
                 return task.result()
-            if self._asking is not None and not self._stop.is_set():  # a bug of ours, and no cancellation
+            if self._asking is not None and not self._stop.is_set():  # the check failed: a bug of ours
                 task.cancel()
                 self._asking.result()
             return await self._stopped(task)
-        except asyncio.CancelledError:  # of what this call is a part of: its partial output is heard
+        except asyncio.CancelledError:  # the enclosing call was cancelled; the tool may still return its partial output
             task.cancel()
             return await task
         finally:
@@ -113,11 +113,11 @@ class CallScope:
         if not task.done():
             log.error("tool_not_stoppable", **self._who(), reason=reason, grace_s=self._grace_s)
         elif not task.cancelled():
-            task.exception()  # looked at: nobody reads what it raised on its way out
+            task.exception()  # keeps asyncio from warning of an exception nobody read
         if reason == CANCELLED:
             raise CommandCancelled("the execution was cancelled; the tool was stopped")
         if reason == SHUTDOWN:
             raise Interrupted
         if task.done() and not task.cancelled() and task.exception() is None:
-            return task.result()  # it gave its partial output on the way out
+            return task.result()  # partial output that the tool returned while it was stopped
         return ToolResult.timed_out(self._timeout_s)

@@ -1,1 +1,1 @@
-"""The kinds described to people and editors: descriptions, pages, JSON Schemas, docs/tools."""
+"""Documentation of the kinds for people and editors: descriptions, JSON Schemas, and the pages of docs/tools."""

@@ -1,7 +1,7 @@
-"""A tool kind described to people, from its config model: what it does, its fields and their meaning.
+"""Descriptions of a tool kind for people, made from its config model: what it does, its fields and their meaning.
 
-A field's meaning is the string literal below it in the model, the kind's is the model's docstring. Both are read from
-the source when somebody asks, never when a command runs.
+A field's meaning is the string literal below it in the model, the kind's is the model's docstring. Both are read
+from the source on request, never when a command runs.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class FieldDescription:
 
     name: str
     spellings: tuple[str, ...]
-    """Other names it is accepted under."""
+    """Other accepted names."""
     type: str
-    """In words."""
+    """Type in words."""
     default: Any
-    """A JSON value; NO_DEFAULT when the field is needed."""
+    """A JSON value; NO_DEFAULT if the field is required."""
     meaning: str
 
     @property
@@ -51,18 +51,18 @@ class KindDescription:
     text: str
     """The model's docstring, without indentation and without its `Result:` (or `Data:`) paragraph."""
     result: str
-    """That paragraph: what the data of a result is."""
+    """The removed paragraph: a description of the result's data."""
     fields: tuple[FieldDescription, ...]
 
     @property
     def summary(self) -> str:
-        """The first sentence, or its part before a semicolon."""
+        """Return the first sentence, or its part before a semicolon."""
         first = " ".join(self.text.split("\n\n")[0].split())
         return re.split(r"(?<=[.])\s|;\s", first)[0].rstrip(".:") + "." if first else ""
 
 
 def describe_kind(tool: Tool[Any]) -> KindDescription:
-    """What `noetl-worker tools KIND` shows."""
+    """Return the description that `noetl-worker tools KIND` shows."""
     model = tool.config_model
     spellings = fields.spellings_of(model, getattr(tool, "field_aliases", {}))
     docs, hints = field_docs(model), fields.hints_of(model)
@@ -78,7 +78,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
         if field.init
     )
     text = inspect.cleandoc(model.__doc__ or "")
-    if text.startswith(f"{model.__name__}("):  # what dataclass writes where there is none
+    if text.startswith(f"{model.__name__}("):  # the docstring that dataclass generates if there is none
         text = ""
     paragraphs = text.split("\n\n")
     results = [paragraph for paragraph in paragraphs if paragraph.startswith(_RESULT)]
@@ -92,7 +92,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
 
 
 def field_docs(model: type) -> Mapping[str, str]:
-    """Field -> the string literal below it, on one line; base classes included. Empty without the source."""
+    """Return field -> the string literal below it, on one line; base classes included. Empty without the source."""
     docs: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if dataclasses.is_dataclass(base):

@@ -1,7 +1,7 @@
-"""The written half of a kind's documentation: an example, the result, the failures, the traps.
+"""The handwritten half of a kind's documentation: an example, the result, the failures, the traps.
 
-It is the Markdown file `page.md` beside the tool's module, in a plug-in's package as in ours, with some of these
-headings: `## Example` (one YAML block: a step's `tool`), `## Result` (instead of the model's own paragraph),
+Its source is the Markdown file `page.md` beside the tool's module, in a plug-in's package as in ours, with some of
+these headings: `## Example` (one YAML block: a step's `tool`), `## Result` (instead of the model's own paragraph),
 `## Errors` (lines of a kind of failure in back quotes, a colon, and when), `## Traps`.
 """
 
@@ -22,18 +22,18 @@ _ERROR: Final = re.compile(r"^- `([a-z_]+)`: (.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """Each part is Markdown; empty where the file has none."""
+    """The parts of a page as Markdown. A part is empty if the file lacks it."""
 
     example: str = ""
     """A step's `tool` as YAML, without the fence."""
     result: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
-    """Kind of failure -> when; those that every tool has are left out."""
+    """Kind of failure -> when it occurs; kinds that every tool has are left out."""
     traps: str = ""
 
 
 def guide_of(tool: Tool[Any]) -> Guide:
-    """Return the page beside the tool's module; an empty one where there is none."""
+    """Return the page beside the tool's module, or an empty guide if there is none."""
     package = type(tool).__module__.rpartition(".")[0]
     if not package:
         return Guide()
@@ -42,7 +42,7 @@ def guide_of(tool: Tool[Any]) -> Guide:
 
 
 def parse_guide(text: str, kind: str) -> Guide:
-    """Raises ConfigurationError for a heading or a line of `Errors` that is of another form."""
+    """Parse a page. Raises ConfigurationError for an unknown heading, or a malformed line under `Errors`."""
     _, *rest = re.split(r"^## +(\S.*)$", text, flags=re.MULTILINE)
     parts = dict(zip(map(str.rstrip, rest[::2]), (part.strip() for part in rest[1::2]), strict=True))
     odd = [name for name in parts if name not in _HEADINGS]

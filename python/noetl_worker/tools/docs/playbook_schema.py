@@ -1,8 +1,8 @@
-"""JSON Schema of a playbook file, as far as its tools go: what an editor is pointed at.
+"""JSON Schema of a playbook file and its tools, for editors.
 
     # yaml-language-server: $schema=playbook.schema.json
 
-Of the steps' other parts the keys of `next`, its arcs and `loop` are known; the rest is named, and not judged.
+Besides tools, the keys of `next`, its arcs and `loop` are checked; the other parts of a step are only named.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _STEP_PARTS: Final[Mapping[str, str]] = {
 
 
 def playbook_schema(tools: Iterable[Tool[Any]], *, strict: bool = False) -> dict[str, JsonValue]:
-    """The schema of a playbook file.
+    """Return the schema of a playbook file.
 
     Args:
         tools: the kinds that are known; a tool of another kind is an error of the file.
@@ -94,7 +94,7 @@ def _step() -> dict[str, JsonValue]:
 
 
 def _next() -> dict[str, JsonValue]:
-    """One name, one step, a list of them, or `arcs`."""
+    """Return the schema of `next`: a step's name, a list of steps, or an object with `arcs`."""
     arc = {"anyOf": [{"type": "string"}, {**_known(ARC_KEYS), "required": ["step"]}]}
     arcs = {"type": "array", "items": arc}
     both = {**_known(NEXT_KEYS), "properties": {**dict.fromkeys(sorted(NEXT_KEYS), True), "arcs": arcs}}
@@ -102,6 +102,6 @@ def _next() -> dict[str, JsonValue]:
 
 
 def _known(keys: Collection[str], *, nullable: bool = False) -> dict[str, Any]:
-    """An object that has these keys alone: `whn` is none of them."""
+    """Return the schema of an object with only these keys, so that a misspelt one (`whn`) is an error."""
     kinds = ["object", "null"] if nullable else "object"
     return {"type": kinds, "properties": dict.fromkeys(sorted(keys), True), "additionalProperties": False}

@@ -1,4 +1,5 @@
-"""docs/tools: a page a kind and their index, made from config models, pages of kinds and the table of failures."""
+"""The pages of docs/tools: one for each kind and an index, made from config models, guides and the table of
+failures."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ _MADE: Final = "<!-- Made by `make docs`"
 
 
 def write_pages(folder: Path, tools: Iterable[Tool[Any]]) -> None:
-    """The pages and no others; raises ConfigurationError where a page was not made here."""
+    """Write the pages and remove older ones. Raises ConfigurationError if a page there was written by hand."""
     pages = reference_pages(tools)
     folder.mkdir(parents=True, exist_ok=True)
     there = sorted(folder.glob("*.md"))
@@ -37,7 +38,7 @@ def write_pages(folder: Path, tools: Iterable[Tool[Any]]) -> None:
 
 
 def reference_pages(tools: Iterable[Tool[Any]]) -> dict[str, str]:
-    """File name -> text: README.md has what all kinds share."""
+    """Return file name -> text; README.md has what all kinds share."""
     described = [(describe_kind(tool), guide_of(tool)) for tool in tools]
     index = (importlib.resources.files("noetl_worker.tools.docs") / _INDEX).read_text(encoding="utf-8")
     parts = {
@@ -54,7 +55,7 @@ def reference_pages(tools: Iterable[Tool[Any]]) -> dict[str, str]:
 
 
 def default_text(field: FieldDescription) -> str:
-    """A default as a playbook would write it; "needed" where there is none, "" where it is nothing."""
+    """Return a default as a playbook would write it: "needed" for a required field, "" for an empty default."""
     if field.is_needed:
         return "needed"
     if field.default in (None, [], {}, ""):
@@ -74,7 +75,7 @@ def _page(kind: KindDescription, guide: Guide) -> str:
     if guide.example:
         parts.append(f"```yaml\n{guide.example}\n```")
     sections = {
-        "Fields": "\n".join(map(_field, kind.fields)),  # a list: in a terminal a table with sentences is too wide
+        "Fields": "\n".join(map(_field, kind.fields)),  # a list, as a table with sentences is too wide for a terminal
         "Result": guide.result or kind.result,
         "Failures": "\n".join(_item(f"`{name}`: {when}") for name, when in guide.errors.items()),
         "Worth knowing": guide.traps,
@@ -101,5 +102,5 @@ def _filled(text: str) -> str:
 
 
 def _reflowed(text: str) -> str:
-    """A docstring as Markdown: its tag for deviations is no sentence a reader knows."""
+    """Return a docstring as Markdown, with its tag for deviations replaced by words that readers know."""
     return re.sub(r"differs-from-upstream:\s*", "Unlike the published workers: ", text)

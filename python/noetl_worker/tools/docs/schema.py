@@ -1,7 +1,7 @@
-"""JSON Schema of a step's `tool`, made from a kind's config model: what an editor validates a playbook with.
+"""JSON Schema of a step's `tool`, made from a kind's config model, with which an editor validates a playbook.
 
-It describes what the registry accepts: every spelling, the worker's own fields, a template where a number is meant, a
-number where text is meant, fields under `spec`.
+The schema describes what the registry accepts: every spelling, the worker's own fields, a template where a number is
+meant, a number where text is meant, fields under `spec`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _TEMPLATE: Final = r"\{\{|\{%"
 _WORDS: Final = "|".join(
     "".join(f"[{letter.upper()}{letter}]" for letter in word) for word in ("true", "false", "yes", "no", "on", "off")
 )
-"""In any case: the regular expressions of JSON Schema have no flag for it."""
+"""Words for true and false in any case, spelled out because the regular expressions of JSON Schema have no flags."""
 
 
 def _or_text(schemas: list[dict[str, Any]], pattern: str, description: str) -> dict[str, Any]:
-    """What it is, or a text that says it or gives it."""
+    """Return a schema for a value of `schemas`, or for text that spells or renders one."""
     text = {"type": "string", "pattern": rf"^\s*{pattern}\s*$|{_TEMPLATE}"}
     return {"anyOf": [*schemas, text], "description": description}
 
@@ -53,7 +53,7 @@ _TIMES: Final = frozenset({"timeout", "timeout_seconds"})
 
 
 def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue]:
-    """JSON Schema (draft 2020-12) of a step's `tool` of this kind.
+    """Return the JSON Schema (draft 2020-12) of a step's `tool` of this kind.
 
     Args:
         tool: from `Registry.get`, or your own.
@@ -93,7 +93,7 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
 
 
 def _own_properties(tool: Tool[Any], description: KindDescription) -> dict[str, Any]:
-    """The model's fields: mashumaro's schema, made as tolerant as the decoder, with descriptions."""
+    """Return the schemas of the model's fields: mashumaro's, made as tolerant as the decoder, with descriptions."""
     model_schema: dict[str, Any] = build_json_schema(tool.config_model, dialect=DRAFT_2020_12).to_dict()
     given: Mapping[str, Any] = getattr(tool, "field_schemas", {})
     hints = fields.hints_of(tool.config_model)
@@ -126,13 +126,14 @@ def _spec_property(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _needed(field: FieldDescription) -> dict[str, Any]:
-    """One of a field's spellings must be there, or the field under `spec`."""
+    """Return a schema that requires one of a field's spellings, or the field under `spec`."""
     in_spec = {"required": ["spec"], "properties": {"spec": {"type": "object", "required": [field.name]}}}
     return {"anyOf": [*({"required": [name]} for name in (field.name, *field.spellings)), in_spec]}
 
 
 def _tolerant(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
-    """`schema` as the decoder of fields.py takes values: templates, numbers as text, text as numbers."""
+    """Return `schema` extended to all values that the decoder of fields.py accepts, such as templates and numbers as
+    text."""
     if "anyOf" in schema:
         arguments = [argument for argument in typing.get_args(hint) if argument is not types.NoneType]
         kept = [option for option in schema["anyOf"] if option.get("type") != "null"]
@@ -178,7 +179,7 @@ def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    if not schema:  # anything goes, null too
+    if not schema:  # an empty schema accepts anything, null too
         return schema
     if "anyOf" in schema:
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}

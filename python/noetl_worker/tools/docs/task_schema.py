@@ -1,4 +1,4 @@
-"""JSON Schema of a task sequence's tasks and of the policy rules, which no config model spells out."""
+"""JSON Schema of a task sequence's tasks and of policy rules, which no config model describes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.policy import VERBS
 
 TASKS_SPELLINGS: Final = ("tasks", "tool_config", "tool")
-"""Where a sequence's tasks stand."""
+"""Fields that may hold a sequence's tasks."""
 
 _SET: Final[Mapping[str, JsonValue]] = {
     "type": "object",
@@ -100,7 +100,7 @@ TASKS_SCHEMA: Final[Mapping[str, JsonValue]] = {"type": "array", "minItems": 1, 
 
 
 def kinds_in(raw_config: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Those of a sequence's tasks, as far as they are known without parsing: they are imported before that."""
+    """Yield the kinds of a sequence's tasks that can be read without parsing. They are imported before parsing."""
     for name in TASKS_SPELLINGS:
         tasks = raw_config.get(name)
         for task in tasks if isinstance(tasks, list) else ():

@@ -1,1 +1,1 @@
-"""The kinds: a folder each, with its page `page.md`."""
+"""The kinds: one folder for each, with its page `page.md`."""

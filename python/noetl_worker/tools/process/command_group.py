@@ -1,7 +1,8 @@
-"""A cgroup for the processes of a worker's commands, so that one that forks without end does not take the machine.
+"""A cgroup for the processes of a worker's commands, so that a fork bomb in one does not take the whole machine.
 
-Where a cgroup is delegated: RLIMIT_NPROC counts the processes of a user, the worker's too. Standard library only, and
-loaded by path: the template process (`python_template.py`) joins it at its start, and with it all that it starts.
+It is used where a cgroup is delegated, because RLIMIT_NPROC counts all processes of a user, the worker's too. This
+module uses only the standard library and is loaded by path: the template process (`python_template.py`) joins the
+cgroup at its start, and with it all that it starts.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 GROUP = "noetl-commands-"
-"""How the cgroup of a worker's commands begins; the worker's process id follows."""
+"""Name prefix of the cgroup of a worker's commands; the worker's process id follows."""
 DELEGATED = ("user.delegate", "trusted.delegate")
-"""Attributes by which systemd marks a cgroup that is its service's own."""
+"""Attributes by which systemd marks a cgroup as its service's own."""
 
 
 def commands_group(worker: int) -> Path:
-    """The cgroup of the commands of this worker process; it need not be there.
+    """Return the cgroup of the commands of this worker process, which may not exist.
 
-    Below the worker's own with cgroups of version 1. With version 2 no cgroup has both processes and limited children:
-    it is beside the worker's, in a parent that was delegated.
+    With cgroups of version 1 it is below the worker's own. With version 2 no cgroup can have both processes and
+    limited children, so it is beside the worker's, in a parent that was delegated.
 
     Raises:
-        OSError: why there can be none.
+        OSError: no cgroup can be made; the text says why.
     """
     lines = OWN_CGROUP.read_text(encoding="utf-8").splitlines()
     own = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
@@ -55,7 +56,7 @@ def _check_delegated(parent: Path) -> None:
 
 
 def join(limit: int) -> None:
-    """This process, and all that it starts, into the cgroup of its parent's commands; nothing where there is none."""
+    """Move this process, and all that it starts, into the cgroup of its parent's commands. Without one, do nothing."""
     try:
         group = commands_group(os.getppid())
     except OSError:
@@ -73,7 +74,8 @@ def join(limit: int) -> None:
 
 
 def remove_group(worker: int) -> None:
-    """Of a worker whose commands have ended; one that still has a process stays, for the next worker to remove."""
+    """Remove the cgroup of a worker whose commands have ended. If it still has a process, the next worker removes
+    it."""
     with suppress(OSError):
         commands_group(worker).rmdir()
 

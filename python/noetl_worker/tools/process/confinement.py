@@ -1,7 +1,8 @@
-"""What the process of a command may no longer do: `NOETL_WORKER_ISOLATION=basic` (docs/security.md).
+"""Restrictions on the process of a command: `NOETL_WORKER_ISOLATION=basic` (docs/security.md).
 
-Standard library only, and loaded by path too: the template process (`python_template.py`) enters the confinement at
-its start, so that a command inherits it without a cost of its own. Linux has all of it, other systems the limits.
+This module uses only the standard library, and is loaded by path too: the template process (`python_template.py`)
+enters the confinement at its start, so that a command inherits it at no cost. Linux has all of it, other systems
+only the limits.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ PR_GET_CHILD_SUBREAPER = 37
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
 DROPPED = (19, 21, 38, 39)
-"""CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF: each reads the memory of other processes, root's way around."""
+"""CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF: with each, root can read the memory of other processes."""
 SECCOMP = {"x86_64": 317, "aarch64": 277}
-"""By machine: the number of seccomp(2)."""
+"""Machine -> number of seccomp(2)."""
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Numbers of system calls, in programs of one kind."""
+    """Numbers of system calls, for programs of one kind."""
 
     kind: int
     """AUDIT_ARCH_*: programs of 64 bits, or of 32 bits on the same machine."""
@@ -59,23 +60,23 @@ CALLS = {
     ),
 }
 CLONE3 = 435
-"""On each machine. Its flags are in memory, which a filter cannot read: C libraries go on with clone where it is not
-there (ENOSYS)."""
+"""Number of clone3 on each machine. Its flags are in memory, which a filter cannot read. C libraries use clone if
+clone3 does not exist (ENOSYS)."""
 CLONE_NEWUSER = 0x1000_0000
 X32_BIT = 0x4000_0000
-"""In the numbers of x32 programs, which are of the kind of 64 bits."""
+"""Bit in the call numbers of x32 programs, whose kind is that of 64 bits."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
-"""The flag: a filter is no reason to run slower (kernels before 5.16)."""
+"""The flag: a filter must not slow the process down (kernels before 5.16)."""
 LOAD, IS_EQUAL, HAS_BIT, CLEAR, END = 0x20, 0x15, 0x45, 0x54, 0x06
 """Operations of a filter."""
 NUMBER, KIND, FIRST, THIRD = 0, 4, 16, 32
-"""Places in `struct seccomp_data`: the call, the kind of program, two arguments."""
+"""Offsets in `struct seccomp_data`: the call, the kind of program, two arguments."""
 ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
-"""Landlock's calls, on each machine."""
+"""Numbers of Landlock's calls, on each machine."""
 SCOPES_SINCE = 6
-"""Landlock's version (Linux 6.12) that has domains without a rule for files: one of those would refuse mounts, which
-sandboxes of commands make."""
+"""First version of Landlock (Linux 6.12) that has domains without a rule for files. A domain with one would refuse
+mounts, which sandboxes of commands make."""
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 OOM_FIRST = b"1000"
 CHILDREN = "/proc/self/task/{}/children"
@@ -87,17 +88,18 @@ if libc is not None:
 
 @dataclass(frozen=True)
 class Confinement:
-    """How the processes of commands are confined. Limits are of one process; 0: the machine's own."""
+    """Confinement of the processes of commands. Limits apply to one process; 0: the machine's own."""
 
     level: str = "off"
     file_bytes: int = 0
     descriptors: int = 0
     memory_bytes: int = 0
     processes: int = 0
-    """Of all commands of the worker together, threads counted, where a cgroup can be made for them."""
+    """Maximum number of processes of all commands of the worker together, threads counted, if a cgroup can be made for
+    them."""
     allows_namespaces: bool = False
     duckdb_bytes: int = 0
-    """No process: what a `duckdb` command may use of the worker's own memory."""
+    """Maximum memory of a `duckdb` command, in bytes."""
 
     @property
     def is_on(self) -> bool:
@@ -115,7 +117,7 @@ UNCONFINED = Confinement()
 
 
 def missing(children: str = CHILDREN) -> list[str]:
-    """What `basic` cannot do on this system, to be logged once at the start. `children`: of a thread, in /proc."""
+    """Return what `basic` cannot do on this system, to be logged once at the start. `children`: the path in /proc."""
     lacking = []
     if libc is None or not _can_keep_descendants(children):
         lacking.append("processes that leave their session")
@@ -127,22 +129,23 @@ def missing(children: str = CHILDREN) -> list[str]:
 
 
 def landlock_version() -> int:
-    """Below 1: this system has none, or does not permit it."""
+    """Return the version of Landlock; below 1 this system lacks it or does not permit it."""
     return 0 if libc is None else int(libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
 
 
 def has_domains() -> bool:
-    """Whether commands reach and signal no process outside, not even one that has not hidden its memory yet."""
+    """Return True if commands cannot reach or signal a process outside, even one that has not hidden its memory yet."""
     return landlock_version() >= SCOPES_SINCE
 
 
 def hide_memory(is_hidden: bool = True) -> None:
-    """From other processes of this user, with environment and descriptors. A program that is started is not hidden."""
+    """Hide this process's memory, environment and descriptors from the user's other processes. A new program is not
+    hidden."""
     prctl(PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
 def enter(confinement: Confinement) -> None:
-    """From here on, for this process and all that it starts."""
+    """Confine this process, and all that it starts, from now on."""
     if not confinement.is_on:
         return
     if libc is not None:
@@ -156,12 +159,12 @@ def enter(confinement: Confinement) -> None:
 
 
 def _can_filter_calls() -> bool:
-    """A kernel that knows filters, and the flag, looks for the one that is not there."""
+    """Return True if the kernel has filters with our flag: it then reports the missing program (EFAULT)."""
     return _set_filter(None) == errno.EFAULT
 
 
 def _set_filter(program: bytes | None) -> int:
-    """`program`: a `struct sock_fprog`. The number of the error; 0: it is set."""
+    """Set a filter. `program` is a `struct sock_fprog`. Return the error number, or 0 if the filter is set."""
     assert libc is not None
     if (number := SECCOMP.get(_machine())) is None:
         return errno.ENOSYS
@@ -186,14 +189,14 @@ def _filter_calls(allows_namespaces: bool) -> None:
 def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, int, int]]:
     """Return the part of the filter for programs of one kind: no call reaches into another process or the kernel.
 
-    ptrace(2) would outlive the moment in which a new program has not yet hidden its memory, and follow its forks.
-    prlimit(2) takes from any process of the user, the worker too, what it cannot take back: here it changes those of
-    the calling process (0) alone, and reads any. A user namespace gives its process every right within it.
+    ptrace(2) would be open in the moment before a new program hides its memory, and would follow its forks.
+    prlimit(2) could permanently lower limits of any process of the user, the worker too, so it may change only those
+    of the calling process (0), and read any. A user namespace would give its process every right within it.
     """
     tested = [(call, "refused") for call in calls.refused]
     if not allows_namespaces:
         tested += [(calls.setns, "refused"), (CLONE3, "unknown"), (calls.clone, "flags"), (calls.unshare, "flags")]
-    lines = (  # label, operation, value, and the labels to go on with: where it holds, where it does not
+    lines = (  # label, operation, value, and the next labels: if the test holds, and if not
         ("", LOAD, NUMBER, "", ""),
         ("", CLEAR, ~X32_BIT & 0xFFFFFFFF, "", ""),
         *(("", IS_EQUAL, call, label, "") for call, label in tested),
@@ -218,19 +221,20 @@ def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, 
 
 
 def go_on_at_the_parents_end() -> None:
-    """A command may have stopped this process: it has to read that the worker is gone, and end what is below it."""
+    """Make the kernel continue this process when its parent ends: a command may have stopped it, but it must notice
+    that the worker is gone, and end the processes below it."""
     prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def begin_supervisor() -> None:
-    """In the process above one command: the command's descendants stay below it."""
+    """Prepare the process above one command, so that the command's descendants stay below it."""
     go_on_at_the_parents_end()
     if libc is not None:
         _keep_descendants()
 
 
 class Domain:
-    """The rules of Landlock for the commands of one supervisor, which stays outside of them.
+    """The Landlock rules for the commands of one supervisor, which itself stays outside of them.
 
     Each command is a domain of its own: from inside no process outside can be signalled or traced, nor its memory,
     variables and descriptors be opened in /proc, hidden or not.
@@ -238,7 +242,7 @@ class Domain:
 
     def __init__(self, is_wanted: bool = True) -> None:
         self.rules = -1
-        """A descriptor; -1: nothing is restricted, as on a kernel without domains."""
+        """Descriptor of the rules; -1: nothing is restricted, as on a kernel without domains."""
         if is_wanted and libc is not None and has_domains():
             rules = struct.pack("=QQQ", 0, 0, SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS)
             self.rules = libc.syscall(CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
@@ -251,10 +255,10 @@ class Domain:
             _checked(libc.syscall(RESTRICT_SELF, self.rules, 0), "landlock_restrict_self")
 
     def spawn(self, start: Callable[[], int]) -> int:
-        """Start a process in a domain; return its id, which `start` returns.
+        """Start a process in a domain, and return its id, which `start` returns.
 
-        A domain is of a thread, and for good. A thread that enters it and ends takes a seventh of the CPU of a fork. A
-        process so quick that it signals this thread ends its own supervisor, and with that itself.
+        A thread enters a domain for good, so a thread that enters it and ends is used, which costs a seventh of the
+        CPU of a fork. A process fast enough to signal this thread ends its own supervisor, and thereby itself.
         """
         if self.rules < 0:
             return start()
@@ -279,9 +283,9 @@ class Domain:
 
 
 class OomScore:
-    """Of this process, and of the forks that it makes. Made before `enter`.
+    """The OOM score of this process and of its forks. It must be created before `enter`.
 
-    The file of each process belongs to root while memory is hidden: a fork cannot open its own, and inherits.
+    While memory is hidden, root owns this file of each process, so a fork cannot open its own file, but inherits it.
     """
 
     def __init__(self) -> None:
@@ -291,7 +295,7 @@ class OomScore:
             self._own = os.read(self.file, 16)
 
     def set_first(self) -> None:
-        """From here on forks are killed first when memory is short."""
+        """Let forks be killed first when memory is short, from now on."""
         self._set(OOM_FIRST)
 
     def set_back(self) -> None:
@@ -304,13 +308,13 @@ class OomScore:
 
 
 def _keep_descendants() -> None:
-    """What a command leaves behind becomes our child."""
+    """Let the orphaned processes of a command become our children."""
     if _can_keep_descendants():
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _can_keep_descendants(children: str = CHILDREN) -> bool:
-    """Some sandboxes stand in for a kernel that cannot."""
+    """Return True if the kernel lets descendants become our children; some sandboxes emulate a kernel that does not."""
     assert libc is not None
     is_reaper = ctypes.c_int()
     knows = libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(is_reaper), 0, 0, 0) == 0
@@ -318,7 +322,8 @@ def _can_keep_descendants(children: str = CHILDREN) -> bool:
 
 
 def kill_children(kept: Collection[int]) -> bool:
-    """Those of this process (of its first thread, which has to be its only one) but for `kept`. Were there any?"""
+    """Kill the children of this process (of its first thread, which must be its only one) except `kept`. Return True if
+    there were any."""
     found = [pid for pid in _children() if pid not in kept]
     for pid in found:
         with suppress(ProcessLookupError):
@@ -335,7 +340,7 @@ def _children() -> list[int]:
 
 
 def limit_memory(limit: int) -> None:
-    """RLIMIT_DATA, not RLIMIT_AS: address space that threads reserve and do not use must not count."""
+    """Limit memory by RLIMIT_DATA, not RLIMIT_AS: address space that threads reserve but do not use must not count."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -343,9 +348,10 @@ def limit_memory(limit: int) -> None:
 
 
 def memory_file(content: str) -> int:
-    """A file that no directory has, for a credential: its descriptor, which programs inherit that are let to."""
+    """Return the descriptor of a file without a directory entry, for a credential. Programs may be allowed to inherit
+    it."""
     descriptor = os.memfd_create("credential", 0)
-    os.fchmod(descriptor, 0o600)  # libpq reads no password file that others may read
+    os.fchmod(descriptor, 0o600)  # libpq refuses a password file that others may read
     with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
         file.write(content)
     return descriptor
@@ -367,8 +373,8 @@ def _limit(confinement: Confinement) -> None:
 
 
 def _drop_capabilities() -> None:
-    """From all five sets (the ambient one follows the inheritable one). Without CAP_SETPCAP the bounding set stays, and
-    gives nothing: see no_new_privs."""
+    """Drop capabilities from all five sets (the ambient one follows the inheritable one). Without CAP_SETPCAP the
+    bounding set stays, but with no_new_privs it gives nothing."""
     assert libc is not None
     for capability in DROPPED:
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -382,7 +388,7 @@ def _drop_capabilities() -> None:
 
 
 def prctl(option: int, value: int) -> None:
-    """Raises OSError: it is refused."""
+    """Call prctl(2). Raises OSError if it is refused."""
     if libc is not None:
         _checked(libc.prctl(option, value, 0, 0, 0), f"prctl({option}, {value})")
 

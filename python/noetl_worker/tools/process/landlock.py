@@ -1,8 +1,9 @@
-"""What a process reaches of the file system, by Linux's Landlock (kernel 5.19 or later).
+"""Limits on the files that a process can reach, by Linux's Landlock (kernel 5.19 or later).
 
-A domain is for a process and for all that it starts, and for good. Landlock has a list of what is allowed and none of
-what is not: here it is everything beside what is hidden, level by level from the root of the file system down to it.
-What is made later in a directory above something hidden is on no list, and so out of reach as well.
+A domain holds for a process and all that it starts, for good. Landlock has a list of allowed paths, but none of
+denied ones. So everything except the hidden paths is allowed, level by level from the root of the file system down
+to them. A file that is created later in a directory above something hidden is on no list, and so out of reach as
+well.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from noetl_worker.tools.process.confinement import (
 _ADD_RULE: Final = 445
 _PATH_BENEATH: Final = 1
 _LEAST_VERSION: Final = 2
-"""Version 1 has no right to rename from one directory into another."""
+"""First usable version: version 1 has no right to rename from one directory into another."""
 _TRUNCATE: Final = 1 << 14
 _ALL_OF_2: Final = (1 << 14) - 1
 _OF_FILES: Final = (1 << 0) | (1 << 1) | (1 << 2) | _TRUNCATE
@@ -37,43 +38,43 @@ _OF_FILES: Final = (1 << 0) | (1 << 1) | (1 << 2) | _TRUNCATE
 _READ: Final = 1 << 2
 _READ_DIRECTORY: Final = 1 << 3
 _KERNEL: Final = ("/proc", "/sys", "/dev")
-"""Memory and environments, settings of the machine, its disks as they are."""
+"""Trees with memory and environments, settings of the machine, and its raw disks."""
 _READ_ALL_THE_SAME: Final = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
     *("/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/random", "/dev/urandom"),
 )
-"""How many processors and how much memory there are: C libraries and DuckDB ask for it here."""
+"""Files with the number of processors and the size of memory, which C libraries and DuckDB read."""
 _USED_ALL_THE_SAME: Final = ("/dev/null", "/dev/shm")
 _LIBRARIES: Final = (
     *("/usr", "/lib", "/lib64", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/localtime", "/etc/passwd"),
     *("/etc/hosts", "/etc/host.conf", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services"),
 )
-"""What DuckDB and its extensions read with file roots: libraries, time zones, certificates, how a host is found."""
+"""Paths that DuckDB and its extensions read even with file roots: libraries, time zones, certificates, host lookup."""
 
 
 @functools.cache
 def is_there() -> bool:
-    """Whether this system has a Landlock that is recent enough and permitted."""
+    """Return True if this system has a Landlock that is recent enough and permitted."""
     return landlock_version() >= _LEAST_VERSION
 
 
 def missing() -> list[str]:
-    """What a system without it, or with an older one, cannot do, to be logged once at the start."""
+    """Return what this system lacks without Landlock, or with an older one, to be logged once at the start."""
     lacking = [] if is_there() else ["/proc, /sys and the worker's own files hidden from DuckDB"]
     return lacking if landlock_version() >= SCOPES_SINCE else [*lacking, "signals kept inside a command"]
 
 
 def restrict(hidden: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> None:
-    """Keep this process from /proc, /sys and /dev but for a few figures and files. Call it before its other threads.
+    """Deny this process /proc, /sys and /dev except for a few files. Call this before it starts other threads.
 
-    Nothing where there is no Landlock (`is_there`).
+    Nothing is restricted where there is no Landlock (`is_there`).
 
     Args:
-        hidden: paths without links that it does not reach either, there already or not.
-        only: the directories that it reaches then, beside the system's libraries, which it reads; (): every other.
+        hidden: further paths to deny, without links, whether or not they exist yet.
+        only: the only directories to allow, besides reading the system's libraries; (): all others.
 
     Raises:
-        OSError: it is there and refuses.
+        OSError: Landlock exists but refuses.
     """
     if not is_there():
         return
@@ -95,7 +96,7 @@ def restrict(hidden: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> None:
 
 
 def _allow_but(ruleset: int, path: str, hidden: tuple[str, ...], rights: int) -> None:
-    """A directory, or what is in it beside what is hidden there."""
+    """Allow a directory, or if something in it is hidden, everything else in it."""
     if any(f"{one}/".startswith(f"{path}/") for one in hidden):
         _allow_beside(ruleset, path or "/", hidden, rights)
     else:
@@ -103,10 +104,10 @@ def _allow_but(ruleset: int, path: str, hidden: tuple[str, ...], rights: int) ->
 
 
 def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights: int) -> None:
-    """All that is in a directory but what is hidden in it; a directory that we may not list stays closed."""
+    """Allow everything in a directory that is not hidden. A directory that we may not list stays closed."""
     with suppress(PermissionError):
         for entry in os.scandir(directory):
-            if entry.is_symlink() or entry.path in hidden:  # what a link leads to has its own rule
+            if entry.is_symlink() or entry.path in hidden:  # the target of a link has its own rule
                 continue
             if any(path.startswith(f"{entry.path}/") for path in hidden):
                 _allow_beside(ruleset, entry.path, hidden, rights)
@@ -115,7 +116,8 @@ def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights:
 
 
 def _allow(ruleset: int, path: str, rights: int, *, is_kept: bool = False) -> None:
-    """`is_kept`: the file stays open: the kernel may make another entry of /proc once nobody has this one."""
+    """Allow a path. `is_kept`: keep the file open, because the kernel may replace an entry of /proc that is not
+    in use."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What commands print, line by line while they run, for whom watches here (`dev`, `exec`). A worker has no watcher."""
+"""The output of commands, line by line while they run, for a local watcher (`dev`, `exec`). A worker has no watcher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.text.secrets.redaction import known_here, redact_text, without
 from noetl_worker.tools.process.own_frames import without_own_frames
 
 _LONGEST: Final = 8_192
-"""Bytes of one line; the rest of it is left out."""
+"""Maximum bytes of one line; the rest of the line is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class PrintedLine:
     command_id: str
     step: str
     stream: str
-    """stdout or stderr; `retry` for what the worker says of a try that comes again."""
+    """stdout or stderr, or `retry` for the worker's own line about another try."""
     text: str
 
 
@@ -35,7 +35,7 @@ _COMMAND: Final[ContextVar[Command | None]] = ContextVar("noetl_worker_output_co
 
 @contextmanager
 def watched(watcher: Watcher) -> Iterator[None]:
-    """Tell it every line of the commands that this task, and those it starts meanwhile, run."""
+    """Tell `watcher` every line of the commands run by this task and by tasks it starts meanwhile."""
     token = _WATCHER.set(watcher)
     try:
         yield
@@ -44,13 +44,13 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 
 def begin(command: Command) -> None:
-    """From here on, what is printed in this task and in those it starts is of this command."""
+    """Attribute output in this task, and in tasks it starts, to this command from now on."""
     if _WATCHER.get() is not None:
         _COMMAND.set(command)
 
 
 def say(stream: str, text: str) -> None:
-    """Tell the watcher, where there is one, a line of the command that runs here."""
+    """Tell the watcher, if there is one, a line of the command that runs here."""
     if _WATCHER.get() is not None:
         _say_redacted(stream, redact_text(text, known_here()))
 
@@ -62,12 +62,12 @@ def _say_redacted(stream: str, text: str) -> None:
 
 
 def lines_of(stream: str, limit: int) -> LiveLines | None:
-    """For a pipe of the command that runs here; None where nobody watches."""
+    """Return a reader for a pipe of the command that runs here, or None if nobody watches."""
     return LiveLines(stream, limit) if _WATCHER.get() is not None else None
 
 
 class LiveLines:
-    """Cuts a stream into lines. What comes at once is redacted at once: a secret may have several lines."""
+    """A stream cut into lines. Lines that arrive together are redacted together: a secret may have several lines."""
 
     def __init__(self, stream: str, limit: int) -> None:
         self._stream, self._left = stream, limit

@@ -1,4 +1,4 @@
-"""How much memory there is for the worker and its commands."""
+"""The memory available to the worker and its commands."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def memory_bytes() -> int:
-    """The machine's, or what the container may have of it; 0 where the system does not say."""
+    """Return the bytes of the machine, or of the container's limit; 0 if the system does not say."""
     try:
         physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:  # no Linux, no cgroup v2, or its root
+    except OSError:  # not Linux, no cgroup v2, or its root
         return physical
     return min(physical, int(limit)) if limit.isdigit() else physical

@@ -1,4 +1,4 @@
-"""What of a dump of stacks is the worker's: at a timeout it is written below the stack of the author's code."""
+"""Removal of the worker's own frames from a dump of stacks, which at a timeout follow those of the author's code."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ _FRAME: Final = re.compile(rf"^{re.escape(_PLACE)}.*\n?", re.MULTILINE)
 
 
 def without_own_frames(text: str) -> str:
-    """The dump, or lines of it, as `faulthandler` writes it; any other text is left as it is."""
+    """Return the dump of `faulthandler`, or lines of it, without our frames. Any other text is unchanged."""
     return _FRAME.sub("", text) if _PLACE in text else text

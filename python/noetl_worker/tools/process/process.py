@@ -1,14 +1,13 @@
-"""A program in its own process group, bounded in time and in output; a template process starts it
+"""A program in its own process group, bounded in time and in output, and started by a template process
 (`python_template.py`).
 
-What is promised, whatever the program does:
-
+Guarantees, whatever the program does:
 * a timeout or a cancelled task stops the process group: SIGTERM, GRACE_S later SIGKILL;
-* when the program ends, what it left behind in its group is killed: executions share nothing;
+* when the program ends, processes left in its group are killed: executions share nothing;
 * output is kept up to a limit (head and tail), never in unbounded memory;
 * a left-over process that holds the pipe open delays the answer by DRAIN_S at most;
 * no thread per process;
-* when the worker itself is killed, so is what it started: the template notices.
+* when the worker itself is killed, so are the processes it started: the template notices.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 from noetl_worker.tools.process.live_output import LiveLines
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
-"""Kept of each stream; two of these per running command at worst."""
+"""Maximum bytes kept of each stream; at worst twice this for each running command."""
 MEMORY_EVENTS: Final = "/sys/fs/cgroup/memory.events"
-"""Of the worker's cgroup, where it has one of version 2."""
+"""File of the worker's cgroup, if that is one of version 2."""
 GRACE_S: Final = 2.0
 DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
 _READS_AT_THE_END: Final = 8
 _QUICK_S: Final = 0.02
-"""Output of a command that ends sooner is read at its end: until then a pipe holds it (64 KiB on Linux)."""
+"""Seconds until output is read while a command runs. A quicker command's output waits in the pipe (64 KiB on Linux)."""
 _OOM_KILLS: Final = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 
 
 def base_environment() -> dict[str, str]:
-    """What a command sees of the worker's environment: PATH HOME LANG LC_* TZ TMPDIR USER, and nothing else.
+    """Return the worker's variables that a command sees: PATH HOME LANG LC_* TZ TMPDIR USER, and nothing else.
 
     differs-from-upstream: the Rust worker hands its environment, NATS credentials included, to commands.
     """
@@ -55,7 +54,7 @@ def base_environment() -> dict[str, str]:
 
 
 def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
-    """A step's `env` as texts: nulls are left out, true is `true`, lists and objects are JSON.
+    """Return a step's `env` as texts: nulls are left out, true is `true`, lists and objects are JSON.
 
     Raises:
         ValueError: a name or value that no environment can hold.
@@ -72,14 +71,15 @@ def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
 
 
 def directory(kind: str, cwd: str | None) -> str | None:
-    """The `cwd` of a config. Raises ConfigurationError where it is no directory."""
+    """Return the `cwd` of a config. Raises ConfigurationError if it is not a directory."""
     if cwd is not None and not Path(cwd).is_dir():
         raise ConfigurationError(f"{kind}: 'cwd' {cwd!r} is no directory of this worker")
     return cwd
 
 
 def exit_text(exit_code: int) -> str:
-    """`exited with code 3` or `was killed by SIGKILL (out of memory?)`, for a code as `subprocess` gives it."""
+    """Return `exited with code 3` or `was killed by SIGKILL (out of memory?)`, for a code as `subprocess` reports
+    it."""
     if exit_code >= 0:
         return f"exited with code {exit_code}"
     try:
@@ -90,10 +90,10 @@ def exit_text(exit_code: int) -> str:
 
 
 def oom_kills(events: str | os.PathLike[str]) -> int | None:
-    """How many processes of the worker's cgroup the kernel has killed for want of memory; None when it does not say."""
+    """Return how many processes of the worker's cgroup the kernel killed for lack of memory, or None if unknown."""
     try:
         file = os.open(events, os.O_RDONLY)
-    except OSError:  # no Linux, no cgroup v2
+    except OSError:  # not Linux, no cgroup v2
         return None
     try:
         found = _OOM_KILLS.search(os.read(file, 4096))
@@ -104,7 +104,7 @@ def oom_kills(events: str | os.PathLike[str]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A program that ran; `exit_code` is negative for a signal, as `subprocess` has it."""
+    """The result of a program. `exit_code` is negative for a signal, as in `subprocess`."""
 
     exit_code: int
     stdout: str
@@ -112,16 +112,16 @@ class Finished:
     timed_out: bool
     duration_ms: int
     notes: tuple[str, ...] = ()
-    """What was done to the output: left out, not UTF-8."""
+    """Changes made to the output: parts left out, or not UTF-8."""
     answer: Mapping[str, JsonValue] | None = None
-    """Of Python code: {"result": value}, {"error": {type, message}} or {}; None: it ended without one (os._exit, a
-    signal)."""
+    """Answer of Python code: {"result": value}, {"error": {type, message}} or {}; None: it ended without one (os._exit,
+    a signal)."""
     has_met_oom: bool = False
-    """Whether the kernel has killed something meanwhile for want of memory: SIGKILL alone does not show who sent it."""
+    """True if the kernel killed a process meanwhile for lack of memory. SIGKILL alone does not show who sent it."""
 
 
 class Group(Protocol):
-    """A process group being supervised: `exited` is done when its leader has ended."""
+    """A supervised process group. `exited` is done when its leader has ended."""
 
     exited: asyncio.Future[Any]
 
@@ -129,7 +129,7 @@ class Group(Protocol):
 
 
 async def supervise(group: Group, captures: Sequence[Capture], *, timeout_s: float | None) -> bool:
-    """Wait until the group's leader has ended and its output is read; True when the timeout ended it.
+    """Wait until the group's leader has ended and its output is read. Return True if the timeout ended it.
 
     A cancelled task stops the group first, then the cancellation goes on; a second one kills at once.
     """
@@ -164,32 +164,32 @@ async def _stop_although_cancelled(group: Group) -> None:
     stopping = asyncio.ensure_future(_stop(group))
     try:
         await asyncio.shield(stopping)
-    except asyncio.CancelledError:  # asked again: no more grace, but never leave before the group is gone
+    except asyncio.CancelledError:  # cancelled again: no more grace, but never leave before the group is gone
         group.signal(signal.SIGKILL)
         await stopping
 
 
 async def _within(end: asyncio.Future[Any], seconds: float | None) -> bool:
     if not end.done():
-        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the end
+        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives at the end
         await asyncio.wait((end,), timeout=seconds)
     return end.done()
 
 
 async def _drain(captures: Sequence[Capture]) -> None:
-    """Read what is left; a grandchild may hold a pipe open for ever, so only for DRAIN_S."""
+    """Read the rest, for at most DRAIN_S, as a grandchild may hold a pipe open for ever."""
     deadline = time.monotonic() + DRAIN_S
     for capture in captures:
-        capture.read_what_is_there()  # mostly all: then nothing is to be waited for
+        capture.read_what_is_there()  # usually everything, and then there is nothing to wait for
         capture.watch()
         await _within(capture.ended, max(0.0, deadline - time.monotonic()))
 
 
 class Capture:
-    """Reads a pipe to its end into bounded memory: the first and the last half of `limit` bytes."""
+    """A pipe read to its end into bounded memory: the first and the last half of `limit` bytes."""
 
     def __init__(self, fd: int, limit: int, live: LiveLines | None = None) -> None:
-        """`live`: told what is read, when it is read."""
+        """Prepare to read `fd`. `live` is given each chunk as it is read."""
         self._live = live
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -203,18 +203,18 @@ class Capture:
         os.set_blocking(fd, False)
 
     def watch(self) -> None:
-        """Read from now on whenever there is something."""
+        """Read from now on whenever data arrives."""
         if self._fd >= 0 and not self._is_watched:
             self._is_watched = True
             self._loop.add_reader(self._fd, self._read)
 
     def _read(self) -> bool:
-        """Whether there was something."""
+        """Read once. Return True if there was data."""
         try:
             chunk = os.read(self._fd, _CHUNK)
         except BlockingIOError:
             return False
-        except OSError:  # a socket whose other end was killed: the same as its end
+        except OSError:  # a socket whose other end was killed, which is an end too
             chunk = b""
         if chunk:
             self._keep(chunk)
@@ -223,7 +223,7 @@ class Capture:
         return bool(chunk)
 
     def read_what_is_there(self) -> None:
-        """Without waiting; a few times, since the other end may go on writing."""
+        """Read without waiting, a limited number of times, because the other end may go on writing."""
         for _ in range(_READS_AT_THE_END):
             if self._fd < 0 or not self._read():
                 return
@@ -238,7 +238,7 @@ class Capture:
         if not chunk:
             return
         if self._tail and len(self._tail[-1]) < _CHUNK:
-            self._tail[-1] += chunk  # one byte at a time must not cost an object each
+            self._tail[-1] += chunk  # single bytes must not cost one object each
         else:
             self._tail.append(bytearray(chunk))
         self._tail_size += len(chunk)
@@ -252,7 +252,7 @@ class Capture:
             self.left_out += cut
 
     def close(self) -> None:
-        """Stop reading; safe to call twice."""
+        """Stop reading. A second call does nothing."""
         if self._fd >= 0:
             if self._is_watched:
                 self._loop.remove_reader(self._fd)
@@ -269,13 +269,13 @@ class Capture:
         self._tail_size = self.left_out = 0
 
     def data(self) -> bytes:
-        """All of it, where nothing is left out."""
+        """Return everything that was read, if nothing is left out."""
         return bytes(self._head) + b"".join(self._tail)
 
     def text(self, name: str) -> tuple[str, tuple[str, ...]]:
-        """(what was kept as text, what was done to it), with no half of a secret where bytes were left out.
+        """Return the kept output as text and notes on changes to it. At a cut, no half of a secret remains.
 
-        A piece at a time: each copy of a large output is memory that the worker has to have.
+        The text is built in pieces, because each copy of a large output takes memory of the worker.
         """
         if self.left_out:
             head = without_half_at_end(bytes(self._head)).decode("utf-8", "replace")

@@ -1,6 +1,7 @@
-"""The start of a program from a supervisor: 0.2 ms of CPU less than by subprocess.
+"""Starting a program from a supervisor, which takes 0.2 ms of CPU less than with `subprocess`.
 
-Read by path into the template process, as `python_template.py` is: the standard library only.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 
 def spawn(request: dict[str, Any], channel: int, out: int, err: int) -> int:
-    """The process id of the program, which leads a session of its own, with an empty standard input."""
+    """Start a program that leads a session of its own, with an empty standard input. Return its process id."""
     os.chdir(request["cwd"])
     try:
         actions = [
@@ -21,7 +22,7 @@ def spawn(request: dict[str, Any], channel: int, out: int, err: int) -> int:
         ]
         if "channel" in request:
             actions.append((os.POSIX_SPAWN_DUP2, channel, request["channel"]))
-        ignored = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python
+        ignored = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these
         argv, env = request["argv"], request["env"]
         return os.posix_spawn(request["program"], argv, env, file_actions=actions, setsid=True, setsigdef=ignored)
     finally:

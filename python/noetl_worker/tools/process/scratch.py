@@ -1,7 +1,8 @@
-"""The directories that commands run in: each has one of its own, and finds it empty.
+"""Directories that commands run in: each command has one of its own, and finds it empty.
 
-To make one and to remove it writes to the journal of a file system twice, and may wait for the disk. One that a command
-leaves as it was made is kept for the next command, where nothing can be left of the first one to write to it.
+Creating and removing a directory writes to a file system's journal twice, and may wait for the disk. A directory
+that a command leaves as it was created is kept for the next one, provided that no process of the first is left to
+write to it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from noetl_worker.tools.process.confinement import Confinement, missing
 
 _MOST_KEPT: Final = 16
 _Look = tuple[int, ...]
-"""What a directory looks like from outside: which it is, its rights and owner, its size."""
+"""Properties of a directory, seen from outside: its identity, rights, owner and size."""
 
 
 class Scratch:
-    """The directories of one tool; `aclose` removes those that wait for a command.
+    """The directories of one tool; `aclose` removes those kept for later commands.
 
     Args:
-        confinement: of its commands; without one, or where the system cannot find what a command leaves running, no
-            directory is kept.
+        confinement: of its commands. No directory is kept without one, or if the system cannot find processes that
+            a command leaves running.
     """
 
     def __init__(self, confinement: Confinement) -> None:
@@ -39,7 +40,8 @@ class Scratch:
 
     @asynccontextmanager
     async def directory(self) -> AsyncIterator[str]:
-        """One for a command, which has ended when the block is left: by an exception, and it is removed."""
+        """Provide a directory for a command, which must have ended when the block is left. After an exception it is
+        removed."""
         path, look = self._taken()
         is_over = False
         try:
@@ -54,7 +56,7 @@ class Scratch:
     def _taken(self) -> tuple[str, _Look]:
         while self._kept:
             path, look = self._kept.popitem()
-            if _is_as_made(path, look):  # and not removed by who cleans TMPDIR
+            if _is_as_made(path, look):  # a cleaner of TMPDIR may have removed it
                 return path, look
         return _made()
 
@@ -73,7 +75,8 @@ def _look_of(path: str) -> _Look:
 
 
 def _is_as_made(path: str, look: _Look) -> bool:
-    """Empty, with no attribute (an access list is one): nothing that the next command could find of this one."""
+    """Return True if the directory is empty and has no attribute (such as an access list) for the next command to
+    find."""
     try:
         if _look_of(path) != look or os.listxattr(path, follow_symlinks=False):
             return False
@@ -85,13 +88,13 @@ def _is_as_made(path: str, look: _Look) -> bool:
 def _remove(paths: dict[str, _Look]) -> None:
     while paths:
         path, _ = paths.popitem()
-        with suppress(RecursionError):  # what is deeper than Python goes stays (shutil.rmtree before 3.13)
+        with suppress(RecursionError):  # what is nested too deep for Python stays (shutil.rmtree before 3.13)
             _remove_tree(path)
 
 
 def _remove_tree(path: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    if _opened(path):  # it is there still: what is below a directory that is closed to its owner stays
+    if _opened(path):  # it still exists: it holds a directory that is closed to its owner
         for place, directories, _ in os.walk(path):
             for name in directories:
                 _opened(os.path.join(place, name))  # noqa: PTH118
@@ -99,7 +102,8 @@ def _remove_tree(path: str) -> None:
 
 
 def _opened(path: str) -> bool:
-    """Give the owner of a directory every right to it; False: there is none, as where a link leads to one."""
+    """Give the owner of a directory every right to it. Return False if the path is not a directory, e.g. a link
+    to one."""
     try:
         mode = os.lstat(path).st_mode
         if not stat.S_ISDIR(mode):

@@ -1,1 +1,1 @@
-"""Python processes of commands: a warm template, its forks, and what they exchange."""
+"""Python processes of commands: a warm template, its forks, and their messages."""

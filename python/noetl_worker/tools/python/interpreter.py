@@ -1,4 +1,5 @@
-"""The interpreters of Python code: the worker's own, which is kept warm (`python_template.py`), and those of steps."""
+"""Interpreters for Python code: the worker's own, which is kept warm (`python_template.py`), and those named by
+steps."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ _CHANNEL: Final = 3
 
 
 def allowed(given: str, *, is_confined: bool) -> str:
-    """The interpreter that a step names, by its own path: a link to a directory would make another environment of it.
+    """Return the path of the interpreter that a step names.
+
+    Links to its directory are resolved, because through one the interpreter would find another environment.
 
     Raises:
-        ConfigurationError: the operator has not named it.
+        ConfigurationError: the operator has not allowed it.
     """
     found, own = _placed(shutil.which(given) or given), _placed(sys.executable)
     if found.parent == own.parent and found.resolve() == own.resolve():
@@ -39,13 +42,14 @@ def allowed(given: str, *, is_confined: bool) -> str:
 
 
 def _placed(interpreter: str) -> Path:
-    """Without links, but for the last: by that an environment's interpreter finds its environment."""
+    """Resolve links except the last, by which an environment's interpreter finds its environment."""
     path = Path(interpreter)
     return path.parent.resolve() / path.name
 
 
 def once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
-    """For a template: the interpreter, as the program of one command, whose request comes next on the same socket."""
+    """Return a program request for a template: the interpreter of one command, whose own request follows on the
+    socket."""
     return {
         "program": interpreter,
         "argv": [interpreter, *_OPTIONS, _SCRIPT, "once", str(_CHANNEL), confinement.level],
@@ -56,11 +60,11 @@ def once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
 
 
 class TemplateProcess:
-    """The template, once it is started as a program of its own.
+    """A template process, started as a program of its own.
 
     Args:
-        serving: module whose `prepare` the template calls and whose `run_command` runs the commands instead; empty:
-            they are Python code.
+        serving: module whose `prepare` the template calls and whose `run_command` runs the commands; empty:
+            commands are Python code.
     """
 
     def __init__(self, confinement: Confinement, serving: str = "") -> None:
@@ -69,7 +73,7 @@ class TemplateProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, control: int) -> None:
-        """Raises ToolError: it cannot be started."""
+        """Start the template. Raises ToolError if it cannot be started."""
         try:
             self._process = subprocess.Popen(
                 [
@@ -92,8 +96,8 @@ class TemplateProcess:
             raise ToolError(f"cannot start the interpreter {sys.executable!r}: {error}", kind="process") from error
 
     def end(self, seconds: float) -> None:
-        """`seconds`: how long it may take to end by itself, with all that it has started: its control socket is
-        closed."""
+        """Wait until the template has ended, with all that it started; its control socket is closed. After `seconds` it
+        is killed."""
         if self._process is not None:
             try:
                 self._process.wait(seconds)

@@ -1,4 +1,4 @@
-"""What is written to the process of a command and read from it: one frame there, one answer back."""
+"""The messages between the worker and a command's process: request frames out, answers back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 class AnswerTooLong(Exception):
-    """More than MAX_ANSWER_BYTES, or than the values of one may take of the memory."""
+    """An answer over MAX_ANSWER_BYTES, or whose values take more memory than one answer may."""
 
 
 def frame_of(request: Mapping[str, JsonValue]) -> bytes:
@@ -27,14 +27,14 @@ def frame_of(request: Mapping[str, JsonValue]) -> bytes:
 
 
 class PythonAnswer(process.Capture):
-    """What comes out of the socket of a command."""
+    """The data that a command writes to its socket."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, MAX_ANSWER_BYTES)
         self.process: int | None = None
-        """Of the command; None: it has not begun."""
+        """Process id of the command; None: the command has not begun."""
         self.on_line: Callable[[], None] | None = None
-        """Called for each answer of a conversation, which ends with its line."""
+        """Callback for each answer of a conversation; each answer ends with a line break."""
 
     def _keep(self, chunk: bytes) -> None:
         if self.process is None:
@@ -46,7 +46,7 @@ class PythonAnswer(process.Capture):
 
 
 class Conversation:
-    """Several requests to one command and their answers, one at a time: `PythonRunner.run` begins it."""
+    """Several requests to one command and their answers, one at a time. `PythonRunner.run` begins it."""
 
     def __init__(self) -> None:
         self._asked: asyncio.Future[Mapping[str, JsonValue] | None] = asyncio.get_running_loop().create_future()
@@ -54,23 +54,24 @@ class Conversation:
         self._answer: PythonAnswer | None = None
 
     def begin(self, request: Request, answer: PythonAnswer) -> None:
-        """The first request is on its way; nobody else has begun this conversation, or it never came to its command."""
+        """Begin with the first request, which is on its way. Begin again only if the earlier one never reached its
+        command."""
         self._request, self._answer = request, answer
         answer.on_line = self._told
         answer.watch()
 
     def ask(self, request: Mapping[str, JsonValue]) -> None:
-        """Send the next request, once the one before is answered."""
+        """Send the next request, once the previous one is answered."""
         assert self._request is not None
         self._asked = asyncio.get_running_loop().create_future()
         self._request.add(frame_of(request))
 
     async def answered(self, run: asyncio.Future[process.Finished]) -> Mapping[str, JsonValue] | None:
-        """The answer to the request that was sent last; None: the command has ended without one.
+        """Return the answer to the last request, or None if the command ended without one.
 
         Raises:
-            AnswerTooLong: it is over MAX_ANSWER_BYTES.
-            ToolError: as `run`, the command of this conversation.
+            AnswerTooLong: the answer is over MAX_ANSWER_BYTES.
+            ToolError: raised by `run`, the command of this conversation.
         """
         either: set[asyncio.Future[Any]] = {run, self._asked}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -80,13 +81,13 @@ class Conversation:
         return None
 
     def end(self) -> None:
-        """Say that no request follows."""
+        """Tell the command that no request follows."""
         if self._request is not None:
             self._request.finish()
 
     def _told(self) -> None:
         assert self._answer is not None
-        if self._asked.done():  # it says more than it was asked
+        if self._asked.done():  # an answer to no request
             return
         try:
             self._asked.set_result(parsed(self._answer))
@@ -96,7 +97,7 @@ class Conversation:
 
 
 class Request:
-    """On its way to a command; what does not go at once goes when there is room."""
+    """A request on its way to a command. Bytes that do not fit into the socket are sent when there is room."""
 
     def __init__(self, channel: socket.socket, frame: bytes) -> None:
         self._channel = channel
@@ -117,17 +118,17 @@ class Request:
             self._wait_no_more()
 
     def add(self, frame: bytes) -> None:
-        """One more, behind what has not gone yet."""
+        """Send one more frame, after the bytes not sent yet."""
         self._rest = memoryview(bytes(self._rest) + frame)
         self.send()
 
     def finish(self) -> None:
-        """Nothing more is sent; answers still come."""
+        """Stop sending; answers may still arrive."""
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
-        """Nothing goes into the socket any more, from neither side: a command that has not begun never will."""
+        """Shut the socket down in both directions: a command that has not begun never will."""
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 
@@ -142,7 +143,7 @@ class Request:
 
 
 def parsed(answer: process.Capture) -> Mapping[str, JsonValue] | None:
-    """What it says; None for a process that ended without one, or where it has another form. Raises AnswerTooLong."""
+    """Return the answer, or None if a process ended without one or it is malformed. Raises AnswerTooLong."""
     if answer.left_out:
         raise AnswerTooLong(f"over {MAX_ANSWER_BYTES >> 20} MiB")
     data = answer.data()

@@ -1,6 +1,7 @@
-"""The text of a `python` step as Python reads it: a top-level return, a `result`, a `main` that it calls itself.
+"""Analysis of a `python` step's code: a top-level return, a `result`, a `main` that it calls itself.
 
-Read by path into the template process, as `python_template.py` is: the standard library only.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def named(source: str) -> symtable.SymbolTable:
 
 
 def assigns_result(table: symtable.SymbolTable) -> bool:
-    """Whether code assigns the global `result`, at the top or in a function."""
+    """Return True if code assigns the global `result`, at the top or in a function."""
     if "result" in table.get_identifiers():
         symbol = table.lookup("result")
         if symbol.is_assigned() and (table.get_type() == "module" or symbol.is_global()):
@@ -28,15 +29,16 @@ def assigns_result(table: symtable.SymbolTable) -> bool:
 
 
 def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
-    """The input named `result`, and a copy to compare it with afterwards."""
+    """Return the input named `result`, and a copy to compare it with afterwards."""
     injected = request["input"].get("result")
     return injected, copy.deepcopy(injected)
 
 
 def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
-    """(whether the code left a `result`, its value).
+    """Return (True if the code left a `result`, its value).
 
-    An input of this name is none by itself; code that assigns it, the value it had too, or changes it has made it one.
+    An input of this name is not a result by itself. It becomes one if the code assigns it, even to the same value,
+    or changes it.
     """
     value = scope.get("result")
     if value is None:
@@ -50,12 +52,12 @@ def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tup
 def has_changed(value: Any, copy: Any) -> bool:
     try:
         return bool(value != copy)
-    except Exception:  # something of the code's is in it now, and cannot be compared
+    except Exception:  # it now has an object of the code's that cannot be compared
         return True
 
 
 def calls_of_main(source: str) -> set[str]:
-    """Where the text itself calls the `main` that it defines: "guard" (`if __name__ == "__main__":`), "top"."""
+    """Return where the code itself calls the `main` it defines: "guard" (`if __name__ == "__main__":`), "top"."""
     if "main" not in source:
         return set()
     try:
@@ -74,7 +76,7 @@ def is_main(node: ast.AST) -> bool:
 
 
 def compile_source(source: str) -> tuple[types.CodeType, bool]:
-    """(code object, whether the text has a top-level `return` and is wrapped in a function)."""
+    """Return the code object, and True if the text has a top-level `return` and is wrapped in a function."""
     try:
         return compile(source, FILE_NAME, "exec"), False
     except SyntaxError as error:

@@ -1,8 +1,8 @@
-"""What runs in the process of a command: its Python code, from the request to the answer.
+"""The work of a command's process: its Python code, from the request to the answer.
 
-Read by path into the template process (`python_template.py`), which forks it: the standard library only, since user
-code must not find the worker's own modules loaded. Each page of memory that a child writes to is copied for it, and
-those copies are most of what a warm command costs: see `rehearse`.
+This file is read by path into the template process (`python_template.py`), which forks it. It uses only the standard
+library, since user code must not find the worker's own modules loaded. Each page of memory that a child writes to is
+copied for it, and those copies are most of a warm command's cost: see `rehearse`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ import uuid
 from typing import Any, NoReturn
 
 TEMPLATE = vars(sys.modules["__main__"])
-"""`python_template.py`, which reads this file."""
+"""Names of `python_template.py`, which reads this file."""
 EXCHANGE, CONFINEMENT = TEMPLATE["EXCHANGE"], TEMPLATE["CONFINEMENT"]
 VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("python_values", "python_code"))
 FILE_NAME = CODE["FILE_NAME"]
 OWN = os.path.dirname(os.path.dirname(TEMPLATE["HERE"])) + os.sep  # noqa: PTH120 - as in `python_template.py`
-"""Where the worker's own files are."""
+"""Directory of the worker's own files."""
 PLAIN = TEMPLATE["read"](TEMPLATE["TEXT"], "plain_values")
 PLAIN["MAX_DEPTH"] = 201
-"""A result travels in an event, which has levels around it."""
+"""Deepest nesting of a result, which leaves room for the levels of the event around it."""
 plain, compile_source, result_of = PLAIN["plain"], CODE["compile_source"], CODE["result_of"]
 calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]
 begin, send, receive = EXCHANGE["begin"], EXCHANGE["send"], EXCHANGE["receive"]
@@ -47,12 +47,12 @@ ENDING = (SIGTERM, int(signal.SIGHUP), int(signal.SIGCHLD))
 dup2, close, set_inheritable, getpid = os.dup2, os.close, os.set_inheritable, os.getpid
 INTERRUPT, register_traceback = signal.default_int_handler, faulthandler.register
 set_handler = importlib.import_module("_signal").signal
-"""Without the conversions to enums of `signal.signal`."""
+"""`signal.signal` without its conversions to enums."""
 ROUNDS = 12
-"""The interpreter adapts code that has run some eight times."""
+"""Rounds of the rehearsal: the interpreter specializes code that has run about eight times."""
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
 INHERITED = dict(os.environ)
-"""The template's variables: most of those that a command is to have, and nothing else (`interpreter.py`)."""
+"""The template's variables: most of a command's, and nothing else (`interpreter.py`)."""
 NOT_GIVEN: dict[str, Any] = {
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "sys_path": [],
@@ -60,15 +60,15 @@ NOT_GIVEN: dict[str, Any] = {
     "reads_input_again": False,
     "memory_mb": None,
 }
-"""What a request need not say, as no code, input or limit of its own has it."""
+"""Defaults of a request, for code without input or limits."""
 LOG_HANDLERS: list[Any] = vars(logging)["_handlerList"]
 AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
-"""What the standard library has to do at an exit: nothing, while there is no more than this."""
+"""State in which the standard library has nothing to do at an exit."""
 
 
 def rehearse() -> None:
-    """What each child does, done before the first: the interpreter adapts code to what it meets, and a child that finds
-    it adapted touches half of the pages. Nothing of a command is in it, and nothing of it is left for one."""
+    """Do each child's work before the first one is forked. The interpreter then has specialized this code, and a child
+    touches half as many pages. It uses no data of a command, and leaves none behind."""
     paths, arguments, module = list(sys.path), sys.argv, sys.modules["__main__"]
     nothing = {"execution_id": "", "step": "", "env": {**os.environ, "TMPDIR": "/"}, "cwd": "/"}
     for text in REHEARSED * ROUNDS:
@@ -86,7 +86,7 @@ def rehearse() -> None:
 
 
 def become_child(descriptors: list[int]) -> int:
-    """A session of its own, output in the pipes, default signals; the socket of the command."""
+    """Start a session, connect the output pipes, and restore default signals. Return the socket of the command."""
     os.setsid()
     return take(descriptors)
 
@@ -106,7 +106,7 @@ def take(descriptors: list[int]) -> int:
 
 
 def set_streams() -> None:
-    """Fresh stream objects, flushed at each line: what was printed before a kill is not lost."""
+    """Create new stream objects, flushed at each line, so that output before a kill is not lost."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
@@ -117,7 +117,7 @@ def set_streams() -> None:
 def run_command(channel: int, is_begun: bool = False) -> NoReturn:
     """Read the request, run it, send the answer, end the process. Never returns.
 
-    `is_begun`: who started this program has said so.
+    `is_begun`: the starter of this program has already reported the beginning.
     """
     status = 1
     os.register_at_fork(after_in_child=end_without_traceback)
@@ -131,20 +131,21 @@ def run_command(channel: int, is_begun: bool = False) -> NoReturn:
 
 
 def end_without_traceback() -> None:
-    """In a process that the code forks: it may end that by SIGTERM, as a pool of `multiprocessing` does."""
-    if signal.getsignal(SIGTERM) == signal.SIG_DFL:  # no handler of its own
+    """Stop dumping tracebacks in a process that the code forks, and may end by SIGTERM, like a `multiprocessing`
+    pool."""
+    if signal.getsignal(SIGTERM) == signal.SIG_DFL:  # the code set no handler
         faulthandler.unregister(SIGTERM)
 
 
 def carry_out(channel: int, is_begun: bool = False) -> int:
-    """The exit status, when the answer has been sent."""
+    """Run the command and send the answer. Return the exit status."""
     process = getpid()
     if not is_begun:
         begin(channel, process)
     request = {**NOT_GIVEN, **receive(channel)}
     answer, status = execute(request)
     finish_threads()
-    if getpid() == process:  # not a child that the code forked and that ran on to the end
+    if getpid() == process:  # not in a child that the code forked and that ran on to this point
         send(channel, answer)
     close(channel)
     return status
@@ -164,7 +165,7 @@ def finish_threads() -> None:
     for thread in threading.enumerate() if _thread._count() else ():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(1.0)
-            if thread.is_alive():  # for whoever wonders at a timeout
+            if thread.is_alive():  # explains a timeout
                 sys.stderr.write(f"[the code has ended, its thread {thread.name!r} has not]\n")
                 thread.join()
     if (atexit._ncallbacks(), LOG_HANDLERS) != AT_EXIT:
@@ -172,7 +173,8 @@ def finish_threads() -> None:
 
 
 def end_executors() -> None:
-    """As the interpreter does it before it waits for threads: those of an executor wait for work until it says so."""
+    """End executors as the interpreter does before it waits for threads, since their threads wait for work until
+    then."""
     for end in reversed(vars(threading)["_threading_atexits"]):
         try:
             end()
@@ -181,9 +183,9 @@ def end_executors() -> None:
 
 
 def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """(answer, exit status) of the user's code. The answer has `result`, or `error`, or `leaves_none`.
+    """Return the answer and the exit status of the user's code. The answer has `result`, `error` or `leaves_none`.
 
-    `leaves_none`: whether its `result` is None.
+    `leaves_none` is True if the code set a `result` to None.
     """
     try:
         prepare_process(request)
@@ -229,7 +231,7 @@ def prepare_process(request: dict[str, Any]) -> None:
 
 
 def make_scope(request: dict[str, Any]) -> dict[str, Any]:
-    """The globals of the user's code: a fresh `__main__`."""
+    """Return the globals of the user's code, in a new `__main__`."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     scope = module.__dict__
@@ -254,14 +256,14 @@ def imported(name: str, attribute: str = "") -> Any:
 
 
 def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
-    """(whether there is a value, the value): a top-level return, else `result`, else what `main()` returns.
+    """Return (True if there is a value, the value): of a top-level return, else of `result`, else of `main()`.
 
     With `main_first` (the Python plane) `main()` comes before `result`, unless the text calls it by itself.
     """
     linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(True), FILE_NAME)
     calls = calls_of_main(source)
     if "guard" in calls:
-        scope["__name__"] = "noetl_step"  # the guard is passed over, else main() would run twice
+        scope["__name__"] = "noetl_step"  # skips the guard; otherwise main() would run twice
     code, returns = compile_source(source)
     exec(code, scope)
     if returns:
@@ -282,7 +284,7 @@ def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given:
 
 
 def call_main(main: Any, scope: dict[str, Any], request: dict[str, Any]) -> Any:
-    """`main(...)` with parameters by name: from the input, then from what is injected, then from the variables."""
+    """Call `main` with parameters by name: from the input, then from injected names, then from the variables."""
     given = request["input"]
     known = {**request["variables"], **{name: scope[name] for name in INJECTED}, **given}
     positional: list[Any] = []
@@ -316,7 +318,7 @@ async def as_coroutine(awaitable: Any) -> Any:
 
 
 def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
-    """sys.exit(): no code or 0 is a success without a value, a text goes to stderr with code 1."""
+    """Return the answer to sys.exit(): no code or 0 is a success without a value, a text goes to stderr with code 1."""
     if stop.code is None or stop.code == 0:
         return {}, 0
     if not isinstance(stop.code, int):
@@ -327,7 +329,7 @@ def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
 
 
 def failed(error: BaseException) -> dict[str, Any]:
-    """Type and message for the worker; the traceback, from the user's first line on, to stderr."""
+    """Return type and message for the worker. The traceback, from the user's first line on, is written to stderr."""
     report = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
     leave_out_own(report)
     sys.stderr.write("".join(report.format()))
@@ -340,7 +342,7 @@ def failed(error: BaseException) -> dict[str, Any]:
 
 
 def leave_out_own(report: traceback.TracebackException) -> None:
-    """Take the worker's lines out of it, and out of what it came of."""
+    """Remove the worker's lines from a traceback, and from its causes."""
     report.stack[:] = [frame for frame in report.stack if not frame.filename.startswith(OWN)]
     for other in (report.__cause__, report.__context__, *(getattr(report, "exceptions", None) or ())):
         if other is not None:
@@ -348,7 +350,7 @@ def leave_out_own(report: traceback.TracebackException) -> None:
 
 
 def users_part(frames: types.TracebackType | None) -> types.TracebackType | None:
-    """The traceback without this file's frames above the user's; none of them when it never got there."""
+    """Return the traceback from the user's first frame on, or None if it has none."""
     current = frames
     while current is not None and current.tb_frame.f_code.co_filename != FILE_NAME:
         current = current.tb_next

@@ -1,7 +1,10 @@
-"""Request and answer of a command, by its socket: 8 bytes of length and one JSON object in; out, 8 bytes with the id of
-its process before anything else, and one JSON object.
+"""Request and answer of a command on its socket.
 
-Read by path into the template process, as `python_template.py` is: the standard library only.
+The request is 8 bytes of length and one JSON object. The answer is 8 bytes with the id of the command's process,
+sent before anything else, and one JSON object.
+
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -14,24 +17,25 @@ from typing import Any
 LENGTH = struct.Struct("!Q")
 PROCESS_ID = struct.Struct("!Q")
 decode = json.JSONDecoder().raw_decode
-"""Of a text that begins with its value, as the worker writes it: without what `json.loads` looks at before."""
+"""Decoder for a text that begins with its value, as the worker writes it, without the checks of `json.loads`."""
 encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def begin(channel: int, process: int) -> None:
-    """Said before the request is looked at: a command that has not said it has had no effect, and never will when the
-    worker has closed its end (BrokenPipeError). `process`: 0 where it is the process above that ends it."""
+    """Report that the command begins, before its request is read. A command that has not reported has had no effect,
+    and never will if the worker has closed its end (BrokenPipeError). `process` is 0 if the process above ends the
+    command."""
     os.write(channel, PROCESS_ID.pack(process))
 
 
 def receive(channel: int) -> Any:
-    """Raises EOFError: the worker has closed its end."""
+    """Return the next request. Raises EOFError if the worker has closed its end."""
     (length,) = LENGTH.unpack(receive_exactly(channel, LENGTH.size))
     return decode(receive_exactly(channel, length).decode())[0]
 
 
 def receive_exactly(channel: int, size: int) -> bytes:
-    """From the descriptor itself: what a socket object touches would be copied for each child."""
+    """Read from the descriptor itself: memory that a socket object touches would be copied for each child."""
     data = os.read(channel, min(size, 1 << 20))
     if len(data) == size:
         return data

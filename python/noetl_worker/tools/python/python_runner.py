@@ -1,11 +1,11 @@
-"""Runs user Python, and programs, in forked children of a warm template process: the worker's side of
-`python_template.py`, where a command is confined.
+"""Running user Python, and programs, in forked children of a warm template process. This is the worker's side of
+`python_template.py`; commands are confined there.
 
-One template, of the worker's own interpreter, started when first needed and again when it has died; another interpreter
-is a program of one command. A template that does not answer for 2 s (user code may stop its parent) is killed: what had
-not started by then runs in the next one. Per command: a socket for request and answer, two pipes for the output, all
-three handed to the template, which forks. The answer is JSON and only JSON: a pickled one would run the user's code in
-the worker.
+There is one template, of the worker's own interpreter, started at first use and again after its death. Another
+interpreter is a program of one command. A template that does not answer for 2 s (user code may stop its parent) is
+killed, and commands that had not started by then run in the next one. Each command has a socket for request and
+answer, and two pipes for the output, all three passed to the template, which forks. The answer is JSON and only
+JSON: a pickled one would run the user's code in the worker.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _log = logging.getLogger(__name__)
 _ANSWER_S: Final = 2.0
 _END_S: Final = 1.0
 _START_S: Final = 30.0
-"""For the first answer: an interpreter may have to come over a slow file system."""
+"""Seconds for the first answer: an interpreter may be loaded from a slow file system."""
 _TEMPLATES_A_COMMAND: Final = 3
 _IDLE_SUPERVISORS: Final = 16
-"""Kept for the next commands; a few MB each."""
+"""Maximum number of idle supervisors kept for the next commands; each takes a few MB."""
 
 
 class PythonRunner:
@@ -49,9 +49,9 @@ class PythonRunner:
 
     Args:
         serving: module that the template has loaded and whose `run_command` runs the commands; empty: Python code.
-        memory_events: where the kernel counts what it has killed.
-        answer_s: a template process that has not answered for so long is replaced.
-        start_s: the same for its first answer.
+        memory_events: file in which the kernel counts processes it has killed.
+        answer_s: seconds without an answer after which a template process is replaced.
+        start_s: seconds for its first answer.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class PythonRunner:
         self.scratch: Final = Scratch(confinement)
         self._template: _Template | None = None
         self._supervisors: list[_Template] = []
-        """Idle ones."""
+        """Idle supervisors."""
         self._busy: set[_Template] = set()
 
     async def run(
@@ -87,12 +87,12 @@ class PythonRunner:
         Args:
             request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_command`).
             interpreter: a CPython 3.9 or newer; another than the worker's own is started for this command alone.
-            timeout_s: seconds, then SIGTERM and 2 s later SIGKILL to the child's process group.
-            conversation: takes what the command answers, and may ask for more; `Finished.answer` is None then.
+            timeout_s: seconds until SIGTERM, and 2 s later SIGKILL, to the child's process group.
+            conversation: takes the command's answers, and may send more requests; `Finished.answer` is None then.
 
         Raises:
             ToolError: kind `process`; the interpreter cannot be started, or its template process died meanwhile.
-            AnswerTooLong: what the code gives is over MAX_ANSWER_BYTES.
+            AnswerTooLong: the code's result is over MAX_ANSWER_BYTES.
             CancelledError: after the group has been stopped.
         """
         op, frame = b"F", frame_of(request)
@@ -112,10 +112,10 @@ class PythonRunner:
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
     ) -> process.Finished:
-        """Run a program with an empty standard input, below a supervisor where commands are confined.
+        """Run a program with an empty standard input, below a supervisor if commands are confined.
 
         Args:
-            program: where `argv[0]` is.
+            program: path of `argv[0]`.
 
         Raises:
             ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
@@ -125,7 +125,7 @@ class PythonRunner:
         return await self._finished(repr(argv[0]), b"E", frame_of(request), timeout_s, max_output_bytes)
 
     async def aclose(self) -> None:
-        """End the template processes; the last the one that ends a supervisor which cannot end by itself."""
+        """End the template processes. The template itself is last: it ends a supervisor that cannot end by itself."""
         for template in (*self._supervisors, *self._busy, *filter(None, [self._template])):
             template.close()
         self._template = None
@@ -141,7 +141,7 @@ class PythonRunner:
         limit: int,
         conversation: Conversation | None = None,
     ) -> process.Finished:
-        """`what`: is said where it cannot be started."""
+        """Run a command or program to its end. `what` names it in the error if it cannot be started."""
         kills = process.oom_kills(self._memory_events)
         run = await self._run(op, frame, timeout_s, limit, conversation)
         if run.exit_code == NOT_STARTED:
@@ -172,7 +172,7 @@ class PythonRunner:
         return self._template
 
     def _supervisor(self) -> _Template:
-        """An idle one, else a new one: each runs one command at a time, and ends all that it started."""
+        """Return an idle supervisor, or a new one. Each runs one command at a time, and ends all that this started."""
         while self._supervisors:
             supervisor = self._supervisors.pop()
             if not supervisor.is_dead:
@@ -193,7 +193,7 @@ class _NotStarted(Exception):
 
 
 def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
-    """Both ends of the channel, the first one twice, and two pipes; all of them, or none and the OSError."""
+    """Return both ends of the channel, our end twice, and two pipes. After an OSError, none is left open."""
     with ExitStack() as opened:
         mine, theirs = map(opened.enter_context, socket.socketpair())
         mine.setblocking(False)
@@ -208,7 +208,7 @@ def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tup
 
 
 class _Fork:
-    """A supervisor: a fork of a template, started and ended as a TemplateProcess is."""
+    """A supervisor: a fork of a template, started and ended like a TemplateProcess."""
 
     def __init__(self, template: _Template) -> None:
         self._template = template
@@ -217,7 +217,7 @@ class _Fork:
         self._number = self._template.fork(os.dup(control))
 
     def end(self, seconds: float) -> None:
-        if not self._template.is_dead:  # else it notices by its control socket
+        if not self._template.is_dead:  # otherwise its control socket tells it
             self._template.send(REQUEST.pack(b"K", self._number, signal.SIGKILL))
 
 
@@ -226,14 +226,14 @@ class _Child:
 
     def __init__(self, template: _Template, number: int, request: Request, answer: PythonAnswer) -> None:
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        """With its exit code; None: its template was gone before it had ended."""
+        """Future of its exit code; None: its template was gone before the command had ended."""
         self._template = template
         self._number = number
         self._request = request
         self._answer = answer
 
     def abandon(self) -> None:
-        """Its template is gone: it has nobody to stop it but us."""
+        """Kill the command: its template is gone, so only the worker can stop it."""
         if self.exited.done():
             return
         self._request.end()
@@ -260,12 +260,12 @@ class _Template:
         self._numbers = itertools.count(1)
         self._children: dict[int, _Child] = {}
         self._forks: set[int] = set()
-        """Supervisors that are not there yet; what they do from then on, they report by themselves."""
+        """Supervisors not confirmed yet. Once confirmed, they report by themselves."""
         self._unsent: list[tuple[bytes, list[int]]] = []
         self._received = bytearray()
         self._has_answered = False
         self._asked_at: float | None = None
-        """When it was asked for what it has not answered yet; any answer shows that it lives."""
+        """Time of the oldest unanswered request; any answer shows that the template lives."""
         self._check: asyncio.TimerHandle | None = None
         self._process = process
         self._control, theirs = socket.socketpair()
@@ -280,7 +280,7 @@ class _Template:
         self._loop.add_reader(self._control.fileno(), self._read)
 
     def fork(self, control: int) -> int:
-        """The number of a supervisor that serves `control`; the descriptor is ours no more."""
+        """Fork a supervisor that serves `control`, and return its number. The descriptor is closed here."""
         number = next(self._numbers)
         self._forks.add(number)
         self.send(REQUEST.pack(b"S", number, 0), [control])
@@ -296,7 +296,7 @@ class _Template:
         started: float,
         conversation: Conversation | None,
     ) -> process.Finished:
-        """`started`: when the command came, which may have waited for another template before this one."""
+        """Run a command. `started` is when the command came, as it may have waited for an earlier template."""
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
@@ -307,7 +307,7 @@ class _Template:
         child = self._children[number] = _Child(self, number, request, answer)
         if conversation is not None:
             conversation.begin(request, answer)
-        request.send()  # before who reads it is woken: else it sleeps once more, and is woken twice
+        request.send()  # before its reader is woken, which would otherwise sleep and be woken again
         self.send(REQUEST.pack(op, number, 0), [theirs.detach(), out_write, err_write])
         self._expect_answer()
         try:
@@ -325,14 +325,14 @@ class _Template:
                 f"the Python template process {self._end}, and the command with it", kind="process", retryable=True
             )
         if answer.process is None and not timed_out:
-            raise ResourceShortage("no process to be had for the command")
+            raise ResourceShortage("no process can be started for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
         elapsed = round((time.monotonic() - started) * 1000)
         notes = (*about_out, *about_err)
         return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes, parsed(answer))
 
     def send(self, message: bytes, descriptors: list[int] | None = None) -> None:
-        """Queue a control message; the descriptors are ours no more."""
+        """Queue a control message. Its descriptors are closed here once sent."""
         self._unsent.append((message, descriptors or []))
         self._flush()
 
@@ -386,18 +386,18 @@ class _Template:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
 
     def _check_answer(self, due: float) -> None:
-        """While commands run: ask the template, and end it when it has not answered for too long."""
+        """While commands run, request an answer from the template, and end it if it has not answered for too long."""
         self._check = None
         now = self._loop.time()
-        self._read()  # what came while the loop was busy is an answer too
+        self._read()  # data that arrived while the loop was busy is an answer too
         if self.is_dead or not (self._children or self._forks):
             self._asked_at = None
             return
-        if self._asked_at is None or now - due >= self._answer_s:  # held up: the template perhaps with this process
+        if self._asked_at is None or now - due >= self._answer_s:  # held up, and the template perhaps too
             self._asked_at = now
         left_s = self._asked_at + (self._answer_s if self._has_answered else self._start_s) - now
         if left_s > 0:
-            self.send(REQUEST.pack(b"A", 0, 0))  # what a command begins with is no answer of the template's
+            self.send(REQUEST.pack(b"A", 0, 0))  # the first bytes of a command are not an answer of the template's
             if not self.is_dead:
                 self._check_in(min(left_s, self._answer_s / 2))
             return
@@ -405,7 +405,7 @@ class _Template:
         self._died("did not answer and was replaced")
 
     def _died(self, end: str = "died", *, end_s: float = 0.0) -> None:
-        """The template is gone: its children have nobody to stop them but us."""
+        """Handle the loss of the template: only the worker can stop its children now."""
         if self.is_dead:
             return
         self.is_dead, self._end = True, end

@@ -1,21 +1,23 @@
 """The template process of the `python` tool, and the child it forks for each command.
 
-Run by path with `-I`, so it imports the standard library only: user code must not find the worker's own modules
-loaded, and a fork is as fast as this process is small. The worker's side is `python_runner.py`; the protocol:
+It is run by path with `-I`, so it imports only the standard library: user code must not find the worker's own
+modules loaded, and a fork is faster the smaller this process is. The worker's side is `python_runner.py`; the
+protocol:
 
 * control socket, worker -> here: 10 bytes (op, command number, signal). `F` comes with three descriptors
-  (socket of the command, stdout, stderr): fork, for Python code. `E`: the same, for a program that the request names
+  (socket of the command, stdout, stderr): fork, for Python code. `E`: likewise, for a program that the request names
   (program, argv, env, cwd; `channel`: its number for the socket). `K`: send the signal to the command's process group.
-  `A`: answer. `S` comes with a control socket: fork a supervisor, which serves that one.
-* control socket, here -> worker: 17 bytes (op, command number, value). `X` exit status as `subprocess` has it (negative
-  for a signal); a fork that fails is `X` with 255, a program that cannot be started `X` with NOT_STARTED. `A`: as asked
-  for. `S`: the supervisor is there.
-* socket of the command: `python_exchange.py`. That a command has begun is said there: the worker does not wake for it.
+  `A`: answer. `S` comes with a control socket: fork a supervisor, which serves that socket.
+* control socket, here -> worker: 17 bytes (op, command number, value). `X`: exit status as in `subprocess` (negative
+  for a signal); 255 for a fork that failed, NOT_STARTED for a program that could not be started. `A`: the answer asked
+  for. `S`: the supervisor exists.
+* socket of the command: `python_exchange.py`. A command reports its beginning there: the worker does not wake for it.
 
 When the worker goes away, the control socket ends: everything is killed and this process ends. With a confinement
-(`confinement.py`) each command has a supervisor: a fork of the template that runs one command at a time. Whatever the
-command starts stays below it, whichever session it goes to, and has ended before the `X`; what a killed one leaves, the
-template ends. The command cannot signal it: its domain begins below the supervisor.
+(`confinement.py`) each command has a supervisor: a fork of the template that runs one command at a time. Whatever
+the command starts stays below its supervisor, in whichever session, and has ended before the `X`; the template ends
+processes that a killed supervisor leaves. The command cannot signal its supervisor, since its domain begins below
+it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from typing import Any
 REQUEST = struct.Struct("!cQB")
 ANSWER = struct.Struct("!cQq")
 NOT_STARTED = 256
-"""No exit status, so that no program can say it; the reason is in the socket of the command."""
+"""A value that is not an exit status, so that no program can return it; the reason is in the socket of the command."""
 ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
@@ -44,8 +46,8 @@ TEXT = os.path.join(os.path.dirname(os.path.dirname(HERE)), "text")  # noqa: PTH
 
 
 def read(folder: str, name: str) -> dict[str, Any]:
-    """The names of a module that no command is to find loaded; compiled when it is read for the first time."""
-    module = sys.modules[name] = ModuleType(name)  # there while it is read: dataclasses look into it
+    """Return the names of a module that no command may find loaded. It is compiled when it is first read."""
+    module = sys.modules[name] = ModuleType(name)  # registered while it is read, because dataclasses look it up
     module.__file__ = os.path.join(folder, f"{name}.py")  # noqa: PTH118
     try:
         exec(SourceFileLoader(name, module.__file__).get_code(name) or "", vars(module))
@@ -58,17 +60,17 @@ EXCHANGE = read(HERE, "python_exchange")
 PROGRAM = read(PROCESS, "program")
 CONFINEMENT = read(PROCESS, "confinement")
 KEPT: list[Any] = []
-"""What a fork has of the process it was forked from, and lets lie: to free it would touch the memory it is in."""
+"""Objects that a fork keeps from its parent without using them: freeing them would touch their memory."""
 AT_FORK: list[dict[str, Any]] = []
 
 
 class Template:
-    """One thread, no locks: a fork of it is safe."""
+    """A template. It has one thread and no locks, so a fork of it is safe."""
 
     def __init__(self, control: socket.socket, score: Any, *, is_confined: bool) -> None:
         self.control = control
         self.score = score
-        """`OomScore`; None: this is no template that forks supervisors."""
+        """`OomScore`; None: this process is not a template that forks supervisors."""
         self.is_confined = is_confined
         self.is_supervisor = is_confined and score is None
         self.running: dict[int, int] = {}
@@ -76,7 +78,7 @@ class Template:
         control.set_inheritable(False)
         self.wake, self.wake_write = os.pipe()
         self.own = [self.wake, self.wake_write, control.fileno()]
-        """Closed by number in a fork, where their objects are kept."""
+        """Descriptors that a fork closes by number, as it keeps their objects."""
         if score is not None and score.file >= 0:
             self.own.append(score.file)
         self.domain = CONFINEMENT["Domain"](self.is_supervisor)
@@ -90,7 +92,7 @@ class Template:
             signal.signal(number, lambda *_: None)  # the worker decides; not SIG_IGN, which programs would inherit
 
     def serve(self) -> list[int]:
-        """Until the worker closes the control socket. Returns in a forked child, with its descriptors."""
+        """Serve until the worker closes the control socket. Returns in a forked child, with its descriptors."""
         control, poll = self.control.fileno(), select.poll()
         for descriptor in (control, self.wake):
             poll.register(descriptor, select.POLLIN)
@@ -108,10 +110,10 @@ class Template:
                     self.reap()
 
     def handle_request(self) -> list[int] | None:
-        """Handle one request; in a forked child, the descriptors it is to work with."""
+        """Handle one request. Return the descriptors of its command in a forked child, otherwise None."""
         try:
             data, ancillary, _, _ = self.control.recvmsg(REQUEST.size, ROOM_FOR_DESCRIPTORS)
-        except ConnectionError:  # killed with answers of ours unread
+        except ConnectionError:  # killed while answers of ours were unread
             data, ancillary = b"", []
         descriptors = list(memoryview(ancillary[0][2]).cast("i")) if ancillary else []
         if not data:
@@ -129,7 +131,7 @@ class Template:
         return None
 
     def start_fork(self, number: int, descriptors: list[int]) -> list[int] | None:
-        """Of a command (three descriptors) or of a supervisor (one)."""
+        """Fork a command (three descriptors) or a supervisor (one)."""
         is_supervisor = self.score is not None and len(descriptors) == 1
         if is_supervisor:
             self.score.set_first()
@@ -149,15 +151,15 @@ class Template:
         return None
 
     def start_program(self, number: int, descriptors: list[int]) -> None:
-        """Without a fork of this process, which costs more than the program's start."""
+        """Start a program without forking this process, which would cost more than the program's start."""
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         channel, out, err = descriptors
         try:
-            EXCHANGE["begin"](channel, 0)  # what is to be killed is ours to kill
+            EXCHANGE["begin"](channel, 0)  # 0: this process ends the command, not the worker
             request = EXCHANGE["receive"](channel)
             pid = self.domain.spawn(lambda: PROGRAM["spawn"](request, channel, out, err))
-        except (EOFError, ConnectionError):  # called off
+        except (EOFError, ConnectionError):  # cancelled by the worker
             self.answer(b"X", number, -signal.SIGKILL)
         except (OSError, ValueError) as error:
             EXCHANGE["send"](channel, {"error": str(error)})
@@ -168,7 +170,8 @@ class Template:
             os.close(descriptor)
 
     def fork(self) -> int:
-        """As os.fork, but -1 when there is no process to be had; the child lets go of the worker."""
+        """Fork like os.fork, but return -1 if no process can be started. The child closes its copies of our
+        descriptors."""
         try:
             pid = os.fork()
         except OSError:
@@ -186,7 +189,7 @@ class Template:
                 kill_group(pid, value)
 
     def reap(self) -> None:
-        """End what a command left behind, before its process id can belong to anybody else."""
+        """Reap ended children, after killing what a command left behind, while its process id cannot be reused."""
         while ended := an_ended_child():
             number = self.running.pop(ended, None)
             if number is not None:
@@ -200,12 +203,13 @@ class Template:
                 return
 
     def kill_left_behind(self) -> None:
-        """A child of ours that is no command is what one left; its own children become ours when it ends."""
+        """Kill processes that a command left: every child of ours that is not a command. Their children become ours
+        then."""
         try:
             while not self.running:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
                     if not CONFINEMENT["kill_children"](()):
-                        return  # the system does not say which there are: logged at the worker's start
+                        return  # the system does not list them: logged at the worker's start
                     os.waitpid(-1, 0)
         except ChildProcessError:
             return
@@ -227,9 +231,9 @@ class Template:
 
 
 def kill_group(pid: int, number: int) -> None:
-    """The group, or the leader by itself: in its first moments it has no group of its own yet.
+    """Signal the group, or only the leader, which at first has no group of its own.
 
-    Never both: a second SIGTERM would end the process while it still writes where it was.
+    Both are never signalled: a second SIGTERM would end the process while it still writes its traceback.
     """
     for kill in (os.killpg, os.kill):
         try:
@@ -240,7 +244,7 @@ def kill_group(pid: int, number: int) -> None:
 
 
 def an_ended_child() -> int:
-    """Its process id, which stays its own until it is reaped; 0: none has ended."""
+    """Return the process id of an ended child, which stays reserved until it is reaped, or 0 if none has ended."""
     try:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -256,8 +260,8 @@ def drain(descriptor: int) -> None:
 
 
 def command() -> dict[str, Any]:
-    """`python_command.py`. What `threading` and `logging` mend after a fork is for commands that fork: the template has
-    one thread, and none of their locks is held."""
+    """Return the names of `python_command.py`. Fork hooks of `threading` and `logging` are kept for commands that fork:
+    the template has one thread, and none of their locks is held."""
     register = os.register_at_fork
 
     def registered(**hooks: Any) -> None:
@@ -274,12 +278,12 @@ def command() -> dict[str, Any]:
 
 
 def main() -> None:
-    """`serve FD CONFINEMENT`: the template; with `MODULE SYS_PATH`, one of the worker's own modules runs the commands.
-    `once FD LEVEL`: one command, which a template has started and confined."""
+    """Run as told by the arguments: `serve FD CONFINEMENT` is the template; with `MODULE SYS_PATH`, one of the worker's
+    own modules runs the commands. `once FD LEVEL` is one command, which a template has started and confined."""
     mode, descriptors = sys.argv[1], [int(sys.argv[2])]
     if mode == "once":
         if sys.argv[3] != "off":
-            CONFINEMENT["hide_memory"]()  # the one thing that a new program does not inherit
+            CONFINEMENT["hide_memory"]()  # the one property that a new program does not inherit
         of_command = command()
         of_command["set_streams"]()
         of_command["run_command"](of_command["take"]([*descriptors, os.dup(1), os.dup(2)]), is_begun=True)

@@ -1,6 +1,7 @@
-"""Values of user code: its input as the Python worker reads it, and what that worker lends it.
+"""Values for user code: its input as the Python worker reads it, and that worker's helper functions.
 
-Read by path into the template process, as `python_template.py` is: the standard library only.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 
 def read_again(value: Any) -> Any:
-    """An input as the Python plane's own worker gives it: that plane prints an object or a list of a single tool's
-    input before a worker has it. Nothing in it is rendered."""
+    """Return an input as the Python plane's own worker does: that plane turns an object or a list in a single tool's
+    input into text before a worker gets it. Templates in it are not rendered."""
     if type(value) is not str:
         return value
     text = value.strip()
@@ -21,16 +22,16 @@ def read_again(value: Any) -> Any:
         for read in (json.loads, ast.literal_eval):
             try:
                 return read(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):  # it only looks like one
+            except (ValueError, SyntaxError, RecursionError, MemoryError):  # it only looks like an object or a list
                 continue
     return value.removesuffix("\n").removesuffix("\r")
 
 
-# ── what the Python worker lends ────────────────────────────────────────────────────────────────
+# ── helper functions of the Python worker ────────────────────────────────────────────────────────
 
 
 def get_val(value: Any, keys: Any, default: Any = None) -> Any:
-    """`value[keys[0]][keys[1]]...`, or `default` when there is no such thing."""
+    """Return `value[keys[0]][keys[1]]...`, or `default` if it does not exist."""
     for key in keys:
         try:
             value = value[key]
@@ -40,7 +41,7 @@ def get_val(value: Any, keys: Any, default: Any = None) -> Any:
 
 
 def deep_merge(below: Any, above: Any) -> Any:
-    """Objects key by key, lists one after the other; of anything else, `above`."""
+    """Merge objects key by key, and concatenate lists; for anything else return `above`."""
     if isinstance(below, dict) and isinstance(above, dict):
         merged = {key: deep_merge(below[key], item) if key in below else item for key, item in above.items()}
         return {**below, **merged}

@@ -1,1 +1,1 @@
-"""Where the code or SQL of a step is: inline, a file, an address."""
+"""Reading the code or SQL of a step, which is inline, in a file, or at an address."""

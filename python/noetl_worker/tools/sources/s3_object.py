@@ -1,4 +1,4 @@
-"""A GET of one object of S3, or of a store that speaks as S3 does, with the signature it asks for."""
+"""A signed GET of one object in S3, or in a store with the same protocol."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _DEFAULT_REGION: Final = "us-east-1"
 
 
 async def signed(uri: str, details: Mapping[str, Any], context: ToolContext) -> tuple[str, dict[str, str]]:
-    """The address of `s3://<bucket>/<key>`, and the headers of a GET: none where no key is known, for an object may be
-    open to everybody.
+    """Return the address of `s3://<bucket>/<key>`, and the headers of a GET. Without a known key there are none, as the
+    object may be public.
 
-    Without a key in the credential, botocore looks where every AWS client does: the environment, files, the role of
-    the machine.
+    Without a key in the credential, botocore searches like every AWS client: the environment, files, the role of the
+    machine.
 
     Args:
         details: `region`, `endpoint` (of a store that is not Amazon's) and `auth`: an alias, or an
-            object with the values. What is missing is taken from the credential, then from the AWS_* variables.
+            object with the values. Missing values are taken from the credential, then from the AWS_* variables.
 
     Raises:
         ConfigurationError: botocore is not installed, or would run a program that a command may have put there.
@@ -46,7 +46,7 @@ async def signed(uri: str, details: Mapping[str, Any], context: ToolContext) -> 
     region = str(details.get("region") or known.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION)
     parts = urlsplit(uri)
     endpoint = details.get("endpoint") or known.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
-    # The bucket in the path and not in the host: a name with a dot in it has no certificate.
+    # The bucket is in the path, not in the host: no certificate covers a name with a dot.
     key = parts.path.lstrip("/").split("/")  # a key may have empty parts
     path = url_path(parts.netloc) + "".join(url_path(part) if part else "/" for part in key)
     url = str(endpoint).rstrip("/") + path

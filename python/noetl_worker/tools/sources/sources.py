@@ -1,4 +1,4 @@
-"""Where a step's code or SQL comes from: the step itself, a file, an http(s) address, an object of a bucket."""
+"""Reading the code or SQL of a step: from the step itself, a file, an http(s) address, or an object of a bucket."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _STORAGE: Final = "https://storage.googleapis.com"
 
 
 class Sources(OverHttp):
-    """Reads code; keeps the connections it reads from until `aclose`.
+    """Reads code, and keeps the connections until `aclose`.
 
     Args:
-        kind: of the tool, for messages.
+        kind: the tool's kind, for messages.
     """
 
     def __init__(self, kind: str = "python") -> None:
@@ -48,11 +48,11 @@ class Sources(OverHttp):
         self._kind = kind
 
     async def of_script(self, script: str | Mapping[str, Any], context: ToolContext) -> str:
-        """The text of a `script` field.
+        """Return the text of a `script` field.
 
         Raises:
-            ConfigurationError: it cannot be read.
-            ToolError: an address that does not answer, or not with 2xx.
+            ConfigurationError: the script cannot be read.
+            ToolError: an address does not answer, or not with 2xx.
         """
         place = _place(script, self._kind)
         if place.code is not None:
@@ -119,7 +119,7 @@ class Sources(OverHttp):
 
 @dataclass(frozen=True, slots=True)
 class _ScriptAddress:
-    """Where a `script` field says that the code is: in itself, or at an address."""
+    """The place of a script: the code itself, or an address."""
 
     code: str | None = None
     uri: str = ""
@@ -127,13 +127,13 @@ class _ScriptAddress:
 
 
 def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str | None:
-    """What can be checked of a `script` field without fetching it; for a config model's `__post_init__`.
+    """Check as much of a `script` field as is possible without fetching it, for a config model's `__post_init__`.
 
     Returns:
-        The code where it stands in itself, None where it has to be fetched.
+        The code if the field contains it, None if it has to be fetched.
 
     Raises:
-        ConfigurationError: it is where no code can be.
+        ConfigurationError: the field names no possible place.
     """
     place = _place(script, kind)
     if place.code is not None:
@@ -154,7 +154,7 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
 
 
 def _place(script: str | Mapping[str, Any], tool: str) -> _ScriptAddress:
-    """Raises ConfigurationError for an object that names no place."""
+    """Return the place of a script. Raises ConfigurationError for an object that names none."""
     if isinstance(script, str):
         return _ScriptAddress(script) if _is_source(script) else _ScriptAddress(uri=script.strip())
     source = script.get("source")
@@ -175,7 +175,7 @@ def _place(script: str | Mapping[str, Any], tool: str) -> _ScriptAddress:
 
 
 def _below(endpoint: str, path: str) -> str:
-    """The endpoint is the address, as the Python worker has it; one that ends in `/` is a directory."""
+    """Return the endpoint as the address, as the Python worker does; an endpoint ending in `/` is a directory."""
     return f"{endpoint}{path.lstrip('/')}" if endpoint.endswith("/") else endpoint
 
 
@@ -194,13 +194,13 @@ def _headers(details: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 
 def _elsewhere(response: httpx.Response) -> str:
-    """S3 answers who asks in the wrong region which one it is."""
+    """Return a hint to the right region, which S3 reports to a request in the wrong one."""
     region = response.headers.get("x-amz-bucket-region")
     return f" (its bucket is in {region}: give script.source.region)" if region and response.status_code != 404 else ""
 
 
 def _is_source(script: str) -> bool:
-    """Source text, not the name of a file: several lines, or something no path of ours looks like."""
+    """Return True for source text, not a file's name: it has several lines, or does not look like a path."""
     text = script.strip()
     return "\n" in text or not (
         text.startswith(("file:", "/", "./", "../")) or text.endswith((".py", ".sql")) or "://" in text

@@ -1,1 +1,1 @@
-"""What the SQL kinds share: the text, its source, its statements, the form of its values."""
+"""The parts that SQL kinds share: the text, its source, its statements, the form of its values."""

@@ -1,4 +1,4 @@
-"""Where the SQL of a step comes from: `script` before `query_b64` before `query`, as in the Python worker."""
+"""The source of a step's SQL: `script` before `query_b64` before `query`, as in the Python worker."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from noetl_worker.tools.sql.sql import script_of
 
 
 def check_sql(kind: str, config: Any) -> str | None:
-    """The SQL where it stands in the config itself, None where it has to be fetched; for a `__post_init__`.
+    """Return the SQL if the config contains it, None if it has to be fetched; for a `__post_init__`.
 
     Args:
         config: has `query`, `query_b64` and `script`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no SQL.
         ConfigurationError: `script` names no place.
     """
     if config.script is None:
@@ -28,11 +28,11 @@ def check_sql(kind: str, config: Any) -> str | None:
 
 
 async def sql_of(kind: str, config: Any, sources: Sources, context: ToolContext) -> str:
-    """The SQL to run. What was fetched is rendered as `query` is: playbooks keep their statements in files so.
+    """Return the SQL to run. A fetched text is rendered like `query`, because playbooks keep such statements in files.
 
     Raises:
-        ConfigurationError: it cannot be read, or is no text.
-        ToolError: an address that does not answer, or not with 2xx.
+        ConfigurationError: the script cannot be read, or is not text.
+        ToolError: an address does not answer, or not with 2xx.
     """
     given = check_sql(kind, config)
     if given is not None or config.script is None:

@@ -1,8 +1,7 @@
-"""Where one SQL statement ends: for the drivers that take only one at a time with parameters.
+"""Splitting of SQL into statements, for the drivers that take only one at a time with parameters.
 
-Text is split by the server or the driver wherever it can be; a splitter of one's own has been wrong five times
-upstream. This one knows strings, E-strings, quoted names, dollar quotes, line comments
-and nested block comments, of Postgres.
+The server or the driver splits text wherever it can; a hand-written splitter has been wrong five times upstream.
+This one knows Postgres' strings, E-strings, quoted names, dollar quotes, line comments and nested block comments.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _COMMENT_MARK: Final = re.compile(r"/\*|\*/")
 
 
 def statements(text: str) -> list[str]:
-    """The statements of `text`, without their semicolons; what holds only white space and comments is left out.
+    """Return the statements of `text`, without their semicolons, leaving out those of only white space and comments.
 
-    An unclosed string, name, quote or comment goes to the end of the text: the server will say what is wrong.
+    An unclosed string, name, quote or comment extends to the end of the text: the server will report it.
     """
     found: list[str] = []
     begin = position = 0
@@ -51,7 +50,7 @@ def statements(text: str) -> list[str]:
 
 
 def bare(text: str) -> str:
-    """`text` with a blank for every string, quoted name and comment: what is found in it is SQL, not a value."""
+    """Return `text` with a blank for every string, quoted name and comment, so that only SQL is left, no value."""
     parts: list[str] = []
     position = 0
     for mark, start, after in _marks(text):
@@ -61,7 +60,7 @@ def bare(text: str) -> str:
 
 
 def first_word(text: str) -> str:
-    """Return the first word of SQL in `text`, in capitals; empty where there is none."""
+    """Return the first word of SQL in `text`, in capitals, or an empty text if there is none."""
     position = 0
     for _, start, after in itertools.chain(_marks(text), [("end", len(text), len(text))]):
         if word := _WORD.search(text, position, start):
@@ -71,7 +70,8 @@ def first_word(text: str) -> str:
 
 
 def _marks(text: str) -> Iterator[tuple[str, int, int]]:
-    """Each semicolon ("end"), comment ("comment") and string or quoted name ("quoted"): where it is, where it ends."""
+    """Yield each semicolon ("end"), comment ("comment") and string or quoted name ("quoted"), with its start and
+    end."""
     position = 0
     while (match := _TOKEN.search(text, position)) is not None:
         position = match.end()

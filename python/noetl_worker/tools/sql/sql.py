@@ -1,8 +1,8 @@
-"""What the SQL tools share: the text they run, the shape of their data, the JSON form of a value.
+"""The parts that all SQL tools share: the text they run, the shape of their data, the JSON form of a value.
 
 data = {columns, rows, row_count, affected_rows, statements, statement_count} of the **last** statement; `statements`
-has one line for each: {statement, row_count, affected_rows}. Column names stay for an empty result; `truncated: true`
-says that rows were left out.
+has one line for each: {statement, row_count, affected_rows}. An empty result keeps its column names; `truncated:
+true` says that rows were left out.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt, text_of_base64
 
 MAX_ROWS: Final = 100_000
-"""Rows kept of one statement; the rest is left out and marked, so that a result fits into memory."""
+"""Maximum number of rows kept of one statement; more are left out and marked, so that a result fits into memory."""
 SPELLINGS: Final = {
     "command_b64": "query_b64",
     "commands_b64": "query_b64",
     "sql_b64": "query_b64",
     "parameters": "params",
 }
-"""For the `field_aliases` of each kind."""
+"""Spellings for the `field_aliases` of each SQL kind."""
 _PREVIEW: Final = 120
 _SAMPLE_ROWS: Final = 5
 _MAX_INT64: Final = 2**63 - 1
@@ -36,7 +36,7 @@ _MIN_INT64: Final = -(2**63)
 
 @dataclass
 class Batch:
-    """The statements of one command, as they are run."""
+    """The statements of one command, recorded as they are run."""
 
     as_objects: bool = True
     max_rows: int = MAX_ROWS
@@ -45,7 +45,7 @@ class Batch:
     rows: list[JsonValue] = field(default_factory=list)
     truncated: bool = False
     samples: list[list[JsonValue]] = field(default_factory=list)
-    """By statement the first rows it gave, as lists; of a write that was counted one row, the count."""
+    """First rows of each statement, as lists. A counted write has one row: the count."""
 
     def returned(
         self,
@@ -55,7 +55,7 @@ class Batch:
         first: Sequence[Sequence[Any]] | None = None,
         affected: int | None = None,
     ) -> None:
-        """A statement gave rows, at most `max_rows` + 1; `first`: how its first ones are shown, if otherwise."""
+        """Record a statement with rows, at most `max_rows` + 1. `first`: its first rows as shown, if they differ."""
         self.columns = _unique(columns)
         self.truncated = len(rows) > self.max_rows
         kept = [[json_form(value) for value in row] for row in rows[: self.max_rows]]
@@ -65,13 +65,14 @@ class Batch:
         self.statements.append({"statement": statement, "row_count": len(kept), "affected_rows": affected})
 
     def changed(self, statement: str, affected: int | None) -> None:
-        """A statement gave no rows; `affected` is None where the database does not count."""
+        """Record a statement without rows. `affected` is None if the database does not count."""
         self.columns, self.rows, self.truncated = [], [], False
         self.samples.append([] if affected is None else [[affected]])
         self.statements.append({"statement": statement, "row_count": 0, "affected_rows": affected})
 
     def data(self, form: ToolForm | None = None) -> dict[str, JsonValue]:
-        """The last statement's. On the Python plane `row_count` of a write is the number of rows it changed."""
+        """Return the last statement's data. On the Python plane a write's `row_count` is the number of rows it
+        changed."""
         last = self.statements[-1]
         is_write = form is not None and form.sql_has_message and not self.columns
         data: dict[str, JsonValue] = {
@@ -88,7 +89,7 @@ class Batch:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """`a, a` -> `a, a_2`: as object keys, equal names would lose a column."""
+    """Return `a, a` as `a, a_2`: as object keys, equal names would lose a column."""
     found: dict[str, None] = {}
     last: dict[str, int] = {}
     for name in names:
@@ -101,7 +102,7 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def check_above_zero(**given: int | None) -> None:
-    """Of a config's fields. Raises ValueError."""
+    """Check numbers in a config's fields. Raises ValueError for one below 1."""
     for name, value in given.items():
         if value is not None and value < 1:
             raise ValueError(f"{name!r} is {value}: give 1 or more")
@@ -111,10 +112,10 @@ def check_above_zero(**given: int | None) -> None:
 
 
 def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | None = None) -> str:
-    """One SQL text of `query` (a text, or a list of statements) or of `query_b64`, its base64 form.
+    """Return one SQL text from `query` (a text, or a list of statements) or from `query_b64`, its base64 form.
 
     Raises:
-        ValueError: neither, both with different texts, no statement in it, or no base64. Meant for a config model's
+        ValueError: neither is given, both differ, there is no statement, or it is not base64. Call this in a model's
             `__post_init__`: the worker then refuses the config before the command is reported as started.
     """
     if query is None and encoded is None:
@@ -135,20 +136,20 @@ def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | 
 def _joined(parts: Sequence[str]) -> str:
     if len(parts) == 1:
         return parts[0]
-    # The line break ends a `--` comment that a part may close with: it would swallow the next statement.
+    # The line break ends a `--` comment at the end of a part, which would swallow the next statement.
     return "\n;\n".join(part.strip().rstrip(";") for part in parts if part.strip())
 
 
 def preview(statement: str) -> str:
-    """The first characters of a statement on one line, for messages."""
+    """Return the first characters of a statement on one line, for messages."""
     line = " ".join(statement.split()).rstrip("; ")
     return line if len(line) <= _PREVIEW else excerpt(line, _PREVIEW - 1) + "…"
 
 
 def left_open(text: str, otherwise: str = "") -> ToolError:
-    """The failure of a text that ends within a transaction: the connection's end undoes what it did.
+    """Return the failure of a text that leaves a transaction open, which closing the connection rolls back.
 
-    `otherwise`: what else than COMMIT the author could write.
+    `otherwise`: another remedy for the author than COMMIT.
     """
     return ToolError(
         f"{preview(text)}: it leaves a transaction open, and nothing of that was kept: end it with COMMIT{otherwise}",
@@ -160,10 +161,10 @@ def left_open(text: str, otherwise: str = "") -> ToolError:
 
 
 def json_form(value: Any) -> JsonValue:
-    """A database value as JSON; only NULL is null.
+    """Return a database value as JSON; only NULL is null.
 
     NaN and the infinities -> "NaN", "Infinity", "-Infinity", as Postgres writes them into JSON; a span of time ->
-    ISO 8601 ("P1DT2H"); the rest as `json_text.plain` says (Decimal and big integers exact text, bytes base64).
+    ISO 8601 ("P1DT2H"); other values as in `json_text.plain` (Decimal and big integers exact text, bytes base64).
     """
     kind = type(value)
     if value is None or kind is str or kind is bool:
@@ -184,7 +185,7 @@ def json_form(value: Any) -> JsonValue:
 
 
 def _key(key: Any) -> str:
-    """A map's key as text, in the form the value would have: a date in ISO, true and not True."""
+    """Return a map's key as text, in the form of a value: a date in ISO 8601, true and not True."""
     form = json_form(key)
     return form if isinstance(form, str) else str(form).lower() if isinstance(form, bool) else str(form)
 

@@ -50,8 +50,8 @@ _FROM_INPUT: Final = ("uri", "result_ref", "data", "sha256")
 class ArtifactConfig:
     """Gets content from a place or puts it there.
 
-    A place is noetl://... (the control plane's result store), file:///path or /path, http:// or https://. What `input`
-    has under uri, result_ref, data or sha256 counts where the field itself is absent.
+    A place is noetl://... (the control plane's result store), file:///path or /path, http:// or https://. The values
+    of uri, result_ref, data and sha256 in `input` are used for fields that are absent.
     """
 
     action: Literal["get", "put"] = "get"
@@ -63,7 +63,7 @@ class ArtifactConfig:
     input: dict[str, Any] = field(default_factory=dict)
     """May have uri, result_ref, data, sha256."""
     data: Any = None
-    """What a put stores: text as it is, anything else as JSON."""
+    """The value that a put stores: text as it is, anything else as JSON."""
     name: str | None = None
     """Name of a stored result; the step's when absent."""
     encoding: Literal["auto", "json", "text", "base64"] = "auto"
@@ -71,9 +71,9 @@ class ArtifactConfig:
     compress: bool = False
     """put: gzip the content. A get unpacks gzip by itself where it finds it."""
     sha256: str | None = None
-    """get: digest of the content as stored; another content is a failure."""
+    """get: expected SHA-256 digest of the content as stored; the step fails if it differs."""
     max_bytes: int = DEFAULT_MAX_BYTES
-    """Longest content, packed and unpacked; 16 MiB, at most 256 MiB."""
+    """Maximum bytes of content, packed and unpacked; 16 MiB by default, at most 256 MiB."""
     auth: str | dict[str, Any] | None = None
     """For http(s): a credential's alias, or an object, as in the http tool."""
     headers: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class ArtifactConfig:
     content_type: str | None = None
     """For a put to http(s): the Content-Type; application/json or octet-stream when absent."""
     timeout: float | None = None
-    """Longest time in seconds; absent: what the command has left."""
+    """Longest time in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         for name in _FROM_INPUT:
@@ -136,15 +136,14 @@ class ArtifactConfig:
 
 
 class ArtifactTool(OverHttp):
-    """Data of get: {data, uri, size_bytes, compressed, sha256}; of put: {uri, size_bytes, compressed, sha256}, and what
-    the control plane answers of a stored result (ref, store, scope, expires_at).
+    """Tool of kind `artifact`. Data of get: {data, uri, size_bytes, compressed, sha256}. Data of put: {uri, size_bytes,
+    compressed, sha256}, and for a stored result the control plane's answer (ref, store, scope, expires_at).
 
-    size_bytes and sha256 are of the content as stored (gzip included); for a stored result, of its compact JSON.
-
+    size_bytes and sha256 describe the content as stored (gzip included); for a stored result, its compact JSON.
     Errors: not_found, auth, resource (too large), parse (digest, gzip, JSON), server_error, connection.
 
-    differs-from-upstream: one data shape for every place (the Rust worker gives a stored result bare, as `result_fetch`
-    does); `put` works; `sha256` is compared.
+    differs-from-upstream: one data shape for every place (the Rust worker gives a stored result bare, as
+    `result_fetch` does); `put` works; `sha256` is compared.
     """
 
     kind: ClassVar[str] = "artifact"
@@ -152,7 +151,7 @@ class ArtifactTool(OverHttp):
     field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
 
     def ignored(self, config: ArtifactConfig) -> list[str]:
-        """What the registry reports beside unknown fields: what this action does not read, or this place."""
+        """Return warnings about fields that this action or this place does not read."""
         is_http, is_put = config.scheme in ("http", "https"), config.action == "put"
         read = {
             "auth": (is_http, "it is for http(s)"),
@@ -166,7 +165,7 @@ class ArtifactTool(OverHttp):
 
     async def run(self, config: ArtifactConfig, context: ToolContext) -> ToolResult:
         act = self._get if config.action == "get" else self._put
-        with before_any_effect("no room for the artifact"):  # a put without a connection or a file has put nothing
+        with before_any_effect("no room for the artifact"):  # a put that got no connection or file has stored nothing
             return await in_time(act(config, context), context.timeout_s)
 
     # ── get ─────────────────────────────────────────────────────────────────────────────────────
@@ -206,7 +205,7 @@ class ArtifactTool(OverHttp):
     async def _exchange(
         self, method: str, config: ArtifactConfig, context: ToolContext, content: bytes | None
     ) -> bytes:
-        """The answer's body. Raises ToolError for no answer and for one that is no success."""
+        """Return the answer's body. Raises ToolError if there is no answer, or if it is not a success."""
         destination = Destination(str(config.uri), config.headers)
         permit = await self._authorizer.authorize(config.auth, context, destination)
         headers = {name: _header(value) for name, value in config.headers.items() if value is not None}
@@ -215,7 +214,7 @@ class ArtifactTool(OverHttp):
             headers.setdefault("Content-Type", config.content_type or default)
         try:
             url = httpx.URL(str(config.uri))
-            if permit.params:  # else the query goes as it is written: a signature may be of it
+            if permit.params:  # otherwise the query stays as written: it may be signed
                 url = url.copy_merge_params(dict(permit.params))
             request = httpx.Request(method, url, headers={**headers, **permit.headers}, content=content)
         except (httpx.InvalidURL, ValueError) as error:
@@ -240,7 +239,8 @@ class ArtifactTool(OverHttp):
 
 
 def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, JsonValue]]:
-    """The content without gzip, and what is said of it as it is stored. Raises ToolError for another digest."""
+    """Return the content without gzip, and the description of the stored content. Raises ToolError for another
+    digest."""
     is_packed = content.startswith(_GZIP_MAGIC)
     described = _described(config.uri, content, is_packed=is_packed)
     digest = described["sha256"]
@@ -256,7 +256,7 @@ async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, Jso
     _bounded(config, len(text))
 
     def described() -> dict[str, JsonValue]:
-        check_digest(reference, data, config.sha256)  # up to five more texts: not of more than max_bytes
+        check_digest(reference, data, config.sha256)  # makes up to five more texts, so not for more than max_bytes
         return _described(reference, text)
 
     return {"data": data, **await off_loop(len(text), described)}
@@ -290,7 +290,7 @@ def _bounded(config: ArtifactConfig, size: int) -> None:
 
 
 def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
-    """gzip undone, within `max_bytes`: a packed content of a kilobyte can be a gigabyte."""
+    """Unpack gzip, up to `max_bytes`: a kilobyte of packed content can unpack to a gigabyte."""
     place = _place(config.uri)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
@@ -314,7 +314,7 @@ async def _decoded(config: ArtifactConfig, content: bytes, owner: object) -> Jso
 
 
 def _place(uri: str | None) -> str:
-    """The address without what may be a key in it."""
+    """Return the address without parts that may be secret."""
     text = str(uri)
     return shown(httpx.URL(text)) if text.lower().startswith("http") else text
 

@@ -1,4 +1,4 @@
-"""Files of the worker's machine for the `artifact` tool: bounded reads, writes that are atomic."""
+"""Bounded reads and atomic writes of files on the worker's machine, for the `artifact` tool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.tools.file_roots import ARTIFACT_ROOT, checked, open_regular
 
 
 def absolute(uri: str) -> str:
-    """The path of a file:// address or an absolute path, as it is written.
+    """Return the path of a file:// address or an absolute path, as it is written.
 
     Raises:
         ConfigurationError: a relative path, or another host.
@@ -30,7 +30,7 @@ def absolute(uri: str) -> str:
 
 
 def path_of(uri: str) -> Path:
-    """The file at `absolute(uri)`, links followed.
+    """Return the file at `absolute(uri)`, with its links followed.
 
     Raises:
         ConfigurationError: as `absolute`, and for a place that playbooks may not name.
@@ -39,7 +39,8 @@ def path_of(uri: str) -> Path:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """At most `max_bytes`. Raises ToolError: not_found, auth, resource (too large), client_error (no regular file)."""
+    """Read at most `max_bytes`. Raises ToolError: not_found, auth, resource (too large), client_error (no regular
+    file)."""
     try:
         with open_regular(path) as file:
             content = file.read(max_bytes + 1)
@@ -51,9 +52,9 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
-    """Through a file beside it and a rename: a reader sees the old content or the new one. Raises ToolError.
+    """Write a temporary file beside `path` and rename it: a reader sees the old content or the new. Raises ToolError.
 
-    After `stopped` is set nothing is renamed: whoever gave up on it may have written a newer content.
+    After `stopped` is set nothing is renamed, because a caller that gave up may have written newer content.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:

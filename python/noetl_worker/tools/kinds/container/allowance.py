@@ -1,6 +1,6 @@
-"""Which names of a cluster a step may use: those that the worker's operator allows, and never the worker's own Secrets.
+"""The names of a cluster that a step may use: those that the worker's operator allows, never the worker's own Secrets.
 
-Checked on the finished Job, so that no spelling of a config gets past it.
+The finished Job is checked, so that no spelling of a config can bypass this.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from noetl_worker.settings.patterns import Patterns, matches
 _SETTING = "NOETL_WORKER_KUBERNETES_ALLOW"
 _OWN = "NOETL_WORKER_KUBERNETES_OWN_SECRETS"
 _DEFAULT_ACCOUNT = "default"
-"""What Kubernetes gives a pod that names no service account."""
+"""Service account that Kubernetes gives a pod that names none."""
 _REFERENCES = frozenset({"secretKeyRef", "secretRef"})
 
 _allowed: Patterns | None = None
@@ -22,13 +22,14 @@ _own: frozenset[str] = frozenset()
 
 
 def allow(names: Patterns | None, own_secrets: Iterable[str]) -> None:
-    """Set what this process's Jobs may name (None: anything), and which Secrets none of them gets."""
+    """Set which names this process's Jobs may use (None: any), and which Secrets none of them may use."""
     global _allowed, _own
     _allowed, _own = names, frozenset(own_secrets)
 
 
 def check(kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]) -> None:
-    """Raise ConfigurationError for a Job that uses a name which is not allowed; `beside`: what is made with it."""
+    """Raise ConfigurationError for a Job that uses a name which is not allowed. `beside`: objects created with
+    the Job."""
     pod = job["spec"]["template"]["spec"]
     made = {manifest["metadata"]["name"] for manifest in beside.values()}
     secrets = sorted(set(_secrets_in(pod)) - made)
@@ -57,7 +58,7 @@ def check(kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[
 
 
 def _secrets_in(value: JsonValue) -> Iterator[str]:
-    """The names of all Secrets that a pod refers to."""
+    """Yield the names of all Secrets that a pod refers to."""
     if isinstance(value, list):
         for item in value:
             yield from _secrets_in(item)

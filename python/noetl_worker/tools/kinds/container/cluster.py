@@ -1,4 +1,4 @@
-"""The Kubernetes calls of the `container` tool, over the cluster's HTTP API."""
+"""Calls to the Kubernetes HTTP API for the `container` tool."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ _CALL_TIMEOUT_S: Final = 30.0
 _CLEAN_UP_S: Final = 4.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 GONE: Final = "404"
-"""As the code of a failure. What the API refuses has its HTTP status as code, and nothing else has a number."""
+"""Failure code of an object that is gone. A refusal by the API has its HTTP status as code; no other code is a
+number."""
 _THERE_ALREADY: Final = "409"
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterAddress:
-    """Where a cluster's API is, and who we are there."""
+    """The address of a cluster's API, and our identity there."""
 
     url: str
     token: str | None = field(repr=False)
@@ -49,10 +50,10 @@ class ClusterAddress:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """What can be checked of `auth` without asking for a credential; for a config model's `__post_init__`.
+    """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ValueError: it leads to no cluster.
+        ValueError: `auth` has no address of a cluster.
     """
     written = written_data(auth)
     if auth is not None and written is not None and not _url(written):
@@ -62,11 +63,12 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 async def place_of(
     auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path
 ) -> ClusterAddress:
-    """From a credential ({"url", "token", "ca_file", "verify"}), else the cluster that the worker runs in.
+    """Return the address in a credential ({"url", "token", "ca_file", "verify"}), or else that of the worker's own
+    cluster.
 
     Raises:
         CredentialError: the credential has no url.
-        ConfigurationError: there is neither.
+        ConfigurationError: no credential is given, and the worker runs in no cluster.
     """
     kind = context.kind
     if auth is not None:
@@ -84,7 +86,7 @@ async def place_of(
         token = (await asyncio.to_thread((service_account / "token").read_text, "utf-8")).strip()
     except OSError as error:
         raise_shortage(f"{kind}: no room to read the service account's token", error)
-        token = ""  # no such file outside a cluster
+        token = ""  # outside a cluster there is no such file
     if not host or not token:
         raise ConfigurationError(
             f"{kind}: the worker runs in no Kubernetes cluster (or without a service account): give 'auth' with the "
@@ -97,13 +99,13 @@ async def place_of(
 
 
 def _url(found: Mapping[str, Any]) -> str:
-    """The address in a credential's data; empty where there is none."""
+    """Return the address in a credential's data, or an empty text if there is none."""
     url = next((str(found[name]) for name in ("url", "server", "host") if found.get(name)), "")
     return url if url.startswith(("https://", "http://")) else ""
 
 
 def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Raises ToolError: whatever answers there is no Kubernetes API."""
+    """Return the answer if it is a Job. Raises ToolError if something other than a Kubernetes API answered."""
     metadata = answer.get("metadata")
     if not isinstance(metadata, Mapping) or not {"name", "uid"} <= metadata.keys():
         text = "the Kubernetes API answers with an object that is no Job: is a proxy in between?"
@@ -112,7 +114,7 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class Cluster:
-    """One cluster, one namespace."""
+    """One namespace of one cluster."""
 
     def __init__(self, clients: Clients, place: ClusterAddress, namespace: str) -> None:
         self._clients = clients
@@ -122,39 +124,39 @@ class Cluster:
         self._pods = self._core + url_path("pods")
 
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-        """The Job as the cluster has it; the one that is there when it was created before."""
+        """Create the Job and return it as the cluster has it. Return the existing Job if it was created before."""
         with before_any_effect("no room for a connection to the cluster"):
             made = await _but_for(_THERE_ALREADY, self._object("POST", self._jobs, job))
             return _job(made) if made is not None else await self.job(job["metadata"]["name"])
 
     async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
-        """A `configmaps` or `secrets` object, unless it is there already."""
+        """Create a `configmaps` or `secrets` object, unless it exists."""
         await _but_for(_THERE_ALREADY, self._object("POST", self._core + url_path(resource), dict(manifest)))
 
     async def job(self, name: str) -> Mapping[str, Any]:
         return _job(await self._object("GET", self._jobs + url_path(name)))
 
     async def pods(self, name: str) -> list[Mapping[str, Any]]:
-        """The pods of a Job."""
+        """Return the pods of a Job."""
         answer = await self._object("GET", self._pods + url_path(labelSelector=f"job-name={name}"))
         return objects_in(answer.get("items"))
 
     async def log(self, pod: str, container: str, max_bytes: int) -> str:
-        """The container's output, its first `max_bytes`."""
+        """Return the first `max_bytes` of the container's output."""
         path = self._pods + url_path(pod, "log", container=container, limitBytes=max_bytes)
         content = await self._send("GET", path, None, max_bytes)
-        if len(content) >= max_bytes:  # cut, or about to be
+        if len(content) >= max_bytes:  # the output may end within a character
             content = without_half_at_end(content)
         return content.decode("utf-8", "replace")
 
     async def delete(self, name: str) -> None:
-        """The Job and its pods; one that is gone already is what was wanted."""
+        """Delete the Job and its pods. A Job that is already gone is not an error."""
         await _but_for(GONE, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
 
     async def delete_whatever_comes(self, name: str) -> str | None:
-        """Delete it while this task is being cancelled, too; why it is not deleted, None if it is.
+        """Delete the Job even while this task is being cancelled. Return why it is not deleted, or None if it is.
 
-        A few seconds at most: activeDeadlineSeconds ends what cannot be deleted.
+        This takes a few seconds at most: activeDeadlineSeconds ends a Job that cannot be deleted.
         """
         deleting = asyncio.ensure_future(self.delete(name))
         ends = time.monotonic() + _CLEAN_UP_S
@@ -184,7 +186,7 @@ class Cluster:
         request = httpx.Request(method, self._place.url + path, headers=headers, content=content)
         try:
             async with self._clients.lease(self._place.options, to=self._place.url) as client:
-                # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished call
+                # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives as the call finishes
                 with anyio.fail_after(_CALL_TIMEOUT_S):
                     response = await client.send(request, stream=True)
                     got = (await read(response, limit)).take()
@@ -202,7 +204,7 @@ class Cluster:
 
 
 async def _but_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The answer; None where it is a failure with this code."""
+    """Return the answer, or None if it is a failure with this code."""
     try:
         return await answer
     except ToolError as error:

@@ -1,4 +1,4 @@
-"""Kind `container`: a container as a Kubernetes Job, waited for."""
+"""Kind `container`: runs a container as a Kubernetes Job and waits for its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from noetl_worker.tools.kinds.container.job_run import JobRun
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_TIMEOUT_S: Final = 900.0
-"""Where a call has no limit at all: a Job needs one."""
+"""Timeout of a call that has no limit: a Job needs one."""
 FIRST_POLL_S: Final = 0.5
 LONGEST_POLL_S: Final = 10.0
 _MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
@@ -45,7 +45,7 @@ _IN_RUNTIME: Final = (
 class ContainerConfig:
     """Runs an image as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
 
-    The cluster is the one that the worker runs in, or the one of the credential `auth` names.
+    The Job runs in the worker's own cluster, or in the cluster of the credential that `auth` names.
     """
 
     image: str | None = None
@@ -66,9 +66,9 @@ class ContainerConfig:
     service_account: str | None = None
     """Service account of the pod; the namespace's default when absent."""
     backoff_limit: int = 0
-    """How often Kubernetes runs it again after a failure."""
+    """Number of retries by Kubernetes after a failure."""
     restart_policy: Literal["Never", "OnFailure"] = "Never"
-    """What the pod does with a container that failed."""
+    """Policy for a container that failed: with OnFailure the pod starts it again."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When the image is pulled; Kubernetes decides when absent."""
     node_selector: dict[str, str] = field(default_factory=dict)
@@ -76,19 +76,20 @@ class ContainerConfig:
     tolerations: list[dict[str, Any]] = field(default_factory=list)
     """Taints that are tolerated, as Kubernetes writes them."""
     volumes: list[dict[str, Any]] = field(default_factory=list)
-    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}; Kubernetes' spelling counts too."""
+    """Objects with a name and one of empty_dir, persistent_volume_claim, config_map, secret; Kubernetes' spellings are
+    accepted too."""
     volume_mounts: list[dict[str, Any]] = field(default_factory=list)
-    """{name, mount_path, sub_path, read_only}."""
+    """Objects {name, mount_path, sub_path, read_only}."""
     ttl_seconds_after_finished: int = 300
-    """When Kubernetes removes the ended Job, in seconds."""
+    """Seconds until Kubernetes removes the ended Job."""
     wait: bool = True
     """false: only create the Job; nothing reports to the playbook how it ended."""
     max_log_bytes: int = 262_144
-    """How much of the output is returned, from its beginning."""
+    """Maximum bytes of the output that are returned, from its beginning."""
     runtime: dict[str, Any] = field(default_factory=dict)
     """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
     timeout: float | None = None
-    """Longest time in seconds, then the Job is deleted; absent: what the command has left."""
+    """Longest time in seconds, after which the Job is deleted; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         for key, value in self.runtime.items():
@@ -107,14 +108,14 @@ class ContainerConfig:
 
     @property
     def variables(self) -> list[dict[str, Any]]:
-        """`env` as a list."""
+        """Return `env` as a list."""
         if isinstance(self.env, Mapping):
             return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
         return self.env
 
 
 def _of_runtime(key: str, value: Any) -> Any:
-    """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
+    """Return a value of `runtime`, which the decoder does not check, in the form of its field."""
     if key in ("command", "args"):
         if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
             raise ValueError(f"{key} must be a list of text")
@@ -132,17 +133,16 @@ def _of_runtime(key: str, value: Any) -> Any:
 
 
 class ContainerTool:
-    """Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout | created, reason, message,
-    pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the result are the container's.
+    """Tool of kind `container`. Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout |
+    created, reason, message, pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the
+    result are the container's.
 
-    A command that is run again after a crash of its worker finds the Job that it made, and waits for that one. A
-    worker that shuts down leaves it running for that.
-
-    Errors: process (it failed), auth, client_error (Kubernetes refuses the Job), not_found (no such namespace),
-    connection.
+    A command that is redelivered after a crash of its worker finds the Job that it made, and waits for that one. A
+    worker that shuts down leaves the Job running for this. Errors: process (it failed), auth, client_error
+    (Kubernetes refuses the Job), not_found (no such namespace), connection.
 
     differs-from-upstream: the Rust worker creates the Job and leaves its end to a callback of the server, which only
-    that server has; here the end is waited for on both planes, as the Python worker does.
+    that server has; here the worker waits for the end on both planes, as the Python worker does.
     """
 
     kind: ClassVar[str] = "container"

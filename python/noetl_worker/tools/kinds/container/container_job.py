@@ -1,4 +1,4 @@
-"""A Kubernetes Job for one container: its manifest, and what its status and its pod's say."""
+"""A Kubernetes Job for one container: its manifest, and the state that the Job and its pod report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
-"""The cluster ends a Job by itself this much after the worker would have: when the worker is gone."""
+"""Seconds after the worker's own timeout when the cluster ends the Job, in case the worker is gone."""
 _NEVER_STARTS: Final = frozenset(
     {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
 )
@@ -36,7 +36,7 @@ _VARIABLE_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "fieldRef": ("fieldPath",),
     "resourceFieldRef": ("resource",),
 }
-"""What Kubernetes takes a variable's value from, and what it needs for that."""
+"""Sources of a variable's value in Kubernetes, and the fields that each needs."""
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -44,7 +44,7 @@ _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 _VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
 _RESOURCES: Final = ("requests", "limits", "claims")
 
-# ── what no Job can have: each raises ValueError, for a config model's `__post_init__` ───────────
+# ── checks for a config model's `__post_init__`: each raises ValueError for what no Job can have ──
 
 
 def check_counts(**counts: int) -> None:
@@ -64,10 +64,12 @@ def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_job(config: ContainerConfig | JobConfig) -> None:
-    """What each config of a Job has."""
+    """Check the fields that all configs of a Job have."""
     check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
-        raise ValueError(f"'namespace' {config.namespace!r} is none: small letters, digits and -, at most 63")
+        raise ValueError(
+            f"'namespace' {config.namespace!r} is not allowed: use small letters, digits and -, at most 63"
+        )
     for name, amounts in config.resources.items():
         if name not in _RESOURCES:
             raise ValueError(f"resources: {name!r} is none of {', '.join(_RESOURCES)}")
@@ -76,13 +78,13 @@ def check_job(config: ContainerConfig | JobConfig) -> None:
 
 
 def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
-    """As a container of a Job has them; nulls count as absent."""
+    """Return the resources as a container of a Job has them; nulls count as absent."""
     present = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
     return _present(present) or None
 
 
 def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> None:
-    """Each volume has a name and one source, each mount a path and a volume that is there."""
+    """Check that each volume has a name and one source, and each mount a path and an existing volume."""
     names = [str(_volume(volume)["name"]) for volume in volumes]
     for mount in mounts:
         if not mount.get("name") or not mount.get("mount_path", mount.get("mountPath")):
@@ -93,7 +95,7 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
 
 
 def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
-    """The Job to create."""
+    """Return the Job to create."""
     container: dict[str, JsonValue] = {
         "command": config.command,
         "args": config.args,
@@ -118,7 +120,7 @@ def job_of(
     *,
     deadline_s: int,
 ) -> dict[str, JsonValue]:
-    """A Job with one container, whose own fields and its pod's are given; nulls are left out."""
+    """Return a Job with one container, given the container's and the pod's own fields; nulls are left out."""
     whole: dict[str, JsonValue] = {
         "name": CONTAINER_NAME,
         "image": config.image,
@@ -141,16 +143,16 @@ def job_of(
 
 
 def owned_by(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """The manifest as the Job's own: the cluster removes it together with the Job."""
+    """Return the manifest with the Job as its owner: the cluster then removes both together."""
     metadata = job["metadata"]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
     return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
 
 
 def job_name(context: ToolContext) -> str:
-    """noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
+    """Return noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
 
-    A command that is run again after a crash has the same name, and finds its Job. A task of a sequence may run
+    A command that is redelivered after a crash has the same name, and finds its Job. A task of a sequence may run
     several times within one command, so its name is new each time.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", context.command.step.lower())[:20].strip("-") or "step"
@@ -158,19 +160,20 @@ def job_name(context: ToolContext) -> str:
 
 
 def own_letters(context: ToolContext, count: int) -> str:
-    """Of a Job's name: the same for each delivery of one attempt of a command, but new for each run of a task."""
+    """Return letters for a Job's name: the same for each delivery of one attempt of a command, new for each run of a
+    task."""
     command = context.command
     identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
     return hashlib.sha256(identity.encode()).hexdigest()[:count]
 
 
 def metadata_of(kind: str, name: str, namespace: str, context: ToolContext) -> dict[str, JsonValue]:
-    """With labels by which an operator finds a Job.
+    """Return an object's metadata, with labels by which an operator finds a Job.
 
-    differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read in
-    its source, noetl/ops) posts a second `call.done` for the step; here the command itself reports the Job's end.
+    differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read
+    in its source, noetl/ops) posts a second `call.done` for the step; here the command itself reports the Job's end.
     """
-    # It begins and ends with a letter or a digit.
+    # A label must begin and end with a letter or a digit.
     step = _NOT_IN_LABELS.sub("-", context.command.step).lstrip("-._")[:63].rstrip("-._")
     labels = {
         "app.kubernetes.io/managed-by": "noetl-worker",
@@ -182,10 +185,10 @@ def metadata_of(kind: str, name: str, namespace: str, context: ToolContext) -> d
 
 
 def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
-    """A variable as Kubernetes writes it; None for one whose value is null, which is left out as everywhere.
+    """Return a variable as Kubernetes writes it, or None if its value is null, which counts as absent.
 
     Raises:
-        ValueError: without a name, or without one source of its value that is known here.
+        ValueError: the entry has no name, or not exactly one known source of its value.
     """
     if not entry.get("name"):
         raise ValueError("each of env needs 'name'")
@@ -220,7 +223,7 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """A volume as Kubernetes writes it. Raises ValueError: without a name, or without one source that is known here."""
+    """Return a volume as Kubernetes writes it. Raises ValueError without a name or exactly one known source."""
     name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
     if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
         raise ValueError(f"each of volumes needs 'name' and one of {', '.join(_VOLUME_SOURCES)}")
@@ -250,16 +253,16 @@ def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-# ── what the cluster says ───────────────────────────────────────────────────────────────────────
+# ── reading the cluster's answers ────────────────────────────────────────────────────────────────
 
 
 def objects_in(value: JsonValue) -> list[Mapping[str, Any]]:
-    """Return the objects of a list; none of what is no list."""
+    """Return the objects in a list, or an empty list if the value is not a list."""
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 class JobEnd(NamedTuple):
-    """How a Job ended."""
+    """The end of a Job: its state, and the reason Kubernetes gave."""
 
     state: str
     """succeeded, failed or timeout."""
@@ -268,7 +271,7 @@ class JobEnd(NamedTuple):
 
 
 def finished(job: Mapping[str, Any]) -> JobEnd | None:
-    """The end of an ended Job; None while it runs."""
+    """Return the end of an ended Job, or None while it runs."""
     for condition in objects_in(fields_of(job.get("status")).get("conditions")):
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
             state = "succeeded" if condition["type"] == "Complete" else "failed"
@@ -278,7 +281,7 @@ def finished(job: Mapping[str, Any]) -> JobEnd | None:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """The newest pod of a Job."""
+    """The state of a Job's newest pod."""
 
     name: str | None = None
     exit_code: int | None = None
@@ -294,7 +297,7 @@ class PodState:
 
 
 def pod_state(pods: Sequence[Mapping[str, Any]]) -> PodState:
-    """What the newest of a Job's pods says."""
+    """Return the state of the newest of a Job's pods."""
     if not pods:
         return PodState()
     pod = max(pods, key=lambda candidate: str(fields_of(candidate.get("metadata")).get("creationTimestamp", "")))

@@ -1,4 +1,4 @@
-"""A Job of ours in a cluster, from its creation to its end: the same for both kinds that make one."""
+"""A Job of ours in a cluster, from its creation to its end, for both kinds that make one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from noetl_worker.tools.process.shortage import before_any_effect
 
 
 class JobRun:
-    """`kind`: of the tool, for its log events."""
+    """One Job, created and watched. `kind` is the tool's, for log events."""
 
     def __init__(self, kind: str, cluster: Cluster, name: str, context: ToolContext) -> None:
         self._kind, self._cluster, self._context, self.name = kind, cluster, context, name
@@ -36,8 +36,9 @@ class JobRun:
     async def create(
         self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
     ) -> Mapping[str, Any]:
-        """The Job as the cluster has it, made now or before, then what belongs to it, by resource: its pod waits for
-        that. All or nothing.
+        """Create the Job, or find it, and then the objects its pod waits for (`beside`, by resource). Return the Job.
+
+        If one of the objects cannot be created, the Job is deleted.
 
         Raises:
             ConfigurationError: the worker's operator does not allow a name in it.
@@ -49,7 +50,7 @@ class JobRun:
             with before_any_effect("no room for a connection to the cluster"):
                 for resource, manifest in beside.items():
                     await self._cluster.create_beside(resource, owned_by(manifest, created))
-        except asyncio.CancelledError:  # it may be there all the same
+        except asyncio.CancelledError:  # the Job may exist all the same
             await self.abandon()
             raise
         except BaseException:
@@ -62,16 +63,17 @@ class JobRun:
     async def ended(
         self, timeout_s: float, first_poll_s: float, most_poll_s: float, max_log_bytes: int
     ) -> tuple[JobEnd, str | None]:
-        """Its end, or that of the time, by which it is deleted; and the first bytes of its output."""
+        """Wait for the Job's end, and return it with the first bytes of the output. At the timeout the Job is
+        deleted."""
         try:
-            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the end
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives at the end
             with self._context.worker.waiting(), anyio.fail_after(timeout_s):
                 end = await self._end(first_poll_s, most_poll_s)
             return end, await self._output(max_log_bytes)
         except TimeoutError:
             try:
                 output = await self._output(max_log_bytes)
-            finally:  # the output of a cluster that is slow may take longer than the command has
+            finally:  # fetching the output from a slow cluster may outlast the command's time
                 await self.delete()
             return JobEnd("timeout", self.pod.reason, self.pod.message), output
         except asyncio.CancelledError:
@@ -79,7 +81,7 @@ class JobRun:
             raise
 
     async def _end(self, first_poll_s: float, most_poll_s: float) -> JobEnd:
-        """When the Job has ended; what cannot be asked is asked again."""
+        """Poll until the Job has ended; a poll that fails but may succeed later is repeated."""
         tries = 0
         while True:
             try:
@@ -101,7 +103,7 @@ class JobRun:
             await asyncio.sleep(backoff.delay_s(tries, first_poll_s, most_poll_s, jitter=0.0))
 
     async def _output(self, max_bytes: int) -> str | None:
-        """The log of the newest pod; None, with a warning, when it cannot be had: the outcome counts more."""
+        """Return the log of the newest pod, or None, with a warning, if it cannot be read: the outcome matters more."""
         if self.pod.name is None or self.pod.never_starts:
             return None
         try:
@@ -118,8 +120,8 @@ class JobRun:
         return f"{text} ({'; '.join(dict.fromkeys(causes))})" if causes else text
 
     async def abandon(self) -> None:
-        """What becomes of the Job of a command that is stopped."""
-        if self._context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+        """Delete the Job of a command that is stopped, unless the worker shuts down."""
+        if self._context.stop.reason != "shutdown":  # after a shutdown the command is redelivered, and finds its Job
             await self.delete()
 
     async def delete(self) -> None:

@@ -21,12 +21,12 @@ from noetl_worker.tools.kinds.container.container_job import (
 )
 
 MAX_SCRIPT_BYTES: Final = 1_000_000
-"""What a ConfigMap holds, with room for its other fields."""
+"""Maximum bytes of a script that a ConfigMap can hold beside its other fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobConfig:
-    """Where and how the Job runs; the names of Kubernetes (`backoffLimit`) are taken too."""
+    """The image, namespace and limits of the Job; Kubernetes' own names (`backoffLimit`) are accepted too."""
 
     image: str = "python:3.11-slim"
     namespace: str = "noetl"
@@ -38,7 +38,7 @@ class JobConfig:
     """Requirements that pip installs first."""
     resources: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    """Variables, kept in a Secret that ends with the Job."""
+    """Variables, kept in a Secret that is removed with the Job."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     service_account: str | None = None
 
@@ -53,7 +53,7 @@ class JobConfig:
 
 
 def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
-    """(what the Job is made after, the names that nothing knows).
+    """Return the decoded config of the Job, and the unknown names in it.
 
     Raises:
         ConfigurationError: a field of another type, or a value that no Job can have.
@@ -65,9 +65,9 @@ def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
 
 
 def job_name(context: ToolContext) -> str:
-    """The same for each delivery of one attempt of a command: one that is delivered again finds its Job.
+    """Return a name that is the same for each delivery of one attempt of a command, so that a redelivery finds its Job.
 
-    A task of a sequence may run several times within one command: there it is new each time.
+    A task of a sequence may run several times within one command, so its name is new each time.
     """
     return f"noetl-script-{context.command.execution_id}-{own_letters(context, 8)}"
 
@@ -75,7 +75,7 @@ def job_name(context: ToolContext) -> str:
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
 ) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
-    """(Job, what belongs to it by resource, without its owner)."""
+    """Return the Job, and resource -> the object that belongs to it, before the Job is set as owner."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
     metadata = metadata_of("script", name, job.namespace, context)
@@ -105,7 +105,7 @@ def manifests(
 
 
 def _command(job: JobConfig, arguments: str) -> list[JsonValue]:
-    """`python /scripts/script.py '<input as JSON>'`, after pip; nothing of the playbook is read by the shell."""
+    """Return `python /scripts/script.py '<input as JSON>'`, after pip. The shell interprets no text of the playbook."""
     if not job.install_dependencies:
         return ["python", "/scripts/script.py", arguments]
     install = 'input="$1"; shift; pip install --quiet --no-cache-dir "$@" && exec python /scripts/script.py "$input"'

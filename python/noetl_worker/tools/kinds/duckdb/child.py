@@ -1,7 +1,8 @@
-"""The process of a DuckDB command: it has this connection and no other, and ends with its command.
+"""The process of one DuckDB command. It holds the command's only connection, and ends with the command.
 
-The worker's side is `session.py`. A request is one frame, its answer one line of JSON; the first request says what is
-to be opened. The template process (`python_template.py`) has DuckDB loaded and an instance open, without threads.
+The worker's side is `session.py`. A request is one frame, its answer one line of JSON; the first request says which
+database to open. The template process (`python_template.py`) has DuckDB loaded and an instance open, without
+threads.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from noetl_worker.tools.python.python_exchange import begin, encode, receive, se
 from noetl_worker.tools.sql import sql
 
 _PIECE_BYTES: Final = 8 << 20
-"""Rows that are read at a time, as text: the next ones come in the next answer."""
+"""Maximum bytes of rows, as text, in one answer; the next answer has the next rows."""
 _ATTACHED: Final = "SELECT 1 FROM duckdb_databases() WHERE NOT internal AND path IS NOT NULL"
 BATCH: Final = ("columns", "rows", "truncated", "statements", "samples")
-"""Fields of a `sql.Batch` that the answer to a script has."""
+"""Fields of a `sql.Batch` in the answer to a script."""
 
 
 _PREPARED: Final = PreparedInstance()
 
 
 def prepare() -> None:
-    """Load DuckDB and open an instance, in the template; a command finds out itself what is missing."""
+    """Load DuckDB and open an instance, in the template process. If that fails, a command reports the reason itself."""
     with suppress(ImportError, OSError, RuntimeError, MemoryError):
         _PREPARED.open(importlib.import_module("duckdb"))
 
@@ -47,9 +48,9 @@ def prepare() -> None:
 def run_command(channel: int) -> NoReturn:
     """Answer the worker until it asks for no more, and end the process."""
     status = 1
-    faulthandler.unregister(signal.SIGTERM)  # a traceback of ours is of no use to who wrote SQL
+    faulthandler.unregister(signal.SIGTERM)  # a traceback of our code does not help an author of SQL
     quiet = os.open(os.devnull, os.O_RDWR)
-    for stream in (1, 2):  # nobody reads what libraries print, which may have a secret in it
+    for stream in (1, 2):  # nobody reads the output of libraries, and it may contain a secret
         os.dup2(quiet, stream)
     os.close(quiet)
     try:
@@ -61,7 +62,7 @@ def run_command(channel: int) -> NoReturn:
 
 
 def _serve(channel: int) -> None:
-    """Until the command's one request is answered, or the worker closes its end of a conversation."""
+    """Serve requests until the command's one request is answered, or the worker closes its end."""
     child: Child | None = None
     try:
         while True:
@@ -77,11 +78,11 @@ def _serve(channel: int) -> None:
             send_text(channel, answer + "\n")
     except EOFError:
         if child is not None:
-            child.close()  # what is not committed is undone
+            child.close()  # rolls back what is not committed
 
 
 def _answer_to_one(request: Mapping[str, Any]) -> str:
-    """With the connection closed: another process may have the file once it is answered."""
+    """Return the answer after closing the connection: once it is sent, another process may open the file."""
     try:
         child = Child(FirstRequest.of_request(request))
         try:
@@ -102,7 +103,7 @@ def _told(error: BaseException) -> str:
 
 
 class Child:
-    """The one connection of this process, and what it is asked for."""
+    """The one connection of this process, and the requests on it."""
 
     def __init__(self, start: FirstRequest) -> None:
         _surround(start)
@@ -110,23 +111,24 @@ class Child:
         self._connection = opened(self._duckdb, _PREPARED, start)
         self._select: SelectReading | None = None
         self._unsent: list[Any] = []
-        """Rows that were read and had no room in an answer."""
+        """Rows that were read but did not fit into an answer."""
 
     def answer(self, request: Mapping[str, Any]) -> str:
-        """What a step of a transfer gives, as JSON."""
+        """Return the result of one step of a transfer, as JSON."""
         steps = {"open": lambda _: "{}", "execute": self._execute, "select": self._begin_select, "fetch": self._fetch}
         return steps[request["op"]](request)
 
     def close(self) -> None:
-        """Close the databases, so that files are whole and free; one in memory ends with this process, 8 ms sooner."""
-        with suppress(self._duckdb.Error):  # a cursor, as the connection's own transaction may be one that failed
+        """Close the databases, so that files are complete and unlocked. One in memory is left to the process's end,
+        which is 8 ms faster."""
+        with suppress(self._duckdb.Error):  # a cursor, as the connection's own transaction may have failed
             if not self._connection.cursor().execute(_ATTACHED).fetchall():
                 return
         self._connection.close()
         _PREPARED.close()
 
     def run(self, request: Mapping[str, Any]) -> str:
-        """What a script gives: the fields of a `sql.Batch`, as JSON."""
+        """Return the result of a script: the fields of a `sql.Batch`, as JSON."""
         batch = sql.Batch(request["as_objects"], request["max_rows"])
         run_script(self._duckdb, self._connection, batch, request["text"], request["params"])
         return encode({name: getattr(batch, name) for name in BATCH})
@@ -154,7 +156,7 @@ class Child:
         return encode({"columns": [[name, str(column[1])] for name, column in zip(names, columns, strict=False)]})
 
     def _fetch(self, request: Mapping[str, Any]) -> str:
-        """As many rows as asked for, or as there is room for in one answer: `more` are to be fetched then."""
+        """Return the requested number of rows, or as many as fit into one answer. `more` says that some are left."""
         try:
             rows = self._unsent or self._connection.fetchmany(request["count"])
         except (self._duckdb.Error, OverflowError) as error:
@@ -173,7 +175,7 @@ class Child:
 
 def _surround(start: FirstRequest) -> None:
     around = start.surroundings
-    wanted = around.environment  # most of it is the template's, and left alone: each change costs
+    wanted = around.environment  # most of it equals the template's and stays: each change costs time
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]
     os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
@@ -190,5 +192,6 @@ def _restrict(start: FirstRequest, around: Surroundings) -> None:
     except OSError as error:
         kind = start.opening.kind
         raise_shortage(f"{kind}: no room to confine DuckDB", error)
-        text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; NOETL_WORKER_ISOLATION=off runs it so"
+        remedy = "NOETL_WORKER_ISOLATION=off runs it unconfined"
+        text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; {remedy}"
         raise ToolError(text, kind="configuration") from error

@@ -1,4 +1,4 @@
-"""A DuckDB opened and set up in the process of its command: for a command's SQL, or for an end of a transfer."""
+"""Opening and setting up a DuckDB in its command's process, for a command's SQL or for an end of a transfer."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from noetl_worker.tools.process.shortage import is_out_of_descriptors, is_shorta
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)
 _LOCKED: Final = "lock"
-"""What DuckDB says of a file that another process has open."""
+"""Word in DuckDB's error for a file that another process has open."""
 _BESIDE_BYTES: Final = 512 << 20
-"""Memory of the process beside what DuckDB counts: Python, libraries, a result, the stacks of threads."""
+"""Memory of the process besides what DuckDB counts: Python, libraries, a result, the stacks of threads."""
 
 
 def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return a connection with everything set up; wait for a file that another process has locked.
+    """Return a connection with everything set up, after waiting for a file that another process has locked.
 
     Raises:
         ToolError: connection, or db_lock (both retryable).
-        ConfigurationError: a database that cannot be, a setting, an extension or a secret that is refused.
-        ResourceShortage: this machine has no descriptor for it.
+        ConfigurationError: an impossible database, or a refused setting, extension or secret.
+        ResourceShortage: this machine is out of file descriptors.
     """
     opening = start.opening
-    if is_out_of_descriptors():  # not left to DuckDB: 1.5 ends the process where it cannot open what it needs
-        raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
+    if is_out_of_descriptors():  # checked here, as DuckDB 1.5 ends the process when it has none
+        raise ResourceShortage(f"{opening.kind}: no file descriptor is free to open {opening.database!r}")
     if opening.read_only and opening.database == MEMORY:
         raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
     connection = _connected(duckdb, prepared, start)
@@ -66,12 +66,12 @@ def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
 
 
 def _connected(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return an instance in memory; a file is attached once it is set up, as addresses need extensions and secrets."""
+    """Return an instance in memory. A file is attached later, because an address needs extensions and secrets first."""
     opening, around = start.opening, start.surroundings
     share = f"{around.share_bytes}B" if around.share_bytes else None
     allowed = around.settings.get(MEMORY_LIMIT) or share
     settings = [
-        # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
+        # DuckDB's own choice is `.tmp` in the working directory, where a container may not be able to write.
         ("temp_directory", start.spill, "the directory for temporary files"),
         ("threads", opening.threads, "threads"),
         ("extension_directory", around.settings.get(EXTENSION_DIRECTORY), EXTENSION_DIRECTORY),
@@ -92,7 +92,7 @@ def _connected(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> 
 
 
 def _set_memory_within(duckdb: Any, connection: Any, opening: Opening, limit: int, allowed: str) -> None:
-    """What a step asks for; what is above the most that it may have is that."""
+    """Set the memory limit that a step asks for, but at most the command's limit."""
     if opening.memory_limit:
         _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
         if limit_bytes(connection) > limit:
@@ -121,11 +121,11 @@ def _load_and_log_in(duckdb: Any, connection: Any, opening: Opening) -> None:
 
 
 def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
-    """Load an extension, installing it first when it is not there: `spatial`, or `h3 from community`.
+    """Load an extension (`spatial`, or `h3 from community`), installing it first if it is missing.
 
     Raises:
-        ConfigurationError: not a name, or it is neither installed nor to be had from here.
-        ResourceShortage: this machine has no descriptor for it.
+        ConfigurationError: not a name, or the extension is not installed and cannot be fetched.
+        ResourceShortage: this machine is out of file descriptors.
     """
     name, source = extension_of(kind, wanted)
     try:
@@ -144,7 +144,8 @@ def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> Non
 
 
 def _check_room(what: str, error: Exception) -> None:
-    """Raises ResourceShortage when it failed for want of descriptors or memory, which DuckDB says in words alone."""
+    """Raise ResourceShortage if the failure was a lack of descriptors or memory, which only DuckDB's error text
+    tells."""
     if is_shortage_text(str(error)):
         raise ResourceShortage(f"{what}: {error}") from error
 
@@ -153,7 +154,7 @@ def _check_room(what: str, error: Exception) -> None:
 
 
 def _attach_patiently(duckdb: Any, connection: Any, opening: Opening) -> None:
-    bridge = f"noetl_{uuid.uuid4().hex}"  # a place of its own, so that a file of any name finds its name free
+    bridge = f"noetl_{uuid.uuid4().hex}"  # a random name, so that the name of any file is free
     connection.execute(f"ATTACH ':memory:' AS {bridge}; USE {bridge}; DETACH memory")
     waited_s, tries = 0.0, 1
     while True:

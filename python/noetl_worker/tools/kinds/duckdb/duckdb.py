@@ -28,17 +28,17 @@ class DuckdbConfig:
       Where `NOETL_DATA_DIR` is set each execution has a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`, as
       with the Python worker. **Another worker does not see it** (unless the directory is shared), and nobody deletes
       it: use it for playbooks that rely on it, with one worker.
-    * Commands of one file run one after the other in this worker (with `read_only` together); a file that another
-      process has open is waited for, 30 s at most.
+    * Commands of one file run one after the other in this worker (with `read_only` together). For a file that another
+      process has open, a command waits 30 s at most.
     * Each statement is a transaction of its own unless the text has BEGIN and COMMIT. A text that leaves a transaction
       open fails.
     * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits; date and time ISO 8601, INTERVAL
       an ISO 8601 duration (DuckDB's library counts a month as 30 days), BLOB base64, JSON and STRUCT objects, LIST a
       list, MAP an object, UUID text; NaN and infinities "NaN", "Infinity", "-Infinity", of a date or a moment
       "infinity", "-infinity".
-    * Files under /proc and /sys and in the worker's own directories are not for playbooks. `NOETL_WORKER_FILE_ROOTS`
-      (directories, separated by `:`) has DuckDB reach nothing else, remote paths included, and load no extension but
-      the step's `extensions`.
+    * Playbooks cannot open files under /proc, /sys and the worker's own directories. `NOETL_WORKER_FILE_ROOTS`
+      (directories, separated by `:`) limits DuckDB to these directories, without remote paths, and to the step's
+      `extensions`.
     * Each command has a process of its own, which sees no variable, descriptor or memory of the worker. It ends with
       the command; a crash, and memory beyond its share, fail that command alone.
     * A timeout or a cancelled execution ends the statement.
@@ -47,33 +47,32 @@ class DuckdbConfig:
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; DuckDB splits them."""
     query_b64: str | list[str] | None = None
-    """The same as base64 of UTF-8; it is not rendered, so `{{` in it is only text."""
+    """Base64 of such UTF-8 text; it is not rendered, so `{{` in it is only text."""
     script: str | dict[str, Any] | None = None
-    """Where the SQL is, before the others: a path, a file://, http(s)://, gs:// or s3:// address, or
-    {"uri", "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are
-    rendered."""
+    """Source of the SQL, instead of `query`: a path, a file://, http(s)://, gs:// or s3:// address, or {"uri",
+    "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
-    """Values of the place holders of the last statement: a list for `?` or `$1`, an object for `$name`."""
+    """Values for the placeholders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     database: str | None = None
-    """Database file, made when it is not there; absent or `:memory:`: see above."""
+    """Database file, created if it does not exist; absent or `:memory:`: see above."""
     read_only: bool = False
-    """Open the file for reading: several commands, and other processes, may read it together."""
+    """Open the file for reading only: several commands, and other processes, may read it together."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Credentials for ATTACH and for s3://, gs:// and https:// paths, as DuckDB secrets: an alias, or an object
     `name: {source: credential, key: alias}` of several. Then `ATTACH '' AS pg (TYPE postgres, SECRET name)`."""
     extensions: list[str] = field(default_factory=list)
-    """Extensions to load, installed first when they are not there: `spatial`, or `h3 from community`."""
+    """Extensions to load, installed first if they are missing: `spatial`, or `h3 from community`."""
     memory_limit: str | None = None
-    """What the command may use, like 2GB, up to what it has without this: NOETL_DUCKDB_MEMORY_LIMIT, else a share of
-    80 % of the machine (with NOETL_WORKER_ISOLATION=off: all of that, and more where it is asked for)."""
+    """Maximum memory of the command, like 2GB, up to its limit without this field: NOETL_DUCKDB_MEMORY_LIMIT, else a
+    share of 80 % of the machine (with NOETL_WORKER_ISOLATION=off: all of that, or more on request)."""
     threads: int | None = None
-    """Threads of a query; absent: one for each core."""
+    """Number of threads of a query; absent: one for each core."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
-    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
-    """Seconds; absent: what the command has left."""
+    """Seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         check_sql("duckdb", self)
@@ -84,7 +83,7 @@ class DuckdbConfig:
 
 
 class DuckdbTool:
-    """A database opened for each command and closed after it, in a process of its own."""
+    """Tool of kind `duckdb`: a database opened for each command and closed after it, in a process of its own."""
 
     kind: ClassVar[str] = "duckdb"
     config_model: ClassVar[type] = DuckdbConfig
@@ -123,8 +122,10 @@ class DuckdbTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """On the Python plane also under the names that its worker gives each statement (recorded: duckdb-multi), where
-    JSON is the text that it is there (duckdb-json)."""
+    """Return the data of a result, on the Python plane also under its worker's names for each statement.
+
+    Recorded: duckdb-multi; JSON is text in those values (duckdb-json).
+    """
     data = batch.data(form)
     if form.numbers_statements:
         data["executed_commands"] = len(batch.statements)

@@ -1,7 +1,8 @@
-"""Which database a `duckdb` command opens, and who may have a database file open at one time.
+"""The database file that a `duckdb` command opens, and the commands that may have it open at the same time.
 
 DuckDB lets one process write a file. Within this worker the commands of one file take turns (readers together), so
-that what one of them attaches or sets is gone before the next; against other processes the opening is tried again.
+that whatever one of them attaches or sets is gone before the next. If another process has the file open, the opening
+is tried again.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
 
 DATA_DIR: Final = "NOETL_DATA_DIR"
-"""Variable: the directory of the files of executions."""
+"""Variable: the directory of the executions' database files."""
 _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
 def database_of(given: str | None, execution_id: int) -> str:
-    """The database that a command opens, as `canonical` names it; `given` is its `database`.
+    """Return the database that a command opens, as `canonical` names it. `given` is the config's `database`.
 
     Raises:
         ConfigurationError: the file of another execution, or a data directory that cannot be made.
@@ -51,7 +52,7 @@ def database_of(given: str | None, execution_id: int) -> str:
 
 
 class _Turns:
-    """One file: one writer, or readers."""
+    """The users of one file: one writer, or readers."""
 
     def __init__(self) -> None:
         self.readers = 0
@@ -60,15 +61,15 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
-"""(event loop, file) -> its turns, while anybody has or waits for one."""
+"""(event loop, file) -> its turns, as long as a command has or awaits one."""
 
 
 @asynccontextmanager
 async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
-    """Wait until this command may have the file open; a database in memory is nobody else's.
+    """Wait until this command may have the file open. A database in memory is never shared.
 
     Args:
-        database: as `canonical` names it.
+        database: its name, as returned by `canonical`.
     """
     if database == MEMORY:
         yield

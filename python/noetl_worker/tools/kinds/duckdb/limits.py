@@ -1,4 +1,4 @@
-"""What SQL cannot undo in a DuckDB: the files that it reaches. And the memory that it may use."""
+"""Limits on a DuckDB that its SQL cannot lift: the files it may open, and the memory it may use."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _FIXED: Final = frozenset(
         "temp_directory",
     }
 )
-"""Settings of files and extensions. Those of logs (`*log*_`) are fixed too: they write files."""
+"""Settings about files and extensions, which SQL may not change. Log settings are fixed too, as logs are files."""
 _LOGS: Final = re.compile(r"(enable|disable)_logging|logging_\w+|\w+_log_types")
 
 
 def limit_bytes(connection: Any) -> int:
-    """The memory that a connection may use now; DuckDB shows it with one place after the point: `819.2 MiB`."""
+    """Return the memory that a connection may use now, which DuckDB shows with one decimal: `819.2 MiB`."""
     [(shown,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     match = _SHOWN.fullmatch(str(shown))
     if match is None:
@@ -50,10 +50,10 @@ def limit_bytes(connection: Any) -> int:
 
 
 def keep_to_roots(duckdb: Any, connection: Any, kind: str, roots: Sequence[str]) -> None:
-    """Nothing outside of `roots` from here on; no extension is loaded any more. Nothing to do without roots.
+    """Let the connection open only files in `roots`, and load no more extensions. Without roots, change nothing.
 
     Raises:
-        ConfigurationError: this DuckDB cannot.
+        ConfigurationError: this version of DuckDB cannot be limited.
     """
     if not roots:
         return
@@ -61,7 +61,7 @@ def keep_to_roots(duckdb: Any, connection: Any, kind: str, roots: Sequence[str])
     free = [name for name in known if name not in _FIXED and not _LOGS.fullmatch(name)]
     try:
         connection.execute("SET allowed_configs = ?", [free])
-    except duckdb.Error as error:  # those before 1.5 follow links out of the directories, too
+    except duckdb.Error as error:  # versions before 1.5 also follow links out of the directories
         text = f"{kind}: {FILE_ROOTS} needs DuckDB 1.5 or later, and {duckdb.__version__} is installed"
         raise ConfigurationError(text) from error
     connection.execute("SET allowed_directories = ?", [list(roots)])

@@ -1,4 +1,4 @@
-"""What the process of a DuckDB is to open: the worker says it in one JSON object, the process reads it."""
+"""The database to open and its surroundings, sent by the worker to DuckDB's process as one JSON object."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from noetl_worker.tools.kinds.duckdb.paths import MEMORY
 from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret
 
 MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"
-"""Variable: what one command may use, like 2GB; absent: its share, without isolation 80 % of the machine each."""
+"""Variable: maximum memory of one command, like 2GB; absent: its share, without isolation 80 % of the machine each."""
 EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
-"""Variable: where extensions are looked for and installed; absent: ~/.duckdb/extensions."""
+"""Variable: directory in which extensions are looked for and installed; absent: ~/.duckdb/extensions."""
 EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
-"""Variable: URL or directory that extensions are installed from, for a mirror; absent: extensions.duckdb.org."""
+"""Variable: URL or directory from which extensions are installed, for a mirror; absent: extensions.duckdb.org."""
 SETTINGS: Final = (MEMORY_LIMIT, EXTENSION_DIRECTORY, EXTENSION_REPOSITORY)
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A catalog of DuckLake, attached before SQL is kept to the file roots, which allow no server."""
+    """A DuckLake catalog, attached before SQL is limited to the file roots, because these allow no server."""
 
     text: str
-    """ATTACH; its credentials are in the secrets."""
+    """The ATTACH statement; the credentials are in the secrets."""
     name: str
     is_used: bool
-    """Whether the first statement finds it in use."""
+    """True if the catalog is in use when the first statement runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is opened, and what is there before the first statement."""
+    """The database to open, and everything set up before the first statement."""
 
     kind: str
     database: str = MEMORY
@@ -47,33 +47,33 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where a DuckDB runs: what of the worker's settings its process has to know."""
+    """The environment of a DuckDB process, and the worker's settings that it needs."""
 
     directory: str
-    """Directory of this command alone, for temporary files."""
+    """Directory for temporary files of this command alone."""
     cwd: str
     environment: Mapping[str, str]
     settings: Mapping[str, str]
-    """The worker's variables for DuckDB, as far as they are set."""
+    """The worker's variables for DuckDB that are set."""
     roots: tuple[str, ...]
     is_restricted: bool
-    """Whether Landlock keeps the process from what follows, or with roots to those."""
+    """True if Landlock denies the process the `hidden` paths or, with roots, all paths outside them."""
     hidden: tuple[str, ...]
     share_bytes: int
-    """The most memory that it can set, where NOETL_DUCKDB_MEMORY_LIMIT does not say; 0: no cap."""
+    """Maximum memory that the command may set if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstRequest:
-    """The first request to the process of a DuckDB, without what it is to do then."""
+    """The first request to a DuckDB process, without the work it is to do."""
 
     opening: Opening
     surroundings: Surroundings
 
     @property
     def spill(self) -> str:
-        """Directory for temporary files, which DuckDB makes and removes: beside a file that is written, which has a
-        disk with room for it."""
+        """Return the directory for temporary files, which DuckDB creates and removes. For a file that is written it
+        lies beside the file, whose disk has room for it."""
         is_beside = self.opening.database.startswith("/") and not self.opening.read_only
         own = Path(self.surroundings.directory)
         return f"{self.opening.database}.{own.name}.tmp" if is_beside else str(own / "duckdb")
@@ -82,7 +82,7 @@ class FirstRequest:
         return {"opening": asdict(self.opening), "surroundings": asdict(self.surroundings)}
 
     def reached(self) -> tuple[str, ...]:
-        """With file roots, the directories that this process needs; (): all but what is hidden."""
+        """Return the directories that this process needs if file roots are set; (): everything that is not hidden."""
         around = self.surroundings
         if not around.roots:
             return ()

@@ -1,6 +1,6 @@
-"""What SQL names, where the kernel does not bound it (Landlock): files that no playbook may read, refused as written.
+"""Checks of file names in SQL text, for kernels without Landlock: files that no playbook may read are refused.
 
-A file name that SQL puts together of pieces is not seen here: `NOETL_WORKER_FILE_ROOTS` has DuckDB itself refuse it.
+A file name that SQL concatenates is not seen here; with `NOETL_WORKER_FILE_ROOTS` DuckDB itself refuses it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ MEMORY: Final = ":memory:"
 _ADDRESS: Final = re.compile(r"(?:https?|s3[an]?|gs|gcs|r2|hf|az|azure|abfss?)://")
 _FILE: Final = re.compile(r"^file:(?://(?:localhost)?)?(?=/)")
 _KIND: Final = re.compile(r"^\w+:(?://(?:localhost)?)?(?=/)")
-"""file:///proc, sqlite:/proc"""
+"""Prefix of a path with a scheme or database kind: file:///proc, sqlite:/proc."""
 _SCHEME: Final = re.compile(r"[^/]+://")
 _NO_PATH: Final = re.compile(r"~|[^/]*:")
-"""What DuckDB expands, or takes for the kind of a database (`sqlite:x`)."""
+"""Names that DuckDB expands, or that begin with a kind of database (`sqlite:x`)."""
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
-"""Characters of a path; a longer text is none."""
+"""Maximum number of characters of a path; a longer text is not a path."""
 
 
 def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
-    """One name for all that DuckDB takes for the same place, of what a step names outside of SQL.
+    """Return the same name for all spellings of one place that DuckDB accepts, for a name outside of SQL.
 
-    It is an address as it is written, `MEMORY`, or an absolute path without links, in which DuckDB sees nothing else.
+    The name is an address as it is written, `MEMORY`, or an absolute path without links and without characters that
+    are special to DuckDB.
 
     Raises:
-        ConfigurationError: none of these, not for playbooks, or outside of the file roots, as every address is.
+        ConfigurationError: another form, a forbidden file, or outside of the file roots, as every address is.
     """
     if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
         return MEMORY
@@ -53,19 +54,19 @@ def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
         )
     real = checked(field, given, Path(path))
     is_there = stat.S_ISDIR if is_directory else stat.S_ISREG
-    with suppress(OSError):  # it is not there yet, or DuckDB says what is wrong
+    with suppress(OSError):  # if it does not exist yet, or cannot be read, DuckDB says so
         if not is_there(real.stat().st_mode):
             raise ConfigurationError(f"{field}: {given!r} is no {'directory' if is_directory else 'regular file'}")
     return str(real)
 
 
 def _in_home(path: str) -> str:
-    """As DuckDB reads it."""
+    """Expand `~/`, as DuckDB does."""
     return str(Path(path).expanduser()) if path.startswith("~/") else path
 
 
 def check_sql_files(kind: str, text: str, params: Any = ()) -> None:
-    """What SQL and its parameters name; with file roots DuckDB itself keeps to them.
+    """Check the names in SQL and its parameters. With file roots DuckDB itself does this.
 
     Raises:
         ConfigurationError: a forbidden file.
@@ -89,7 +90,7 @@ def _names_forbidden(name: str) -> bool:
         return False
     magic = _MAGIC.search(path)
     if magic is None:
-        where = Path(path)  # a link of /proc/self/fd leads to a name that is none: its place counts too
+        where = Path(path)  # a link in /proc/self/fd may resolve to no path, so its own place is checked too
         return is_forbidden(where.resolve()) or is_forbidden(where.parent.resolve() / where.name)
     fixed = Path(path[: magic.start()].rpartition("/")[0] or os.sep).resolve()
     if str(fixed) != os.sep:

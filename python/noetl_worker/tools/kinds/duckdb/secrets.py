@@ -1,4 +1,4 @@
-"""From `auth` to DuckDB secrets: credentials reach ATTACH and s3:// paths without standing in any SQL text.
+"""DuckDB secrets made from `auth`, so that credentials reach ATTACH and s3:// paths without being in any SQL text.
 
 A secret lives as long as the command's database is open; DuckDB shows it redacted.
 """
@@ -17,7 +17,7 @@ from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, firs
 
 @dataclass(frozen=True, slots=True)
 class DuckdbSecret:
-    """One secret; `values` are hidden from its repr."""
+    """One secret; its `values` are left out of its repr."""
 
     name: str
     kind: str
@@ -25,12 +25,12 @@ class DuckdbSecret:
     values: Mapping[str, str] = field(repr=False)
 
     def statement(self) -> str:
-        """CREATE SECRET, with the values in it: run it, never show it."""
+        """Return CREATE SECRET with the values in it: run it, never show it."""
         options = "".join(f", {option} {quoted(value)}" for option, value in self.values.items())
         return f'CREATE OR REPLACE TEMPORARY SECRET "{self.name}" (TYPE {self.kind}{options})'
 
     def without_values(self, text: str) -> str:
-        """A text of DuckDB's with the secret values taken out."""
+        """Return an error text of DuckDB with the secret values redacted."""
         for option in _HIDDEN & self.values.keys():
             text = text.replace(quoted(self.values[option]), "***").replace(self.values[option], "***")
         return text
@@ -58,7 +58,7 @@ _TYPES: Final[Mapping[str, tuple[str, str, Mapping[str, tuple[str, ...]]]]] = {
     "http": ("http", "httpfs", {"BEARER_TOKEN": ("token", "bearer_token"), "SCOPE": ("scope",)}),
     "huggingface": ("huggingface", "httpfs", {"TOKEN": ("token",)}),
 }
-"""Type of secret -> DuckDB's type, the extension that has it, option -> fields of a credential."""
+"""Type of secret -> DuckDB's type, the extension that provides it, option -> fields of a credential."""
 _OTHER_WORDS: Final = {
     "postgresql": "postgres",
     "gcs_hmac": "gcs",
@@ -70,12 +70,12 @@ _OTHER_WORDS: Final = {
     "bearer_token": "http",
 }
 _MARKS: Final = ("source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential")
-"""An object with one of these as text is one credential; otherwise it maps names to credentials
+"""Fields that mark one credential if they hold text; an object without them maps names to credentials
 (protocol/tasks.md#fields)."""
 
 
 def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
-    """What can be checked of `auth` without asking for a credential; for a config model's `__post_init__`.
+    """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
         ConfigurationError, ValueError: as `secrets_of`, and for several credentials under one name.
@@ -87,9 +87,10 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
 
 
 async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> list[DuckdbSecret]:
-    """The secrets that `auth` asks for.
+    """Return the secrets that `auth` asks for.
 
-    "alias" -> one, named like the alias; {"pg_db": {"source": "credential", "key": "alias"}, ...} -> one of each name.
+    "alias" gives one secret of that name; {"pg_db": {"source": "credential", "key": "alias"}, ...} one for each
+    name.
 
     Raises:
         ConfigurationError: a credential of a type that DuckDB has no secret for, or with nothing in it.
@@ -99,7 +100,7 @@ async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: T
 
 
 def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Name of the secret -> its credential. Raises ConfigurationError for one that is none."""
+    """Return name of the secret -> its credential. Raises ConfigurationError for a value that is not a credential."""
     if auth is None:
         return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)
@@ -135,7 +136,7 @@ def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:
     values = {option: _text(value) for option, value in found.items() if value is not None}
     if not values:
         wanted = ", ".join(fields[0] for fields in options.values())
-        raise ConfigurationError(f"{kind}: auth {name!r} has nothing of a {word} credential in it: {wanted}")
+        raise ConfigurationError(f"{kind}: auth {name!r} has no field of a {word} credential: {wanted}")
     return DuckdbSecret(re.sub(r"\W", "_", name), duckdb_type, extension, values)
 
 
@@ -146,15 +147,15 @@ def _text(value: Any) -> str:
 
 
 def quoted(value: str) -> str:
-    """A SQL string."""
+    """Return the value as a SQL string."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def extension_of(kind: str, wanted: str) -> tuple[str, str]:
-    """(name, ` FROM <repository>` or nothing) of `spatial` or `h3 from community`.
+    """Return the name in `spatial` or `h3 from community`, and ` FROM <repository>` or an empty text.
 
     Raises:
-        ConfigurationError: it is no name.
+        ConfigurationError: `wanted` is not a name.
     """
     match = _EXTENSION.fullmatch(wanted.strip())
     if match is None:

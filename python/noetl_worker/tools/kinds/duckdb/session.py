@@ -1,6 +1,6 @@
-"""The worker's side of a DuckDB: a process for each command, asked once or step by step (`child.py`).
+"""The worker's side of a DuckDB: a process for each command, used for one script or step by step (`child.py`).
 
-Nothing of DuckDB is loaded in the worker, and nothing that the process says is more than JSON.
+The worker loads nothing of DuckDB, and takes nothing but JSON from the process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _VARIABLES: Final = frozenset(
         *("ssl_cert_file", "ssl_cert_dir", "curl_ca_bundle", "aws_region", "aws_default_region"),
     }
 )
-"""What DuckDB's extensions read of the worker's environment beside a command's, in small letters: no secret."""
+"""Variables that DuckDB's extensions read from the worker's environment, in lower case. None is a secret."""
 _OUT_OF_MEMORY: Final = (-signal.SIGKILL, -signal.SIGABRT)
 
 
@@ -47,14 +47,14 @@ class Duckdb:
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
         self._is_restricted = confinement.is_on and landlock.is_there()
-        # its files and its memory have bounds of their own
+        # DuckDB has limits of its own for files and memory
         self._runner = PythonRunner(confinement=replace(confinement, file_bytes=0, memory_bytes=0), serving=_CHILD)
 
     def check_files(self, kind: str, text: str, params: Any = ()) -> None:
-        """Look at the files that SQL names, where the kernel does not keep it from all that are not for playbooks.
+        """Check the files that SQL names, unless the kernel already denies the process all forbidden ones.
 
         Raises:
-            ConfigurationError: one of those.
+            ConfigurationError: a file is forbidden.
         """
         if not self._is_restricted or file_roots.within_reach():
             check_sql_files(kind, text, params)
@@ -68,13 +68,13 @@ class Duckdb:
         params: Any,
         timeout_s: float | None,
     ) -> ToolResult | None:
-        """Run every statement of `text` into `batch`, `params` with the last one, once it is our turn.
+        """Run every statement of `text` into `batch`, `params` with the last one, after waiting for `ours`.
 
         Returns:
-            A timeout, which counts both; None: it is done.
+            A timeout, whose time includes the wait; None if the statements ran.
 
         Raises:
-            ToolError: what failed, and what DuckDB reported.
+            ToolError: the statement that failed, and DuckDB's report.
         """
         step: dict[str, JsonValue] = {"op": "run", "text": text, "params": params}
         step |= {"as_objects": batch.as_objects, "max_rows": batch.max_rows}
@@ -102,10 +102,10 @@ class Duckdb:
 
     @asynccontextmanager
     async def opened(self, opening: Opening) -> AsyncIterator[Session]:
-        """A DuckDB that is used step by step.
+        """Open a DuckDB that is used step by step.
 
         Raises:
-            ToolError: it cannot be opened, as `child.py` says.
+            ToolError: the database cannot be opened, as `child.py` reports.
         """
         async with self._start(opening) as start:
             session = Session(opening.kind, self._runner, start)
@@ -135,7 +135,7 @@ class Duckdb:
 
     @asynccontextmanager
     async def _start(self, opening: Opening) -> AsyncIterator[FirstRequest]:
-        """With what a killed process leaves behind removed at its end."""
+        """Provide a directory for one process, and remove afterwards what a killed process leaves behind."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
             start = FirstRequest(opening, self._surroundings(directory))
@@ -146,7 +146,7 @@ class Duckdb:
 
 
 class Session:
-    """One DuckDB and what it is asked for, a step at a time."""
+    """One DuckDB that runs one step at a time."""
 
     def __init__(self, kind: str, runner: PythonRunner, start: FirstRequest) -> None:
         self._kind = kind
@@ -156,17 +156,17 @@ class Session:
         self._is_asked = True
 
     async def execute(self, what: str, text: str, params: Sequence[Any] | None = None) -> list[Any]:
-        """Rows of a statement of our own, in values that are JSON. `what`: is named where it fails."""
+        """Return the rows of a statement of our own, as JSON values. `what` names the statement in errors."""
         answer = await self._ask({"op": "execute", "what": what, "text": text, "params": params})
         return _listed(answer, "rows")
 
     async def select(self, what: str, text: str, *, is_file: bool) -> list[tuple[str, str]]:
-        """Begin a query: names and types of its columns."""
+        """Begin a query, and return the names and types of its columns."""
         answer = await self._ask({"op": "select", "what": what, "text": text, "is_file": is_file})
         return [(str(column[0]), str(column[1])) for column in _listed(answer, "columns")]
 
     async def fetch(self, what: str, count: int) -> list[list[Any]]:
-        """Its next rows, at most `count`."""
+        """Return the query's next rows, at most `count`."""
         rows: list[list[Any]] = []
         is_more = True
         while is_more:
@@ -176,7 +176,7 @@ class Session:
         return rows
 
     async def answered(self) -> Mapping[str, JsonValue]:
-        """What the step under way gives."""
+        """Return the answer to the current step."""
         try:
             answer = await self._conversation.answered(self._run)
         except AnswerTooLong as error:
@@ -187,7 +187,7 @@ class Session:
         return _checked(answer)
 
     async def end(self) -> None:
-        """Its process has ended then: at once where a step was broken off."""
+        """End the process: at once if a step was interrupted."""
         if self._is_asked:
             self._run.cancel()
         else:
@@ -204,7 +204,7 @@ class Session:
 
 
 def _checked(answer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Raises what the process says has failed."""
+    """Return the answer. Raises the error that it reports."""
     error = answer.get("error")
     if not isinstance(error, Mapping):
         return answer
@@ -225,7 +225,7 @@ def _death(kind: str, run: process.Finished) -> ToolError:
 
 
 def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
-    """A list of lists in an answer."""
+    """Return a list of lists from an answer. Raises ToolError if it is missing."""
     found = answer.get(name)
     if isinstance(found, list) and all(isinstance(row, list) for row in found):
         return found
@@ -233,7 +233,7 @@ def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
 
 
 def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
-    """Raises ToolError where the answer is none to a script."""
+    """Copy the answer's data into `batch`. Raises ToolError for an answer to something other than a script."""
     statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
     samples = _listed(answer, "samples")
     if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):

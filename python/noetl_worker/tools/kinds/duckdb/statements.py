@@ -1,4 +1,4 @@
-"""The statements of a script, run one after the other in the process of their command."""
+"""The statements of a script, run one after the other in their command's process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS: Final = (
     ("HTTPException", "connection"),
     ("ProgrammingError", "db_syntax"),
 )
-"""A class of DuckDB's errors, or one above it -> kind; anything else is db_error."""
+"""A class of DuckDB's errors, or a base class of it -> kind; any other error is db_error."""
 _MISPLACED: Final = ("no transaction is active", "start a transaction within a transaction")
 _COUNTED_AT_A_TIME: Final = 10_000
 _WITH_RETURNING: Final = ("INSERT", "UPDATE", "DELETE", "MERGE_INTO")
@@ -28,7 +28,7 @@ def run_script(duckdb: Any, connection: Any, batch: sql.Batch, text: str, params
     """Run every statement of `text` into `batch`, `params` with the last one.
 
     Raises:
-        ToolError: which statement failed, and what DuckDB reported.
+        ToolError: the statement that failed, and DuckDB's report.
     """
     try:
         statements = connection.extract_statements(text)
@@ -46,21 +46,21 @@ def run_script(duckdb: Any, connection: Any, batch: sql.Batch, text: str, params
 
 
 def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
-    """Raises ToolError when a transaction is open: the end of the connection would undo it silently."""
+    """Raise ToolError if a transaction is open: closing the connection would roll it back silently."""
     try:
-        connection.begin()  # DuckDB shows it in no other way
+        connection.begin()  # only a second BEGIN shows that one is open
     except duckdb.TransactionException as error:
         raise sql.left_open(text) from error
     connection.rollback()
 
 
 def statement_failure(error: Any, what: str) -> ToolError:
-    """What DuckDB reported about `what`, as a ToolError; an OverflowError is of a value that Python has no room for."""
+    """Return DuckDB's error about `what` as a ToolError. An OverflowError means that Python cannot hold a value."""
     if isinstance(error, OverflowError):
         return ToolError(f"{what}: a value is too large for Python: {error}: CAST it to VARCHAR", kind="db_error")
     names = {base.__name__ for base in type(error).__mro__}
     kind = next((kind for name, kind in _KINDS if name in names), "db_error")
-    # BEGIN, COMMIT or ROLLBACK where it does not belong fails each time, and what was committed before it is kept.
+    # A misplaced BEGIN, COMMIT or ROLLBACK fails at each try, and whatever was committed before it stays.
     again = kind == "db_transaction" and not any(words in str(error) for words in _MISPLACED)
     return ToolError(f"{what}: {error}", kind=kind, code=type(error).__name__, retryable=again)
 
@@ -93,17 +93,17 @@ def _number_of_more(result: Any) -> int:
 
 
 def _counts(statement: Any) -> bool:
-    """Whether the one column that DuckDB names `Count` is the number of changed rows, not a column of the author's.
+    """Return True if DuckDB's single column `Count` is the number of changed rows, not a column of the author's.
 
-    DuckDB expects rows or a count from the same statements; only RETURNING shows which. PIVOT is one of several
-    statements to it (MULTI), from which it expects anything.
+    DuckDB expects rows or a count from the same statements; only RETURNING shows which. DuckDB treats PIVOT as
+    several statements (MULTI), from which it expects anything.
     """
     can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)
 
 
 def _may_give_nothing(statement: Any) -> bool:
-    """Whether an empty column `Success` is only DuckDB's way to say that it is done (SET, ATTACH, CHECKPOINT)."""
+    """Return True if an empty column `Success` only means that the statement is done (SET, ATTACH, CHECKPOINT)."""
     return statement.type.name != "SELECT" and not _is_returning(statement)
 
 
@@ -113,6 +113,6 @@ def _is_returning(statement: Any) -> bool:
     depth = 0
     for token in _RETURNING_OR_BRACKET.findall(sql_split.bare(statement.query)):
         depth += {"(": 1, ")": -1}.get(token, 0)
-        if depth == 0 and token not in "()":  # deeper, it is a statement's within this one
+        if depth == 0 and token not in "()":  # deeper, the RETURNING belongs to a nested statement
             return True
     return False

@@ -1,6 +1,6 @@
-"""Values of DuckDB's rows as JSON, between the process of a DuckDB and the worker: read again they are what they were.
+"""A lossless JSON form for the values of DuckDB's rows, between the process of a DuckDB and the worker.
 
-A list stands for itself; what JSON has no form for is an object of one field, named by its type.
+A list stands for itself; a value without a JSON form is an object with one field, named after its type.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WRITERS: Final[tuple[tuple[type, str, Callable[[Any], Any]], ...]] = (
     (tuple, "tuple", lambda value: [written(item) for item in value]),
     (dict, "object", lambda value: [[written(key), written(item)] for key, item in value.items()]),
 )
-"""Type, its name, its form; a datetime before the date that it is too."""
+"""Type, its name, its JSON form. A datetime is also a date, so it comes first."""
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "int": int,
     "float": float,
@@ -50,7 +50,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 
 def written(value: Any) -> Any:
-    """A value as JSON. Raises TypeError for one of a type that DuckDB has not."""
+    """Return a value in its JSON form. Raises TypeError for a type that DuckDB does not have."""
     kind = type(value)
     if kind in _AS_IT_IS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= _MAX_INT64):
         return value
@@ -63,10 +63,10 @@ def written(value: Any) -> Any:
 
 
 def read(value: Any) -> Any:
-    """What `written` was given.
+    """Return the value that `written` was given.
 
     Raises:
-        ToolError: it is nothing that `written` gives: the process of a DuckDB is not to be believed.
+        ToolError: `value` is not from `written`. The process of a DuckDB is not trusted.
     """
     if isinstance(value, list):
         return [read(item) for item in value]

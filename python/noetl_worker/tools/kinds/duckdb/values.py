@@ -1,7 +1,7 @@
-"""The values of a SELECT that DuckDB's library for Python cannot hold, read as DuckDB's text.
+"""Values of a SELECT that DuckDB's Python library cannot hold, read as DuckDB's text.
 
-`infinity` and `-infinity` come out of it as the last and the first day that Python knows, which are days that a table
-may have; and nanoseconds are cut. So a SELECT with such columns is asked for their text beside them.
+The library turns `infinity` and `-infinity` into Python's last and first day, which a table may also hold, and it
+cuts nanoseconds. So a SELECT with such columns is extended by their texts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _FINE: Final = re.compile(
     r"(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d\.\d{7,9})(?P<zone>[+-]\d\d(:\d\d)*)?"
 )
 _ELSEWHERE: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
-"""mysql_query() and its like: to describe one may mean to have its database run it."""
+"""mysql_query() and similar functions: describing such a SELECT may make its database run the query."""
 _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 @dataclass(frozen=True, slots=True)
 class SelectReading:
-    """A SELECT and how to make its rows of what is fetched."""
+    """An extended SELECT, and how to make its rows from the fetched ones."""
 
     text: str
     names: Sequence[str]
@@ -46,13 +46,13 @@ class SelectReading:
 
 
 def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
-    """How to read the rows of an extracted statement; None: as they come."""
+    """Return how to read the rows of an extracted statement, or None to use them as they are."""
     if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
         return None
     text = next(iter(sql_split.statements(statement.query)), "")
     try:
         columns = connection.execute(f"DESCRIBE {text}", params or None).fetchall()
-    except duckdb.Error:  # SHOW and its like; and what is wrong with the statement is reported when it is run
+    except duckdb.Error:  # SHOW and similar; a mistake in the statement is reported when it is run
         return None
     beside, texts = [], []
     for number, (_, kind, *_) in enumerate(columns):
@@ -72,7 +72,7 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
 
 
 def _value(value: Any, text: str | None) -> Any:
-    """A value, or its text where it says more: an infinity, or nanoseconds (in ISO 8601)."""
+    """Return a value, or its text if that is more precise: an infinity, or nanoseconds (in ISO 8601)."""
     if text is None:
         return value
     match = _FINE.fullmatch(text)
@@ -90,7 +90,7 @@ def with_json(
     alone: Callable[[str], Any] = json.loads,
     in_list: Callable[[str], Any] = json.loads,
 ) -> Sequence[Sequence[Any]]:
-    """Rows with the texts of JSON columns read by `alone`, and of columns with lists of JSON by `in_list`."""
+    """Return rows with the texts of JSON columns read by `alone`, and of columns with lists of JSON by `in_list`."""
     wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
     if not wanted:
         return rows

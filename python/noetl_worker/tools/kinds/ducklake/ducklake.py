@@ -1,4 +1,4 @@
-"""Kind `ducklake`: SQL in a DuckLake catalog, through the engine of kind `duckdb`."""
+"""Kind `ducklake`: runs SQL in a DuckLake catalog, through the engine of kind `duckdb`."""
 
 from __future__ import annotations
 
@@ -30,23 +30,22 @@ class DucklakeConfig:
     """Run SQL in a DuckLake: tables as Parquet files under `data_path`, their catalog in a database.
 
     The catalog is attached as `catalog_name` and used, so that tables need no prefix. The data is that of kind
-    `duckdb`, with `catalog: {name, data_path}` added. Needs DuckDB's extension `ducklake` (and `postgres`, `sqlite` or
-    `mysql` for such a catalog), installed where the worker runs or to be fetched from there.
+    `duckdb`, with `catalog: {name, data_path}` added. Needs DuckDB's extension `ducklake` (and `postgres`, `sqlite`
+    or `mysql` for such a catalog), which is installed on the worker's machine or fetched from there. A catalog in a
+    DuckDB file is for one worker; several workers need one in Postgres.
 
-    A catalog in a DuckDB file is for one worker; several workers need one in Postgres.
-
-    Which files SQL reaches is as in kind `duckdb`. With `NOETL_WORKER_FILE_ROOTS` a catalog in a file and `data_path`
-    are in its directories; a catalog in Postgres or MySQL is reached all the same.
+    SQL may open the same files as in kind `duckdb`. With `NOETL_WORKER_FILE_ROOTS` a catalog file and `data_path`
+    must be in its directories; a catalog in Postgres or MySQL is reached all the same.
     """
 
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; DuckDB splits them."""
     query_b64: str | list[str] | None = None
-    """The same as base64 of UTF-8; it is not rendered."""
+    """Base64 of such UTF-8 text; it is not rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
-    """Values of the place holders of the last statement: a list for `?` or `$1`, an object for `$name`."""
+    """Values for the placeholders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     catalog_connection: str | None = field(default=None, repr=False)
-    """Where the catalog is: `postgresql://...` or `postgres:host=... dbname=...`, `sqlite:FILE`, or the path of a
+    """Place of the catalog: `postgresql://...` or `postgres:host=... dbname=...`, `sqlite:FILE`, or the path of a
     DuckDB file. Absent: the first credential of `auth` that is of type postgres or mysql."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Credentials of the catalog and of the store of `data_path` (s3, gcs): an alias, or an object
@@ -56,23 +55,23 @@ class DucklakeConfig:
     data_path: str | None = None
     """Directory or s3://, gs:// prefix of the Parquet files. Required."""
     create_catalog: bool = True
-    """Make the catalog when it is not there; false: fail then."""
+    """Create the catalog if it does not exist; false: fail instead."""
     use_catalog: bool = True
     """Run `USE catalog_name` before the first statement."""
     read_only: bool = False
-    """Attach the catalog for reading."""
+    """Attach the catalog for reading only."""
     extensions: list[str] = field(default_factory=list)
-    """Further extensions to load, installed first when they are not there."""
+    """Further extensions to load, installed first if they are missing."""
     memory_limit: str | None = None
-    """What the command may use, as kind `duckdb` has it."""
+    """Maximum memory of the command, as in kind `duckdb`."""
     threads: int | None = None
-    """Threads of a query; absent: one for each core."""
+    """Number of threads of a query; absent: one for each core."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
-    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
-    """Seconds; absent: what the command has left."""
+    """Seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         sql.script_of(self.query, self.query_b64)
@@ -89,12 +88,12 @@ class DucklakeConfig:
             extension_of("ducklake", wanted)
 
     def catalog(self) -> str:
-        """`catalog_connection` without its prefix; empty: the catalog is that of a credential."""
+        """Return `catalog_connection` without its prefix; empty if the catalog is named by a credential."""
         return (self.catalog_connection or "").removeprefix("ducklake:").strip()
 
 
 class DucklakeTool:
-    """A DuckDB in memory for each command, with the catalog attached.
+    """Tool of kind `ducklake`: a DuckDB in memory for each command, with the catalog attached.
 
     differs-from-upstream: the Rust worker's `ducklake` is its `duckdb` under another name; the Python worker's goes
     on after a failed command, here the first failure ends it.
@@ -126,10 +125,10 @@ class DucklakeTool:
 
 
 def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext) -> tuple[Opening, str]:
-    """What is opened for a command, and the path of the catalog as ATTACH takes it.
+    """Return the database to open for a command, and the path of the catalog as ATTACH takes it.
 
     Raises:
-        ConfigurationError: a catalog or a directory that cannot be.
+        ConfigurationError: an impossible catalog or directory.
     """
     metadata, catalog_secret = _catalog(config, secrets, context)
     if catalog_secret is not None and catalog_secret not in secrets:
@@ -149,7 +148,7 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
 def _catalog(
     config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext
 ) -> tuple[str, DuckdbSecret | None]:
-    """The metadata path as ATTACH takes it, and the secret that holds the rest of a server's address."""
+    """Return the metadata path as ATTACH takes it, and the secret that holds the rest of a server's address."""
     given = config.catalog()
     from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
     server = _server_of(given)
@@ -171,7 +170,7 @@ def _catalog(
 
 
 def _server_of(catalog: str) -> tuple[str, dict[str, str]] | None:
-    """(postgres or mysql, its address as options of a secret); None for a catalog in a file."""
+    """Return postgres or mysql, and its address as options of a secret; None for a catalog in a file."""
     kind, _, address = catalog.partition(":")
     if kind not in ("postgres", "postgresql", "mysql"):
         return None
@@ -179,7 +178,7 @@ def _server_of(catalog: str) -> tuple[str, dict[str, str]] | None:
 
 
 def _address(address: str, pairs: str) -> dict[str, str]:
-    """Options of a secret from a URL or from key=value pairs."""
+    """Return options of a secret from a URL or from key=value pairs."""
     if "://" in address:
         url = urllib.parse.urlsplit(address)
         try:

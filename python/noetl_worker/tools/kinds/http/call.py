@@ -1,4 +1,4 @@
-"""One call of the `http` tool: exchanges, the tries after failures, the pages after successes, under one deadline."""
+"""One call of the `http` tool: exchanges, tries after failures, pages after successes, under one deadline."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _NO_AUTHORIZATION: Final = Authorization()
 class HttpCall:
     """The state of one call.
 
-    `run` gives the last exchange's result; `data.attempts` is there when there was more than one, `data.pages` when
-    pages were asked for.
+    `run` returns the last exchange's result. `data.attempts` is there if there was more than one exchange,
+    `data.pages` if pages were asked for.
     """
 
     def __init__(self, config: HttpConfig, context: ToolContext, clients: Clients, authorizer: Authorizer) -> None:
@@ -58,12 +58,13 @@ class HttpCall:
         self._deadline = None if self._total_s is None else time.monotonic() + self._total_s
         self._headers: dict[str, JsonValue] = {}
         self._token_headers: list[str] = []
-        """Those that a `token()` is in."""
+        """Names of the headers that contain a `token()`."""
         self._first_headers = self._headers
         self._received = 0
         self._exchanges = 0
         self._has_connected = False
-        """Whether a server may know of this call: one that was asked before the machine had nothing left."""
+        """True if a server may know of this call. Then a shortage of this machine's resources is not reported as
+        one."""
 
     async def run(self) -> ToolResult:
         self._first_headers = self._headers = await self._rendered_headers()
@@ -81,11 +82,11 @@ class HttpCall:
     # ── tries ──
 
     async def _tried(self, config: HttpConfig, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
-        """The result of the last try, and what rules see of it. Raises the last try's ToolError."""
+        """Return the result of the last try, and the facts that rules see. Raises the last try's ToolError."""
         tries, stop = 0, self._context.stop
         share = room.share(stop)
         while True:
-            room.give_back(room.share(stop) - share, stop)  # what the last try has brought is dropped
+            room.give_back(room.share(stop) - share, stop)  # the previous try's data is dropped
             tries += 1
             error: ToolError | None = None
             try:
@@ -107,7 +108,8 @@ class HttpCall:
         return rule if rule is not None and tries < rule.attempts else None
 
     async def _waited(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
-        """Wait as the rule or the server's Retry-After says; False, at once, when the time left is too short."""
+        """Wait as long as the rule or the server's Retry-After says. Return False at once if too little time is
+        left."""
         delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
         left = self._left()
         if self._context.stop.is_set():
@@ -155,7 +157,7 @@ class HttpCall:
         return ToolResult.success(last, exit_code=0)
 
     def _next(self, config: HttpConfig, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpConfig:
-        """The request of the next page: `params` and `headers` over the ones before, other fields in their place."""
+        """Return the request of the next page: its `params` and `headers` are merged in, other fields replaced."""
         rendered = self._context.values.render(pages.next_call, facts.names)
         changes: dict[str, Any] = {}
         for name, value in fields_of(rendered).items():
@@ -175,12 +177,13 @@ class HttpCall:
         return following
 
     def _require_no_credentials_elsewhere(self, following: HttpConfig) -> None:
-        """The answer may have named where its next page is: as of a redirect, another place gets no credentials.
+        """Raise if credentials would go to another place: the answer may have named it, as in a redirect.
 
-        Without them it would hardly be the page that is meant: so it is an error, where a redirect goes on.
+        Without credentials another place would hardly return the right page, so this is an error, while a redirect
+        is followed.
 
         Raises:
-            CredentialError: it is another place, and there are some.
+            CredentialError: the next page is at another place, and the request has credentials.
         """
         here = Destination(self._config.url, self._first_headers).place()
         there = Destination(following.url, self._headers).place()
@@ -206,14 +209,14 @@ class HttpCall:
         if limit_s <= 0:
             return _timed_out(self._total_s or 0.0, config.url)
         self._exchanges += 1
-        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished exchange
+        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives as the exchange finishes
         with anyio.move_on_after(limit_s):
             return await self._authorized(config)
         limit_shown_s = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
         return _timed_out(limit_shown_s, config.url)
 
     async def _authorized(self, config: HttpConfig) -> ToolResult:
-        """One exchange; a second one with a new token when the kept one is refused."""
+        """Do one exchange, and a second one with a new token if a cached token was refused."""
         result, fetched = await self._sent(config)
         if fetched is not None and fields_of(result.data).get("status_code") == 401:
             self._authorizer.tokens.forget(fetched)
@@ -262,7 +265,10 @@ class HttpCall:
     # ── headers with token() ──
 
     async def _rendered_headers(self) -> dict[str, JsonValue]:
-        """`token(alias)` is a credential's bearer token, as in the Python worker's templates; but not in `Host`."""
+        """Return the headers, with `token(alias)` replaced by a credential's bearer token, except in `Host`.
+
+        The Python worker's templates have the same function.
+        """
         given, render = self._config.headers, self._context.values.render
         self._token_headers = [
             name
@@ -270,7 +276,7 @@ class HttpCall:
             if isinstance(value, str) and "{{" in value and _TOKEN_CALL.search(value) and name.lower() != "host"
         ]
         rendered: dict[str, JsonValue] = dict(given)
-        for name in sorted(given, key=self._token_headers.__contains__):  # they go where a `Host` leads: that one first
+        for name in sorted(given, key=self._token_headers.__contains__):  # `Host` decides where tokens go
             try:
                 if name in self._token_headers:
                     destination = Destination(self._config.url, rendered, self._config.proxy)
@@ -325,7 +331,7 @@ def _page_failure(message: str) -> ToolResult:
 
 
 def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any:
-    """`gathered` with the page's part added. ValueError when the page has no such part, or one of another type."""
+    """Return `gathered` with the page's part added. Raises ValueError if the page lacks it, or for a wrong type."""
     try:
         part = part_at(payload, pages.path)
     except LookupError:
@@ -347,7 +353,7 @@ def _timed_out(seconds: float, url: str) -> ToolResult:
 
 
 def _silent(error: httpx.TimeoutException, config: HttpConfig) -> ToolResult:
-    """A timeout of connecting or reading, shorter than the total."""
+    """Return a timeout of connecting or reading, which is shorter than the total."""
     connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"
@@ -356,7 +362,7 @@ def _silent(error: httpx.TimeoutException, config: HttpConfig) -> ToolResult:
 
 
 def _without(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
-    """The result, without the parameters that authorised the request in its `url`."""
+    """Return the result without the parameters in its `url` that authorised the request."""
     if not params or not isinstance(result.data, dict):
         return result
     url = httpx.URL(str(result.data["url"]))
@@ -366,9 +372,9 @@ def _without(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
 
 
 def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> ToolResult:
-    """The result for an answer that cannot be used. Raises ToolError when there was none, or no request either.
+    """Return the result for an unusable answer. Raises ToolError if there was no answer, or no request.
 
-    No answer at all is raised, as the Rust worker does: on that plane a returned failure completes the step, and an
+    A missing answer is raised, as in the Rust worker: on that plane a returned failure completes the step, and an
     unreachable host would pass silently. A task sequence's rules see both.
     """
     place = shown(request.url)

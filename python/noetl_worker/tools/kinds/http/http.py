@@ -1,4 +1,4 @@
-"""Kind `http`: a request and its answer (both workers' fields)."""
+"""Kind `http`: sends a request and returns the answer (with both workers' fields)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ _LARGEST_LIMIT: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
-    """Sends one request, again after failures or page by page when `retry` says so.
+    """Sends one request, and repeats it after failures or page by page if `retry` says so.
 
     The body is the first of `json`, `files` (with `form`), `form`, `body_b64`, `body`, `payload` and `data` that is
     given.
 
-    Result: what the plane's own worker gives, `{status_code, headers, body, data}` on the Rust plane, `body` and `data`
-    being the same payload; `{status_code, headers, data, url, elapsed}` on the Python plane. Header names are in
-    lower case. Also `truncated` (true when the answer was cut), `notes` (what was done to it), `attempts` (when
-    there was more than one exchange) and `pages`. Another status than 2xx is an error with the data kept: kind auth
-    (401, 403), not_found (404), timeout (408), rate_limit (429), server_error (5xx), client_error; 408, 429 and 5xx
-    may be retried. No answer at all (refused, unknown host, dropped) is an error of kind connection without data.
+    Result: the same as from the plane's own worker, `{status_code, headers, body, data}` on the Rust plane, `body`
+    and `data` being the same payload; `{status_code, headers, data, url, elapsed}` on the Python plane. Header names
+    are in lower case. Also `truncated` (true when the answer was cut), `notes` (changes made to the answer),
+    `attempts` (when there was more than one exchange) and `pages`. Another status than 2xx is an error with the data
+    kept: kind auth (401, 403), not_found (404), timeout (408), rate_limit (429), server_error (5xx), client_error;
+    408, 429 and 5xx may be retried. No answer at all (refused, unknown host, dropped) is an error of kind connection
+    without data.
     """
 
     url: str
@@ -45,7 +46,7 @@ class HttpConfig:
     bearer token of that credential."""
     params: dict[str, Any] = field(default_factory=dict)
     """Query parameters; an object is JSON text, nulls are left out. A list is JSON text on the Rust plane, and repeats
-    its parameter on the Python plane; so it is in `form`."""
+    its parameter on the Python plane. Lists in `form` are sent in the same way."""
     json: Any = None
     """Body: any value, as JSON."""
     form: dict[str, Any] | None = None
@@ -56,21 +57,22 @@ class HttpConfig:
     body_b64: str | None = None
     """Body: bytes, in base64."""
     body: Any = None
-    """Body: a text as it is, anything else as JSON (as a form when Content-Type says so)."""
+    """Body: text as it is, anything else as JSON (as a form when Content-Type says so)."""
     payload: Any = None
     """Body: another name of `body`."""
     data: Any = None
-    """{"query": ..., "body": ...} goes where the names say; else the query of a GET, the body of others."""
+    """Query and body, as {"query": ..., "body": ...}; any other value is the query of a GET, or the body of another
+    method."""
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or an object with `type` bearer, basic, api_key, header, headers,
     oauth2_client_credentials, gcp_adc or service_account and its values (or `credential`: alias, or `source: secret`
     and the `key` of one of the worker's own)."""
     timeout: float | None = None
-    """Seconds for the call, its retries and pages included; absent: what the command has left."""
+    """Seconds for the call, its retries and pages included; absent: the command's remaining time."""
     attempt_timeout: float | None = None
     """Seconds for one exchange, its body included; absent: the `timeout`, or 60 without one."""
     connect_timeout: float | None = None
-    """Seconds until the connection stands; absent: part of the exchange's time."""
+    """Seconds until the connection is established; absent: part of the exchange's time."""
     read_timeout: float | None = None
     """Seconds without a byte while the answer is read; absent: part of the exchange's time."""
     follow_redirects: bool = True
@@ -86,16 +88,17 @@ class HttpConfig:
     proxy: str | None = None
     """Address of an HTTP proxy; absent: HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the worker."""
     response_type: Literal["json", "text", "binary"] = "json"
-    """json: parsed, and text when it is none; text: by the declared charset, and UTF-8 (with a note) when that is none
-    of the Encoding Standard's; binary: {"base64", "size"}."""
+    """json: parsed, or text if it is not JSON; text: in the declared charset, or UTF-8 (with a note) if that charset is
+    not in the Encoding Standard; binary: {"base64", "size"}."""
     max_response_bytes: int = MAX_RESPONSE_BYTES
-    """The answer is cut after so many bytes (8 MiB; all pages together) and marked; at most 256 MiB."""
+    """Maximum bytes of the answer, or of all pages together (8 MiB, at most 256 MiB). More are cut, and `truncated` is
+    set."""
     retry: Any = None
     """Tries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""
     address: httpx.URL = field(init=False, repr=False, compare=False)
-    """The `url` as it was parsed; to parse it costs a tenth of a request."""
+    """The parsed `url`. It is kept because parsing costs a tenth of a request."""
     options: ClientOptions = field(init=False, repr=False, compare=False)
-    """What the connection is made with."""
+    """Options of the connection."""
 
     def __post_init__(self) -> None:
         if not 0 < self.max_response_bytes <= _LARGEST_LIMIT:
@@ -114,7 +117,7 @@ class HttpConfig:
 
 
 class HttpTool(OverHttp):
-    """Connections are shared by a worker's commands; cookies are not, executions share nothing.
+    """Tool of kind `http`. A worker's commands share connections, but not cookies: executions share nothing.
 
     differs-from-upstream: any spelling of the method; `timeout` counts; redirects are followed unless switched off.
     """

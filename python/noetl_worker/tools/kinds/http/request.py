@@ -1,4 +1,4 @@
-"""From the fields of an `http` step to the request that is sent: address, parameters, headers and the body."""
+"""Building the request of an `http` step from its fields: address, parameters, headers and the body."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
 
 
 def method_of(text: str) -> str:
-    """The method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
+    """Return the method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
     method = text.strip().upper()
     if method not in METHODS:
         raise ConfigurationError(f"http: method {text!r} is none of {', '.join(METHODS)}")
@@ -38,7 +38,7 @@ def method_of(text: str) -> str:
 
 
 def check_address(url: str) -> httpx.URL:
-    """The address of a request. Raises ConfigurationError."""
+    """Return the address of a request. Raises ConfigurationError."""
     try:
         address = httpx.URL(url)
         if address.scheme not in ("http", "https") or not address.host:
@@ -49,7 +49,7 @@ def check_address(url: str) -> httpx.URL:
 
 
 def check_request(config: HttpConfig) -> None:
-    """What can be checked before headers are rendered and files are opened: the method, and the body's form.
+    """Check the method and the form of the body, before headers are rendered and files are opened.
 
     Raises:
         ConfigurationError: no request can be built.
@@ -78,15 +78,15 @@ def build(
     *,
     lists_are_json: bool,
 ) -> httpx.Request:
-    """The request of one exchange; in a thread where it has files.
+    """Return the request of one exchange. Called in a thread if it has files.
 
     Args:
         headers: `config.headers`, rendered.
-        files: closes the files of a multipart body, to be left when the exchange is over.
-        lists_are_json: whether a list in `params` or `form` is one text, or its field repeated.
+        files: closes the files of a multipart body; the caller leaves it when the exchange is over.
+        lists_are_json: True to send a list in `params` or `form` as one text, False to repeat its field.
 
     Raises:
-        ConfigurationError: an address, a header, a parameter or a file that cannot be used.
+        ConfigurationError: an address, a header, a parameter or a file cannot be used.
     """
     method = method_of(config.method)
     texts = {name: _as_text(value) for name, value in headers.items() if value is not None}
@@ -112,7 +112,7 @@ def build(
         request = httpx.Request(method, url, headers=sent, extensions={"timeout": timeouts}, **body)
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
         raise _not_built(config.url, error) from error
-    request.headers.encoding = "ascii"  # or it had not been built; to look whether it is takes a while
+    request.headers.encoding = "ascii"  # httpx would detect this slowly; a header that is not ASCII was refused above
     if "files" in body:
         request.stream = _OffLoop(request.stream)
     return request
@@ -121,9 +121,9 @@ def build(
 def _in_bytes(
     method: str, url: httpx.URL, given: set[str], content: bytes
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]], httpx.ByteStream]:
-    """A body, and what stands before and after the headers whose names are given.
+    """Return the headers that go before and after the given ones, and the body.
 
-    httpx would add the same, and goes through all headers four times for it: half of what a request costs to build.
+    httpx would add the same headers, but goes through all headers four times, half the time of building a request.
     """
     before = [] if "host" in given else [("Host", url.netloc.decode("ascii"))]
     after = []
@@ -135,7 +135,7 @@ def _in_bytes(
 
 
 class _OffLoop(httpx.AsyncByteStream):
-    """A multipart body, whose files httpx would read on the loop."""
+    """A multipart body whose files are read off the loop, where httpx would read them."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -153,7 +153,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 def _routed(
     config: HttpConfig, method: str, content_type: str, files: ExitStack, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """(query, httpx's keywords for the body), from the first field given that may hold one."""
+    """Return the query and httpx's keywords for the body, from the first given field that may hold one."""
     if config.json is not None:
         return {}, {"content": dumps(config.json), "is_json": True}
     if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):
@@ -203,7 +203,7 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitSta
 
 
 def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
-    """(file name, content, content type) of one file."""
+    """Return (file name, content, content type) of one file."""
     part = _checked_part(name, part)
     content: Any
     file_name = str(part.get("filename") or name)
@@ -219,13 +219,13 @@ def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
 
 
 def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
-    """One file as an object; a text is the path of a file on the worker."""
+    """Return one file as an object; a text is the path of a file on the worker."""
     if isinstance(part, str):
         part = {"path": part}
     if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
         raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
     kind = str(part.get("content_type") or "")
-    if not kind.isprintable() or not kind.isascii():  # a header of its part, which is written as it is
+    if not kind.isprintable() or not kind.isascii():  # this header of the part is written unescaped
         raise ConfigurationError(f"http: files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv")
     return part
 
@@ -242,7 +242,7 @@ def _as_text(value: JsonValue) -> str:
 
 
 def _as_param(value: JsonValue) -> str | list[str]:
-    """A list is the field repeated; anything else is one text."""
+    """Return a list as repeated values, anything else as one text."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_as_text(item) for item in value]
     return _as_text(value)

@@ -1,7 +1,7 @@
 """The `retry` field of an `http` step: tries after a failure, and pages after a success.
 
-Every form that playbooks have is read into one Plan, and a word that nobody knows is refused: upstream reads `retry`
-and, depending on the worker, does nothing with it.
+Every form that playbooks use is parsed into one plan, and an unknown word is refused: upstream reads `retry` and,
+depending on the worker, ignores it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MAX_PAGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a rule looks at: one exchange's outcome, and the names its templates may use."""
+    """The facts that a rule sees: one exchange's outcome, and the names its templates may use."""
 
     failure: ToolFailure | None
     names: Mapping[str, JsonValue]
@@ -50,7 +50,7 @@ class RetryRule:
     """One way to try again. `attempts` counts every exchange, the first one included; times are seconds."""
 
     when: JsonValue = None
-    """A condition; None: a failure that may pass, or one of `statuses` and `kinds` when there are any."""
+    """A condition. None: the failure may pass, or matches `statuses` or `kinds` if there are any."""
     stop_when: JsonValue = None
     statuses: frozenset[int] = frozenset()
     kinds: frozenset[str] = frozenset()
@@ -64,7 +64,8 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """How a list is read page by page: `next_call` overrides fields of the request, `path` names the page's part."""
+    """Rules for reading a list page by page: `next_call` overrides fields of the request, `path` names the page's
+    part."""
 
     condition: JsonValue
     next_call: Mapping[str, JsonValue]
@@ -81,7 +82,7 @@ class RetryPlan:
 
 
 def parse(value: JsonValue) -> RetryPlan:
-    """The Plan of a `retry` field.
+    """Parse a `retry` field into a plan.
 
     Args:
         value: true; a number of exchanges; {"max_attempts", "initial_delay", "backoff_multiplier", "max_delay",
@@ -90,7 +91,7 @@ def parse(value: JsonValue) -> RetryPlan:
             {"when", "then"}.
 
     Raises:
-        ConfigurationError: names the word and what is possible.
+        ConfigurationError: names the wrong word and the possible ones.
     """
     if value is None or value is False:
         return RetryPlan()
@@ -158,7 +159,7 @@ def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> R
 
 
 def _reasons(value: Mapping[str, JsonValue], where: str) -> tuple[frozenset[int], frozenset[str]]:
-    """Statuses and kinds of `retry_on` (both mixed), `retry_on_status` and `statuses`."""
+    """Return the statuses and kinds of `retry_on` (both mixed), `retry_on_status` and `statuses`."""
     statuses: set[int] = set()
     kinds: set[str] = set()
     for key in ("retry_on", "retry_on_status", "statuses"):
@@ -205,7 +206,7 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
 
 
 def _condition(value: Mapping[str, JsonValue], where: str, words: tuple[str, ...]) -> JsonValue:
-    """The first of `words` that is given, as a condition; None: no condition."""
+    """Return the first of `words` that is given, as a condition, or None if there is none."""
     word = next((key for key in words if value.get(key) is not None), None)
     return None if word is None else parse_condition(f"http: {where}", word, value[word])
 
@@ -250,7 +251,7 @@ def _time(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], in
 
 
 def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
-    """Whether this rule asks for another try after this outcome."""
+    """Return True if this rule asks for another try after this outcome."""
     if rule.stop_when is not None and is_true(rule.stop_when, facts, context):
         return False
     if rule.when is not None:
@@ -263,7 +264,7 @@ def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
 
 
 def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
-    """Whether a condition holds, by the truth of its own value: a cursor is another page.
+    """Return True if a condition holds. The value's own truth counts, so a cursor means another page.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """
@@ -275,6 +276,6 @@ def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
 
 
 def delay_s(rule: RetryRule, tries: int) -> float:
-    """Seconds before the next try, after `tries` exchanges; jitter spreads them over half to one and a half."""
+    """Return seconds before the next try, after `tries` exchanges. Jitter multiplies them by 0.5 to 1.5."""
     delay = min(asked_s(rule.backoff, rule.delay_s, tries, multiplier=rule.multiplier), rule.max_delay_s)
     return delay * random.uniform(0.5, 1.5) if rule.jitter else delay

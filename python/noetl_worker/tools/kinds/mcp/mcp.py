@@ -1,4 +1,4 @@
-"""Kind `mcp`: one call of a Model Context Protocol server over HTTP."""
+"""Kind `mcp`: sends one request to a Model Context Protocol server over HTTP."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CLOSE_S: Final = 2.0
 class McpConfig:
     """One request to an MCP server: a tool's call, the list of tools, any other method, or its health.
 
-    Where the server is: `endpoint`, else the worker's NOETL_MCP_<SERVER>_ENDPOINT (or _URL), else NOETL_MCP_URL.
+    The server's address is `endpoint`, else the worker's NOETL_MCP_<SERVER>_ENDPOINT (or _URL), else NOETL_MCP_URL.
     """
 
     endpoint: str | None = None
@@ -47,7 +47,7 @@ class McpConfig:
     server: str | None = None
     """Name of the server, for the worker's settings and the result; kubernetes when absent."""
     name: str | None = None
-    """The same, when `server` is absent; one plane puts the task's label here."""
+    """Name of the server when `server` is absent; one plane puts the task's label here."""
     method: str = "tools/call"
     """tools/call, tools/list, resources/read, ...; or health, which asks the server's /healthz."""
     tool: str | None = None
@@ -65,13 +65,13 @@ class McpConfig:
     request_id: int = 1
     """Id of the first request."""
     protocol_version: str = "2025-03-26"
-    """Version offered to the server; the one it answers is spoken."""
+    """Version offered to the server. The version in its answer is used."""
     client_name: str = "noetl-worker"
     """Client name sent to the server."""
     client_version: str = "0"
     """Client version sent to the server."""
     capabilities: dict[str, Any] = field(default_factory=dict)
-    """Capabilities sent to the server; we have none of those a server may ask for."""
+    """Capabilities sent to the server; the worker implements none of those that a server may ask for."""
     timeout: float | None = None
     """Longest time of the conversation in seconds; NOETL_MCP_REQUEST_TIMEOUT_SECONDS or 60 when absent."""
 
@@ -85,7 +85,7 @@ class McpConfig:
         check_auth(self.auth)
 
     def parameters(self) -> dict[str, JsonValue]:
-        """The `params` of the request."""
+        """Return the `params` of the request."""
         if self.method == "tools/call":
             return {"name": self.tool, "arguments": self.given_arguments()}
         if self.method == "prompts/get" and isinstance(self.arguments, Mapping):
@@ -97,17 +97,16 @@ class McpConfig:
 
 
 class McpTool(OverHttp):
-    """Data: {status: ok, server, endpoint, method, tool, arguments, text, result, initialize}; health: {status: ok,
-    server, endpoint, method, healthy, text}. `text` joins the result's text contents. tools/list has the tools of all
-    pages.
+    """Tool of kind `mcp`. Data: {status: ok, server, endpoint, method, tool, arguments, text, result, initialize};
+    health: {status: ok, server, endpoint, method, healthy, text}. `text` joins the result's text contents.
+    tools/list has the tools of all pages.
 
     A failure of the server has data {status: error, server, endpoint, method, tool, arguments, error, text, result}:
-    a tool result with `isError` has kind execution, a JSON-RPC error kind client_error or server_error with its code.
+    a tool result with `isError` has kind execution, a JSON-RPC error kind client_error or server_error with its
+    code. Errors: connection (no answer), auth, not_found, rate_limit, server_error (HTTP), parse.
 
-    Errors: connection (no answer), auth, not_found, rate_limit, server_error (HTTP), parse.
-
-    differs-from-upstream: a failure is a failure (both workers record a success with status error in
-    it); the session is closed; `notifications/initialized` is sent.
+    differs-from-upstream: a failure is a failure (both workers record a success with status error in it); the
+    session is closed; `notifications/initialized` is sent.
     """
 
     kind: ClassVar[str] = "mcp"
@@ -121,7 +120,7 @@ class McpTool(OverHttp):
     }
 
     def ignored(self, config: McpConfig) -> list[str]:
-        """What the registry reports beside unknown fields: what this method does not send."""
+        """Return warnings about fields that this method does not send."""
         unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
         if config.method == "prompts/get" and "arguments" not in config.params:
             unread = ("tool",)
@@ -199,7 +198,7 @@ class McpTool(OverHttp):
 
 
 def _endpoint(config: McpConfig) -> tuple[str, httpx.URL]:
-    """(server, its endpoint). ConfigurationError names the variables that would say where it is."""
+    """Return the server and its endpoint. Raises ConfigurationError that names the variables to set."""
     names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
     address, server = config.endpoint, names[0]
     if address is None:
@@ -260,10 +259,10 @@ async def _asked(session: McpSession, config: McpConfig) -> Mapping[str, JsonVal
 
 
 async def _closed(session: McpSession, context: ToolContext) -> None:
-    """A session that stays open costs the server something, and us nothing: logged, and forgotten."""
+    """Close the session. A failure is only logged: an open session costs the server something, but not us."""
     try:
         await asyncio.wait_for(session.close(), _CLOSE_S)
-    except Exception as error:  # TLS, a client that is closed meanwhile: none of it is the call's outcome
+    except Exception as error:  # TLS, a client closed meanwhile: none of it decides the call's outcome
         context.logger.debug("mcp_session_not_closed", problem=f"{type(error).__name__}: {error}")
 
 
@@ -285,7 +284,7 @@ def _rpc_failure(error: RpcError, about: Mapping[str, JsonValue]) -> ToolResult:
 
 
 def _text(result: Mapping[str, JsonValue]) -> str:
-    """The text contents, a line each; without any the result as JSON."""
+    """Return the text contents, a line each, or the result as JSON if there are none."""
     contents = result.get("content") or result.get("contents")
     if isinstance(contents, list):
         texts = [

@@ -24,7 +24,7 @@ _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class RpcError(Exception):
-    """The server's `error` object."""
+    """An `error` object from the server."""
 
     def __init__(self, error: Mapping[str, JsonValue]) -> None:
         super().__init__(str(error.get("message") or "no message"))
@@ -33,7 +33,7 @@ class RpcError(Exception):
 
 
 class McpSession:
-    """`initialize`, then `request` as often as wanted, then `close`."""
+    """A session: call `initialize`, then `request` any number of times, then `close`."""
 
     def __init__(
         self, client: httpx.AsyncClient, endpoint: httpx.URL, headers: Mapping[str, str], first_id: int, owner: object
@@ -45,12 +45,12 @@ class McpSession:
         self._secret_headers = tuple(headers)
         self._next_id = first_id
         self.session_id: str | None = None
-        """What the server wants to see again; None: it keeps no session."""
+        """Session id that the server expects in each request; None: the server keeps no session."""
         self.size = 0
-        """Bytes of all answers until now; MAX_ANSWER_BYTES are read."""
+        """Bytes of all answers so far; at most MAX_ANSWER_BYTES are read."""
 
     async def initialize(self, params: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """The server's answer: protocolVersion, capabilities, serverInfo.
+        """Return the server's answer: protocolVersion, capabilities, serverInfo.
 
         differs-from-upstream: `notifications/initialized` is sent, as the protocol demands; servers of the reference
         SDK refuse every request before it.
@@ -63,11 +63,11 @@ class McpSession:
         return answer
 
     async def request(self, method: str, params: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """The `result` object.
+        """Send a request and return the `result` object.
 
         Raises:
             RpcError: the server answered with an error.
-            ToolError: no answer, an HTTP status, or something that is no JSON-RPC.
+            ToolError: no answer, an HTTP error status, or an answer that is not JSON-RPC.
         """
         request_id, self._next_id = self._next_id, self._next_id + 1
         message = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": dict(params)}
@@ -78,14 +78,14 @@ class McpSession:
         return result if isinstance(result, Mapping) else {"value": result}
 
     async def close(self) -> None:
-        """End the session at the server; servers without sessions are sent nothing.
+        """End the session at the server. A server without sessions is sent nothing.
 
         Raises:
-            httpx.HTTPError: it could not be sent.
+            httpx.HTTPError: the request could not be sent.
         """
         if self.session_id is not None:
             request = self._client.build_request("DELETE", self._endpoint, headers=self._request_headers())
-            response = await self._client.send(request, stream=True)  # what it answers is of no use, and may be long
+            response = await self._client.send(request, stream=True)  # the body is not needed, and may be long
             await response.aclose()
 
     def _request_headers(self) -> dict[str, str]:
@@ -93,7 +93,7 @@ class McpSession:
         return {**headers, "Mcp-Session-Id": self.session_id} if self.session_id else headers
 
     async def _post(self, message: Mapping[str, JsonValue], request_id: int | None) -> Mapping[str, Any]:
-        """The JSON-RPC answer to `request_id`; {} for a message that asks for none."""
+        """Send a message and return the JSON-RPC answer to `request_id`, or {} for a message without an answer."""
         headers = {**self._request_headers(), "Content-Type": "application/json"}
         request = httpx.Request("POST", self._endpoint, headers=headers, content=dumps(message))
         place = shown(self._endpoint)
@@ -107,7 +107,7 @@ class McpSession:
                 await response.aclose()
         except httpx.HTTPError as error:
             text = f"no answer from the MCP server at {place}: {type(error).__name__}: {error}"
-            not_sent = isinstance(error, _NOT_SENT) and request_id is not None  # else a call was sent before it
+            not_sent = isinstance(error, _NOT_SENT) and request_id is not None  # otherwise a call was sent before
             raise ToolError(text, kind="connection", retryable=not_sent, code=type(error).__name__) from error
 
     async def _answer(self, response: httpx.Response, request_id: int | None, place: str) -> Mapping[str, Any]:
@@ -136,18 +136,18 @@ class McpSession:
         return content.take()
 
     async def _messages(self, response: httpx.Response, place: str) -> AsyncIterator[Mapping[str, Any]]:
-        """The JSON objects of an event stream: the `data:` lines of each event, joined."""
+        """Yield the JSON objects of an event stream: the `data:` lines of each event, joined."""
         event = bytearray()
         async for line in _lines(self._chunks(response, place)):
             if line.startswith(b"data:"):
                 event += line[5:].removeprefix(b" ") + b"\n"
             elif not line and event:
                 yield await self._message(event, place)
-        if event:  # a server that closes without the last blank line
+        if event:  # the server closed without the last blank line
             yield await self._message(event, place)
 
     async def _chunks(self, response: httpx.Response, place: str) -> AsyncIterator[bytes]:
-        if response.headers.get("content-encoding"):  # httpx unpacks a chunk to any size
+        if response.headers.get("content-encoding"):  # httpx decompresses a chunk to any size
             yield await self._body(response, place)
             return
         async for chunk in response.aiter_bytes():
@@ -159,7 +159,7 @@ class McpSession:
             yield chunk
 
     async def _message(self, event: bytearray, place: str) -> Mapping[str, Any]:
-        """The object of an event, which is emptied."""
+        """Return the object of an event, and empty the event."""
         text = bytes(event)
         event.clear()
         if not text.strip():  # an event without content keeps the stream alive
@@ -172,7 +172,7 @@ class McpSession:
         return value if isinstance(value, Mapping) else {}
 
     async def _refuse(self, message: Mapping[str, Any]) -> None:
-        """Answer what the server asks of us, except ping: we offer no model. Notifications ask nothing."""
+        """Refuse a request of the server, except ping: we offer no model. Notifications need no answer."""
         if "method" not in message or "id" not in message:
             return
         error = {"code": _METHOD_NOT_FOUND, "message": f"this client has no {message['method']}"}
@@ -183,7 +183,8 @@ class McpSession:
 def _plain_answer(
     response: httpx.Response, document: JsonValue, body: bytes, request_id: int | None, place: str
 ) -> Mapping[str, Any]:
-    """The answer in a JSON body; a batch has it among others. An HTTP failure with a JSON-RPC error is that error."""
+    """Return the answer in a JSON body, which may be a batch. Raises RpcError for an HTTP failure with a JSON-RPC
+    error."""
     messages = [
         message for message in (document if isinstance(document, list) else [document]) if isinstance(message, Mapping)
     ]

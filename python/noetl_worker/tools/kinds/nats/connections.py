@@ -1,7 +1,7 @@
-"""Connections to NATS servers for tools: found by credential, shared between commands, closed with the tool.
+"""Connections of tools to NATS servers: found by credential, shared between commands, closed with the tool.
 
-Never the worker's own connection: a playbook's traffic must not delay deliveries and acks, and its credential
-decides what it may do.
+The worker's own connection is never used: a playbook's traffic must not delay deliveries and acks, and the
+playbook's credential decides what it may do.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
-"""What a server may send for one command: its result in base64, with what is around it."""
+"""Maximum bytes from a server for one command: its result in base64, with its envelope."""
 _IDLE_BYTES: Final = 64 * 1024
-"""The same while there is no command: pings, and answers that come late."""
+"""Maximum bytes from a server while no command runs: pings, and late answers."""
 _RESETS: Final = 3
-"""Connections that are reset while they are made, before that is believed."""
+"""Retries of a connection that is reset while it is made, before an error is reported."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "url": ("url", "nats_url", "servers", "nats_servers"),
     "user": ("user", "username", "nats_user", "nats_username"),
@@ -47,7 +47,7 @@ _CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server and who we are there; equal addresses share a connection."""
+    """A server and our login there. Equal addresses share a connection."""
 
     servers: tuple[str, ...]
     user: str | None = field(default=None, repr=False)
@@ -58,18 +58,18 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """The servers without what stands before an @."""
+        """Return the servers without the login before an @."""
         return ", ".join(_without_login(server) for server in self.servers)
 
 
 def check_login(kind: str, fields: Any) -> None:
-    """What can be checked of the connection without asking for a credential; for a config model's `__post_init__`.
+    """Check as much of the connection as is possible without fetching a credential, for a model's `__post_init__`.
 
     Args:
         fields: the config model, which has `url`, `auth`, `user`, `password` and `token`.
 
     Raises:
-        ConfigurationError: no connection can come about.
+        ConfigurationError: the fields cannot give a connection.
     """
     written = written_data(fields.auth)
     url = fields.url or first_given(written or {}, _CREDENTIAL_FIELDS["url"])
@@ -78,11 +78,11 @@ def check_login(kind: str, fields: Any) -> None:
 
 
 async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
-    """The address: the tool's own fields over those of the credential that `auth` names.
+    """Return the address: the tool's own fields, or else those of the credential that `auth` names.
 
     Raises:
         ConfigurationError: neither has an address.
-        CredentialError: the alias is not known, or its creds text is none.
+        CredentialError: the alias is not known, or its creds text is malformed.
     """
     with before_any_effect(f"{kind}: no room to fetch the credential"):
         found = await credential_data(kind, fields.auth, context)
@@ -98,13 +98,13 @@ async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
             context.secrets.keep(password)
     creds = values["creds"]
     if creds is not None and not all(mark in str(creds) for mark in _CREDS_MARKS):
-        # nats-py reads such a text for ever, looking for its mark
+        # nats-py would loop for ever, looking for the mark in such a text
         raise CredentialError(f"{kind}: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed")
     return Address(servers, **{name: None if value is None else str(value) for name, value in values.items()})
 
 
 def _servers(kind: str, url: JsonValue) -> tuple[str, ...]:
-    """Raises ConfigurationError for one that is no address."""
+    """Return the server addresses in `url`. Raises ConfigurationError for a malformed one."""
     entries = url if isinstance(url, list) else str(url or "").split(",")
     servers = tuple(str(entry).strip() for entry in entries if str(entry).strip())
     for server in servers:
@@ -114,7 +114,7 @@ def _servers(kind: str, url: JsonValue) -> tuple[str, ...]:
         except ValueError:
             is_one = False
         if not is_one:
-            raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is none: it looks like nats://host:4222")
+            raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is no address: write nats://host:4222")
     return servers
 
 
@@ -124,7 +124,7 @@ def _without_login(server: str) -> str:
 
 
 class _Entry:
-    """One address: its connection once it is made, and who uses it."""
+    """One address: its connection, once made, and the number of its users."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -132,14 +132,14 @@ class _Entry:
         self.client: Any = None
         self.users = 0
         self.refusals: deque[str] = deque(maxlen=100)
-        """What the server reported about missing permissions: it comes beside the answers, which just do not come."""
+        """Permission violations. The server reports them separately, and never answers the refused request."""
 
 
 class Connections:
     """The connections of one tool.
 
     Args:
-        max_idle: kept open while nobody uses them; the one that was used longest ago goes first.
+        max_idle: maximum number of unused connections kept open; the least recently used one is closed first.
     """
 
     def __init__(self, max_idle: int = 16) -> None:
@@ -148,17 +148,17 @@ class Connections:
 
     @asynccontextmanager
     async def lease(self, address: Address) -> AsyncIterator[Any]:
-        """A connected client of nats-py, shared with other commands of the same credential.
+        """Provide a connected nats-py client, shared with other commands of the same credential.
 
         Raises:
             ToolError: kind connection (retryable) or auth.
         """
         entry = self._entries.pop(address, None)
         if entry is None or entry.loop is not asyncio.get_running_loop():
-            entry = _Entry()  # a connection serves the loop that it was made on
+            entry = _Entry()  # a connection works only on the loop that made it
         self._entries[address] = entry  # last in the order: used most recently
         if not entry.users:
-            entry.refusals.clear()  # of a command that did not ask for it: it would be reported with the next timeout
+            entry.refusals.clear()  # caused by an earlier command; else the next timeout would report it
         entry.users += 1
         try:
             async with entry.making:
@@ -173,7 +173,7 @@ class Connections:
             await self._close_surplus()
 
     def refusal(self, address: Address) -> str | None:
-        """Take out the server's last report of a missing permission: an answer that never came may be due to it."""
+        """Remove and return the server's last permission violation, which may explain an answer that never came."""
         entry = self._entries.get(address)
         return entry.refusals.pop() if entry is not None and entry.refusals else None
 
@@ -185,8 +185,10 @@ class Connections:
             await _close(entry)
 
     async def _connect(self, address: Address, entry: _Entry) -> Any:
-        """A new connection. One that is reset is asked for again: a server that refuses a login closes so soon that
-        its reason is often lost (10 of 100 on a busy machine), and a wrong password would look like a network's fault.
+        """Return a new connection. A connection that is reset is tried again.
+
+        A server that refuses a login closes so soon that its reason is often lost (10 of 100 on a busy machine), and
+        a wrong password would look like a network failure.
         """
         for _ in range(_RESETS):
             try:
@@ -212,12 +214,12 @@ class Connections:
         client = Client(TOOLS)
         client.left = _IDLE_BYTES
         try:
-            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the new connection
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives with the new connection
             with anyio.fail_after(CONNECT_TIMEOUT_S):
                 await client.connect(
                     list(address.servers),
                     name="noetl-worker-tool",
-                    # A lost connection is closed, and the next command makes a new one: nothing goes on by itself.
+                    # A lost connection is closed, and the next command makes a new one: nothing reconnects by itself.
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
@@ -226,8 +228,8 @@ class Connections:
                     **login,
                 )
         except BaseException as error:
-            with suppress(AssertionError):  # the library's answer to a close before its first byte
-                await client.close()  # a login that is refused leaves its socket open
+            with suppress(AssertionError):  # the library raises it when closed before its first byte
+                await client.close()  # a refused login leaves its socket open
             if isinstance(error, (nats.errors.Error, OSError, asyncio.TimeoutError)):
                 cause = problems[-1] if problems else error
                 raise _refused(address, cause) from cause
@@ -237,14 +239,14 @@ class Connections:
     async def _close_surplus(self) -> None:
         unused = [address for address, entry in self._entries.items() if entry.users == 0]
         for address in unused[: max(0, len(unused) - self._max_idle)]:
-            # The library never takes up again a closing that was cancelled: the socket would stay open.
+            # The library never resumes a close that was cancelled: the socket would stay open.
             await ended(asyncio.ensure_future(_close(self._entries.pop(address))))
 
 
 def _login_options(address: Address) -> dict[str, Any]:
     if address.creds is None and address.nkey is None:
         return {"user": address.user, "password": address.password, "token": address.token}
-    if importlib.util.find_spec("nkeys") is None:  # nats-py imports it when it signs
+    if importlib.util.find_spec("nkeys") is None:  # nats-py imports nkeys only to sign
         raise ConfigurationError(
             "nats: a credential with 'creds' or 'nkey' needs nkeys: pip install 'noetl-worker[nkeys]'"
         )
@@ -259,10 +261,10 @@ def _refused(address: Address, error: BaseException) -> ToolError:
     from noetl_worker.remote.jetstream.client import UnusableKey
 
     if isinstance(error, UnusableKey):
-        text = f"cannot connect to {address.shown}: the key of the credential is no NKEY seed: it begins with SU"
+        text = f"cannot connect to {address.shown}: the key of the credential is no NKEY seed, which begins with SU"
         return ToolError(text, kind="auth")
     text = str(error) or type(error).__name__
-    if is_shortage(error):  # every operation begins with its connection
+    if is_shortage(error):  # every operation begins with a connection, so nothing has run yet
         return ResourceShortage(f"no room for a connection to {address.shown}: {text}")
     is_login = any(word in text.lower() for word in ("authorization", "authentication"))
     shown = f"cannot connect to {address.shown}: {text}"

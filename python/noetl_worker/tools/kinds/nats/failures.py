@@ -1,4 +1,4 @@
-"""What an error of the NATS library is in our taxonomy."""
+"""Conversion of the NATS library's errors to our kinds of failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from noetl_worker.tools.kinds.nats.connections import COMMAND_BYTES, Address, Co
 
 @asynccontextmanager
 async def spoken(connections: Connections, address: Address, operation: str) -> AsyncIterator[Any]:
-    """A connected client; what the library raises inside becomes a ToolError that names the operation."""
+    """Provide a connected client. An error of the library inside the block becomes a ToolError that names the
+    operation."""
     import nats.errors
 
     async with connections.lease(address) as client:
@@ -24,16 +25,16 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
                 text = f"{operation} failed: the server sent more than {COMMAND_BYTES >> 20} MiB for one command"
                 raise ToolError(text, kind="resource") from error
             raise failure_of(operation, error, connections.refusal(address)) from error
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library takes a form for granted
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library trusts the answer's form
             text = f"{operation} failed: the server's answer has another form: {type(error).__name__}: {error}"
             raise ToolError(text, kind="parse") from error
 
 
 def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolError:
-    """What an error of the library is in our taxonomy.
+    """Return the ToolError for an error of the library.
 
-    `refusal`: what the server reported about a missing permission; it never answers such a request, so only a timeout
-    would be seen.
+    `refusal`: the permission violation that the server reported. The server never answers such a request, so the
+    library raises only a timeout.
     """
     import nats.errors
     from nats.js import errors as js_errors
@@ -71,7 +72,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "JSONDecodeError": "the server's answer is not JSON",
     "TimeoutError": "the server did not answer in time",
 }
-"""Where the library's own text is only a class name, or the thing that is wrong and not why."""
+"""Our text for errors whose own text is only a class name, or does not say why something is wrong."""
 
 
 def _text_of(error: Exception) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_KEYS: Final = 10_000
 _OPENING_S: Final = 2.0
-"""How long a cancelled watch may take to be open, so that it can be stopped."""
+"""Longest wait for a cancelled watch to open, so that it can be stopped."""
 
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
 
@@ -31,7 +31,7 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     place: dict[str, JsonValue] = {"bucket": config.bucket, "key": config.key}
     try:
         entry = await bucket.get(config.key, revision=config.revision)
-    except KeyNotFoundError:  # an ordinary answer, as upstream has it: the playbook tests the status
+    except KeyNotFoundError:  # an ordinary answer, as upstream: the playbook tests the status
         return {"status": "not_found", **place, "value": None, "revision": None}
     return {**place, "value": entry.value or b"", "revision": entry.revision}
 
@@ -39,7 +39,7 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     value = as_bytes("nats", config.value, config.encoding)
-    if config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
+    if config.revision is not None:  # compare and set: a revision is given so that no newer value is overwritten
         revision = await bucket.update(config.key, value, last=config.revision)
     else:
         revision = await bucket.put(config.key, value)
@@ -74,7 +74,7 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 
 async def _present(client: Any, config: NatsConfig, watcher: Any) -> AsyncGenerator[Any, None]:
-    """The entries that are there when the watch begins, to the last one, which says that none is pending."""
+    """Yield the entries present when the watch begins, up to the last one, after which none is pending."""
     has_begun = False
     while True:
         entry = await watcher.updates()
@@ -88,9 +88,10 @@ async def _present(client: Any, config: NatsConfig, watcher: Any) -> AsyncGenera
 
 
 async def _has_messages(client: Any, config: NatsConfig) -> bool:
-    """Whether there is more than what nats-py's mark for "nothing there" says.
+    """Return True if the bucket has messages although nats-py marked it as empty.
 
-    It sets the mark when nothing is pending and nothing has arrived, which is so, too, while all is on its way.
+    nats-py sets the mark when nothing is pending and nothing has arrived, which is also true while all is on its
+    way.
     """
     info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=f"$KV.{config.bucket}.>")
     return bool(info.state.subjects)
@@ -98,8 +99,8 @@ async def _has_messages(client: Any, config: NatsConfig) -> bool:
 
 @asynccontextmanager
 async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
-    """A watcher, stopped at the end. nats-py keeps one that is cancelled while it opens it: then it goes on for as long
-    as the connection, which others share."""
+    """Provide a watcher, and stop it at the end. nats-py keeps a watcher whose opening is cancelled, so it would run as
+    long as the connection, which others share."""
     opened = asyncio.ensure_future(opening)
     try:
         watcher = await asyncio.shield(opened)
@@ -130,10 +131,10 @@ async def _object_put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 
 async def _object_get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    """The content; nats-py compares its SHA-256 with the object's digest."""
+    """Return the content. nats-py compares its SHA-256 with the object's digest."""
     store = await client.jetstream().object_store(config.bucket)
     info = await store.get_info(config.object_name)
-    if info.is_link():  # its size says nothing of what it leads to
+    if info.is_link():  # the size of a link is not the size of its target
         raise ToolError(f"object {config.object_name!r} is a link; name the object it leads to", kind="client_error")
     _bounded(f"object {config.object_name!r}", info.size or 0)
     store.ObjectResult = _Content
@@ -143,7 +144,7 @@ async def _object_get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 
 class _Content:
-    """What nats-py adds the chunks of an object to. Its own copies all that it has with each chunk."""
+    """A buffer to which nats-py adds the chunks of an object. Its own buffer is copied with each chunk."""
 
     def __init__(self, info: Any) -> None:
         self.info = info
@@ -161,7 +162,7 @@ async def _object_list(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     store = await client.jetstream().object_store(config.bucket)
     try:
         found = await store.list(ignore_deletes=True)
-    except NotFoundError:  # the library's word for an empty store
+    except NotFoundError:  # the library raises this for an empty store
         found = []
     objects = sorted((_described(info) for info in found), key=lambda described: str(described["name"]))
     return {"bucket": config.bucket, "objects": objects, "count": len(objects)}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from noetl_worker.tools.kinds.nats.nats import NatsConfig
 
 _ANSWER_GRACE_S: Final = 2.0
-"""How long after a pull's own end its last status may take to arrive."""
+"""Longest wait for a pull's last status after the pull's own end."""
 ACK: Final = b"+ACK"
 _CONFIRM_S: Final = 5.0
 _MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -28,11 +28,11 @@ _REFUSED_PULLS: Final = (
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
     ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
 )
-"""Status, a word of its description (in small letters, without spaces) -> what is the matter with the consumer."""
+"""Status, a word of its description (in lower case, without spaces) -> the problem with the consumer."""
 
 
 def check_names(**names: str | None) -> None:
-    """Of a bucket, a stream, a consumer. Raises ValueError for one that none can have."""
+    """Check names of a bucket, a stream or a consumer. Raises ValueError for an impossible name."""
     for name, value in names.items():
         if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
             raise ValueError(f"{name} {value!r} has a character that no {name} may have")
@@ -49,7 +49,7 @@ async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 
 async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    """At most `batch` messages within `timeout_ms`; those returned are acked, unless `ack` is false."""
+    """Return at most `batch` messages within `timeout_ms`; these are acked, unless `ack` is false."""
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
@@ -133,13 +133,14 @@ def _content(client: Any, config: NatsConfig) -> bytes:
 
 
 async def pull(client: Any, operation: str, stream: str, consumer: str, batch: int, timeout_s: float) -> list[Any]:
-    """At most `batch` messages of a durable pull consumer within `timeout_s`; none of them is acked.
+    """Return at most `batch` messages of a durable pull consumer within `timeout_s`, without acking any.
 
-    One pull request whose time and size the server bounds, on an inbox of its own: when this returns, nothing of
-    it is left on the way. nats-py's `fetch` hides a deleted consumer and can leave a message waiting.
+    This is one pull request whose time and size the server bounds, on an inbox of its own: when it returns, no
+    message of the pull is still on its way. nats-py's `fetch` hides a deleted consumer and can leave a message
+    waiting.
 
     Raises:
-        ToolError: the stream or consumer is not there, or is none that can be pulled from.
+        ToolError: the stream or consumer does not exist, or cannot be pulled from.
     """
     what = f"{operation} failed: consumer {consumer!r} of stream {stream!r}"
     reply = client.new_inbox()
@@ -151,7 +152,7 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
         deadline = asyncio.get_running_loop().time() + timeout_s + _ANSWER_GRACE_S
         while len(messages) < batch:
             message = await inbox.next(deadline - asyncio.get_running_loop().time())
-            if message is None:  # the status got lost with a server that went away
+            if message is None:  # the status was lost with a server that went away
                 break
             status = (message.headers or {}).get("Status")
             if status is None:
@@ -166,10 +167,11 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
 
 
 class Inbox:
-    """What arrives on a subscription, none of it lost when the one who waits is cancelled.
+    """The messages of a subscription. None is lost when the waiting caller is cancelled.
 
-    nats-py's `next_msg` takes a message before it returns it: cancelled in between, it drops the message, and
-    nobody sees it before the consumer's ack wait is over. So it is never cancelled; the next one to ask waits for it.
+    nats-py's `next_msg` takes a message before it returns it: if cancelled in between, it drops the message, and
+    nobody sees the message before the consumer's ack wait is over. So `next_msg` is never cancelled; the next caller
+    waits for the same call.
     """
 
     def __init__(self, subscription: Any) -> None:
@@ -177,7 +179,7 @@ class Inbox:
         self._asked: asyncio.Task[Any] | None = None
 
     async def next(self, timeout_s: float) -> Any | None:
-        """The next message; None when there is none within `timeout_s`. Raises nats-py's errors."""
+        """Return the next message, or None if there is none within `timeout_s`. Raises nats-py's errors."""
         if self._asked is None:
             self._asked = asyncio.ensure_future(self._subscription.next_msg(timeout=None))
         await asyncio.wait({self._asked}, timeout=max(0.0, timeout_s))
@@ -187,8 +189,9 @@ class Inbox:
         return asked.result()
 
     async def drain(self) -> list[Any]:
-        """Let the server send no more; what has arrived by then and was not taken. Raises nats-py's errors."""
-        draining = asyncio.ensure_future(self._subscription.drain())  # done when all that came has been taken
+        """Stop the server from sending more, and return messages that arrived but were not taken. Raises nats-py's
+        errors."""
+        draining = asyncio.ensure_future(self._subscription.drain())  # done when all that arrived is taken
         messages = []
         try:
             while not draining.done():
@@ -203,23 +206,23 @@ class Inbox:
         return messages
 
     async def close(self) -> None:
-        """After this nothing of the subscription is left, here or at the server."""
+        """End the subscription, here and at the server."""
         import nats.errors
 
         if self._asked is not None:
             self._asked.cancel()
             await asyncio.wait({self._asked})
             if not self._asked.cancelled():
-                self._asked.exception()  # a connection that is closed says so here, too: whoever waits has got it
+                self._asked.exception()  # read to avoid a warning; the caller that waits gets the same error
         with suppress(nats.errors.Error):  # drained, or the connection is gone
             await self._subscription.unsubscribe()
 
 
 async def _return(messages: list[Any], inbox: Inbox) -> None:
-    """Let others have at once what was pulled for a call that ended: in hand, arrived, or still on the way.
+    """Nak the messages of an ended call, so that others get them at once: in hand, arrived, or still on the way.
 
-    The inbox ends first: a message that is returned while its pull still waits comes back to it, and has no owner
-    until the consumer's ack wait is over.
+    The inbox ends first: a message that is returned while its pull still waits is delivered to it again, and has no
+    owner until the consumer's ack wait is over.
     """
     import nats.errors
 
@@ -242,7 +245,7 @@ async def _nak(messages: Sequence[Any]) -> None:
 
 
 def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
-    """Whether a pull's status is its ordinary end. Raises ToolError for the others; 100 is a heartbeat."""
+    """Return True if a pull's status is its ordinary end. Raises ToolError for another one; 100 is a heartbeat."""
     if status == "100":
         return False
     text = description.lower().replace(" ", "")
@@ -265,20 +268,20 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
 
 
 async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
-    """Ack pulled messages; how many the server has confirmed. The others come again after the consumer's ack wait."""
+    """Ack pulled messages, and return how many the server confirmed. The others are redelivered after the ack wait."""
     try:
         problems = await acknowledge(client, [message.reply for message in messages], ACK)
     except asyncio.CancelledError:
-        await ended(asyncio.ensure_future(_nak(messages)))  # the server heeds the first answer to each
+        await ended(asyncio.ensure_future(_nak(messages)))  # the server takes the first answer to each
         raise
     return len(messages) - len(problems)
 
 
 async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dict[str, str]:
-    """Settle pulled messages with `answer` (+ACK, -NAK, +TERM) and wait until the server has taken it.
+    """Answer pulled messages with `answer` (+ACK, -NAK, +TERM), and wait until the server has confirmed it.
 
     Returns:
-        ack id -> why the server did not take it; empty when all were taken.
+        ack id -> why the server did not confirm; empty if all were confirmed.
     """
     import nats.errors
 

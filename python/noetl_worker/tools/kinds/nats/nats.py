@@ -1,4 +1,4 @@
-"""Kind `nats`: key-value buckets, object stores, messages and streams of NATS."""
+"""Kind `nats`: uses key-value buckets, object stores, messages and streams of NATS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
 _OPERATIONS: Final[Mapping[str, Operation]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
 _OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
-"""`name` too: a plane puts the task's label there."""
+"""Fields that every operation reads. A plane puts the task's label into `name`."""
 _KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
 _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 
@@ -31,15 +31,15 @@ _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 class NatsConfig:
     """One operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
 
-    The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands with
-    the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
+    The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands
+    with the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
     """
 
     operation: str
-    """What to do: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
+    """The operation: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
     object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
     url: str | list[str] | None = None
-    """Server, or several; wins over the credential's."""
+    """Server, or a list of servers; wins over the credential's."""
     auth: str | dict[str, Any] | None = None
     """Alias of a credential with url and user + password, token, creds (text of a .creds file) or nkey (a seed)."""
     user: str | None = None
@@ -53,10 +53,10 @@ class NatsConfig:
     key: str | None = None
     """Key of a kv_ operation."""
     value: Any = None
-    """What kv_put stores: text as it is, anything else as JSON."""
+    """The value that kv_put stores: text as it is, anything else as JSON."""
     revision: int | None = None
-    """kv_put: the revision to replace, 0 for a key that is not there; kv_get: the one to read; kv_delete: only if it is
-    the last one."""
+    """kv_put: the revision to replace, 0 for a key that does not exist; kv_get: the revision to read; kv_delete: delete
+    only if this is the last revision."""
     pattern: str | None = None
     """kv_keys: only keys that match, * standing for anything."""
     object: str | None = None
@@ -66,7 +66,7 @@ class NatsConfig:
     data: Any = None
     """Content of object_put and js_publish: text as it is, anything else as JSON."""
     encoding: Literal["utf-8", "base64"] = "utf-8"
-    """Whether `value` and `data` are given, and an object's content is returned, as text or as base64."""
+    """Form in which `value` and `data` are given, and an object's content is returned: text or base64."""
     description: str | None = None
     """Description of a stored object."""
     stream: str | None = None
@@ -78,19 +78,19 @@ class NatsConfig:
     headers: dict[str, Any] = field(default_factory=dict)
     """Headers of a message; nulls are left out."""
     message_id: str | None = None
-    """js_publish: id by which the stream drops a repetition."""
+    """js_publish: id by which the stream drops a duplicate."""
     seq: int | None = None
     """js_get_msg: sequence number of the message."""
     last: bool = False
     """js_get_msg: the stream's last message."""
     batch: int = 100
-    """js_consume: at most so many; above 1000 is 1000."""
+    """js_consume: maximum number of messages; above 1000 counts as 1000."""
     timeout_ms: int = 1000
-    """js_consume: how long to wait, in milliseconds; above 5000 is 5000."""
+    """js_consume: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: bool = True
-    """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
+    """js_consume: ack the returned messages; otherwise each has an `ack_id` and is redelivered after the ack wait."""
     timeout: float | None = None
-    """Longest time of the call in seconds; absent: what the command has left."""
+    """Longest time of the call in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
@@ -119,18 +119,20 @@ class NatsConfig:
     def _check_names(self) -> None:
         check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
         if self.key is not None and not _KEY.fullmatch(self.key):
-            raise ValueError(f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end")
+            raise ValueError(
+                f"key {self.key!r} is not allowed: use letters, digits and - / _ = . with no dot at either end"
+            )
         if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
-            raise ValueError(f"subject {self.subject!r} is none: it is words with dots between them")
+            raise ValueError(f"subject {self.subject!r} is not allowed: write words with dots between them")
 
     @property
     def object_name(self) -> str | None:
-        """`object`, else `name`: the label of a task may have taken the latter."""
+        """Return `object`, or else `name`, because `name` may hold the label of a task."""
         return self.object or self.name
 
 
 def _read_by(operation: str) -> frozenset[str]:
-    """The fields of this operation, those it requires too."""
+    """Return the required and optional fields of this operation."""
     _, required, optional = _OPERATIONS[operation]
     return frozenset({*required, *optional, *(("object",) if "name" in required else ())})
 
@@ -140,14 +142,13 @@ def _default(config_field: Field[Any]) -> Any:
 
 
 class NatsTool:
-    """Data, always with `status: success` (kv_get: or `not_found`):
-
-    kv_get {bucket, key, value, revision}; kv_put {bucket, key, revision}; kv_delete, kv_purge {bucket, key}; kv_keys
-    {bucket, keys, count}. object_put {bucket, name, size, digest}; object_get {bucket, name, data, size}; object_info
-    {bucket, name, size, description, chunks, digest}; object_list {bucket, objects, count}; object_delete {bucket,
-    name}. js_publish {stream, seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq,
-    consumer_seq, delivered, pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers};
-    js_stream_info {stream, config, state}. Values and payloads that are JSON are parsed.
+    """Tool of kind `nats`. Data, always with `status: success` (kv_get: or `not_found`): kv_get {bucket, key, value,
+    revision}; kv_put {bucket, key, revision}; kv_delete, kv_purge {bucket, key}; kv_keys {bucket, keys, count}.
+    object_put {bucket, name, size, digest}; object_get {bucket, name, data, size}; object_info {bucket, name, size,
+    description, chunks, digest}; object_list {bucket, objects, count}; object_delete {bucket, name}. js_publish
+    {stream, seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq, consumer_seq,
+    delivered, pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers}; js_stream_info
+    {stream, config, state}. Values and payloads that are JSON are parsed.
 
     Errors: not_found (bucket, stream, object, consumer), client_error with code wrong_last_sequence (kv_put or
     kv_delete of another revision), auth, connection, timeout.
@@ -174,7 +175,7 @@ class NatsTool:
         self._connections = connections or Connections()
 
     def ignored(self, config: NatsConfig) -> list[str]:
-        """What the registry reports beside unknown fields: fields of other operations."""
+        """Return warnings about fields that this operation does not read."""
         read = _read_by(config.operation) | _OF_EVERY_OPERATION
         given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
         operation = config.operation

@@ -1,4 +1,4 @@
-"""What an operation of the `nats` tool is made of."""
+"""The form of an operation of the `nats` tool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
-    """Make values of the payloads in what an operation found, in place: off the loop, charged to `owner`."""
+    """Replace the payloads in an operation's result by their values, in place: off the loop, charged to `owner`."""
     places = [
         (part, name)
         for part in (found, *found.get("messages", ()), *found.get("entries", ()))
@@ -27,9 +27,9 @@ async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonVal
 
 
 class Operation(NamedTuple):
-    """One operation, and the fields that it reads beside those of the connection."""
+    """One operation, and the fields that it reads besides those of the connection."""
 
     call: Callable[[Any, NatsConfig], Awaitable[dict[str, JsonValue]]]
-    """With a connected client. Payloads in what it returns are bytes, which `with_values` makes values."""
+    """Function of a connected client. Payloads in its result are bytes, which `with_values` replaces by values."""
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Kind `noop`: does nothing, says so."""
+"""Kind `noop`: does nothing, and returns a message."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class NoopConfig:
     """Does nothing and returns its message: a start or join step, or a value made by a template."""
 
     message: str | None = None
-    """Text of the data that is returned when there is no `result`."""
+    """Text of the returned data if there is no `result`."""
     result: Any = None
-    """The data to return, rendered; absent: what the plane's own worker gives, {"status": "ok", "message": message
-    or "noop"} on the Rust plane, {"status": "noop", "step": step} and the `message`, if any, on the Python plane."""
+    """The data to return, rendered; absent: that of the plane's own worker, {"status": "ok", "message": message or
+    "noop"} on the Rust plane, {"status": "noop", "step": step} and the `message`, if any, on the Python plane."""
 
 
 class NoopTool:

@@ -1,1 +1,1 @@
-"""Kinds `playbook` and `workbook`: what a playbook runs of others, and of itself."""
+"""Kinds `playbook` and `workbook`: calls of other playbooks, and of parts of the same one."""

@@ -1,12 +1,11 @@
-"""What an ended child execution left, in the form of each control plane's own worker.
+"""The result of an ended child execution, in the form of each control plane's own worker.
 
-The Python plane's status answer has values of steps (`variables`), but not of all: what has a `status` or a `reference`
-is left out, and so is a list of tasks (recorded: tool-shell-status-final, task-sequence-status-final; `reference` is
-read in its source, and that later versions show no step's value at all, only what `set` made). Its events have no more:
-what stands there is `result.context` of a worker's event, and not its `response`; but the `reference` of a large result
- (protocol/results.md#limits; that an event keeps it is read in its source). The Rust plane's status answer has no
- values, they stand in
-the child's events (protocol/executions.md#children).
+The Python plane's status answer has values of steps (`variables`), except values with a `status` or a `reference`,
+and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final; read in its source: the case of
+`reference`, and that later versions show only values made by `set`). Its events add only the `reference` of a large
+result (protocol/results.md#limits; read in its source): an event shows `result.context` of a worker's event, and not
+its `response`. The Rust plane's status answer has no values; they are in the child's events
+(protocol/executions.md#children).
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from noetl_worker.models.wire import JsonValue, context_of, fields_of
 from noetl_worker.tools.contract import ToolContext
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Asks the control plane until it has answered."""
+"""Function that asks the control plane until it answers."""
 
 _ENDED: Final = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CANCELED": "cancelled"}
 _ENDS: Final = ("call.done", "call.error", "loop.done")
 
 
 class NoSuchResult(Exception):
-    """The child completed, and has no result of the step that was asked for. Its text says which ones it has."""
+    """The child completed without a result of the wanted step. The text lists the steps with a result."""
 
 
 class NotShown(Exception):
-    """The step ran, and the control plane does not show what it left."""
+    """The step ran, but the control plane does not show its result."""
 
 
 def state_of(status: Mapping[str, JsonValue]) -> str | None:
-    """completed, failed, cancelled, or None while it runs; the planes say it in different fields."""
+    """Return completed, failed or cancelled, or None while the child runs. The planes use different fields for it."""
     if status.get("is_cancelled") or status.get("cancelled"):
         return "cancelled"
     if status.get("failed"):
@@ -46,10 +45,10 @@ def state_of(status: Mapping[str, JsonValue]) -> str | None:
 
 
 def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] | None, step: str | None) -> bool:
-    """Whether a status answer says that the child is over.
+    """Return True if a status answer says that the child has ended.
 
-    `completion_inferred` is the Python plane's guess, and it guesses between two steps as well: then the wanted step
-    must have run, and without one the answer before must have been the same.
+    `completion_inferred` is the Python plane's guess, and it may be wrong between two steps. Then the wanted step
+    must have run; if no step is wanted, the previous answer must have been the same.
     """
     if state_of(status) != "completed" or not status.get("completion_inferred"):
         return state_of(status) is not None
@@ -62,12 +61,12 @@ def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] |
 async def result_of(
     status: Mapping[str, JsonValue], step: str | None, execution_id: int, context: ToolContext, ask: Ask
 ) -> JsonValue:
-    """The value of `step`, or of the child itself, that completed.
+    """Return the value of `step`, or of the whole child, after it completed.
 
     Raises:
-        NoSuchResult: the step left none.
-        NotShown: it may have left one.
-        ToolError: the result store does not have what the child's event refers to.
+        NoSuchResult: the step has no result.
+        NotShown: the step may have a result, but the plane does not show it.
+        ToolError: the result store lacks the result that the child's event refers to.
     """
     if context.command.form.child_is_its_status and not _is_left_out(status, step):
         found = _variables(status)
@@ -86,7 +85,7 @@ async def result_of(
 
 
 def _is_left_out(status: Mapping[str, JsonValue], step: str | None) -> bool:
-    """Whether this step ran, and the Python plane's status answer does not have its value."""
+    """Return True if this step ran, but the Python plane's status answer lacks its value. Raises NoSuchResult."""
     found, ran = _variables(status), _completed_steps(status)
     if step is None or step in found:
         return False
@@ -96,15 +95,15 @@ def _is_left_out(status: Mapping[str, JsonValue], step: str | None) -> bool:
 
 
 def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
-    """The steps that ran and whose values the Python plane's status answer does not have."""
+    """Return the steps that ran but whose values the Python plane's status answer lacks."""
     return sorted(_completed_steps(status) - _variables(status).keys())
 
 
 def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
-    """Of a large result, on the Python plane: from the step's last end, as far as the newest events go back.
+    """Return the reference of a large result on the Python plane, from the step's last end among the newest events.
 
-    Not of a loop, whose last item is not all of it. Of a list of tasks, which has another name, the result is not what
-    the step gives (protocol/command.md#loops). Raises NotShown where there is none.
+    A loop is refused, because its last item is not the whole result. A list of tasks has another name, and its
+    result is not the step's (protocol/command.md#loops). Raises NotShown if there is no reference.
     """
     ends = (event for event in _events(detail) if event.get("node_name") == step and event.get("event_type") in _ENDS)
     last = next(ends, {})
@@ -127,7 +126,7 @@ def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
 
 
 def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str, JsonValue]:
-    """The step's last `call.done`; without a step the last one that has a value, else the last one."""
+    """Return the step's last `call.done`; without a step, the last one with a value, or else the last one."""
     calls = [event for event in _events(detail) if event.get("event_type") == "call.done"]
     fitting = [call for call in calls if step is None or str(call.get("node_name")) == step]
     if not fitting:
@@ -137,17 +136,17 @@ def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str
 
 
 def _wrapped(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """`result.context.result`: the event's wrapper around the tool's result (recorded: rust-control-plane)."""
+    """Return `result.context.result`, the event's wrapper around the tool's result (recorded: rust-control-plane)."""
     return fields_of(context_of(call).get("result"))
 
 
 def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """The tool result in it, {data, status, ...}."""
+    """Return the tool result in the wrapper: {data, status, ...}."""
     return fields_of(_wrapped(call).get("context"))
 
 
 def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
-    """The newest first. In the order of their ids: events of one moment are listed in any order."""
+    """Return the events, newest first, ordered by id: the plane lists events of one moment in any order."""
     events = detail.get("events")
     listed = [event for event in events if isinstance(event, Mapping)] if isinstance(events, list) else []
     return sorted(listed, key=lambda event: int(event.get("event_id") or 0), reverse=True)
@@ -156,7 +155,7 @@ def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
 async def _resolved(step: str, ref: str, context: ToolContext, ask: Ask) -> JsonValue:
     try:
         stored: JsonValue = await ask(lambda: context.worker.control_plane.resolve_result(ref))
-    except ToolError as error:  # what stands in the event is a preview, and no result
+    except ToolError as error:  # the event has only a preview, not the result
         text = f"the result of the child's step {step!r} cannot be had from {ref}: {error}"
         raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error
     return stored

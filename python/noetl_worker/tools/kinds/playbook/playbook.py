@@ -1,4 +1,4 @@
-"""Kind `playbook`: start a child execution, and wait for it only when asked to."""
+"""Kind `playbook`: starts a child execution, and waits for it only when asked to."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from noetl_worker.tools.kinds.playbook.child import (
 
 _MIN_POLL_S: Final = 0.05
 _LIST_LAG_S: Final = 15.0
-"""For so long after a child's end its step is looked for: the plane's list of completed steps may lag behind the end
-(seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
+"""Seconds after a child's end in which its step is still looked for: the plane's list of completed steps may lag behind
+the end (seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaybookConfig:
     """Starts another playbook as a child execution, and waits for it only when asked to.
 
-    The step succeeds as soon as the control plane has taken the child; with `return_result` or `return_step` it waits
-    for the child's end. A step that waits holds no slot of the worker.
+    The step succeeds as soon as the control plane has accepted the child; with `return_result` or `return_step` it
+    waits for the child's end. A step that waits holds no slot of the worker.
     """
 
     path: str | None = None
@@ -47,17 +47,17 @@ class PlaybookConfig:
     input: dict[str, Any] = field(default_factory=dict)
     """More of the child's workload; wins over `payload`. Absent or empty: the step's own input."""
     parent_execution_id: int | None = None
-    """Execution that the child is a part of; absent: this one."""
+    """Parent execution of the child; absent: this one."""
     return_result: bool = False
-    """Wait for the child's end and give its result back."""
+    """Wait for the child's end and return its result."""
     return_step: str | None = None
-    """Wait for the child's end and give this step's result back; a plane that lists it late is asked for 15 s more."""
+    """Wait for the child's end and return this step's result. If the plane lists it late, ask for 15 s more."""
     result_step: str | None = None
-    """The same as `return_step`, as newer playbooks write it."""
+    """Another name of `return_step`, used by newer playbooks."""
     timeout: float | None = None
-    """Seconds to wait for the child's end; absent: what the command has left. The child goes on after it."""
+    """Seconds to wait for the child's end; absent: the command's remaining time. The child goes on after it."""
     poll_interval: float = 2.0
-    """Seconds between two questions for the child's status, at least 0.05."""
+    """Seconds between two requests for the child's status, at least 0.05."""
 
     def __post_init__(self) -> None:
         if not self.path and not self.catalog_id:
@@ -67,7 +67,7 @@ class PlaybookConfig:
 
     @property
     def step(self) -> str | None:
-        """The child's step whose value is wanted; None: the child as a whole."""
+        """Return the child's step whose value is wanted, or None for the whole child."""
         return self.return_step or self.result_step
 
     @property
@@ -90,7 +90,7 @@ class PlaybookTool:
             "async": True,
         }
         if not (config.return_result or config.step):
-            # As the plane's own worker: on the Python plane the answer is under `data`, its status is the call's.
+            # On the Python plane its own worker puts the answer under `data`; `status` is the call's.
             if context.command.form.child_is_its_status:
                 data.update(status="success", data=dict(started))
             return ToolResult.success(data)
@@ -101,12 +101,12 @@ class PlaybookTool:
             with context.worker.waiting():
                 return await asyncio.wait_for(child.outcome(), context.timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
-            # Not again: that would start another child.
+            # Not retryable: a retry would start another child.
             return ToolResult.timed_out(context.timeout_s or 0.0, retryable=False, data=data)
 
 
 async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
-    payload = {**config.payload, **(config.input or context.values.input)}  # an empty one counts as absent
+    payload = {**config.payload, **(config.input or context.values.input)}  # an empty `input` counts as absent
     body: dict[str, JsonValue] = {"path": config.path} if config.path else {"catalog_id": config.catalog_id}
     if config.version is not None:
         body["version"] = config.version
@@ -117,7 +117,7 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
     name = config.path or config.catalog_id
     try:
         return await context.worker.control_plane.execute_playbook(body)
-    except ControlPlaneError as error:  # without an answer the child may run already: it is not asked for again
+    except ControlPlaneError as error:  # without an answer the child may already run, so the start is not repeated
         said = f"{error.status} {excerpt(error.body, 500)}" if isinstance(error, ServerRefused) else error
         failure = plane_failure(f"Failed to start child playbook {name!r}: {said}", error)
         is_safe = isinstance(error, NotSent) or failure.kind == "rate_limit"
@@ -126,16 +126,16 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
 
 @dataclass(slots=True)
 class _ChildRun:
-    """A child that is waited for."""
+    """A child execution that the command waits for."""
 
     execution_id: int
     started: Mapping[str, JsonValue]
-    """What names it in the result."""
+    """Fields of the result that name the child."""
     config: PlaybookConfig
     context: ToolContext
 
     async def outcome(self) -> ToolResult:
-        """Wait for its end, and give what it left."""
+        """Wait for the child's end, and return its result."""
         config, now, until = self.config, asyncio.get_running_loop().time, 0.0
         while True:
             status = await self._end()
@@ -156,12 +156,12 @@ class _ChildRun:
             await asyncio.sleep(min(config.pause_s, max(0.0, until - now())))
         if self.context.command.form.child_is_its_status:
             return ToolResult.success({**self._shown(status), "result": value})
-        # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
+        # The child's result is the step's value, as in the Rust worker. The child's own `status` wins.
         own = {**value, "status": value.get("status", status)} if isinstance(value, dict) else value
         return ToolResult.success(own)
 
     async def _end(self) -> Mapping[str, JsonValue]:
-        """The status answer of the ended child."""
+        """Wait for the child's end, and return its status answer."""
         plane, before = self.context.worker.control_plane, None
         while True:
             status: Mapping[str, JsonValue] = await self._answered(lambda: plane.execution_status(self.execution_id))
@@ -171,7 +171,7 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     async def _answered(self, question: Callable[[], Awaitable[Any]]) -> Any:
-        """An answer that cannot be had is asked for again, until the wait is over."""
+        """Return the answer. A question that fails but may succeed later is repeated until the wait is over."""
         while True:
             try:
                 return await question()
@@ -182,18 +182,21 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
-        """Returned with what is known of the child; raised where its value was asked for on the Rust plane.
+        """Return a failure with the child's data, or raise it if the value was asked for on the Rust plane.
 
-        A returned failure completes the step there, and the playbook would go on with nothing in the place of the
-        value; that plane's worker raises too.
+        A returned failure completes the step there, and the playbook would go on without the value; that plane's
+        worker raises too.
         """
         if self.config.return_result and not self.context.command.form.child_is_its_status:
             raise ToolError(text, kind=kind)
         return ToolResult.failure(text, kind=kind, data=self._beside(status))
 
     def _not_shown(self, status: Mapping[str, JsonValue]) -> ToolResult:
-        """A failure where the value was asked for. With the name of a step alone the Python plane's own worker waits
-        and gives the status document, whatever the step left: playbooks do so with a last step that leaves nothing."""
+        """Return a failure if the value was asked for, or else the status document.
+
+        With only the name of a step, the Python plane's own worker waits and returns the status document, whatever
+        the step's result is: playbooks do this with a last step that has no result.
+        """
         text = (
             f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "
             f"{self.config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks. `set` "
@@ -206,14 +209,14 @@ class _ChildRun:
         return ToolResult.success(self._shown(status))
 
     def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The status document of a completed child on the Python plane, and which steps' values it does not have."""
+        """Return a completed child's status document on the Python plane, and the steps whose values it lacks."""
         missing = steps_without_value(status)
         return {**self._beside(status), **({"steps_without_value": missing} if missing else {})}
 
     def _beside(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The status document, and what names the child.
+        """Return the status document and the fields that name the child.
 
-        Its fields are the step's on the Python plane, as its worker gives them; on the Rust plane they are under
+        On the Python plane the document's fields are the step's, as in its worker; on the Rust plane they are under
         `status`.
         """
         data = {**self.started, "async": False}

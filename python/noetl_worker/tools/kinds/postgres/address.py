@@ -1,6 +1,6 @@
-"""From a playbook's fields and a credential to the address of a Postgres: one conninfo text.
+"""The address of a Postgres made from a playbook's fields and a credential, as one conninfo text.
 
-It holds the password: it is a pool's key only as a hash, and never part of a message.
+The text holds the password, so a pool uses only its hash as a key, and no message contains it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,
     "application_name": "noetl-worker",
     "client_encoding": "UTF8",
-    # A server whose host vanished answers nothing: noticed after a minute instead of two hours.
+    # A server whose host vanished never answers: this is noticed after a minute instead of two hours.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
-"""What a connection has unless its `connection_string` says otherwise; seconds."""
+"""Settings of a connection unless its `connection_string` has others; times in seconds."""
 _OF_FIELDS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
-"""What an address without a `connection_string` has unless it is given: libpq's own would be the user of
-the worker's process, and a database of that name."""
+"""Defaults of an address without a `connection_string`. libpq's own would be the user of the worker's process, and a
+database of that name."""
 _FIELDS: Final = {**DATABASE_FIELDS, "sslmode": ("sslmode", "db_sslmode")}
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
 _NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": NO_FILE, "sslcert": NO_FILE, "sslkey": NO_FILE}
-"""What a login has unless it is given. libpq's own would be the worker's: PGPASSWORD, PGPASSFILE, PGSSLCERT, PGSSLKEY,
-`~/.pgpass` and `~/.postgresql`, sent to whatever server a playbook names."""
+"""Values of a login that is not given. libpq's defaults would be the worker's: PGPASSWORD, PGPASSFILE, PGSSLCERT,
+PGSSLKEY, `~/.pgpass` and `~/.postgresql`, sent to whatever server a playbook names."""
 _FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
-"""What libpq opens, on the loop: a pipe would hold up all commands."""
+"""Settings naming files that libpq opens on the event loop, where a pipe would block all commands."""
 _PUBLIC: Final = ("sslrootcert", "system")
-"""No file: the authorities that the machine trusts."""
+"""A value that is not a file: the authorities that the machine trusts."""
 _OF_A_SERVICE: Final = "it reads a login from a file of the worker's machine: give host, user and password"
 _REFUSED: Final[Mapping[str, str]] = {
     "service": _OF_A_SERVICE,
@@ -60,13 +60,13 @@ _SCHEMAS: Final = re.compile(rf"(?:\s*(?:{_SCHEMA.pattern})\s*,)*\s*(?:{_SCHEMA.
 
 
 def check_connection(fields: Any) -> None:
-    """What can be checked of the connection without asking for a credential; for a config model's `__post_init__`.
+    """Check as much of the connection as is possible without fetching a credential, for a model's `__post_init__`.
 
     Args:
         fields: the config model, which has the connection's fields, one spelling each.
 
     Raises:
-        ValueError: no connection can come of these fields.
+        ValueError: the fields cannot give a connection.
     """
     written = written_data(fields.auth)
     if fields.port is not None and not 0 < fields.port < 65536:
@@ -86,9 +86,9 @@ def check_connection(fields: Any) -> None:
 
 
 def schemas_of(text: str) -> list[str]:
-    """The names in a `schema`, read as SQL reads them: capitals count in double quotes only (seen live: pg-schema).
+    """Return the names in a `schema`, read as in SQL: capitals count only in double quotes (seen live: pg-schema).
 
-    What SQL does not read, a name with a blank in it, is one name as it stands.
+    A text that is not SQL, such as a name with a blank, is one name as it stands.
     """
     if _SCHEMAS.fullmatch(text) is None:
         return [text]
@@ -97,7 +97,8 @@ def schemas_of(text: str) -> list[str]:
 
 
 def _is_read(address: str) -> bool:
-    """Whether libpq can read it: 0.1 ms, so it is asked once. Where it is not installed, True: the run shows that."""
+    """Return True if libpq can parse the address, or is not installed (the run reports that). Cached: it takes
+    0.1 ms."""
     try:
         psycopg = library()
     except ConfigurationError:
@@ -113,13 +114,13 @@ _parses: Final = ByShortKey(_is_read, most=64).__getitem__
 
 
 async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
-    """The address as libpq reads it; `kind` names the tool in messages.
+    """Return the address as libpq reads it. `kind` names the tool in messages.
 
     A field written in the playbook wins over the credential's, `connection_string` over both. Values are quoted: a
     password with @, / or # is only a password.
 
     Raises:
-        ConfigurationError: no address at all, or one that does not parse (without the text: it has the password).
+        ConfigurationError: no address, or one that does not parse (the text is not shown: it has the password).
         CredentialError: the alias does not resolve.
     """
     psycopg = library()
@@ -141,10 +142,10 @@ async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
 
 
 def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str, tuple[str, ...]]:
-    """The conninfo, its password and its files; libpq's parser takes 0.1 ms, twice what a small query does.
+    """Return the conninfo, its password and its files. Cached: libpq's parser takes 0.1 ms, twice a small query's time.
 
     Raises:
-        ConfigurationError: it has what is not for playbooks.
+        ConfigurationError: the address has a setting that playbooks may not use.
     """
     address, given = fields
     parts = {**({} if address else _OF_FIELDS), **library().conninfo.conninfo_to_dict(address), **dict(given)}
@@ -159,7 +160,7 @@ def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str
 
 
 def _check_files(kind: str, files: tuple[str, ...]) -> None:
-    """Raises ConfigurationError for a file that a playbook may not name, or that is no regular one."""
+    """Raise ConfigurationError for a file that a playbook may not name, or that is not a regular file."""
     for file in files:
         real = file_roots.checked(kind, file, Path(file))
         if real.exists() and not real.is_file():
@@ -170,5 +171,5 @@ _assembled: Final = ByShortKey(_assemble, most=64).__getitem__
 
 
 def library() -> Any:
-    """psycopg. Raises what `requirements.library` raises."""
+    """Return psycopg. Raises the errors of `requirements.library`."""
     return requirements.library("psycopg", "postgres")

@@ -1,4 +1,4 @@
-"""A connection to Postgres that ends when its server sends more than a command may bring into memory."""
+"""A connection to Postgres that is closed when its server sends more than a command may load into memory."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from noetl_worker.tools.kinds.postgres.errors import connection_failure
 from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
-"""Of one exchange: a text, a statement with parameters, a chunk of a transfer."""
+"""Maximum bytes of one exchange: a text, a statement with parameters, a chunk of a transfer."""
 _LOOK_S: Final = 0.02
 _ANY_PORT: Final = 5432
-"""Addresses do not depend on it."""
+"""Port for looking up addresses, which do not depend on it."""
 _LINGER_S: Final = 5.0
 _BYTES_RECEIVED: Final = slice(128, 136)
-"""Where it is in Linux's `struct tcp_info`."""
+"""Position of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
 _NO_SOCKET: Final = "could not create socket"
-"""libpq's words for what happens here (it may also give none); a server without descriptors says the same of itself."""
+"""libpq's text for a shortage on this machine. libpq may give no text, and a server may report the same of itself."""
 
 
 async def connect(conninfo: str) -> Any:
-    """A new connection: autocommit, our readers of values, nothing prepared on the server.
+    """Return a new connection: autocommit, our readers of values, nothing prepared on the server.
 
     Raises:
-        ResourceShortage: this machine has no descriptor for it.
-        ToolError: auth, not_found or connection (retryable), with the server's words.
+        ResourceShortage: this machine is out of file descriptors.
+        ToolError: auth, not_found or connection (retryable), with the server's message.
     """
     with before_any_effect("no room for a connection"):
         psycopg = library()
@@ -53,10 +53,10 @@ async def connect(conninfo: str) -> Any:
 
 
 async def _with_addresses(conninfo: str) -> str:
-    """Return the text with the addresses of its hosts; the library has the event loop look them up.
+    """Return the conninfo with its hosts' addresses. psycopg would look them up on the event loop.
 
     Raises:
-        psycopg.OperationalError: none of them has one, in the words of psycopg.
+        psycopg.OperationalError: no host has an address; the text is psycopg's.
     """
     psycopg = library()
     parts = psycopg.conninfo.conninfo_to_dict(conninfo)
@@ -92,7 +92,7 @@ def _too_much() -> ToolError:
 
 
 def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any, Any]:
-    """One of psycopg's generators; `count` is called with what it waited for, before it reads."""
+    """Drive one of psycopg's generators, and call `count` with what it waited for, before it reads."""
     try:
         wanted = next(exchange)
         while True:
@@ -105,7 +105,7 @@ def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any,
 
 
 def _come(descriptor: int) -> int:
-    """Bytes that have come on a TCP connection: Linux counts them (`tcpi_bytes_received`). Of any other 0."""
+    """Return the bytes received on a TCP connection (Linux's `tcpi_bytes_received`), or 0 for any other connection."""
     try:
         connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
     except OSError:  # libpq has closed it meanwhile: its server is gone
@@ -120,17 +120,17 @@ def _come(descriptor: int) -> int:
 
 
 class _ReadWatch:
-    """A thread that cuts connections off while libpq reads: that goes on for as long as there is something, which from
-    a server nearby is to the end of a value of 1 GB. It ends when there has been nothing to do for 5 s."""
+    """A thread that cuts connections off while libpq reads. libpq reads as long as data arrives, which from a fast
+    server means up to the end of a value of 1 GB. The thread ends after 5 s without work."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._most: dict[int, int] = {}
-        """By descriptor, what may come of it."""
+        """Descriptor -> most bytes it may receive in all; -1: the connection was cut off."""
         self._thread: threading.Thread | None = None
 
     def set(self, descriptor: int, most: int) -> bool:
-        """Whether it has been cut off."""
+        """Set the most bytes that a connection may receive. Return True if the connection was cut off."""
         with self._changed:
             if self._most.setdefault(descriptor, most) < 0:
                 return True
@@ -146,7 +146,7 @@ class _ReadWatch:
     def _start(self) -> None:
         if self._thread is not None:
             return
-        # no thread or descriptor to be had: it is counted between two reads alone, and tried again at the next
+        # without a thread or descriptor, bytes are counted only between reads; the next call tries again
         with suppress(RuntimeError, OSError):
             ended, other = socket.socketpair()
             other.close()
@@ -169,21 +169,21 @@ _watch: Final = _ReadWatch()
 
 
 class _Exchange:
-    """A text and its answers, or less."""
+    """One exchange with the server: a text and its answers, or a part of it."""
 
     __slots__ = ("_descriptor", "_reads", "_seen", "received")
 
     def __init__(self, descriptor: int) -> None:
         self.received = 0
-        """What has come since its first read; who lets go of something takes it off again."""
+        """Bytes received since the first read. Code that drops rows subtracts them again."""
         self._descriptor = descriptor
         self._seen = 0
         self._reads = 0
 
     def count(self, _: Any) -> None:
-        """Before something is read. Raises ToolError: it is too much."""
+        """Count the bytes before a read. Raises ToolError if they are too many."""
         self._reads += 1
-        if self._reads == 1:  # before it knows of a long message, libpq reads no more than it has room for
+        if self._reads == 1:  # libpq reads no more than its buffer holds before it knows of a long message
             return
         come = _come(self._descriptor)
         if self._reads > 2:
@@ -193,7 +193,8 @@ class _Exchange:
             raise _too_much()
 
     def end(self) -> bool:
-        """Whether it was cut off. Before the connection is closed: its descriptor may be another's then."""
+        """Return True if the connection was cut off. Call this before it is closed: its descriptor may then be
+        reused."""
         return self._reads > 1 and _watch.end(self._descriptor)
 
 
@@ -210,7 +211,8 @@ def _bounded_class() -> Any:
     library_class: Any = psycopg.AsyncConnection
 
     class Bounded(library_class):  # type: ignore[misc]
-        """libpq keeps a value, a row and a notice whole, whatever their size: what comes is counted."""
+        """A connection that counts the bytes it receives: libpq keeps a value, a row or a notice whole, whatever its
+        size."""
 
         exchange: _Exchange
 
@@ -223,7 +225,8 @@ def _bounded_class() -> Any:
             return await self._bounded(exchange, lambda counted: wait(counted, *arguments, **options))
 
         async def read(self, exchange: Any) -> Any:
-            """As `wait`, but with a cancellation it is over: the server is asked for nothing."""
+            """Wait for an exchange as `wait` does, but on a cancellation stop at once, without cancelling on the
+            server."""
             return await self._bounded(exchange, lambda counted: waiting.wait_async(counted, self.pgconn.socket, 1.0))
 
         async def _bounded(self, exchange: Any, drive: Callable[[Any], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a Postgres reported, as a ToolError: message, SQLSTATE, place, detail and hint."""
+"""Conversion of an error that Postgres reports to a ToolError: message, SQLSTATE, place, detail and hint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS: Final = (
     ("42501", "auth", False),
     ("42", "db_syntax", False),
 )
-"""SQLSTATE prefix -> (kind, whether the same statement may succeed later)."""
+"""SQLSTATE prefix -> (kind, True if the same statement may succeed later)."""
 _PROTOCOL: Final = "08P01"
 _WRONG_NUMBER: Final = "bind message supplies"
 _NO_PASSWORD: Final = "no password supplied"
@@ -36,7 +36,7 @@ _WRONG: Final = ("invalid ", "sslmode value", "root certificate file")
 
 
 def connection_failure(error: Exception) -> ToolError:
-    """Why no connection came about. Only the server's words show it: libpq gives no SQLSTATE here."""
+    """Return why no connection was made. Only the server's text shows it: libpq gives no SQLSTATE here."""
     message = str(error)
     if any(text in message for text in _REFUSED) or ("role" in message and "does not exist" in message):
         own = "; give 'auth' or 'password': PGPASSWORD and ~/.pgpass of the worker are not for playbooks"
@@ -49,14 +49,14 @@ def connection_failure(error: Exception) -> ToolError:
 
 
 def is_statement_timeout(error: Any) -> bool:
-    """Whether the server ended the statement because of `statement_timeout`, ours or the playbook's own."""
+    """Return True if the server ended the statement because of `statement_timeout`, ours or the playbook's own."""
     return error.sqlstate == "57014" and "statement timeout" in str(error.diag.message_primary)
 
 
 def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool = False) -> ToolError:
-    """Why a statement of `text` failed, after `done` others of it; the kind from the SQLSTATE.
+    """Return why a statement of `text` failed, after `done` others of it, with the kind from the SQLSTATE.
 
-    With parameters the server saw another text, so that its place is none of this one.
+    With parameters the server saw a different text, so its position is left out.
     """
     psycopg = library()
     state = error.sqlstate or ""
@@ -77,16 +77,16 @@ def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool 
 
 
 def _kind_of(state: str, severity: str | None) -> tuple[str, bool]:
-    """(kind, whether the same statement may succeed later) of a SQLSTATE."""
+    """Return the kind of a SQLSTATE, and True if the same statement may succeed later."""
     if state == _PROTOCOL and severity == "ERROR":
-        # Where client and server misunderstand each other the server ends the session (FATAL). A mere ERROR with the
-        # connection intact is about what was sent, two values for three place holders say: a retry changes nothing.
+        # If client and server misunderstand each other, the server ends the session (FATAL). A mere ERROR with the
+        # connection intact is about the content, such as two values for three placeholders: a retry changes nothing.
         return "db_syntax", False
     return next(((kind, again) for prefix, kind, again in _KINDS if state.startswith(prefix)), ("db_error", False))
 
 
 def _remedy(message: str) -> str:
-    """What to write instead, where psycopg did not understand the place holders."""
+    """Return what to write instead of placeholders that psycopg did not understand."""
     if re.search(r"the query has \d+ placeholders? but \d+ parameters? ", message):
         return "; give one value in 'params' for each place holder ($1, $2 or %s), and write %% for a percent sign"
     if "are allowed as placeholders" in message or "incomplete placeholder" in message:
@@ -95,7 +95,7 @@ def _remedy(message: str) -> str:
 
 
 def _place(position: str | None, text: str) -> str:
-    """` at line 2, column 8`, of the text as the playbook has it."""
+    """Return ` at line 2, column 8`, counted in the playbook's text."""
     if position is None or not position.isdigit() or not 0 < int(position) <= len(text) + 1:
         return ""
     before = text[: int(position) - 1]

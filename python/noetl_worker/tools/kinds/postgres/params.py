@@ -1,8 +1,8 @@
-"""The values of a statement's place holders, as psycopg sends them.
+"""The values of a statement's placeholders, in the types that psycopg sends.
 
-A JSON list can mean an array of Postgres or a jsonb value, and the empty one is written differently as each (`{}` and
-`[]`, of which the first is an object to jsonb). So the server is asked which it expects, when a list is among the
-values; where it does not know, a list with an object in it is jsonb and any other an array.
+A JSON list can mean a Postgres array or a jsonb value, and an empty list is written differently as each (`{}` and
+`[]`; jsonb would read the first as an object). So the server is asked for the expected types if a list is among the
+values. If the server does not know, a list with an object in it is jsonb and any other list an array.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from noetl_worker.tools.sql import split as sql_split
 _PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^()]+)\))?[sbt])")
 _NUMBER: Final = re.compile(r"(?<![\w$])\$(\d+)")
 _EXACT: Final = 2**53
-"""Up to here every whole number is a float."""
+"""Limit up to which a float holds every whole number exactly."""
 _SAVEPOINT: Final = "noetl_parameters"
 
 
 async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool) -> Any:
-    """`params` (a list or an object) of the statement `text`, in psycopg's types."""
+    """Return `params` (a list or an object) of the statement `text`, in psycopg's types."""
     values = dict(params) if isinstance(params, dict) else dict(enumerate(params))
     types: Mapping[Any, int] = {}
     if any(isinstance(value, list) for value in values.values()):
@@ -34,7 +34,8 @@ async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool)
 
 
 def unused_values(text: str, params: Sequence[Any]) -> list[int]:
-    """Numbers of the values that a statement with `$1, $2` has no place for; the server would drop them silently."""
+    """Return the numbers of values for which a statement with `$1, $2` has no placeholder. The server would drop
+    them."""
     used = {int(number) for number in _NUMBER.findall(sql_split.bare(text))}
     return [number for number in range(1, len(params) + 1) if number not in used]
 
@@ -43,17 +44,17 @@ def unused_values(text: str, params: Sequence[Any]) -> list[int]:
 
 
 async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is_numbered: bool) -> dict[Any, int]:
-    """Key of a value -> OID of the type that the server expects there; {}: it does not know."""
+    """Return key of a value -> OID of the type that the server expects there; {} if the server does not know."""
     psycopg = library()
     numbered, keys = (text, list(values)) if is_numbered else _numbered(text)
     if any(key not in values for key in keys):
-        return {}  # a missing value: psycopg says it better when the statement is run
+        return {}  # a value is missing: psycopg reports it better when the statement is run
     known = psycopg.adapt.Transformer(connection)
-    # A list as null has no type yet; the types of the others help the server to find it.
+    # A list is sent as null and has no type yet; the types of the other values help the server to find it.
     plain = [None if isinstance(values[key], list) else _typed(values[key], 0) for key in keys]
     known.dump_sequence(plain, [psycopg.adapt.PyFormat.AUTO] * len(plain))
     in_transaction = connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
-    if in_transaction:  # a statement that the server refuses here must not end the transaction before it is run
+    if in_transaction:  # a refusal here must not end the transaction before the statement runs
         await connection.execute(f"SAVEPOINT {_SAVEPOINT}")
     async with connection.lock:
         found = await connection.wait(_described(connection.pgconn, encoded(connection, numbered), known.types or ()))
@@ -63,7 +64,7 @@ async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is
 
 
 def _numbered(text: str) -> tuple[str, list[Any]]:
-    """A text with `%s` or `%(name)s` written with `$1, $2`, and the keys of their values."""
+    """Return the text with `%s` or `%(name)s` rewritten as `$1, $2`, and the keys of their values."""
     keys: list[Any] = []
 
     def place(match: re.Match[str]) -> str:
@@ -78,7 +79,7 @@ def _numbered(text: str) -> tuple[str, list[Any]]:
 
 
 def _described(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any, Any, list[int]]:
-    """Have the server read the statement: the types of its parameters, [] when it refuses (running it shows why)."""
+    """Have the server parse the statement. Return its parameters' types, or [] if refused (running it shows why)."""
     from psycopg import generators
 
     pgconn.send_prepare(b"", text, list(types))
@@ -117,7 +118,8 @@ def _has_object(value: Any) -> bool:
 
 
 def of_one_type(value: list[Any]) -> list[Any]:
-    """An array has one type: whole numbers among fractions become fractions, exact ones where a float is not exact."""
+    """Return the list with numbers of one type, as an array needs: fractions, or exact decimals if a float is not
+    exact."""
     numbers = _leaves(value)
     if {type(element) for element in numbers} - {type(None)} != {int, float}:
         return value

@@ -1,9 +1,9 @@
-"""Open connections to Postgres, kept between commands: one pool for each address.
+"""Open connections to Postgres, kept between commands, with one pool for each address.
 
-Not psycopg_pool: it connects in tasks of its own and reports a wrong password or a refused connection as "no connection
-within the timeout", and goes on trying it; and it resets a connection in a task that the next command waits for
-(docs/decisions.md has the figures). Here the command itself connects and sees the server's words, and the reset is one
-text sent when a command is over, whose answer is read when the next one begins: by then it has arrived.
+psycopg_pool is not used. It connects in background tasks, reports a wrong password or a refused connection as "no
+connection within the timeout", and goes on trying. It also resets a connection in a task for which the next command
+waits (docs/decisions.md has the figures). Here the command itself connects and sees the server's message. The reset
+is one text, sent when a command is over; its answer is read when the next command begins, and has arrived by then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RESET: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; "
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; "
 )
-"""DISCARD ALL in its parts: by itself it may not stand in one text with the session's settings, which follow."""
+"""The parts of DISCARD ALL, which itself is not allowed in one text with the session's settings that follow."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,13 +37,14 @@ class ConnectionPools:
     """The pools of one worker."""
 
     max_size: int = 8
-    """Connections to one address; a further command waits for one, within its own timeout. For fewer limit the kind."""
+    """Maximum number of connections to one address; a further command waits, within its own timeout. To have fewer,
+    limit the kind."""
     max_idle_s: float = 60.0
-    """An unused connection is closed after this many seconds."""
+    """Seconds after which an unused connection is closed."""
     max_age_s: float = 1800.0
-    """A connection is not used again after this long: load balancers and changed roles are followed."""
+    """Seconds after which a connection is not used again, so that load balancers and changed roles take effect."""
     ping_after_s: float = 20.0
-    """Idle longer than this it is asked before it is used; a firewall may have forgotten it."""
+    """Idle seconds after which a connection is tested before use, as a firewall may have dropped it."""
 
     def __post_init__(self) -> None:
         self._pools: dict[bytes, _Pool] = {}
@@ -52,10 +53,10 @@ class ConnectionPools:
 
     @asynccontextmanager
     async def connection(self, conninfo: str, session: str = "") -> AsyncIterator[Any]:
-        """`async with` a connection for one command; `session`: SET statements that hold during it.
+        """Provide a connection for one command. `session`: SET statements that hold during the command.
 
         Nothing of a command reaches the next one: a connection that is left inside a transaction is closed, any
-        other is reset. Raises what `connect` raises.
+        other is reset. Raises the errors of `connect`.
         """
         pool = self._pool(conninfo)
         member = await pool.take(session)
@@ -65,11 +66,11 @@ class ConnectionPools:
             pool.release(member)
 
     async def aclose(self) -> None:
-        """Close every idle connection; one that is in use is closed when it is returned."""
+        """Close every idle connection. A connection in use is closed when it is returned."""
         self._discard_all()
 
     def open_connections(self) -> int:
-        """How many connections are open, idle or in use."""
+        """Return how many connections are open, idle or in use."""
         return sum(len(pool.idle) + pool.in_use for pool in self._pools.values())
 
     def _pool(self, conninfo: str) -> _Pool:
@@ -106,13 +107,13 @@ class ConnectionPools:
 class _Member:
     connection: Any
     session: str
-    """The SET statements that hold on it, and again after its reset."""
+    """SET statements in force on the connection, repeated after its reset."""
     born: float
     idle_since: float = 0.0
 
 
 class _Pool:
-    """The connections to one address: at most `max_size`, used ones first."""
+    """The connections to one address: at most `max_size`, recently used ones first."""
 
     def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: ConnectionPools) -> None:
         self.loop = loop
@@ -137,7 +138,7 @@ class _Pool:
         self.in_use += 1
         try:
             while self.idle:
-                # the last that was used, of those that are set already where there are some
+                # the most recently used one, preferring those with the same settings
                 member = max(self.idle, key=lambda one: (one.session == session, one.idle_since))
                 self.idle.remove(member)
                 if await self._ready(member, session):
@@ -148,7 +149,7 @@ class _Pool:
             raise
 
     def release(self, member: _Member) -> None:
-        """Take a connection back, its reset under way: the next command reads the answer."""
+        """Take a connection back and send its reset. The next command reads the answer."""
         self._free()
         pq, pgconn, now = self._psycopg.pq, member.connection.pgconn, time.monotonic()
         if (
@@ -164,7 +165,7 @@ class _Pool:
             pgconn.finish()
 
     def close(self) -> None:
-        """Close what is idle now, and the rest when it comes back."""
+        """Close the idle connections now, and the others when they are returned."""
         self.is_closed = True
         self.close_idle(0.0)
 
@@ -179,14 +180,14 @@ class _Pool:
         self._places.release()
 
     async def _ready(self, member: _Member, session: str) -> bool:
-        """Whether an idle connection is alive, reset and set; closed when it is not."""
+        """Return True if an idle connection is alive, reset and set up; close it otherwise."""
         psycopg = self._psycopg
         idle_s = time.monotonic() - member.idle_since
         is_ready = False
         try:
             if idle_s < self._limits.max_idle_s and await _reset_answer(psycopg, member):
                 if idle_s > self._limits.ping_after_s or _has_news(member.connection.pgconn.socket):
-                    # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the answer
+                    # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives with the answer
                     with anyio.fail_after(_ANSWER_S):
                         await member.connection.execute("")
                 if member.session != session:
@@ -194,7 +195,7 @@ class _Pool:
                     member.session = session
                 is_ready = True
         except (psycopg.Error, ToolError, OSError, TimeoutError):
-            is_ready = False  # restarted, terminated or forgotten by a firewall: the next one, or a new one
+            is_ready = False  # restarted, terminated or dropped by a firewall: the caller tries another one
         finally:
             if not is_ready:
                 member.connection.pgconn.finish()
@@ -222,7 +223,7 @@ def _reset_sent(psycopg: Any, member: _Member) -> bool:
 
 
 async def _reset_answer(psycopg: Any, member: _Member) -> bool:
-    """Read what the server answered to the reset; False when it did not go through."""
+    """Read the server's answer to the reset. Return False if the reset failed."""
     pgconn = member.connection.pgconn
     statuses = (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK)
     went_through = True
@@ -239,7 +240,7 @@ async def _reset_answer(psycopg: Any, member: _Member) -> bool:
 
 
 def _has_news(descriptor: int) -> bool:
-    """Whether something has come on an idle connection: most likely the server's farewell."""
+    """Return True if data arrived on an idle connection: most likely the server's goodbye."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))

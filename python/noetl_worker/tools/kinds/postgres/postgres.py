@@ -1,4 +1,4 @@
-"""Kind `postgres`: SQL through psycopg 3, on a pooled connection that is reset after every command."""
+"""Kind `postgres`: runs SQL through psycopg 3, on a pooled connection that is reset after every command."""
 
 from __future__ import annotations
 
@@ -45,32 +45,31 @@ _OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one tr
 @dataclass(frozen=True, slots=True)
 class PostgresConfig:
     """Run SQL in Postgres; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
-    statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, and of a
-    statement without rows `message` and a `row_count` that is the number of rows it changed (-1: none are counted), as
-    that plane's worker gives them.
+    statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, and for a
+    statement without rows `message` and a `row_count` that is the number of rows it changed (-1: none are counted),
+    as from that plane's worker.
 
     * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing one
       undoes them all. A text that leaves a transaction open fails.
     * Nothing stays behind: settings, `search_path`, temporary tables, locks and prepared statements end with the
       command.
-    * Whatever gives rows gives rows (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN); only NULL is null. numeric is exact
-      text, date and time ISO 8601, interval an ISO 8601 duration, bytea base64, json and jsonb themselves, an array
-      a list (up to 256 kB); NaN and infinities "NaN", "Infinity", "-Infinity"; ranges, inet, enum, composite, hstore
-      and every other type the server's text.
+    * Every statement with rows returns them (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN); only NULL is null. numeric
+      is exact text, date and time ISO 8601, interval an ISO 8601 duration, bytea base64, json and jsonb themselves, an
+      array a list (up to 256 kB); NaN and infinities "NaN", "Infinity", "-Infinity"; ranges, inet, enum, composite,
+      hstore and every other type the server's text.
     * A timeout ends the statement on the server too, and so does a cancelled execution.
     """
 
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; the server splits them."""
     query_b64: str | list[str] | None = None
-    """The same as base64 of UTF-8; it is not rendered, so `{{` in it is only text."""
+    """Base64 of such UTF-8 text; it is not rendered, so `{{` in it is only text."""
     script: str | dict[str, Any] | None = None
-    """Where the SQL is, before the others: a path, a file://, http(s)://, gs:// or s3:// address, or
-    {"uri", "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are
-    rendered."""
+    """Source of the SQL, instead of `query`: a path, a file://, http(s)://, gs:// or s3:// address, or {"uri",
+    "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
-    """Values of the place holders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
-    object becomes jsonb, a list what the server expects there: an array, or json; the server finds the other types."""
+    """Values for the placeholders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
+    object becomes jsonb, a list an array or json, as the server expects there; the server finds the other types."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Alias of a credential of type postgres, or an object with its data."""
     connection_string: str | None = field(default=None, repr=False)
@@ -80,22 +79,22 @@ class PostgresConfig:
     port: int | None = None
     """Port; absent: 5432."""
     user: str | None = None
-    """Role; absent: postgres, but with a `connection_string` the worker process's user name."""
+    """Role; absent: postgres, or with a `connection_string` the worker process's user name."""
     password: str | None = field(default=None, repr=False)
     """Password, better kept in a credential."""
     database: str | None = None
-    """Database; absent: postgres, but with a `connection_string` the one named as the user."""
+    """Database; absent: postgres, or with a `connection_string` the user's name."""
     sslmode: str | None = None
     """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
     schema: str | None = None
-    """`search_path` of this command: a schema, or several with commas between them. As in SQL, `Sales` is the schema
-    sales, and `"Sales"` has its capital."""
+    """`search_path` of this command: a schema, or several separated by commas. As in SQL, `Sales` is the schema sales,
+    and `"Sales"` has its capital."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
-    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
-    """Seconds; absent: what the command has left."""
+    """Seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         text = check_sql("postgres", self)
@@ -106,9 +105,9 @@ class PostgresConfig:
 
 
 class PostgresTool:
-    """One pool for each address (host, user, password, database, ...): 8 connections at most, closed after
-    a minute without use and after half an hour in any case. A connection that the server closed meanwhile is replaced
-    before the command notices."""
+    """Tool of kind `postgres`, with one pool for each address (host, user, password, database, ...). A pool has 8
+    connections at most, closed after a minute without use and after half an hour in any case. A connection that the
+    server closed is replaced before a command notices."""
 
     kind: ClassVar[str] = "postgres"
     config_model: ClassVar[type] = PostgresConfig
@@ -133,7 +132,7 @@ class PostgresTool:
                 _check_params(text, config.params)
             except ValueError as error:
                 raise ConfigurationError(f"{self.kind}: {error}") from error
-        # A cancelled task makes psycopg cancel the statement on the server before it lets go.
+        # When the task is cancelled, psycopg cancels the statement on the server before it returns.
         return await in_time(self._run(address, text, config, context), context.timeout_s)
 
     async def aclose(self) -> None:
@@ -168,7 +167,7 @@ class PostgresTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """On the Python plane with what its worker gives besides: a `status`, and of a write a `message`.
+    """Return the data of a result, on the Python plane with a `status` and for a write a `message`, as in its worker.
 
     A statement that changes no rows by itself (DDL) has the row count -1 there; on the Rust plane it has changed 0
     (recorded: pg-writes).
@@ -187,10 +186,10 @@ def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
 
 
 def session_settings(schema: str | None, timeout_s: float | None) -> str:
-    """The SET statements that a command starts with.
+    """Return the SET statements that a command starts with.
 
-    The server's own timeout is for a worker that is gone: the next power of two seconds above ours, so that commands
-    with nearly the same time left find a connection that is set already.
+    The server's own timeout is for a worker that is gone. It is the next power of two seconds above ours, so that
+    commands with nearly the same remaining time find a connection with that setting.
     """
     settings = []
     if timeout_s is not None:
@@ -208,7 +207,7 @@ async def _execute(
     if not config.params:
         await run_text(connection, text, batch, owner)
         return
-    # With parameters the server takes one statement at a time; the transaction is what one text would have been.
+    # With parameters the server takes one statement at a time, so the transaction of one text is made here.
     *leading, last = sql_split.statements(text) or [text]
     is_numbered = _is_numbered(last, config.params)
     cursor = psycopg.AsyncRawCursor(connection) if is_numbered else connection.cursor()
@@ -229,7 +228,7 @@ async def _execute(
 
 
 def _check_params(text: str, params: Any) -> None:
-    """Raises ValueError for place holders of two kinds in the last statement, or a value without one."""
+    """Raise ValueError for placeholders of two kinds in the last statement, or a value without one."""
     if not params or "$" not in text:
         return
     last = (sql_split.statements(text) or [text])[-1]
@@ -241,10 +240,10 @@ def _check_params(text: str, params: Any) -> None:
 
 
 def _is_numbered(text: str, params: Any) -> bool:
-    """Whether the place holders are `$1, $2`; a `%s` within a string is then only text.
+    """Return True if the placeholders are `$1, $2`. A `%s` within a string is then only text.
 
     Raises:
-        ValueError: `%s` place holders too.
+        ValueError: there are `%s` placeholders too.
     """
     code = sql_split.bare(text) if isinstance(params, list) and "$" in text else ""
     if _NUMBERED.search(code) is None:

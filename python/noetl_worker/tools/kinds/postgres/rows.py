@@ -1,9 +1,9 @@
-"""Runs the statements of one text and keeps as many rows as are wanted.
+"""Running the statements of one text and keeping as many rows as are wanted.
 
-psycopg's cursors hold every row of a result in memory before the first is looked at; here rows come in small results,
-and what is over `max_rows` is dropped on arrival. Several statements and small results together are what libpq has
-and psycopg's `stream()` has not. Values are made once all has come: many or large ones off the loop, when the worker
-has room for them.
+psycopg's cursors hold every row of a result in memory before the first is read. Here rows arrive in small results,
+and rows beyond `max_rows` are dropped on arrival. libpq supports several statements with small results, which
+psycopg's `stream()` does not. Values are made after everything has arrived: many or large ones off the loop, once
+the worker has memory for them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from noetl_worker.tools.sql.sql import Batch
 
 _ROWS_AT_A_TIME: Final = 100
 _MANY_VALUES: Final = 10_000
-"""Values that are made on the loop at most: it takes 5 ms."""
+"""Maximum number of values that are made on the loop, which takes 5 ms."""
 _VALUE_BYTES: Final = 64
-"""Memory that a value of a row takes beside its text, about."""
+"""Approximate memory of one value in a row, besides its text."""
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
-"""Commands whose count is that of the rows they give."""
+"""Commands whose count is the number of rows they return."""
 
 
 async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> None:
@@ -33,12 +33,12 @@ async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> N
 
     Args:
         connection: from the pool.
-        text: of one or more statements.
-        batch: what they gave.
-        owner: whom the values are charged to in the worker's room.
+        text: one or more statements.
+        batch: receives their results.
+        owner: charged for the memory of the values.
 
     Raises:
-        psycopg.Error: the first that failed; `batch` has the statements before it.
+        psycopg.Error: of the first statement that failed; `batch` has the statements before it.
     """
     results = _Results(connection, batch)
     async with connection.lock:
@@ -56,11 +56,11 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
     """Put the rows of one result into `batch`, as `run_text` does.
 
     Args:
-        connection: it came over.
-        result: complete.
-        batch: what the statements before it gave.
-        command: of the statement, as the server names it.
-        count: of the rows it changed.
+        connection: the connection of the result.
+        result: a complete result.
+        batch: receives the rows.
+        command: the statement's command, as the server names it.
+        count: number of rows it changed.
         owner: as in `run_text`.
     """
     results = _Results(connection, batch)
@@ -70,13 +70,14 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
 
 
 def encoded(connection: Any, text: str) -> bytes:
-    """A text in the encoding of the session; SQL_ASCII takes any bytes."""
+    """Return a text in the encoding of the session; SQL_ASCII takes any bytes."""
     encoding = connection.info.encoding
     return text.encode("utf-8" if encoding == "ascii" else encoding)
 
 
 def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any, None]:
-    """Send and receive; psycopg drives it, and cancels the statement on the server when the task is cancelled."""
+    """Send the text and receive the results. psycopg drives this, and cancels the statement if the task is
+    cancelled."""
     psycopg = library()
     from psycopg import generators
 
@@ -91,19 +92,19 @@ def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any
             if not results.take(result):
                 return
     except psycopg.OperationalError:
-        # The connection ended. What the server reported before it did so is the better answer.
+        # The connection ended. An error that the server reported before is the better answer.
         if results.error is None:
             raise
 
 
 class _Results:
-    """Takes the results of a text one by one."""
+    """The results of a text, taken one by one."""
 
     def __init__(self, connection: Any, batch: Batch) -> None:
         self.error: Exception | None = None
         self._connection = connection
         self._kept = 0
-        """Bytes that came with what is kept."""
+        """Bytes received up to the last kept row."""
         self._psycopg = library()
         self._status = self._psycopg.pq.ExecStatus
         self._encoding = connection.info.encoding
@@ -111,22 +112,22 @@ class _Results:
         self._json = {self._psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
         self._batch = batch
         self._parts: list[tuple[Any, int]] = []
-        """Of the statement that is read now: results, and how many of their rows are wanted."""
+        """Results of the current statement, and how many of their rows are wanted."""
         self._wanted = 0
         self._values = 0
         self._work: list[partial[None]] = []
-        """What each statement puts into the batch."""
+        """Calls that put each statement's result into the batch."""
         self._completion: tuple[str, int | None] = ("", None)
 
     def take(self, result: Any) -> bool:
-        """Whether there may be more."""
+        """Take one result. Return True if more may follow."""
         status, known = result.status, self._status
         if status in (known.TUPLES_CHUNK, known.SINGLE_TUPLE, known.TUPLES_OK):
             self.keep(result)
             if command := _command(result):
                 self._completion = command, result.command_tuples
             if status == known.TUPLES_OK:
-                # libpq notes the command in the last result that has rows; the empty one that ends them may lack it.
+                # libpq sets the command in the last result with rows; the empty one after it may lack it.
                 (command, count), self._completion = self._completion, ("", None)
                 self.end_of_rows(result, command, count)
         elif status == known.COMMAND_OK:
@@ -155,7 +156,7 @@ class _Results:
         self._work.append(partial(self._put, command, names, parts, affected))
 
     async def read(self, owner: object) -> None:
-        """Make values of what has come. Raises ToolError: they take more memory than a command may have."""
+        """Make the values of all results. Raises ToolError if they take more memory than a command may have."""
         work, self._work = self._work, []
         results = [result for one in work if one.func == self._put for result in one.args[2]]
         size = self._connection.exchange.received or self._size_of_local(results)
@@ -168,7 +169,7 @@ class _Results:
                 one()
 
     def _size_of_local(self, parts: list[tuple[Any, int]]) -> int:
-        """Bytes of the values, where nothing counts what comes: over a Unix socket."""
+        """Return the bytes of the values on a Unix socket, where received bytes are not counted."""
         if self._values > _MANY_VALUES or not self._connection.pgconn.host.startswith(b"/"):
             return 0
         return sum(
@@ -200,10 +201,10 @@ class _Results:
 
 
 def _memory_of(value: bytes) -> int:
-    """Twice: the JSON form of a database's values is made of them."""
+    """Return twice the memory of a JSON value, since the values and their JSON form exist together."""
     try:
         return 2 * memory_of(value)
-    except DocumentError:  # it stays text
+    except DocumentError:  # not parsed, so it stays text
         return len(value)
 
 

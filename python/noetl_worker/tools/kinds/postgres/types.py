@@ -1,6 +1,6 @@
-"""How Postgres' values are read where psycopg's own way loses something or fails.
+"""Readers for Postgres values that psycopg would read with a loss, or not at all.
 
-Registered on one connection at a time, never on psycopg itself: other code in the process keeps its own.
+They are registered on one connection at a time, never on psycopg itself: other code in the process keeps its own.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _MOMENT: Final = re.compile(
 _MOMENTS: Final = ("time", "timetz", "timestamp", "timestamptz")
 _TEXTS: Final = ("date", "inet", "cidr")
 LONGEST_APART: Final = 1 << 18
-"""Bytes of an array, a record or a range that is taken apart; a longer one stays the server's text."""
+"""Maximum bytes of an array, a record or a range that is parsed; a longer one stays the server's text."""
 _SHORT: Final = 1 << 12
 _JSON: Final = ("json", "jsonb")
 _RANGES: Final = ("int4", "int8", "num", "date", "ts", "tstz")
 
 
 def register(psycopg: Any, connection: Any) -> None:
-    """Read dates and times as ISO 8601 text, intervals as ISO 8601 durations, ranges and addresses as the server's.
+    """Register readers: dates and times as ISO 8601 text, intervals as ISO 8601 durations, ranges and addresses as
+    text.
 
-    Arrays and records are taken apart up to 256 kB, and JSON whose values fit into memory: the rest is text too.
-
-    What Python cannot hold (`infinity`, 24:00:00, years BC or above 9999) stays the server's text: psycopg would
-    fail the query for one such value. The offset of a moment is the one the session had when it was sent.
+    Arrays and records are parsed up to 256 kB, and JSON if its values fit into memory; otherwise they stay text.
+    Values that Python cannot hold (`infinity`, 24:00:00, years BC or above 9999) stay the server's text: psycopg
+    would fail the query for one such value. A moment keeps the offset that the session had when it was sent.
     """
     for name, loader in _loaders(psycopg).items():
         connection.adapters.register_loader(name, loader)
@@ -44,7 +44,7 @@ def register(psycopg: Any, connection: Any) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _loaders(psycopg: Any) -> Mapping[str | int, type]:
-    """Type name or number -> how it is read."""
+    """Return type name or number -> its reader."""
 
     def loader(read: Callable[[str], str]) -> type:
         class Loader(psycopg.adapt.Loader):  # type: ignore[misc]
@@ -85,12 +85,12 @@ def _json(load: Callable[[bytes], Any], data: bytes) -> Any:
         return load(data)
     try:
         return loads_exact(data)
-    except DocumentError:  # too many values, or a number that no double holds
+    except DocumentError:  # too many values, or a number too large for a double
         return data.decode()
 
 
 def _moment(text: str) -> str:
-    """`2026-01-02 03:04:05.5+01` -> `2026-01-02T03:04:05.500000+01:00`; in another DateStyle, as it is."""
+    """Return `2026-01-02 03:04:05.5+01` as `2026-01-02T03:04:05.500000+01:00`; another DateStyle stays as it is."""
     match = _MOMENT.fullmatch(text)
     if match is None:
         return text
@@ -100,7 +100,7 @@ def _moment(text: str) -> str:
 
 
 def _duration(text: str) -> str:
-    """`1 mon -2 days +03:04:05.5` -> `P1M-2DT3H4M5.5S`; a text in another IntervalStyle stays as it is.
+    """Return `1 mon -2 days +03:04:05.5` as `P1M-2DT3H4M5.5S`; another IntervalStyle stays as it is.
 
     psycopg would count a month as 30 days and a year as 365.
     """

@@ -1,4 +1,4 @@
-"""Kind `python`: user code in a process of its own."""
+"""Kind `python`: runs user code in a process of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
 _NO_CODE: Final = "python: no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
-"""What the Python plane's own worker gives for code that leaves none."""
+"""Data that the Python plane's own worker returns for code without a result."""
 _NO_ANSWER: Final = (
     "Python code ended with code 0 but without a result that can be read: its process was ended from inside "
     "(os._exit), or something else wrote to its socket; let the code run to its end, or use sys.exit(0)"
@@ -44,19 +44,18 @@ class PythonConfig:
     The code finds each key of `input` as a global, all of them as `args` and `input_data`; also `context`,
     `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
     `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane, as
-    with its own worker, an input whose text prints an object or a list (JSON, or as Python prints it) is that object or
-    list, and any other text loses its last line break.
+    with its own worker, an input that is the text of an object or a list (JSON, or as Python prints it) becomes that
+    object or list, and any other text loses its last line break.
 
-    Result: the value, which is what a top-level `return` gives, else the global `result`, else what `main()` (also
-    `async def`; its parameters by name; once, even where `if __name__ == "__main__":` calls it) returns; with none of
-    them `{stdout, stderr}`, and on the Python plane `status` (`success`) and a `message` too. There `main()` comes
-    before `result`, unless the code calls it by itself.
-    What JSON cannot say becomes: NaN, infinities and NaT null; Decimal, UUID and ints beyond 64 bits text; dates
-    ISO 8601, those of numpy in their own unit; bytes base64; sets sorted lists; numpy and pandas numbers and lists
-    (a frame: its rows); dataclasses objects; keys text as in `json.dumps`; anything else its `str()`. `stdout`,
-    `stderr` and `exit_code` stand beside the data. An exception is an error of kind python with its type as the
-    code and the traceback, from the code's first line on, in stderr; a timeout keeps what was printed and shows
-    there where the code was.
+    Result: the value of a top-level `return`, else the global `result`, else the return value of `main()` (also
+    `async def`; its parameters by name; once, even where `if __name__ == "__main__":` calls it); with none of them
+    `{stdout, stderr}`, and on the Python plane `status` (`success`) and a `message` too. There `main()` comes before
+    `result`, unless the code calls it by itself. Values without a JSON form are converted: NaN, infinities and NaT
+    to null; Decimal, UUID and ints beyond 64 bits to text; dates to ISO 8601, those of numpy in their own unit;
+    bytes to base64; sets to sorted lists; numpy and pandas to numbers and lists (a frame: its rows); dataclasses to
+    objects; keys to text as in `json.dumps`; anything else to its `str()`. `stdout`, `stderr` and `exit_code` are
+    beside the data. An exception is an error of kind python with its type as the code and the traceback, from the
+    code's first line on, in stderr; a timeout keeps the output and adds a traceback of the running code.
 
     differs-from-upstream: the Python worker runs the code inside itself; there a `print` is lost, a loop never ends
     and `os._exit` ends the worker.
@@ -65,34 +64,36 @@ class PythonConfig:
     code: str | None = None
     """The code."""
     code_b64: str | None = None
-    """The code, as base64 of UTF-8 text; before `code`."""
+    """The code as base64 of UTF-8 text, instead of `code`."""
     script: str | dict[str, Any] | None = None
-    """Where the code is, before the others: a path, a file://, http(s)://, gs:// or s3:// address, source text, or
+    """Source of the code, instead of `code`: a path, a file://, http(s)://, gs:// or s3:// address, source text, or
     {"uri", "source": {"type": inline | file | http | gcs | s3, "code", "auth", "endpoint", "headers", "method",
     "region", "timeout"}}. An http `endpoint` is the address itself or, when it ends in `/`, the directory of `uri`."""
     input: dict[str, Any] = field(default_factory=dict)
-    """Values for the code; over the step's own input."""
+    """Values for the code; they win over the step's own input."""
     libs: dict[str, Any] | list[str] = field(default_factory=dict)
     """Modules to import: global name -> module, or -> {"from": module, "import": name}; or a list of modules."""
     deps: dict[str, Any] | None = None
     """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in, see `python`}."""
     auth: str | dict[str, Any] | None = None
-    """A credential's alias, or name -> {"key": alias, "service"}: as GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_*
-    or PG* variables, and as the global `auth`. With `NOETL_WORKER_ISOLATION=basic` a Google key and a Postgres password
-    (PGPASSFILE) are in files that no directory has; a program gets them by `subprocess.run(..., pass_fds=auth_fds)`."""
+    """A credential's alias, or name -> {"key": alias, "service"}: given to the code as GOOGLE_APPLICATION_CREDENTIALS,
+    AWS_*, AZURE_* or PG* variables, and as the global `auth`. With `NOETL_WORKER_ISOLATION=basic` a Google key and a
+    Postgres password (PGPASSFILE) are in files that no directory has; a program gets them by `subprocess.run(...,
+    pass_fds=auth_fds)`."""
     env: dict[str, Any] = field(default_factory=dict)
-    """Variables on top of PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
+    """Variables added to PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
     cwd: str | None = None
-    """Where it runs; absent: an empty directory; what is in it is removed afterwards."""
+    """Working directory; absent: an empty directory, whose content is removed afterwards."""
     python: str | None = None
-    """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm: others start for each command
-    (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic` it has to be one that `NOETL_WORKER_PYTHONS` names."""
+    """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm, while others start for each
+    command (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS` must name it."""
     timeout: float | None = None
-    """Seconds; absent: what the command has left."""
+    """Seconds; absent: the command's remaining time."""
     memory_mb: int | None = None
-    """MiB of memory (data) that the code may have; over it, MemoryError. Linux; absent: no limit but the machine's."""
+    """Maximum MiB of memory (data) of the code; beyond it, MemoryError. Linux only; absent: no limit but the
+    machine's."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Kept of stdout and of stderr each, in bytes (4 MiB): the first and the last half."""
+    """Maximum bytes kept of stdout and of stderr each (4 MiB): the first and the last half."""
 
     def __post_init__(self) -> None:
         if self.memory_mb is not None and self.memory_mb < _LEAST_MEMORY_MB:
@@ -116,7 +117,7 @@ class PythonConfig:
 
     @property
     def source(self) -> str | dict[str, Any]:
-        """Where the code is, as `script` says it."""
+        """Return the source of the code, in the form of `script`."""
         if self.script is not None:
             return self.script
         text = (self.code or "") if self.code_b64 is None else text_of_base64("code_b64", self.code_b64)
@@ -184,13 +185,13 @@ class PythonTool:
             "main_first": context.command.form.main_first,
             "reads_input_again": context.command.form.reads_input_again,
             "memory_mb": config.memory_mb,
-            # A plane's render context can be megabytes: it travels only to code that can look at it.
+            # A plane's render context can be megabytes, so it is sent only to code that may read it.
             "variables": dict(context.values.variables) if _READS_CONTEXT.search(code) else {},
         }
 
 
 def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
-    """Global name -> [module] or [module, attribute]."""
+    """Return global name -> [module] or [module, attribute]."""
     named: dict[str, JsonValue] = {}
     for name, module in ({lib: lib for lib in libs} if isinstance(libs, list) else libs).items():
         if isinstance(module, str) and module:

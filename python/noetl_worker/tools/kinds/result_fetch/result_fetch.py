@@ -1,4 +1,4 @@
-"""Kind `result_fetch`: what stands behind a reference to the control plane's result store."""
+"""Kind `result_fetch`: fetches a result from the control plane's result store."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class ResultFetchConfig:
     """Fetches a stored result by its reference, through the control plane that issued the command."""
 
     ref: str | dict[str, Any]
-    """The reference, noetl://execution/...; or an object that has it under `ref`, as planes hand it to a step."""
+    """The reference, noetl://execution/...; or an object that has it under `ref`, as planes pass it to a step."""
     sha256: str | None = None
-    """Digest the plane gave when the result was stored; another content is a failure."""
+    """Expected SHA-256 digest, as the plane gave it when the result was stored; the step fails if it differs."""
     prefer: Literal["http", "flight"] = "http"
-    """How to fetch it. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
+    """Protocol. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
     flight_endpoint: str | None = None
     """Reported as ignored: results are fetched over HTTP."""
     bearer_token: str | None = field(default=None, repr=False)
-    """Reported as ignored: the worker's own access to the control plane serves."""
+    """Reported as ignored: the worker uses its own access to the control plane."""
     timeout: float | None = None
-    """Longest time in seconds; absent: what the command has left."""
+    """Longest time in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         reference_of(self.ref)
 
 
 class ResultFetchTool:
-    """Data: the stored JSON, as it is.
+    """Tool of kind `result_fetch`. Data: the stored JSON, unchanged.
 
     Errors: not_found (no such result, or it has expired), parse (another digest), connection.
     """
@@ -54,7 +54,7 @@ class ResultFetchTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
 
     def ignored(self, config: ResultFetchConfig) -> list[str]:
-        """What the registry reports beside unknown fields."""
+        """Return warnings about fields that have no effect here."""
         over_http = "results are fetched over HTTP"
         reasons = {
             "prefer": over_http if config.prefer == "flight" else None,
@@ -68,16 +68,17 @@ class ResultFetchTool:
 
 
 def reference_of(value: JsonValue) -> str:
-    """The text of a reference, from the text or from an object that has it. Raises ValueError for anything else."""
+    """Return the text of a reference, given as text or in an object. Raises ValueError for anything else."""
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
-        # the Python plane would answer such a text with itself (protocol/results.md#store)
+        # the Python plane would echo such a text (protocol/results.md#store)
         raise ValueError(f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}")
     return given
 
 
 async def resolve(reference: str, context: ToolContext, sha256: str | None = None) -> JsonValue:
-    """The stored JSON. Raises ToolError: not_found, auth, server_error, connection, or parse for another digest."""
+    """Return the stored JSON. Raises ToolError: not_found, auth, server_error, connection, or parse for another
+    digest."""
     try:
         data = await context.worker.control_plane.resolve_result(reference)
     except ControlPlaneError as error:
@@ -91,7 +92,7 @@ async def resolve(reference: str, context: ToolContext, sha256: str | None = Non
 
 
 def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
-    """Compare with the SHA-256 of a plane's answer, if one is given. Raises ToolError (parse)."""
+    """Compare `data` with a SHA-256 of a plane's answer, if one is given. Raises ToolError (parse) if it differs."""
     if expected is None:
         return
     if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
@@ -99,9 +100,11 @@ def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
 
 
 def _texts(data: JsonValue) -> Iterator[bytes]:
-    """The planes hash their own JSON text, which the fetched value does not have any more: any that a plane writes.
+    """Yield each JSON text that a plane may have hashed, as the fetched value no longer has the plane's own text.
 
-    Compact (Rust plane), and with spaces (Python plane: its recorded digests), keys as they came or sorted."""
+    The text is compact (Rust plane) or has spaces (Python plane: its recorded digests), with keys as they came or
+    sorted.
+    """
     yield dumps(data)
     for ascii_only in (True, False):
         for sort in (False, True):

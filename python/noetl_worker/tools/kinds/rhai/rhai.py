@@ -1,10 +1,10 @@
-"""Kind `rhai`: a script in the native build's interpreter, in a process of its own.
+"""Kind `rhai`: runs a script in the native build's interpreter, in a process of its own.
 
-What one call of a script may take is bounded nowhere in that interpreter (`replace` of a long text, closures in
-closures, values that hold themselves): a process ends with it, with its memory and its stack.
+That interpreter does not limit what one call of a script may take (`replace` of a long text, closures in closures,
+values that contain themselves), so a process is needed to limit its memory and its stack. The language is a superset
+of the two published dialects: `http_*` return maps with `status`, `body` and `error`, `args` is a map and each of
+its members a variable too, values keep their JSON types.
 
-One superset of the two published dialects: `http_*` return maps with `status`, `body` and `error`,
-`args` is a map and each of its members a variable too, values keep their JSON types.
 differs-from-upstream: the published tool has no limits at all, allows `eval` and `import`, and ignores `timeout`.
 """
 
@@ -38,17 +38,18 @@ _INSTALL: Final = (
     "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
 )
 _MAX_OUTPUT_BYTES: Final = 65_536
-"""`MAX_OUTPUT_BYTES` of rust/rhai: there a line that does not fit is cut between two characters, and is the last."""
+"""`MAX_OUTPUT_BYTES` of rust/rhai, which cuts the first line that does not fit, between two characters, and drops the
+rest."""
 _LONGEST_CHARACTER: Final = 4
 _PRINTED: Final = 500
-"""Characters of what a script printed that its failure shows."""
+"""Maximum number of characters of a script's output in its failure."""
 _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource"}
 _MEMORY_MB: Final = 512
 _GRACE_S: Final = 1.0
-"""A script looks at the clock between two calls; one that is in a call for so long after its time is killed."""
+"""Seconds from a script's timeout until it is killed. A script checks the clock only between two calls."""
 _PACKAGES: Final = str(Path(__file__).parents[4])
 _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
-"""What Rust's HTTP client reads, in capitals too."""
+"""Variables that Rust's HTTP client reads, in capitals too."""
 _IN_PROCESS: Final = """
 from noetl_worker._core import run_rhai
 
@@ -78,11 +79,12 @@ class RhaiConfig:
     input: Mapping[str, Any] = field(default_factory=dict)
     """Values for the script, with their JSON types: the map `args`, and a variable for each."""
     timeout: float | None = None
-    """Seconds for the script; absent: what the command has left."""
+    """Seconds for the script; absent: the command's remaining time."""
 
 
 class RhaiTool:
-    """Runs in a process that is forked as one of `python` is; ends at the deadline and with a cancellation."""
+    """Tool of kind `rhai`. The script's process is forked like one of `python`, and ends at the deadline or on
+    cancellation."""
 
     kind: ClassVar[str] = "rhai"
     config_model: ClassVar[type] = RhaiConfig
@@ -99,12 +101,12 @@ class RhaiTool:
         """Run the script.
 
         Returns:
-            ToolResult: data is the value of the last expression, stdout what `print`, `log` and its like wrote; a
+            ToolResult: data is the value of the last expression, stdout the output of `print`, `log` and similar; a
             timeout is a failure.
 
         Raises:
-            ToolError: the script threw, or reached a limit; with the position in the script. As a result it would let
-                the playbook go on as if nothing had happened on the Rust plane, where the published worker fails it.
+            ToolError: the script threw, or reached a limit; with the position in the script. On the Rust plane a
+                returned failure would let the playbook go on, while the published worker fails the command.
             ConfigurationError: the script does not parse, or this install has no native build.
         """
         if missing(self):
@@ -139,7 +141,7 @@ class RhaiTool:
             "execution_id": str(context.command.execution_id),
             "step": context.command.step,
             "env": self._environment,
-            "cwd": _PACKAGES,  # and found there: nothing of the worker is loaded in the template
+            "cwd": _PACKAGES,  # the native module is found here, so the template need not load it
             "memory_mb": _MEMORY_MB,
         }
 
@@ -166,7 +168,7 @@ def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
 
 
 def _without_half(output: str) -> str:
-    """A last line that was cut at the limit may end inside of a secret."""
+    """Return the output without the last line's cut end, which may lie inside a secret."""
     data = output.encode()
     if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
         return output
@@ -174,7 +176,8 @@ def _without_half(output: str) -> str:
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
-    """Name what a script sees; later ones win: variables, each argument, what hides an argument, then the maps."""
+    """Return the names that a script sees. Later ones win: variables, arguments, variables that hide arguments,
+    maps."""
     variables = dict(context.values.variables)
     names: dict[str, JsonValue] = {**variables, **config.input}
     form = context.command.form
@@ -192,6 +195,6 @@ def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
 
 
 def _without_arguments(variables: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """The command's variables as they are below its arguments: on the Rust plane `ctx` is a copy of all of them."""
+    """Return the command's variables without its arguments: on the Rust plane `ctx` is a copy of all of them."""
     own = variables.get("ctx")
     return own if isinstance(own, Mapping) else {}

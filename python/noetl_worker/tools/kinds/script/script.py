@@ -1,4 +1,4 @@
-"""Kind `script`: a Python script as a Kubernetes Job."""
+"""Kind `script`: runs a Python script as a Kubernetes Job."""
 
 from __future__ import annotations
 
@@ -31,30 +31,31 @@ _STATUS: Final = {"succeeded": "completed", "failed": "failed", "timeout": "time
 class ScriptConfig:
     """Runs a Python script as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
 
-    The cluster is the one that the worker runs in, or the one of the credential `auth` names. The Job gets the script
-    as a ConfigMap and `job.env` as a Secret, both removed with it; the script gets the input as JSON in its first
-    argument. A Job that the timeout or a cancelled command ends is deleted. A command that is run again after a crash
-    of its worker waits for the Job that it has already.
+    The Job runs in the worker's own cluster, or in the cluster of the credential that `auth` names. The Job gets the
+    script as a ConfigMap and `job.env` as a Secret, both removed with it; the script gets the input as JSON in its
+    first argument. A Job that the timeout or a cancelled command ends is deleted. A command that is redelivered
+    after a crash of its worker waits for the Job that it already has.
 
-    Result: `{status, job_name, namespace, pod_name, execution_time, output, succeeded, failed, exit_code}`; `output` is
-    the first MiB of the newest pod's log, `status` completed, failed or timeout. A Job that fails is an error of kind
-    process with the exit code; an API that refuses is one of kind auth, not_found or client_error.
+    Result: `{status, job_name, namespace, pod_name, execution_time, output, succeeded, failed, exit_code}`; `output`
+    is the first MiB of the newest pod's log, `status` completed, failed or timeout. A Job that fails is an error of
+    kind process with the exit code; an API that refuses is one of kind auth, not_found or client_error.
     """
 
     script: str | dict[str, Any]
-    """Where the script is: as in the python kind, also {"type": inline | local | http | gcs | s3, "uri", "content"}."""
+    """Source of the script, as in the python kind; also {"type": inline | local | http | gcs | s3, "uri",
+    "content"}."""
     job: dict[str, Any] = field(default_factory=dict)
     """image (python:3.11-slim), namespace (noetl), ttl_seconds_after_finished (300), backoff_limit (3), timeout (600
     seconds), install_dependencies, resources, env, image_pull_policy, service_account."""
     auth: str | dict[str, Any] | None = None
     """Alias of a credential with url, token and ca_file of a cluster; absent: the worker's own."""
     input: dict[str, Any] = field(default_factory=dict)
-    """Values for the script; over the step's own input."""
+    """Values for the script; they win over the step's own input."""
     timeout: float | None = None
-    """Seconds; absent: `job.timeout`, and what the command has left."""
+    """Seconds; absent: the shorter of `job.timeout` and the command's remaining time."""
     made_after: JobConfig = field(init=False, repr=False, compare=False)
     unknown: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    """Names in `job` that nothing knows."""
+    """Unknown names in `job`."""
 
     def __post_init__(self) -> None:
         made_after, unknown = job_config(self.job)
@@ -67,7 +68,10 @@ class ScriptConfig:
 
 
 class ScriptTool:
-    """differs-from-upstream: gs:// scripts are read by the worker; the ConfigMap and the Secret belong to the Job."""
+    """Tool of kind `script`.
+
+    differs-from-upstream: gs:// scripts are read by the worker; the ConfigMap and the Secret belong to the Job.
+    """
 
     kind: ClassVar[str] = "script"
     config_model: ClassVar[type] = ScriptConfig
@@ -86,7 +90,7 @@ class ScriptTool:
         self._poll_s = poll_s
 
     def ignored(self, config: ScriptConfig) -> list[str]:
-        """What the registry reports beside unknown fields."""
+        """Return warnings about unknown names in `job`."""
         known = sorted(names_of(JobConfig))
         return [f"script: job: unknown field {name!r} is ignored{nearest(name, known)}" for name in config.unknown]
 
@@ -121,7 +125,7 @@ class ScriptTool:
 
 
 def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
-    """The form of the python kind: {"uri", "source": {"type", "code", "auth"}}."""
+    """Return the script's source in the form of the python kind: {"uri", "source": {"type", "code", "auth"}}."""
     if isinstance(script, str):
         return script
     source = dict(script["source"]) if isinstance(script.get("source"), Mapping) else {}
@@ -140,7 +144,7 @@ def _count(value: JsonValue) -> int:
 
 
 def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:
-    """What the docstring of ScriptConfig promises, without what is not known."""
+    """Return the data that ScriptConfig's docstring describes, without unknown values."""
     fields: dict[str, JsonValue] = {
         "status": status,
         "job_name": run.name,

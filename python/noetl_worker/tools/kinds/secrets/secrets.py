@@ -1,4 +1,4 @@
-"""Kind `secrets` (and `secret_manager`): a secret for the tasks that follow in the same sequence."""
+"""Kind `secrets` (and `secret_manager`): reads a secret for later tasks of the same sequence."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ _PROVIDERS: Final = ("env", "file", "google")
 class SecretsConfig:
     """Reads one secret.
 
-    Later tasks of the same task sequence can use its value; in everything that leaves the worker it is taken out. A
-    step of its own is therefore of no use: write {{ keychain.<name>.<field> }} or `auth` there.
+    Later tasks of the same task sequence can use its value, which is redacted from everything that leaves the
+    worker. A step of its own is therefore of no use: write {{ keychain.<name>.<field> }} or `auth` there.
     """
 
     name: str | None = None
     """Name of the secret; one plane may put the task's label here, then use `secret_name`."""
     secret_name: str | None = None
-    """The same; wins over `name`. For google also projects/<project>/secrets/<name>, with /versions/<version>."""
+    """Name of the secret; wins over `name`. For google also projects/<project>/secrets/<name>, with
+    /versions/<version>."""
     provider: str | None = None
     """env: NOETL_SECRET_<NAME> of the worker, or a variable listed in its NOETL_KEYCHAIN_ENV_VARS. file: a file of this
     name in the worker's NOETL_SECRETS_DIR. google: Secret Manager. Absent: google for kind secret_manager and for names
@@ -65,7 +66,7 @@ class SecretsConfig:
     auth: str | dict[str, Any] | None = None
     """google: alias of a service account's credential; the worker's own identity when absent."""
     timeout: float | None = None
-    """Longest time in seconds; absent: what the command has left."""
+    """Longest time in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         if not self.secret:
@@ -88,10 +89,11 @@ class SecretsConfig:
 
 
 class SecretsTool(OverHttp):
-    """Data: {status: success, name, provider, value, secret_value, version}: `value` and `secret_value` are the same
-    text (base64 of bytes that are no UTF-8), `version` is Google's.
+    """Tool of kind `secrets`. Data: {status: success, name, provider, value, secret_value, version}: `value` and
+    `secret_value` are the same text (base64 of bytes that are not UTF-8), `version` is Google's.
 
-    Errors: not_found, auth (may not be read), connection, server_error, resource (too short to be hidden, or too long).
+    Errors: not_found, auth (may not be read), connection, server_error, resource (too short to be hidden, or too
+    long).
 
     differs-from-upstream: `env` reads only what the worker offers to playbooks, since its own passwords are in its
     environment too; the value never reaches an event.
@@ -103,7 +105,7 @@ class SecretsTool(OverHttp):
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
 
     def ignored(self, config: SecretsConfig) -> list[str]:
-        """What the registry reports beside unknown fields: what a provider other than google does not read."""
+        """Return warnings about fields that only the provider google reads."""
         if config.provider not in ("env", "file"):
             return []
         given = {"project": config.project, "auth": config.auth}
@@ -128,7 +130,7 @@ class SecretsTool(OverHttp):
         return {**data, "version": version} if version else data
 
     async def _from_google(self, config: SecretsConfig, context: ToolContext) -> tuple[bytes, str]:
-        """(content, version)."""
+        """Return the content and the version."""
         auth: str | Mapping[str, Any] = {"type": "gcp_adc"} if config.auth is None else config.auth
         permit = await self._authorizer.authorize(auth, context, Destination(SECRET_MANAGER))
         path = await _google_path(config, context)
@@ -144,7 +146,7 @@ class SecretsTool(OverHttp):
 
 
 def _hidden(name: str, content: bytes, context: ToolContext) -> str:
-    """The value as text, known to the worker as a secret from here on."""
+    """Return the value as text, and register it with the worker as a secret."""
     try:
         value = content.decode()
     except UnicodeDecodeError:
@@ -184,7 +186,7 @@ def _from_environment(name: str) -> str:
 
 
 def _from_file(name: str) -> bytes:
-    """A mounted secret; the line break that editors put at its end is not part of it."""
+    """Return a mounted secret, without the line break that editors put at its end."""
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if not directory:
         raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
@@ -207,7 +209,7 @@ def _from_file(name: str) -> bytes:
 
 
 async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
-    """projects/<p>/secrets/<s>/versions/<v>."""
+    """Return projects/<p>/secrets/<s>/versions/<v>."""
     name = config.secret
     if not name.startswith("projects/"):
         found = {} if config.project else await credential_data("secrets", config.auth, context)

@@ -1,4 +1,4 @@
-"""Kind `shell`: commands through a shell, in their own process group."""
+"""Kind `shell`: runs commands through a shell, in their own process group."""
 
 from __future__ import annotations
 
@@ -22,41 +22,42 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 
 _PREVIEW: Final = 200
 _LONGEST_ARGUMENT: Final = 100_000
-"""Bytes of a command that are handed over as an argument (Linux takes 128 KiB); a longer one goes by a file."""
+"""Maximum bytes of a command that is passed as an argument (Linux allows 128 KiB); a longer one is passed in a file."""
 _LEAST_OUTPUT: Final = 4096
-"""Bytes kept of each command of a list, however much the ones before it printed."""
+"""Minimum bytes kept of each command of a list, however much earlier commands printed."""
 _CODES: Final = {126: "found, but cannot be run", 127: "command not found"}
 
 
 @dataclass(frozen=True, slots=True)
 class ShellConfig:
-    """Runs commands through a shell: in a process group of their own, with an empty standard input, an empty
-    directory and a scrubbed environment.
+    """Runs commands through a shell: in a process group of their own, with an empty standard input, an empty directory
+    and a scrubbed environment.
 
-    Result: what the plane's own worker gives, `{exit_code, stdout, stderr}` on the Rust plane, and of a list
-    `commands`: for each that ran `{cmd_preview, returncode, stdout, stderr, duration_ms}`; on the Python plane
+    Result: the same as from the plane's own worker, `{exit_code, stdout, stderr}` on the Rust plane, with `commands`
+    for a list: for each that ran `{cmd_preview, returncode, stdout, stderr, duration_ms}`; on the Python plane
     `{returncode, stdout, stderr, commands, duration_ms}`, the outputs of a list with a line break between them.
-    `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). No control
-    plane can store U+0000: output that has it (`find -print0`) fails the command: add `| tr '\\0' '\\n'`. The code is
-    negative for a signal. Another exit code than 0 is an error of kind process with the code; a timeout (SIGTERM to
-    the process group, SIGKILL 2 seconds later) keeps what was printed. What a command leaves running in its group is
-    killed when it ends; with `NOETL_WORKER_ISOLATION=basic` so is everything else that it has started.
+    `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). No control plane
+    can store U+0000: output with it (`find -print0`) fails the command: add `| tr '\\0' '\\n'`. The code is negative
+    for a signal. Another exit code than 0 is an error of kind process with the code; a timeout (SIGTERM to the
+    process group, SIGKILL 2 seconds later) keeps the output so far. Processes that a command leaves running in its
+    group are killed when it ends; with `NOETL_WORKER_ISOLATION=basic` so are all other processes that it started.
     """
 
     command: str | list[str]
-    """A text, or a list that runs in order and stops at the first that does not exit with 0."""
+    """Text of a command, or a list that runs in order and stops at the first that does not exit with 0."""
     shell: str = "sh"
     """The shell, run as `<shell> -c <command>`."""
     cwd: str | None = None
-    """Where it runs; absent: an empty directory; what is in it is removed afterwards."""
+    """Working directory; absent: an empty directory, whose content is removed afterwards."""
     env: dict[str, Any] = field(default_factory=dict)
-    """Variables on top of PATH, HOME, LANG, LC_*, TZ and USER of the worker; a null is left out."""
+    """Variables added to PATH, HOME, LANG, LC_*, TZ and USER of the worker; a null is left out."""
     timeout: float | None = None
-    """Seconds, for all commands together; absent: what the command has left."""
+    """Seconds, for all commands together; absent: the command's remaining time."""
     capture: bool = True
-    """False: the output is thrown away (upstream: it goes to the worker's own, mixed with its log)."""
+    """False: the output is thrown away (upstream: it goes to the worker's own output, mixed with its log)."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Kept of stdout and of stderr each, in bytes (4 MiB), of all commands together: the first and the last half."""
+    """Maximum bytes kept of stdout and of stderr each (4 MiB), of all commands together: the first and the last
+    half."""
 
     def __post_init__(self) -> None:
         if self.max_output_bytes < 1:
@@ -81,7 +82,7 @@ class ShellTool:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._environment = process.base_environment()
         self._programs: dict[str, str] = {}
-        """Shells that were found in the worker's own PATH."""
+        """Shells found in the worker's own PATH."""
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
         process.directory("shell", config.cwd)
@@ -92,7 +93,7 @@ class ShellTool:
         return _result(runs, _data(runs, config, context.command.form), timeout_s=context.timeout_s)
 
     def _program(self, shell: str, path: str) -> str:
-        """Where it is; looked for once in the worker's own PATH."""
+        """Return the shell's path. A shell in the worker's own PATH is looked up once."""
         is_own = path == self._environment["PATH"]
         known = self._programs.get(shell) if is_own else None
         if known is not None and os.access(known, os.X_OK):
@@ -147,7 +148,7 @@ def _arguments(command: str, scratch: str) -> list[str]:
 
 
 def _data(runs: list[process.Finished], config: ShellConfig, form: ToolForm) -> dict[str, JsonValue]:
-    """What the plane's own worker gives: its names are what playbooks of that plane look at."""
+    """Return the data in the form of the plane's own worker, whose names that plane's playbooks use."""
     between = "\n" if form.has_return_code else ""
     code = runs[-1].exit_code
     data: dict[str, JsonValue] = {"returncode": code} if form.has_return_code else {"exit_code": code}
@@ -173,7 +174,7 @@ def _result(runs: list[process.Finished], data: dict[str, JsonValue], *, timeout
 
 
 def _failure(run: process.Finished) -> ToolFailure:
-    """What a shell's exit code says: 126, 127, and 128 + n for a program that a signal ended."""
+    """Return the failure that a shell's exit code means: 126, 127, and 128 + n for a program that a signal ended."""
     exit_code = run.exit_code
     if run.has_met_oom and exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return ToolFailure("Command was killed: out of memory", kind="process", code="out_of_memory")

@@ -1,4 +1,4 @@
-"""Kind `snowflake`: SQL in Snowflake through its own connector."""
+"""Kind `snowflake`: runs SQL in Snowflake through its own connector."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _DEFAULTS: Final = {"warehouse": "COMPUTE_WH", "schema": "PUBLIC"}
 _TIMEOUTS: Final = frozenset({604, 630})
-"""Error numbers of a statement that Snowflake ended after its time."""
+"""Error numbers of a statement that Snowflake ended after its timeout."""
 _FIXED, _REAL, _DATE, _TIME, _BOOLEAN, _BINARY = 0, 1, 3, 12, 13, 11
 _JSON: Final = frozenset({5, 9, 10, 14, 15})
 _NAMES: Final[Mapping[int, str]] = {
@@ -66,14 +66,14 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
-"""After these alone no transaction can be open that would lose anything."""
+"""First words of statements that change nothing: after only these, an open transaction has nothing to lose."""
 _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 1_000
 _VALUE_BYTES: Final = 64
 """Approximate size of a value in a row, its text aside."""
 _MOST_BYTES: Final = 256 << 20
-"""Memory of the rows of one `fetch`."""
+"""Maximum memory of the rows of one `fetch`, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class SnowflakeConfig:
     """Run SQL in Snowflake; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
     statement_count}, and `truncated: true` when rows were left out.
 
-    One session for all statements (USE and ALTER SESSION hold for the ones after them), each a transaction of its own
-    unless the text has BEGIN and COMMIT; the first that fails ends the command, and so does a transaction that is left
+    One session runs all statements (USE and ALTER SESSION hold for later ones), each a transaction of its own unless
+    the text has BEGIN and COMMIT; the first that fails ends the command, and so does a transaction that is left
     open. NUMBER with decimals is exact text, VARIANT, OBJECT and ARRAY are JSON, dates and times ISO 8601, BINARY
     base64. Each command signs in anew.
 
@@ -92,9 +92,9 @@ class SnowflakeConfig:
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; Snowflake's connector splits them."""
     query_b64: str | list[str] | None = None
-    """The same as base64 of UTF-8; it is not rendered."""
+    """Base64 of such UTF-8 text; it is not rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
-    """Values of the place holders of the last statement: a list for `%s`, an object for `%(name)s`."""
+    """Values for the placeholders of the last statement: a list for `%s`, an object for `%(name)s`."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Alias of a credential of type snowflake, or an object with its data; fields written here win over it."""
     account: str | None = None
@@ -110,7 +110,7 @@ class SnowflakeConfig:
     token: str | None = field(default=None, repr=False)
     """OAuth or programmatic access token, with `authenticator`."""
     authenticator: str | None = None
-    """How to sign in: the connector's word (oauth, programmatic_access_token, ...); absent: password or key pair."""
+    """Way to sign in: the connector's word (oauth, programmatic_access_token, ...); absent: password or key pair."""
     warehouse: str | None = None
     """Warehouse; absent: COMPUTE_WH."""
     database: str | None = None
@@ -122,9 +122,9 @@ class SnowflakeConfig:
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
-    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
-    """Seconds; absent: what the command has left. Snowflake ends the statement by then, too."""
+    """Seconds; absent: the command's remaining time. Snowflake ends the statement by then, too."""
 
     def __post_init__(self) -> None:
         sql.script_of(self.query, self.query_b64)
@@ -133,7 +133,8 @@ class SnowflakeConfig:
 
 
 class SnowflakeTool:
-    """A session for each command, in a thread of its own; a cancelled command closes it, which ends its statement."""
+    """Tool of kind `snowflake`: a session for each command, in a thread of its own. A cancelled command closes the
+    session, which ends its statement."""
 
     kind: ClassVar[str] = "snowflake"
     config_model: ClassVar[type] = SnowflakeConfig
@@ -173,7 +174,8 @@ class SnowflakeTool:
 
 
 async def _check_ended(opened: SnowflakeSession, text: str) -> None:
-    """Raises ToolError when a transaction is open (by BEGIN, or with AUTOCOMMIT off): the session's end undoes it."""
+    """Raise ToolError if a transaction is open (by BEGIN, or with AUTOCOMMIT off): closing the session rolls it
+    back."""
     cursor, _ = await opened.query("SELECT CURRENT_TRANSACTION()")
     [[transaction]] = await opened.fetch(cursor, 1)
     if transaction is not None:
@@ -181,7 +183,7 @@ async def _check_ended(opened: SnowflakeSession, text: str) -> None:
 
 
 def _counts(statement: str, names: Sequence[str]) -> bool:
-    """Whether the columns are Snowflake's numbers of changed rows, not columns that the author named like them."""
+    """Return True if the columns are Snowflake's numbers of changed rows, not the author's columns with such names."""
     return _first_word(statement) in _CHANGING and all(name.lower().startswith("number of ") for name in names)
 
 
@@ -190,10 +192,10 @@ def _first_word(statement: str) -> str:
 
 
 def _without_files(statement: str) -> str:
-    """The statement without the comments that it begins with: a parameter in one could end it, and go on as another.
+    """Return the statement without its leading comments: a parameter in a comment could end it, and inject SQL.
 
     Raises:
-        ConfigurationError: the connector would open files for it: the account's server says which.
+        ConfigurationError: for PUT or GET the connector would open files, which the account's server chooses.
     """
     begin = 0
     while (match := _COMMENT.match(statement, begin)) is not None:
@@ -208,10 +210,10 @@ def _without_files(statement: str) -> str:
 
 
 def check_connection(fields: Any) -> None:
-    """What can be checked of the account without asking for a credential; for a config model's `__post_init__`.
+    """Check as much of the account as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ValueError: nobody can sign in with these fields.
+        ValueError: the fields cannot give a login.
     """
     written = written_data(fields.auth)
     if written is not None:
@@ -221,7 +223,8 @@ def check_connection(fields: Any) -> None:
 async def connection_settings(
     kind: str, fields: Any, context: ToolContext, timeout_s: float | None = None
 ) -> dict[str, Any]:
-    """What the connector's `connect` is given; `fields` has the connection fields, or some of them, and `auth`.
+    """Return the arguments of the connector's `connect`. `fields` has the connection fields, or some of them, and
+    `auth`.
 
     Raises:
         ConfigurationError: no account, user or secret, or a key that cannot be read.
@@ -242,7 +245,8 @@ async def connection_settings(
 
 
 def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
-    """The connector's words, of the fields and the credential's data. Raises ValueError for what is missing."""
+    """Return the connector's arguments from the fields and the credential's data. Raises ValueError if one is
+    missing."""
     settings = {name: str(value) for name, value in {**_DEFAULTS, **given_values(fields, found, _FIELDS)}.items()}
     for name in ("account", "user"):
         if name not in settings:
@@ -263,7 +267,7 @@ def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
     try:
         key = serialization.load_pem_private_key(pem.encode(), passphrase.encode() if passphrase else None)
     except (ValueError, TypeError):
-        # Not the cause's text: it can hold parts of the key.
+        # Without the cause's text, which may contain parts of the key.
         raise ConfigurationError(f"{kind}: 'private_key' is no PEM key, or its passphrase is wrong") from None
     form = serialization.PrivateFormat.PKCS8
     return bytes(key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption()))
@@ -271,10 +275,10 @@ def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
 
 @asynccontextmanager
 async def session(settings: Mapping[str, Any]) -> AsyncIterator[SnowflakeSession]:
-    """A signed-in session, closed at the end.
+    """Provide a signed-in session, and close it at the end.
 
     Raises:
-        ResourceShortage: this machine has no thread or no descriptor to sign in with.
+        ResourceShortage: this machine is out of threads or file descriptors.
     """
     opened = SnowflakeSession(library())
     try:
@@ -286,7 +290,7 @@ async def session(settings: Mapping[str, Any]) -> AsyncIterator[SnowflakeSession
 
 
 class SnowflakeSession:
-    """The connector blocks: every call goes to one thread."""
+    """A session whose calls all run in one thread, because the connector blocks."""
 
     def __init__(self, connector: Any) -> None:
         self._connector = connector
@@ -297,11 +301,11 @@ class SnowflakeSession:
         """Sign in.
 
         Raises:
-            ResourceShortage: no descriptor or thread to do it with.
+            ResourceShortage: this machine is out of file descriptors or threads.
             ToolError: auth, or connection (retryable).
         """
-        if is_out_of_descriptors():  # the connector tries for as long as it has, and then does not say why
-            raise ResourceShortage("no descriptor to be had for a connection")
+        if is_out_of_descriptors():  # the connector would retry until its timeout, and then not say why
+            raise ResourceShortage("no file descriptor is free for a connection")
 
         def connect() -> None:
             self._connection = self._connector.connect(**settings)
@@ -318,14 +322,15 @@ class SnowflakeSession:
             raise ToolError(text, kind="auth" if is_refused else "connection", retryable=not is_refused) from error
 
     def statements(self, text: str) -> list[str]:
-        """The statements of a text, split by the connector."""
+        """Return the statements of a text, split by the connector."""
         from snowflake.connector.util_text import split_statements
 
         found = [statement.strip() for statement, _ in split_statements(io.StringIO(text))]
         return [statement for statement in found if statement] or [text]
 
     async def query(self, statement: str, params: Any = None) -> tuple[Any, Sequence[Any]]:
-        """Run one statement: its cursor, and the description of its columns. Raises ConfigurationError for PUT, GET."""
+        """Run one statement. Return its cursor and its columns' description. Raises ConfigurationError for PUT
+        and GET."""
         text = _without_files(statement)
 
         def run() -> tuple[Any, Sequence[Any]]:
@@ -340,7 +345,7 @@ class SnowflakeSession:
         await self._statement(statement, lambda: self._connection.cursor().executemany(statement, rows))
 
     async def fetch(self, cursor: Any, size: int) -> list[list[Any]]:
-        """The next rows; VARIANT, OBJECT and ARRAY are read as JSON, but for texts that are none.
+        """Return the next rows. VARIANT, OBJECT and ARRAY are parsed as JSON, except texts that are not JSON.
 
         Raises:
             ToolError: kind `resource`, the rows take more than 256 MiB.
@@ -348,17 +353,18 @@ class SnowflakeSession:
         return await self._do(partial(_rows_of, cursor, size))
 
     async def close(self) -> None:
-        """End the session; a statement that still runs ends with it."""
+        """End the session. A statement that still runs ends with it."""
         connection, self._connection = self._connection, None
         if connection is None:
             with suppress(ResourceShortage):  # without a thread nobody has signed in
-                started(self._thread, self._close_late)  # cancelled while it signs in: its turn comes after that
+                started(self._thread, self._close_late)  # cancelled during the login: the thread closes it afterwards
         else:
-            # Not in the thread, which a statement may still keep busy; nor in the loop's own: it may take for ever.
+            # Not in the session's thread, which a statement may block, nor in the loop's executor: closing may take for
+            # ever.
             other = ThreadPoolExecutor(1, thread_name_prefix="snowflake-end")
             try:
                 closing = asyncio.wrap_future(started(other, connection.close))
-            except ResourceShortage:  # no other thread is to be had: in its turn, then
+            except ResourceShortage:  # no second thread: close it in the session's own
                 closing = asyncio.wrap_future(started(self._thread, connection.close))
             other.shutdown(wait=False)
             closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it ends by itself, too
@@ -382,7 +388,7 @@ class SnowflakeSession:
 def _memory_of(text: str) -> int:
     try:
         return memory_of(text)
-    except DocumentError:  # more than any document may take
+    except DocumentError:  # larger than any document may be
         return _MOST_BYTES + 1
 
 
@@ -402,7 +408,7 @@ def _rows_of(cursor: Any, size: int) -> list[list[Any]]:
                 text = f"the rows take more than {_MOST_BYTES >> 20} MiB: select less, or give a smaller 'max_rows'"
                 raise ToolError(text, kind="resource")
             for number in json_columns:
-                with suppress(ValueError, RecursionError):  # in an ARRAY NULL is `undefined`
+                with suppress(ValueError, RecursionError):  # NULL in an ARRAY is `undefined`
                     row[number] = json.loads(row[number]) if isinstance(row[number], str) else row[number]
             rows.append(row)
     return rows
@@ -425,12 +431,12 @@ def _failure(connector: Any, error: Any, statement: str) -> ToolError:
 
 
 def duckdb_type(column: Any) -> str:
-    """DuckDB's name for the type of a described column."""
+    """Return DuckDB's name for the type of a described column."""
     if column.type_code == _FIXED:
         return f"DECIMAL({column.precision or 38},{column.scale})" if column.scale else "BIGINT"
     return _NAMES.get(column.type_code, "VARCHAR")
 
 
 def library() -> Any:
-    """The connector. Raises what `requirements.library` raises."""
+    """Return the connector. Raises the errors of `requirements.library`."""
     return requirements.library("snowflake.connector", "snowflake")

@@ -1,4 +1,4 @@
-"""Kind `subscription`: a bounded read of a durable consumer, and the settling of what was read."""
+"""Kind `subscription`: reads a bounded number of messages from a durable consumer, and acks them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ _ACK_PREFIX: Final = "$JS.ACK."
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionConfig:
-    """Polls a consumer of a message source, or settles messages of an earlier poll.
+    """Polls a consumer of a message source, or acks, nacks or terminates messages of an earlier poll.
 
-    For work that must not be lost, poll with `ack: defer`, and settle `ack_ids` in a later step, once it is done.
+    For work that must not be lost, poll with `ack: defer`, and ack the `ack_ids` in a later step, once the work is
+    done.
     """
 
     source: str
-    """nats. Kafka and Pub/Sub are not read by this worker."""
+    """Message source: nats. This worker does not read Kafka and Pub/Sub."""
     operation: str = "poll"
     """poll, ack, nack (or nak), term."""
     url: str | list[str] | None = None
-    """NATS server, or several; wins over the credential's."""
+    """NATS server, or a list of servers; wins over the credential's."""
     auth: str | dict[str, Any] | None = None
     """Alias of a credential, as in the nats tool."""
     user: str | None = None
@@ -52,18 +53,18 @@ class SubscriptionConfig:
     consumer: str | None = None
     """Durable pull consumer; it must exist."""
     batch: int = 100
-    """poll: at most so many messages; above 1000 is 1000."""
+    """poll: maximum number of messages; above 1000 counts as 1000."""
     timeout_ms: int = 1000
-    """poll: how long to wait for them, in milliseconds; above 5000 is 5000."""
+    """poll: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: str = "on_success"
-    """poll: on_success, auto or true acks what is returned; manual, defer or false gives `ack_ids` instead; none gives
-    nothing, and the messages come again after the consumer's ack wait."""
+    """poll: on_success, auto or true acks the returned messages; manual, defer or false gives `ack_ids` instead; none
+    gives nothing, and the messages are redelivered after the consumer's ack wait."""
     ack_ids: list[str] = field(default_factory=list)
-    """ack, nack, term: the messages, as a poll gave them."""
+    """ack, nack, term: the `ack_ids` of a poll."""
     nack_delay_ms: int | None = None
-    """nack: when they may come again, in milliseconds; at once when absent."""
+    """nack: milliseconds until redelivery; absent: at once."""
     timeout: float | None = None
-    """Longest time of the call in seconds; absent: what the command has left."""
+    """Longest time of the call in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         source, operation, ack = (str(text).strip().lower() for text in (self.source, self.operation, self.ack))
@@ -102,21 +103,19 @@ class SubscriptionConfig:
         if len(self.ack_ids) > MAX_BATCH:
             raise ValueError(f"{operation}: {len(self.ack_ids)} ack_ids; at most {MAX_BATCH} at once")
         for ack_id in self.ack_ids:
-            # published to as it is: nothing but an ack may come of it
+            # the ack id is used as a subject, so it must not be able to publish anything else
             if not ack_id.startswith(_ACK_PREFIX) or any(mark in "*>" or mark.isspace() for mark in ack_id):
-                raise ValueError(f"ack_id {excerpt(ack_id, 80)!r} is none of a NATS poll")
+                raise ValueError(f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll")
 
 
 class SubscriptionTool:
-    """Data of poll: {status: success, source, operation, count, messages: [{id, data, headers, attributes, metadata:
-    {subject, stream, consumer, stream_seq, consumer_seq, delivered, pending, timestamp}, ack_id}], acked, ack_mode,
-    ack_ids, metrics: {duration_ms, bytes, redelivered}}; `id` is the sequence in the stream as text, `acked` whether
-    the server has confirmed the ack of each message.
+    """Tool of kind `subscription`. Data of poll: {status: success, source, operation, count, messages: [{id, data,
+    headers, attributes, metadata: {subject, stream, consumer, stream_seq, consumer_seq, delivered, pending,
+    timestamp}, ack_id}], acked, ack_mode, ack_ids, metrics: {duration_ms, bytes, redelivered}}; `id` is the sequence
+    in the stream as text, `acked` true if the server has confirmed the ack of each message.
 
     Data of ack, nack, term: {status: success | partial, source, operation, requested, disposed, errors: [{ack_id,
-    error}], metrics: {duration_ms}}.
-
-    Errors: as the nats tool.
+    error}], metrics: {duration_ms}}. Errors: as the nats tool.
     """
 
     kind: ClassVar[str] = "subscription"
@@ -128,7 +127,7 @@ class SubscriptionTool:
         self._connections = Connections()
 
     def ignored(self, config: SubscriptionConfig) -> list[str]:
-        """What the registry reports beside unknown fields: fields of other operations."""
+        """Return warnings about fields that this operation does not read."""
         of_others = {
             "ack_ids": bool(config.ack_ids) and config.operation == "poll",
             "nack_delay_ms": config.nack_delay_ms is not None and config.operation != "nack",

@@ -1,10 +1,10 @@
-"""Kind `task_sequence`: the tasks of a list-valued `tool`, one after the other, under their policy rules.
+"""Kind `task_sequence`: runs the tasks of a list-valued `tool` one after the other, under their policy rules.
 
-Each task is rendered once, just before it runs, and against what the tasks before it left (protocol/tasks.md#lists). A
-failure of any kind, an exception too, reaches the task's rules as `output`. Values are data: a result that holds `{{`
-is never evaluated.
+Each task is rendered once, just before it runs, and can use the results of earlier tasks (protocol/tasks.md#lists).
+A failure of any kind, an exception too, reaches the task's rules as `output`. A result that contains `{{` stays
+data.
 
-The result's data is one neutral object (`SequenceProgress.data`); `python_form` and `rust_form` give a plane's own.
+The result's data is a neutral object (`SequenceProgress.data`), converted by `python_form` or `rust_form`.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class Task:
     kind: str
     config: Mapping[str, JsonValue]
     input: JsonValue
-    """An object, or a text that is rendered to one."""
+    """An object, or a text that is rendered to an object."""
     args: JsonValue
     """Another spelling of `input`; for a kind that has a field of this name, that field."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[str, ...] = ()
-    """Words of the policy that nothing reads."""
+    """Warnings about words of the policy that nothing reads."""
 
 
 def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
-    """Tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_0, task_1, ...
+    """Parse tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_0, task_1, ...
 
     Raises:
-        ConfigurationError: an entry of another form, without kind, with a rule that cannot work.
+        ConfigurationError: an entry of another form, without kind, or with an impossible rule.
     """
     if not entries:
         raise ConfigurationError("task_sequence: there are no tasks")
@@ -112,8 +112,8 @@ def _object(label: str, name: str, task: Mapping[str, JsonValue]) -> Mapping[str
 class TaskSequenceConfig:
     """Runs a list of tools as one command, one after the other on the same worker, under the policy rules of each.
 
-    This is what a list-valued `tool:` of a step becomes. Each task is rendered just before it runs and sees what the
-    tasks before it gave, under their names and as `_prev`. A rule of a task may continue, retry, jump, break or fail.
+    A list-valued `tool:` of a step becomes this kind. Each task is rendered just before it runs and sees the results
+    of earlier tasks, under their names and as `_prev`. A rule of a task may continue, retry, jump, break or fail.
     All rules are checked before the first task runs.
     """
 
@@ -134,16 +134,16 @@ class TaskSequenceTool:
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
     def ignored(self, config: TaskSequenceConfig) -> list[str]:
-        """What the registry reports beside unknown fields."""
+        """Return warnings about unread words in policies and jumps to unknown tasks."""
         labels, told = [task.label for task in config.parsed], []
         for position, task in enumerate(config.parsed):
             told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]
         return told
 
     def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
-        """Refuse what is known to be wrong of the tasks by now, before the first one has changed anything.
+        """Refuse tasks that are already known to be wrong, before the first one has changed anything.
 
-        A task with rules is left to them: they hear of every failure, that of a config too.
+        A task with rules is not checked: its rules see every failure, also a wrong config.
         """
         for task in config.parsed:
             if task.rules:
@@ -152,32 +152,32 @@ class TaskSequenceTool:
             context.worker.check_tool(task.kind, {**own, **dict(given)}, context)
 
     def time_needed(self, config: TaskSequenceConfig) -> float:
-        """What the tasks' own timeouts come to: a sequence without one must not end them earlier."""
+        """Return the sum of the tasks' own timeouts: a sequence without a timeout must not end them earlier."""
         return sum(map(_time_of, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
         progress = SequenceProgress(config.parsed, context)
         while progress.end is None:
             if context.stop.reason not in (None, "timeout"):
-                raise asyncio.CancelledError  # the task that was stopped gave a result all the same
+                raise asyncio.CancelledError  # the stopped task returned a result all the same
             await progress.step()
         return progress.result()
 
 
 @dataclass
 class SequenceProgress:
-    """A running sequence: where it stands and what the tasks left."""
+    """A running sequence: its position and the results of its tasks."""
 
     tasks: tuple[Task, ...]
     context: ToolContext
     position: int = 0
     end: str | None = None
-    """ok, break, failed or timeout, once it is over."""
+    """End of the sequence: ok, break, failed or timeout; None while it runs."""
     results: dict[str, JsonValue] = field(default_factory=dict)
     updates: dict[str, JsonValue] = field(default_factory=dict)
-    """What later steps are to see: scoped name as written -> value, in the order set."""
+    """Values for later steps: scoped name as written -> value, in the order set."""
     executions: dict[str, int] = field(default_factory=dict)
-    """How often a task has run since it last succeeded."""
+    """Task -> number of its runs since it last succeeded."""
     error: ToolFailure | None = None
     exit_code: int | None = None
     last: ToolResult | None = None
@@ -221,7 +221,7 @@ class SequenceProgress:
         await self.follow(task, action, result)
 
     async def run_task(self, task: Task, attempt: int) -> ToolResult:
-        """The task's result; an exception becomes a failure, so that the rules see it."""
+        """Return the task's result. An exception becomes a failure, so that the rules see it."""
         self.scope.update(_task=task.label, _attempt=attempt)
         try:
             own, given = _own_and_given(task, self.context)
@@ -229,7 +229,7 @@ class SequenceProgress:
             scope, strict = {**self.scope, **local}, self.context.values.undefined_is_error
 
             def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-                if value is local:  # rendered above: its values are data now
+                if value is local:  # rendered above, so its values are data now
                     return local
                 return template.render(value, {**scope, **extra} if extra else scope, strict=strict)
 
@@ -238,20 +238,20 @@ class SequenceProgress:
             config = {**own, "input": local} if local else own
             return self.joined(await self.context.worker.run_tool(task.kind, config, context))
         except ToolError as error:
-            if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done: not for the rules
+            if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done yet: not for the rules
                 raise
             return ToolResult.raised(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
-        except Exception as error:  # whatever a plug-in raises: `output.error` has it
+        except Exception as error:  # a plug-in may raise anything: `output.error` has it
             return ToolResult.raised(f"{type(error).__name__}: {error}", code=type(error).__name__)
 
     def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
-        """The values of a task's `input` or `args`, rendered."""
+        """Return the values of a task's `input` or `args`, rendered."""
         if isinstance(value, Mapping):
             return {key: self.render(item) for key, item in value.items()}
         return _object(task.label, name, {name: self.render(value) or None})
 
     def joined(self, result: ToolResult) -> ToolResult:
-        """What an inner sequence has set is set here too; its data is its tasks' data by label, on both planes."""
+        """Apply the `set` values of an inner sequence here, and return its tasks' data by label, on both planes."""
         if not isinstance(result.data, SequenceData):
             return result
         for name, value in result.data["updates"].items():
@@ -259,20 +259,21 @@ class SequenceProgress:
         return dataclasses.replace(result, data=rust_form({**result.data, "updates": {}}))
 
     def keep(self, task: Task, result: ToolResult) -> None:
-        """Show the task's data to the ones after it; of one that failed on the Rust plane only (policy-continue)."""
+        """Show the task's data to later tasks. Data of a failed task is shown only on the Rust plane
+        (policy-continue)."""
         self.last, self.last_position, data = result, self.position, result.data
         is_flat = self.form.sequence_is_flat
         if result.status is not ToolStatus.SUCCESS and not is_flat:
             return
         self.results[task.label] = self.previous = data
-        # `.data` without such a key: printed on the Rust plane alone, where `_prev` is ours (recorded: sequence-names).
+        # A fallback for `.data`, printed only on the Rust plane, where `_prev` is ours (recorded: sequence-names).
         has_no_data = isinstance(data, dict) and "data" not in data
         self.scope["_prev"] = seen = WithFallback(data, {"data": data}) if has_no_data else data
         if task.label not in ("ctx", "iter", "results"):
             self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
-        """Apply the task's `set`; a template in it that fails is the task's failure, for the rules to see."""
+        """Apply the task's `set`. A template in it that fails is the task's failure, for the rules to see."""
         outcome = policy.outcome_of(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
@@ -284,7 +285,7 @@ class SequenceProgress:
     def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
         """Apply a `set` block; `ctx.a.b` nests.
 
-        All names of a rule's block are seen by later steps, and of a task's own block those of `ctx.`; its other names
+        Later steps see all names of a rule's block, but of a task's own block only those of `ctx.`; its other names
         end with the sequence (recorded: set-task-bare, set-task-iter, set-rule).
         """
         for name, value in assignments.items():
@@ -302,7 +303,7 @@ class SequenceProgress:
         succeeded = result.status is ToolStatus.SUCCESS
         verb = action.do if action is not None else "continue" if succeeded else "fail"
         if result.status is ToolStatus.TIMEOUT and self.time_left() == 0:
-            self.stop("timeout", None)  # the sequence's time, not only the task's
+            self.stop("timeout", None)  # the sequence's time is over, not only the task's
             return
         if succeeded and verb != "retry":
             self.executions[task.label] = 0  # differs-from-upstream: a task revisited by `jump` has its tries again
@@ -325,17 +326,17 @@ class SequenceProgress:
         delay, left = policy.retry_delay(action, executed), self.time_left()
         if executed >= action.attempts:
             text = f"task {task.label!r} exceeded retry attempts ({action.attempts})"
-        elif left is not None and delay >= left:  # as http does: a wait that can only end in a timeout hides the cause
+        elif left is not None and delay >= left:  # as in http: a wait that can only end in a timeout hides the cause
             text = f"task {task.label!r} is not tried again: its delay of {delay:g} s is over the {left:.3g} s left"
         else:
             reason = result.error.message if result.error is not None else "a rule asks for it"
             again = f"task {task.label!r}, attempt {executed} of {action.attempts}: {reason}; again in {delay:g} s"
-            if self.context.stop.reason in (None, "timeout"):  # else the list is over, with no delay before
+            if self.context.stop.reason in (None, "timeout"):  # otherwise the sequence ends, without the delay
                 live_output.say("retry", again)
                 await asyncio.sleep(delay)
             return
         error = result.error and dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
-        # Seen live (retry-success): a success keeps its exit code, for no rule has made a failure of it.
+        # Seen live (retry-success): a success keeps its exit code, because no rule made it a failure.
         exit_code = 0 if result.exit_code is None and self.form.sequence_is_flat else result.exit_code
         self.stop("failed", error or ToolFailure(text, kind="policy"), exit_code=exit_code)
 
@@ -346,18 +347,18 @@ class SequenceProgress:
             self.stop("failed", ToolFailure(policy.not_found(to, labels[self.position]), kind="policy"))
             return
         self.position = place
-        await asyncio.sleep(0)  # a loop of tasks that never wait must not hold up the worker
+        await asyncio.sleep(0)  # a loop of tasks that never wait must not block the worker
 
     # ── its end ─────────────────────────────────────────────────────────────────────────────────
 
     def stop(self, end: str, error: ToolFailure | None, *, exit_code: int | None = 1) -> None:
-        """`exit_code`: of a list that fails although its last task succeeded."""
+        """End the sequence. `exit_code` is used if the sequence fails although its last task succeeded."""
         self.end, self.error, self.exit_code = end, error, exit_code
 
     def result(self) -> ToolResult:
         last = self.last or ToolResult.success()
         output: dict[str, Any] = {"stdout": last.stdout, "stderr": last.stderr, "exit_code": last.exit_code}
-        if self.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are reported, printed or not
+        if self.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are reported, even if empty
             output.update(stdout=last.stdout or "", stderr=last.stderr or "")
         if self.end == "timeout":
             timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0, **output)
@@ -368,7 +369,8 @@ class SequenceProgress:
         return ToolResult(status, self.data(self.error), self.error, **output)
 
     def data(self, error: ToolFailure | None) -> SequenceData:
-        """The neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index, error}."""
+        """Return the neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index,
+        error}."""
         results, label = self.results, self.tasks[self.position].label
         if error is not None and self.last is not None and self.last_position == self.position and label not in results:
             results = {**results, label: self.last.data}
@@ -383,7 +385,8 @@ class SequenceProgress:
         return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:
-        """An update for the control plane, which replaces complete names: `ctx.w.b` is reported as all of `ctx.w`."""
+        """Return an update for the control plane, which replaces whole names: `ctx.w.b` is reported as all of
+        `ctx.w`."""
         scope, *path = name.split(".")
         values = self.scope.get(scope)
         if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
@@ -391,7 +394,7 @@ class SequenceProgress:
         return f"{scope}.{path[0]}", values[path[0]]
 
     def time_left(self) -> float | None:
-        """Seconds the sequence still has; None without a timeout."""
+        """Return the seconds left for the sequence, or None without a timeout."""
         if self.context.timeout_s is None:
             return None
         return max(0.0, self.started + self.context.timeout_s - time.monotonic())
@@ -406,11 +409,11 @@ class SequenceProgress:
 
 
 class SequenceData(dict[str, JsonValue]):
-    """A sequence's result in the neutral form (`SequenceProgress.data`): known by its type wherever it ends up."""
+    """A sequence's result in the neutral form (`SequenceProgress.data`), recognised by its type."""
 
 
 def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonValue], list[tuple[str, JsonValue]]]:
-    """(the tool's own fields, ("args" | "input", its values) in the order they count).
+    """Return the tool's own fields, and the ("args" | "input", values) pairs in the order in which they apply.
 
     Raises:
         UnknownTool: no such kind.
@@ -427,7 +430,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
 
 
 def _time_of(task: Task) -> float:
-    """Seconds that a task may take by what it says; without end where a template says it."""
+    """Return the seconds that a task may take by its own timeouts; infinite if a template sets one."""
     spec = task.config.get("spec")
     times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
     if has_template(times):
@@ -437,20 +440,20 @@ def _time_of(task: Task) -> float:
         own = effective_timeout(task.kind, task.config)
         if own is None and inner and task.kind in SEQUENCES:
             return sum(map(_time_of, parse_tasks(inner)))
-    except ConfigurationError:  # reported when the task's turn comes: its rules are to hear of it
+    except ConfigurationError:  # reported when the task runs, so that its rules see it
         return 0.0
     return own or 0.0
 
 
 def _task_output(data: JsonValue, outcome: Mapping[str, JsonValue]) -> JsonValue:
-    """`output` in a task's `set`: the raw data (Rust), with the outcome's fields behind it (Python)."""
+    """Return `output` for a task's `set`: the raw data (Rust), with the outcome's fields as a fallback (Python)."""
     return WithFallback(data, outcome) if isinstance(data, Mapping) else data
 
 
 def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -> None:
     for name in path[:-1]:
         inner = target.get(name)
-        target[name] = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: never change what was handed in
+        target[name] = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: an argument is never changed
         target = target[name]
     target[path[-1]] = value
 
@@ -469,7 +472,7 @@ def _too_many(steps: int) -> ToolFailure:
 
 
 def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """{status: ok|failed|break, _prev, results, ctx}, on failure {error, failed_task (label)}
+    """Return {status: ok|failed|break, _prev, results, ctx}; a failure adds {error, failed_task (label)}
     (protocol/tasks.md#lists)."""
     form: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
     context: dict[str, JsonValue] = {}
@@ -477,7 +480,7 @@ def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         scope, *path = name.split(".")
         if scope == "ctx" and path:
             _nest(context, path, value)
-        elif not path:  # recorded (set-rule): the plane makes a name for later steps of it
+        elif not path:  # recorded (set-rule): the plane makes it a name for later steps
             context[name] = value
     form["ctx"] = context
     if "error" in data:
@@ -487,7 +490,7 @@ def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def rust_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """{label: data, ..., _context_updates}, on failure {labeled_results, failed_task (index)}
+    """Return {label: data, ..., _context_updates}, or on failure {labeled_results, failed_task (index)}
     (protocol/tasks.md#lists)."""
     if "error" in data:
         return {"labeled_results": data["results"], "failed_task": data["failed_index"]}

@@ -1,4 +1,4 @@
-"""The two ends of a transfer as a playbook writes them."""
+"""The source and the target of a transfer, as a playbook writes them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _SPELLINGS: Final[Mapping[str, str]] = {
 }
 _POSTGRES: Final = {"auth", "connection_string", "host", "port", "user", "password", "database", "sslmode", "schema"}
 SENT_BY_HTTP: Final = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
-"""Fields of an http source that kind http is given with their templates rendered."""
+"""Fields of an http source that are rendered before kind http gets them."""
 RENDERED_BY_HTTP: Final = frozenset({"headers", "retry"})
-"""Fields of an http source whose templates see what comes: `response`, `error`, `token()`."""
+"""Fields of an http source that kind http renders, because their templates use `response`, `error` or `token()`."""
 _READ: Final[Mapping[str, frozenset[str]]] = {
     "source": frozenset({"type"}),
     "target": frozenset({"type", "table", "mapping", "key"}),
@@ -42,16 +42,16 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "file": frozenset({"path", "format", "auth"}),
     "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
 }
-"""Type of an end, and either end -> the fields it reads."""
+"""Type of an end, or "source" or "target" -> the fields it reads."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EndConnection:
-    """What either end connects with."""
+    """Fields for the connection of either end."""
 
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Credential alias or data; of a database, or of an http source."""
+    """Credential alias or data, for a database or an http source."""
     connection_string: str | None = field(default=None, repr=False)
     """postgres: URL or key=value pairs; duckdb: the file."""
     host: str | None = None
@@ -78,12 +78,12 @@ class _EndConnection:
 
 @dataclass(frozen=True, slots=True)
 class TransferSource(_EndConnection):
-    """Where the rows come from."""
+    """The source of the rows."""
 
     type: str
     """postgres, duckdb, snowflake, http or file."""
     query: str | None = None
-    """One SELECT; of a database."""
+    """postgres, duckdb, snowflake: one SELECT."""
     url: str | None = None
     """http: address."""
     method: str = "GET"
@@ -97,9 +97,9 @@ class TransferSource(_EndConnection):
     form: dict[str, Any] | None = None
     """http: body, as a form."""
     body: Any = None
-    """http: body, a text as it is."""
+    """http: body; text as it is."""
     retry: Any = None
-    """http: tries and pages, as kind http has them."""
+    """http: tries and pages, as in kind http."""
     max_response_bytes: int | None = None
     """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
     data_path: str | None = None
@@ -107,7 +107,7 @@ class TransferSource(_EndConnection):
     path: str | None = None
     """file: path or glob of CSV, JSON, JSON lines or Parquet files."""
     format: str | None = None
-    """file: csv, json or parquet; absent: after the path's ending."""
+    """file: csv, json or parquet; absent: by the path's ending."""
 
     def __post_init__(self) -> None:
         if self.type in ("postgres", "duckdb", "snowflake") and not (self.query or "").strip():
@@ -126,7 +126,7 @@ class TransferSource(_EndConnection):
         _check_connection("source", self)
 
     def file_format(self) -> str | None:
-        """csv, json or parquet; None when it is not known."""
+        """Return csv, json or parquet, or None if the format is not known."""
         name = (self.format or str(self.path).removesuffix(".gz").rpartition(".")[2]).lower()
         found = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
         return found.get(name)
@@ -141,9 +141,9 @@ class TransferTarget(_EndConnection):
     table: str
     """Table, `schema.table` too; written as in SQL."""
     mapping: dict[str, str] = field(default_factory=dict)
-    """As the transfer's `mapping`."""
+    """Columns, like the transfer's `mapping`."""
     key: str | list[str] | None = None
-    """As the transfer's `key`."""
+    """Key columns, like the transfer's `key`."""
 
     def __post_init__(self) -> None:
         if not self.table.strip():
@@ -157,7 +157,7 @@ class TransferTarget(_EndConnection):
 
 
 def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
-    """Raises ConfigurationError or ValueError for a connection that cannot come about, whatever a credential holds."""
+    """Raise ConfigurationError or ValueError for a connection that is impossible whatever a credential contains."""
     if end.type == "postgres":
         check_connection(end)
     elif end.type == "snowflake":
@@ -167,12 +167,12 @@ def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
 
 
 def type_of(name: str, given: Mapping[str, Any]) -> str | None:
-    """The type of an end as `_READ` has it; None: it is a template.
+    """Return the type of an end, as in `_READ`, or None if it is a template.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is no type.
     """
-    # The worker takes `kind` for its own wherever it stands; here it is the end's type.
+    # The worker reads `kind` as its own field everywhere else; here it is the end's type.
     kind = next((given[key] for key in ("type", "kind", "tool") if given.get(key)), None)
     if kind is None:
         raise ConfigurationError(f"transfer: {name}: field 'type' is missing")
@@ -180,11 +180,11 @@ def type_of(name: str, given: Mapping[str, Any]) -> str | None:
 
 
 def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:
-    """The warnings about the fields in `given` that an end of this type does not read."""
+    """Return the warnings about the fields in `given` that an end of this type does not read."""
     model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
     read = _READ[kind] | _READ[name]
     if name == "target":
-        read = (read | {"schema"}) - {"query"}  # the schema of a DuckDB table too
+        read = (read | {"schema"}) - {"query"}  # a DuckDB table may have a schema too
     spellings = fields.spellings_of(model, _SPELLINGS)
     warnings = []
     for key, value in given.items():
@@ -202,7 +202,7 @@ def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:
 
 
 def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
-    """`given`, with its templates rendered, as the model of an end.
+    """Return `given`, with its templates rendered, as the model of an end.
 
     Raises:
         ConfigurationError: no type, a field that is missing or of the wrong type.

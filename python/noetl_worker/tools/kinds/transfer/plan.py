@@ -1,4 +1,4 @@
-"""What a transfer does to its target, and what the targets share: names of columns and keys."""
+"""The plan of a transfer, and the parts that all targets share: names of columns and keys."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from noetl_worker.tools.sql import sql
 
 
 class JsonText(str):
-    """JSON as the source's database has it. Parsed and written anew it would lose digits, equal keys and its null."""
+    """JSON text as the source's database returns it. Parsing it would lose digits, equal keys and its null."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresSession:
-    """A session of a Postgres server: which server (by its start, in seconds) and the process that serves it."""
+    """A session of a Postgres server: the server (identified by its start, in seconds) and the process that
+    serves it."""
 
     server_started: str
     pid: int
@@ -28,9 +29,10 @@ class PostgresSession:
 
 @dataclass(frozen=True, slots=True)
 class TransferPlan:
-    """`mode` is append, replace or upsert; `keys` are the columns given for an upsert.
+    """The changes that a transfer makes to its target. `mode` is append, replace or upsert; `keys` are the columns
+    given for an upsert.
 
-    `source`: the session that reads the rows, of a Postgres source.
+    `source` is the session that reads the rows if the source is a Postgres.
     """
 
     mode: str
@@ -39,10 +41,10 @@ class TransferPlan:
     source: PostgresSession | None = None
 
     def keys_of(self, primary_key: Sequence[str], columns: Sequence[str], actual: Sequence[str]) -> list[str]:
-        """The key columns of an upsert, as the table spells them; [] for another mode.
+        """Return the key columns of an upsert, as the table spells them, or [] for another mode.
 
         Raises:
-            ConfigurationError: none given and no primary key, or one that the rows do not have.
+            ConfigurationError: no key is given and there is no primary key, or the rows lack a key column.
         """
         if self.mode != "upsert":
             return []
@@ -56,7 +58,7 @@ class TransferPlan:
 
 
 def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) -> None:
-    """`row` as it is written: raises ToolError when it has NULL in a key column, for NULL equals no NULL."""
+    """Raise ToolError if `row`, as it is written, has NULL in a key column, because NULL equals no NULL."""
     for key in keys:
         if row[columns.index(key)] is None:
             raise ToolError(
@@ -67,21 +69,21 @@ def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) 
 
 
 class Writer:
-    """An opened target, and what the targets share.
+    """An opened target, and the code that the targets share.
 
-    `begin(columns, types, sample)` finds the table and starts the transaction; no columns: there will be no rows.
-    `types` are DuckDB's names and `sample` is rows, for a table to be made. `write(rows)` takes a chunk. `commit()`
-    gives what is reported beside the number of rows.
+    `begin(columns, types, sample)` finds the table and starts the transaction; without columns there will be no
+    rows. `types` are DuckDB's names and `sample` is rows, for a table to be created. `write(rows)` takes a chunk.
+    `commit()` returns what is reported besides the number of rows.
     """
 
     def __init__(self, plan: TransferPlan) -> None:
         self._plan = plan
         self._columns: list[str] = []
-        """Of the rows, as the table spells them."""
+        """Columns of the rows, as the table spells them."""
         self._keys: list[str] = []
 
     def _match(self, columns: Sequence[str], actual: Sequence[str], primary_key: Sequence[str] = ()) -> None:
-        """Raises ConfigurationError for rows that do not go into a table with the columns `actual`."""
+        """Match the rows' columns to the table's, `actual`. Raises ConfigurationError if they do not fit."""
         self._columns = matched(self._plan.target.table, columns, actual)
         self._keys = self._plan.keys_of(primary_key, self._columns, actual) if columns else []
 
@@ -89,16 +91,16 @@ class Writer:
         return ", ".join(map(identifier, self._columns))
 
     def _changes(self, rows: str) -> str:
-        """What an upsert sets of a row that is there, after the one in `rows`: the columns that are no key.
+        """Return the SET list of an upsert: the columns that are not a key, from the row in `rows`.
 
-        A key alone: touching the row makes it count as updated, and locks it like any other.
+        If all columns are keys, one key is set: the row then counts as updated, and is locked like any other.
         """
         columns = [column for column in self._columns if column not in self._keys] or self._keys[:1]
         return ", ".join(f"{name} = {rows}.{name}" for name in map(identifier, columns))
 
 
 def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:
-    """`columns` as the table spells them: exactly, else by letters alone.
+    """Return `columns` as the table spells them: exactly, or else ignoring case.
 
     Raises:
         ConfigurationError: the table has no such column, or two of them.
@@ -116,12 +118,12 @@ def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[s
 
 
 def identifier(name: str) -> str:
-    """A name in double quotes, as each of the databases reads it."""
+    """Return a name in double quotes, which all these databases read."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def table_parts(name: str) -> list[str]:
-    """`db.schema."odd.name"` -> its parts, without quotes."""
+    """Return the parts of `db.schema."odd.name"`, without quotes."""
     parts, part, is_quoted, position = [], "", False, 0
     while position < len(name):
         char = name[position]
@@ -139,7 +141,7 @@ def table_parts(name: str) -> list[str]:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON; text that is a JSON object or array already stays as it is."""
+    """Return a value as JSON. Text that already is a JSON object or array stays as it is."""
     if isinstance(value, str) and not isinstance(value, JsonText) and value.lstrip()[:1] in ("{", "["):
         try:
             json.loads(value)
@@ -150,13 +152,13 @@ def json_text(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """A value as JSON, with the JSON texts in it as they are."""
+    """Return a value as JSON, with the JSON texts in it unchanged."""
     if isinstance(value, JsonText):
         return str(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, dict):
-        # Keys by themselves: json_form makes text of a date or a number.
+        # Keys are converted one by one: json_form makes text of a date or a number.
         keys = [next(iter(sql.json_form({key: None}))) for key in value]
         parts = (f"{_written(key)}: {_written(item)}" for key, item in zip(keys, value.values(), strict=True))
         return "{" + ", ".join(parts) + "}"
@@ -164,16 +166,16 @@ def _written(value: Any) -> str:
 
 
 def without_json(value: Any) -> Any:
-    """A value for a column that is not JSON: a JSON string is its text and null is NULL, other JSON stays as it is."""
+    """Return a value for a column that is not JSON: a JSON string as its text, null as NULL, other JSON unchanged."""
     if not isinstance(value, JsonText):
         return value
     text = value.strip()
-    # Not parsed: Python refuses a number of more than 4300 digits, which Postgres has.
+    # Not parsed: Python refuses a number of more than 4300 digits, which Postgres may have.
     return None if text == "null" else json.loads(text) if text.startswith('"') else str(value)
 
 
 def json_inside(value: JsonText, path: Sequence[str] = ()) -> Any:
-    """What is at `path` of a JSON text: JSON texts again, a list of them for an array; None: nothing is there."""
+    """Return the value at `path` of a JSON text: a JSON text, a list of them for an array, or None if it is absent."""
     found = json.loads(value, parse_int=JsonText, parse_float=JsonText)
     for name in path:
         if not isinstance(found, dict) or name not in found:

@@ -1,4 +1,4 @@
-"""Where a transfer's rows come from: each source gives its columns, then chunks of rows."""
+"""The sources of a transfer: each gives its columns, then chunks of rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from noetl_worker.tools.kinds.transfer.plan import JsonText, PostgresSession, js
 
 Row = Sequence[Any]
 _MOST_COLUMNS: Final = 2_000
-"""A table of Postgres has at most 1,600."""
+"""Maximum number of columns of a source. A Postgres table has at most 1,600."""
 _MOST_VALUES: Final = 10_000_000
 
 _DUCKDB_TYPES: Final[Mapping[str, str]] = {
@@ -51,7 +51,7 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = {
     "json": "JSON",
     "jsonb": "JSON",
 }
-"""Type of Postgres -> DuckDB's; any other is VARCHAR."""
+"""Type of Postgres -> DuckDB's; any other type is VARCHAR."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,25 @@ class SourceReader:
     """An opened source."""
 
     columns: list[str]
-    """Names in order."""
+    """Names of the columns, in order."""
     types: Mapping[str, str]
-    """Column -> DuckDB's name of its type, where the source knows it."""
+    """Column -> DuckDB's name of its type, if the source knows the type."""
     fetch: Callable[[], Awaitable[Sequence[Row]]]
     all_rows: Sequence[Row] = ()
-    """Every row, of a source that has them at once: types are then read from the values."""
+    """All rows of a source that has them at once, whose types are inferred from the values."""
     session: PostgresSession | None = None
-    """Of Postgres."""
+    """Session of a Postgres source."""
 
     async def chunks(self) -> AsyncIterator[Sequence[Row]]:
         while rows := await self.fetch():
             yield rows
 
     def sample(self, chosen: Mapping[str, str]) -> list[list[Any]]:
-        """What is known of the rows before they are read."""
+        """Return the rows that are known before reading begins."""
         return self.picked(self.all_rows, list(chosen.values()))
 
     def picked(self, rows: Sequence[Row], paths: Sequence[str]) -> list[list[Any]]:
-        """The values at `paths`: a column, or a dotted path into the objects of one."""
+        """Return the values at `paths`: a column, or a dotted path into the objects of a column."""
         if list(paths) == self.columns:
             return [list(row) for row in rows]
         places = [(self.columns.index(path), []) if path in self.columns else self._inside(path) for path in paths]
@@ -100,7 +100,7 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 async def _postgres(
     source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    """A cursor on the server: it sends one chunk at a time."""
+    """Open a cursor on the server, which sends one chunk at a time."""
     del duckdb
     psycopg = library()
     query = str(source.query)
@@ -194,12 +194,12 @@ async def _http(
     ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        """Data that holds `{{` is not a template: what is rendered already stays."""
+        """Render a value, except data that was already rendered: `{{` in it is not a template."""
         return value if any(value is item for item in ready) else context.values.render(value, extra)
 
     result = await context.worker.run_tool("http", config, context.with_render(render))
     if context.stop.is_set():
-        raise asyncio.CancelledError  # its answer was there at that moment: it counts no more
+        raise asyncio.CancelledError  # its answer came at the moment of the stop, and no longer counts
     if result.status is not ToolStatus.SUCCESS:
         failure = result.error
         text = failure.message if failure else "the request failed"
@@ -209,7 +209,7 @@ async def _http(
     if answer.get("truncated"):
         # Half of the rows in the table would look like all of them.
         raise ToolError("source: the answer was cut; raise 'max_response_bytes'", kind="resource")
-    payload = answer.get("data")  # the name it has on both planes
+    payload = answer.get("data")  # this name is the same on both planes
     try:
         found = part_at(payload, source.data_path)
     except LookupError as missing:
@@ -224,12 +224,12 @@ async def _http(
 
 
 def inert(context: ToolContext) -> ToolContext:
-    """A context for a source that a template gave as a whole: nothing in it is one."""
+    """Return a context without rendering, for a source that a template returned as a whole."""
     return context.with_render(lambda value, extra=None: value)
 
 
 def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
-    """Columns in the order they first appear, and rows; an object is one row."""
+    """Return the columns in the order they first appear, and the rows; an object is one row."""
     objects = [value] if isinstance(value, Mapping) else value
     if not isinstance(objects, list):
         raise ToolError("source: HTTP response data must be an array or object", kind="schema")
@@ -264,4 +264,4 @@ async def _snowflake(
 
 
 READERS: Final = {"postgres": _postgres, "duckdb": _duckdb, "file": _duckdb, "http": _http, "snowflake": _snowflake}
-"""Type of a source -> what opens it: closed at the end, whatever happened."""
+"""Type of a source -> the function that opens it and closes it at the end, whatever happened."""

@@ -48,7 +48,7 @@ _KEY: Final = (
 
 @asynccontextmanager
 async def duckdb_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[DuckdbWriter]:
-    """The file opened for this transfer alone; closing it undoes what is not committed."""
+    """Open the file for this transfer alone. Closing it rolls back what is not committed."""
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database))
     secrets = tuple(await secrets_of(kind, target.auth, context))
@@ -57,7 +57,7 @@ async def duckdb_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb
 
 
 class DuckdbWriter(Writer):
-    """A chunk is one JSON text: DuckDB's parameters row by row are a hundred times slower."""
+    """A writer that passes each chunk as one JSON text: parameters row by row are a hundred times slower in DuckDB."""
 
     def __init__(self, plan: TransferPlan, session: Session) -> None:
         super().__init__(plan)
@@ -104,7 +104,8 @@ class DuckdbWriter(Writer):
     async def commit(self) -> Mapping[str, JsonValue]:
         counts: dict[str, JsonValue] = {}
         if self._insert_keys:
-            # By keys, as Postgres counts: one that comes again in a later chunk was not there before the transfer.
+            # Counted by keys, as in Postgres: a key that is repeated in a later chunk is new if it was new to the
+            # transfer.
             inserted = await self._size() - self._rows_before
             [(seen,)] = await self._run(f"SELECT count(*) FROM (SELECT DISTINCT * FROM {_SEEN})")
             counts = {"rows_inserted": inserted, "rows_updated": int(seen) - inserted}
@@ -114,7 +115,7 @@ class DuckdbWriter(Writer):
     async def _made(
         self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]
     ) -> dict[str, str]:
-        """Make the table, with a primary key for an upsert."""
+        """Create the table, with a primary key for an upsert."""
         found = {
             name: kind or _inferred([row[number] for row in sample])
             for number, (name, kind) in enumerate(zip(columns, types, strict=True))
@@ -164,7 +165,7 @@ def _is_nested(kind: str) -> bool:
 
 
 def _cast(value: str, kind: str) -> str:
-    """From the text that `_text` gives to a column's type."""
+    """Return SQL that casts a text from `_text` to a column's type."""
     if kind == "VARCHAR":
         return value
     if kind == "BLOB":
@@ -197,7 +198,8 @@ def _text(value: Any, kind: str) -> str | None:
 
 
 def _with_bytes(value: Any) -> Any:
-    """A value with its bytes as DuckDB reads a BLOB of text: within JSON it knows no base64."""
+    """Return a value with its bytes as hexadecimal escapes, from which DuckDB reads a BLOB within JSON, not from
+    base64."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "".join(f"\\x{byte:02X}" for byte in bytes(value))
     if isinstance(value, dict):
@@ -206,7 +208,7 @@ def _with_bytes(value: Any) -> Any:
 
 
 def _integer_text(value: Any, kind: str) -> str:
-    """DuckDB rounds 1.5 to 2 where a whole number belongs; here it is an error."""
+    """Return a whole number as text. Raises ToolError for 1.5, which DuckDB would round to 2."""
     if isinstance(value, bool):
         return str(int(value))
     is_integral = isinstance(value, int) or (isinstance(value, str) and _INTEGER_TEXT.fullmatch(value) is not None)
@@ -220,7 +222,7 @@ def _integer_text(value: Any, kind: str) -> str:
 
 
 def _inferred(values: Sequence[Any]) -> str:
-    """A type that holds every value."""
+    """Return a type that holds every value."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return "BOOLEAN"

@@ -40,7 +40,7 @@ LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = a.attrelid AND k.contype = 
 WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 ORDER BY a.attnum
 """
-"""Name, type (a domain's own), whether it is of the primary key, and its place there."""
+"""Query for the columns of a table: name, type (of a domain, its base type), and place in the primary key."""
 
 _READ_BY: Final = """
 WITH RECURSIVE parts AS (
@@ -51,24 +51,25 @@ WHERE pid = %s AND granted AND extract(epoch FROM pg_postmaster_start_time())::t
     AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 LIMIT 1
 """
-"""A row when the session holds a lock on the table or a part of it; its transaction has one on all that it reads."""
+"""Query that returns a row if the session holds a lock on the table or a part of it. A transaction locks all that it
+reads."""
 
 
 @asynccontextmanager
 async def postgres_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[PostgresWriter]:
-    """A connection for this transfer alone; closing it undoes what is not committed."""
+    """Open a connection for this transfer alone. Closing it rolls back what is not committed."""
     target = plan.target
     connection = await connect(await conninfo("transfer: target", target, context))
     try:
         await connection.execute(session_settings(target.schema, context.timeout_s) or "SELECT 1")
         yield PostgresWriter(plan, connection)
     finally:
-        # An open COPY is cut off with its connection; ending it in good order would keep its rows.
+        # Closing the connection aborts an open COPY; ending the COPY normally would keep its rows.
         connection.pgconn.finish()
 
 
 class PostgresWriter(Writer):
-    """Over COPY; an upsert copies into a temporary table first."""
+    """A writer that uses COPY; an upsert copies into a temporary table first."""
 
     def __init__(self, plan: TransferPlan, connection: Any) -> None:
         super().__init__(plan)
@@ -125,7 +126,7 @@ class PostgresWriter(Writer):
         return counts
 
     async def _check_not_read(self) -> None:
-        """Raises ConfigurationError when the source holds what TRUNCATE must have for itself: both would wait."""
+        """Raise ConfigurationError if the source reads the table: TRUNCATE and the source would wait for each other."""
         source = self._plan.source
         if source is not None and await self._rows(_READ_BY, (self._table, source.pid, source.server_started)):
             raise ConfigurationError(
@@ -136,7 +137,7 @@ class PostgresWriter(Writer):
     def _merge(self) -> str:
         keys = ", ".join(map(identifier, self._keys))
         latest = f"SELECT DISTINCT ON ({keys}) * FROM {_STAGE} ORDER BY {keys}, {_place(self._columns)} DESC"
-        # Not by xmax: a partitioned table does not give it. All parts of one statement see the table as it was.
+        # Not by xmax, which a partitioned table lacks. All parts of one statement see the table as it was before.
         return (
             f"WITH before AS (SELECT count(*) AS n FROM (SELECT DISTINCT {keys} FROM {_STAGE}) AS s "
             f"JOIN {self._table} USING ({keys})), "
@@ -162,7 +163,7 @@ class PostgresWriter(Writer):
 
 
 def _place(columns: Sequence[str]) -> str:
-    """A name that no column has, for the order of the rows."""
+    """Return a name that no column has, for the order of the rows."""
     name = "noetl_place"
     while name in columns:
         name += "_"
@@ -170,7 +171,7 @@ def _place(columns: Sequence[str]) -> str:
 
 
 def _adapted(value: Any, kind: str) -> Any:
-    """What psycopg writes so that the server can read it as `kind`."""
+    """Return a value that psycopg writes in a form the server reads as `kind`."""
     if value is None:
         return None
     if kind in ("json", "jsonb"):
@@ -187,7 +188,8 @@ def _adapted(value: Any, kind: str) -> Any:
 
 
 def _element(value: Any, kind: str) -> Any:
-    """A value of an array, as `_adapted`; a list in it is a further dimension, but in an array of JSON it is JSON."""
+    """Return an element of an array, like `_adapted`. A list in it is a further dimension, but JSON in an array of
+    JSON."""
     if value is not None and (kind.startswith("json") or isinstance(value, dict)):
         return json_text(value)
     if isinstance(value, list):
@@ -199,7 +201,7 @@ def _element(value: Any, kind: str) -> Any:
 
 
 def _single(value: Any, kind: str) -> Any:
-    """In a column of text a value as the server itself writes it: psycopg has UUIDs without dashes, `t` and `1E-7`."""
+    """Return a value for a text column in the server's own form: psycopg's has UUIDs without dashes, `t` and `1E-7`."""
     value = without_json(value)
     if isinstance(value, uuid.UUID):
         return str(value)

@@ -26,14 +26,14 @@ _PLACE: Final = '"NOETL_PLACE"'
 
 @asynccontextmanager
 async def snowflake_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[SnowflakeWriter]:
-    """A session for this transfer alone; closing it undoes what is not committed."""
+    """Open a session for this transfer alone. Closing it rolls back what is not committed."""
     settings = await snowflake.connection_settings("transfer: target", plan.target, context, context.timeout_s)
     async with snowflake.session({**settings, "autocommit": False}) as session:
         yield SnowflakeWriter(plan, session)
 
 
 class SnowflakeWriter(Writer):
-    """An upsert goes through a temporary table and MERGE. VARIANT columns are not for it."""
+    """A writer whose upsert uses a temporary table and MERGE. It does not support VARIANT columns."""
 
     def __init__(self, plan: TransferPlan, session: snowflake.SnowflakeSession) -> None:
         super().__init__(plan)
@@ -46,7 +46,7 @@ class SnowflakeWriter(Writer):
         _, described = await self._session.query(f"SELECT * FROM {self._table} LIMIT 0")
         self._match(columns, [column.name for column in described])
         if self._keys:
-            # Before BEGIN: in Snowflake, making a table commits.
+            # Before BEGIN: in Snowflake, creating a table commits.
             await self._session.query(
                 f"CREATE OR REPLACE TEMPORARY TABLE {_STAGE} AS SELECT {self._names()}, 0 AS {_PLACE} "
                 f"FROM {self._table} LIMIT 0"
@@ -92,5 +92,5 @@ class SnowflakeWriter(Writer):
 
 
 def _name(part: str) -> str:
-    """A plain name as Snowflake folds it, any other quoted."""
+    """Return a plain name as it is, for Snowflake to fold, and any other name quoted."""
     return part if part.isidentifier() else identifier(part)

@@ -1,4 +1,4 @@
-"""Kind `transfer`: rows from one place into a table of another, in one transaction."""
+"""Kind `transfer`: moves rows from one place into a table of another, in one transaction."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class TransferConfig:
     * `mode: append` adds rows; `replace` empties the table first, even when there are no new rows; `upsert` replaces
       rows with equal `key` columns and adds the others (of two source rows with one key the later wins).
     * Rows are read and written in chunks: memory holds one chunk (an http source: the complete answer).
-    * The table must be there; only a DuckDB table is made when it is missing, with types after the source's (numeric
-      without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or by letters alone;
-      `mapping` says otherwise.
-    * JSON of a Postgres or DuckDB source reaches a JSON column as it is, null and every digit too. Any other column
+    * The table must exist; only a DuckDB table is created when it is missing, with types like the source's (numeric
+      without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or ignoring case, unless
+      `mapping` is given.
+    * JSON of a Postgres or DuckDB source reaches a JSON column unchanged, with null and every digit. Any other column
       gets its text, of a JSON string without the quotes, and NULL for null.
     * Objects and lists go into JSON columns as JSON, lists into array columns as arrays, and both into text as JSON.
       Text that is a JSON object or array goes into a JSON column as it is, other text as a JSON string.
@@ -64,10 +64,10 @@ class TransferConfig:
     `auth`, `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows) or file (`path`
     of CSV, JSON, JSON lines or Parquet files, `format`)."""
     target: dict[str, Any] = field(repr=False)
-    """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` may stand here
-    too."""
+    """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` are accepted
+    here too."""
     mode: Literal["append", "replace", "upsert"] = "append"
-    """What becomes of rows that are there."""
+    """append, replace or upsert: what happens to existing rows."""
     mapping: dict[str, str] = field(default_factory=dict)
     """Target column -> source column, or a dotted path into an object of it; only these columns are moved. Absent:
     every source column."""
@@ -76,7 +76,7 @@ class TransferConfig:
     chunk_size: int = 1000
     """Rows read and written at a time, 1 to 100000."""
     timeout: float | None = None
-    """Seconds; absent: what the command has left."""
+    """Seconds; absent: the command's remaining time."""
     ends: tuple[TransferSource | None, TransferTarget] = field(init=False, repr=False, compare=False)
     """Source and target; the source is None until its templates are rendered."""
 
@@ -108,10 +108,10 @@ class TransferConfig:
         return source
 
     def source_now(self, context: ToolContext) -> TransferSource:
-        """The source with its templates rendered: not before, for those of an http source see what comes of it.
+        """Return the source with its templates rendered now, because those of an http source see its answers.
 
         Raises:
-            ConfigurationError: what `__post_init__` would have refused.
+            ConfigurationError: `__post_init__` would have refused the source.
         """
         if self.ends[0] is not None:
             return self.ends[0]
@@ -126,7 +126,7 @@ class TransferConfig:
             source = self._checked(given)
         except ValueError as error:
             raise ConfigurationError(f"transfer: {error}") from error
-        # Of a source whose type was known, `ignored` has reported already.
+        # If the type was known before, `ignored` has already reported these.
         if isinstance(self.source, str) or type_of("source", self.source) is None:
             for problem in unread("source", source.type, given):
                 context.logger.warning("tool_config", kind="transfer", problem=problem)
@@ -146,7 +146,8 @@ def _check_direction(kind: str | None, target: TransferTarget) -> None:
 
 
 class TransferTool:
-    """Connections of its own for both ends, closed after each transfer: one that is cut off is rolled back."""
+    """Tool of kind `transfer`, with connections of its own for both ends. They are closed after each transfer, which
+    rolls back an interrupted one."""
 
     kind: ClassVar[str] = "transfer"
     aliases: ClassVar[tuple[str, ...]] = ("snowflake_transfer",)
@@ -168,11 +169,11 @@ class TransferTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        # it may have a DuckDB at each end
+        # there may be a DuckDB at each end
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
     def ignored(self, config: TransferConfig) -> list[str]:
-        """What the registry reports beside unknown fields: fields of an end of another type."""
+        """Return warnings about fields that belong to an end of another type."""
         kind = type_of("source", config.source) if isinstance(config.source, dict) else None
         ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
         return [*ignored, *unread("target", config.ends[1].type, config.target)]
@@ -220,7 +221,8 @@ class TransferTool:
 
 
 def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
-    """DuckDB files -> whether they are only read; taken in one order by everybody, so that none waits for ever."""
+    """Return DuckDB file -> True if it is only read. Every transfer locks files in the same order, so that none
+    deadlocks."""
     files = {}
     if source.type == "duckdb" and source.database:
         files[canonical("transfer: source: 'database'", source.database)] = True
@@ -230,7 +232,7 @@ def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
 
 
 def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
-    """Target column -> path in the source."""
+    """Return target column -> path in the source."""
     paths = list(mapping.values()) or columns
     wanted = {path if path in columns else path.split(".", 1)[0] for path in paths}
     several = sorted(name for name in wanted if columns.count(name) > 1)

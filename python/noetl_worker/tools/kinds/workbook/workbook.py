@@ -1,4 +1,4 @@
-"""Kind `workbook`: a tool that the playbook has once, under `workbook`, for several steps."""
+"""Kind `workbook`: runs a tool that the playbook defines once, under `workbook`, for several steps."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.error_kinds import plane_failure
 
 _BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title"})
-"""What an entry has that is no field of its tool, where the tool is only named."""
+"""Fields of an entry that are not its tool's, when `tool` is only a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkbookConfig:
     """Runs an entry of the playbook's `workbook`, found by its name.
 
-    A command names the entry and does not carry it: the worker asks the control plane's catalog for the playbook in the
-    version that is being executed. The entry's templates see what a step's do, and the input by name.
+    A command names the entry but does not contain it: the worker asks the control plane's catalog for the playbook
+    in the version that is being executed. The entry's templates see the same values as a step's, and the input by
+    name.
     """
 
     name: str | None = None
     """Name of the entry; one plane may put the task's label here, then use `task`."""
     task: str | None = None
-    """The same; wins over `name`."""
+    """Name of the entry; wins over `name`."""
     input: dict[str, Any] = field(default_factory=dict)
-    """Values for the entry's templates and code; over the input that the entry has itself."""
+    """Values for the entry's templates and code; they win over the entry's own input."""
     timeout: float | None = None
-    """Seconds; absent: what the command has left. The entry's own timeout counts too."""
+    """Seconds; absent: the command's remaining time. The entry's own timeout counts too."""
 
     def __post_init__(self) -> None:
         if not self.entry:
@@ -45,7 +46,7 @@ class WorkbookConfig:
 
 
 class WorkbookTool:
-    """Result and failures are those of the entry's kind."""
+    """Tool of kind `workbook`. Result and failures are those of the entry's kind."""
 
     kind: ClassVar[str] = "workbook"
     config_model: ClassVar[type] = WorkbookConfig
@@ -59,7 +60,7 @@ class WorkbookTool:
         local = {**{name: context.values.render(value) for name, value in own.items()}, **config.input}
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-            if value is local:  # rendered: its values are data now
+            if value is local:  # rendered above, so its values are data now
                 return local
             return context.values.render(value, {**local, **(extra or {})})
 
@@ -80,7 +81,7 @@ async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
 
 
 def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
-    """The entry of this name. ConfigurationError lists the ones there are."""
+    """Return the entry of this name. Raises ConfigurationError that lists the entries."""
     given = playbook.get("workbook")
     entries = [entry for entry in given if isinstance(entry, Mapping)] if isinstance(given, list) else []
     found = next((entry for entry in entries if entry.get("name") == name), None)
@@ -91,7 +92,8 @@ def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonVal
 
 
 def _tool_of(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping[str, JsonValue]]:
-    """(kind, its fields): `tool: {kind: python, code: ...}`, or `tool: python` with the fields beside it."""
+    """Return the kind and its fields: `tool: {kind: python, code: ...}`, or `tool: python` with the fields beside
+    it."""
     given = entry.get("tool", entry.get("type"))
     tool = given if isinstance(given, Mapping) else entry
     kind = tool.get("kind") if isinstance(given, Mapping) else given
