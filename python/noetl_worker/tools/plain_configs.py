@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import json_text
 
@@ -17,7 +18,7 @@ class Checked(NamedTuple):
     """What a check found; the config is shared by the calls that have the same text, and nothing changes it."""
 
     config: Any
-    warnings: tuple[str, ...]
+    warnings: tuple[ConfigurationError, ...]
     timeout_s: float | None
     needed_s: float
     """Without a timeout of its own it is given at least so long."""

@@ -141,7 +141,9 @@ def _server_of(address: str) -> str:
 def check_options(options: ClientOptions) -> None:
     """What can be checked without reading a file. Raises ConfigurationError."""
     if options.client_key is not None and options.client_cert is None:
-        raise ConfigurationError("http: 'client_key' is the key of a 'client_cert'; give that too")
+        raise ConfigurationError(
+            "'client_key' is the key of a 'client_cert'; give that too", field="client_key", tool="http"
+        )
     if options.proxy is not None:
         try:
             is_socks = httpx.Proxy(options.proxy).url.scheme.startswith("socks")
@@ -153,7 +155,7 @@ def check_options(options: ClientOptions) -> None:
 
 def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
     what = f"'proxy' {shown_text(proxy)!r}" if proxy else "the proxy of the worker's environment"
-    return ConfigurationError(f"http: {what} cannot be used: {error}")
+    return ConfigurationError(f"{what} cannot be used: {error}", field="proxy", tool="http")
 
 
 class _Client(httpx.AsyncClient):

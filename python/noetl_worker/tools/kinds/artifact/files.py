@@ -22,10 +22,14 @@ def absolute(uri: str) -> str:
     if uri.lower().startswith("file:"):
         url = urlsplit(uri)
         if url.netloc not in ("", "localhost"):
-            raise ConfigurationError(f"artifact: {uri!r} names the host {url.netloc!r}; write file:///absolute/path")
+            raise ConfigurationError(
+                f"{uri!r} names the host {url.netloc!r}; write file:///absolute/path", field="uri", tool="artifact"
+            )
         text = unquote(url.path)
     if not text.startswith("/") or "\0" in text:
-        raise ConfigurationError(f"artifact: {uri!r} is no absolute path; write file:///absolute/path")
+        raise ConfigurationError(
+            f"{uri!r} is no absolute path; write file:///absolute/path", field="uri", tool="artifact"
+        )
     return text
 
 

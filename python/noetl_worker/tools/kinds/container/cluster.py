@@ -52,11 +52,11 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
     """What can be checked of `auth` without asking for a credential; for a config model's `__post_init__`.
 
     Raises:
-        ValueError: it leads to no cluster.
+        ConfigurationError: it leads to no cluster.
     """
     written = written_data(auth)
     if auth is not None and written is not None and not _url(written):
-        raise ValueError(_NO_URL)
+        raise ConfigurationError(_NO_URL, field="auth")
 
 
 async def place_of(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import httpx
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
@@ -93,12 +94,14 @@ class ContainerConfig:
     def __post_init__(self) -> None:
         for key, value in self.runtime.items():
             if key not in _IN_RUNTIME:
-                raise ValueError(f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}")
+                raise ConfigurationError(
+                    f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}", field=f"runtime.{key}"
+                )
             if value is not None:
                 field_name = "service_account" if key == "serviceAccountName" else key
                 object.__setattr__(self, field_name, _of_runtime(key, value))
         if not (self.image or "").strip():
-            raise ValueError("image is required")
+            raise ConfigurationError("image is required", field="image", reason="missing")
         check_variables(self.variables)
         check_job(self)
         check_counts(max_log_bytes=self.max_log_bytes)
@@ -117,17 +120,19 @@ def _of_runtime(key: str, value: Any) -> Any:
     """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
     if key in ("command", "args"):
         if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
-            raise ValueError(f"{key} must be a list of text")
+            raise ConfigurationError(f"{key} must be a list of text", field=f"runtime.{key}")
         return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
     if key == "env":
         is_list = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
         if not is_list and not isinstance(value, Mapping):
-            raise ValueError("runtime.env must be an object, or a list of objects with 'name'")
+            raise ConfigurationError(
+                "runtime.env must be an object, or a list of objects with 'name'", field="runtime.env"
+            )
     elif key == "resources":
         if not isinstance(value, Mapping):
-            raise ValueError("runtime.resources must be an object")
+            raise ConfigurationError("runtime.resources must be an object", field="runtime.resources")
     elif not isinstance(value, str):
-        raise ValueError(f"runtime.{key} must be text")
+        raise ConfigurationError(f"runtime.{key} must be text", field=f"runtime.{key}")
     return value
 
 

@@ -44,9 +44,9 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         if not self.image.strip():
-            raise ValueError("'image' is empty")
+            raise ConfigurationError("'image' is empty", field="image")
         if not self.timeout > 0:
-            raise ValueError(f"'timeout' must be above 0 seconds, not {self.timeout:g}")
+            raise ConfigurationError(f"'timeout' must be above 0 seconds, not {self.timeout:g}", field="timeout")
         check_job(self)
         for name in self.env:
             check_variable_name(name)

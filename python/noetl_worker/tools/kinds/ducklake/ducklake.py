@@ -77,11 +77,19 @@ class DucklakeConfig:
     def __post_init__(self) -> None:
         sql.script_of(self.query, self.query_b64)
         if not self.data_path:
-            raise ValueError("field 'data_path' is missing: the directory or s3:// prefix of the Parquet files")
+            raise ConfigurationError(
+                "field 'data_path' is missing: the directory or s3:// prefix of the Parquet files",
+                field="data_path",
+                reason="missing",
+            )
         if not self.catalog() and self.auth is None:
-            raise ValueError("no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql")
+            raise ConfigurationError(
+                "no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql", field="catalog_connection"
+            )
         if not re.fullmatch(r"[A-Za-z_]\w*", self.catalog_name):
-            raise ValueError(f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _")
+            raise ConfigurationError(
+                f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _", field="catalog_name"
+            )
         sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
         check_secrets("ducklake", self.auth)
         _server_of(self.catalog())
@@ -185,7 +193,9 @@ def _address(address: str, pairs: str) -> dict[str, str]:
         try:
             port = url.port
         except ValueError:
-            raise ConfigurationError("ducklake: the port of 'catalog_connection' is no number") from None
+            raise ConfigurationError(
+                "the port of 'catalog_connection' is no number", field="catalog_connection", tool="ducklake"
+            ) from None
         found = {"HOST": url.hostname, "PORT": port, "DATABASE": url.path.lstrip("/")}
         found.update(USER=url.username, PASSWORD=url.password)
         return {name: urllib.parse.unquote(str(value)) for name, value in found.items() if value}
@@ -194,7 +204,11 @@ def _address(address: str, pairs: str) -> dict[str, str]:
     found_pairs = {key.upper(): _unquoted(value) for key, value in _PAIR.findall(pairs)}
     unknown = sorted(key.lower() for key in found_pairs if key not in names)
     if unknown:
-        raise ConfigurationError(f"ducklake: 'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on")
+        raise ConfigurationError(
+            f"'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on",
+            field="catalog_connection",
+            tool="ducklake",
+        )
     return {names[key]: value for key, value in found_pairs.items()}
 
 

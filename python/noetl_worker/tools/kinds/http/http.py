@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import httpx
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http.answer import in_plane_form
@@ -99,11 +100,14 @@ class HttpConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.max_response_bytes <= _LARGEST_LIMIT:
-            raise ValueError(f"'max_response_bytes' must be from 1 to {_LARGEST_LIMIT}, not {self.max_response_bytes}")
+            raise ConfigurationError(
+                f"'max_response_bytes' must be from 1 to {_LARGEST_LIMIT}, not {self.max_response_bytes}",
+                field="max_response_bytes",
+            )
         for name in ("attempt_timeout", "connect_timeout", "read_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name!r} must be above 0 seconds, not {value:g}")
+                raise ConfigurationError(f"{name!r} must be above 0 seconds, not {value:g}", field=name)
         object.__setattr__(self, "address", check_address(self.url))
         check_request(self)
         options = ClientOptions(self.verify, self.ca_file, self.client_cert, self.client_key, self.proxy)

@@ -33,7 +33,7 @@ def method_of(text: str) -> str:
     """The method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
     method = text.strip().upper()
     if method not in METHODS:
-        raise ConfigurationError(f"http: method {text!r} is none of {', '.join(METHODS)}")
+        raise ConfigurationError(f"method {text!r} is none of {', '.join(METHODS)}", field="method", tool="http")
     return method
 
 
@@ -63,11 +63,15 @@ def check_request(config: HttpConfig) -> None:
     if config.body_b64 is not None:
         _decoded("body_b64", config.body_b64)
     if _is_split(config.data) and not isinstance(config.data.get("query") or {}, Mapping):
-        raise ConfigurationError(f"http: 'data.query' must be an object, not {type(config.data['query']).__name__}")
+        raise ConfigurationError(
+            f"'data.query' must be an object, not {type(config.data['query']).__name__}",
+            field="data.query",
+            tool="http",
+        )
 
 
 def _not_built(url: str, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"http: the request to {shown_text(url)!r} cannot be built: {error}")
+    return ConfigurationError(f"the request to {shown_text(url)!r} cannot be built: {error}", field="url", tool="http")
 
 
 def build(
@@ -223,10 +227,16 @@ def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
     if isinstance(part, str):
         part = {"path": part}
     if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
-        raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
+        raise ConfigurationError(
+            f"files: {name!r} needs one of 'path', 'content', 'content_b64'", field=f"files.{name}", tool="http"
+        )
     kind = str(part.get("content_type") or "")
     if not kind.isprintable() or not kind.isascii():  # a header of its part, which is written as it is
-        raise ConfigurationError(f"http: files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv")
+        raise ConfigurationError(
+            f"files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv",
+            field=f"files.{name}.content_type",
+            tool="http",
+        )
     return part
 
 
@@ -234,7 +244,7 @@ def _decoded(field: str, text: Any) -> bytes:
     try:
         return base64.b64decode(str(text), validate=True)
     except ValueError as error:
-        raise ConfigurationError(f"http: '{field}' is not base64: {error}") from error
+        raise ConfigurationError(f"'{field}' is not base64: {error}", field=field, tool="http") from error
 
 
 def _as_text(value: JsonValue) -> str:

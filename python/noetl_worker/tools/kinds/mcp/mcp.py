@@ -19,7 +19,7 @@ from noetl_worker.text.json_text import dumps, loads_exact
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
 from noetl_worker.tools.error_kinds import kind_of
-from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import send, shown
@@ -79,7 +79,7 @@ class McpConfig:
         if isinstance(self.arguments, str):
             object.__setattr__(self, "arguments", _object(self.arguments))
         if self.method == "tools/call" and not self.tool:
-            raise ValueError("tools/call requires 'tool'")
+            raise ConfigurationError("tools/call requires 'tool'", field="tool", reason="missing")
         if self.endpoint is not None:
             _address(self.endpoint)
         check_auth(self.auth)
@@ -120,16 +120,13 @@ class McpTool(OverHttp):
         "tool_name": "tool",
     }
 
-    def ignored(self, config: McpConfig) -> list[str]:
+    def ignored(self, config: McpConfig) -> list[ConfigurationError]:
         """What the registry reports beside unknown fields: what this method does not send."""
         unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
         if config.method == "prompts/get" and "arguments" not in config.params:
             unread = ("tool",)
-        return [
-            f"mcp: field {name!r} is ignored: {config.method} does not send it"
-            for name in unread
-            if getattr(config, name)
-        ]
+        why = f"{config.method} does not send it"
+        return [ignored_field(self.kind, name, why) for name in unread if getattr(config, name)]
 
     async def run(self, config: McpConfig, context: ToolContext) -> ToolResult:
         server, endpoint = _endpoint(config)
@@ -222,7 +219,9 @@ def _address(text: str) -> httpx.URL:
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("it starts with http:// or https:// and a host")
     except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigurationError(f"mcp: endpoint {excerpt(text, 160)!r} is no address: {error}") from error
+        raise ConfigurationError(
+            f"endpoint {excerpt(text, 160)!r} is no address: {error}", field="endpoint", tool="mcp"
+        ) from error
     return url
 
 
@@ -232,7 +231,7 @@ def _slug(server: str) -> str:
 
 def _default_timeout_s() -> float:
     text = os.environ.get(TIMEOUT_VARIABLE)
-    return seconds(text, f"mcp: {TIMEOUT_VARIABLE}") if text else DEFAULT_TIMEOUT_S
+    return seconds(text, TIMEOUT_VARIABLE, "mcp") if text else DEFAULT_TIMEOUT_S
 
 
 def _object(text: str) -> dict[str, JsonValue]:
@@ -241,7 +240,7 @@ def _object(text: str) -> dict[str, JsonValue]:
     except DocumentError:
         value = None
     if not isinstance(value, dict):
-        raise ValueError("arguments must be an object")
+        raise ConfigurationError("arguments must be an object", field="arguments")
     return value
 
 

@@ -32,10 +32,10 @@ _REFUSED_PULLS: Final = (
 
 
 def check_names(**names: str | None) -> None:
-    """Of a bucket, a stream, a consumer. Raises ValueError for one that none can have."""
+    """Of a bucket, a stream, a consumer. Raises ConfigurationError for one that none can have."""
     for name, value in names.items():
         if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
-            raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+            raise ConfigurationError(f"{name} {value!r} has a character that no {name} may have", field=name)
 
 
 async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Final, Literal
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.fields import ignored_field
 from noetl_worker.tools.kinds.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.kinds.nats.failures import not_permitted, spoken
 from noetl_worker.tools.kinds.nats.key_value import KEY_VALUE, OBJECTS
@@ -96,16 +98,20 @@ class NatsConfig:
         operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
         operation = _SAME.get(operation, operation)
         if operation not in _OPERATIONS:
-            raise ValueError(f"unknown operation {self.operation!r}; known: {', '.join(_OPERATIONS)}")
+            raise ConfigurationError(
+                f"unknown operation {self.operation!r}; known: {', '.join(_OPERATIONS)}", field="operation"
+            )
         for name in _OPERATIONS[operation].required:
             value = self.object_name if name == "name" else getattr(self, name)
             if value is None or (value == "" and name != "value"):
                 shown = "object' or 'name" if name == "name" else name
-                raise ValueError(f"{operation} requires '{shown}'")
+                raise ConfigurationError(f"{operation} requires '{shown}'", field=name, reason="missing")
         if operation == "js_get_msg" and (self.seq, self.subject, self.last) == (None, None, False):
             raise ValueError("js_get_msg requires 'seq', 'subject' or 'last: true'")
         if self.batch < 1 or self.timeout_ms < 1:
-            raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
+            raise ConfigurationError(
+                "'batch' and 'timeout_ms' must be 1 or more", field="batch" if self.batch < 1 else "timeout_ms"
+            )
         self._check_names()
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
@@ -119,9 +125,13 @@ class NatsConfig:
     def _check_names(self) -> None:
         check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
         if self.key is not None and not _KEY.fullmatch(self.key):
-            raise ValueError(f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end")
+            raise ConfigurationError(
+                f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end", field="key"
+            )
         if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
-            raise ValueError(f"subject {self.subject!r} is none: it is words with dots between them")
+            raise ConfigurationError(
+                f"subject {self.subject!r} is none: it is words with dots between them", field="subject"
+            )
 
     @property
     def object_name(self) -> str | None:
@@ -173,12 +183,12 @@ class NatsTool:
     def __init__(self, connections: Connections | None = None) -> None:
         self._connections = connections or Connections()
 
-    def ignored(self, config: NatsConfig) -> list[str]:
+    def ignored(self, config: NatsConfig) -> list[ConfigurationError]:
         """What the registry reports beside unknown fields: fields of other operations."""
         read = _read_by(config.operation) | _OF_EVERY_OPERATION
         given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
-        operation = config.operation
-        return [f"nats: field {name!r} is ignored: {operation} does not read it" for name in given if name not in read]
+        why = f"{config.operation} does not read it"
+        return [ignored_field(self.kind, name, why) for name in given if name not in read]
 
     async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
         address = await address_of("nats", config, context)

@@ -66,23 +66,27 @@ def check_connection(fields: Any) -> None:
         fields: the config model, which has the connection's fields, one spelling each.
 
     Raises:
-        ValueError: no connection can come of these fields.
+        ConfigurationError: no connection can come of these fields.
     """
     written = written_data(fields.auth)
     if fields.port is not None and not 0 < fields.port < 65536:
-        raise ValueError(f"'port' is {fields.port}: give 1 to 65535")
+        raise ConfigurationError(f"'port' is {fields.port}: give 1 to 65535", field="port")
     if fields.sslmode is not None and fields.sslmode not in _SSL_MODES:
-        raise ValueError(f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}")
+        raise ConfigurationError(
+            f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}", field="sslmode"
+        )
     if fields.schema and "," in fields.schema and _SCHEMAS.fullmatch(fields.schema) is None:
-        raise ValueError(
-            f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs them"
+        raise ConfigurationError(
+            f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs "
+            "them",
+            field="schema",
         )
     if written is not None:
         address = fields.connection_string or first_given(written, _ADDRESS_FIELDS)
         if not address and not fields.host and not first_given(written, _FIELDS["host"]):
-            raise ValueError(_NO_CONNECTION)
+            raise ConfigurationError(_NO_CONNECTION, field="auth")
     if fields.connection_string and not _parses(fields.connection_string):
-        raise ValueError(_NO_PARSE)
+        raise ConfigurationError(_NO_PARSE, field="connection_string")
 
 
 def schemas_of(text: str) -> list[str]:

@@ -28,7 +28,7 @@ from noetl_worker.tools.sources.sources import Sources, check_script
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
-_NO_CODE: Final = "python: no code; give 'code', 'script' or 'code_b64'"
+_NO_CODE: Final = "no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
 """What the Python plane's own worker gives for code that leaves none."""
 _NO_ANSWER: Final = (
@@ -96,22 +96,30 @@ class PythonConfig:
 
     def __post_init__(self) -> None:
         if self.memory_mb is not None and self.memory_mb < _LEAST_MEMORY_MB:
-            raise ValueError(f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}")
+            raise ConfigurationError(
+                f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}", field="memory_mb"
+            )
         if self.max_output_bytes < 1:
-            raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
+            raise ConfigurationError(
+                f"'max_output_bytes' must be above 0, not {self.max_output_bytes}", field="max_output_bytes"
+            )
         process.environment_text(self.env)
         written = check_script(self.source)
         if written is not None and not written.strip():
-            raise ConfigurationError(_NO_CODE)
+            raise ConfigurationError(_NO_CODE, field="code", tool="python", reason="missing")
         check_auth(self.auth)
         _libs(self.libs)
         paths = (self.deps or {}).get("sys_path")
         if not isinstance(paths, (str, list, type(None))):
-            raise ValueError(f"deps: 'sys_path' must be a directory or a list of them, not {type(paths).__name__}")
+            raise ConfigurationError(
+                f"deps: 'sys_path' must be a directory or a list of them, not {type(paths).__name__}",
+                field="deps.sys_path",
+            )
         unknown = sorted(set(self.deps or {}) - {"sys_path", "venv_path"})
         if unknown:
-            raise ValueError(
-                f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'"
+            raise ConfigurationError(
+                f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'",
+                field=f"deps.{unknown[0]}",
             )
 
     @property
@@ -142,7 +150,7 @@ class PythonTool:
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.of_script(config.source, context)
         if not code.strip():
-            raise ConfigurationError(_NO_CODE)
+            raise ConfigurationError(_NO_CODE, field="code", tool="python", reason="missing")
         interpreter = _interpreter(config, is_confined=self._is_confined)
         async with AsyncExitStack() as directories:
             rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
@@ -198,7 +206,11 @@ def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
         elif isinstance(module, Mapping) and module.get("from") and module.get("import"):
             named[name] = [str(module["from"]), str(module["import"])]
         else:
-            raise ConfigurationError(f"python: libs: {name!r} must be a module or {{from, import}}, not {module!r}")
+            raise ConfigurationError(
+                f"libs: {name!r} must be a module or {{from, import}}, not {module!r}",
+                field=f"libs.{name}",
+                tool="python",
+            )
     return named
 
 

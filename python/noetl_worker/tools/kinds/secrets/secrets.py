@@ -20,6 +20,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.fields import ignored_field
 from noetl_worker.tools.file_roots import open_regular
 from noetl_worker.tools.http.answer import object_in, read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
@@ -69,17 +70,18 @@ class SecretsConfig:
 
     def __post_init__(self) -> None:
         if not self.secret:
-            raise ValueError("field 'name' (or secret_name) is missing")
+            raise ConfigurationError("field 'name' (or secret_name) is missing", field="name", reason="missing")
         provider = _SAME.get(str(self.provider).lower(), str(self.provider).lower())
         if self.provider is not None and provider not in _PROVIDERS:
-            raise ValueError(
+            raise ConfigurationError(
                 f"Secrets provider {self.provider!r} is not implemented; use {', '.join(_PROVIDERS)}, or "
-                "{{ keychain.<name>.<field> }} in a template"
+                "{{ keychain.<name>.<field> }} in a template",
+                field="provider",
             )
         object.__setattr__(self, "provider", None if self.provider is None else provider)
         is_full_name = self.secret.startswith("projects/")
         if is_full_name and self.provider in (None, "google") and not _GOOGLE_NAME.fullmatch(self.secret):
-            raise ValueError(_no_name(self.secret))
+            raise ConfigurationError(_no_name(self.secret), field="name")
         check_auth(self.auth)
 
     @property
@@ -102,12 +104,12 @@ class SecretsTool(OverHttp):
     config_model: ClassVar[type] = SecretsConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
 
-    def ignored(self, config: SecretsConfig) -> list[str]:
+    def ignored(self, config: SecretsConfig) -> list[ConfigurationError]:
         """What the registry reports beside unknown fields: what a provider other than google does not read."""
         if config.provider not in ("env", "file"):
             return []
         given = {"project": config.project, "auth": config.auth}
-        return [f"secrets: field {name!r} is ignored: it is for google" for name, value in given.items() if value]
+        return [ignored_field(self.kind, name, "it is for google") for name, value in given.items() if value]
 
     async def run(self, config: SecretsConfig, context: ToolContext) -> ToolResult:
         return await in_time(self._read(config, context), context.timeout_s)

@@ -46,7 +46,7 @@ class Task:
     """Another spelling of `input`; for a kind that has a field of this name, that field."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[ConfigurationError, ...] = ()
     """Words of the policy that nothing reads."""
 
 
@@ -133,9 +133,9 @@ class TaskSequenceTool:
     raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
-    def ignored(self, config: TaskSequenceConfig) -> list[str]:
+    def ignored(self, config: TaskSequenceConfig) -> list[ConfigurationError]:
         """What the registry reports beside unknown fields."""
-        labels, told = [task.label for task in config.parsed], []
+        labels, told = [task.label for task in config.parsed], list[ConfigurationError]()
         for position, task in enumerate(config.parsed):
             told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]
         return told
@@ -343,7 +343,7 @@ class SequenceProgress:
         labels = [task.label for task in self.tasks]
         place = policy.place_of(to, self.position, labels)
         if place is None:
-            self.stop("failed", ToolFailure(policy.not_found(to, labels[self.position]), kind="policy"))
+            self.stop("failed", ToolFailure(str(policy.not_found(to, labels[self.position])), kind="policy"))
             return
         self.position = place
         await asyncio.sleep(0)  # a loop of tasks that never wait must not hold up the worker

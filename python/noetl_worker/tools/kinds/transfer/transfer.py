@@ -83,17 +83,19 @@ class TransferConfig:
     def __post_init__(self) -> None:
         target = end_of("target", self.target, TransferTarget)
         if isinstance(self.source, str) and not has_template(self.source):
-            raise ValueError("field 'source' must be an object, not text")
+            raise ConfigurationError("field 'source' must be an object, not text", field="source")
         kind = None if isinstance(self.source, str) else type_of("source", self.source)
         if kind is not None:
             _check_direction(kind, target)
         if not 1 <= self.chunk_size <= 100_000:
-            raise ValueError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000")
+            raise ConfigurationError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000", field="chunk_size")
         object.__setattr__(self, "ends", (None, target))
         if self.keys() and self.mode != "upsert":
-            raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
+            raise ConfigurationError(f"'key' belongs to mode 'upsert', not {self.mode!r}", field="key")
         if target.type == "snowflake" and self.mode == "upsert" and not self.keys():
-            raise ValueError("a snowflake target has no unique key to go by; give 'key' for upsert")
+            raise ConfigurationError(
+                "a snowflake target has no unique key to go by; give 'key' for upsert", field="key"
+            )
         if isinstance(self.source, dict):
             rendered_here = [value for key, value in self.source.items() if key not in RENDERED_BY_HTTP]
             if not has_template(rendered_here):
@@ -104,7 +106,8 @@ class TransferConfig:
         _check_direction(type_of("source", given), target)
         source = end_of("source", given, TransferSource)
         if source.type == target.type == "duckdb" and source.database and len(_files(source, target)) == 1:
-            raise ValueError("source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT")
+            problem = "source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT"
+            raise ConfigurationError(problem, field="source")
         return source
 
     def source_now(self, context: ToolContext) -> TransferSource:
@@ -124,12 +127,12 @@ class TransferConfig:
             raise ConfigurationError(f"transfer: field 'source' must be an object, not {type(given).__name__}")
         try:
             source = self._checked(given)
-        except ValueError as error:
-            raise ConfigurationError(f"transfer: {error}") from error
+        except ConfigurationError as error:
+            raise error.within("transfer") from error.__cause__
         # Of a source whose type was known, `ignored` has reported already.
         if isinstance(self.source, str) or type_of("source", self.source) is None:
             for problem in unread("source", source.type, given):
-                context.logger.warning("tool_config", kind="transfer", problem=problem)
+                context.logger.warning("tool_config", kind="transfer", problem=str(problem))
         return source
 
     def keys(self) -> list[str]:
@@ -142,7 +145,7 @@ class TransferConfig:
 
 def _check_direction(kind: str | None, target: TransferTarget) -> None:
     if kind not in transfer_sources.READERS or target.type not in _WRITERS:
-        raise ValueError(f"Unsupported transfer direction: {kind} to {target.type}")
+        raise ConfigurationError(f"Unsupported transfer direction: {kind} to {target.type}", field="target.type")
 
 
 class TransferTool:
@@ -171,7 +174,7 @@ class TransferTool:
         # it may have a DuckDB at each end
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
-    def ignored(self, config: TransferConfig) -> list[str]:
+    def ignored(self, config: TransferConfig) -> list[ConfigurationError]:
         """What the registry reports beside unknown fields: fields of an end of another type."""
         kind = type_of("source", config.source) if isinstance(config.source, dict) else None
         ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
