@@ -7,23 +7,20 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kinds.container.job_fields import ContainerFields, JobFields
 from noetl_worker.tools.process import process
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.container.container import ContainerConfig
-    from noetl_worker.tools.kinds.container.script_job import JobConfig
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
 """The cluster ends a Job by itself this much after the worker would have: when the worker is gone."""
 _NEVER_STARTS: Final = frozenset(
-    {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+    {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerFieldsError", "CreateContainerError"}
 )
 _VOLUME_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
     "empty_dir": {"medium": "medium", "size_limit": "sizeLimit"},
@@ -66,7 +63,7 @@ def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
         _variable(entry)
 
 
-def check_job(config: ContainerConfig | JobConfig) -> None:
+def check_job(config: ContainerFields | JobFields) -> None:
     """What each config of a Job has."""
     check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
@@ -103,7 +100,7 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
             )
 
 
-def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
+def manifest(config: ContainerFields, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
     """The Job to create."""
     container: dict[str, JsonValue] = {
         "command": config.command,
@@ -122,7 +119,7 @@ def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) ->
 
 
 def job_of(
-    config: ContainerConfig | JobConfig,
+    config: ContainerFields | JobFields,
     metadata: Mapping[str, JsonValue],
     container: Mapping[str, JsonValue],
     pod: Mapping[str, JsonValue],

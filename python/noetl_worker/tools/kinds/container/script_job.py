@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
@@ -19,28 +19,15 @@ from noetl_worker.tools.kinds.container.container_job import (
     own_letters,
     snake_word,
 )
+from noetl_worker.tools.kinds.container.job_fields import JobFields
 
 MAX_SCRIPT_BYTES: Final = 1_000_000
 """What a ConfigMap holds, with room for its other fields."""
 
 
 @dataclass(frozen=True, slots=True)
-class JobConfig:
+class JobConfig(JobFields):
     """Where and how the Job runs; the names of Kubernetes (`backoffLimit`) are taken too."""
-
-    image: str = "python:3.11-slim"
-    namespace: str = "noetl"
-    ttl_seconds_after_finished: int = 300
-    backoff_limit: int = 3
-    timeout: float = 600.0
-    """Seconds until the Job is ended, its retries included."""
-    install_dependencies: list[str] = field(default_factory=list)
-    """Requirements that pip installs first."""
-    resources: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
-    """Variables, kept in a Secret that ends with the Job."""
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    service_account: str | None = None
 
     def __post_init__(self) -> None:
         if not self.image.strip():
@@ -60,7 +47,10 @@ def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
     """
     named = {snake_word(name): value for name, value in job.items()}
     given, unknown = fields.canonical("script: job", named, JobConfig, {"service_account_name": "service_account"})
-    made: JobConfig = fields.decode("script: job", JobConfig, given, named)
+    try:
+        made: JobConfig = fields.decode("script: job", JobConfig, given, named)
+    except ConfigurationError as error:
+        raise error.within("script: job", field="job") from error.__cause__
     return made, unknown
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import httpx
 
@@ -18,9 +18,7 @@ from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http.auth import Authorization
 from noetl_worker.tools.http.client import HEADERS, shown_text
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.http.http import HttpConfig
+from noetl_worker.tools.kinds.http.http_fields import HttpFields
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -48,7 +46,7 @@ def check_address(url: str) -> httpx.URL:
     return address
 
 
-def check_request(config: HttpConfig) -> None:
+def check_request(config: HttpFields) -> None:
     """What can be checked before headers are rendered and files are opened: the method, and the body's form.
 
     Raises:
@@ -75,7 +73,7 @@ def _not_built(url: str, error: Exception) -> ConfigurationError:
 
 
 def build(
-    config: HttpConfig,
+    config: HttpFields,
     headers: Mapping[str, JsonValue],
     authorization: Authorization,
     files: ExitStack,
@@ -155,7 +153,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _routed(
-    config: HttpConfig, method: str, content_type: str, files: ExitStack, as_field: _AsField
+    config: HttpFields, method: str, content_type: str, files: ExitStack, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """(query, httpx's keywords for the body), from the first field given that may hold one."""
     if config.json is not None:
