@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from urllib.parse import unquote, urlsplit
 
 from noetl_worker.settings import values
 from noetl_worker.settings.line import lines_of, setting
+from noetl_worker.settings.nats import NatsSettings
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
-from noetl_worker.settings.patterns import Patterns, kubernetes_names, patterns_by_name
+from noetl_worker.settings.patterns import Patterns, patterns_by_name
 from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.settings.values import Secret, TlsPaths
 
 
 @dataclass(frozen=True)
-class Settings(ToolSettings):
+class Settings(ToolSettings, NatsSettings):
     """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
+
+    files_read: tuple[str, ...] = ()
+    """Those that the settings were read from: a `.env`, a NATS context, what a `..._FILE` names."""
 
     # ── the control plane ──
     server_url: str = setting(
@@ -171,19 +175,6 @@ class Settings(ToolSettings):
         help="where http, mcp, artifact, rhai, script and token addresses may not lead: addresses, networks, "
         "link-local, metadata, loopback, private; none: anywhere",
     )
-    kubernetes_allow: Patterns | None = setting(
-        "NOETL_WORKER_KUBERNETES_ALLOW",
-        parse=kubernetes_names,
-        help="what steps of kinds container and script may name: "
-        "namespaces=jobs,etl-*;service-accounts=runner;secrets=app-*. A part that is not named allows nothing; empty: "
-        "anything (docs/security.md)",
-    )
-    kubernetes_own_secrets: tuple[str, ...] = setting(
-        "NOETL_WORKER_KUBERNETES_OWN_SECRETS",
-        parse=values.subjects,
-        help="Secrets with this worker's own settings, comma-separated: no step of kinds container and script gets "
-        "them; the chart sets it",
-    )
     credentials_allow: Patterns | None = setting(
         "NOETL_WORKER_CREDENTIALS_ALLOW",
         parse=patterns_by_name,
@@ -283,6 +274,15 @@ class Settings(ToolSettings):
         """Its own CA and its own certificate, else the plane's."""
         ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
         return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
+
+    def for_tools(self, own_files: Iterable[str]) -> ToolSettings:
+        """Return what tools have of the settings: none of the worker's own logins.
+
+        Args:
+            own_files: paths of the worker's own.
+        """
+        given = {one.name: getattr(self, one.name) for one in fields(ToolSettings)}
+        return ToolSettings(**{**given, "own_files": tuple(own_files)})
 
     def secrets(self) -> tuple[str, ...]:
         """The worker's own secrets, in clear: what it must never send."""

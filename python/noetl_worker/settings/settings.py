@@ -15,23 +15,22 @@ from typing import Final
 from noetl_worker.settings.checks import check_families, check_together
 from noetl_worker.settings.line import FILE_SUFFIX, lines_of
 from noetl_worker.settings.model import Settings
-from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
+from noetl_worker.settings.sources import Given, given_texts
 from noetl_worker.settings.tools import ToolSettings, family_of
 from noetl_worker.settings.values import Secret
 
-__all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_process", "load_settings", "read_settings"]
+__all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_tools", "load_settings", "read_settings"]
 
 
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
 SETTINGS: Final = sorted(lines_of(Settings), key=lambda line: line.field in _TOOL_FIELDS)
 """In the order of docs/settings.md: NATS, the worker, the tools."""
-_READ_THERE: Final = frozenset(line.variable for line in SETTINGS if line.field in {*_TOOL_FIELDS, "engine"})
-"""The engine too, which is chosen when it is imported."""
+_OF_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in _TOOL_FIELDS)
 
 
-def is_for_process(variable: str) -> bool:
-    """Whether tools or the engine read it, from the process's environment."""
-    return variable in _READ_THERE or family_of(variable) is not None
+def is_for_tools(variable: str) -> bool:
+    """Whether it is a setting that tools have."""
+    return variable in _OF_TOOLS or family_of(variable) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,6 @@ class SettingsReading:
     settings: Settings
     given: Mapping[str, Given]
     """Variable -> its text and source; those of a family (NOETL_SECRET_<NAME>) as well."""
-
-    def for_environment(self) -> dict[str, str]:
-        """What is looked for in the process's environment, and is not there: from flags, `.env` and files."""
-        given = ((name, found) for name, found in self.given.items() if is_for_process(name))
-        return {name: found.text for name, found in given if found.source != ENVIRONMENT}
 
 
 def read_settings(
@@ -58,7 +52,7 @@ def read_settings(
     defaults.
 
     Args:
-        environment: variable -> text; default `os.environ`, to which what tools and the engine look for is added.
+        environment: variable -> text; default `os.environ`, to which the engine is added, which is chosen there.
         flags: variable -> text of command-line flags; None entries are not given.
         dotenv: a `.env` file; default `.env` in the working directory when there is one.
 
@@ -68,24 +62,25 @@ def read_settings(
     An empty variable counts as unset, but for `WORKER_METRICS_BIND=`, which switches the endpoint off.
     """
     path = dotenv if dotenv is not None else Path(".env")
-    given = given_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
+    variables = os.environ if environment is None else environment
+    given = given_texts(SETTINGS, variables, flags or {}, path)
     parsed = {line.field: line.value(given[line.variable].text) for line in SETTINGS if line.variable in given}
     files = sorted({found.file for found in given.values() if found.file})
-    settings = Settings(**parsed, files_read=tuple(files))
     check_families(given)
+    listed = {name: variables[name] for name in parsed.get("keychain_env_vars", ()) if name in variables}
+    named = listed | {name: found.text for name, found in given.items() if family_of(name) is not None}
+    settings = Settings(**parsed, files_read=tuple(files), named=named)
     check_together(settings)
-    reading = SettingsReading(settings, given)
-    if environment is None:
-        os.environ.update(reading.for_environment())
-    return reading
+    if environment is None and (engine := given.get("NOETL_WORKER_ENGINE")) is not None:
+        os.environ["NOETL_WORKER_ENGINE"] = engine.text
+    return SettingsReading(settings, given)
 
 
 def environment_for_workers(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> dict[str, str]:
     """The variables of a process that is to read the same settings: what a flag says, no variable says otherwise.
 
     Args:
-        environment: as it was before `read_settings`, which adds contents of files: a worker reads those files itself,
-            as they are by then, and knows which they are.
+        environment: of this process. A worker reads `.env` and other files itself, as they are by then.
     """
     given = {name: text for name, text in flags.items() if text and text.strip()}
     of_each = ({f"{name}{ending}" for name in line.names for ending in ("", FILE_SUFFIX)} for line in SETTINGS)

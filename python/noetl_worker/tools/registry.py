@@ -23,7 +23,7 @@ from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools import fields, requirements
 from noetl_worker.tools.built_in import ALIASES, BUILT_IN
-from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext
+from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext, ToolSettings
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
 from noetl_worker.tools.elsewhere import INSTEAD
 from noetl_worker.tools.kind_rules import KindRules
@@ -146,6 +146,7 @@ class Registry:
         tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
         plugins: whether to load the `noetl_worker.tools` entry points.
         confinement: what commands of the built-in tools that run code may not do.
+        settings: what each tool has in its context.
     """
 
     def __init__(
@@ -154,8 +155,10 @@ class Registry:
         *,
         plugins: bool = True,
         confinement: Confinement = UNCONFINED,
+        settings: ToolSettings | None = None,
     ) -> None:
         self.confinement = confinement
+        self.settings: Final = settings or ToolSettings()
         self._rules = KindRules()
         self.broken: list[BrokenPlugin] = []
         self._plain = PlainConfigs()

@@ -214,6 +214,7 @@ class Dispatch:
                 partial(self.slots.waiting, command.kind),
                 trace_headers,
             ),
+            registry.settings,
         )
 
     async def _run_tool(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
@@ -76,7 +75,7 @@ class Authorizer:
         values = await self._values(auth, context, destination)
         kind = _supported(values)
         if kind == "google" and not isinstance(values.get("access_token"), str) and is_own_identity(values):
-            check_identity(destination)
+            check_identity(destination, context.settings)
         made = await _MAKERS[kind](self, values)
         if "host" in map(str.lower, made.headers):  # `destination` knows of those in 'headers' alone
             raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
@@ -188,10 +187,10 @@ def _supported(values: Mapping[str, JsonValue]) -> str:
 def _worker_secret(name: str, context: ToolContext, destination: Destination) -> str:
     """differs-from-upstream: `source: env` is refused, a playbook must not read the worker's own passwords."""
     variable = SECRET_VARIABLE + name.upper()
-    value = os.environ.get(variable)
+    value = context.settings.named.get(variable)
     if not value:
         raise CredentialError(f"http: auth: the worker's environment has no {variable}")
-    check_destination(variable, destination)
+    check_destination(variable, destination, context.settings)
     context.secrets.keep(value)
     return value
 

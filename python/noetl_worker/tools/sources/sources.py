@@ -16,7 +16,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.transport.url_path import url_path
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.file_roots import opened
@@ -63,7 +63,7 @@ class Sources(OverHttp):
     async def _of_address(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
         scheme = urlsplit(uri).scheme
         if scheme in ("", "file"):
-            return await asyncio.to_thread(_of_file, uri, self._kind)
+            return await asyncio.to_thread(_of_file, uri, self._kind, context.settings)
         if scheme in ("http", "https"):
             destination = Destination(uri, _headers(details, self._kind))
             authorization = await self._authorizer.authorize(details.get("auth"), context, destination)
@@ -213,9 +213,9 @@ def _is_source(script: str) -> bool:
     )
 
 
-def _of_file(uri: str, kind: str) -> str:
+def _of_file(uri: str, kind: str, settings: ToolSettings) -> str:
     path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
-    with opened(f"{kind}: script", uri, path) as file:
+    with opened(f"{kind}: script", uri, path, settings) as file:
         data = file.read(MAX_CODE_BYTES + 1)
     if len(data) > MAX_CODE_BYTES:
         raise ConfigurationError(f"{kind}: script {uri!r} is over {MAX_CODE_BYTES >> 20} MiB")

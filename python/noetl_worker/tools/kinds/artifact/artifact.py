@@ -185,7 +185,7 @@ class ArtifactTool(OverHttp):
         if config.scheme == "noetl":
             return await _stored(config, context)
         if config.scheme == "file":
-            content = await asyncio.to_thread(read_file, path_of(config.uri), config.max_bytes)
+            content = await asyncio.to_thread(read_file, path_of(config.uri, context.settings), config.max_bytes)
         else:
             content = await self._exchange("GET", config, context, None)
         largest = config.max_bytes if content.startswith(_GZIP_MAGIC) else len(content)
@@ -205,7 +205,7 @@ class ArtifactTool(OverHttp):
         if config.scheme == "file":
             stopped = threading.Event()
             try:
-                await asyncio.to_thread(write_file, path_of(config.uri), content, stopped)
+                await asyncio.to_thread(write_file, path_of(config.uri, context.settings), content, stopped)
             finally:
                 stopped.set()
         else:

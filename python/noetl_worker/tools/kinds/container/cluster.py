@@ -20,7 +20,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.text.json_text import dumps
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import credential_data, written_data
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import without_half_at_end
@@ -46,6 +46,7 @@ class ClusterAddress:
     url: str
     token: str | None = field(repr=False)
     options: ClientOptions
+    settings: ToolSettings
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
@@ -78,7 +79,8 @@ async def place_of(
         options = ClientOptions(
             verify=bool(found.get("verify", True)), ca_file=None if ca_file is None else str(ca_file)
         )
-        return ClusterAddress(url.rstrip("/"), None if found.get("token") is None else str(found["token"]), options)
+        token = None if found.get("token") is None else str(found["token"])
+        return ClusterAddress(url.rstrip("/"), token, options, context.settings)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
         token = (await asyncio.to_thread((service_account / "token").read_text, "utf-8")).strip()
@@ -93,7 +95,7 @@ async def place_of(
     context.secrets.keep(token)
     shown_host = f"[{host}]" if ":" in host else host
     options = ClientOptions(ca_file=str(service_account / "ca.crt"), is_own=True)
-    return ClusterAddress(f"https://{shown_host}:{port}", token, options)
+    return ClusterAddress(f"https://{shown_host}:{port}", token, options, context.settings)
 
 
 def _url(found: Mapping[str, Any]) -> str:
@@ -183,7 +185,9 @@ class Cluster:
         content = None if body is None else dumps(body)
         request = httpx.Request(method, self._place.url + path, headers=headers, content=content)
         try:
-            async with self._clients.lease(self._place.options, to=self._place.url) as client:
+            async with self._clients.lease(
+                self._place.options, to=self._place.url, settings=self._place.settings
+            ) as client:
                 # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished call
                 with anyio.fail_after(_CALL_TIMEOUT_S):
                     response = await client.send(request, stream=True)

@@ -122,10 +122,10 @@ class DucklakeTool:
         secrets = await secrets_of(self.kind, config.auth, context)
         opening, metadata = lake_opening(config, secrets, context)
         text = sql.script_of(config.query, config.query_b64)
-        self._duckdb.check_files(self.kind, text, config.params)
+        self._duckdb.check_files(self.kind, text, context.settings, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
         ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
-        late = await self._duckdb.run(ours, opening, batch, text, config.params, context.timeout_s)
+        late = await self._duckdb.run(ours, opening, batch, text, config.params, context)
         catalog: dict[str, JsonValue] = {"name": config.catalog_name, "data_path": config.data_path}
         return late or ToolResult.success({**batch.data(), "catalog": catalog})
 
@@ -142,7 +142,7 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
     metadata, catalog_secret = _catalog(config, secrets, context)
     if catalog_secret is not None and catalog_secret not in secrets:
         secrets = [*secrets, catalog_secret]
-    canonical("ducklake: 'data_path'", str(config.data_path), is_directory=True)
+    canonical("ducklake: 'data_path'", str(config.data_path), context.settings, is_directory=True)
     opening = Opening(
         kind=DucklakeTool.kind,
         memory_limit=config.memory_limit,
@@ -170,7 +170,7 @@ def _catalog(
     if given:
         kind = "sqlite:" if given.startswith("sqlite:") else ""
         file = given.removeprefix("duckdb:").removeprefix(kind)
-        return kind + canonical("ducklake: 'catalog_connection'", file), None
+        return kind + canonical("ducklake: 'catalog_connection'", file, context.settings), None
     if from_auth is None:
         raise ConfigurationError(
             f"ducklake: 'auth' has no credential of type {' or '.join(_SERVERS)}; give 'catalog_connection'"

@@ -28,7 +28,7 @@ from noetl_worker.tools.http.client import Clients, is_secret, send, shown, with
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.kinds.http import retry as http_retry
 from noetl_worker.tools.kinds.http.http_fields import HttpFields
-from noetl_worker.tools.kinds.http.request import build
+from noetl_worker.tools.kinds.http.request import FileParts, build
 from noetl_worker.tools.process import live_output
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
@@ -220,12 +220,13 @@ class HttpCall:
 
     async def _sent(self, config: HttpFields) -> tuple[ToolResult, str | None]:
         authorization = _NO_AUTHORIZATION if config.auth is None else await self._authorization(config)
-        started = time.monotonic()
-        async with self._clients.lease(config.options, to=config.url) as client:
+        started, settings = time.monotonic(), self._context.settings
+        async with self._clients.lease(config.options, to=config.url, settings=settings) as client:
             with ExitStack() as files:
                 headers = self._context.worker.with_trace(self._headers)
                 as_json = self._context.command.form.field_list_is_json
-                built = partial(build, config, headers, authorization, files, lists_are_json=as_json)
+                opener = FileParts(files, settings)
+                built = partial(build, config, headers, authorization, opener, lists_are_json=as_json)
                 request = await finished_off_loop(built) if config.files else built()
                 try:
                     response = await send(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import httpx
 
@@ -15,6 +15,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http.auth import Authorization
 from noetl_worker.tools.http.client import HEADERS, shown_text
@@ -25,6 +26,17 @@ _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _FORM: Final = "application/x-www-form-urlencoded"
 _AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
+
+
+class FileParts(NamedTuple):
+    """Opens the files of a request, and closes them with it."""
+
+    kept: ExitStack
+    settings: ToolSettings
+
+    def opened(self, name: str, path: Path) -> BinaryIO:
+        """Open the file of a field, if playbooks may name it."""
+        return self.kept.enter_context(opened(f"http: files: {name!r}", str(path), path, self.settings))
 
 
 def method_of(text: str) -> str:
@@ -76,7 +88,7 @@ def build(
     config: HttpFields,
     headers: Mapping[str, JsonValue],
     authorization: Authorization,
-    files: ExitStack,
+    files: FileParts,
     *,
     lists_are_json: bool,
 ) -> httpx.Request:
@@ -153,7 +165,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _routed(
-    config: HttpFields, method: str, content_type: str, files: ExitStack, as_field: _AsField
+    config: HttpFields, method: str, content_type: str, files: FileParts, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """(query, httpx's keywords for the body), from the first field given that may hold one."""
     if config.json is not None:
@@ -192,7 +204,7 @@ def _fields(given: Mapping[str, Any], as_field: _AsField) -> dict[str, str | lis
     return {name: as_field(value) for name, value in given.items() if value is not None}
 
 
-def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitStack) -> dict[str, Any]:
+def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: FileParts) -> dict[str, Any]:
     sent: list[tuple[str, Any]] = []
     for name, value in form.items():
         if value is not None:
@@ -204,7 +216,7 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitSta
     return {"files": sent}
 
 
-def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
+def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
     """(file name, content, content type) of one file."""
     part = _checked_part(name, part)
     content: Any
@@ -212,7 +224,7 @@ def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
     if "path" in part:
         path = Path(str(part["path"]))
         file_name = str(part.get("filename") or path.name)
-        content = files.enter_context(opened(f"http: files: {name!r}", str(path), path))
+        content = files.opened(name, path)
     elif "content_b64" in part:
         content = _decoded(f"files.{name}.content_b64", part["content_b64"])
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
 from noetl_worker.text.json_text import dumps, loads_exact
-from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import seconds, time_left
+from noetl_worker.tools.contract import ToolContext, ToolSettings
+from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
@@ -28,8 +27,6 @@ from noetl_worker.tools.kinds.mcp.session import McpSession, RpcError
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 DEFAULT_SERVER: Final = "kubernetes"
-DEFAULT_TIMEOUT_S: Final = 60.0
-TIMEOUT_VARIABLE: Final = "NOETL_MCP_REQUEST_TIMEOUT_SECONDS"
 _HEALTH_PATHS: Final = ("", "/mcp", "/sse", "/message")
 _MAX_PAGES: Final = 50
 _CLOSE_S: Final = 2.0
@@ -129,14 +126,14 @@ class McpTool(OverHttp):
         return [ignored_field(self.kind, name, why) for name in unread if getattr(config, name)]
 
     async def run(self, config: McpConfig, context: ToolContext) -> ToolResult:
-        server, endpoint = _endpoint(config)
+        server, endpoint = _endpoint(config, context.settings)
         with before_any_effect("no room to fetch the credential"):
             permit = await self._authorizer.authorize(config.auth, context, Destination(str(endpoint), config.headers))
         headers = {name: str(value) for name, value in config.headers.items() if value is not None}
         headers = {**context.worker.with_trace(headers), **permit.headers}
         endpoint = endpoint.copy_merge_params(dict(permit.params)) if permit.params else endpoint
         about: dict[str, JsonValue] = {"server": server, "endpoint": shown(endpoint), "method": config.method}
-        timeout_s = time_left(config.timeout or _default_timeout_s(), context)
+        timeout_s = time_left(config.timeout or context.settings.mcp_request_timeout_s, context)
         if config.method == "health":
             call = self._health(endpoint, headers, about)
         else:
@@ -195,16 +192,15 @@ class McpTool(OverHttp):
         return ToolResult.failure(message, kind=kind, retryable=retryable, code=str(response.status_code), data=data)
 
 
-def _endpoint(config: McpConfig) -> tuple[str, httpx.URL]:
+def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL]:
     """(server, its endpoint). ConfigurationError names the variables that would say where it is."""
     names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
     address, server = config.endpoint, names[0]
     if address is None:
-        known = (
-            (name, os.environ.get(f"NOETL_MCP_{_slug(name)}{end}")) for name in names for end in ("_ENDPOINT", "_URL")
-        )
+        variables = ((name, f"NOETL_MCP_{_slug(name)}{end}") for name in names for end in ("_ENDPOINT", "_URL"))
+        known = ((name, settings.named.get(variable)) for name, variable in variables)
         server, address = next(((name, value) for name, value in known if value), (server, None))
-    address = address or os.environ.get("NOETL_MCP_URL")
+    address = address or settings.mcp_url
     if not address:
         raise ConfigurationError(
             f"mcp: nothing says where the server {server!r} is: give 'endpoint', or set "
@@ -227,11 +223,6 @@ def _address(text: str) -> httpx.URL:
 
 def _slug(server: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", server.upper())
-
-
-def _default_timeout_s() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE)
-    return seconds(text, TIMEOUT_VARIABLE, "mcp") if text else DEFAULT_TIMEOUT_S
 
 
 def _object(text: str) -> dict[str, JsonValue]:

@@ -14,7 +14,7 @@ from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools import file_roots, requirements
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, given_values, written_data
 from noetl_worker.tools.process.own_logins import NO_FILE
 
@@ -138,7 +138,7 @@ async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
     except psycopg.Error:
         raise ConfigurationError(f"{kind}: {_NO_PARSE}") from None
     if files:
-        await finished_off_loop(lambda: _check_files(kind, files))
+        await finished_off_loop(lambda: _check_files(kind, files, context.settings))
     if password:
         context.secrets.keep(password)
     return assembled
@@ -162,10 +162,10 @@ def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str
     return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts["password"]), files
 
 
-def _check_files(kind: str, files: tuple[str, ...]) -> None:
+def _check_files(kind: str, files: tuple[str, ...], settings: ToolSettings) -> None:
     """Raises ConfigurationError for a file that a playbook may not name, or that is no regular one."""
     for file in files:
-        real = file_roots.checked(kind, file, Path(file))
+        real = file_roots.checked(kind, file, Path(file), settings)
         if real.exists() and not real.is_file():
             raise ConfigurationError(f"{kind}: {file!r} is no regular file")
 

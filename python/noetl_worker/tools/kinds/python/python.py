@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential_variables import Granted, check_auth, granted
 from noetl_worker.tools.fields import text_of_base64
 from noetl_worker.tools.process import process
@@ -151,7 +151,7 @@ class PythonTool:
         code = await self._sources.of_script(config.source, context)
         if not code.strip():
             raise ConfigurationError(_NO_CODE, field="code", tool="python", reason="missing")
-        interpreter = _interpreter(config, is_confined=self._is_confined)
+        interpreter = _interpreter(config, context.settings, is_confined=self._is_confined)
         async with AsyncExitStack() as directories:
             rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
             if rights.files and not self._by_descriptor:
@@ -214,13 +214,13 @@ def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
     return named
 
 
-def _interpreter(config: PythonConfig, *, is_confined: bool) -> str:
+def _interpreter(config: PythonConfig, settings: ToolSettings, *, is_confined: bool) -> str:
     interpreter, environment = config.python, (config.deps or {}).get("venv_path")
     if environment and not interpreter:
         interpreter = str(Path(str(environment), "bin", "python"))
         if not os.access(interpreter, os.X_OK):
             raise ConfigurationError(f"python: deps: {environment!r} is no virtual environment of this worker")
-    return allowed(interpreter, is_confined=is_confined) if interpreter else sys.executable
+    return allowed(interpreter, settings, is_confined=is_confined) if interpreter else sys.executable
 
 
 def _result(run: process.Finished, config: PythonConfig, context: ToolContext) -> ToolResult:

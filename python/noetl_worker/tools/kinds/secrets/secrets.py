@@ -16,7 +16,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import kind_of
@@ -120,9 +120,9 @@ class SecretsTool(OverHttp):
         version: str | None = None
         with before_any_effect("no room to read the secret"):
             if provider == "env":
-                content = _from_environment(config.secret).encode()
+                content = _from_environment(config.secret, context.settings).encode()
             elif provider == "file":
-                content = await asyncio.to_thread(_from_file, config.secret)
+                content = await asyncio.to_thread(_from_file, config.secret, context.settings.secrets_dir)
             else:
                 content, version = await self._from_google(config, context)
         value = _hidden(config.secret, content, context)
@@ -165,17 +165,17 @@ def _hidden(name: str, content: bytes, context: ToolContext) -> str:
 # ── env, file ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _from_environment(name: str) -> str:
+def _from_environment(name: str, settings: ToolSettings) -> str:
     offered = name if name.startswith(SECRET_VARIABLE) else SECRET_VARIABLE + re.sub(r"[^A-Z0-9]", "_", name.upper())
-    allowed = {variable.strip() for variable in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
-    value = os.environ.get(offered) or (os.environ.get(name) if name in allowed else None)
+    is_listed = name in settings.keychain_env_vars
+    value = settings.named.get(offered) or (settings.named.get(name) if is_listed else None)
     if not value:
         raise ToolError(
             f"Secret {name!r} not found in environment: set {offered} for the worker, "
             f"or list {name} in {ALLOWED_VARIABLE}",
             kind="not_found",
         )
-    hosts = named_hosts(offered)
+    hosts = named_hosts(offered, settings)
     if hosts and "*" not in hosts:
         raise ToolError(
             f"Secret {name!r} is for the hosts of the worker's {offered}{HOSTS_SUFFIX} only: give it to http, mcp or "
@@ -185,9 +185,8 @@ def _from_environment(name: str) -> str:
     return value
 
 
-def _from_file(name: str) -> bytes:
+def _from_file(name: str, directory: str) -> bytes:
     """A mounted secret; the line break that editors put at its end is not part of it."""
-    directory = os.environ.get(DIRECTORY_VARIABLE)
     if not directory:
         raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
     root = Path(directory).resolve()

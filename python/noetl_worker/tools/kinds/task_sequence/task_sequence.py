@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,7 +198,7 @@ class SequenceProgress:
 
     async def step(self) -> None:
         """Run the task at `position` once and decide what comes next."""
-        if self.time_left() == 0 or self.steps >= _max_steps():
+        if self.time_left() == 0 or self.steps >= self.context.settings.task_sequence_max_iterations:
             self.stop("timeout" if self.time_left() == 0 else "failed", _too_many(self.steps))
             return
         self.steps += 1
@@ -453,11 +452,6 @@ def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
         target[name] = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: never change what was handed in
         target = target[name]
     target[path[-1]] = value
-
-
-def _max_steps() -> int:
-    text = os.environ.get("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "")
-    return int(text) if text.isdigit() and int(text) > 0 else 1_000_000
 
 
 def _too_many(steps: int) -> ToolFailure:

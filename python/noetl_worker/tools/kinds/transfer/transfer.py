@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 from noetl_worker.errors import ConfigurationError, ResourceShortage
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import has_template, rendered
 from noetl_worker.tools.kinds.duckdb.files import turn
@@ -104,11 +104,7 @@ class TransferConfig:
     def _checked(self, given: Mapping[str, Any]) -> TransferSource:
         target = self.ends[1]
         _check_direction(type_of("source", given), target)
-        source = end_of("source", given, TransferSource)
-        if source.type == target.type == "duckdb" and source.database and len(_files(source, target)) == 1:
-            problem = "source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT"
-            raise ConfigurationError(problem, field="source")
-        return source
+        return end_of("source", given, TransferSource)
 
     def source_now(self, context: ToolContext) -> TransferSource:
         """The source with its templates rendered: not before, for those of an http source see what comes of it.
@@ -127,6 +123,7 @@ class TransferConfig:
             raise ConfigurationError(f"transfer: field 'source' must be an object, not {type(given).__name__}")
         try:
             source = self._checked(given)
+            _check_files(source, self.ends[1], context.settings)
         except ConfigurationError as error:
             raise error.within("transfer") from error.__cause__
         # Of a source whose type was known, `ignored` has reported already.
@@ -146,6 +143,13 @@ class TransferConfig:
 def _check_direction(kind: str | None, target: TransferTarget) -> None:
     if kind not in transfer_sources.READERS or target.type not in _WRITERS:
         raise ConfigurationError(f"Unsupported transfer direction: {kind} to {target.type}", field="target.type")
+
+
+def _check_files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> None:
+    is_of_files = source.type == target.type == "duckdb" and bool(source.database)
+    if is_of_files and len(_files(source, target, settings)) == 1:
+        problem = "source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT"
+        raise ConfigurationError(problem, field="source", tool="transfer")
 
 
 class TransferTool:
@@ -174,6 +178,12 @@ class TransferTool:
         # it may have a DuckDB at each end
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
+    def check(self, config: TransferConfig, context: ToolContext) -> None:
+        """Refuse one DuckDB file for both ends, where the source is known by now."""
+        source, target = config.ends
+        if source is not None:
+            _check_files(source, target, context.settings)
+
     def ignored(self, config: TransferConfig) -> list[ConfigurationError]:
         """What the registry reports beside unknown fields: fields of an end of another type."""
         kind = type_of("source", config.source) if isinstance(config.source, dict) else None
@@ -189,7 +199,7 @@ class TransferTool:
     async def _moved(self, config: TransferConfig, context: ToolContext) -> dict[str, JsonValue]:
         source, target = config.source_now(context), config.ends[1]
         async with AsyncExitStack() as stack:
-            for database, read_only in sorted(_files(source, target).items()):
+            for database, read_only in sorted(_files(source, target, context.settings).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
             inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
             opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._duckdb)
@@ -222,13 +232,13 @@ class TransferTool:
         }
 
 
-def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
+def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
     """DuckDB files -> whether they are only read; taken in one order by everybody, so that none waits for ever."""
     files = {}
     if source.type == "duckdb" and source.database:
-        files[canonical("transfer: source: 'database'", source.database)] = True
+        files[canonical("transfer: source: 'database'", source.database, settings)] = True
     if target.type == "duckdb":
-        files[canonical("transfer: target: 'database'", str(target.database))] = False
+        files[canonical("transfer: target: 'database'", str(target.database), settings)] = False
     return files
 
 
